@@ -1,0 +1,201 @@
+"""The command line: ``nakt STAGE --config FILE --dotted.key value``."""
+
+import dataclasses
+import importlib
+import re
+import sys
+import typing
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+import jsonargparse
+
+from nakt_dist import __version__
+from nakt_dist import config as configs
+from nakt_dist.errors import ConfigurationError, NaktError, nearest_name
+from nakt_dist.runtime.processes import process_place
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A verb of the command line.
+
+    Attributes:
+        config: its configuration class.
+        summary: one line for the help.
+        positional: the field that words without a dash fill, or None.
+    """
+
+    config: Callable[..., Any]
+    summary: str
+    positional: str | None = None
+
+
+STAGES = {
+    "phantoms": Stage(configs.PhantomsConfig, "write a procedural dataset to try everything on"),
+    "pack": Stage(configs.PackConfig, "turn a dataset as published into shards"),
+    "verify": Stage(configs.VerifyConfig, "re-read shards and name any damage", "folder"),
+    "teach": Stage(configs.TeachConfig, "let teachers write pseudo masks for a packed dataset"),
+    "inspect": Stage(
+        configs.InspectConfig, "show what exclusion does to pseudo-labels", "pseudo_labels"
+    ),
+    "train": Stage(configs.TrainConfig, "train a network on masks or pseudo masks"),
+    "evaluate": Stage(configs.EvaluateConfig, "measure the Dice of every image"),
+    "report": Stage(configs.ReportConfig, "make tables, figures and one page of runs", "runs"),
+    "pipeline": Stage(configs.PipelineConfig, "run stages one after the other from one file"),
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one stage.
+
+    Args:
+        arguments: words after the program's name; None takes those of the process.
+
+    Returns:
+        0 when all went well, 1 on an error the user can mend, 2 on a wrong command line,
+        130 when interrupted.
+    """
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if not words or words[0] in ("-h", "--help"):
+        print(_usage())
+        return 0 if words else 2
+    if words[0] == "--version":
+        print(__version__)
+        return 0
+    try:
+        config = parse_config(words[0], words[1:])
+        load_stage(words[0]).run(config)
+    except ConfigurationError as error:
+        return _complain(error, 2)
+    except NaktError as error:
+        return _complain(error, 1)
+    except KeyboardInterrupt:
+        return _complain("interrupted; run the same command again to go on", 130)
+    except OSError as error:
+        if error.filename is None and error.errno is None:
+            raise
+        return _complain(f"{error.strerror}: {error.filename or 'no file named'}", 1)
+    return 0
+
+
+def _complain(message: object, code: int) -> int:
+    place = process_place()
+    rank = f" (process {place.rank})" if place.world_size > 1 else ""
+    print(f"nakt: error{rank}: {message}", file=sys.stderr)
+    return code
+
+
+def _usage() -> str:
+    lines = [f"  {name:<10} {stage.summary}" for name, stage in STAGES.items()]
+    return "\n".join(
+        [
+            "usage: nakt STAGE [--config FILE] [--dotted.key value …]",
+            "",
+            *lines,
+            "",
+            "nakt STAGE --help lists a stage's settings; --print_config prints them as YAML.",
+        ]
+    )
+
+
+def load_stage(name: str) -> ModuleType:
+    """Imports a stage's module, which has ``run(config)``."""
+    return importlib.import_module(f"nakt_dist.stages.{name}")
+
+
+def parse_config(stage: str, arguments: Sequence[str], values: Any = None) -> Any:
+    """Builds a stage's configuration.
+
+    Args:
+        stage: one of ``STAGES``.
+        arguments: words of a command line.
+        values: a nested mapping instead of a command line.
+
+    Raises:
+        ConfigurationError: the stage, a key or a value is wrong; names the nearest right key.
+    """
+    if stage not in STAGES:
+        raise ConfigurationError(
+            f"there is no stage '{stage}'{nearest_name(stage, STAGES)} "
+            f"(stages: {', '.join(STAGES)})"
+        )
+    parser = _parser(stage)
+    try:
+        if values is None:
+            parsed = parser.parse_args(_name_positional(stage, list(arguments)))
+        else:
+            parsed = parser.parse_object(values)
+    except ConfigurationError as error:
+        raise ConfigurationError(_explain(str(error), stage)) from None
+    values = vars(parser.instantiate_classes(parsed))
+    values.pop("config", None)
+    return STAGES[stage].config(**values)
+
+
+class _Parser(jsonargparse.ArgumentParser):
+    """Raises its complaints, also those about the parts it parses inside a value."""
+
+    def error(self, message: str, ex: Exception | None = None) -> None:
+        raise ConfigurationError(message) from None
+
+
+def _parser(stage: str) -> _Parser:
+    parser = _Parser(prog=f"nakt {stage}", description=STAGES[stage].summary)
+    parser.add_argument("--config", action="config", help="YAML file with settings")
+    parser.add_class_arguments(STAGES[stage].config)
+    return parser
+
+
+def _name_positional(stage: str, words: list[str]) -> list[str]:
+    """Gives leading words without a dash the name of the field they fill."""
+    leading = 0
+    while leading < len(words) and not words[leading].startswith("-"):
+        leading += 1
+    if not leading:
+        return words
+    field = STAGES[stage].positional
+    if field is None or (field != "runs" and leading > 1):
+        raise ConfigurationError(
+            f"nakt {stage} does not understand '{words[0 if field is None else 1]}'; "
+            "settings are given as --name value"
+        )
+    named = [f"--runs+={word}" for word in words[:leading]]
+    return (named if field == "runs" else [f"--{field}={words[0]}"]) + words[leading:]
+
+
+_UNKNOWN_KEY = re.compile(
+    r"unrecognized arguments: --(?P<argument>[^\s=]+)"
+    r"|Group '(?P<group>[^']+)' does not accept option '(?P<in_group>[^']+)'"
+    r"|Option '(?P<option>[^']+)' is not accepted"
+)
+
+
+def _explain(message: str, stage: str) -> str:
+    """Puts a complaint on one line; an unknown key gets the nearest known one."""
+    found = _UNKNOWN_KEY.search(message)
+    if found is None:
+        return re.sub(r"\s*\n\s*", " ", message)
+    key = found["argument"] or found["option"] or f"{found['group']}.{found['in_group']}"
+    known = _known_keys(STAGES[stage].config)
+    nearest = nearest_name(key, known) or nearest_name(
+        key.rsplit(".", 1)[-1], {name.rsplit(".", 1)[-1] for name in known}
+    )
+    return f"there is no setting '{key}'{nearest} (nakt {stage} --help lists them)"
+
+
+def _known_keys(kind: Any, prefix: str = "") -> list[str]:
+    """Lists the dotted keys of a configuration class, through optional and listed parts."""
+    if dataclasses.is_dataclass(kind):
+        hints = typing.get_type_hints(kind)
+        return [
+            key
+            for field in dataclasses.fields(kind)
+            for key in (
+                f"{prefix}{field.name}",
+                *_known_keys(hints[field.name], f"{prefix}{field.name}."),
+            )
+        ]
+    return [key for part in typing.get_args(kind) for key in _known_keys(part, prefix)]

@@ -1,0 +1,86 @@
+"""Settings of ``evaluate``, ``report`` and ``pipeline``."""
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from nakt_dist.config.plain import require
+from nakt_dist.config.teaching import PreprocessingConfig
+from nakt_dist.models.spec import ModelSpec
+
+
+@dataclass(frozen=True)
+class EvaluateConfig:
+    """``nakt evaluate``: Dice of every image, once.
+
+    Attributes:
+        weights: weights file, or the output folder of a training run (its best weights).
+        dataset: folder or URL of a packed dataset with masks.
+        output: folder for predictions and the record.
+        splits: the splits tested; None for all.
+        model: architecture, when the weights file does not name it.
+        preprocessing: input, when the weights file does not say.
+        batch_size: images per forward pass.
+        threshold: probability above which a pixel is target.
+        both_empty: Dice of an image whose mask and prediction are empty: 1 or not a number.
+        teacher_record: the teacher's evaluation, for the knowledge-transfer capability.
+        bootstrap_samples: resamplings behind the 95 % interval.
+        overlays: how many images to draw with prediction and mask; 0 for none.
+        seed: of the bootstrap.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+        threads: CPU threads of torch; None leaves torch's choice.
+        cache: folder for local copies when ``dataset`` is a URL.
+    """
+
+    weights: str
+    dataset: str
+    output: str
+    splits: list[str] | None = field(default_factory=lambda: ["test"])
+    model: ModelSpec | None = None
+    preprocessing: PreprocessingConfig | None = None
+    batch_size: int = 16
+    threshold: float = 0.5
+    both_empty: Literal["one", "nan"] = "one"
+    teacher_record: str | None = None
+    bootstrap_samples: int = 10_000
+    overlays: int = 0
+    seed: int = 0
+    device: str = "auto"
+    threads: int | None = None
+    cache: str = "~/.cache/nakt_dist"
+
+    def __post_init__(self) -> None:
+        require(self.batch_size > 0, "batch_size", "positive")
+        require(0 < self.threshold < 1, "threshold", "in (0, 1)")
+
+
+@dataclass(frozen=True)
+class ReportConfig:
+    """``nakt report RUNS…``: tables, figures and one page from run records.
+
+    Attributes:
+        runs: folders that hold records, at any depth.
+        output: folder for ``report.md``, ``report.html`` and the figures.
+        title: of the page.
+    """
+
+    runs: list[str]
+    output: str = "runs/report"
+    title: str = "Knowledge transfer report"
+
+    def __post_init__(self) -> None:
+        require(len(self.runs) > 0, "runs", "at least one folder")
+
+
+@dataclass(frozen=True)
+class PipelineConfig:
+    """``nakt pipeline``: stages one after the other in one process, each resumable.
+
+    Attributes:
+        steps: each ``{stage: NAME, config: {…}}``, in order.
+        root: folder that replaces ``${root}`` in every setting.
+        data: folder of published datasets; replaces ``${data}``.
+    """
+
+    steps: list[dict[str, Any]]
+    root: str = "runs/pipeline"
+    data: str = "data"

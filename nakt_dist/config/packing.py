@@ -1,0 +1,138 @@
+"""Settings of ``phantoms``, ``pack`` and ``verify``."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from nakt_dist.config.plain import require
+
+
+@dataclass(frozen=True)
+class ImageConfig:
+    """How every image is brought to one form at pack time.
+
+    Attributes:
+        height: rows in pixels.
+        width: columns in pixels.
+        colour: ``grey`` (paper A) or ``rgb``.
+        fit: ``stretch`` to the size, ``pad`` keeping the aspect, or ``centre_crop`` after
+            resizing the shorter side (paper B).
+        encoding: ``jpg`` decodes about three times as fast as ``png``, which loses nothing.
+        jpeg_quality: 1 … 100.
+        sixteen_bit: map an image's own range to 0 … 255 (``min_max``), or 0 … 65535.
+        max_pixels: larger images are set aside undecoded.
+    """
+
+    height: int = 384
+    width: int = 384
+    colour: Literal["grey", "rgb"] = "grey"
+    fit: Literal["stretch", "pad", "centre_crop"] = "stretch"
+    encoding: Literal["jpg", "png"] = "jpg"
+    jpeg_quality: int = 95
+    sixteen_bit: Literal["min_max", "full_range"] = "min_max"
+    max_pixels: int = 100_000_000
+
+    def __post_init__(self) -> None:
+        require(self.height > 0 and self.width > 0, "image.height and image.width", "positive")
+        require(1 <= self.jpeg_quality <= 100, "image.jpeg_quality", "between 1 and 100")
+
+
+@dataclass(frozen=True)
+class SplitConfig:
+    """How samples are divided; patients, where known, are never divided.
+
+    Attributes:
+        fractions: share of the samples per split; they sum to 1.
+        official: use the dataset's own splits instead.
+        without_official: the split of samples that have no official one; None refuses them.
+    """
+
+    fractions: Mapping[str, float] = field(
+        default_factory=lambda: {"train": 0.8, "validation": 0.1, "test": 0.1}
+    )
+    official: bool = False
+    without_official: str | None = None
+
+
+@dataclass(frozen=True)
+class PackConfig:
+    """``nakt pack``: a dataset as published becomes shards.
+
+    Attributes:
+        layout: which official layout ``source`` has, such as ``busi`` or ``image_folder``.
+        source: folder of the dataset as published.
+        output: folder for the shards; made when absent.
+        name: what to call the dataset; by default the layout's name.
+        layout_options: settings of the layout, such as ``{classes: [benign]}``.
+        image: size and form of the images.
+        masks: whether to read masks; off for a transferal dataset, whose masks nobody needs.
+        splits: how to divide the samples.
+        count: pack only so many inputs, chosen by ``seed``; a smaller choice is part of a larger.
+        samples_per_shard: inputs per tar; one tar is the unit of work and of repair.
+        seed: of the choice, the splits and the shuffle.
+        workers: processes; None takes all cores. Changes no byte.
+        card: dataset card with the expected counts: a name in ``shards/cards`` or a file; by
+            default that of the layout, where it has one.
+        phantom: says that the images are procedural; found by itself for our phantoms.
+    """
+
+    layout: str
+    source: str
+    output: str
+    name: str | None = None
+    layout_options: dict[str, Any] = field(default_factory=dict)
+    image: ImageConfig = field(default_factory=ImageConfig)
+    masks: bool = True
+    splits: SplitConfig = field(default_factory=SplitConfig)
+    count: int | None = None
+    samples_per_shard: int = 256
+    seed: int = 0
+    workers: int | None = None
+    card: str | None = None
+    phantom: bool | None = None
+
+    def __post_init__(self) -> None:
+        require(self.samples_per_shard > 0, "samples_per_shard", "positive")
+        require(self.count is None or self.count > 0, "count", "positive")
+        require(self.workers is None or self.workers > 0, "workers", "positive")
+
+    @property
+    def dataset_name(self) -> str:
+        """The dataset's name."""
+        return self.name or self.layout
+
+
+@dataclass(frozen=True)
+class VerifyConfig:
+    """``nakt verify FOLDER``: re-reads everything and names any damage.
+
+    Attributes:
+        folder: a packed dataset or a folder of pseudo-labels.
+        repair: rebuild what is damaged, and only that (packed datasets).
+        source: the dataset as published, when it is no longer where it was packed from.
+        workers: processes for the repair; None takes all cores.
+    """
+
+    folder: str
+    repair: bool = False
+    source: str | None = None
+    workers: int | None = None
+
+
+@dataclass(frozen=True)
+class PhantomsConfig:
+    """``nakt phantoms``: writes a procedural dataset in an official layout.
+
+    Attributes:
+        kind: ``breast_ultrasound``, ``thyroid_ultrasound``, ``dermoscopy`` or ``photographs``.
+        output: folder to write.
+        count: number of images.
+        image_size: about how many rows and columns.
+        seed: of everything; smaller counts are part of larger ones.
+    """
+
+    kind: str
+    output: str
+    count: int = 200
+    image_size: int = 128
+    seed: int = 0

@@ -1,0 +1,103 @@
+"""Settings of ``teach`` and ``inspect``."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from nakt_dist.config.plain import require
+from nakt_dist.models.spec import ModelSpec
+from nakt_dist.transfer.exclusion import ExclusionRule
+
+
+@dataclass(frozen=True)
+class PreprocessingConfig:
+    """What a network wants to see: pixels in [0, 1], then (x - mean) / std.
+
+    Attributes:
+        height: rows; None for those of the dataset.
+        width: columns; None for those of the dataset.
+        mean: subtracted from every channel.
+        std: divides every channel.
+    """
+
+    height: int | None = None
+    width: int | None = None
+    mean: float = 0.0
+    std: float = 1.0
+
+    def __post_init__(self) -> None:
+        require(self.std > 0, "preprocessing.std", "positive")
+
+
+@dataclass(frozen=True)
+class TeacherConfig:
+    """One teacher of an ensemble.
+
+    Attributes:
+        weights: a ``.safetensors`` file (ours or another hospital's), or a legacy ``.pt``.
+        name: what to call it; by default the file's folder.
+        model: its architecture; None when the weights file names it, as ours do.
+        preprocessing: its input; None when the weights file says, as ours do.
+        weight: w of the weighted mean Σ w T(x) / Σ w (paper A, algorithm 1).
+        output: ``soft`` probabilities, or ``binary`` (probability above 0.5).
+    """
+
+    weights: str
+    name: str | None = None
+    model: ModelSpec | None = None
+    preprocessing: PreprocessingConfig | None = None
+    weight: float = 1.0
+    output: Literal["soft", "binary"] = "soft"
+
+    def __post_init__(self) -> None:
+        require(self.weight > 0, "teachers.weight", "positive")
+
+
+@dataclass(frozen=True)
+class TeachConfig:
+    """``nakt teach``: teachers write pseudo masks for a packed dataset.
+
+    Attributes:
+        dataset: folder or URL of the packed dataset.
+        output: folder for the pseudo-labels.
+        teachers: at least one.
+        batch_size: images per forward pass.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+        precision: autocast type of the forward pass; the mean is float32 always.
+        threads: CPU threads of torch; None leaves torch's choice. One makes CPU results
+            independent of the machine's number of cores.
+        cache: folder for local copies when ``dataset`` is a URL.
+    """
+
+    dataset: str
+    output: str
+    teachers: list[TeacherConfig]
+    batch_size: int = 16
+    device: str = "auto"
+    precision: Literal["float32", "bfloat16"] = "float32"
+    threads: int | None = None
+    cache: str = "~/.cache/nakt_dist"
+
+    def __post_init__(self) -> None:
+        require(len(self.teachers) > 0, "teachers", "a list with at least one teacher")
+        require(self.batch_size > 0, "batch_size", "positive")
+
+
+@dataclass(frozen=True)
+class InspectConfig:
+    """``nakt inspect PSEUDO_LABELS``: counts, histograms and a sheet of overlays.
+
+    Attributes:
+        pseudo_labels: folder of pseudo-labels.
+        dataset: the packed dataset they belong to, for the overlays; None leaves them out.
+        output: folder for the figures; by default ``PSEUDO_LABELS-inspection`` beside it.
+        exclusion: the rule whose effect is shown.
+        images: how many kept and how many excluded images the sheet shows.
+        seed: of their choice.
+    """
+
+    pseudo_labels: str
+    dataset: str | None = None
+    output: str | None = None
+    exclusion: ExclusionRule = field(default_factory=ExclusionRule)
+    images: int = 8
+    seed: int = 0

@@ -1,0 +1,208 @@
+"""Settings of ``train``."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from nakt_dist.config.plain import require
+from nakt_dist.config.teaching import PreprocessingConfig
+from nakt_dist.errors import ConfigurationError
+from nakt_dist.models.spec import ModelSpec
+from nakt_dist.transfer.exclusion import ExclusionRule
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Which samples, with which targets.
+
+    Attributes:
+        dataset: folder or URL of a packed dataset.
+        splits: the splits used; None for all.
+        pseudo_labels: folder or URL of pseudo-labels; None takes the dataset's own masks.
+        exclusion: which pseudo-labelled images to leave out; None keeps all.
+        count: only so many samples, chosen by ``subset_seed``; smaller choices are part of larger.
+        subset_seed: of that choice.
+        streaming: read through a shuffle buffer instead of by index, for shards that do not
+            fit on local disk; only statistically repeatable.
+        shuffle_buffer: samples held for shuffling when streaming.
+        cache: folder for local copies when a URL is read by index.
+    """
+
+    dataset: str
+    splits: list[str] | None = field(default_factory=lambda: ["train"])
+    pseudo_labels: str | None = None
+    exclusion: ExclusionRule | None = None
+    count: int | None = None
+    subset_seed: int = 0
+    streaming: bool = False
+    shuffle_buffer: int = 1000
+    cache: str = "~/.cache/nakt_dist"
+
+    def __post_init__(self) -> None:
+        if self.exclusion is not None and self.pseudo_labels is None:
+            raise ConfigurationError(
+                "data.exclusion is set but data.pseudo_labels is not: exclusion judges pseudo "
+                "masks. Set data.pseudo_labels, or data.exclusion to null"
+            )
+        if self.streaming and self.count is not None:
+            raise ConfigurationError(
+                "data.count with data.streaming: a stream has no order to choose from. "
+                "Choose at pack time (pack --count), or read by index (data.streaming false)"
+            )
+
+
+@dataclass(frozen=True)
+class AugmentationConfig:
+    """The paper's five augmentations; image and mask move together.
+
+    Attributes:
+        enabled: off trains on the images as they are.
+        smallest_crop: rows and columns keep at least this share of their number.
+        flip_probability: of a horizontal flip.
+        largest_rotation: degrees, to both sides.
+        gamma: range of the exponent.
+        contrast: range of the factor around the image's mean.
+    """
+
+    enabled: bool = True
+    smallest_crop: float = 0.7
+    flip_probability: float = 0.5
+    largest_rotation: float = 45.0
+    gamma: tuple[float, float] = (0.7, 1.3)
+    contrast: tuple[float, float] = (0.7, 1.3)
+
+    def __post_init__(self) -> None:
+        require(0 < self.smallest_crop <= 1, "augmentation.smallest_crop", "in (0, 1]")
+        require(0 <= self.flip_probability <= 1, "augmentation.flip_probability", "in [0, 1]")
+        require(0 < self.gamma[0] <= self.gamma[1], "augmentation.gamma", "ascending, positive")
+        require(0 <= self.contrast[0] <= self.contrast[1], "augmentation.contrast", "ascending")
+
+
+@dataclass(frozen=True)
+class RecipeConfig:
+    """How a network is trained; the defaults are paper A's.
+
+    Attributes:
+        epochs: passes over the data; give these or ``steps``.
+        steps: optimiser steps.
+        global_batch_size: images per optimiser step over all processes: the sequence of
+            global batches does not depend on their number.
+        micro_batch_size: images per forward pass and process; None takes the most. Smaller
+            ones are accumulated.
+        learning_rate: of Adam with its default settings.
+        dice_weight: weight of the Dice loss.
+        cross_entropy_weight: weight of the binary cross-entropy.
+        largest_gradient_norm: clips the gradient; None, as in the paper, does not.
+        precision: ``no``, ``bf16`` or ``fp16`` autocast.
+        channels_last: memory format of images and network.
+        compile: torch.compile the network.
+    """
+
+    epochs: int | None = None
+    steps: int | None = None
+    global_batch_size: int = 4
+    micro_batch_size: int | None = None
+    learning_rate: float = 1e-4
+    dice_weight: float = 1.0
+    cross_entropy_weight: float = 1.0
+    largest_gradient_norm: float | None = None
+    precision: Literal["no", "bf16", "fp16"] = "no"
+    channels_last: bool = False
+    compile: bool = False
+
+    def __post_init__(self) -> None:
+        if (self.epochs is None) == (self.steps is None):
+            raise ConfigurationError(
+                f"recipe.epochs is {self.epochs} and recipe.steps {self.steps}; set exactly one"
+            )
+        require((self.epochs or self.steps) > 0, "recipe.epochs or recipe.steps", "positive")
+        require(self.global_batch_size > 0, "recipe.global_batch_size", "positive")
+        require(self.learning_rate > 0, "recipe.learning_rate", "positive")
+
+
+@dataclass(frozen=True)
+class CheckpointConfig:
+    """When training writes what it needs to go on.
+
+    Attributes:
+        every_epochs: epochs between checkpoints and validations.
+        every_steps: steps between checkpoints besides; None for none.
+        keep: how many checkpoints stay; the one before the last is used should the last be
+            damaged.
+    """
+
+    every_epochs: int = 1
+    every_steps: int | None = None
+    keep: int = 2
+
+    def __post_init__(self) -> None:
+        require(self.every_epochs > 0, "checkpoint.every_epochs", "positive")
+        require(self.keep > 0, "checkpoint.keep", "positive")
+        require(
+            self.every_steps is None or self.every_steps > 0, "checkpoint.every_steps", "positive"
+        )
+
+
+@dataclass(frozen=True)
+class TrackingConfig:
+    """Where metrics go besides ``metrics.jsonl``; never images, never identifiers.
+
+    Attributes:
+        wandb: ``off``, ``offline`` (files only, needs no account) or ``online``.
+        project: W&B project.
+        every_steps: steps between logged training losses.
+    """
+
+    wandb: Literal["off", "offline", "online"] = "off"
+    project: str = "nakt_dist"
+    every_steps: int = 1
+
+    def __post_init__(self) -> None:
+        require(self.every_steps > 0, "tracking.every_steps", "positive")
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """``nakt train``: a network learns from masks or pseudo masks.
+
+    Attributes:
+        output: folder for checkpoints, metrics and the record; an unfinished run in it goes on.
+        model: the network.
+        data: what it learns from.
+        validation: what the best epoch is chosen on, by mean Dice; None takes the last.
+        recipe: how.
+        augmentation: of the training images.
+        preprocessing: what the network sees; written into its weights file.
+        init: weights to start from, for fine-tuning (paper A, algorithm 2).
+        checkpoint: when to save.
+        tracking: W&B.
+        seed: of the weights, the order and the augmentation.
+        device: ``auto`` or ``cpu``.
+        workers: loader processes per training process.
+        memory_cache_megabytes: decoded images kept in memory up to this size; 0 for none.
+        threads: CPU threads of torch per process; None leaves torch's choice.
+        log_keys: write the keys of every global batch to ``batches.jsonl``.
+    """
+
+    output: str
+    data: DataConfig
+    recipe: RecipeConfig
+    model: ModelSpec = field(default_factory=ModelSpec)
+    validation: DataConfig | None = None
+    augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
+    preprocessing: PreprocessingConfig = field(default_factory=PreprocessingConfig)
+    init: str | None = None
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)
+    seed: int = 0
+    device: Literal["auto", "cpu"] = "auto"
+    workers: int = 0
+    memory_cache_megabytes: int = 2048
+    threads: int | None = None
+    log_keys: bool = False
+
+    def __post_init__(self) -> None:
+        if self.data.streaming and self.recipe.steps is None:
+            raise ConfigurationError(
+                "data.streaming needs recipe.steps: a stream has no epochs. "
+                "Set recipe.steps and recipe.epochs to null"
+            )

@@ -1,0 +1,91 @@
+"""Test images with annotation and prediction drawn on them, on request only."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from nakt_dist.config import EvaluateConfig
+from nakt_dist.loading.batches import as_float
+from nakt_dist.loading.samples import MaskedImages
+from nakt_dist.models.network_file import TrainedNetwork
+from nakt_dist.report.lineage import label_dataset
+from nakt_dist.report.sheets import Group, Outline, Panel, draw_sheet
+from nakt_dist.runtime.files import write_bytes
+from nakt_dist.transfer.ensemble import logits_at_image_size
+
+
+def draw_overlays(
+    path: Path,
+    trained: TrainedNetwork,
+    dataset: MaskedImages,
+    table: pa.Table,
+    config: EvaluateConfig,
+) -> None:
+    """Draws images from the lowest to the highest Dice: the outlines of both masks on each.
+
+    The sheet shows images, and so exists only where ``config.overlays`` asks for it; it holds
+    no identifier.
+
+    Args:
+        path: of the PNG.
+        trained: the network evaluated.
+        dataset: the test images.
+        table: their predictions, in the order of the dataset.
+        config: of the evaluation; ``overlays`` says how many images.
+    """
+    dice = table["dice"].to_numpy()
+    order = np.argsort(dice, kind="stable")
+    order = order[~np.isnan(dice[order])]
+    chosen = spread_over(len(order), config.overlays)
+    panels = []
+    for start in range(0, len(chosen), config.batch_size):
+        places = chosen[start : start + config.batch_size]
+        captions = [
+            f"{place + 1} of {len(order)}, Dice {dice[order[place]]:.3f}" for place in places
+        ]
+        panels += _panels(trained, dataset, order[places], captions, config.threshold)
+    manifest = dataset.samples.images.manifest
+    group = Group("Numbered from the lowest Dice to the highest", tuple(panels))
+    label = label_dataset(manifest.dataset, manifest.phantom)
+    write_bytes(path, draw_sheet(f"{trained.name} on {label}", [group]))
+
+
+def spread_over(count: int, wanted: int) -> np.ndarray:
+    """Returns at most ``wanted`` places out of ``count``, even over the range, with both ends."""
+    places = np.linspace(0, count - 1, min(count, wanted))
+    return np.unique(places.round().astype(np.int64))
+
+
+@torch.inference_mode()
+def _panels(
+    trained: TrainedNetwork,
+    dataset: MaskedImages,
+    numbers: np.ndarray,
+    captions: list[str],
+    threshold: float,
+) -> list[Panel]:
+    """Runs the network on some images; returns a panel for each."""
+    device = next(trained.network.parameters()).device
+    items = [dataset[int(number)] for number in numbers]
+    image, target = as_float(torch.utils.data.default_collate(items), device)
+    seen = trained.preprocessing
+    logits = logits_at_image_size(
+        trained.network,
+        image,
+        trained.spec.in_channels,
+        seen.height,
+        seen.width,
+        seen.mean,
+        seen.std,
+    )
+    annotated = (target[:, 0] > 0.5).cpu().numpy()
+    predicted = (logits[:, 0].sigmoid() > threshold).cpu().numpy()
+    panels = []
+    for item, caption, *masks in zip(items, captions, annotated, predicted, strict=True):
+        pixels = item["image"].numpy()
+        outlines = (Outline(masks[0], "annotation"), Outline(masks[1], "prediction"))
+        shown = pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0)
+        panels.append(Panel(shown, caption, outlines))
+    return panels

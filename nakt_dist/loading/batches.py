@@ -1,0 +1,134 @@
+"""Batches for training, by index or from a stream."""
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import BinaryIO
+
+import torch
+from torch.utils.data import DataLoader, Sampler
+
+from nakt_dist.config import DataConfig
+from nakt_dist.errors import DatasetError, UnusableSample
+from nakt_dist.loading.decode import decode_pixels
+from nakt_dist.loading.sampler import GlobalBatches, Share
+from nakt_dist.loading.samples import MaskedImages, SelectedSamples
+from nakt_dist.shards.location import DatasetLocation
+
+Batch = Mapping[str, torch.Tensor]
+
+
+class _MicroBatches(Sampler[list[int]]):
+    """Sample numbers of one process's micro-batches from one step to another."""
+
+    def __init__(
+        self, order: GlobalBatches, share: Share, rank: int, first_step: int, last_step: int
+    ) -> None:
+        self._order, self._share, self._rank = order, share, rank
+        self._steps = range(first_step, last_step)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for step in self._steps:
+            batch = self._order.batch(step)
+            for micro_batch in range(self._share.accumulation):
+                yield self._share.part(batch, micro_batch, self._rank).tolist()
+
+    def __len__(self) -> int:
+        return len(self._steps) * self._share.accumulation
+
+
+def indexed_batches(
+    dataset: MaskedImages,
+    order: GlobalBatches,
+    share: Share,
+    rank: int,
+    first_step: int,
+    last_step: int,
+    workers: int,
+) -> Iterator[Batch]:
+    """Yields one process's micro-batches, from the first step up to the last, exclusive.
+
+    Args:
+        dataset: what to read.
+        order: the sequence of global batches.
+        share: this launch's division of them.
+        rank: of this process.
+        first_step: where to begin; resuming costs nothing.
+        last_step: where to stop.
+        workers: loader processes; 0 reads in this process.
+    """
+    yield from DataLoader(
+        dataset,
+        batch_sampler=_MicroBatches(order, share, rank, first_step, last_step),
+        num_workers=workers,
+        pin_memory=torch.cuda.is_available(),
+    )
+
+
+def streamed_batches(
+    config: DataConfig, samples: SelectedSamples, micro_batch_size: int, seed: int, rank: int
+) -> Iterator[Batch]:
+    """Yields micro-batches without end from a shuffled stream over the shards.
+
+    Only statistically repeatable; see ``StatisticallyRepeatableStream``. Samples that were
+    not selected (exclusion) are passed over.
+
+    Args:
+        config: names the dataset and the pseudo-labels.
+        samples: which keys are wanted; images are not read through it.
+        micro_batch_size: images per batch.
+        seed: of the run.
+        rank: of this process.
+    """
+    from nakt_dist.shards.streaming import StatisticallyRepeatableStream
+
+    numbers = {key: number for number, key in enumerate(samples.images.keys)}
+    shard_numbers = sorted(set(samples.images.shard_numbers.tolist()))
+    entries = [samples.images.manifest.shards[number] for number in shard_numbers]
+    pseudo = samples.pseudo_labels
+    sidecars = pseudo and [pseudo.manifest.shards[number].name for number in shard_numbers]
+    stream = StatisticallyRepeatableStream(
+        [entry.name for entry in entries],
+        _opener(config.dataset),
+        seed=seed,
+        rank=rank,
+        shuffle_buffer=config.shuffle_buffer,
+        sidecar_names=sidecars,
+        sidecar_opener=_opener(config.pseudo_labels) if config.pseudo_labels else None,
+    )
+    wanted = (_decoded(sample, numbers) for sample in stream if sample["__key__"] in numbers)
+    while True:
+        batch = [next(wanted) for _ in range(micro_batch_size)]
+        yield torch.utils.data.default_collate(batch)
+
+
+def _opener(url: str) -> Callable[[str], BinaryIO]:
+    """Returns a function that opens a file of a folder or URL without copying it."""
+    import fsspec
+
+    location = DatasetLocation(url)
+    if location.is_local:
+        return lambda name: (location.folder / name).open("rb")
+    return lambda name: fsspec.open(f"{location.url}/{name}", "rb").open()
+
+
+def _decoded(sample: Mapping[str, bytes], numbers: Mapping[str, int]) -> dict[str, torch.Tensor]:
+    image = sample.get("jpg") or sample.get("png")
+    target = sample.get("soft.png") or sample.get("mask.png")
+    key = sample["__key__"]
+    if image is None or target is None:
+        raise DatasetError(f"key {key} of the stream has no image or no mask; run nakt verify")
+    try:
+        pixels, mask = decode_pixels(image), decode_pixels(target)
+    except UnusableSample as error:
+        raise DatasetError(f"key {key} of the stream {error.detail}. Run nakt verify") from None
+    return {
+        "image": torch.from_numpy(pixels.copy()),
+        "target": torch.from_numpy(mask.copy()),
+        "number": torch.tensor(numbers[key]),
+    }
+
+
+def as_float(batch: Batch, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """Moves a batch to the device as float32 in [0, 1]: image and target."""
+    image = batch["image"].to(device, non_blocking=True).float().div_(255)
+    target = batch["target"].to(device, non_blocking=True).float().div_(255)
+    return image, target

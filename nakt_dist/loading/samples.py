@@ -1,0 +1,196 @@
+"""Images with their targets, as a training, a teacher or a test wants them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from nakt_dist.errors import ConfigurationError, DatasetError, UnusableSample
+from nakt_dist.loading.decode import decode_pixels
+from nakt_dist.shards.reader import IndexedShards, PseudoLabels
+from nakt_dist.transfer.exclusion import ExclusionRule
+
+
+@dataclass(frozen=True)
+class SelectedSamples:
+    """The samples a stage works on, and how they came to be these.
+
+    Attributes:
+        images: the packed dataset as selected.
+        pseudo_labels: their soft masks, or None when the dataset's own masks are the target.
+        before_exclusion: number of samples before the exclusion rule.
+    """
+
+    images: IndexedShards
+    pseudo_labels: PseudoLabels | None
+    before_exclusion: int
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @property
+    def mask_is_soft(self) -> bool:
+        """Whether targets are probabilities rather than annotations."""
+        return self.pseudo_labels is not None
+
+    def target_bytes(self, number: int) -> bytes:
+        """Returns the encoded target of a sample.
+
+        Raises:
+            DatasetError: the dataset has no mask for it.
+        """
+        if self.pseudo_labels is not None:
+            return self.pseudo_labels.soft_mask_bytes(number)
+        data = self.images.mask_bytes(number)
+        if data is None:
+            raise DatasetError(
+                f"{self.images.describe(number)}: has no mask. Train on pseudo_labels, "
+                "or pack the dataset with masks"
+            )
+        return data
+
+    def describe(self) -> dict[str, Any]:
+        """Says what these samples are, for a checkpoint's lineage and a report."""
+        manifest = self.images.manifest
+        description = {
+            "dataset": manifest.dataset,
+            "fingerprint": manifest.fingerprint,
+            "phantom": manifest.phantom,
+            "samples": len(self),
+            "labels": "pseudo masks" if self.mask_is_soft else "annotations",
+        }
+        if self.pseudo_labels is not None:
+            pseudo = self.pseudo_labels.manifest
+            description["before_exclusion"] = self.before_exclusion
+            description["pseudo_labels_fingerprint"] = pseudo.fingerprint
+            description["teachers"] = [
+                {"name": teacher["name"], "weights_sha256": teacher["weights_sha256"]}
+                for teacher in pseudo.teachers
+            ]
+        return description
+
+
+def select_samples(
+    dataset: str,
+    splits: list[str] | None,
+    pseudo_labels: str | None = None,
+    exclusion: ExclusionRule | None = None,
+    count: int | None = None,
+    subset_seed: int = 0,
+    cache: str = "~/.cache/nakt_dist",
+) -> SelectedSamples:
+    """Opens a dataset and chooses its samples: splits, then exclusion, then a count.
+
+    Args:
+        dataset: folder or URL.
+        splits: None for all.
+        pseudo_labels: folder or URL, or None.
+        exclusion: applied to the statistics of the pseudo-labels.
+        count: only so many, chosen by hash of (subset_seed, key): nested in larger choices.
+        subset_seed: of that choice.
+        cache: folder for local copies of URLs.
+
+    Raises:
+        DatasetError: something is absent, damaged, or made for something else.
+        ConfigurationError: a split is unknown, or nothing is left.
+    """
+    images = IndexedShards(dataset, splits, Path(cache))
+    pseudo = PseudoLabels(pseudo_labels, images, Path(cache)) if pseudo_labels else None
+    before = len(images)
+    if pseudo is not None and exclusion is not None:
+        images, pseudo = _exclude(images, pseudo, exclusion)
+    if count is not None and count > len(images):
+        raise ConfigurationError(
+            f"data.count is {count}, but {dataset} has {len(images)} samples in splits "
+            f"{splits or 'all'}{' after exclusion' if exclusion else ''}. Lower it"
+        )
+    if count is not None:
+        rows = _nested_choice(images.keys, count, subset_seed)
+        images, pseudo = images.select(rows), pseudo.select(rows) if pseudo else None
+    if not len(images):
+        raise ConfigurationError(
+            f"no sample of {dataset} is left in splits {splits or 'all'}"
+            f"{f' after excluding all {before}' if exclusion else ''}"
+        )
+    return SelectedSamples(images, pseudo, before)
+
+
+def _exclude(
+    images: IndexedShards, pseudo: PseudoLabels, rule: ExclusionRule
+) -> tuple[IndexedShards, PseudoLabels]:
+    rows = np.flatnonzero(kept_by(rule, pseudo))
+    return images.select(rows), pseudo.select(rows)
+
+
+def kept_by(rule: ExclusionRule, pseudo: PseudoLabels) -> np.ndarray:
+    """Applies a rule to the stored statistics.
+
+    Returns:
+        bool (N,), True where the image stays.
+    """
+    return rule.kept(
+        pseudo.statistics["target_pixels"].to_numpy(),
+        pseudo.statistics["entropy"].to_numpy(),
+        pseudo.manifest.height,
+        pseudo.manifest.width,
+        pseudo.manifest.soft,
+    )
+
+
+def _nested_choice(keys: list[str], count: int, seed: int) -> np.ndarray:
+    """Returns the rows, ascending, of the ``count`` keys with the smallest seeded hash."""
+    from nakt_dist.sources.splits import choose_subset
+
+    wanted = choose_subset(keys, count, seed)
+    return np.asarray([row for row, key in enumerate(keys) if key in wanted])
+
+
+class MaskedImages(torch.utils.data.Dataset):
+    """Images and targets as uint8 tensors, with a memory for what was decoded.
+
+    Args:
+        samples: what to read.
+        cache_megabytes: decoded pixels are kept while they all fit in this; else none are.
+    """
+
+    def __init__(self, samples: SelectedSamples, cache_megabytes: int = 0) -> None:
+        self.samples = samples
+        manifest = samples.images.manifest
+        if manifest.mask_kind == "classes" and not samples.mask_is_soft:
+            raise ConfigurationError(
+                f"{samples.images.root}: its masks hold class indices; training needs a binary "
+                "target. Pack it with layout_options.classes naming the target classes"
+            )
+        planes = len(samples) * (manifest.channels + 1)
+        fits = planes * manifest.height * manifest.width <= cache_megabytes * 1e6
+        self._decoded: dict[int, Mapping[str, torch.Tensor]] | None = {} if fits else None
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, number: int) -> Mapping[str, torch.Tensor]:
+        """Returns ``image`` uint8 (C, H, W), ``target`` uint8 (1, H, W), ``number`` int64 ().
+
+        Raises:
+            DatasetError: the sample does not decode; names shard and key.
+        """
+        number = int(number)
+        if self._decoded is not None and number in self._decoded:
+            return self._decoded[number]
+        try:
+            pixels = decode_pixels(self.samples.images.image_bytes(number))
+            target = decode_pixels(self.samples.target_bytes(number))
+        except UnusableSample as error:
+            where = self.samples.images.describe(number)
+            raise DatasetError(f"{where}: {error.detail}. Run nakt verify on the folder") from None
+        sample = {
+            "image": torch.from_numpy(pixels.copy()),
+            "target": torch.from_numpy(target.copy()),
+            "number": torch.tensor(number),
+        }
+        if self._decoded is not None:
+            self._decoded[number] = sample
+        return sample

@@ -1,0 +1,148 @@
+"""Puts weights into a network, and says exactly what did not fit."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from torch import Tensor, nn
+
+from nakt_dist.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from nakt_dist.models.weights import LoadedWeights
+
+# How the networks here, those of smp and the usual classifiers call their last layer.
+_HEADS = ("head.", "segmentation_head.", "classifier.", "fc.")
+_NAMES_SHOWN = 3
+
+
+@dataclass(frozen=True)
+class ShapeMismatch:
+    """An entry that both sides have, in two shapes.
+
+    Attributes:
+        name: of the entry.
+        file_shape: in the weights file.
+        network_shape: in the network.
+    """
+
+    name: str
+    file_shape: tuple[int, ...]
+    network_shape: tuple[int, ...]
+
+    def __str__(self) -> str:
+        return f"{self.name}: file {self.file_shape}, network {self.network_shape}"
+
+
+@dataclass(frozen=True)
+class LoadReport:
+    """What ``load_into`` found; names of state-dict entries in the order of their owner.
+
+    Attributes:
+        matched: loaded into the network.
+        missing: in the network, not in the file.
+        unexpected: in the file, not in the network.
+        shape_mismatched: in both, in two shapes.
+        replaced_head: left at the network's own fresh values because the head was replaced;
+            these are in none of the lists above.
+    """
+
+    matched: tuple[str, ...]
+    missing: tuple[str, ...]
+    unexpected: tuple[str, ...]
+    shape_mismatched: tuple[ShapeMismatch, ...]
+    replaced_head: tuple[str, ...] = ()
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether nothing but a replaced head was left out on either side."""
+        return not (self.missing or self.unexpected or self.shape_mismatched)
+
+
+def load_into(
+    model: nn.Module, loaded: "LoadedWeights", strict: bool = True, replace_head: bool = False
+) -> LoadReport:
+    """Copies weights into a network, in the network's own dtypes and on its devices.
+
+    First layers are never adapted: a network for one channel does not take the weights of one
+    for three, and the message says so.
+
+    Args:
+        model: the bare network, not wrapped for DDP or compiled.
+        loaded: from ``read_weights``.
+        strict: whether every entry must match; otherwise what matches is loaded.
+        replace_head: where shapes differ in the head alone, keep the network's own head, with
+            its fresh weights, and load the rest. A head that fits is loaded.
+
+    Raises:
+        CheckpointError: ``strict`` and something does not match, or nothing matches at all; the
+            network is then as it was.
+    """
+    wanted = model.state_dict()
+    report = _compare(wanted, loaded.state_dict, replace_head)
+    if (strict and not report.is_complete) or not report.matched:
+        raise CheckpointError(_explain(report, wanted, loaded))
+    model.load_state_dict({name: loaded.state_dict[name] for name in report.matched}, strict=False)
+    return report
+
+
+def _compare(wanted: dict[str, Tensor], found: dict[str, Tensor], replace_head: bool) -> LoadReport:
+    common = [name for name in wanted if name in found]
+    mismatched = [name for name in common if wanted[name].shape != found[name].shape]
+    fresh: set[str] = set()
+    if replace_head and mismatched and all(name.startswith(_HEADS) for name in mismatched):
+        # All of the head, not the entries that differ alone: half a head is none.
+        fresh = {name for name in [*wanted, *found] if name.startswith(_HEADS)}
+    return LoadReport(
+        matched=tuple(name for name in common if name not in mismatched and name not in fresh),
+        missing=tuple(name for name in wanted if name not in found and name not in fresh),
+        unexpected=tuple(name for name in found if name not in wanted and name not in fresh),
+        shape_mismatched=tuple(
+            ShapeMismatch(name, tuple(found[name].shape), tuple(wanted[name].shape))
+            for name in mismatched
+            if name not in fresh
+        ),
+        replaced_head=tuple(name for name in wanted if name in fresh),
+    )
+
+
+def _explain(report: LoadReport, wanted: dict[str, Tensor], loaded: "LoadedWeights") -> str:
+    parts = [
+        f"{len(entries)} {what} ({_some(entries)})"
+        for what, entries in (
+            ("missing", report.missing),
+            ("unexpected", report.unexpected),
+            ("of another shape", report.shape_mismatched),
+        )
+        if entries
+    ]
+    return (
+        f"{loaded.path}: its weights do not fit the network: {len(report.matched)} entries match, "
+        f"{', '.join(parts)}. {_advice(report, wanted, loaded)}"
+    )
+
+
+def _some(entries: Sequence[object]) -> str:
+    shown = [str(each) for each in entries[:_NAMES_SHOWN]]
+    return ", ".join(shown) + (", …" if len(entries) > _NAMES_SHOWN else "")
+
+
+def _advice(report: LoadReport, wanted: dict[str, Tensor], loaded: "LoadedWeights") -> str:
+    mismatched = report.shape_mismatched
+    first = next((name for name, tensor in wanted.items() if tensor.ndim == 4), None)
+    for each in mismatched:
+        if each.name == first and each.file_shape[2:] == each.network_shape[2:]:
+            in_file, in_network = each.file_shape[1], each.network_shape[1]
+            if in_file != in_network and each.file_shape[0] == each.network_shape[0]:
+                return (
+                    f"Its first layer reads {in_file} image channels, the network's {in_network}: "
+                    f"set in_channels to {in_file}"
+                )
+    others = report.missing or report.unexpected
+    if mismatched and not others and all(each.name.startswith(_HEADS) for each in mismatched):
+        return (
+            f"Only the heads differ: set num_outputs to {mismatched[0].file_shape[0]}, or replace "
+            "the head to train a new one"
+        )
+    described = f" (the file describes {loaded.spec.to_json()})" if loaded.spec else ""
+    return f"Check the network's name and options{described}"

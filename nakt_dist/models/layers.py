@@ -1,0 +1,99 @@
+"""The parts that the hand-written networks share."""
+
+import math
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from nakt_dist.errors import ConfigurationError, nearest_name
+
+Normalisation = Literal["batch", "group", "none"]
+
+_CHANNELS_PER_GROUP = 16
+
+
+def check_choice(option: str, value: Any, choices: Any) -> None:
+    """Raises ConfigurationError unless ``value`` is one of a ``Literal``'s ``choices``."""
+    known = get_args(choices)
+    if value not in known:
+        raise ConfigurationError(
+            f"option '{option}' is {value!r}{nearest_name(str(value), known)} "
+            f"(known: {', '.join(known)})"
+        )
+
+
+def check_base_channels(value: Any, multiple_of: int) -> None:
+    """Raises ConfigurationError unless ``value`` is a positive multiple of ``multiple_of``."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1 or value % multiple_of:
+        raise ConfigurationError(
+            f"option 'base_channels' is {value!r}, expected a whole number that is a positive "
+            f"multiple of {multiple_of}"
+        )
+
+
+def normalisation_layer(kind: Normalisation, channels: int) -> nn.Module:
+    """Returns the layer that follows a convolution of ``channels`` outputs.
+
+    ``"batch"`` is the papers' BatchNorm, which couples the images of a batch. ``"group"``
+    (GroupNorm, about 16 channels a group) and ``"none"`` treat each image by itself, so one
+    process with a batch of 8 and two with 4 each compute the same.
+    """
+    if kind == "batch":
+        return nn.BatchNorm2d(channels)
+    if kind == "none":
+        return nn.Identity()
+    most = max(1, channels // _CHANNELS_PER_GROUP)
+    groups = next(count for count in range(most, 0, -1) if channels % count == 0)
+    return nn.GroupNorm(groups, channels)
+
+
+def convolution_unit(
+    in_channels: int, out_channels: int, normalisation: Normalisation, dilation: int = 1
+) -> nn.Sequential:
+    """Returns Conv3×3 (with bias) - normalisation - ReLU, which keeps height and width."""
+    return nn.Sequential(
+        nn.Conv2d(in_channels, out_channels, 3, padding=dilation, dilation=dilation),
+        normalisation_layer(normalisation, out_channels),
+        nn.ReLU(),
+    )
+
+
+class DoubleConvolution(nn.Sequential):
+    """The U-Net's block: two units of Conv3×3 - normalisation - ReLU, one after the other.
+
+    Args:
+        in_channels: channels of the input, float (N, in_channels, H, W).
+        out_channels: channels of the output, float (N, out_channels, H, W).
+        normalisation: "batch", "group" or "none".
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, normalisation: Normalisation) -> None:
+        super().__init__(
+            convolution_unit(in_channels, out_channels, normalisation),
+            convolution_unit(out_channels, out_channels, normalisation),
+        )
+
+
+@torch.no_grad()
+def initialise(network: nn.Module) -> None:
+    """Draws a network's convolutions anew, with biases at zero.
+
+    Gaussians of variance 2 over the fan-in before a ReLU, as the U-Net paper (arXiv
+    1505.04597, section 3) prescribes after He et al. (arXiv 1502.01852): without any
+    normalisation layer the signal then keeps its scale through all layers. An up-convolution
+    has no ReLU and each of its outputs sees each input channel once: variance 1 over those.
+    """
+    for module in network.modules():
+        if isinstance(module, nn.ConvTranspose2d):
+            nn.init.normal_(module.weight, std=1 / math.sqrt(module.in_channels))
+        elif isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+        else:
+            continue
+        nn.init.zeros_(module.bias)
+
+
+def halve(features: Tensor) -> Tensor:
+    """Returns the maximum of each 2×2 window: (N, C, H, W) to (N, C, H/2, W/2)."""
+    return nn.functional.max_pool2d(features, 2)

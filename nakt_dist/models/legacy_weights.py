@@ -1,0 +1,115 @@
+"""PyTorch's own weights files, read as plain tensors or refused."""
+
+import pickle
+import re
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nakt_dist.errors import CheckpointError
+
+LEGACY_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt", ".tar")
+
+# Where training scripts put the state dict, the likeliest first.
+_CONTAINERS = (
+    "state_dict",
+    "model_state_dict",
+    "model_state",
+    "model",
+    "network",
+    "net",
+    "module",
+    "weights",
+    "teacher",
+    "student",
+)
+_DEEPEST_CONTAINER = 3
+_WRAPPERS = ("module.", "model.", "_orig_mod.")
+
+_REFUSED_NAME = re.compile(r"GLOBAL (\S+)")
+_PICKLE_START = b"\x80"
+_ARCHIVES_OF_CODE = ("TorchScript archives", "legacy .tar format")
+
+
+def read_legacy(path: Path) -> tuple[dict[str, Tensor], str]:
+    """Reads the state dict of a file that torch wrote, without running code from it.
+
+    Returns:
+        The tensors by name on the CPU, and where they were found: "torch", or "torch:" and
+        the names of the containers around them.
+
+    Raises:
+        CheckpointError: the file holds pickled code objects, is damaged or of another kind, or
+            holds no state dict.
+    """
+    try:
+        with warnings.catch_warnings():  # they advise to file issues with PyTorch
+            warnings.simplefilter("ignore")
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises whatever its reader stumbles over, KeyError too
+        raise _refusal(path, error) from None
+    state_dict, containers = _find_state_dict(content)
+    if state_dict is None:
+        found = type(content).__name__
+        if isinstance(content, Mapping):
+            found = f"a mapping with {', '.join(map(str, list(content)[:8])) or 'nothing in it'}"
+        raise CheckpointError(
+            f"{path}: found {found}; expected tensors by name, either alone or under one of "
+            f"{', '.join(_CONTAINERS)}"
+        )
+    plain = {name: tensor.detach() for name, tensor in state_dict.items()}
+    return without_wrapper_names(plain), ":".join(("torch", *containers))
+
+
+def without_wrapper_names(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Takes off the prefixes of DDP, Lightning and torch.compile that all names share."""
+    while True:
+        shared = [
+            prefix for prefix in _WRAPPERS if all(name.startswith(prefix) for name in state_dict)
+        ]
+        if not state_dict or not shared:
+            return state_dict
+        state_dict = {name.removeprefix(shared[0]): each for name, each in state_dict.items()}
+
+
+def _find_state_dict(
+    content: Any, containers: tuple[str, ...] = ()
+) -> tuple[Mapping[str, Tensor] | None, tuple[str, ...]]:
+    if not isinstance(content, Mapping) or not content:
+        return None, ()
+    if all(isinstance(each, Tensor) for each in content.values()):
+        return content, containers
+    if len(containers) < _DEEPEST_CONTAINER:
+        for name in _CONTAINERS:
+            state_dict, trail = _find_state_dict(content.get(name), (*containers, name))
+            if state_dict is not None:
+                return state_dict, trail
+    return None, ()
+
+
+def _refusal(path: Path, error: Exception) -> CheckpointError:
+    refused = _REFUSED_NAME.search(str(error))
+    with path.open("rb") as stream:
+        is_pickle = stream.read(1) == _PICKLE_START and isinstance(error, pickle.UnpicklingError)
+    if not (refused or is_pickle or any(kind in str(error) for kind in _ARCHIVES_OF_CODE)):
+        # torch's text is long and advises to read the file unsafely, which would not help here.
+        reason = f"torch's reader stopped with {type(error).__name__}"
+        return CheckpointError(
+            f"{path}: damaged, or not a PyTorch weights file ({reason}); copy it again from its "
+            "origin"
+        )
+    named = f" ({refused[1]})" if refused else ""
+    return CheckpointError(
+        f"{path}: holds pickled code objects{named} beside tensors. They were not executed: "
+        "unpickling runs whatever the file's author put in. If you trust that author, convert the "
+        "file where it was made, with\n"
+        "    import torch\n"
+        f"    old = torch.load({str(path)!r}, map_location='cpu', weights_only=False)\n"
+        "    torch.save(old.state_dict() if hasattr(old, 'state_dict') else old['state_dict'], "
+        f"{str(path.with_name(path.stem + '.plain.pt'))!r})\n"
+        "where 'state_dict' is the name under which it keeps its tensors"
+    )

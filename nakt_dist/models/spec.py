@@ -1,0 +1,94 @@
+"""What it takes to build a network again: its name, channels and options."""
+
+import json
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import TYPE_CHECKING, Any
+
+from nakt_dist.errors import ConfigurationError, nearest_name
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """A network as a configuration and a weights file describe it.
+
+    Attributes:
+        name: one of ``MODEL_NAMES``, or ``smp:ARCHITECTURE/ENCODER``.
+        in_channels: image channels, 1 for grey and 3 for RGB.
+        num_outputs: logits per pixel.
+        options: further keyword arguments of ``build_model``. They are kept as JSON reads
+            them back (a tuple becomes a list), so that a spec equals its stored copy.
+
+    Raises:
+        ConfigurationError: an option cannot be written as JSON.
+    """
+
+    name: str = "unet"
+    in_channels: int = 1
+    num_outputs: int = 1
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        try:
+            plain = json.loads(json.dumps(self.options, allow_nan=False))
+        except (TypeError, ValueError) as error:
+            raise ConfigurationError(
+                f"options of network '{self.name}': {error}; expected names with values that JSON "
+                "can hold: numbers, text, true, false, null, lists and mappings of these"
+            ) from None
+        object.__setattr__(self, "options", plain)
+
+    def build(self) -> "nn.Module":
+        """Builds the network with fresh weights; see ``build_model`` for what it raises."""
+        from nakt_dist.models.registry import build_model
+
+        return build_model(self.name, self.in_channels, self.num_outputs, **self.options)
+
+    def without_encoder_weights(self) -> "ModelSpec":
+        """Returns the same network, started from random weights.
+
+        A network whose weights are about to be read from a file has no use for pretrained
+        ones, and building it must not download them.
+        """
+        options = {name: value for name, value in self.options.items() if name != "encoder_weights"}
+        return replace(self, options=options)
+
+    def to_json(self) -> str:
+        """Returns one line of JSON with sorted keys: equal specs give equal text."""
+        return json.dumps(asdict(self), sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> "ModelSpec":
+        """Reads what ``to_json`` wrote.
+
+        Raises:
+            ConfigurationError: the text is not JSON, or a field is unknown or of another type.
+        """
+        try:
+            values = json.loads(text)
+        except ValueError as error:
+            raise ConfigurationError(f"network description: not JSON ({error})") from None
+        if not isinstance(values, dict):
+            raise ConfigurationError(
+                f"network description: found {type(values).__name__}, expected a mapping"
+            )
+        _check_fields(values)
+        return cls(**values)
+
+
+def _check_fields(values: dict[str, Any]) -> None:
+    expected = {"name": str, "in_channels": int, "num_outputs": int, "options": dict}
+    known = [each.name for each in fields(ModelSpec)]
+    for name, value in values.items():
+        if name not in known:
+            raise ConfigurationError(
+                f"network description: unknown field '{name}'{nearest_name(name, known)} "
+                f"(known: {', '.join(known)}); a newer version of nakt_dist may have written it"
+            )
+        if not isinstance(value, expected[name]) or isinstance(value, bool):
+            raise ConfigurationError(
+                f"network description: field '{name}' is {value!r}, "
+                f"expected {expected[name].__name__}"
+            )

@@ -1,0 +1,99 @@
+"""The results in a few sentences, for a reader who reads nothing else."""
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from nakt_dist.report.capability import Capability, Transfer, transfer_of
+from nakt_dist.report.evaluations import EvaluatedRun
+from nakt_dist.report.lineage import Role
+
+
+def summarise(
+    evaluations: Sequence[EvaluatedRun], capabilities: Mapping[Transfer, Capability]
+) -> tuple[str, ...]:
+    """Returns a sentence per teacher, per transferal dataset and per effect.
+
+    Args:
+        evaluations: all of them.
+        capabilities: of every transferal dataset.
+    """
+    several = len({run.tested_on for run in evaluations}) > 1
+    return (
+        *_teachers(evaluations, several),
+        *_transfers(capabilities, several),
+        *_effects_of_exclusion(evaluations, several),
+        *_fine_tuning(evaluations, several),
+    )
+
+
+def _where(run: EvaluatedRun, several: bool) -> str:
+    return f" on {run.tested_on.label}" if several else ""
+
+
+def _teachers(evaluations: Sequence[EvaluatedRun], several: bool) -> Iterator[str]:
+    for run in evaluations:
+        if run.role == Role.TEACHER:
+            yield (
+                f"Teacher “{run.name}” ({run.network.label}) reaches a Dice of {run.dice} %"
+                f"{_where(run, several)}."
+            )
+
+
+def _transfers(capabilities: Mapping[Transfer, Capability], several: bool) -> Iterator[str]:
+    for transfer, capability in capabilities.items():
+        best = capability.best
+        how = "with exclusion" if best.excluded else "without exclusion"
+        share = (
+            f"{capability.percent:.1f} % of its teacher's"
+            if capability.percent is not None
+            else f"there is no KTC: {capability.reason}"
+        )
+        which = (
+            "the only student"
+            if capability.students == 1
+            else (f"the best of {capability.students} students")
+        )
+        yield (
+            f"{transfer.dataset} as transferal dataset, its annotations unused: {which}, "
+            f"“{best.name}” ({best.network.label}, {how}), reaches {best.dice} %"
+            f"{_where(best, several)}; {share}."
+        )
+
+
+def _effects_of_exclusion(evaluations: Sequence[EvaluatedRun], several: bool) -> Iterator[str]:
+    """Compares networks trained with and without exclusion, one run each."""
+    pairs: dict[tuple, dict[bool, list[EvaluatedRun]]] = {}
+    for run in evaluations:
+        transfer = transfer_of(run)
+        if transfer is not None:
+            sides = pairs.setdefault((transfer, run.network), {False: [], True: []})
+            sides[run.excluded].append(run)
+    for (transfer, network), sides in pairs.items():
+        if len(sides[False]) == len(sides[True]) == 1:
+            (without,), (with_rule,) = sides[False], sides[True]
+            difference = with_rule.dice_mean - without.dice_mean
+            yield (
+                f"Exclusion changes the mean Dice of {network.label}, taught on "
+                f"{transfer.dataset}, by {difference:+.1f} points{_where(without, several)} "
+                f"({without.transfer.samples} images without, {with_rule.transfer.samples} with)."
+            )
+
+
+def _fine_tuning(evaluations: Sequence[EvaluatedRun], several: bool) -> Iterator[str]:
+    """Compares the best fine-tuned student with the best network that learnt from scratch."""
+    groups: dict[tuple, dict[Role, list[EvaluatedRun]]] = {}
+    for run in evaluations:
+        if run.role in (Role.FROM_SCRATCH, Role.FINE_TUNED_STUDENT):
+            last = run.lineage.trainings[0]
+            sides = groups.setdefault((run.tested_on, last.fingerprint, last.samples), {})
+            sides.setdefault(run.role, []).append(run)
+    for (_, _, samples), sides in groups.items():
+        if len(sides) == 2:
+            tuned, scratch = (
+                max(sides[role], key=lambda run: run.dice_mean)
+                for role in (Role.FINE_TUNED_STUDENT, Role.FROM_SCRATCH)
+            )
+            yield (
+                f"Fine-tuned on {samples} annotated images, the best student reaches "
+                f"{tuned.dice} % (“{tuned.name}”); trained from scratch on them, the best network "
+                f"reaches {scratch.dice} % (“{scratch.name}”){_where(tuned, several)}."
+            )

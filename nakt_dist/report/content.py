@@ -1,0 +1,163 @@
+"""Puts a report together from what was collected."""
+
+from collections.abc import Iterator, Sequence
+
+from nakt_dist.report.brief import summarise
+from nakt_dist.report.capability import capabilities
+from nakt_dist.report.comparability import (
+    PHANTOM_NOTICE,
+    cautions,
+    differences_from_paper,
+    uses_phantoms,
+)
+from nakt_dist.report.dice_figures import draw_dice, draw_distribution
+from nakt_dist.report.document import (
+    Block,
+    Bullets,
+    Cell,
+    Document,
+    Figure,
+    Notice,
+    Paragraph,
+    Section,
+    Table,
+)
+from nakt_dist.report.evaluations import EvaluatedRun, EvaluationSet
+from nakt_dist.report.histograms import JudgedSet, draw_entropy, draw_target_pixels
+from nakt_dist.report.learning_curves import draw_learning_curves
+from nakt_dist.report.lineage import Training, parse_lineage
+from nakt_dist.report.paper_tables import (
+    fine_tuning_tables,
+    several_teachers_tables,
+    single_teacher_tables,
+)
+from nakt_dist.report.runs import Collection, LeftOut
+from nakt_dist.report.tables import exclusion_table, main_table, records_table, version_sets
+from nakt_dist.transfer.exclusion import ExclusionRule
+
+
+def make_document(collection: Collection, title: str) -> Document:
+    """Makes the whole report.
+
+    Args:
+        collection: what was found.
+        title: the heading.
+    """
+    runs = collection.evaluations
+    left_out = list(collection.left_out)
+    figures = list(_figures(collection, left_out))  # they may leave out more
+    opening: list[Block] = [Notice(PHANTOM_NOTICE)] if uses_phantoms(collection) else []
+    opening.append(Bullets(summarise(runs, capabilities(runs))))
+    sections = [
+        Section("brief", "In brief", tuple(opening)),
+        Section("results", "Results", (results_table(collection),)),
+        Section("comparable", "What is not comparable", _what_is_not_comparable(collection)),
+        Section("paper", "Beside the paper's tables", _paper_tables(collection)),
+        Section("figures", "Figures", tuple(figures)),
+        Section("left-out", "Left out", (_left_out(left_out),)),
+        Section("runs", "Appendix: all runs", _appendix(collection)),
+    ]
+    return Document(title, _subtitle(collection, len(left_out)), tuple(sections))
+
+
+def results_table(collection: Collection) -> Table:
+    """Returns the main table: teacher, students, from scratch, fine-tuned, and their KTC."""
+    runs = collection.evaluations
+    return main_table(runs, capabilities(runs))
+
+
+def _subtitle(collection: Collection, left_out: int) -> str:
+    runs = collection.evaluations
+    networks = len({run.weights_sha256 for run in runs})
+    sets = len({run.tested_on for run in runs})
+    return (
+        f"{_number(len(runs), 'evaluation')} of {_number(networks, 'network')} on "
+        f"{_number(sets, 'test set')}; {_number(len(collection.records), 'record')} read, "
+        f"{left_out} left out"
+    )
+
+
+def _number(count: int, what: str) -> str:
+    return f"{count} {what}{'' if count == 1 else 's'}"
+
+
+def _what_is_not_comparable(collection: Collection) -> tuple[Block, ...]:
+    return (
+        Paragraph("With the paper:"),
+        Bullets(differences_from_paper(collection)),
+        Paragraph("Between these runs:"),
+        Bullets(cautions(collection)),
+    )
+
+
+def _trainings(collection: Collection) -> list[Training]:
+    """Returns every training on pseudo masks, of networks evaluated or not."""
+    lineages = [run.lineage for run in collection.evaluations]
+    lineages += [parse_lineage(found.record.details["lineage"]) for found in collection.trainings]
+    steps = [training for lineage in lineages for training in lineage.trainings]
+    return list(dict.fromkeys(training for training in steps if training.teachers))
+
+
+def _paper_tables(collection: Collection) -> tuple[Block, ...]:
+    runs = collection.evaluations
+    tables: list[Block] = [
+        *single_teacher_tables(runs, capabilities(runs)),
+        *fine_tuning_tables(runs),
+        *several_teachers_tables(runs),
+    ]
+    counts = exclusion_table(_trainings(collection), collection.pseudo_sets)
+    if counts is not None:
+        tables.append(counts)
+    if not tables:
+        return (Paragraph("None of these runs belongs into one of the paper's tables."),)
+    reading = (
+        "Each cell: our mean ± standard deviation in percent, its 95 % bootstrap interval, the "
+        "number of test images, and what the paper prints where it has such a network and dataset."
+    )
+    return (Paragraph(reading), *tables)
+
+
+def _figures(collection: Collection, left_out: list[LeftOut]) -> Iterator[Figure]:
+    groups: dict[EvaluationSet, list[EvaluatedRun]] = {}
+    for run in collection.evaluations:
+        groups.setdefault(run.tested_on, []).append(run)
+    for number, runs in enumerate(groups.values(), start=1):
+        yield draw_dice(runs, number)
+        distribution = draw_distribution(runs, number, left_out)
+        if distribution is not None:
+            yield distribution
+    curves = draw_learning_curves(collection.trainings, left_out)
+    if curves is not None:
+        yield curves
+    judged = _judged_sets(collection)
+    if judged:
+        yield draw_entropy(judged)
+        yield draw_target_pixels(judged)
+
+
+def _judged_sets(collection: Collection) -> list[JudgedSet]:
+    """Pairs each set of pseudo-labels with the rules used on it, or with the paper's."""
+    trainings = [training for training in _trainings(collection) if training.exclusion]
+    judged = []
+    for pseudo in collection.pseudo_sets:
+        fingerprint = pseudo.manifest.fingerprint
+        uses = dict.fromkeys(
+            (training.exclusion, training.splits)
+            for training in trainings
+            if training.pseudo_labels_fingerprint == fingerprint
+        )
+        judged += [JudgedSet(pseudo, *use) for use in uses or [(ExclusionRule(), None)]]
+    return judged
+
+
+def _left_out(left_out: Sequence[LeftOut]) -> Block:
+    if not left_out:
+        return Paragraph("Nothing: every record and every set of pseudo-labels found was used.")
+    rows = tuple((Cell(each.place), Cell(each.reason)) for each in left_out)
+    return Table("Found, but not used", ("Where", "Why"), rows)
+
+
+def _appendix(collection: Collection) -> tuple[Block, ...]:
+    versions = version_sets(collection.records)
+    legend = tuple(f"Versions {letter}: {text}" for text, letter in versions.items())
+    return (records_table(collection.records, versions), Bullets(legend))

@@ -1,0 +1,50 @@
+"""Reads values out of records that anybody may have written, and names the field that is wrong."""
+
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from nakt_dist.errors import DatasetError
+
+Value = TypeVar("Value")
+
+
+def read_field(record: Any, path: str, kind: type[Value] | tuple[type, ...]) -> Any:
+    """Returns a nested value of a record.
+
+    Args:
+        record: mappings within mappings.
+        path: the field, such as ``"details.test_set.dataset"``.
+        kind: the type, or types, that it must have. A bool is not taken for a number.
+
+    Raises:
+        DatasetError: the field is absent or of another type; names it.
+    """
+    value = record
+    for name in path.split("."):
+        if not isinstance(value, Mapping) or name not in value:
+            raise DatasetError(f"the field '{path}' is missing")
+        value = value[name]
+    kinds = kind if isinstance(kind, tuple) else (kind,)
+    if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
+        expected = " or ".join("null" if each is type(None) else each.__name__ for each in kinds)
+        raise DatasetError(f"the field '{path}' is {value!r:.60}, expected {expected}")
+    return value
+
+
+def read_names(record: Any, path: str) -> tuple[str, ...] | None:
+    """Returns a list of texts sorted, or None where the field is null.
+
+    Raises:
+        DatasetError: the field is absent or holds something else.
+    """
+    value = read_field(record, path, (list, type(None)))
+    if value is None:
+        return None
+    if not all(isinstance(name, str) for name in value):
+        raise DatasetError(f"the field '{path}' is {value!r:.60}, expected a list of texts")
+    return tuple(sorted(printable(name) for name in value))
+
+
+def printable(text: str) -> str:
+    """Replaces control characters, which could steer a terminal, by question marks."""
+    return "".join(character if character.isprintable() else "?" for character in text)

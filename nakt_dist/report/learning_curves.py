@@ -1,0 +1,165 @@
+"""Learning curves from ``metrics.jsonl``: loss and validation Dice."""
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure as Canvas
+
+from nakt_dist.report.document import Figure
+from nakt_dist.report.fields import printable
+from nakt_dist.report.runs import FoundRecord, LeftOut
+from nakt_dist.report.style import BLUE, GREY, ORANGE, figure_style, shorten, to_png
+from nakt_dist.runtime.tracking import METRICS_NAME
+
+_COLUMNS = 3
+_MOST_POINTS = 2000
+_SHARE_OF_WINDOW = 20
+"""The moving mean spans one twentieth of the logged steps."""
+
+
+@dataclass(frozen=True)
+class LearningCurve:
+    """The numbers of one training.
+
+    Attributes:
+        name: of the run.
+        loss_steps: int (logged,), steps of the losses.
+        loss: float64 (logged,), total loss of each.
+        dice_steps: int (validations,), steps of the validations.
+        dice: float64 (validations,), mean Dice in percent; empty without a validation set.
+    """
+
+    name: str
+    loss_steps: np.ndarray
+    loss: np.ndarray
+    dice_steps: np.ndarray
+    dice: np.ndarray
+
+
+def read_curve(name: str, path: Path) -> LearningCurve:
+    """Reads the metrics of a training; a last line cut by a kill is ignored.
+
+    Args:
+        name: of the run.
+        path: of ``metrics.jsonl``.
+
+    Raises:
+        ValueError: the file is absent, damaged, or holds no loss.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")
+        rows = [json.loads(line) for line in lines[:-1] if line]
+        loss = [(row["step"], row["loss"]) for row in rows if "loss" in row]
+        dice = [(row["step"], row["validation_dice"]) for row in rows if "validation_dice" in row]
+        losses, validations = _finite_pairs(loss), _finite_pairs(dice)
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        reason = error.strerror if isinstance(error, OSError) else repr(error)
+        raise ValueError(f"no learning curve: {path.name}: {reason}") from None
+    if not len(losses):
+        raise ValueError(f"no learning curve: {path.name} holds no loss")
+    return LearningCurve(
+        name, losses[:, 0], losses[:, 1], validations[:, 0], 100 * validations[:, 1]
+    )
+
+
+def _finite_pairs(pairs: Sequence[tuple[float, float]]) -> np.ndarray:
+    """Returns float64 (N, 2) without the pairs that hold an infinity or no number."""
+    values = np.array(pairs, dtype=np.float64).reshape(-1, 2)
+    return values[np.isfinite(values).all(axis=1)]
+
+
+def moving_mean(values: np.ndarray, window: int) -> np.ndarray:
+    """Averages each value with those before it.
+
+    Args:
+        values: float (N,).
+        window: how many values at most, at least 1; the first ones have fewer.
+
+    Returns:
+        float64 (N,).
+    """
+    sums = np.concatenate([[0.0], np.cumsum(values, dtype=np.float64)])
+    ends = np.arange(1, len(values) + 1)
+    starts = np.maximum(ends - window, 0)
+    return (sums[ends] - sums[starts]) / (ends - starts)
+
+
+def draw_learning_curves(
+    trainings: Sequence[FoundRecord], left_out: list[LeftOut]
+) -> Figure | None:
+    """Draws loss and validation Dice of each training.
+
+    Args:
+        trainings: records of ``nakt train``, beside which lie their metrics.
+        left_out: trainings without usable metrics are added here.
+
+    Returns:
+        None where no training has any.
+    """
+    curves = []
+    for found in trainings:
+        try:
+            name = printable(found.record.name)
+            curves.append(read_curve(name, found.folder / METRICS_NAME))
+        except ValueError as error:
+            left_out.append(LeftOut(found.place, printable(str(error))))
+    if not curves:
+        return None
+    return Figure(
+        "learning-curves.png",
+        _draw(curves),
+        "Learning curves",
+        "Upper panels: training loss (Dice loss plus cross-entropy) at each logged step in grey, "
+        "and its moving mean over the last twentieth of the logged steps in blue. Lower panels: "
+        "mean Dice on the validation images, where there are any; a ring marks the best.",
+    )
+
+
+def _draw(curves: Sequence[LearningCurve]) -> bytes:
+    columns = min(_COLUMNS, len(curves))
+    blocks = math.ceil(len(curves) / columns)
+    highest = max(float(np.quantile(curve.loss, 0.99)) for curve in curves)
+    with figure_style():
+        canvas = Canvas(figsize=(max(5.6, 3.3 * columns), 4.0 * blocks))
+        grid = canvas.subplots(2 * blocks, columns, squeeze=False)
+        for axes in grid.flat:
+            axes.set_axis_off()
+        for number, curve in enumerate(curves):
+            block, column = divmod(number, columns)
+            _draw_loss(grid[2 * block, column], curve, highest)
+            _draw_dice(grid[2 * block + 1, column], curve)
+        return to_png(canvas)
+
+
+def _draw_loss(axes: Axes, curve: LearningCurve, highest: float) -> None:
+    axes.set_axis_on()
+    smooth = moving_mean(curve.loss, max(1, len(curve.loss) // _SHARE_OF_WINDOW))
+    shown = np.unique(np.linspace(0, len(smooth) - 1, _MOST_POINTS).round().astype(int))
+    axes.plot(curve.loss_steps[shown], curve.loss[shown], color=GREY, alpha=0.5, linewidth=0.8)
+    axes.plot(curve.loss_steps[shown], smooth[shown], color=BLUE, linewidth=1.8)
+    axes.set_ylim(0, 1.05 * highest if highest > 0 else 1)
+    axes.set_title(shorten(curve.name, 36))
+    axes.set_ylabel("loss")
+
+
+def _draw_dice(axes: Axes, curve: LearningCurve) -> None:
+    axes.set_axis_on()
+    axes.set_ylim(0, 102)
+    axes.set_xlim(0, 1.03 * max(curve.loss_steps.max(), 1))
+    axes.set_ylabel("validation Dice (%)")
+    axes.set_xlabel("optimiser step")
+    if not len(curve.dice):
+        axes.text(0.5, 0.5, "no validation set", transform=axes.transAxes, ha="center", color=GREY)
+        return
+    axes.plot(curve.dice_steps, curve.dice, ".-", color=ORANGE, linewidth=1.4, markersize=4)
+    best = int(np.argmax(curve.dice))
+    axes.plot(curve.dice_steps[best], curve.dice[best], "o", mfc="none", mec="black", markersize=9)
+    axes.annotate(
+        f"{curve.dice[best]:.1f}", (curve.dice_steps[best], curve.dice[best]), (4, -14),
+        textcoords="offset points", fontsize=9,
+    )  # fmt: skip

@@ -1,0 +1,211 @@
+"""What a network learnt from, step by step, and the part it plays in an experiment."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from nakt_dist.errors import DatasetError
+from nakt_dist.report.fields import printable, read_field, read_names
+from nakt_dist.transfer.exclusion import ExclusionRule
+
+
+class Role(StrEnum):
+    """The part a network plays, in the order in which tables and figures show them."""
+
+    TEACHER = "teacher"
+    STUDENT = "student"
+    FROM_SCRATCH = "from scratch"
+    FINE_TUNED_STUDENT = "fine-tuned student"
+    FINE_TUNED_TEACHER = "fine-tuned teacher"
+    FINE_TUNED = "fine-tuned"
+    FOREIGN = "foreign weights"
+    OTHER = "other"
+
+
+@dataclass(frozen=True)
+class TeacherName:
+    """A teacher as a student's lineage names it; the weights alone tell teachers apart.
+
+    Attributes:
+        name: what the user called it.
+        weights_sha256: of its weights file.
+    """
+
+    name: str = field(compare=False)
+    weights_sha256: str
+
+
+@dataclass(frozen=True)
+class Training:
+    """One training of a network.
+
+    Attributes:
+        dataset: name of the dataset.
+        fingerprint: of its manifest.
+        phantom: whether its images are procedural.
+        samples: images learnt from.
+        splits: splits used; None for all.
+        teachers: who wrote the pseudo masks; empty where annotations were learnt.
+        before_exclusion: images before exclusion, of pseudo masks only.
+        pseudo_labels_fingerprint: of their manifest.
+        exclusion: the rule, or None where nothing was excluded.
+    """
+
+    dataset: str
+    fingerprint: str
+    phantom: bool
+    samples: int
+    splits: tuple[str, ...] | None
+    teachers: tuple[TeacherName, ...] = ()
+    before_exclusion: int | None = None
+    pseudo_labels_fingerprint: str | None = None
+    exclusion: ExclusionRule | None = None
+
+    @property
+    def label(self) -> str:
+        """The dataset's name, marked where it is a phantom."""
+        return label_dataset(self.dataset, self.phantom)
+
+
+@dataclass(frozen=True)
+class Lineage:
+    """All trainings that led to a network.
+
+    Attributes:
+        trainings: the last one first; empty for weights that are not ours.
+        ancestors: SHA-256 of the weights each training but a fresh one started from.
+        starts_unknown: whether the first training started from weights of unknown origin.
+    """
+
+    trainings: tuple[Training, ...]
+    ancestors: tuple[str, ...]
+    starts_unknown: bool
+
+    @property
+    def transfer(self) -> Training | None:
+        """The last training on pseudo masks, if there was one."""
+        return next((training for training in self.trainings if training.teachers), None)
+
+    @property
+    def teachers(self) -> tuple[TeacherName, ...]:
+        """The teachers of every training on pseudo masks."""
+        return tuple(teacher for training in self.trainings for teacher in training.teachers)
+
+    def role(self, weights_sha256: str, teachers: Iterable[str]) -> Role:
+        """Says which part the network plays.
+
+        Args:
+            weights_sha256: of its weights file.
+            teachers: SHA-256 of every known teacher's weights file.
+        """
+        teachers = set(teachers)
+        if not self.trainings:
+            return Role.TEACHER if weights_sha256 in teachers else Role.FOREIGN
+        if not self.ancestors:
+            if self.trainings[0].teachers:
+                return Role.STUDENT
+            return Role.TEACHER if weights_sha256 in teachers else Role.FROM_SCRATCH
+        if self.trainings[0].teachers:
+            return Role.OTHER
+        if self.transfer is not None:
+            return Role.FINE_TUNED_STUDENT
+        fine_tuned_teacher = teachers.intersection(self.ancestors)
+        return Role.FINE_TUNED_TEACHER if fine_tuned_teacher else Role.FINE_TUNED
+
+    def describe(self) -> str:
+        """Says in words what the network learnt from, the first training first."""
+        steps = ["weights of unknown origin"] if self.starts_unknown or not self.trainings else []
+        for training in reversed(self.trainings):
+            kind = "pseudo masks" if training.teachers else "annotations"
+            steps.append(f"{training.samples} {kind} of {training.label}")
+        return ", then ".join(steps)
+
+
+def label_dataset(name: str, phantom: bool) -> str:
+    """Returns a dataset's name with ``(phantom)`` behind it where its images are procedural."""
+    return f"{name} (phantom)" if phantom else name
+
+
+def describe_rule(rule: ExclusionRule | None) -> str:
+    """Says in a few words which images a rule excludes."""
+    if rule is None:
+        return "no exclusion"
+    parts = []
+    if rule.alpha is not None:
+        scaled = " scaled to the image's area" if rule.scale_alpha else ""
+        parts.append(f"N < {rule.alpha:g}{scaled}")
+    if rule.beta is not None:
+        parts.append(f"E > {rule.beta:g} bits")
+    return (" or " if rule.combine == "either" else " and ").join(parts) or "no exclusion"
+
+
+def parse_lineage(value: Mapping[str, Any]) -> Lineage:
+    """Reads the lineage a weights file carries.
+
+    Args:
+        value: as ``nakt train`` writes it; empty for weights that are not ours.
+
+    Raises:
+        DatasetError: a field is missing or wrong; names it.
+    """
+    trainings: list[Training] = []
+    ancestors: list[str] = []
+    while value:
+        trainings.append(_parse_training(read_field(value, "trained_on", Mapping)))
+        parent = read_field(value, "parent", (Mapping, type(None)))
+        if parent is None:
+            return Lineage(tuple(trainings), tuple(ancestors), starts_unknown=False)
+        ancestors.append(read_field(parent, "weights_sha256", str))
+        value = read_field(parent, "lineage", Mapping)
+    return Lineage(tuple(trainings), tuple(ancestors), starts_unknown=True)
+
+
+def _parse_training(value: Mapping[str, Any]) -> Training:
+    common = {
+        "dataset": printable(read_field(value, "dataset", str)),
+        "fingerprint": read_field(value, "fingerprint", str),
+        "phantom": read_field(value, "phantom", bool),
+        "samples": read_field(value, "samples", int),
+        "splits": read_names(value, "splits"),
+    }
+    labels = read_field(value, "labels", str)
+    if labels == "annotations":
+        return Training(**common)
+    if labels != "pseudo masks":
+        raise DatasetError(f"labels is {labels!r:.60}, expected 'annotations' or 'pseudo masks'")
+    teachers = tuple(
+        TeacherName(
+            printable(read_field(each, "name", str)), read_field(each, "weights_sha256", str)
+        )
+        for each in read_field(value, "teachers", list)
+    )
+    if not teachers:
+        raise DatasetError("teachers is empty, expected at least one for pseudo masks")
+    return Training(
+        **common,
+        teachers=teachers,
+        before_exclusion=read_field(value, "before_exclusion", int),
+        pseudo_labels_fingerprint=read_field(value, "pseudo_labels_fingerprint", str),
+        exclusion=parse_rule(read_field(value, "exclusion", (Mapping, type(None)))),
+    )
+
+
+def parse_rule(value: Mapping[str, Any] | None) -> ExclusionRule | None:
+    """Reads an exclusion rule; one without any threshold counts as none.
+
+    Raises:
+        DatasetError: a field is missing, unknown or of another type.
+    """
+    if value is None:
+        return None
+    number_or_none = (int, float, type(None))
+    rule = ExclusionRule(
+        alpha=read_field(value, "alpha", number_or_none),
+        beta=read_field(value, "beta", number_or_none),
+        combine=read_field(value, "combine", str),
+        scale_alpha=read_field(value, "scale_alpha", bool),
+    )
+    if rule.combine not in ("either", "both"):
+        raise DatasetError(f"combine is {rule.combine!r:.60}, expected 'either' or 'both'")
+    return None if rule.alpha is None and rule.beta is None else rule

@@ -1,0 +1,151 @@
+"""Sets of pseudo-labels on disk: their statistics, and what an exclusion rule does to them."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from nakt_dist.errors import DatasetError
+from nakt_dist.report.fields import printable
+from nakt_dist.report.lineage import label_dataset
+from nakt_dist.runtime.files import file_sha256
+from nakt_dist.shards.location import DatasetLocation
+from nakt_dist.shards.manifest import INDEX_NAME, MANIFEST_NAME, PseudoLabelManifest
+from nakt_dist.shards.tables import PSEUDO_INDEX_SCHEMA, read_table
+from nakt_dist.transfer.exclusion import ExclusionRule
+
+ALL_SPLITS = "all"
+NOT_EXCLUDED = ""
+BELOW_ALPHA = "target pixels below alpha"
+ABOVE_BETA = "entropy above beta"
+BOTH = "target pixels below alpha and entropy above beta"
+
+
+@dataclass(frozen=True)
+class PseudoSet:
+    """The pseudo-labels of one dataset.
+
+    Attributes:
+        name: of their folder.
+        manifest: what they are.
+        statistics: a row per sample, as ``PSEUDO_INDEX_SCHEMA`` says.
+    """
+
+    name: str
+    manifest: PseudoLabelManifest
+    statistics: pa.Table
+
+    @property
+    def label(self) -> str:
+        """The dataset's name, marked where it is a phantom."""
+        return label_dataset(printable(self.manifest.dataset), self.manifest.phantom)
+
+    @property
+    def target_pixels(self) -> np.ndarray:
+        """N, int64 (samples,): pixels above 0.5 in each stored mask."""
+        return self.statistics["target_pixels"].to_numpy()
+
+    @property
+    def entropy(self) -> np.ndarray:
+        """E, float64 (samples,): grey-level entropy of each stored mask, in bits."""
+        return self.statistics["entropy"].to_numpy()
+
+    def in_splits(self, splits: tuple[str, ...] | None) -> np.ndarray:
+        """Says which samples belong to the splits, bool (samples,); None means all."""
+        if splits is None:
+            return np.ones(self.statistics.num_rows, dtype=bool)
+        return np.isin(self.statistics["split"].to_numpy(zero_copy_only=False).astype(str), splits)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a rule says about each sample of a set; all are bool (samples,).
+
+    Attributes:
+        few_targets: N < α, whatever the entropy.
+        high_entropy: E > β, whatever the target pixels; never where no teacher was soft.
+        kept: the image stays.
+    """
+
+    few_targets: np.ndarray
+    high_entropy: np.ndarray
+    kept: np.ndarray
+
+    @property
+    def reasons(self) -> list[str]:
+        """Why each sample is excluded; empty for kept ones."""
+        names = np.array([NOT_EXCLUDED, BELOW_ALPHA, ABOVE_BETA, BOTH], dtype=object)
+        reasons = names[self.few_targets + 2 * self.high_entropy]
+        return np.where(self.kept, NOT_EXCLUDED, reasons).tolist()
+
+    def counts(self, chosen: np.ndarray) -> dict[str, int]:
+        """Counts images before and after exclusion.
+
+        Args:
+            chosen: bool (samples,), the samples counted.
+
+        Returns:
+            ``before`` = ``after`` + ``excluded``; how many have N < α alone, E > β alone, or
+            both. With ``combine: both`` only the last are excluded.
+        """
+        few, high = self.few_targets, self.high_entropy
+        masks = {
+            "before": np.ones_like(self.kept),
+            "after": self.kept,
+            "excluded": ~self.kept,
+            "below_alpha_alone": few & ~high,
+            "above_beta_alone": high & ~few,
+            "below_alpha_and_above_beta": few & high,
+        }
+        return {name: int(np.count_nonzero(mask & chosen)) for name, mask in masks.items()}
+
+
+def read_pseudo_set(root: str | Path) -> PseudoSet:
+    """Reads the manifest and the statistics of a folder or URL of pseudo-labels.
+
+    Raises:
+        DatasetError: they are absent, damaged or unfinished.
+    """
+    location = DatasetLocation(root)
+    location.refresh(MANIFEST_NAME)
+    manifest = PseudoLabelManifest.read(location.folder)
+    expected = manifest.files.get(INDEX_NAME, "")
+
+    def is_current(path: Path) -> bool:
+        return path.is_file() and file_sha256(path) == expected
+
+    path = location.local(INDEX_NAME, is_current)
+    if not is_current(path):
+        raise DatasetError(f"{path}: absent or not the file the manifest names. Run nakt verify")
+    table = read_table(path, PSEUDO_INDEX_SCHEMA)
+    if table.num_rows != manifest.num_samples:
+        raise DatasetError(
+            f"{path}: {table.num_rows} rows, but the manifest counts {manifest.num_samples} "
+            "pseudo-labels. Run nakt verify on the folder"
+        )
+    return PseudoSet(printable(Path(location.url).name), manifest, table)
+
+
+def judge(pseudo: PseudoSet, rule: ExclusionRule) -> Verdict:
+    """Applies a rule to the stored statistics, and each of its two halves alone."""
+
+    def kept(by: ExclusionRule) -> np.ndarray:
+        manifest = pseudo.manifest
+        return by.kept(
+            pseudo.target_pixels, pseudo.entropy, manifest.height, manifest.width, manifest.soft
+        )
+
+    return Verdict(
+        few_targets=~kept(replace(rule, beta=None)),
+        high_entropy=~kept(replace(rule, alpha=None)),
+        kept=kept(rule),
+    )
+
+
+def count_by_split(pseudo: PseudoSet, verdict: Verdict) -> dict[str, dict[str, int]]:
+    """Counts as ``Verdict.counts`` does, over all samples and in each split."""
+    splits = pseudo.statistics["split"].unique().to_pylist()
+    chosen = {ALL_SPLITS: pseudo.in_splits(None)}
+    chosen |= {f"split {name}": pseudo.in_splits((name,)) for name in sorted(splits)}
+    return {name: verdict.counts(mask) for name, mask in chosen.items()}

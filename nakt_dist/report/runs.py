@@ -1,0 +1,227 @@
+"""Collects every run record and every set of pseudo-labels below some folders."""
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from nakt_dist.errors import DatasetError
+from nakt_dist.report.evaluations import EvaluatedRun, read_evaluation
+from nakt_dist.report.fields import printable, read_field
+from nakt_dist.report.lineage import Lineage, parse_lineage
+from nakt_dist.report.pseudo_sets import PseudoSet, read_pseudo_set
+from nakt_dist.runtime.files import file_sha256, read_json, value_sha256
+from nakt_dist.runtime.record import RECORD_NAME, RunRecord, read_record
+from nakt_dist.shards.manifest import MANIFEST_NAME, PseudoLabelManifest
+
+_NUMBER = (int, float)
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True)
+class FoundRecord:
+    """A record and where it lies.
+
+    Attributes:
+        place: its folder as the page names it, below the folder the user gave.
+        folder: its folder.
+        record: its content.
+        sha256: of the file.
+    """
+
+    place: str
+    folder: Path
+    record: RunRecord
+    sha256: str
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """Something found that is not in the tables.
+
+    Attributes:
+        place: where it lies.
+        reason: why it is left out.
+    """
+
+    place: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Collection:
+    """All that was found.
+
+    Attributes:
+        evaluations: by role, transferal dataset, exclusion and network.
+        trainings: records of ``nakt train``, by place.
+        records: every record that could be read, each once, by place.
+        pseudo_sets: each once, by name.
+        left_out: damaged or repeated records and damaged pseudo-labels.
+    """
+
+    evaluations: tuple[EvaluatedRun, ...]
+    trainings: tuple[FoundRecord, ...]
+    records: tuple[FoundRecord, ...]
+    pseudo_sets: tuple[PseudoSet, ...]
+    left_out: tuple[LeftOut, ...]
+
+
+def collect(folders: Sequence[str | Path]) -> Collection:
+    """Reads what lies below some folders, at any depth.
+
+    Hidden folders and links to folders are not entered. What cannot be read is listed with
+    its reason and the rest goes on.
+
+    Args:
+        folders: where to look.
+
+    Raises:
+        DatasetError: a folder does not exist, or there is no usable evaluation below them.
+    """
+    left_out: list[LeftOut] = []
+    places = _find_files(folders, left_out)
+    records = _read_each(places[RECORD_NAME], _read_found, left_out)
+    records = _without_copies(records, left_out)
+    pseudo_sets = _read_pseudo_sets(places[MANIFEST_NAME], left_out)
+    evaluations = _read_evaluations(records, _teachers(records, pseudo_sets), left_out)
+    if not evaluations:
+        raise DatasetError(_nothing_found(folders, left_out))
+    return Collection(
+        evaluations=tuple(sorted(evaluations, key=lambda run: run.order)),
+        trainings=tuple(found for found in records if found.record.stage == "train"),
+        records=tuple(records),
+        pseudo_sets=tuple(pseudo_sets),
+        left_out=tuple(left_out),
+    )
+
+
+def _nothing_found(folders: Sequence[str | Path], left_out: Sequence[LeftOut]) -> str:
+    where = ", ".join(str(folder) for folder in folders)
+    found = "; ".join(f"{each.place}: {each.reason}" for each in left_out[:5])
+    return (
+        f"{where}: found no {RECORD_NAME} of a finished evaluation, expected at least one"
+        f"{f' (left out: {found})' if found else ''}. Run nakt evaluate, and give the folders "
+        "that hold its outputs"
+    )
+
+
+def _find_files(
+    folders: Sequence[str | Path], left_out: list[LeftOut]
+) -> dict[str, list[tuple[str, Path]]]:
+    """Returns place and path of every record and manifest, each file once."""
+    found: dict[str, dict[Path, str]] = {RECORD_NAME: {}, MANIFEST_NAME: {}}
+    for root in map(Path, folders):
+        if not root.is_dir():
+            raise DatasetError(f"{root}: no such folder; expected one that holds run records")
+        base = root.resolve()
+
+        def unreadable(error: OSError, base: Path = base) -> None:
+            left_out.append(LeftOut(_place(Path(error.filename), base), f"{error.strerror}"))
+
+        for folder, subfolders, names in os.walk(base, onerror=unreadable):
+            subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
+            for name in found.keys() & set(names):
+                found[name].setdefault(Path(folder) / name, _place(Path(folder), base))
+    return {
+        name: sorted((place, path) for path, place in paths.items())
+        for name, paths in found.items()
+    }
+
+
+def _place(folder: Path, base: Path) -> str:
+    """Names a folder without saying where on the machine the user's folder lies."""
+    return printable(str(Path(base.name) / folder.relative_to(base)))
+
+
+def _read_each(
+    places: Sequence[tuple[str, Path]],
+    read: Callable[[str, Path], Item],
+    left_out: list[LeftOut],
+) -> list[Item]:
+    """Reads each file; one that cannot be read is listed instead, without the machine's paths."""
+    items = []
+    for place, path in places:
+        try:
+            items.append(read(place, path))
+        except DatasetError as error:
+            reason = str(error).replace(f"{path}", path.name).replace(f"{path.parent}/", "")
+            left_out.append(LeftOut(place, printable(reason)))
+    return items
+
+
+def _read_found(place: str, path: Path) -> FoundRecord:
+    record = read_record(path)
+    for name in ("stage", "name"):
+        read_field(vars(record), name, str)
+    for name in ("config", "inputs", "counts", "metrics", "details", "versions"):
+        read_field(vars(record), name, Mapping)
+    read_field(vars(record), "seconds", _NUMBER)
+    if record.stage == "train":
+        parse_lineage(read_field(record.details, "lineage", Mapping))
+    return FoundRecord(place, path.parent, record, file_sha256(path))
+
+
+def _without_copies(records: Sequence[FoundRecord], left_out: list[LeftOut]) -> list[FoundRecord]:
+    """Counts copies of one file once."""
+    first: dict[str, FoundRecord] = {}
+    for found in records:
+        original = first.setdefault(found.sha256, found)
+        if original is not found:
+            left_out.append(LeftOut(found.place, f"a copy of {original.place}, which is counted"))
+    return list(first.values())
+
+
+def _read_evaluations(
+    records: Sequence[FoundRecord], teachers: set[str], left_out: list[LeftOut]
+) -> list[EvaluatedRun]:
+    """Reads the evaluations; one network tested twice on the same images counts once."""
+    evaluations: dict[str, EvaluatedRun] = {}
+    for found in records:
+        if found.record.stage != "evaluate":
+            continue
+        try:
+            run = read_evaluation(found.record, found.place, found.folder, teachers)
+        except DatasetError as error:
+            left_out.append(LeftOut(found.place, str(error)))
+            continue
+        first = evaluations.setdefault(value_sha256(found.record.inputs), run)
+        if first is not run:
+            reason = f"the same network on the same images as {first.place}, which is counted"
+            left_out.append(LeftOut(found.place, reason))
+    return list(evaluations.values())
+
+
+def _read_pseudo_sets(
+    places: Sequence[tuple[str, Path]], left_out: list[LeftOut]
+) -> list[PseudoSet]:
+    def read(place: str, path: Path) -> PseudoSet | None:
+        format_name = read_json(path, "manifest").get("format")
+        return read_pseudo_set(path.parent) if format_name == PseudoLabelManifest.FORMAT else None
+
+    found = [each for each in _read_each(places, read, left_out) if each is not None]
+    once = {each.manifest.fingerprint: each for each in reversed(found)}
+    return sorted(once.values(), key=lambda each: (each.label, each.name))
+
+
+def _teachers(records: Sequence[FoundRecord], pseudo_sets: Sequence[PseudoSet]) -> set[str]:
+    """Returns the SHA-256 of every network that is known to have written pseudo masks."""
+    named = {
+        teacher.weights_sha256 for lineage in _lineages(records) for teacher in lineage.teachers
+    }
+    written = {
+        str(teacher.get("weights_sha256"))
+        for each in pseudo_sets
+        for teacher in each.manifest.teachers
+    }
+    return named | written
+
+
+def _lineages(records: Sequence[FoundRecord]) -> Iterator[Lineage]:
+    for found in records:
+        value = found.record.details.get("lineage")
+        try:
+            yield parse_lineage(value if isinstance(value, Mapping) else {})
+        except DatasetError:
+            continue  # named as the reason when the evaluation itself is read

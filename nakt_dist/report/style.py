@@ -1,0 +1,64 @@
+"""How every figure looks: colours, type, and PNG bytes that repeat."""
+
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import matplotlib
+from matplotlib.figure import Figure as Canvas
+
+from nakt_dist.report.lineage import Role
+
+# Okabe and Ito's eight colours, told apart with every common colour blindness.
+BLACK, ORANGE, SKY, GREEN = "#000000", "#E69F00", "#56B4E9", "#009E73"
+YELLOW, BLUE, VERMILION, PURPLE = "#F0E442", "#0072B2", "#D55E00", "#CC79A7"
+GREY = "#8A8F98"
+
+ROLE_COLOURS = {
+    Role.TEACHER: BLACK,
+    Role.STUDENT: BLUE,
+    Role.FROM_SCRATCH: GREY,
+    Role.FINE_TUNED_STUDENT: GREEN,
+    Role.FINE_TUNED_TEACHER: ORANGE,
+    Role.FINE_TUNED: PURPLE,
+    Role.FOREIGN: VERMILION,
+    Role.OTHER: SKY,
+}
+_SETTINGS = {
+    "font.size": 10,
+    "axes.titlesize": 10,
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "axes.grid": True,
+    "grid.color": "#E3E6EA",
+    "grid.linewidth": 0.8,
+    "legend.frameon": False,
+    "legend.fontsize": 9,
+    "figure.constrained_layout.use": True,
+    "text.parse_math": False,  # a run may be called $x$
+}
+_DOTS_PER_INCH = 144
+
+
+@contextmanager
+def figure_style() -> Iterator[None]:
+    """Applies the style within the body, and leaves the user's settings as they were."""
+    with matplotlib.rc_context(_SETTINGS):
+        yield
+
+
+def to_png(canvas: Canvas) -> bytes:
+    """Returns a figure as PNG; equal figures give equal bytes."""
+    stream = io.BytesIO()
+    canvas.savefig(stream, format="png", dpi=_DOTS_PER_INCH, metadata={"Software": None})
+    return stream.getvalue()
+
+
+def shorten(text: str, length: int = 44) -> str:
+    """Cuts a text in the middle, so that both its ends stay readable."""
+    if len(text) <= length:
+        return text
+    head = (length - 1) // 2
+    return f"{text[:head]}…{text[head + 1 - length :]}"

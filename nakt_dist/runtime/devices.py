@@ -1,0 +1,38 @@
+"""Which device this process computes on, and with how many threads."""
+
+import torch
+
+from nakt_dist.errors import ConfigurationError
+from nakt_dist.runtime.processes import process_place
+
+
+def choose_device(name: str, threads: int | None) -> torch.device:
+    """Resolves a device setting and sets torch's CPU threads.
+
+    Args:
+        name: ``auto`` (this process's GPU where there is one, else the CPU), ``cpu``, ``cuda``
+            or ``cuda:N``.
+        threads: CPU threads; None leaves torch's choice.
+
+    Raises:
+        ConfigurationError: the device does not exist here.
+    """
+    if threads is not None:
+        torch.set_num_threads(threads)
+    place = process_place()
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda":
+        name = f"cuda:{place.local_rank % max(torch.cuda.device_count(), 1)}"
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise ConfigurationError(
+            f"device is {name!r}; expected auto, cpu, cuda or cuda:N"
+        ) from None
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ConfigurationError(
+            f"device is {name}, but this machine shows {torch.cuda.device_count()} CUDA devices. "
+            "Set --device cpu or auto"
+        )
+    return device

@@ -1,0 +1,73 @@
+"""Which of how many processes this is, read from the launcher's environment alone.
+
+Stages without collective operations (``teach``, ``evaluate``) need no more than this, and
+so cannot hang on a dead peer.
+"""
+
+import os
+import sys
+from dataclasses import dataclass
+
+from nakt_dist.errors import ConfigurationError
+
+
+@dataclass(frozen=True)
+class ProcessPlace:
+    """This process among the processes of a launch.
+
+    Attributes:
+        rank: 0 … world_size - 1.
+        world_size: number of processes over all nodes.
+        local_rank: number of this process on its node; picks the GPU.
+    """
+
+    rank: int = 0
+    world_size: int = 1
+    local_rank: int = 0
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this is the process that speaks to the user."""
+        return self.rank == 0
+
+
+def process_place() -> ProcessPlace:
+    """Reads RANK, WORLD_SIZE and LOCAL_RANK as torchrun and accelerate launch set them.
+
+    Raises:
+        ConfigurationError: a variable is not a number, or the rank is outside the world.
+    """
+    try:
+        rank, world_size, local_rank = (
+            int(os.environ.get(name, default))
+            for name, default in (("RANK", "0"), ("WORLD_SIZE", "1"), ("LOCAL_RANK", "0"))
+        )
+    except ValueError as error:
+        raise ConfigurationError(
+            f"RANK, WORLD_SIZE and LOCAL_RANK must be numbers: {error}"
+        ) from None
+    if not 0 <= rank < world_size:
+        raise ConfigurationError(
+            f"RANK is {rank} and WORLD_SIZE {world_size}; expected 0 <= RANK < WORLD_SIZE. "
+            "Unset both to run one plain process"
+        )
+    return ProcessPlace(rank, world_size, local_rank)
+
+
+def require_one_process(stage: str) -> None:
+    """Refuses to run a stage that is not distributed in several processes at once.
+
+    Raises:
+        ConfigurationError: the launcher started several.
+    """
+    if process_place().world_size > 1:
+        raise ConfigurationError(
+            f"{stage} was started as {process_place().world_size} processes, but runs as one. "
+            "Start it without accelerate launch or torchrun"
+        )
+
+
+def say(message: str) -> None:
+    """Prints one line for the user, on the main process only."""
+    if process_place().is_main:
+        print(message, file=sys.stderr, flush=True)

@@ -1,0 +1,149 @@
+"""A job cut into numbered pieces whose progress lives on disk alone.
+
+Processes that share nothing but a folder work through the pieces: each begins with its own
+share, then helps with what is left. No process waits for another, so ranks may die, come
+back, or be another number next time. A piece is finished when its receipt exists; a lock
+that the system drops with its holder keeps two living processes from the same piece. On a
+file system without locks a piece may be done twice, which is harmless: pieces are
+deterministic and written atomically.
+"""
+
+import contextlib
+import fcntl
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import IO, Any
+
+from nakt_dist.errors import DatasetError
+from nakt_dist.runtime.files import differing_fields, read_json, write_json
+
+
+class WorkLedger:
+    """The pieces of one job and which of them are finished.
+
+    Args:
+        folder: where the ledger lives, such as ``OUTPUT/.teach``.
+        identity: what the job is; a ledger of another job in the same folder is refused.
+        pieces: how many pieces there are, numbered from 0.
+    """
+
+    def __init__(self, folder: Path, identity: Mapping[str, Any], pieces: int) -> None:
+        self.folder = folder
+        self.identity = dict(identity)
+        self.pieces = pieces
+
+    def open(self) -> None:
+        """Begins the job, or takes up the one that is there.
+
+        Raises:
+            DatasetError: the folder holds an unfinished job of another identity.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        path = self.folder / "identity.json"
+        if path.exists():
+            found = read_json(path, "record of an unfinished job")
+            if found != self.identity:
+                differences = "; ".join(differing_fields(found, self.identity)[:5])
+                raise DatasetError(
+                    f"{self.folder.parent}: holds an unfinished job with other settings "
+                    f"({differences}). Finish it with its own settings, or delete the folder"
+                )
+        else:
+            write_json(path, self.identity)
+
+    def receipt_path(self, piece: int) -> Path:
+        """Returns where the receipt of a piece is or will be."""
+        return self.folder / f"{piece:06d}.json"
+
+    def is_finished(self, piece: int) -> bool:
+        """Says whether a piece has its receipt."""
+        return self.receipt_path(piece).exists()
+
+    def finish(self, piece: int, receipt: Mapping[str, Any]) -> None:
+        """Marks a piece as finished; its outputs must be on disk by now."""
+        write_json(self.receipt_path(piece), receipt)
+
+    def receipt(self, piece: int) -> dict[str, Any]:
+        """Reads what ``finish`` was given."""
+        return read_json(self.receipt_path(piece), "receipt")
+
+    def is_complete(self) -> bool:
+        """Says whether every piece is finished."""
+        return all(self.is_finished(piece) for piece in range(self.pieces))
+
+    def unfinished(self, rank: int, world_size: int) -> Iterator[int]:
+        """Yields pieces to do, each held by a lock until the next one is asked for.
+
+        First the rank's own share (``piece % world_size == rank``), then whatever other
+        ranks have neither finished nor hold.
+        """
+        order = sorted(range(self.pieces), key=lambda piece: ((piece - rank) % world_size, piece))
+        for piece in order:
+            if self.is_finished(piece):
+                continue
+            with hold_lock(self.folder / f"{piece:06d}.lock") as held:
+                # Another rank may have finished it between the check and the lock.
+                if held and not self.is_finished(piece):
+                    yield piece
+
+    def close(self) -> None:
+        """Removes the ledger; called when what it led to is complete under its final name."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def hold_lock(path: Path) -> Iterator[bool]:
+    """Tries to hold an exclusive lock; the system frees it when the process ends, however.
+
+    Yields:
+        True when the lock is held, or when the file system has no locks at all; False when
+        a living process holds it, or when the folder is gone because the job has ended.
+    """
+    try:
+        stream = path.open("a")
+    except FileNotFoundError:
+        yield False
+        return
+    with stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+            return
+        except OSError:
+            pass  # no locks here: doing a piece twice is harmless
+        yield _is_still_named(stream, path)
+
+
+def _is_still_named(stream: IO[str], path: Path) -> bool:
+    """Says whether ``path`` still names the locked file; its last holder may have removed it."""
+    try:
+        return os.path.samestat(os.fstat(stream.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
+
+
+@contextlib.contextmanager
+def sole_user(folder: Path, what: str) -> Iterator[None]:
+    """Refuses a second process that would write the same output.
+
+    Args:
+        folder: the output folder, which must exist.
+        what: the stage's name, for the message.
+
+    Raises:
+        DatasetError: another living process holds the folder.
+    """
+    lock = folder / ".lock"
+    with hold_lock(lock) as held:
+        if not held:
+            raise DatasetError(
+                f"{folder}: another {what} is writing here right now. Wait for it, stop it, "
+                "or choose another --output"
+            )
+        try:
+            yield
+        finally:
+            lock.unlink(missing_ok=True)

@@ -1,0 +1,209 @@
+"""The manifests that make a folder of tars a dataset, or a set of pseudo-labels for one.
+
+A manifest is written last and atomically: a folder without one is not finished. It holds
+no path of the machine that wrote it and no time, so equal inputs give equal bytes.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Self
+
+from nakt_dist.errors import DatasetError
+from nakt_dist.runtime.files import (
+    file_sha256,
+    json_bytes,
+    read_json,
+    value_sha256,
+    write_bytes,
+)
+
+MANIFEST_NAME = "manifest.json"
+INDEX_NAME = "index.parquet"
+REJECTED_NAME = "rejected.parquet"
+
+
+@dataclass(frozen=True)
+class ShardEntry:
+    """One tar of a dataset.
+
+    Attributes:
+        name: file name below the dataset's folder.
+        split: the split its samples belong to.
+        samples: number of samples, zero allowed when all of its inputs were rejected.
+        bytes: size of the file.
+        sha256: of the file.
+    """
+
+    name: str
+    split: str
+    samples: int
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class _Manifest:
+    """What both manifests share: reading, writing and a fingerprint."""
+
+    FORMAT = ""
+    WHAT = ""
+
+    shards: tuple[ShardEntry, ...]
+    files: Mapping[str, str]
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of the manifest's content: what derived data name as their source."""
+        return value_sha256(self._content())
+
+    def _content(self) -> dict[str, Any]:
+        return {"format": self.FORMAT, **asdict(self)}
+
+    def write(self, folder: Path, staging: Path | None = None) -> None:
+        """Writes ``manifest.json`` atomically; everything it names must be on disk by now."""
+        write_bytes(folder / MANIFEST_NAME, self._encoded(), staging)
+
+    def _encoded(self) -> bytes:
+        return json_bytes({**self._content(), "fingerprint": self.fingerprint})
+
+    def is_as_written(self, folder: Path) -> bool:
+        """Says whether the file this was read from is byte for byte what ``write`` wrote."""
+        return (folder / MANIFEST_NAME).read_bytes() == self._encoded()
+
+    @classmethod
+    def read(cls, folder: Path) -> Self:
+        """Reads ``manifest.json`` of a folder.
+
+        Raises:
+            DatasetError: it is absent, damaged, edited or of another format.
+        """
+        path = folder / MANIFEST_NAME
+        value = read_json(path, cls.WHAT)
+        if value.pop("format", None) != cls.FORMAT:
+            raise DatasetError(f"{path}: expected a {cls.WHAT} of format {cls.FORMAT}")
+        fingerprint = value.pop("fingerprint", None)
+        try:
+            value["shards"] = tuple(ShardEntry(**entry) for entry in value["shards"])
+            manifest = cls(**value)
+            for name in [entry.name for entry in manifest.shards] + list(manifest.files):
+                _check_plain_name(path, name)
+        except (TypeError, KeyError) as error:
+            raise DatasetError(f"{path}: a field is missing or unknown: {error}") from None
+        if manifest.fingerprint != fingerprint:
+            raise DatasetError(
+                f"{path}: damaged or edited: its content gives the fingerprint "
+                f"{manifest.fingerprint[:12]}, it names {str(fingerprint)[:12]}. Restore it from "
+                f"a copy, or delete the folder and make it again"
+            )
+        return manifest
+
+    @property
+    def num_samples(self) -> int:
+        """Number of samples over all shards."""
+        return sum(entry.samples for entry in self.shards)
+
+    def damaged_files(self, folder: Path) -> list[str]:
+        """Names the tables beside the shards that are absent or whose SHA-256 differs."""
+        return [
+            name
+            for name, sha256 in sorted(self.files.items())
+            if not (folder / name).is_file() or file_sha256(folder / name) != sha256
+        ]
+
+
+@dataclass(frozen=True)
+class ShardManifest(_Manifest):
+    """A packed dataset.
+
+    Attributes:
+        shards: the tars in order of their numbers.
+        files: SHA-256 of each table beside them.
+        dataset: the dataset's name, such as ``"busi"``.
+        phantom: whether the images are procedural.
+        height: rows of every image.
+        width: columns of every image.
+        channels: 1 for grey, 3 for RGB.
+        mask_kind: ``"none"``, ``"binary"`` or ``"classes"``.
+        splits: number of samples per split.
+        counts: ``inputs`` = ``packed`` + ``rejected``; ``left_out`` by settings besides.
+        left_out: images a setting leaves out, by the setting's words.
+        ignored_files: files that belong to no sample, by suffix.
+        vocabulary: per image-level label field, its distinct values.
+        config: the settings that decide the bytes; no paths.
+    """
+
+    FORMAT = "nakt-shards/1"
+    WHAT = "shard manifest"
+
+    dataset: str
+    phantom: bool
+    height: int
+    width: int
+    channels: int
+    mask_kind: str
+    splits: Mapping[str, int]
+    counts: Mapping[str, int]
+    left_out: Mapping[str, int]
+    ignored_files: Mapping[str, int]
+    vocabulary: Mapping[str, list[str]]
+    config: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class PseudoLabelManifest(_Manifest):
+    """Pseudo-labels of one packed dataset by one ensemble of teachers.
+
+    Attributes:
+        shards: the sidecar tars, in the order of the dataset's shards.
+        files: SHA-256 of each table beside them.
+        dataset: name of the dataset.
+        dataset_fingerprint: ``ShardManifest.fingerprint`` of the dataset.
+        phantom: whether the images are procedural.
+        height: rows of every soft mask.
+        width: columns of every soft mask.
+        teachers: per teacher its name, weights_sha256, architecture, preprocessing, weight
+            and output kind.
+        soft: whether at least one teacher gave soft masks; without one the entropy
+            threshold β does not apply (paper A, section 2).
+    """
+
+    FORMAT = "nakt-pseudo-labels/1"
+    WHAT = "pseudo-label manifest"
+
+    dataset: str
+    dataset_fingerprint: str
+    phantom: bool
+    height: int
+    width: int
+    teachers: tuple[Mapping[str, Any], ...]
+    soft: bool
+    config: Mapping[str, Any] = field(default_factory=dict)
+
+    def check_made_for(self, dataset: ShardManifest, folder: Path) -> None:
+        """Refuses pseudo-labels of another dataset, or of another packing of the same one.
+
+        Raises:
+            DatasetError: naming the part that differs.
+        """
+        if self.dataset != dataset.dataset:
+            raise DatasetError(
+                f"{folder}: these are pseudo-labels of dataset '{self.dataset}', "
+                f"not of '{dataset.dataset}'. Give the pseudo-labels made for it"
+            )
+        if self.dataset_fingerprint != dataset.fingerprint:
+            raise DatasetError(
+                f"{folder}: these pseudo-labels were made for another packing of "
+                f"'{self.dataset}': dataset_fingerprint found {self.dataset_fingerprint[:12]}, "
+                f"expected {dataset.fingerprint[:12]}. Run teach again on this packing"
+            )
+
+
+def _check_plain_name(path: Path, name: str) -> None:
+    """Refuses a file name that could lead out of the dataset's folder."""
+    plain = isinstance(name, str) and name and not set(name) & set("/\\:\0")
+    if not plain or name.startswith("."):
+        raise DatasetError(
+            f"{path}: names the file {name!r}; expected a plain file name beside the manifest"
+        )

@@ -1,0 +1,238 @@
+"""Random access to packed samples by memory-mapping the shards."""
+
+import json
+import mmap
+import threading
+import zlib
+from collections import OrderedDict
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from nakt_dist.errors import ConfigurationError, DatasetError, UnusableSample, nearest_name
+from nakt_dist.runtime.files import file_sha256
+from nakt_dist.shards.location import DEFAULT_CACHE, DatasetLocation
+from nakt_dist.shards.manifest import (
+    INDEX_NAME,
+    MANIFEST_NAME,
+    PseudoLabelManifest,
+    ShardEntry,
+    ShardManifest,
+)
+from nakt_dist.shards.tables import INDEX_SCHEMA, PSEUDO_INDEX_SCHEMA, read_table
+
+_OPEN_SHARDS = 64
+
+
+class _MappedShards:
+    """Keeps the most recently used shards memory-mapped."""
+
+    def __init__(self, location: DatasetLocation, shards: Sequence[ShardEntry]) -> None:
+        self._location = location
+        self._shards = shards
+        self._maps: OrderedDict[int, mmap.mmap] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def __reduce__(self) -> tuple:
+        """Leaves the maps behind: worker processes open their own."""
+        return (type(self), (self._location, self._shards))
+
+    def read(self, shard: int, offset: int, size: int) -> bytes:
+        """Returns ``size`` bytes at ``offset`` of a shard."""
+        with self._lock:
+            mapped = self._maps.get(shard)
+            if mapped is None:
+                mapped = self._maps[shard] = self._open(self._shards[shard])
+                if len(self._maps) > _OPEN_SHARDS:
+                    self._maps.popitem(last=False)  # closed when the last reader lets go
+            self._maps.move_to_end(shard)
+        return mapped[offset : offset + size]
+
+    def _open(self, entry: ShardEntry) -> mmap.mmap:
+        def is_whole(path: Path) -> bool:
+            return path.is_file() and path.stat().st_size == entry.bytes
+
+        path = self._location.local(entry.name, is_whole, entry.sha256)
+        if not is_whole(path):
+            found = f"{path.stat().st_size} bytes" if path.exists() else "no such file"
+            raise DatasetError(
+                f"{path}: found {found}, expected {entry.bytes} bytes as the manifest says. "
+                "Run nakt verify on the folder"
+            )
+        with path.open("rb") as stream:
+            return mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
+
+
+class IndexedShards:
+    """A packed dataset, or some of its splits, with random access to every sample.
+
+    Samples are numbered from 0 in the order of the shards, whatever is selected.
+
+    Args:
+        root: folder or URL of the dataset.
+        splits: the splits wanted; None for all.
+        cache: folder for local copies when ``root`` is a URL.
+
+    Raises:
+        DatasetError: the dataset is absent or damaged.
+        ConfigurationError: a split is not in the dataset.
+    """
+
+    def __init__(
+        self, root: str | Path, splits: Sequence[str] | None = None, cache: Path = DEFAULT_CACHE
+    ) -> None:
+        location = DatasetLocation(root, cache)
+        self.root = location.folder
+        location.refresh(MANIFEST_NAME)
+        self.manifest = ShardManifest.read(self.root)
+        sha256 = self.manifest.files.get(INDEX_NAME, "")
+        index = read_table(_current(location, INDEX_NAME, sha256), INDEX_SCHEMA)
+        if index.num_rows != self.manifest.num_samples:
+            raise DatasetError(
+                f"{self.root / INDEX_NAME}: {index.num_rows} rows, but the manifest counts "
+                f"{self.manifest.num_samples} samples. Run nakt verify on the folder"
+            )
+        self.index = index if splits is None else self._of_splits(index, splits)
+        self._maps = _MappedShards(location, self.manifest.shards)
+        self._cache_columns()
+
+    def _of_splits(self, index: pa.Table, splits: Sequence[str]) -> pa.Table:
+        known = self.manifest.splits
+        for split in splits:
+            if split not in known:
+                raise ConfigurationError(
+                    f"split '{split}' is not in {self.root}, which has {', '.join(known)}"
+                    f"{nearest_name(split, known)}"
+                )
+        return index.filter(pc.is_in(index["split"], pa.array(splits)))
+
+    def _cache_columns(self) -> None:
+        """Turns the columns used per sample into arrays; Arrow scalars are slow one by one."""
+        self.shard_numbers = self.index["shard"].to_numpy()
+        self._columns = {
+            name: self.index[name].to_numpy(zero_copy_only=False)
+            for name in INDEX_SCHEMA.names
+            if name.endswith(("_offset", "_size", "_crc32"))
+        }
+
+    def select(self, rows: Sequence[int] | np.ndarray) -> Self:
+        """Returns the dataset with only the given samples, in the given order."""
+        chosen = object.__new__(type(self))
+        chosen.__dict__.update(self.__dict__)
+        chosen.index = self.index.take(pa.array(np.asarray(rows, dtype=np.int64)))
+        chosen._cache_columns()
+        return chosen
+
+    def __len__(self) -> int:
+        return self.index.num_rows
+
+    @property
+    def keys(self) -> list[str]:
+        """Keys of the selected samples, in order."""
+        return self.index["key"].to_pylist()
+
+    def image_bytes(self, number: int) -> bytes:
+        """Returns the encoded image of a sample."""
+        return self._member(number, "image")
+
+    def mask_bytes(self, number: int) -> bytes | None:
+        """Returns the encoded mask of a sample, or None where the dataset has none."""
+        size = self._columns["mask_size"][number]
+        return None if np.isnan(size) else self._member(number, "mask")
+
+    def metadata(self, number: int) -> dict[str, Any]:
+        """Returns the sample's JSON: labels, patient, source, original size."""
+        return json.loads(self._member(number, "json"))
+
+    def check(self, number: int) -> None:
+        """Compares the stored checksums of a sample's files with their bytes.
+
+        Raises:
+            UnusableSample: a file differs.
+        """
+        for member in ("image", "mask", "json"):
+            if not np.isnan(self._columns[f"{member}_size"][number]):
+                self._member(number, member)
+
+    def _member(self, number: int, member: str) -> bytes:
+        offset = int(self._columns[f"{member}_offset"][number])
+        size = int(self._columns[f"{member}_size"][number])
+        data = self._maps.read(int(self.shard_numbers[number]), offset, size)
+        # A damaged JPEG decodes to another picture without complaint; the checksum complains.
+        if zlib.crc32(data) != self._columns[f"{member}_crc32"][number]:
+            raise UnusableSample("checksum_differs", f"the {member}'s bytes have changed")
+        return data
+
+    def describe(self, number: int) -> str:
+        """Returns ``shard/key`` of a sample, for messages."""
+        shard = self.manifest.shards[int(self.shard_numbers[number])].name
+        return f"{self.root / shard}:{self.index['key'][number].as_py()}"
+
+
+class PseudoLabels:
+    """The soft masks and statistics made for a dataset, in the order of its samples.
+
+    Args:
+        root: folder or URL of the pseudo-labels.
+        dataset: the dataset as selected; only its samples are looked up.
+        cache: folder for local copies when ``root`` is a URL.
+
+    Raises:
+        DatasetError: they are absent, damaged, unfinished, or made for something else.
+    """
+
+    def __init__(
+        self, root: str | Path, dataset: IndexedShards, cache: Path = DEFAULT_CACHE
+    ) -> None:
+        location = DatasetLocation(root, cache)
+        self.root = location.folder
+        location.refresh(MANIFEST_NAME)
+        self.manifest = PseudoLabelManifest.read(self.root)
+        self.manifest.check_made_for(dataset.manifest, self.root)
+        sha256 = self.manifest.files.get(INDEX_NAME, "")
+        table = read_table(_current(location, INDEX_NAME, sha256), PSEUDO_INDEX_SCHEMA)
+        self.statistics = _rows_by_key(table, dataset.keys, self.root)
+        self._maps = _MappedShards(location, self.manifest.shards)
+        self._cache_columns()
+
+    def _cache_columns(self) -> None:
+        self._columns = {
+            name: self.statistics[name].to_numpy() for name in ("shard", "soft_offset", "soft_size")
+        }
+
+    def select(self, rows: Sequence[int] | np.ndarray) -> Self:
+        """Returns the pseudo-labels of the given samples only, in the given order."""
+        chosen = object.__new__(type(self))
+        chosen.__dict__.update(self.__dict__)
+        chosen.statistics = self.statistics.take(pa.array(np.asarray(rows, dtype=np.int64)))
+        chosen._cache_columns()
+        return chosen
+
+    def soft_mask_bytes(self, number: int) -> bytes:
+        """Returns the encoded soft mask (uint8 PNG, round(255 y)) of a sample."""
+        return self._maps.read(
+            *(int(self._columns[name][number]) for name in ("shard", "soft_offset", "soft_size"))
+        )
+
+
+def _current(location: DatasetLocation, name: str, sha256: str) -> Path:
+    """Returns the local path of a table, whose bytes are checked at every opening."""
+    path = location.local(name, lambda path: path.is_file() and file_sha256(path) == sha256)
+    if not path.is_file() or file_sha256(path) != sha256:
+        raise DatasetError(f"{path}: absent or not the file the manifest names. Run nakt verify")
+    return path
+
+
+def _rows_by_key(table: pa.Table, keys: Iterable[str], root: Path) -> pa.Table:
+    """Orders rows by the given keys, each of which must be there."""
+    row_of = {key: row for row, key in enumerate(table["key"].to_pylist())}
+    try:
+        return table.take(pa.array([row_of[key] for key in keys], type=pa.int64()))
+    except KeyError as error:
+        raise DatasetError(
+            f"{root}: no pseudo-label for key {error}; run teach again on the whole dataset"
+        ) from None

@@ -1,0 +1,230 @@
+"""Re-reads everything a manifest names and says which shard and key is damaged."""
+
+import io
+import json
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from nakt_dist.errors import DatasetError, UnusableSample
+from nakt_dist.runtime.files import file_sha256, read_json
+from nakt_dist.shards.manifest import (
+    INDEX_NAME,
+    MANIFEST_NAME,
+    REJECTED_NAME,
+    PseudoLabelManifest,
+    ShardEntry,
+    ShardManifest,
+)
+from nakt_dist.shards.tables import (
+    INDEX_SCHEMA,
+    PSEUDO_INDEX_SCHEMA,
+    REJECTED_SCHEMA,
+    read_table,
+)
+from nakt_dist.shards.writer import ShardWriter
+
+
+@dataclass(frozen=True)
+class Damage:
+    """One thing that is not as the manifest says.
+
+    Attributes:
+        file: name of the shard or table.
+        key: the sample's key, or None when the damage is not in one sample.
+        detail: what was found and what was expected.
+    """
+
+    file: str
+    key: str | None
+    detail: str
+
+    def __str__(self) -> str:
+        return f"{self.file}{f', key {self.key}' if self.key else ''}: {self.detail}"
+
+
+def read_any_manifest(folder: Path) -> ShardManifest | PseudoLabelManifest:
+    """Reads the manifest of a dataset or of pseudo-labels, whichever the folder holds.
+
+    Raises:
+        DatasetError: there is none, or it is neither.
+    """
+    found = read_json(folder / MANIFEST_NAME, "manifest").get("format")
+    kind = PseudoLabelManifest if found == PseudoLabelManifest.FORMAT else ShardManifest
+    return kind.read(folder)
+
+
+def verify_folder(
+    folder: Path, advance: Callable[[int], None] = lambda count: None
+) -> Iterator[Damage]:
+    """Checks a packed dataset or a folder of pseudo-labels.
+
+    Every byte is read: checksums of files and of members, the order of keys, that images and
+    masks decode to the manifest's size, that the sums of inputs and samples hold, and that
+    nothing unnamed lies among the shards.
+
+    Args:
+        folder: a local folder with a manifest.
+        advance: called with the number of samples checked, for a progress bar.
+
+    Yields:
+        Each damage found.
+
+    Raises:
+        DatasetError: there is no manifest to check against.
+    """
+    manifest = read_any_manifest(folder)
+    pseudo = isinstance(manifest, PseudoLabelManifest)
+    schema = PSEUDO_INDEX_SCHEMA if pseudo else INDEX_SCHEMA
+    if not manifest.is_as_written(folder):
+        yield Damage(MANIFEST_NAME, None, "written in another form than ours, with equal content")
+    broken = manifest.damaged_files(folder)
+    for name in broken:
+        yield Damage(name, None, "absent, or its SHA-256 differs from the manifest's")
+    named = {entry.name for entry in manifest.shards} | set(manifest.files)
+    for path in sorted(folder.glob("*.tar")):
+        if path.name not in named:
+            yield Damage(path.name, None, "the manifest does not name this file")
+    if INDEX_NAME in broken:  # it cannot be trusted to say where samples lie
+        yield from _check_whole_shards(folder, manifest)
+        return
+    try:
+        if not broken:
+            yield from _check_counts(folder, manifest)
+        for number, entry in enumerate(manifest.shards):
+            rows = read_table(
+                folder / INDEX_NAME, schema, filters=[("shard", "==", number)]
+            ).to_pylist()
+            yield from _check_shard(folder, entry, rows, manifest)
+            advance(entry.samples)
+    except DatasetError as error:
+        yield Damage(INDEX_NAME, None, str(error))
+
+
+def _check_whole_shards(
+    folder: Path, manifest: ShardManifest | PseudoLabelManifest
+) -> Iterator[Damage]:
+    """Compares the shards with their SHA-256, which needs no index and names no key."""
+    for entry in manifest.shards:
+        path = folder / entry.name
+        if not path.is_file():
+            yield Damage(entry.name, None, "absent")
+        elif file_sha256(path) != entry.sha256:
+            yield Damage(entry.name, None, "its SHA-256 differs from the manifest's")
+
+
+def _check_counts(folder: Path, manifest: ShardManifest | PseudoLabelManifest) -> Iterator[Damage]:
+    """Checks the sums: nothing lost, nothing twice."""
+    keys = read_table(
+        folder / INDEX_NAME,
+        PSEUDO_INDEX_SCHEMA if isinstance(manifest, PseudoLabelManifest) else INDEX_SCHEMA,
+    )["key"]
+    if len(keys) != manifest.num_samples:
+        yield Damage(INDEX_NAME, None, f"{len(keys)} rows for {manifest.num_samples} samples")
+    if len(keys.unique()) != len(keys):
+        yield Damage(INDEX_NAME, None, "a key occurs twice")
+    if isinstance(manifest, PseudoLabelManifest):
+        return
+    counts = manifest.counts
+    rejected = read_table(folder / REJECTED_NAME, REJECTED_SCHEMA).num_rows
+    if (counts["packed"], counts["rejected"]) != (len(keys), rejected):
+        yield Damage(MANIFEST_NAME, None, f"counts {dict(counts)}, found {len(keys)} + {rejected}")
+    if counts["inputs"] != counts["packed"] + counts["rejected"]:
+        yield Damage(MANIFEST_NAME, None, f"inputs are not packed + rejected: {dict(counts)}")
+
+
+def _check_shard(
+    folder: Path,
+    entry: ShardEntry,
+    rows: list[Mapping[str, Any]],
+    manifest: ShardManifest | PseudoLabelManifest,
+) -> Iterator[Damage]:
+    """Checks one tar against its entry and its rows of the index."""
+    path = folder / entry.name
+    if not path.is_file():
+        yield Damage(entry.name, None, "absent")
+        return
+    if len(rows) != entry.samples:
+        yield Damage(entry.name, None, f"{len(rows)} rows in the index, expected {entry.samples}")
+    size = path.stat().st_size
+    if size != entry.bytes:
+        yield Damage(entry.name, None, f"{size} bytes, expected {entry.bytes}")
+    found = 0
+    with path.open("rb") as stream:
+        for row in rows:
+            try:
+                _check_sample(stream, row, manifest)
+            except UnusableSample as error:
+                found += 1
+                yield Damage(entry.name, row["key"], error.detail)
+    if not found and file_sha256(path) != entry.sha256:
+        yield _locate_outside_members(path, entry, rows)
+
+
+def _members_of(row: Mapping[str, Any]) -> dict[str, tuple[int, int, int]]:
+    """Returns (offset, size, crc32) of each file of a sample, by extension, in tar order."""
+    names = {
+        "image": row.get("extension"),
+        "mask": "mask.png",
+        "json": "json",
+        "soft": "soft.png",
+    }
+    return {
+        extension: (row[f"{name}_offset"], row[f"{name}_size"], row[f"{name}_crc32"])
+        for name, extension in names.items()
+        if row.get(f"{name}_offset") is not None
+    }
+
+
+def _check_sample(
+    stream: io.BufferedReader, row: Mapping[str, Any], manifest: ShardManifest | PseudoLabelManifest
+) -> None:
+    """Checks checksums and decodes every file of a sample.
+
+    Raises:
+        UnusableSample: a file is not what it was, or not what it should be.
+    """
+    for extension, (offset, size, crc32) in _members_of(row).items():
+        stream.seek(offset)
+        data = stream.read(size)
+        if zlib.crc32(data) != crc32:
+            raise UnusableSample(
+                "changed", f"the bytes of .{extension} differ from the index's checksum"
+            )
+        try:
+            if extension == "json":
+                json.loads(data)
+                continue
+            with Image.open(io.BytesIO(data), formats=("PNG", "JPEG")) as image:
+                pixels = np.asarray(image)
+        except Exception as error:  # whatever a decoder raises, the sample is damaged
+            raise UnusableSample("undecodable", f".{extension} does not decode: {error}") from None
+        if pixels.shape[:2] != (manifest.height, manifest.width):
+            raise UnusableSample(
+                "wrong_size",
+                f".{extension} is {pixels.shape[:2]}, expected {(manifest.height, manifest.width)}",
+            )
+
+
+def _locate_outside_members(path: Path, entry: ShardEntry, rows: list[Mapping[str, Any]]) -> Damage:
+    """Finds the key whose tar header or padding changed, by writing the shard anew in memory."""
+    data = path.read_bytes()
+    anew = io.BytesIO()
+    writer = ShardWriter(anew)
+    for row in rows:
+        files = {
+            extension: data[offset : offset + size]
+            for extension, (offset, size, _) in _members_of(row).items()
+        }
+        writer.add(row["key"], files)
+        length = anew.tell()
+        if data[:length] != anew.getvalue():
+            return Damage(
+                entry.name, row["key"], "a tar header or padding of this sample has changed"
+            )
+    return Damage(entry.name, None, "the end of the archive has changed")

@@ -1,0 +1,161 @@
+"""Dataset cards: what a dataset is, where to get it, and how many images it should have."""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from nakt_dist.errors import ConfigurationError, nearest_name
+from nakt_dist.sources import SOURCES, SourceListing
+
+
+@dataclass(frozen=True)
+class DatasetCard:
+    """One dataset, described.
+
+    Attributes:
+        name: the card's file name without its suffix.
+        title: the dataset's full name.
+        modality: how the images were taken, such as ``"ultrasound"``.
+        task: what the published labels are for.
+        layout: name in ``SOURCES`` of the layout that reads it.
+        source: where to get it: the official page by name, or a DOI.
+        licence: terms of use.
+        citation: what to cite.
+        labels: names of the image-level or pixel-level classes.
+        expected_counts: images in the official release by what ``count_listing`` counts;
+            None where the number is not known for certain.
+        notes: what a user should know before using it.
+    """
+
+    name: str
+    title: str
+    modality: str
+    task: str
+    layout: str
+    source: str
+    licence: str
+    citation: str
+    labels: tuple[str, ...] = ()
+    expected_counts: Mapping[str, int | None] = field(default_factory=dict)
+    notes: str = ""
+
+
+@dataclass(frozen=True)
+class CountComparison:
+    """One number of a card beside the number found.
+
+    Attributes:
+        what: what is counted, such as ``"class benign"``.
+        expected: the card's number, or None where the card states none.
+        found: the number in the listing.
+    """
+
+    what: str
+    expected: int | None
+    found: int
+
+
+def load_card(path_or_name: str | Path, cards_folder: Path) -> DatasetCard:
+    """Reads a dataset card.
+
+    Args:
+        path_or_name: path of a YAML file, or the name of a card in ``cards_folder``.
+        cards_folder: where the cards are.
+
+    Raises:
+        ConfigurationError: there is no such card, or a field is unknown, missing or of
+            another type.
+    """
+    path = Path(path_or_name)
+    if path.suffix not in (".yaml", ".yml"):
+        path = cards_folder / f"{path_or_name}.yaml"
+    if not path.is_file():
+        known = sorted(card.stem for card in cards_folder.glob("*.yaml"))
+        raise ConfigurationError(
+            f"There is no dataset card '{path_or_name}'{nearest_name(path.stem, known)} "
+            f"(in '{cards_folder}': {', '.join(known) or 'none'})"
+        )
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise ConfigurationError(f"The card '{path}' cannot be read: {error}") from error
+    return _card_from(content, path)
+
+
+def count_listing(listing: SourceListing) -> dict[str, int]:
+    """Counts a listing in the words that cards use.
+
+    Images that a setting left out count as found; inputs whose image is not there or that
+    are not images of the dataset (``missing_image``, ``mask_without_image``,
+    ``unrecognised_name``) do not.
+
+    Returns:
+        ``"images"``, ``"images with a mask"``, and ``"class X"`` and ``"split X"`` for each
+        class and official split.
+    """
+    no_images = ("missing_image", "mask_without_image", "unrecognised_name")
+    records = [r for r in listing.records if r.problem is None or r.problem[0] not in no_images]
+    counts = Counter(listing.left_out)
+    counts["images"] = len(records) + sum(listing.left_out.values())
+    counts["images with a mask"] = sum(bool(record.masks) for record in records)
+    counts.update(f"class {record.stratum}" for record in records if record.stratum)
+    counts.update(f"split {record.official_split}" for record in records if record.official_split)
+    return dict(sorted(counts.items()))
+
+
+def compare_counts(card: DatasetCard, listing: SourceListing) -> list[CountComparison]:
+    """Puts the numbers of a card beside those of a listing, in the order of the card."""
+    found = count_listing(listing)
+    return [
+        CountComparison(what, expected, found.get(what, 0))
+        for what, expected in card.expected_counts.items()
+    ]
+
+
+def _card_from(content: Any, path: Path) -> DatasetCard:
+    if not isinstance(content, dict):
+        raise ConfigurationError(f"The card '{path}' holds no fields; expected 'title: ...'")
+    known = {item.name: item for item in fields(DatasetCard) if item.name != "name"}
+    for name in content:
+        if name not in known:
+            raise ConfigurationError(
+                f"The card '{path}' has the unknown field '{name}'{nearest_name(str(name), known)} "
+                f"(known: {', '.join(known)})"
+            )
+    for name, item in known.items():
+        optional = item.default is not MISSING or item.default_factory is not MISSING
+        if name not in content and not optional:
+            raise ConfigurationError(f"The card '{path}' lacks the field '{name}'")
+    for name, value in content.items():
+        _check_field(path, name, value)
+    if content["layout"] not in SOURCES:
+        raise ConfigurationError(
+            f"'layout' in the card '{path}' is '{content['layout']}'"
+            f"{nearest_name(content['layout'], SOURCES)} (known: {', '.join(SOURCES)})"
+        )
+    labels = tuple(content.get("labels", ()))
+    return DatasetCard(name=path.stem, **(content | {"labels": labels}))
+
+
+def _check_field(path: Path, name: str, value: Any) -> None:
+    if name == "labels":
+        right, expected = _all_text(value), "a list of names"
+    elif name == "expected_counts":
+        right = isinstance(value, dict) and _all_text(list(value))
+        right = right and all(count is None or type(count) is int for count in value.values())
+        expected = "whole numbers or null by name"
+    else:
+        right, expected = isinstance(value, str) and bool(value.strip()), "text"
+    if not right:
+        raise ConfigurationError(
+            f"'{name}' in the card '{path}' is {value!r}; expected {expected} (quote what YAML "
+            "reads as another type)"
+        )
+
+
+def _all_text(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(item, str) for item in value)

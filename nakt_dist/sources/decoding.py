@@ -1,0 +1,172 @@
+"""Opens one image file that nobody vouches for: bounded, whole, and by its content alone."""
+
+import io
+import re
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import (
+    BmpImagePlugin,
+    GifImagePlugin,
+    Image,
+    ImageFile,
+    JpegImagePlugin,
+    PngImagePlugin,
+    TiffImagePlugin,
+    WebPImagePlugin,
+)
+
+from nakt_dist.errors import UnusableSample
+from nakt_dist.sources.files import printable
+
+# Classes instead of Image.open: its limit on pixels is one number for the whole process,
+# and ours belongs to each call (threads share the process).
+_READERS: tuple[tuple[re.Pattern[bytes], type[ImageFile.ImageFile]], ...] = (
+    (re.compile(rb"\x89PNG\r\n\x1a\n"), PngImagePlugin.PngImageFile),
+    (re.compile(rb"\xff\xd8\xff"), JpegImagePlugin.JpegImageFile),
+    (re.compile(rb"II[*+]\0|MM\0[*+]"), TiffImagePlugin.TiffImageFile),
+    (re.compile(rb"BM"), BmpImagePlugin.BmpImageFile),
+    (re.compile(rb"GIF8[79]a"), GifImagePlugin.GifImageFile),
+    (re.compile(rb"RIFF....WEBP", re.DOTALL), WebPImagePlugin.WebPImageFile),
+)
+_ENDS_EARLY = re.compile(r"truncat|incomplete|end of (data|file)|requires a buffer", re.IGNORECASE)
+WHOLE_NUMBER_MODES = ("I", "I;16", "I;16L", "I;16B", "I;16N")
+WIDE_MODES = (*WHOLE_NUMBER_MODES, "F")
+_MAX_BYTES_PER_PIXEL = 8  # four channels of 16 bits, uncompressed
+_HEADER_BYTES = 2**20
+_TIFF_PHOTOMETRIC = 262
+_EXIF_ORIENTATION = 274
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+@dataclass(frozen=True)
+class DecodedImage:
+    """The first picture of a file, decoded and turned upright.
+
+    Attributes:
+        pixels: the picture in the mode the file has; nothing is left to load.
+        format: ``"PNG"``, ``"JPEG"``, ``"TIFF"``, ``"BMP"``, ``"GIF"`` or ``"WEBP"``.
+        orientation: EXIF orientation that was undone, 1 to 8.
+        white_is_zero: the largest value means black and has not been inverted (wide TIFF).
+    """
+
+    pixels: Image.Image
+    format: str
+    orientation: int
+    white_is_zero: bool
+
+
+def decode_file(path: Path, max_pixels: int) -> DecodedImage:
+    """Reads an image file once and decodes its first picture.
+
+    Safe in threads and after a fork: nothing of the process is changed or locked.
+
+    Args:
+        path: PNG, JPEG, TIFF, BMP, GIF or WebP; the suffix does not matter.
+        max_pixels: width × height allowed, checked before anything is decoded. The file may
+            have 8 bytes for each of these pixels, and a mebibyte more.
+
+    Raises:
+        UnusableSample: ``unreadable``, ``empty_file``, ``too_many_bytes``, ``not_an_image``,
+            ``too_many_pixels`` or ``truncated_image``.
+    """
+    name = printable(path.name)
+    content = _read_bytes(path, name, _MAX_BYTES_PER_PIXEL * max_pixels + _HEADER_BYTES)
+    reader = next((reader for magic, reader in _READERS if magic.match(content)), None)
+    if reader is None:
+        raise UnusableSample(
+            "not_an_image",
+            f"'{name}' begins with {content[:8]!r}; expected PNG, JPEG, TIFF, BMP, GIF or WebP",
+        )
+    try:
+        image = reader(io.BytesIO(content))
+        width, height = image.size
+        if width * height > max_pixels:
+            raise UnusableSample(
+                "too_many_pixels",
+                f"'{name}' is {width}×{height}; expected at most {max_pixels} pixels",
+            )
+        return _load(image)
+    except (UnusableSample, MemoryError):
+        raise
+    except Exception as error:  # what a decoder raises on hostile bytes is anybody's guess
+        raise _verdict(error, name) from error
+
+
+def convert_mode(pixels: Image.Image, mode: str, name: str) -> Image.Image:
+    """Converts a decoded picture to another of Pillow's modes.
+
+    Raises:
+        UnusableSample: ``unreadable``, where Pillow knows no way.
+    """
+    try:
+        return pixels.convert(mode)
+    except (ValueError, ImportError) as error:
+        raise UnusableSample(
+            "unreadable",
+            f"'{name}' has the colour mode {pixels.mode}, which cannot be turned into {mode}; "
+            "save it as a grey or RGB image",
+        ) from error
+
+
+def _read_bytes(path: Path, name: str, max_bytes: int) -> bytes:
+    try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):  # to open a pipe would be to wait for ever
+            raise UnusableSample("unreadable", f"'{name}' is not a regular file")
+        if status.st_size > max_bytes:
+            raise UnusableSample(
+                "too_many_bytes", f"'{name}' has {status.st_size} bytes, allowed: {max_bytes}"
+            )
+        with path.open("rb") as file:
+            content = file.read(status.st_size)
+    except (OSError, ValueError) as error:
+        detail = getattr(error, "strerror", None) or error
+        raise UnusableSample("unreadable", f"'{name}' cannot be read: {detail}") from error
+    if not content:
+        raise UnusableSample("empty_file", f"'{name}' has no bytes; expected an image")
+    return content
+
+
+def _load(image: ImageFile.ImageFile) -> DecodedImage:
+    if image.format == "TIFF":
+        # Pillow turns a TIFF upright while loading it, and forgets the tag
+        orientation = image.tag_v2.get(_EXIF_ORIENTATION)
+        white_is_zero = image.tag_v2.get(_TIFF_PHOTOMETRIC) == 0
+        image.load()
+        return DecodedImage(image, "TIFF", _known(orientation), white_is_zero)
+    # first of all, because reading the EXIF of a damaged PNG would swallow the damage
+    image.load()
+    orientation = _exif_orientation(image)
+    pixels = image if orientation == 1 else image.transpose(_TURNS[orientation])
+    return DecodedImage(pixels, str(image.format), orientation, white_is_zero=False)
+
+
+def _exif_orientation(image: ImageFile.ImageFile) -> int:
+    try:
+        return _known(image.getexif().get(_EXIF_ORIENTATION))
+    except Exception:  # a damaged EXIF block says nothing about the pixels
+        return 1
+
+
+def _known(orientation: object) -> int:
+    return orientation if isinstance(orientation, int) and orientation in _TURNS else 1
+
+
+def _verdict(error: Exception, name: str) -> UnusableSample:
+    # addresses in memory would make two runs write different reasons
+    message = re.sub(r" at 0x[0-9a-fA-F]+", "", str(error)) or type(error).__name__
+    if isinstance(error, EOFError) or _ENDS_EARLY.search(message):
+        return UnusableSample("truncated_image", f"'{name}' ends too early: {message}")
+    if isinstance(error, Image.DecompressionBombError):
+        return UnusableSample("too_many_pixels", f"'{name}': {message}")
+    return UnusableSample("unreadable", f"'{name}' cannot be decoded: {message}")

@@ -1,0 +1,158 @@
+"""Walks the folder of a dataset and says what each file is, without opening any."""
+
+import os
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from nakt_dist.errors import DatasetError
+
+IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".gif"})
+SYSTEM_FILES = frozenset({"Thumbs.db", "desktop.ini", "__MACOSX"})
+
+
+@dataclass(frozen=True, slots=True)
+class FoundFile:
+    """One file below the root of a dataset.
+
+    Attributes:
+        name: path below the root with ``/``; always valid Unicode (see ``printable``).
+        path: where the file is.
+        problem: ``(reason, detail)`` when the file must not be opened, else None.
+    """
+
+    name: str
+    path: Path
+    problem: tuple[str, str] | None = None
+
+    @property
+    def folder(self) -> str:
+        """The folder below the root, ``""`` for the root itself."""
+        return self.name.rpartition("/")[0]
+
+    @property
+    def file_name(self) -> str:
+        """The name without its folders."""
+        return self.name.rpartition("/")[2]
+
+    @property
+    def stem(self) -> str:
+        """The name without its folders and without its last suffix."""
+        return self.file_name.rpartition(".")[0] or self.file_name
+
+    @property
+    def suffix(self) -> str:
+        """The last suffix in lower case with its dot, ``""`` where there is none."""
+        before, dot, after = self.file_name.rpartition(".")
+        return dot + after.lower() if before else ""
+
+    def path_below(self, folder: str) -> str:
+        """Returns the name without its last suffix as seen from ``folder`` (``""`` is the root)."""
+        below = self.folder[len(folder) :].lstrip("/")
+        return f"{below}/{self.stem}" if below else self.stem
+
+
+@dataclass(frozen=True)
+class FolderContents:
+    """Every file below a root, each in exactly one of the four collections.
+
+    Attributes:
+        root: the folder that was walked.
+        images: files with the suffix of an image, sorted by name; those with a ``problem``
+            must not be opened.
+        refused_links: links to folders outside the root, each with its ``problem``.
+        others: all other files that may be opened, sorted by name.
+        ignored: what the operating system or an archiver left behind, counted.
+    """
+
+    root: Path
+    images: list[FoundFile] = field(default_factory=list)
+    refused_links: list[FoundFile] = field(default_factory=list)
+    others: list[FoundFile] = field(default_factory=list)
+    ignored: Counter[str] = field(default_factory=Counter)
+
+    def below(self, folder: str) -> list[FoundFile]:
+        """Returns the images in ``folder`` (a path below the root) or deeper."""
+        return [file for file in self.images if file.name.startswith(f"{folder}/")]
+
+
+def printable(name: str) -> str:
+    """Returns a file name as valid Unicode: bytes that are not UTF-8 become ``\\udcXX``."""
+    return name.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def walk(root: Path) -> FolderContents:
+    """Lists the folder ``root`` and the folders in it.
+
+    Hidden files, ``Thumbs.db``, ``desktop.ini`` and ``__MACOSX`` are counted and skipped.
+    A symbolic link to a file inside the root is followed; a link that leaves the root never
+    is. A link to a folder inside the root is counted and skipped, because that folder is
+    listed at its own place.
+
+    Raises:
+        DatasetError: a folder cannot be listed.
+    """
+    contents = FolderContents(root)
+    real_root = os.path.realpath(root)
+    pending: list[tuple[str, str]] = [(os.fspath(root), "")]
+    while pending:
+        folder, prefix = pending.pop()
+        for entry in _entries(folder):
+            name = f"{prefix}{printable(entry.name)}"
+            if entry.name.startswith("."):
+                contents.ignored["hidden"] += 1
+            elif entry.name in SYSTEM_FILES:
+                contents.ignored[entry.name] += 1
+            elif entry.is_dir(follow_symlinks=False):
+                pending.append((entry.path, f"{name}/"))
+            else:
+                _place(contents, entry, name, real_root)
+    for files in (contents.images, contents.refused_links, contents.others):
+        files.sort(key=lambda file: file.name)
+    return contents
+
+
+def _entries(folder: str) -> list[os.DirEntry]:
+    try:
+        with os.scandir(folder) as entries:
+            return list(entries)
+    except OSError as error:
+        raise DatasetError(
+            f"The folder '{printable(folder)}' cannot be listed ({error.strerror}); "
+            "give the reading user access to it or move it out of the dataset"
+        ) from error
+
+
+def _place(contents: FolderContents, entry: os.DirEntry, name: str, real_root: str) -> None:
+    """Puts one entry that is not a plain folder into the right collection."""
+    problem = None
+    if entry.is_symlink():
+        target = Path(os.path.realpath(entry.path))
+        problem = _link_problem(target, real_root)
+        if target.is_dir():
+            if problem:
+                contents.refused_links.append(FoundFile(name, Path(entry.path), problem))
+            else:
+                contents.ignored["link to a folder inside the dataset"] += 1
+            return
+    elif not entry.is_file(follow_symlinks=False):
+        problem = ("not_a_file", "a device, pipe or socket has the name of an image")
+    file = FoundFile(name, Path(entry.path), problem)
+    if file.suffix in IMAGE_SUFFIXES:
+        contents.images.append(file)
+    elif problem is None:
+        contents.others.append(file)
+    else:
+        contents.ignored[file.suffix or "no suffix"] += 1
+
+
+def _link_problem(target: Path, real_root: str) -> tuple[str, str] | None:
+    if not target.is_relative_to(real_root):
+        return (
+            "link_outside_root",
+            "the symbolic link leads out of the dataset's folder and is not followed; "
+            "copy what it points to into the dataset, or use the folder it points to",
+        )
+    if not target.exists():
+        return ("broken_link", "the symbolic link leads to a file that does not exist")
+    return None

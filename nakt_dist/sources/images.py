@@ -1,0 +1,129 @@
+"""Pixels of untrusted files, made uniform: the one module to import for them.
+
+``read_image`` is here; ``read_mask``, ``resize_image``, ``resize_mask``, ``encode_image`` and
+``encode_mask_png`` come from the modules beside it.
+"""
+
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from PIL import Image
+
+from nakt_dist.errors import UnusableSample
+from nakt_dist.sources.decoding import WIDE_MODES, DecodedImage, convert_mode, decode_file
+from nakt_dist.sources.encoding import encode_image, encode_mask_png
+from nakt_dist.sources.files import printable
+from nakt_dist.sources.masks import read_mask
+from nakt_dist.sources.resizing import resize_image, resize_mask
+
+Colour = Literal["grey", "rgb"]
+SixteenBit = Literal["min_max", "full_range"]
+
+_PILLOW_MODE = {"grey": "L", "rgb": "RGB"}
+_SIXTEEN_BIT_MAX = 65535
+
+
+def read_image(
+    path: Path, colour: Colour, max_pixels: int, sixteen_bit: SixteenBit
+) -> tuple[np.ndarray, dict[str, Any]]:
+    """Reads the first picture of a PNG, JPEG, TIFF, BMP, GIF or WebP file.
+
+    EXIF orientation is undone. What is transparent is shown over black. Grey is ITU-R 601
+    luma. Images of more than 8 bits a pixel in one channel are scaled:
+
+    - ``"min_max"``: the image's own minimum becomes 0 and its maximum 255, rounded; a
+      constant image becomes 0. Whole numbers that all lie in 0..255 are taken for 8-bit
+      values in a wide file and are kept.
+    - ``"full_range"``: value / 257, rounded, so that 65535 becomes 255. Floating-point
+      images, and whole numbers outside 0..65535, have no known full range and get
+      ``"min_max"``.
+
+    Colour images of 16 bits a channel lose their low bytes in Pillow.
+
+    Args:
+        path: the file; its content decides the format, not its suffix.
+        colour: ``"grey"`` or ``"rgb"``.
+        max_pixels: width × height allowed, checked before decoding.
+        sixteen_bit: ``"min_max"`` or ``"full_range"``.
+
+    Returns:
+        uint8 of shape height × width (grey) or height × width × 3 (rgb), and what the file
+        was: ``format``, ``mode`` (Pillow's), ``width`` and ``height`` in pixels (upright),
+        ``orientation`` (EXIF, 1 to 8), ``scaling`` (``"none"``, ``"kept"``, ``"min_max"``
+        or ``"full_range"``) and ``range`` (the two values that became 0 and 255, or None).
+
+    Raises:
+        UnusableSample: ``empty_file``, ``not_an_image``, ``truncated_image``,
+            ``too_many_pixels``, ``too_many_bytes``, ``non_finite_pixels`` or ``unreadable``.
+    """
+    decoded = decode_file(path, max_pixels)
+    pixels, name = decoded.pixels, printable(path.name)
+    scaling, value_range = "none", None
+    if pixels.mode in WIDE_MODES:
+        values = _wide_values(decoded, name)
+        grey, scaling, value_range = _scale_to_eight_bits(values, sixteen_bit)
+        array = grey if colour == "grey" else np.repeat(grey[..., None], 3, axis=2)
+    else:
+        array = np.array(_opaque(pixels, name).convert(_PILLOW_MODE[colour]))
+    return array, {
+        "format": decoded.format,
+        "mode": pixels.mode,
+        "width": pixels.width,
+        "height": pixels.height,
+        "orientation": decoded.orientation,
+        "scaling": scaling,
+        "range": value_range,
+    }
+
+
+def _opaque(pixels: Image.Image, name: str) -> Image.Image:
+    """Returns an image of 8 bits a channel without transparency, over black where it had any."""
+    if pixels.has_transparency_data:
+        black = Image.new("RGBA", pixels.size, (0, 0, 0, 255))
+        return Image.alpha_composite(black, convert_mode(pixels, "RGBA", name)).convert("RGB")
+    return pixels if pixels.mode in ("1", "L") else convert_mode(pixels, "RGB", name)
+
+
+def _wide_values(decoded: DecodedImage, name: str) -> np.ndarray:
+    """Returns int64 or float64 values in which larger is brighter."""
+    values = np.asarray(decoded.pixels)
+    if decoded.pixels.mode == "F":
+        if not np.isfinite(values).all():
+            raise UnusableSample("non_finite_pixels", f"'{name}' holds NaN or infinite values")
+        values = values.astype(np.float64)
+    else:
+        values = values.astype(np.int64)
+    if not decoded.white_is_zero:
+        return values
+    sixteen_bits = decoded.pixels.mode != "F" and values.min() >= 0
+    return (_SIXTEEN_BIT_MAX if sixteen_bits else values.max()) - values
+
+
+def _scale_to_eight_bits(
+    values: np.ndarray, sixteen_bit: SixteenBit
+) -> tuple[np.ndarray, str, list[float]]:
+    """Returns uint8 values, the rule that was used and the values that became 0 and 255."""
+    low, high = values.min().item(), values.max().item()
+    whole = values.dtype == np.int64
+    if sixteen_bit == "full_range" and whole and low >= 0 and high <= _SIXTEEN_BIT_MAX:
+        return ((values + 128) // 257).astype(np.uint8), "full_range", [0, _SIXTEEN_BIT_MAX]
+    if whole and low >= 0 and high <= 255:
+        return values.astype(np.uint8), "kept", [0, 255]
+    span = high - low
+    if span == 0:
+        return np.zeros(values.shape, np.uint8), "min_max", [low, high]
+    scaled = np.floor((values - low) * (255.0 / span) + 0.5)
+    return scaled.clip(0, 255).astype(np.uint8), "min_max", [low, high]
+
+
+__all__ = [
+    "Colour",
+    "SixteenBit",
+    "encode_image",
+    "encode_mask_png",
+    "read_image",
+    "read_mask",
+    "resize_image",
+    "resize_mask",
+]

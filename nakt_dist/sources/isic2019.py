@@ -1,0 +1,143 @@
+"""ISIC 2019, dermoscopy: ``ISIC_2019_Training_Input/`` and its table of diagnoses."""
+
+import csv
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from nakt_dist.errors import DatasetError
+from nakt_dist.sources.files import FolderContents, FoundFile, walk
+from nakt_dist.sources.listing import (
+    finish_listing,
+    image_record,
+    missing_image,
+    require_folder,
+    unrecognised,
+    wrong_layout,
+)
+from nakt_dist.sources.record import SourceListing, SourceRecord
+
+IMAGE_FOLDER = "ISIC_2019_Training_Input"
+TEST_FOLDER = "ISIC_2019_Test_Input"
+LABEL_TABLE = "ISIC_2019_Training_GroundTruth.csv"
+FACT_TABLE = "ISIC_2019_Training_Metadata.csv"
+FACTS = ("age_approx", "sex", "anatom_site_general")
+_STEM = re.compile(r"ISIC_\d+(_downsampled)?", re.IGNORECASE)
+
+
+def scan(root: Path) -> SourceListing:
+    """Lists the training images with their diagnosis; the dataset has no masks.
+
+    Where the table of facts is there, the lesion takes the place of the patient, so that
+    all images of one lesion stay in one split. ``_downsampled`` at the end of a name is
+    left away when names are compared.
+
+    Args:
+        root: the folder that contains ``ISIC_2019_Training_Input`` and the tables.
+
+    Raises:
+        DatasetError: the images or the table of diagnoses are not there, or the table is
+            not of the published form.
+    """
+    require_folder(root)
+    contents = walk(root)
+    tables = [_find_table(contents, name) for name in (LABEL_TABLE, FACT_TABLE)]
+    if tables[0] is None:
+        raise wrong_layout(root, "isic2019", f"the table '{LABEL_TABLE}'")
+    rows = _read_rows(tables[0])
+    facts = _read_rows(tables[1]) if tables[1] else {}
+
+    records, images, other_part = [], [], 0
+    for file in contents.images:
+        folders = file.folder.split("/")
+        named = _STEM.fullmatch(file.stem) or _key(file.stem) in rows
+        if IMAGE_FOLDER in folders and named and file.suffix in (".jpg", ".jpeg"):
+            images.append(file)
+        elif TEST_FOLDER in folders:
+            other_part += 1
+        else:
+            records.append(unrecognised(file, f"'{IMAGE_FOLDER}/ISIC_NUMBER.jpg'"))
+    if not images:
+        raise wrong_layout(root, "isic2019", f"'ISIC_NUMBER.jpg' images in '{IMAGE_FOLDER}'")
+    records += [_record(image, rows, facts) for image in images]
+    for key in rows.keys() - {_key(image.stem) for image in images}:
+        name = f"{IMAGE_FOLDER}/{rows[key]['image']}.jpg"
+        records.append(missing_image(name, root / name, f"'{LABEL_TABLE}'"))
+    used = [table.name for table in tables if table]
+    return finish_listing(contents, records, {f"folder {TEST_FOLDER}": other_part}, used)
+
+
+def _key(image_name: str) -> str:
+    return image_name.removesuffix("_downsampled").upper()
+
+
+def _find_table(contents: FolderContents, file_name: str) -> FoundFile | None:
+    found = [file for file in contents.others if file.file_name == file_name]
+    if len(found) > 1:
+        raise DatasetError(
+            f"'{file_name}' was found {len(found)} times ('{found[0].name}', '{found[1].name}'); "
+            "leave one of them below the dataset's folder"
+        )
+    return found[0] if found else None
+
+
+def _read_rows(table: FoundFile) -> dict[str, dict[str, str]]:
+    """Reads a table whose column ``image`` names the images, keyed by the compared name."""
+    rows: dict[str, dict[str, str]] = {}
+    try:
+        with table.path.open(encoding="utf-8-sig", errors="replace", newline="") as lines:
+            reader = csv.DictReader(lines)
+            if "image" not in (reader.fieldnames or []) or len(reader.fieldnames or []) < 2:
+                raise DatasetError(
+                    f"The header of '{table.name}' is {reader.fieldnames}; expected the column "
+                    "'image' and one column for each class or fact. Download the table again"
+                )
+            for row in reader:
+                key = _key((row["image"] or "").strip())
+                if key in rows:
+                    raise DatasetError(
+                        f"'{table.name}', line {reader.line_num}: the image '{row['image']}' "
+                        "stands there for the second time; remove one of the two lines"
+                    )
+                rows[key] = row
+    except (OSError, csv.Error) as error:
+        raise DatasetError(
+            f"'{table.name}' cannot be read ({error}); download the table again"
+        ) from error
+    return rows
+
+
+def _record(
+    image: FoundFile,
+    rows: Mapping[str, Mapping[str, str]],
+    facts: Mapping[str, Mapping[str, str]],
+) -> SourceRecord:
+    key = _key(image.stem)
+    diagnosis, problem = _diagnosis(rows[key]) if key in rows else (None, None)
+    known = facts.get(key, {})
+    lesion = (known.get("lesion_id") or "").strip()
+    labels = {fact: known[fact] for fact in FACTS if known.get(fact)}
+    return image_record(
+        image,
+        problem=problem,
+        patient_id=f"lesion {lesion}" if lesion else None,
+        stratum=diagnosis or "",
+        labels={"class": diagnosis, **labels},
+    )
+
+
+def _diagnosis(row: Mapping[str, str]) -> tuple[str | None, tuple[str, str] | None]:
+    """Returns the one class whose column holds 1, and what is wrong with the row if anything."""
+    marked = []
+    for column, value in row.items():
+        if column == "image":
+            continue
+        if value not in ("0", "0.0", "1", "1.0"):
+            detail = f"column {column!r} of '{LABEL_TABLE}' holds {value!r}; expected 0.0 or 1.0"
+            return None, ("unreadable_label", detail)
+        if value in ("1", "1.0"):
+            marked.append(column)
+    if len(marked) > 1:
+        detail = f"'{LABEL_TABLE}' marks {' and '.join(marked)}; expected one class"
+        return None, ("ambiguous_label", detail)
+    return (marked[0] if marked else None), None

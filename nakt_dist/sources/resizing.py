@@ -1,0 +1,123 @@
+"""Brings an image and its mask to one size, the same way for both."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from PIL import Image
+
+Fit = Literal["stretch", "pad", "centre_crop"]
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Which part of the source goes where; lengths in pixels.
+
+    Attributes:
+        box: left, top, right and bottom of the part of the source; may lie between pixels.
+        height: height of that part in the result.
+        width: width of that part in the result.
+        top: rows of padding above it.
+        left: columns of padding before it.
+    """
+
+    box: tuple[float, float, float, float]
+    height: int
+    width: int
+    top: int = 0
+    left: int = 0
+
+
+def resize_image(array: np.ndarray, size: tuple[int, int], fit: Fit) -> np.ndarray:
+    """Resizes an image with the bilinear filter, antialiased where it shrinks.
+
+    Args:
+        array: uint8, height × width or height × width × 3.
+        size: height and width of the result in pixels.
+        fit: ``"stretch"`` to exactly ``size``; ``"pad"`` keeps the aspect and centres the
+            image on black; ``"centre_crop"`` scales the shorter side to ``size`` and takes
+            the centre.
+
+    Returns:
+        uint8, ``size`` or ``size`` × 3.
+
+    Raises:
+        ValueError: ``fit`` is unknown.
+    """
+    return _resize(array, size, fit, Image.Resampling.BILINEAR)
+
+
+def resize_mask(
+    array: np.ndarray, size: tuple[int, int], fit: Fit, kind: Literal["binary", "classes"]
+) -> np.ndarray:
+    """Resizes a mask so that it stays on its image.
+
+    A binary mask keeps the pixels of which at least half is target: it passes the same
+    filter as the image and is cut at the middle (measured against the exact area, this
+    errs on fewer pixels than Pillow's box filter). Class indices are never mixed: each
+    pixel takes the index nearest to its centre.
+
+    Args:
+        array: uint8, height × width; 0 and 255, or class indices.
+        size: height and width of the result in pixels.
+        fit: as for ``resize_image``; padding is 0.
+        kind: ``"binary"`` or ``"classes"``.
+
+    Returns:
+        uint8 of shape ``size``: 0 and 255, or class indices.
+
+    Raises:
+        ValueError: ``fit`` or ``kind`` is unknown.
+    """
+    if kind == "classes":
+        return _resize(array, size, fit, Image.Resampling.NEAREST)
+    if kind != "binary":
+        raise ValueError(f"kind is {kind!r}; expected 'binary' or 'classes'")
+    coverage = _resize(array, size, fit, Image.Resampling.BILINEAR)
+    return np.where(coverage >= 128, np.uint8(255), np.uint8(0))
+
+
+def plan_placement(shape: tuple[int, int], size: tuple[int, int], fit: Fit) -> Placement:
+    """Says which part of a source of ``shape`` goes where in a result of ``size``.
+
+    Args:
+        shape: height and width of the source in pixels.
+        size: height and width of the result in pixels.
+        fit: as for ``resize_image``.
+
+    Raises:
+        ValueError: ``fit`` is unknown.
+    """
+    (source_height, source_width), (height, width) = shape, size
+    whole = (0.0, 0.0, float(source_width), float(source_height))
+    if fit == "stretch":
+        return Placement(whole, height, width)
+    if fit == "pad":
+        scale = min(height / source_height, width / source_width)
+        inner_height = min(height, max(1, round(source_height * scale)))
+        inner_width = min(width, max(1, round(source_width * scale)))
+        top, left = (height - inner_height) // 2, (width - inner_width) // 2
+        return Placement(whole, inner_height, inner_width, top, left)
+    if fit == "centre_crop":
+        # cropping before scaling: a long strip would become a huge image the other way round
+        box_height = min(source_height, source_width * height / width)
+        box_width = min(source_width, source_height * width / height)
+        top, left = (source_height - box_height) / 2, (source_width - box_width) / 2
+        return Placement((left, top, left + box_width, top + box_height), height, width)
+    raise ValueError(f"fit is {fit!r}; expected 'stretch', 'pad' or 'centre_crop'")
+
+
+def _resize(
+    array: np.ndarray, size: tuple[int, int], fit: Fit, resampling: Image.Resampling
+) -> np.ndarray:
+    placement = plan_placement(array.shape[:2], size, fit)
+    inner = np.asarray(
+        Image.fromarray(array).resize(
+            (placement.width, placement.height), resampling, box=placement.box
+        )
+    )
+    result = np.zeros((*size, *array.shape[2:]), dtype=np.uint8)
+    rows = slice(placement.top, placement.top + placement.height)
+    columns = slice(placement.left, placement.left + placement.width)
+    result[rows, columns] = inner
+    return result

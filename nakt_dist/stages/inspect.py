@@ -1,0 +1,189 @@
+"""``nakt inspect``: what an exclusion rule does to a set of pseudo-labels."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from nakt_dist.config import InspectConfig, as_plain, save_config
+from nakt_dist.errors import ConfigurationError, DatasetError, UnusableSample
+from nakt_dist.loading.decode import decode_pixels
+from nakt_dist.report.histograms import JudgedSet, draw_entropy, draw_target_pixels
+from nakt_dist.report.lineage import describe_rule, label_dataset
+from nakt_dist.report.pseudo_sets import (
+    ALL_SPLITS,
+    PseudoSet,
+    Verdict,
+    count_by_split,
+    judge,
+    read_pseudo_set,
+)
+from nakt_dist.report.sheets import Group, Outline, Panel, draw_sheet
+from nakt_dist.runtime.files import write_bytes, write_json
+from nakt_dist.runtime.record import RunRecord, Stopwatch, package_versions
+from nakt_dist.shards.reader import IndexedShards, PseudoLabels
+from nakt_dist.shards.tables import write_table
+from nakt_dist.transfer.exclusion import ExclusionRule
+
+ENTROPY_NAME = "entropy_histogram.png"
+TARGET_NAME = "target_pixel_histogram.png"
+COUNTS_NAME = "counts.json"
+EXCLUDED_NAME = "excluded.parquet"
+OVERLAYS_NAME = "overlays.png"
+
+EXCLUDED_SCHEMA = pa.schema(
+    [
+        ("key", pa.string()),
+        ("target_pixels", pa.int64()),
+        ("entropy", pa.float64()),
+        ("reason", pa.string()),
+    ]
+)
+"""One row per excluded image, in the order of the dataset."""
+
+_COLUMNS = {
+    "before": "before",
+    "after": "after",
+    "excluded": "excluded",
+    "below_alpha_alone": "by α alone",
+    "above_beta_alone": "by β alone",
+    "below_alpha_and_above_beta": "by both",
+}
+
+
+def run(config: InspectConfig) -> RunRecord:
+    """Prints counts before and after exclusion, and writes what they look like.
+
+    Writes ``counts.json``, ``excluded.parquet``, the histograms of entropy (paper A, figure 3)
+    and of target pixels, and, where a dataset is given, a sheet of kept and excluded images.
+
+    Raises:
+        ConfigurationError: the pseudo-labels are behind a URL and no output is given.
+        DatasetError: the pseudo-labels are absent, damaged, or not of the dataset.
+    """
+    stopwatch = Stopwatch()
+    output = _output_of(config)
+    pseudo = read_pseudo_set(config.pseudo_labels)
+    verdict = judge(pseudo, config.exclusion)
+    counts = count_by_split(pseudo, verdict)
+    output.mkdir(parents=True, exist_ok=True)
+    judged = [JudgedSet(pseudo, config.exclusion)]
+    write_bytes(output / ENTROPY_NAME, draw_entropy(judged).png)
+    write_bytes(output / TARGET_NAME, draw_target_pixels(judged).png)
+    rule = _describe(config.exclusion, pseudo)
+    write_json(output / COUNTS_NAME, {"rule": rule, "images": counts})
+    write_table(output / EXCLUDED_NAME, EXCLUDED_SCHEMA, [_excluded(pseudo, verdict)], None)
+    if config.dataset is not None:
+        write_bytes(output / OVERLAYS_NAME, _draw_overlays(config))
+    save_config(config, output)
+    _print_counts(config.exclusion, pseudo, counts)
+    print(f"Written to {output}", flush=True)
+    return RunRecord(
+        stage="inspect",
+        name=output.name,
+        config=as_plain(config),
+        inputs={"pseudo_labels": pseudo.manifest.fingerprint},
+        counts=counts[ALL_SPLITS],
+        details={"rule": rule, "images": counts},
+        seconds=stopwatch.seconds,
+        versions=package_versions(),
+    )
+
+
+def _output_of(config: InspectConfig) -> Path:
+    if config.output is not None:
+        return Path(config.output)
+    if "://" in config.pseudo_labels:
+        raise ConfigurationError(
+            f"output is not set and pseudo_labels is {config.pseudo_labels}; nothing is written "
+            "behind a URL. Give a local folder with --output"
+        )
+    folder = Path(config.pseudo_labels).resolve()
+    return folder.with_name(f"{folder.name}-inspection")
+
+
+def _describe(rule: ExclusionRule, pseudo: PseudoSet) -> dict[str, Any]:
+    """Returns the rule as set, and what came of it for these masks."""
+    manifest = pseudo.manifest
+    return {
+        **asdict(rule),
+        "alpha_in_pixels": rule.alpha_at(manifest.height, manifest.width),
+        "beta_applies": rule.beta is not None and manifest.soft,
+    }
+
+
+def _excluded(pseudo: PseudoSet, verdict: Verdict) -> list[Mapping[str, Any]]:
+    """Returns the rows of ``excluded.parquet``."""
+    columns = [pseudo.statistics[name] for name in ("key", "target_pixels", "entropy")]
+    table = pa.table([*columns, pa.array(verdict.reasons, pa.string())], schema=EXCLUDED_SCHEMA)
+    return table.filter(pa.array(~verdict.kept)).to_pylist()
+
+
+def _print_counts(
+    rule: ExclusionRule, pseudo: PseudoSet, counts: Mapping[str, Mapping[str, int]]
+) -> None:
+    print(f"{pseudo.label}: pseudo-labels {pseudo.name}; excluded: {describe_rule(rule)}")
+    if rule.beta is not None and not pseudo.manifest.soft:
+        print("  every teacher gave binary masks: β does not apply")
+    width = max(map(len, counts))
+    print(" " * width, *(f"{name:>11}" for name in _COLUMNS.values()))
+    for split, numbers in counts.items():
+        print(f"{split:<{width}}", *(f"{numbers[name]:>11}" for name in _COLUMNS))
+    if rule.combine == "both":
+        print("  α or β alone excludes nothing here: the rule asks for both")
+
+
+def _draw_overlays(config: InspectConfig) -> bytes:
+    """Draws kept and excluded images, each chosen by the seed."""
+    images = IndexedShards(config.dataset)
+    labels = PseudoLabels(config.pseudo_labels, images)
+    in_order = PseudoSet(labels.root.name, labels.manifest, labels.statistics)
+    verdict = judge(in_order, config.exclusion)
+    kept, excluded = np.flatnonzero(verdict.kept), np.flatnonzero(~verdict.kept)
+    groups = []
+    for title, rows in (("Kept", kept), ("Excluded", excluded)):
+        chosen = _choose(rows, config.images, config.seed)
+        panels = tuple(_panels(images, labels, chosen, verdict, config.exclusion))
+        groups.append(Group(f"{title}: {len(chosen)} of {len(rows)} images", panels))
+    label = label_dataset(images.manifest.dataset, images.manifest.phantom)
+    return draw_sheet(f"Pseudo masks of {label}", groups)
+
+
+def _choose(rows: np.ndarray, count: int, seed: int) -> np.ndarray:
+    """Chooses rows by a seed, ascending; a smaller choice is part of a larger one."""
+    order = np.random.Generator(np.random.PCG64(seed)).permutation(len(rows))
+    return np.sort(rows[order[:count]])
+
+
+def _panels(
+    images: IndexedShards,
+    labels: PseudoLabels,
+    rows: Sequence[int],
+    verdict: Verdict,
+    rule: ExclusionRule,
+) -> Iterator[Panel]:
+    for row in rows:
+        try:
+            image = decode_pixels(images.image_bytes(row))
+            soft = decode_pixels(labels.soft_mask_bytes(row))[0]
+        except UnusableSample as error:
+            raise DatasetError(
+                f"{images.describe(row)}: image or soft mask: {error.detail}. Run nakt verify"
+            ) from None
+        target_pixels, entropy = (
+            labels.statistics[name][int(row)].as_py() for name in ("target_pixels", "entropy")
+        )
+        rules = []
+        if verdict.few_targets[row]:
+            rules.append(f"N < {rule.alpha_at(*soft.shape):g}")
+        if verdict.high_entropy[row]:
+            rules.append(f"E > {rule.beta:g}")
+        yield Panel(
+            image=image[0] if len(image) == 1 else image.transpose(1, 2, 0),
+            caption=f"N = {target_pixels}, E = {entropy:.2f} bits\n{' and '.join(rules)}",
+            outlines=(Outline(soft / 255 > 0.5, "pseudo mask above 0.5"),),
+            soft=soft / 255,
+        )

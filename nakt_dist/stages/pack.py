@@ -1,0 +1,247 @@
+"""``nakt pack``: a dataset as published becomes shards, an index and a manifest."""
+
+import json
+import multiprocessing
+import os
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+from typing import Any
+
+from nakt_dist.config import PackConfig, as_plain, save_config
+from nakt_dist.errors import DatasetError, NaktError
+from nakt_dist.runtime.files import differing_fields, file_sha256, flush_folder
+from nakt_dist.runtime.processes import require_one_process, say
+from nakt_dist.runtime.progress import progress_bar
+from nakt_dist.runtime.record import RunRecord, Stopwatch, package_versions
+from nakt_dist.runtime.work import WorkLedger, sole_user
+from nakt_dist.shards.manifest import (
+    INDEX_NAME,
+    MANIFEST_NAME,
+    REJECTED_NAME,
+    ShardEntry,
+    ShardManifest,
+)
+from nakt_dist.shards.tables import INDEX_SCHEMA, REJECTED_SCHEMA, write_table
+from nakt_dist.stages.pack_plan import PackPlan, make_plan
+from nakt_dist.stages.pack_shard import pack_shard
+
+LEDGER_NAME = ".pack"
+_LARGEST_VOCABULARY = 100
+
+
+def run(config: PackConfig) -> RunRecord:
+    """Packs a dataset; takes up an interrupted packing where it stopped.
+
+    The bytes of every file depend on the source and the settings alone, not on the number of
+    workers nor on interruptions (promise 1). Every input ends in exactly one shard or in
+    ``rejected.parquet`` (promise 2).
+
+    Raises:
+        ConfigurationError: a setting is wrong, or several processes were started; pack makes
+            its own workers.
+        DatasetError: the source is not of the layout, or the output holds something else.
+    """
+    require_one_process("pack")
+    stopwatch = Stopwatch()
+    plan = make_plan(config)
+    output = Path(config.output)
+    output.mkdir(parents=True, exist_ok=True)
+    with sole_user(output, "pack"):
+        manifest, packed_now = _pack(config, plan, output)
+    _announce(config, plan, manifest, output, packed_now, stopwatch.seconds)
+    return RunRecord(
+        stage="pack",
+        name=config.dataset_name,
+        config=as_plain(config),
+        counts=manifest.counts,
+        metrics={"images_per_second": packed_now / max(stopwatch.seconds, 1e-9)},
+        details={"splits": manifest.splits, "fingerprint": manifest.fingerprint},
+        seconds=stopwatch.seconds,
+        versions=package_versions(),
+    )
+
+
+def _pack(config: PackConfig, plan: PackPlan, output: Path) -> tuple[ShardManifest, int]:
+    """Returns the manifest and how many inputs were read now rather than earlier."""
+    ledger = WorkLedger(output / LEDGER_NAME, plan.identity, len(plan.shards))
+    if (output / MANIFEST_NAME).exists():
+        manifest = ShardManifest.read(output)
+        if manifest.config != json.loads(json.dumps(plan.identity)):
+            differences = "; ".join(differing_fields(manifest.config, plan.identity)[:5])
+            raise DatasetError(
+                f"{output}: already holds a dataset packed otherwise ({differences}). "
+                "Choose another --output, or delete the folder"
+            )
+        ledger.close()
+        return manifest, 0
+    ledger.open()
+    pending = [number for number in range(ledger.pieces) if not _is_whole(ledger, number, output)]
+    if len(pending) < ledger.pieces:
+        say(f"pack: {ledger.pieces - len(pending)} of {ledger.pieces} shards are there already")
+    inputs = sum(len(plan.shards[number].keys) for number in pending)
+    with progress_bar("pack images", inputs) as advance:
+        for number in write_shards(config, plan, output, ledger, pending):
+            advance(len(plan.shards[number].keys))
+    manifest = _finalise(config, plan, output, ledger)
+    ledger.close()
+    return manifest, inputs
+
+
+def _is_whole(ledger: WorkLedger, number: int, output: Path) -> bool:
+    """Says whether a finished shard is still on disk as its receipt says."""
+    if not ledger.is_finished(number):
+        return False
+    try:
+        entry = ledger.receipt(number)["entry"]
+        return file_sha256(output / entry["name"]) == entry["sha256"]
+    except (OSError, DatasetError, KeyError):
+        return False
+
+
+def write_shards(
+    config: PackConfig, plan: PackPlan, output: Path, ledger: WorkLedger, numbers: list[int]
+) -> Iterator[int]:
+    """Writes the given shards with a pool of workers, and yields each number when done."""
+    workers = min(config.workers or len(os.sched_getaffinity(0)), max(len(numbers), 1))
+    tasks = {
+        number: (ledger, output, number, plan.shards[number], config.image, config.masks)
+        for number in numbers
+    }
+    if workers == 1:
+        for number, task in tasks.items():
+            _write_one(*task)
+            yield number
+        return
+    context = multiprocessing.get_context("spawn")  # forking a process with threads can hang
+    with ProcessPoolExecutor(workers, mp_context=context) as pool:
+        futures = {pool.submit(_write_one, *task): number for number, task in tasks.items()}
+        try:
+            for future in as_completed(futures):
+                future.result()
+                yield futures.pop(future)
+        except BrokenProcessPool:
+            raise NaktError(
+                "pack: a worker process was killed, often for want of memory. Finished shards "
+                "are kept: run the same command again, with fewer --workers if memory is short"
+            ) from None
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _write_one(ledger: WorkLedger, output: Path, number: int, *task: Any) -> None:
+    ledger.finish(number, pack_shard(output, ledger.folder, number, *task))
+
+
+def _finalise(
+    config: PackConfig, plan: PackPlan, output: Path, ledger: WorkLedger
+) -> ShardManifest:
+    """Writes the tables and, last of all, the manifest."""
+    staging = ledger.folder
+    summary = _Summary()
+    write_table(output / INDEX_NAME, INDEX_SCHEMA, summary.rows(ledger), staging)
+    rejected = (ledger.receipt(number)["rejected"] for number in range(ledger.pieces))
+    write_table(output / REJECTED_NAME, REJECTED_SCHEMA, rejected, staging)
+    manifest = ShardManifest(
+        shards=tuple(summary.shards),
+        files={name: file_sha256(output / name) for name in (INDEX_NAME, REJECTED_NAME)},
+        dataset=config.dataset_name,
+        phantom=plan.phantom,
+        height=config.image.height,
+        width=config.image.width,
+        channels=1 if config.image.colour == "grey" else 3,
+        mask_kind=_mask_kind(plan) if config.masks else "none",
+        splits=dict(summary.splits),
+        counts={
+            "inputs": plan.num_inputs,
+            "packed": summary.packed,
+            "rejected": summary.rejected,
+            "left_out": sum(plan.left_out.values()),
+            "united_masks": summary.united_masks,
+        },
+        left_out=dict(plan.left_out),
+        ignored_files=dict(plan.ignored_files),
+        vocabulary=summary.vocabulary(),
+        config=dict(plan.identity),
+    )
+    if summary.packed + summary.rejected != plan.num_inputs:
+        raise DatasetError(
+            f"{output}: {summary.packed} packed and {summary.rejected} rejected are not the "
+            f"{plan.num_inputs} inputs; delete the folder and pack again, and report this"
+        )
+    save_config(config, output, leave_out=("output", "workers"))
+    flush_folder(output)
+    manifest.write(output, staging)
+    return manifest
+
+
+class _Summary:
+    """Sums over the receipts, gathered while the index streams by."""
+
+    def __init__(self) -> None:
+        self.shards: list[ShardEntry] = []
+        self.splits: Counter[str] = Counter()
+        self.packed = self.rejected = self.united_masks = 0
+        self._labels: dict[str, set[str]] = defaultdict(set)
+
+    def rows(self, ledger: WorkLedger) -> Iterator[list[Mapping[str, Any]]]:
+        """Yields the index rows of each shard."""
+        for number in range(ledger.pieces):
+            receipt = ledger.receipt(number)
+            entry = ShardEntry(**receipt["entry"])
+            self.shards.append(entry)
+            self.splits[entry.split] += entry.samples
+            self.packed += entry.samples
+            self.rejected += len(receipt["rejected"])
+            self.united_masks += receipt["united_masks"]
+            for row in receipt["rows"]:
+                for name, value in json.loads(row["labels"]).items():
+                    if isinstance(value, str) and len(self._labels[name]) <= _LARGEST_VOCABULARY:
+                        self._labels[name].add(value)
+            yield receipt["rows"]
+
+    def vocabulary(self) -> dict[str, list[str]]:
+        """Distinct values of each textual label; free text, with too many of them, left out."""
+        return {
+            name: sorted(values)
+            for name, values in sorted(self._labels.items())
+            if 0 < len(values) <= _LARGEST_VOCABULARY
+        }
+
+
+def _mask_kind(plan: PackPlan) -> str:
+    kinds = {record.mask_kind for shard in plan.shards for record in shard.records if record.masks}
+    if len(kinds) > 1:
+        raise DatasetError(f"the layout mixes masks of kinds {sorted(kinds)}; pack them apart")
+    return kinds.pop() if kinds else "none"
+
+
+def _announce(
+    config: PackConfig,
+    plan: PackPlan,
+    manifest: ShardManifest,
+    output: Path,
+    packed_now: int,
+    seconds: float,
+) -> None:
+    counts = manifest.counts
+    phantom = " (phantom images)" if manifest.phantom else ""
+    say(f"pack {manifest.dataset}{phantom}: {counts['packed']} samples in {output}")
+    say(
+        f"  inputs {counts['inputs']} = packed {counts['packed']} + rejected {counts['rejected']}"
+        f"; united from several masks {counts['united_masks']}"
+    )
+    for words, count in manifest.left_out.items():
+        say(f"  left out by setting, {words}: {count}")
+    say("  splits " + ", ".join(f"{name} {count}" for name, count in manifest.splits.items()))
+    for comparison in () if manifest.phantom else plan.expected:
+        wanted = "unknown" if comparison.expected is None else comparison.expected
+        say(f"  {comparison.what}: card expects {wanted}, found {comparison.found}")
+    if packed_now:
+        say(f"  {packed_now / seconds:.0f} images/s over {seconds:.1f} s")
+    else:
+        say("  was complete already; nothing was written")
+    if counts["rejected"]:
+        say(f"  why inputs were rejected: {output / REJECTED_NAME}")

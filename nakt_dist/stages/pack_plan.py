@@ -1,0 +1,178 @@
+"""Which input goes into which shard, decided before any pixel is read.
+
+The plan is a pure function of the listing and the settings. Shards can therefore be written
+by any number of workers, in any order, and again, always with the same bytes. An input that
+turns out to be unusable leaves its shard one sample short; nothing moves up.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nakt_dist.config import PackConfig, as_plain
+from nakt_dist.errors import DatasetError
+from nakt_dist.runtime.files import value_sha256
+from nakt_dist.sources import SOURCES, SourceListing, SourceRecord, scan_source
+from nakt_dist.sources.cards import CountComparison, compare_counts, load_card
+from nakt_dist.sources.keys import assign_keys
+from nakt_dist.sources.splits import assign_splits, choose_subset, official_splits
+
+CARDS_FOLDER = Path(__file__).parents[2] / "shards" / "cards"
+PHANTOM_MARKER = "PHANTOM.json"
+_NOT_IN_THE_BYTES = ("source", "output", "workers", "card")
+
+
+@dataclass(frozen=True)
+class ShardPlan:
+    """The inputs of one shard.
+
+    Attributes:
+        name: file name of the tar.
+        split: the split of all its samples.
+        keys: of the inputs, in the order in which they are written.
+        records: where the inputs are.
+    """
+
+    name: str
+    split: str
+    keys: tuple[str, ...]
+    records: tuple[SourceRecord, ...]
+
+
+@dataclass(frozen=True)
+class PackPlan:
+    """All shards of a dataset.
+
+    Attributes:
+        shards: in the order of their numbers.
+        left_out: inputs a setting leaves out, by the setting's words.
+        ignored_files: files of no sample, by suffix.
+        phantom: whether the images are procedural.
+        identity: settings and inputs that decide the bytes.
+        expected: the dataset card's counts beside those found.
+    """
+
+    shards: tuple[ShardPlan, ...]
+    left_out: Mapping[str, int]
+    ignored_files: Mapping[str, int]
+    phantom: bool
+    identity: Mapping[str, Any]
+    expected: tuple[CountComparison, ...] = ()
+
+    @property
+    def num_inputs(self) -> int:
+        """Inputs over all shards."""
+        return sum(len(shard.keys) for shard in self.shards)
+
+
+def make_plan(config: PackConfig) -> PackPlan:
+    """Lists the dataset and assigns every input to a shard.
+
+    Raises:
+        ConfigurationError: unknown layout, option, or fractions that do not sum to 1.
+        DatasetError: the source is not of the layout, or holds no image.
+    """
+    source = Path(config.source)
+    listing = scan_source(config.layout, source, config.layout_options)
+    if not listing.records:
+        raise DatasetError(
+            f"{source}: no image of layout '{config.layout}' is left to pack "
+            f"(left out by settings: {dict(listing.left_out) or 'none'})"
+        )
+    keys = assign_keys([record.name for record in listing.records])
+    splits = _splits_of(config, keys, listing.records)
+    chosen = list(range(len(keys)))
+    left_out = dict(listing.left_out)
+    if config.count is not None and config.count < len(keys):
+        wanted = choose_subset(keys, config.count, config.seed)
+        chosen = [number for number in chosen if keys[number] in wanted]
+        left_out[f"beyond count {config.count}"] = len(keys) - len(chosen)
+    return PackPlan(
+        shards=tuple(_cut_into_shards(config, keys, listing.records, splits, chosen)),
+        left_out=left_out,
+        ignored_files=dict(listing.ignored_files),
+        phantom=_is_phantom(source) if config.phantom is None else config.phantom,
+        identity=_identity(config, source, listing),
+        expected=tuple(_expected_counts(config, listing)),
+    )
+
+
+def _expected_counts(config: PackConfig, listing: SourceListing) -> list[CountComparison]:
+    """Compares the listing with the dataset's card; none where there is no card."""
+    name = config.card or SOURCES[config.layout].card
+    if name is None or (config.card is None and not CARDS_FOLDER.is_dir()):
+        return []
+    return compare_counts(load_card(name, CARDS_FOLDER), listing)
+
+
+def _splits_of(
+    config: PackConfig, keys: Sequence[str], records: Sequence[SourceRecord]
+) -> Sequence[str]:
+    if config.splits.official:
+        usable = [record for record in records if record.problem is None]
+        official = iter(official_splits(usable, config.splits.without_official))
+        # What cannot be used has to be somewhere to be rejected; where does not matter.
+        return [next(official) if record.problem is None else "train" for record in records]
+    groups = [record.patient_id for record in records]
+    strata = [record.stratum for record in records]
+    return assign_splits(keys, groups, strata, config.splits.fractions, config.seed)
+
+
+def _cut_into_shards(
+    config: PackConfig,
+    keys: Sequence[str],
+    records: Sequence[SourceRecord],
+    splits: Sequence[str],
+    chosen: Sequence[int],
+) -> list[ShardPlan]:
+    """Shuffles the whole dataset, then cuts each split into shards numbered throughout."""
+    by_key = sorted(chosen, key=lambda number: keys[number])
+    order = np.random.Generator(np.random.PCG64(config.seed)).permutation(len(by_key))
+    shuffled = [by_key[position] for position in order]
+    names = [split for split in _split_order(config, splits) if split in set(splits)]
+    shards: list[ShardPlan] = []
+    for split in names:
+        members = [number for number in shuffled if splits[number] == split]
+        for start in range(0, len(members), config.samples_per_shard):
+            piece = members[start : start + config.samples_per_shard]
+            shards.append(
+                ShardPlan(
+                    name=f"{split}-{len(shards):06d}.tar",
+                    split=split,
+                    keys=tuple(keys[number] for number in piece),
+                    records=tuple(records[number] for number in piece),
+                )
+            )
+    return shards
+
+
+def _split_order(config: PackConfig, splits: Sequence[str]) -> list[str]:
+    return sorted(set(splits)) if config.splits.official else list(config.splits.fractions)
+
+
+def _identity(config: PackConfig, source: Path, listing: SourceListing) -> dict[str, Any]:
+    """The settings that decide the bytes, and a fingerprint of the listed files."""
+    settings = {
+        name: value for name, value in as_plain(config).items() if name not in _NOT_IN_THE_BYTES
+    }
+    files = [
+        [record.name, _size(record.image), [[path.name, _size(path)] for path in record.masks]]
+        for record in listing.records
+    ]
+    return {**settings, "inputs_sha256": value_sha256(files)}
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return -1  # vanished or unreadable: the worker sets it aside with the reason
+
+
+def _is_phantom(source: Path) -> bool:
+    return any(
+        (folder / PHANTOM_MARKER).is_file() for folder in (source, *source.resolve().parents)
+    )

@@ -1,0 +1,117 @@
+"""Reads, converts and writes the inputs of one shard; runs in a worker process."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from nakt_dist.config import ImageConfig
+from nakt_dist.errors import UnusableSample
+from nakt_dist.shards.writer import Member, write_shard
+from nakt_dist.sources import SourceRecord
+from nakt_dist.sources.images import (
+    encode_image,
+    encode_mask_png,
+    read_image,
+    read_mask,
+    resize_image,
+    resize_mask,
+)
+from nakt_dist.stages.pack_plan import ShardPlan
+
+
+def pack_shard(
+    folder: Path, staging: Path, number: int, plan: ShardPlan, image: ImageConfig, masks: bool
+) -> dict[str, Any]:
+    """Writes one shard atomically.
+
+    Args:
+        folder: the dataset's output folder.
+        staging: folder for the unfinished file.
+        number: the shard's number.
+        plan: its inputs.
+        image: the form of the images.
+        masks: whether masks are read.
+
+    Returns:
+        A receipt: ``entry`` of the manifest, ``rows`` of the index, ``rejected`` rows.
+    """
+    rows: dict[str, dict[str, Any]] = {}
+    rejected: list[dict[str, Any]] = []
+
+    def samples() -> Iterator[tuple[str, dict[str, bytes]]]:
+        for key, record in zip(plan.keys, plan.records, strict=True):
+            try:
+                files = _convert(record, image, masks)
+            except UnusableSample as error:
+                reason = {"reason": error.reason, "detail": error.detail}
+                rejected.append({"source": record.name, "key": key, **reason})
+                continue
+            rows[key] = _row(key, number, plan.split, record, image)
+            yield key, files
+
+    entry, members = write_shard(folder / plan.name, plan.split, samples(), staging)
+    for key, files in members.items():
+        rows[key].update(_positions(files))
+    by_key = dict(zip(plan.keys, plan.records, strict=True))
+    return {
+        "entry": asdict(entry),
+        "rows": list(rows.values()),
+        "rejected": rejected,
+        "united_masks": sum(masks and len(by_key[key].masks) > 1 for key in rows),
+    }
+
+
+def _convert(record: SourceRecord, form: ImageConfig, masks: bool) -> dict[str, bytes]:
+    """Returns the files of one sample by extension, in the order in which they are packed.
+
+    Raises:
+        UnusableSample: with the reason why the input is set aside.
+    """
+    if record.problem is not None and not (record.problem[0] == "missing_mask" and not masks):
+        raise UnusableSample(*record.problem)
+    size = (form.height, form.width)
+    pixels, info = read_image(record.image, form.colour, form.max_pixels, form.sixteen_bit)
+    files = {
+        form.encoding: encode_image(
+            resize_image(pixels, size, form.fit), form.encoding, form.jpeg_quality
+        )
+    }
+    if masks and record.masks:
+        mask = read_mask(record, pixels.shape[:2], form.max_pixels)
+        files["mask.png"] = encode_mask_png(resize_mask(mask, size, form.fit, record.mask_kind))
+    description = {
+        "source": record.name,
+        "patient_id": record.patient_id,
+        "labels": dict(record.labels),
+        "united_masks": len(record.masks) if masks else 0,
+        **info,
+    }
+    files["json"] = json.dumps(description, sort_keys=True).encode()
+    return files
+
+
+def _row(
+    key: str, number: int, split: str, record: SourceRecord, image: ImageConfig
+) -> dict[str, Any]:
+    return {
+        "key": key,
+        "shard": number,
+        "split": split,
+        "patient_id": record.patient_id,
+        "stratum": record.stratum,
+        "source": record.name,
+        "labels": json.dumps(dict(record.labels), sort_keys=True),
+        "extension": image.encoding,
+    }
+
+
+def _positions(files: dict[str, Member]) -> dict[str, int]:
+    """Returns the index columns that say where a sample's files lie."""
+    names = {"mask.png": "mask", "json": "json"}
+    return {
+        f"{names.get(extension, 'image')}_{column}": value
+        for extension, member in files.items()
+        for column, value in asdict(member).items()
+    }

@@ -1,0 +1,34 @@
+"""``nakt phantoms``: writes a procedural dataset in the layout of a published one."""
+
+from pathlib import Path
+
+from nakt_dist.config import PhantomsConfig, as_plain
+from nakt_dist.phantoms import write_phantom_dataset
+from nakt_dist.runtime.processes import require_one_process, say
+from nakt_dist.runtime.record import RunRecord, Stopwatch, package_versions
+
+
+def run(config: PhantomsConfig) -> RunRecord:
+    """Writes phantoms, or nothing when they are there already.
+
+    Raises:
+        ConfigurationError: the kind is unknown.
+        DatasetError: the folder holds something else.
+    """
+    require_one_process("phantoms")
+    stopwatch = Stopwatch()
+    summary = write_phantom_dataset(
+        config.kind, Path(config.output), config.count, config.image_size, config.seed
+    )
+    say(
+        f"phantoms {summary.kind}: {summary.images} procedural images in {config.output} "
+        f"(layout {summary.layout}), {summary.with_target} with a target"
+    )
+    return RunRecord(
+        stage="phantoms",
+        name=summary.kind,
+        config=as_plain(config),
+        counts={"images": summary.images, "with_target": summary.with_target},
+        seconds=stopwatch.seconds,
+        versions=package_versions(),
+    )

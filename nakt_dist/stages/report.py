@@ -1,0 +1,74 @@
+"""``nakt report``: run records become tables, figures and one page."""
+
+import sys
+from pathlib import Path
+
+from nakt_dist.config import ReportConfig, as_plain, save_config
+from nakt_dist.report.content import make_document, results_table
+from nakt_dist.report.document import Table
+from nakt_dist.report.markdown import FIGURE_FOLDER, table_to_markdown, to_markdown
+from nakt_dist.report.page import to_html
+from nakt_dist.report.runs import collect
+from nakt_dist.runtime.files import write_bytes
+from nakt_dist.runtime.record import RunRecord, Stopwatch, package_versions
+
+MARKDOWN_NAME = "report.md"
+PAGE_NAME = "report.html"
+
+
+def run(config: ReportConfig) -> RunRecord:
+    """Writes ``report.md``, ``report.html`` and ``figures/``, and prints the main table.
+
+    The last line printed is the path of the page. Equal records give equal bytes: the report
+    holds no time and no path of this machine.
+
+    Raises:
+        DatasetError: a folder does not exist, or holds no usable evaluation.
+    """
+    stopwatch = Stopwatch()
+    collection = collect(config.runs)
+    document = make_document(collection, config.title)
+    output = Path(config.output)
+    (output / FIGURE_FOLDER).mkdir(parents=True, exist_ok=True)
+    for figure in document.figures:
+        write_bytes(output / FIGURE_FOLDER / figure.name, figure.png)
+    write_bytes(output / MARKDOWN_NAME, to_markdown(document).encode())
+    write_bytes(output / PAGE_NAME, to_html(document).encode())
+    save_config(config, output)
+    _print_table(results_table(collection))
+    print(output / PAGE_NAME, flush=True)
+    return RunRecord(
+        stage="report",
+        name=output.name,
+        config=as_plain(config),
+        counts={
+            "evaluations": len(collection.evaluations),
+            "records": len(collection.records),
+            "pseudo_sets": len(collection.pseudo_sets),
+            "left_out": len(collection.left_out),
+        },
+        details={"page": str(output / PAGE_NAME)},
+        seconds=stopwatch.seconds,
+        versions=package_versions(),
+    )
+
+
+def _print_table(table: Table) -> None:
+    """Prints a table as fits: drawn in a terminal, as Markdown in a file or a pipe."""
+    if not sys.stdout.isatty():
+        print(table_to_markdown(table, notes=False), end="\n\n")
+        return
+    from rich.console import Console
+    from rich.table import Table as Drawn
+    from rich.text import Text
+
+    # Text objects, because rich would read [brackets] in a run's name as a command.
+    drawn = Drawn(title=Text(table.title, style="bold"), title_justify="left")
+    for name in table.header:
+        drawn.add_column(Text(name))
+    for row in table.rows:
+        drawn.add_row(*(Text(cell.text, style="bold" if cell.strong else "") for cell in row))
+    console = Console()
+    console.print(drawn)
+    for remark in table.remarks:
+        console.print(Text(remark, style="dim"))

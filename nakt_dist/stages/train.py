@@ -1,0 +1,218 @@
+"""``nakt train``: a network learns from masks or pseudo masks, resumable at any moment."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from nakt_dist.config import DataConfig, TrainConfig, as_plain, save_config
+from nakt_dist.errors import ConfigurationError, DatasetError
+from nakt_dist.loading.samples import MaskedImages, SelectedSamples, select_samples
+from nakt_dist.models.network_file import (
+    LAST_WEIGHTS,
+    TrainedNetwork,
+    describe_for_file,
+    open_network,
+)
+from nakt_dist.models.spec import ModelSpec
+from nakt_dist.runtime.devices import choose_device
+from nakt_dist.runtime.distributed import make_accelerator
+from nakt_dist.runtime.files import differing_fields, file_sha256, read_json, write_json
+from nakt_dist.runtime.processes import process_place, say
+from nakt_dist.runtime.record import (
+    RECORD_NAME,
+    RunRecord,
+    Stopwatch,
+    package_versions,
+    read_record,
+)
+from nakt_dist.runtime.work import sole_user
+from nakt_dist.training.loop import TrainingLoop, TrainingRun, describe_progress
+
+_IDENTITY_NAME = "identity.json"
+_MAY_CHANGE = (
+    "output", "checkpoint", "tracking", "device", "workers", "memory_cache_megabytes", "threads",
+    "log_keys",
+)  # fmt: skip
+_MAY_CHANGE_IN_RECIPE = ("epochs", "steps", "micro_batch_size")
+
+
+def run(config: TrainConfig) -> RunRecord:
+    """Trains, or goes on from the last checkpoint, or returns at once when all is done.
+
+    The sequence of global batches and the augmentation of each sample depend on the seed
+    alone, not on the number of processes (promise 3); N steps equal k steps, a kill and N - k
+    steps (promise 4). More epochs may be asked for later.
+
+    Raises:
+        ConfigurationError: settings contradict each other or the run in ``output``.
+        DatasetError: data are absent, damaged, or were made for something else.
+        CheckpointError: ``init`` cannot be read or does not fit the network.
+    """
+    stopwatch = Stopwatch()
+    choose_device(config.device, config.threads)
+    output = Path(config.output)
+    output.mkdir(parents=True, exist_ok=True)
+    if process_place().is_main:
+        with sole_user(output, "train"):
+            return _train(config, output, stopwatch)
+    return _train(config, output, stopwatch)
+
+
+def _train(config: TrainConfig, output: Path, stopwatch: Stopwatch) -> RunRecord:
+    finished = _finished_record(config, output)
+    if finished is not None:
+        say(f"train: {output} is finished; nothing to do")
+        return finished
+    accelerator = make_accelerator(config.recipe.precision, config.device)
+    training = _select(config.data)
+    validation = _select(config.validation) if config.validation else None
+    torch.manual_seed(config.seed)
+    parent = open_network(config.init) if config.init else None
+    spec = _spec_of(config, parent)
+    network = spec.build() if parent is None else parent.network.requires_grad_(True)
+    lineage = _lineage(config, spec, training, validation, parent)
+    _check_identity(config, output, lineage)
+    if accelerator.is_main_process:
+        save_config(config, output)
+        say(f"train {output.name}: {spec.name} on {len(training)} images of {_names(training)}")
+    accelerator.wait_for_everyone()
+    cache = config.memory_cache_megabytes
+    loop = TrainingLoop(
+        TrainingRun(
+            config=config,
+            spec=spec,
+            network=network,
+            training=MaskedImages(training, cache),
+            validation=MaskedImages(validation, cache) if validation else None,
+            metadata=describe_for_file(config.preprocessing, lineage),
+            accelerator=accelerator,
+        )
+    )
+    first_step = loop.progress.step
+    progress = loop.train()
+    record = RunRecord(
+        stage="train",
+        name=output.name,
+        config=as_plain(config),
+        inputs={"dataset": training.images.manifest.fingerprint},
+        counts={"images": len(training), "before_exclusion": training.before_exclusion},
+        metrics={
+            "best_validation_dice": progress.best_metric,
+            "steps_now": progress.step - first_step,
+        },
+        details={
+            **describe_progress(progress),
+            "total_steps": loop.total_steps,
+            "processes": accelerator.num_processes,
+            "lineage": lineage,
+            "weights_sha256": file_sha256(output / LAST_WEIGHTS),
+        },
+        seconds=stopwatch.seconds,
+        versions=package_versions(),
+    )
+    if accelerator.is_main_process:
+        record.write(output)
+        say(f"train {output.name}: {progress.step} steps in {stopwatch.seconds:.0f} s")
+    accelerator.wait_for_everyone()
+    accelerator.end_training()
+    return record
+
+
+def _finished_record(config: TrainConfig, output: Path) -> RunRecord | None:
+    """Returns the record of a run that is done under these very settings."""
+    if not (output / RECORD_NAME).exists() or not (output / _IDENTITY_NAME).exists():
+        return None
+    record = read_record(output / RECORD_NAME)
+    same = _deciding_settings(config) == read_json(output / _IDENTITY_NAME, "identity")["settings"]
+    length = ("epochs", "steps")
+    stored = record.config["recipe"]
+    asked = as_plain(config)["recipe"]
+    same_length = all(stored[name] == asked[name] for name in length)
+    return record if same and same_length else None
+
+
+def _select(data: DataConfig) -> SelectedSamples:
+    return select_samples(
+        data.dataset, data.splits, data.pseudo_labels, data.exclusion, data.count,
+        data.subset_seed, data.cache,
+    )  # fmt: skip
+
+
+def _names(samples: SelectedSamples) -> str:
+    manifest = samples.images.manifest
+    excluded = samples.before_exclusion - len(samples)
+    phantom = " (phantom)" if manifest.phantom else ""
+    left = (
+        f", pseudo masks, {samples.before_exclusion} before exclusion and count" if excluded else ""
+    )
+    return f"{manifest.dataset}{phantom}{left}"
+
+
+def _spec_of(config: TrainConfig, parent: TrainedNetwork | None) -> ModelSpec:
+    """Returns the architecture: the configuration's, or that of the weights started from.
+
+    Raises:
+        ConfigurationError: both are given and differ.
+    """
+    if parent is None:
+        return config.model
+    if config.model not in (ModelSpec(), parent.spec):
+        raise ConfigurationError(
+            f"model is {config.model.name} {config.model.options}, but init holds "
+            f"{parent.spec.name} {parent.spec.options}; leave model out to go on with init's"
+        )
+    return parent.spec.without_encoder_weights()
+
+
+def _lineage(
+    config: TrainConfig,
+    spec: ModelSpec,
+    training: SelectedSamples,
+    validation: SelectedSamples | None,
+    parent: TrainedNetwork | None,
+) -> dict[str, Any]:
+    """What the weights come from; travels inside them, holds no path."""
+    exclusion = config.data.exclusion
+    lineage = {
+        "model": asdict(spec),
+        "trained_on": {
+            **training.describe(),
+            "splits": config.data.splits,
+            "exclusion": None if exclusion is None else asdict(exclusion),
+        },
+        "validated_on": None if validation is None else validation.describe(),
+        "parent": None
+        if parent is None
+        else {"weights_sha256": parent.weights_sha256, "lineage": dict(parent.lineage)},
+    }
+    return json.loads(json.dumps(lineage))
+
+
+def _deciding_settings(config: TrainConfig) -> dict[str, Any]:
+    """The settings a resumed run must share with the one that began."""
+    plain = {name: value for name, value in as_plain(config).items() if name not in _MAY_CHANGE}
+    recipe = plain["recipe"]
+    return plain | {"recipe": {k: v for k, v in recipe.items() if k not in _MAY_CHANGE_IN_RECIPE}}
+
+
+def _check_identity(config: TrainConfig, output: Path, lineage: Mapping[str, Any]) -> None:
+    """Refuses to go on with another run's checkpoints, or with data that have changed.
+
+    Raises:
+        DatasetError: names what differs.
+    """
+    path = output / _IDENTITY_NAME
+    identity = {"settings": _deciding_settings(config), "lineage": lineage}
+    if path.exists():
+        differences = differing_fields(read_json(path, "identity"), identity)
+        if differences:
+            raise DatasetError(
+                f"{output}: holds a training run with other settings or data "
+                f"({'; '.join(differences[:5])}). Choose another --output, or delete the folder"
+            )
+    elif process_place().is_main:
+        write_json(path, identity)

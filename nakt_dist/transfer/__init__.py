@@ -1,0 +1,1 @@
+"""What the papers propose: ensembles of teachers, exclusion, and the losses."""

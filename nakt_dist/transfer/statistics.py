@@ -1,0 +1,53 @@
+"""What is measured on each stored pseudo mask (paper A, section 2)."""
+
+import math
+
+import torch
+
+GREY_LEVELS = 256
+TARGET_LEVEL = 128
+"""Smallest stored level that counts as target: round(255 y) >= 128 where y > 0.5."""
+
+
+def quantise(probability: torch.Tensor) -> torch.Tensor:
+    """Turns probabilities into the stored mask, round(255 clamp(y, 0, 1)).
+
+    Args:
+        probability: float, any shape.
+
+    Returns:
+        uint8 of the same shape. Rounding, not truncation: the two give other entropies.
+    """
+    return probability.float().clamp(0, 1).mul(255).round().to(torch.uint8)
+
+
+def target_pixels(mask: torch.Tensor) -> torch.Tensor:
+    """Counts target pixels (paper A: value above 0.5).
+
+    Args:
+        mask: uint8 (N, H, W), stored masks.
+
+    Returns:
+        int64 (N,).
+    """
+    return (mask >= TARGET_LEVEL).flatten(1).sum(1)
+
+
+def grey_level_entropy(mask: torch.Tensor) -> torch.Tensor:
+    """Shannon entropy of the 256-bin histogram of each mask, in bits.
+
+    One ``bincount`` over ``level + 256 · image`` does the whole batch.
+
+    Args:
+        mask: uint8 (N, H, W), stored masks.
+
+    Returns:
+        float64 (N,), between 0 and 8.
+    """
+    count = mask.shape[0]
+    offsets = GREY_LEVELS * torch.arange(count, device=mask.device)[:, None]
+    bins = (mask.flatten(1).long() + offsets).flatten()
+    histogram = torch.bincount(bins, minlength=GREY_LEVELS * count).view(count, GREY_LEVELS)
+    share = histogram.double() / mask[0].numel()
+    # 0 - x and not -x: a constant mask has entropy 0.0, not -0.0.
+    return 0.0 - torch.special.xlogy(share, share).sum(1) / math.log(2)

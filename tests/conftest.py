@@ -1,0 +1,23 @@
+"""What all tests share."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+# Before torch is imported, here and in the processes that tests start: side by side, several
+# threads each only get in each other's way.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of public images beside the repository; skips where it is absent."""
+    beside = Path(__file__).resolve().parents[2] / "shared" / "data"
+    folder = Path(os.environ.get("NAKT_REAL_DATA", beside))
+    if not folder.is_dir():
+        pytest.skip(
+            "real images are absent: set NAKT_REAL_DATA or put them in ../shared/data "
+            "beside the repository"
+        )
+    return folder

@@ -1,0 +1,126 @@
+"""Tiny packed datasets, pseudo-labels and networks, made by the real stages; deterministic."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from nakt_dist.config import ImageConfig, PackConfig, SplitConfig, TeachConfig, TeacherConfig
+from nakt_dist.models.spec import ModelSpec
+from nakt_dist.models.weights import save_weights
+from nakt_dist.stages import pack, teach
+
+THREE_SPLITS = {"train": 0.5, "validation": 0.25, "test": 0.25}
+"""Of 12 images 6, 3 and 3."""
+
+
+def make_blob(
+    number: int, height: int = 32, width: int = 32, seed: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns an image, uint8 (height, width), and its target, bool: a bright ellipse on noise."""
+    random = np.random.default_rng([seed, number])
+    rows, columns = np.mgrid[:height, :width]
+    centre = random.uniform(0.3, 0.7, 2) * (height, width)
+    radii = random.uniform(0.12, 0.28, 2) * (height, width)
+    target = ((rows - centre[0]) / radii[0]) ** 2 + ((columns - centre[1]) / radii[1]) ** 2 <= 1
+    image = random.integers(20, 90, (height, width)) + 120 * target
+    return image.astype(np.uint8), target
+
+
+def publish_images(
+    folder: Path,
+    images: int = 12,
+    height: int = 32,
+    width: int = 32,
+    with_masks: bool = True,
+    seed: int = 0,
+) -> Path:
+    """Writes ``image_NNN.png`` and, if wished, ``image_NNN_mask.png``: an ``image_folder``."""
+    folder.mkdir(parents=True)
+    for number in range(images):
+        image, target = make_blob(number, height, width, seed)
+        Image.fromarray(image).save(folder / f"image_{number:03d}.png")
+        if with_masks:
+            mask = np.uint8(255 * target)
+            Image.fromarray(mask).save(folder / f"image_{number:03d}_mask.png")
+    return folder
+
+
+def make_packed_dataset(
+    folder: Path,
+    images: int = 12,
+    height: int = 32,
+    width: int = 32,
+    splits: Mapping[str, float] = THREE_SPLITS,
+    samples_per_shard: int = 4,
+    with_masks: bool = True,
+    name: str = "squares",
+    seed: int = 0,
+    encoding: str = "png",
+) -> Path:
+    """Publishes images in ``folder / "NAME-published"``, packs them, and returns ``folder / NAME``.
+
+    Args:
+        folder: an existing folder, such as ``tmp_path``.
+        images: how many.
+        height: rows.
+        width: columns.
+        splits: share of each split.
+        samples_per_shard: inputs per tar.
+        with_masks: whether the images have targets.
+        name: of the dataset; another name makes another dataset in the same folder.
+        seed: of the images, the splits and the order.
+        encoding: ``png`` keeps the pixels of ``make_blob``; ``jpg`` does not.
+    """
+    source = publish_images(folder / f"{name}-published", images, height, width, with_masks, seed)
+    pack.run(
+        PackConfig(
+            layout="image_folder",
+            source=str(source),
+            output=str(folder / name),
+            name=name,
+            image=ImageConfig(height=height, width=width, encoding=encoding),
+            masks=with_masks,
+            splits=SplitConfig(fractions=dict(splits)),
+            samples_per_shard=samples_per_shard,
+            seed=seed,
+            workers=1,
+        )
+    )
+    return folder / name
+
+
+def make_weights(
+    path: Path, base_channels: int = 4, seed: int = 0, in_channels: int = 1, **metadata: str
+) -> Path:
+    """Saves a tiny ``unet`` without normalisation, so that batches do not matter to it."""
+    options = {"base_channels": base_channels, "normalisation": "none"}
+    spec = ModelSpec("unet", in_channels=in_channels, options=options)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        save_weights(path, spec.build().state_dict(), spec, metadata)
+    return path
+
+
+def make_pseudo_labels(
+    folder: Path,
+    dataset: Path,
+    name: str = "pseudo",
+    seeds: Sequence[int] = (0,),
+    output: str = "soft",
+) -> Path:
+    """Lets a teacher per seed label a packed dataset, and returns ``folder / NAME``."""
+    weights = [make_weights(folder / f"{name}-teacher-{s}.safetensors", seed=s) for s in seeds]
+    teachers = [TeacherConfig(weights=str(path), output=output) for path in weights]
+    teach.run(
+        TeachConfig(
+            dataset=str(dataset),
+            output=str(folder / name),
+            teachers=teachers,
+            device="cpu",
+            threads=1,
+        )
+    )
+    return folder / name

@@ -1,0 +1,91 @@
+import io
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from nakt_dist.errors import UnusableSample
+from nakt_dist.loading.decode import decode_pixels
+
+
+def encoded(pixels, kind="PNG", mode=None, **settings):
+    stream = io.BytesIO()
+    image = Image.fromarray(pixels)
+    (image.convert(mode) if mode else image).save(stream, kind, **settings)
+    return stream.getvalue()
+
+
+def random_pixels(*shape):
+    return np.random.default_rng(0).integers(0, 256, shape).astype(np.uint8)
+
+
+def test_a_grey_png_gives_its_pixels_as_one_channel():
+    pixels = random_pixels(5, 7)
+    found = decode_pixels(encoded(pixels))
+    assert (found.dtype, found.shape) == (np.uint8, (1, 5, 7))
+    assert np.array_equal(found[0], pixels)
+
+
+def test_a_colour_png_gives_its_channels_first():
+    pixels = random_pixels(5, 7, 3)
+    found = decode_pixels(encoded(pixels))
+    assert found.shape == (3, 5, 7)
+    assert np.array_equal(found.transpose(1, 2, 0), pixels)
+    assert found.flags["C_CONTIGUOUS"]
+
+
+def test_a_jpeg_gives_what_pillow_decodes():
+    data = encoded(random_pixels(16, 16), "JPEG", quality=90)
+    assert np.array_equal(decode_pixels(data)[0], np.asarray(Image.open(io.BytesIO(data))))
+
+
+def test_sixteen_bits_are_reduced_to_the_upper_eight():
+    pixels = np.array([[0, 255, 256, 65535]], dtype=np.uint16)
+    assert decode_pixels(encoded(pixels)).tolist() == [[[0, 0, 1, 255]]]
+
+
+def test_transparency_is_dropped_and_palettes_become_colour():
+    pixels = random_pixels(4, 4, 4)
+    assert np.array_equal(decode_pixels(encoded(pixels)), pixels[..., :3].transpose(2, 0, 1))
+    assert decode_pixels(encoded(random_pixels(4, 4, 3), mode="P")).shape == (3, 4, 4)
+
+
+def test_a_one_bit_mask_becomes_0_and_255():
+    found = decode_pixels(encoded(np.array([[True, False]])))
+    assert found.tolist() == [[[255, 0]]]
+
+
+def bomb(side=30_000):
+    """A PNG that announces side × side pixels and holds none."""
+
+    def chunk(kind, data):
+        check = struct.pack(">I", zlib.crc32(kind + data))
+        return struct.pack(">I", len(data)) + kind + data + check
+
+    header = struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", b"") + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"not an image",
+        encoded(random_pixels(16, 16))[:60],
+        encoded(random_pixels(64, 64), "JPEG")[:400],
+        encoded(random_pixels(4, 4), "GIF"),
+        encoded(random_pixels(4, 4), "TIFF"),
+    ],
+    ids=["empty", "text", "cut_png", "cut_jpeg", "gif", "tiff"],
+)
+def test_what_does_not_decode_is_told_as_an_unusable_sample(data):
+    with pytest.raises(UnusableSample) as caught:
+        decode_pixels(data)
+    assert caught.value.reason == "undecodable"
+
+
+def test_an_image_bomb_is_refused_before_it_is_decoded():
+    with pytest.raises(UnusableSample, match="decompression bomb"):
+        decode_pixels(bomb())

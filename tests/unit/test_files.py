@@ -1,0 +1,130 @@
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from nakt_dist.errors import DatasetError
+from nakt_dist.runtime.files import (
+    atomic_write,
+    differing_fields,
+    file_sha256,
+    read_json,
+    value_sha256,
+    write_bytes,
+    write_json,
+)
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_file_has_its_name_only_when_it_is_whole(tmp_path):
+    path = tmp_path / "file"
+    with atomic_write(path) as stream:
+        stream.write(b"first")
+        stream.flush()
+        assert not path.exists()
+    assert path.read_bytes() == b"first"
+    assert names(tmp_path) == ["file"]
+
+
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
+    path = tmp_path / "file"
+    write_bytes(path, b"old")
+    with pytest.raises(KeyboardInterrupt), atomic_write(path) as stream:
+        stream.write(b"new")
+        raise KeyboardInterrupt
+    assert path.read_bytes() == b"old"
+    assert names(tmp_path) == ["file"]
+
+
+def test_a_kill_in_the_middle_leaves_its_remains_in_the_staging_folder(tmp_path):
+    staging = tmp_path / "staging"
+    staging.mkdir()
+    script = (
+        "import os, sys; from pathlib import Path\n"
+        "from nakt_dist.runtime.files import atomic_write\n"
+        "folder = Path(sys.argv[1])\n"
+        "with atomic_write(folder / 'file', folder / 'staging') as stream:\n"
+        "    stream.write(b'half'); stream.flush(); os.kill(os.getpid(), 9)\n"
+    )
+    killed = subprocess.run([sys.executable, "-c", script, str(tmp_path)], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert names(tmp_path) == ["staging"]
+    assert len(names(staging)) == 1
+
+
+def test_a_written_file_can_be_sought_in(tmp_path):
+    path = tmp_path / "file"
+    with atomic_write(path) as stream:
+        stream.write(b"a__")
+        stream.seek(1)
+        stream.write(b"bc")
+    assert path.read_bytes() == b"abc"
+
+
+def test_equal_values_give_equal_bytes_of_json(tmp_path):
+    write_json(tmp_path / "one", {"a": [1, {"c": 2, "b": 3}], "z": None})
+    write_json(tmp_path / "two", {"z": None, "a": [1, {"b": 3, "c": 2}]})
+    assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
+    assert read_json(tmp_path / "one", "value") == {"a": [1, {"b": 3, "c": 2}], "z": None}
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", "cannot be read"),
+        (b'{"a": 1', "cannot be read"),
+        (b"\xff\xfe\x00{", "cannot be read"),
+        (b"[" * 200_000, "cannot be read"),
+        (b"[1]", "holds a list, expected an object"),
+        (b'"text"', "holds a str, expected an object"),
+    ],
+    ids=["empty", "cut", "not_unicode", "nested_deeply", "list", "text"],
+)
+def test_a_damaged_json_file_is_refused_by_name(tmp_path, content, words):
+    path = tmp_path / "value.json"
+    path.write_bytes(content)
+    with pytest.raises(DatasetError, match=words) as caught:
+        read_json(path, "run record")
+    assert str(path) in str(caught.value)
+    assert "run record" in str(caught.value)
+
+
+def test_an_absent_json_file_and_a_folder_in_its_place_are_refused(tmp_path):
+    with pytest.raises(DatasetError, match="no run record here"):
+        read_json(tmp_path / "absent.json", "run record")
+    with pytest.raises(DatasetError, match="cannot be read"):
+        read_json(tmp_path, "run record")
+
+
+def test_the_fingerprint_of_a_file_is_its_sha256(tmp_path):
+    data = os.urandom((1 << 20) + 17)  # more than one chunk
+    write_bytes(tmp_path / "file", data)
+    assert file_sha256(tmp_path / "file") == hashlib.sha256(data).hexdigest()
+
+
+def test_the_fingerprint_of_a_value_depends_on_its_content_alone():
+    value = {"a": 1, "b": {"é": [1.5, None]}}
+    reordered = {"b": {"é": [1.5, None]}, "a": 1}
+    assert value_sha256(value) == value_sha256(reordered)
+    assert value_sha256(value) == value_sha256(json.loads(json.dumps(value)))
+    assert value_sha256(value) != value_sha256({**value, "a": 2})
+    assert value_sha256([1, 2]) != value_sha256([2, 1])
+
+
+def test_differing_fields_are_named_with_both_values_at_any_depth():
+    found = {"same": 1, "seed": 0, "image": {"height": 64, "width": 64}, "gone": True}
+    expected = {"same": 1, "seed": 7, "image": {"height": 32, "width": 64}, "new": []}
+    assert differing_fields(found, expected) == [
+        "gone: found True, expected 'nothing'",
+        "image.height: found 64, expected 32",
+        "new: found 'nothing', expected []",
+        "seed: found 0, expected 7",
+    ]
+    assert differing_fields(found, dict(reversed(found.items()))) == []

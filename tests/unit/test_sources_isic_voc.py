@@ -1,0 +1,141 @@
+"""The layouts of ISIC and PASCAL VOC on small trees of files."""
+
+import json
+from pathlib import Path
+
+import pytest
+from source_trees import by_name, reasons, write_tree
+
+from nakt_dist.errors import ConfigurationError, DatasetError
+from nakt_dist.sources import scan_source
+
+
+class TestIsicArchive:
+    def test_labels_patients_and_missing_json(self, tmp_path: Path) -> None:
+        root = write_tree(tmp_path, *(f"ISIC_000000{i}.jpg" for i in range(5)), "ISIC_1_seg.png")
+        clinical = {"benign_malignant": "malignant", "age_approx": 60, "deep": {"a": 1}}
+        (root / "ISIC_0000000.json").write_text(json.dumps({"meta": {"clinical": clinical}}))
+        newer = {"metadata": {"clinical": {"patient_id": "IP_7", "lesion_id": "IL_1"}}}
+        (root / "ISIC_0000001.json").write_text(json.dumps(newer))
+        (root / "ISIC_0000002.json").write_text("{" * 5000)
+        (root / "ISIC_0000003.json").write_text('{"lesion_id": "IL_9", "age_approx": NaN}')
+        (root / "ISIC_0000009.json").write_text("{}")
+        listing = scan_source("isic_archive", root, {})
+        records = list(by_name(listing).values())
+        assert records[0].labels == {"benign_malignant": "malignant", "age_approx": 60}
+        assert records[0].stratum == "malignant"
+        assert [r.patient_id for r in records[:4]] == [None, "IP_7", None, "lesion IL_9"]
+        assert records[2].labels == {"metadata": "unreadable"}
+        assert records[3].labels == {}
+        assert records[4].labels == {"metadata": "missing"}
+        assert reasons(listing) == {
+            "ISIC_0000009.jpg": "missing_image",
+            "ISIC_1_seg.png": "unrecognised_name",
+        }
+
+
+class TestIsic2019:
+    HEADER = "image,MEL,NV,UNK\n"
+
+    def tree(self, root: Path, rows: str) -> Path:
+        names = ("ISIC_0000001.jpg", "ISIC_0000002_downsampled.jpg", "ISIC_0000003.jpg", "note.png")
+        write_tree(root, *(f"ISIC_2019_Training_Input/{name}" for name in names))
+        write_tree(root, "ISIC_2019_Test_Input/ISIC_1.jpg", "ISIC_2019_Training_Input/LICENSE.txt")
+        (root / "ISIC_2019_Training_GroundTruth.csv").write_text(self.HEADER + rows)
+        return root
+
+    def test_labels_lesions_and_missing_files(self, tmp_path: Path) -> None:
+        rows = "ISIC_0000001,1.0,0.0,0.0\nISIC_0000002,0.0,1.0,0.0\nISIC_0000007,0.0,1.0,0.0\n"
+        root = self.tree(tmp_path, rows)
+        (root / "ISIC_2019_Training_Metadata.csv").write_text(
+            "image,age_approx,anatom_site_general,lesion_id,sex\n"
+            "ISIC_0000001,55.0,,BCN_1,female\nISIC_0000002_downsampled,,torso,,\n"
+        )
+        listing = scan_source("isic2019", root, {})
+        records = [r for r in listing.records if not r.problem]
+        assert [r.stratum for r in records] == ["MEL", "NV", ""]
+        assert [r.labels["class"] for r in records] == ["MEL", "NV", None]
+        assert [r.patient_id for r in records] == ["lesion BCN_1", None, None]
+        assert records[0].labels == {"class": "MEL", "age_approx": "55.0", "sex": "female"}
+        assert {r.mask_kind for r in records} == {"none"}
+        assert reasons(listing) == {
+            "ISIC_2019_Training_Input/ISIC_0000007.jpg": "missing_image",
+            "ISIC_2019_Training_Input/note.png": "unrecognised_name",
+        }
+        assert listing.left_out == {"folder ISIC_2019_Test_Input": 1}
+        assert listing.ignored_files == {".txt": 1}
+
+    def test_odd_rows(self, tmp_path: Path) -> None:
+        root = self.tree(tmp_path, "ISIC_0000001,1,1,0\nISIC_0000002,0,?,0\nISIC_0000003,1\n")
+        found = sorted(reasons(scan_source("isic2019", root, {})).values())
+        expected = ["ambiguous_label", "unreadable_label", "unreadable_label", "unrecognised_name"]
+        assert found == expected
+
+    def test_refused_tables(self, tmp_path: Path) -> None:
+        root = self.tree(tmp_path, "ISIC_0000001,1,0,0\nISIC_0000001,0,1,0\n")
+        with pytest.raises(DatasetError, match=r"line 3.*second time"):
+            scan_source("isic2019", root, {})
+        table = root / "ISIC_2019_Training_GroundTruth.csv"
+        table.write_text("<html>")
+        with pytest.raises(DatasetError, match="The header of"):
+            scan_source("isic2019", root, {})
+        table.unlink()
+        with pytest.raises(DatasetError, match=r"expected the table 'ISIC_2019_Training_Gro"):
+            scan_source("isic2019", root, {})
+
+
+class TestVoc2012:
+    @pytest.fixture
+    def root(self, tmp_path: Path) -> Path:
+        root = write_tree(
+            tmp_path / "VOCdevkit" / "VOC2012",
+            *(f"JPEGImages/{name}.jpg" for name in "abcd"),
+            *(f"SegmentationClass/{name}.png" for name in "abx"),
+            "SegmentationObject/a.png",
+            "Annotations/a.xml",
+            "stray.png",
+        )
+        lists = root / "ImageSets" / "Segmentation"
+        lists.mkdir(parents=True)
+        (lists / "train.txt").write_text("a\nc\n")
+        (lists / "val.txt").write_text("b\ny\n")
+        return tmp_path
+
+    def test_masks_and_official_splits(self, root: Path) -> None:
+        listing = scan_source("voc2012", root, {})
+        records = by_name(listing)
+        assert [records[f"JPEGImages/{n}.jpg"].official_split for n in "abcd"] == [
+            "train",
+            "val",
+            "train",
+            None,
+        ]
+        assert [records[f"JPEGImages/{n}.jpg"].mask_kind for n in "abd"] == [
+            "classes",
+            "classes",
+            "none",
+        ]
+        assert reasons(listing) == {
+            "JPEGImages/c.jpg": "missing_mask",
+            "JPEGImages/y.jpg": "missing_image",
+            "SegmentationClass/x.png": "mask_without_image",
+            "stray.png": "unrecognised_name",
+        }
+        assert listing.ignored_files == {".xml": 1, "SegmentationObject/*.png": 1}
+        assert scan_source("voc2012", root / "VOCdevkit" / "VOC2012", {}) == listing
+
+    def test_classes_make_the_mask_binary(self, root: Path) -> None:
+        options = {"classes": ["person", 5, "bottle"], "only_segmented": True}
+        listing = scan_source("voc2012", root, options)
+        record = by_name(listing)["JPEGImages/a.jpg"]
+        assert (record.mask_kind, record.mask_classes) == ("binary", (5, 15))
+        assert listing.left_out == {"images without a mask": 1}
+        for classes, message in (
+            (["persn"], "did you mean 'person'"),
+            ([21], "0 to 20"),
+            ([], "em"),
+        ):
+            with pytest.raises(ConfigurationError, match=message):
+                scan_source("voc2012", root, {"classes": classes})
+        with pytest.raises(DatasetError, match="the folder 'Masks'"):
+            scan_source("voc2012", root, {"mask_folder": "Masks"})

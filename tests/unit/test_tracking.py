@@ -1,0 +1,105 @@
+import json
+
+import pytest
+
+from nakt_dist.runtime.tracking import METRICS_NAME, JsonLines, Tracker
+
+
+def lines(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def track(folder, steps, resume_step=0, wandb_mode="off", config=None):
+    tracker = Tracker(folder, resume_step, wandb_mode, "nakt_dist", "run", config or {})
+    for step in steps:
+        tracker.log(step, {"loss": 1 / step, "epoch": 0})
+    tracker.close()
+
+
+def test_metrics_are_one_json_object_a_line_with_their_step(tmp_path):
+    track(tmp_path, [1, 2])
+    assert lines(tmp_path / METRICS_NAME) == [
+        {"step": 1, "loss": 1.0, "epoch": 0},
+        {"step": 2, "loss": 0.5, "epoch": 0},
+    ]
+
+
+def test_lines_are_on_disk_as_soon_as_they_are_logged(tmp_path):
+    tracker = Tracker(tmp_path, 0, "off", "nakt_dist", "run", {})
+    tracker.log(1, {"loss": 1.0})
+    assert len(lines(tmp_path / METRICS_NAME)) == 1
+    tracker.close()
+
+
+def test_lines_beyond_the_resumed_step_are_dropped(tmp_path):
+    track(tmp_path, range(1, 8))
+    track(tmp_path, range(5, 7), resume_step=4)
+    assert [line["step"] for line in lines(tmp_path / METRICS_NAME)] == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_last_line_cut_by_a_kill_is_dropped(tmp_path):
+    path = tmp_path / METRICS_NAME
+    track(tmp_path, [1, 2])
+    with path.open("a") as stream:
+        stream.write('{"step": 3, "lo')
+    track(tmp_path, [3], resume_step=2)
+    assert [line["step"] for line in lines(path)] == [1, 2, 3]
+
+
+@pytest.mark.parametrize("content", ["", '{"step": 1', "\n"])
+def test_a_file_that_was_cut_at_its_beginning_is_begun_again(tmp_path, content):
+    path = tmp_path / METRICS_NAME
+    path.write_text(content.strip())
+    track(tmp_path, [1])
+    assert [line["step"] for line in lines(path)] == [1]
+
+
+def test_starting_anew_forgets_the_lines_of_an_earlier_run(tmp_path):
+    track(tmp_path, [1, 2, 3])
+    track(tmp_path, [1])
+    assert [line["step"] for line in lines(tmp_path / METRICS_NAME)] == [1]
+
+
+def test_several_lines_of_the_resumed_step_are_kept(tmp_path):
+    path = tmp_path / "lines.jsonl"
+    writer = JsonLines(path, 0)
+    for value in ({"step": 2, "loss": 1.0}, {"step": 2, "dice": 0.5}, {"step": 3, "loss": 0.9}):
+        writer.write(value)
+    writer.close()
+    JsonLines(path, 2).close()
+    assert lines(path) == [{"step": 2, "loss": 1.0}, {"step": 2, "dice": 0.5}]
+
+
+def test_without_wandb_nothing_but_the_lines_is_written(tmp_path):
+    track(tmp_path, [1])
+    assert [path.name for path in tmp_path.iterdir()] == [METRICS_NAME]
+
+
+def test_wandb_offline_keeps_numbers_on_this_machine_and_no_image_or_path(tmp_path):
+    run = tmp_path / "patient-0815" / "run"
+    run.mkdir(parents=True)
+    secret = str(run.parent)
+    config = {
+        "recipe": {"learning_rate": 1e-4},
+        "data": {"dataset": f"{secret}/shards", "teachers": [{"weights": f"{secret}/best.pt"}]},
+    }
+    track(run, [1, 2], wandb_mode="offline", config=config)
+    run_id = (run / "wandb_run_id.txt").read_text()
+    (stored,) = run.glob("wandb/offline-run-*/*.wandb")
+    content = stored.read_bytes()
+    assert run_id.encode() in content
+    assert b"learning_rate" in content  # the file is readable as it is: the search can find
+    assert b"loss" in content
+    for kind in ("*.png", "*.jpg", "*.pt", "*.safetensors"):
+        assert not list(run.rglob(kind))
+    for path in [stored, *run.glob("wandb/offline-run-*/files/**/*")]:
+        assert path.is_dir() or b"patient-0815" not in path.read_bytes()
+
+
+def test_a_resumed_run_keeps_its_wandb_id(tmp_path):
+    for steps, resume_step in (([1], 0), ([2], 1)):
+        track(tmp_path, steps, resume_step, wandb_mode="offline")
+    run_id = (tmp_path / "wandb_run_id.txt").read_text()
+    runs = list(tmp_path.glob("wandb/offline-run-*"))
+    assert runs
+    assert all(run.name.endswith(f"-{run_id}") for run in runs)

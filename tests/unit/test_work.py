@@ -1,0 +1,200 @@
+import fcntl
+import multiprocessing
+import time
+from pathlib import Path
+
+import pytest
+
+from nakt_dist.errors import DatasetError
+from nakt_dist.runtime.work import WorkLedger, hold_lock, sole_user
+
+IDENTITY = {"dataset": "squares", "teachers": [{"weight": 1.0}], "settings": {"batch_size": 16}}
+SPAWN = multiprocessing.get_context("spawn")
+
+
+def ledger(folder, pieces=6, identity=IDENTITY):
+    opened = WorkLedger(folder / ".teach", identity, pieces)
+    opened.open()
+    return opened
+
+
+def work(folder: Path, rank: int, world_size: int, pieces: int, seconds: float) -> None:
+    """Does pieces as a stage does, and leaves a line for each time one is begun and ended."""
+    job = WorkLedger(folder / ".teach", IDENTITY, pieces)
+    job.open()
+    for piece in job.unfinished(rank, world_size):
+        note(folder, f"begin {piece} {rank}")
+        time.sleep(seconds)
+        note(folder, f"end {piece} {rank}")
+        job.finish(piece, {"rank": rank})
+
+
+def note(folder: Path, line: str) -> None:
+    with (folder / "notes.txt").open("a") as stream:
+        stream.write(line + "\n")
+
+
+def notes(folder: Path) -> list[list[str]]:
+    path = folder / "notes.txt"
+    return [line.split() for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def started(*arguments):
+    process = SPAWN.Process(target=work, args=arguments)
+    process.start()
+    return process
+
+
+def wait_until(condition, seconds=20):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "the other process did not come so far"
+        time.sleep(0.01)
+
+
+def test_one_process_does_every_piece_once(tmp_path):
+    job = ledger(tmp_path)
+    done = []
+    for piece in job.unfinished(0, 1):
+        done.append(piece)
+        assert not job.is_finished(piece)
+        job.finish(piece, {"piece": piece})
+    assert done == list(range(6))
+    assert job.is_complete()
+    assert job.receipt(4) == {"piece": 4}
+    assert list(job.unfinished(0, 1)) == []
+
+
+def test_a_rank_begins_with_its_own_share_and_then_helps_the_others(tmp_path):
+    assert list(ledger(tmp_path).unfinished(1, 3)) == [1, 4, 2, 5, 0, 3]
+
+
+def test_a_piece_that_is_begun_but_not_finished_is_yielded_again(tmp_path):
+    job = ledger(tmp_path, pieces=2)
+    for piece in job.unfinished(0, 1):
+        if piece == 1:
+            job.finish(piece, {})
+    assert not job.is_complete()
+    assert list(ledger(tmp_path, pieces=2).unfinished(0, 1)) == [0]
+
+
+def test_a_held_piece_is_left_to_its_holder(tmp_path):
+    job = ledger(tmp_path, pieces=3)
+    first, second = job.unfinished(0, 1), ledger(tmp_path, pieces=3).unfinished(0, 1)
+    assert next(first) == 0
+    assert list(second) == [1, 2]
+
+
+def test_a_piece_finished_by_another_after_the_look_is_not_done_again(tmp_path):
+    job = ledger(tmp_path, pieces=3)
+    pieces = job.unfinished(0, 1)
+    assert next(pieces) == 0
+    job.finish(1, {})
+    assert next(pieces) == 2
+
+
+def test_two_living_processes_never_do_a_piece_twice(tmp_path):
+    workers = [started(tmp_path, rank, 2, 12, 0.02) for rank in range(2)]
+    for worker in workers:
+        worker.join(60)
+        assert worker.exitcode == 0
+    assert sorted(int(piece) for event, piece, _ in notes(tmp_path) if event == "begin") == [
+        *range(12)
+    ]
+    assert ledger(tmp_path, pieces=12).is_complete()
+
+
+@pytest.mark.faults
+def test_the_piece_of_a_killed_holder_is_taken_by_another(tmp_path):
+    holder = started(tmp_path, 0, 1, 3, 600)
+    wait_until(lambda: notes(tmp_path))
+    job = ledger(tmp_path, pieces=3)
+    assert 0 not in list(job.unfinished(0, 1))
+    holder.kill()
+    holder.join(20)
+    assert list(job.unfinished(0, 1)) == [0, 1, 2]
+
+
+def test_another_job_in_the_folder_is_refused_naming_what_differs(tmp_path):
+    ledger(tmp_path)
+    other = {**IDENTITY, "dataset": "discs", "settings": {"batch_size": 8}}
+    with pytest.raises(DatasetError) as caught:
+        ledger(tmp_path, identity=other)
+    message = str(caught.value)
+    assert "dataset: found 'squares', expected 'discs'" in message
+    assert "settings.batch_size: found 16, expected 8" in message
+    assert str(tmp_path) in message
+    assert "teachers" not in message
+
+
+def test_the_same_job_is_taken_up_where_it_stood(tmp_path):
+    ledger(tmp_path).finish(2, {"rank": 0})
+    again = ledger(tmp_path)
+    assert again.is_finished(2)
+    assert 2 not in list(again.unfinished(0, 1))
+
+
+def test_a_closed_ledger_leaves_nothing(tmp_path):
+    job = ledger(tmp_path)
+    job.finish(0, {})
+    job.close()
+    assert list(tmp_path.iterdir()) == []
+    assert list(job.unfinished(0, 1)) == []  # a late rank finds nothing to do
+
+
+def test_a_lock_is_held_by_one_and_free_again_afterwards(tmp_path):
+    path = tmp_path / "lock"
+    with hold_lock(path) as first, hold_lock(path) as second:
+        assert (first, second) == (True, False)
+    with hold_lock(path) as third:
+        assert third
+
+
+def test_a_lock_whose_file_is_removed_before_it_is_got_is_not_held(tmp_path, monkeypatch):
+    path = tmp_path / "lock"
+    flock = fcntl.flock
+
+    def flock_after_removal(stream, operation):
+        path.unlink()  # the last holder leaves just now
+        flock(stream, operation)
+
+    monkeypatch.setattr(fcntl, "flock", flock_after_removal)
+    with hold_lock(path) as held:
+        assert not held
+
+
+def test_a_second_user_of_an_output_is_refused(tmp_path):
+    with sole_user(tmp_path, "pack"):
+        second = sole_user(tmp_path, "pack")
+        with pytest.raises(DatasetError, match="another pack is writing here") as caught, second:
+            pass
+        assert str(tmp_path) in str(caught.value)
+    with sole_user(tmp_path, "pack"):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_output_is_free_again_after_an_error(tmp_path):
+    with pytest.raises(ZeroDivisionError), sole_user(tmp_path, "pack"):
+        raise ZeroDivisionError
+    with sole_user(tmp_path, "pack"):
+        pass
+
+
+def hold_output(folder: Path) -> None:
+    with sole_user(folder, "train"):
+        note(folder, "held")
+        time.sleep(600)
+
+
+@pytest.mark.faults
+def test_the_output_of_a_killed_user_is_free_at_once(tmp_path):
+    holder = SPAWN.Process(target=hold_output, args=(tmp_path,))
+    holder.start()
+    wait_until(lambda: notes(tmp_path))
+    with pytest.raises(DatasetError, match="another train"), sole_user(tmp_path, "train"):
+        pass
+    holder.kill()
+    holder.join(20)
+    with sole_user(tmp_path, "train"):
+        pass
