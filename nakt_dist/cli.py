@@ -1,5 +1,6 @@
 """The command line: ``nakt STAGE --config FILE --dotted.key value``."""
 
+import copy
 import dataclasses
 import importlib
 import re
@@ -127,10 +128,10 @@ def parse_config(stage: str, arguments: Sequence[str], values: Any = None) -> An
         if values is None:
             parsed = parser.parse_args(_name_positional(stage, list(arguments)))
         else:
-            parsed = parser.parse_object(values)
+            parsed = parser.parse_object(copy.deepcopy(values))  # it writes into what it is given
     except ConfigurationError as error:
         raise ConfigurationError(_explain(str(error), stage)) from None
-    values = vars(parser.instantiate_classes(parsed))
+    values = vars(parser.instantiate(parsed))
     values.pop("config", None)
     return STAGES[stage].config(**values)
 
@@ -143,7 +144,8 @@ class _Parser(jsonargparse.ArgumentParser):
 
 
 def _parser(stage: str) -> _Parser:
-    parser = _Parser(prog=f"nakt {stage}", description=STAGES[stage].summary)
+    # Without allow_abbrev=False a setting that lost its last letters passes for the whole one.
+    parser = _Parser(prog=f"nakt {stage}", description=STAGES[stage].summary, allow_abbrev=False)
     parser.add_argument("--config", action="config", help="YAML file with settings")
     parser.add_class_arguments(STAGES[stage].config)
     return parser
@@ -180,9 +182,8 @@ def _explain(message: str, stage: str) -> str:
         return re.sub(r"\s*\n\s*", " ", message)
     key = found["argument"] or found["option"] or f"{found['group']}.{found['in_group']}"
     known = _known_keys(STAGES[stage].config)
-    nearest = nearest_name(key, known) or nearest_name(
-        key.rsplit(".", 1)[-1], {name.rsplit(".", 1)[-1] for name in known}
-    )
+    # A complaint about a part inside a value names that part's key alone.
+    nearest = nearest_name(key, [*known, *(name.rsplit(".", 1)[-1] for name in known)])
     return f"there is no setting '{key}'{nearest} (nakt {stage} --help lists them)"
 
 

@@ -14,7 +14,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection
@@ -204,7 +204,11 @@ class Outcome:
 
 
 def run_ranks(
-    config: Any, world_size: int = 1, timeout: float = 60, death: Death | None = None
+    config: Any,
+    world_size: int = 1,
+    timeout: float = 60,
+    death: Death | None = None,
+    only: Sequence[int] | None = None,
 ) -> list[Outcome]:
     """Runs a stage in one process, or in as many as a launcher would have started.
 
@@ -213,10 +217,12 @@ def run_ranks(
         world_size: number of processes.
         timeout: seconds after which the launch counts as hung.
         death: kills one of them.
+        only: the ranks that start; None for all.
     """
     _start_server()
     port = _free_port()
-    ranks = [_Rank(config, rank, world_size, port, death) for rank in range(world_size)]
+    wanted = range(world_size) if only is None else only
+    ranks = [_Rank(config, rank, world_size, port, death) for rank in wanted]
     deadline = time.monotonic() + timeout
     try:
         for rank in ranks:

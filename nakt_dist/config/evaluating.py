@@ -51,6 +51,9 @@ class EvaluateConfig:
     def __post_init__(self) -> None:
         require(self.batch_size > 0, "batch_size", "positive")
         require(0 < self.threshold < 1, "threshold", "in (0, 1)")
+        require(self.seed >= 0, "seed", "0 or more")
+        require(self.bootstrap_samples > 0, "bootstrap_samples", "positive")
+        require(self.threads is None or self.threads > 0, "threads", "positive")
 
 
 @dataclass(frozen=True)

@@ -95,6 +95,7 @@ class PackConfig:
         require(self.samples_per_shard > 0, "samples_per_shard", "positive")
         require(self.count is None or self.count > 0, "count", "positive")
         require(self.workers is None or self.workers > 0, "workers", "positive")
+        require(self.seed >= 0, "seed", "0 or more")
 
     @property
     def dataset_name(self) -> str:

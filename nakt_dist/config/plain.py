@@ -26,17 +26,20 @@ def _plain(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
 
 
-def save_config(config: Any, folder: Path, leave_out: tuple[str, ...] = ()) -> None:
+def save_config(
+    config: Any, folder: Path, leave_out: tuple[str, ...] = (), staging: Path | None = None
+) -> None:
     """Writes the resolved configuration as ``config.yaml`` that ``--config`` reads again.
 
     Args:
         config: a stage's configuration.
         folder: the stage's output.
         leave_out: top-level settings that change no output, such as ``workers``.
+        staging: folder for the unfinished file, as for ``atomic_write``.
     """
     plain = {key: value for key, value in as_plain(config).items() if key not in leave_out}
     text = yaml.safe_dump(plain, sort_keys=False, allow_unicode=True)
-    write_bytes(folder / CONFIG_NAME, text.encode())
+    write_bytes(folder / CONFIG_NAME, text.encode(), staging)
 
 
 def require(condition: bool, name: str, expected: str) -> None:

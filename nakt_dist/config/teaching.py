@@ -80,6 +80,7 @@ class TeachConfig:
     def __post_init__(self) -> None:
         require(len(self.teachers) > 0, "teachers", "a list with at least one teacher")
         require(self.batch_size > 0, "batch_size", "positive")
+        require(self.threads is None or self.threads > 0, "threads", "positive")
 
 
 @dataclass(frozen=True)

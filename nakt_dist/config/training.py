@@ -116,6 +116,11 @@ class RecipeConfig:
             )
         require((self.epochs or self.steps) > 0, "recipe.epochs or recipe.steps", "positive")
         require(self.global_batch_size > 0, "recipe.global_batch_size", "positive")
+        require(
+            self.micro_batch_size is None or self.micro_batch_size > 0,
+            "recipe.micro_batch_size",
+            "positive",
+        )
         require(self.learning_rate > 0, "recipe.learning_rate", "positive")
 
 
@@ -201,6 +206,9 @@ class TrainConfig:
     log_keys: bool = False
 
     def __post_init__(self) -> None:
+        require(self.seed >= 0, "seed", "0 or more")
+        require(self.workers >= 0, "workers", "0 or more")
+        require(self.threads is None or self.threads > 0, "threads", "positive")
         if self.data.streaming and self.recipe.steps is None:
             raise ConfigurationError(
                 "data.streaming needs recipe.steps: a stream has no epochs. "

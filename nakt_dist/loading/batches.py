@@ -60,6 +60,8 @@ def indexed_batches(
         batch_sampler=_MicroBatches(order, share, rank, first_step, last_step),
         num_workers=workers,
         pin_memory=torch.cuda.is_available(),
+        # Else starting to read draws from torch's own: dropout after a resume would differ.
+        generator=torch.Generator(),
     )
 
 

@@ -139,20 +139,16 @@ def _transferal_sets(runs: Sequence[EvaluatedRun]) -> Iterator[str]:
 
 
 def _lengths(trainings: Sequence[FoundRecord]) -> Iterator[str]:
-    epochs, steps = set(), set()
-    for found in trainings:
-        for name, values in (("epochs", epochs), ("steps", steps)):
-            recipe = found.record.config.get("recipe")
-            number = recipe.get(name) if isinstance(recipe, dict) else None
-            if isinstance(number, int):
-                values.add(number)
-    ours = [
-        f"{_range(values)} {name}"
-        for name, values in (("epochs", epochs), ("steps", steps))
-        if values
-    ]
+    lengths = {name: _recipe_numbers(trainings, name) for name in ("epochs", "steps")}
+    ours = [f"{_range(values)} {name}" for name, values in lengths.items() if values]
     here = f"{' or '.join(ours)} here" if ours else "not known here, no training record was given"
     yield f"Length of training: {here}; the paper: {paper.EPOCHS}, on more images."
+
+
+def _recipe_numbers(trainings: Sequence[FoundRecord], name: str) -> set[int]:
+    recipes = [found.record.config.get("recipe") for found in trainings]
+    numbers = [recipe.get(name) for recipe in recipes if isinstance(recipe, dict)]
+    return {number for number in numbers if isinstance(number, int)}
 
 
 def _range(values: set[int]) -> str:
@@ -175,6 +171,14 @@ def cautions(collection: Collection) -> tuple[str, ...]:
         sentences.append(
             "These networks are their best epoch's by Dice on a validation set: "
             f"{', '.join(sorted(set(chosen)))}. Validation and test images should be apart."
+        )
+    students = [run for run in runs if run.role == Role.STUDENT]
+    if len({run.excluded for run in students}) == 2 and _recipe_numbers(
+        collection.trainings, "epochs"
+    ):
+        sentences.append(
+            "Training is counted in epochs, as in the paper: students with exclusion took fewer "
+            "steps than those without, which is part of any difference between them."
         )
     if any(run.images < 30 for run in runs):
         sentences.append(

@@ -52,7 +52,7 @@ def make_document(collection: Collection, title: str) -> Document:
         Section("brief", "In brief", tuple(opening)),
         Section("results", "Results", (results_table(collection),)),
         Section("comparable", "What is not comparable", _what_is_not_comparable(collection)),
-        Section("paper", "Beside the paper's tables", _paper_tables(collection)),
+        Section("paper", "Beside the paper's tables", _beside_the_paper(collection)),
         Section("figures", "Figures", tuple(figures)),
         Section("left-out", "Left out", (_left_out(left_out),)),
         Section("runs", "Appendix: all runs", _appendix(collection)),
@@ -98,16 +98,8 @@ def _trainings(collection: Collection) -> list[Training]:
     return list(dict.fromkeys(training for training in steps if training.teachers))
 
 
-def _paper_tables(collection: Collection) -> tuple[Block, ...]:
-    runs = collection.evaluations
-    tables: list[Block] = [
-        *single_teacher_tables(runs, capabilities(runs)),
-        *fine_tuning_tables(runs),
-        *several_teachers_tables(runs),
-    ]
-    counts = exclusion_table(_trainings(collection), collection.pseudo_sets)
-    if counts is not None:
-        tables.append(counts)
+def _beside_the_paper(collection: Collection) -> tuple[Block, ...]:
+    tables = tables_beside_the_paper(collection)
     if not tables:
         return (Paragraph("None of these runs belongs into one of the paper's tables."),)
     reading = (
@@ -115,6 +107,18 @@ def _paper_tables(collection: Collection) -> tuple[Block, ...]:
         "number of test images, and what the paper prints where it has such a network and dataset."
     )
     return (Paragraph(reading), *tables)
+
+
+def tables_beside_the_paper(collection: Collection) -> list[Table]:
+    """Returns the tables in the shape of the paper's tables 2 to 7 that these runs fill."""
+    runs = collection.evaluations
+    counts = exclusion_table(_trainings(collection), collection.pseudo_sets)
+    return [
+        *single_teacher_tables(runs, capabilities(runs)),
+        *fine_tuning_tables(runs),
+        *several_teachers_tables(runs),
+        *([counts] if counts is not None else []),
+    ]
 
 
 def _figures(collection: Collection, left_out: list[LeftOut]) -> Iterator[Figure]:

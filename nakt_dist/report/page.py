@@ -49,6 +49,8 @@ th, td { text-align: left; vertical-align: top; padding: .5rem .7rem;
   border-bottom: 1px solid var(--line); }
 td { min-width: 4.2rem; overflow-wrap: anywhere; }
 td.number { white-space: nowrap; }
+td.word { white-space: nowrap; }
+td.words { min-width: 8rem; }
 td .note { white-space: normal; min-width: 10rem; }
 thead th { background: var(--panel); white-space: nowrap; }
 tbody th { font-weight: 600; min-width: 9rem; }
@@ -129,9 +131,15 @@ def _row(row: tuple[Cell, ...]) -> str:
     first, *others = row
     cells = [f'<th scope="row">{_content(first)}</th>']
     for cell in others:
-        kind = ' class="number"' if cell.text[:1].isdigit() and len(cell.text) < 20 else ""
-        cells.append(f"<td{kind}>{_content(cell)}</td>")
+        cells.append(f'<td class="{_kind(cell.text)}">{_content(cell)}</td>')
     return "".join(cells)
+
+
+def _kind(text: str) -> str:
+    """Numbers stay on one line; words get a column wide enough to be read."""
+    if text[:1].isdigit() and len(text) < 20:
+        return "number"
+    return "words" if len(text) > 8 else "word"
 
 
 def _content(cell: Cell) -> str:

@@ -67,7 +67,10 @@ def main_table(
             Cell(_count_images(run)),
             Cell(run.dice, strong=is_best),
             Cell(run.interval),
-            Cell(show_capability(capability) if is_best else "", strong=is_best),
+            Cell(
+                show_capability(capability) if is_best else "",
+                strong=is_best and capability.percent is not None,
+            ),
         ]
         rows.append(tuple(cells))
     title = "All evaluations" if several else f"Tested on {evaluations[0].tested_on.label}"

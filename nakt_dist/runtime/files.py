@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import secrets
+import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -38,6 +39,15 @@ def atomic_write(path: Path, staging: Path | None = None) -> Iterator[BinaryIO]:
         temporary.unlink(missing_ok=True)
         raise
     flush_folder(path.parent)
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Removes what a kill left of atomic writes; only for a folder nobody else writes to."""
+    for path in folder.glob(".*.tmp"):
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def flush_folder(folder: Path) -> None:

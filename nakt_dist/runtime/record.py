@@ -49,10 +49,10 @@ class RunRecord:
     seconds: float = 0.0
     versions: Mapping[str, str] = field(default_factory=dict)
 
-    def write(self, folder: Path) -> Path:
-        """Writes the record as ``record.json`` into a folder, atomically."""
+    def write(self, folder: Path, staging: Path | None = None) -> Path:
+        """Writes the record as ``record.json``; ``staging`` as for ``atomic_write``."""
         path = folder / RECORD_NAME
-        write_json(path, {"format": _FORMAT, **asdict(self)})
+        write_json(path, {"format": _FORMAT, **asdict(self)}, staging)
         return path
 
 

@@ -34,6 +34,7 @@ from nakt_dist.transfer.ensemble import logits_at_image_size
 LEDGER_NAME = ".evaluate"
 PREDICTIONS_NAME = "predictions.parquet"
 _IMAGES_PER_PIECE = 64
+_ONLY_IN_THE_RECORD = ("teacher_record", "bootstrap_samples", "seed", "overlays")
 
 PREDICTIONS_SCHEMA = pa.schema(
     [
@@ -63,11 +64,14 @@ def run(config: EvaluateConfig) -> RunRecord:
     trained = open_network(config.weights, config.model, config.preprocessing, device)
     samples = select_samples(config.dataset, config.splits, cache=config.cache)
     identity = _identity(config, trained, samples)
+    if config.teacher_record is not None:
+        _teacher_dice(config.teacher_record, identity)  # a wrong one costs no forward pass
     output = Path(config.output)
     output.mkdir(parents=True, exist_ok=True)
-    record = _finished(output, identity)
+    record = _finished(config, output, identity)
     if record is None:
         return _evaluate(config, trained, samples, identity, output, device, stopwatch)
+    WorkLedger(output / LEDGER_NAME, identity, 0).close()  # a kill may have left it
     say(f"{_sentence(record)} (was complete already)")
     return record
 
@@ -88,7 +92,14 @@ def _identity(
     return json.loads(json.dumps(identity))
 
 
-def _finished(output: Path, identity: Mapping[str, Any]) -> RunRecord | None:
+def _finished(
+    config: EvaluateConfig, output: Path, identity: Mapping[str, Any]
+) -> RunRecord | None:
+    """Returns the record that is there, unless it should now say something else besides.
+
+    Raises:
+        DatasetError: it is that of another evaluation.
+    """
     if not (output / RECORD_NAME).exists():
         return None
     record = read_record(output / RECORD_NAME)
@@ -98,7 +109,9 @@ def _finished(output: Path, identity: Mapping[str, Any]) -> RunRecord | None:
             f"{output}: already holds another evaluation ({differences}). "
             "Choose another --output, or delete the folder"
         )
-    return record
+    asked = as_plain(config)
+    same = all(record.config[name] == asked[name] for name in _ONLY_IN_THE_RECORD)
+    return record if same else None
 
 
 def _evaluate(
@@ -203,13 +216,13 @@ def _finalise(
     metrics = summarise_dice(table["dice"].to_numpy(), config.bootstrap_samples, config.seed)
     if config.teacher_record is not None:
         metrics["knowledge_transfer_capability"] = _capability(
-            config.teacher_record, metrics, identity
+            metrics["dice_mean"], _teacher_dice(config.teacher_record, identity)
         )
     if config.overlays:
         from nakt_dist.evaluation.overlays import draw_overlays
 
         draw_overlays(output / "overlays.png", trained, MaskedImages(samples), table, config)
-    save_config(config, output)
+    save_config(config, output, staging=ledger.folder)
     manifest = samples.images.manifest
     record = RunRecord(
         stage="evaluate",
@@ -233,17 +246,15 @@ def _finalise(
         seconds=stopwatch.seconds,
         versions=package_versions(),
     )
-    record.write(output)
+    record.write(output, ledger.folder)
     return record
 
 
-def _capability(
-    teacher: str, metrics: Mapping[str, Any], identity: Mapping[str, Any]
-) -> float | None:
-    """The student's Dice relative to its teacher's, on the same images.
+def _teacher_dice(teacher: str, identity: Mapping[str, Any]) -> float | None:
+    """The mean Dice in a teacher's record, None where none was defined.
 
     Raises:
-        DatasetError: the teacher was evaluated on other images.
+        DatasetError: there is no record, or the teacher was evaluated on other images.
     """
     path = Path(teacher)
     record = read_record(path / RECORD_NAME if path.is_dir() else path)
@@ -255,10 +266,14 @@ def _capability(
             f"{path}: the teacher was evaluated on other images "
             f"({'; '.join(differing_fields(found, expected))})"
         )
-    teacher_dice = record.metrics["dice_mean"]
-    if not teacher_dice or metrics["dice_mean"] is None:
+    return record.metrics["dice_mean"]
+
+
+def _capability(student_dice: float | None, teacher_dice: float | None) -> float | None:
+    """The student's Dice relative to its teacher's, where that is defined."""
+    if student_dice is None or not teacher_dice:
         return None
-    return knowledge_transfer_capability(metrics["dice_mean"], teacher_dice)
+    return knowledge_transfer_capability(student_dice, teacher_dice)
 
 
 def _sentence(record: RunRecord) -> str:

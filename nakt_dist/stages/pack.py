@@ -3,6 +3,8 @@
 import json
 import multiprocessing
 import os
+import signal
+import threading
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -116,7 +118,7 @@ def write_shards(
             yield number
         return
     context = multiprocessing.get_context("spawn")  # forking a process with threads can hang
-    with ProcessPoolExecutor(workers, mp_context=context) as pool:
+    with ProcessPoolExecutor(workers, context, _begin_worker) as pool:
         futures = {pool.submit(_write_one, *task): number for number, task in tasks.items()}
         try:
             for future in as_completed(futures):
@@ -129,6 +131,17 @@ def write_shards(
             ) from None
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _begin_worker() -> None:
+    """Leaves Ctrl-C to the main process, and ends when that is gone, however it went."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    multiprocessing.parent_process().join()
+    os._exit(1)
 
 
 def _write_one(ledger: WorkLedger, output: Path, number: int, *task: Any) -> None:
@@ -171,7 +184,7 @@ def _finalise(
             f"{output}: {summary.packed} packed and {summary.rejected} rejected are not the "
             f"{plan.num_inputs} inputs; delete the folder and pack again, and report this"
         )
-    save_config(config, output, leave_out=("output", "workers"))
+    save_config(config, output, leave_out=("output", "workers"), staging=staging)
     flush_folder(output)
     manifest.write(output, staging)
     return manifest

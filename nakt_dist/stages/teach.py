@@ -51,7 +51,9 @@ def run(config: TeachConfig) -> RunRecord:
     output = Path(config.output)
     output.mkdir(parents=True, exist_ok=True)
     taught = 0
-    if not _is_finished(output, identity):
+    if _is_finished(output, identity):
+        WorkLedger(output / LEDGER_NAME, identity, 0).close()  # a kill may have left it
+    else:
         taught = _teach(config, images, teachers, identity, output, device)
     return _summarise(config, output, taught, stopwatch)
 
@@ -194,7 +196,7 @@ def _finalise(
             f"{output}: {manifest.num_samples} pseudo-labels for "
             f"{images.manifest.num_samples} samples; delete the folder and teach again"
         )
-    save_config(config, output, leave_out=("output", "cache"))
+    save_config(config, output, leave_out=("output", "cache"), staging=ledger.folder)
     manifest.write(output, ledger.folder)
 
 

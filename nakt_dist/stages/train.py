@@ -20,7 +20,13 @@ from nakt_dist.models.network_file import (
 from nakt_dist.models.spec import ModelSpec
 from nakt_dist.runtime.devices import choose_device
 from nakt_dist.runtime.distributed import make_accelerator
-from nakt_dist.runtime.files import differing_fields, file_sha256, read_json, write_json
+from nakt_dist.runtime.files import (
+    differing_fields,
+    file_sha256,
+    read_json,
+    remove_unfinished,
+    write_json,
+)
 from nakt_dist.runtime.processes import process_place, say
 from nakt_dist.runtime.record import (
     RECORD_NAME,
@@ -30,7 +36,12 @@ from nakt_dist.runtime.record import (
     read_record,
 )
 from nakt_dist.runtime.work import sole_user
-from nakt_dist.training.loop import TrainingLoop, TrainingRun, describe_progress
+from nakt_dist.training.loop import (
+    CHECKPOINTS_NAME,
+    TrainingLoop,
+    TrainingRun,
+    describe_progress,
+)
 
 _IDENTITY_NAME = "identity.json"
 _MAY_CHANGE = (
@@ -58,26 +69,27 @@ def run(config: TrainConfig) -> RunRecord:
     output.mkdir(parents=True, exist_ok=True)
     if process_place().is_main:
         with sole_user(output, "train"):
+            remove_unfinished(output)
+            remove_unfinished(output / CHECKPOINTS_NAME)
             return _train(config, output, stopwatch)
     return _train(config, output, stopwatch)
 
 
 def _train(config: TrainConfig, output: Path, stopwatch: Stopwatch) -> RunRecord:
+    training = _select(config.data)
+    validation = _select(config.validation) if config.validation else None
+    parent = open_network(config.init) if config.init else None
+    spec = _spec_of(config, parent)
+    lineage = _lineage(config, spec, training, validation, parent)
+    _check_identity(config, output, lineage)
     finished = _finished_record(config, output)
     if finished is not None:
         say(f"train: {output} is finished; nothing to do")
         return finished
     accelerator = make_accelerator(config.recipe.precision, config.device)
-    training = _select(config.data)
-    validation = _select(config.validation) if config.validation else None
     torch.manual_seed(config.seed)
-    parent = open_network(config.init) if config.init else None
-    spec = _spec_of(config, parent)
     network = spec.build() if parent is None else parent.network.requires_grad_(True)
-    lineage = _lineage(config, spec, training, validation, parent)
-    _check_identity(config, output, lineage)
     if accelerator.is_main_process:
-        save_config(config, output)
         say(f"train {output.name}: {spec.name} on {len(training)} images of {_names(training)}")
     accelerator.wait_for_everyone()
     cache = config.memory_cache_megabytes
@@ -92,6 +104,8 @@ def _train(config: TrainConfig, output: Path, stopwatch: Stopwatch) -> RunRecord
             accelerator=accelerator,
         )
     )
+    if accelerator.is_main_process:
+        save_config(config, output)
     first_step = loop.progress.step
     progress = loop.train()
     record = RunRecord(
@@ -123,16 +137,13 @@ def _train(config: TrainConfig, output: Path, stopwatch: Stopwatch) -> RunRecord
 
 
 def _finished_record(config: TrainConfig, output: Path) -> RunRecord | None:
-    """Returns the record of a run that is done under these very settings."""
-    if not (output / RECORD_NAME).exists() or not (output / _IDENTITY_NAME).exists():
+    """Returns the record of this run when it is done and no more was asked for."""
+    if not (output / RECORD_NAME).exists():
         return None
     record = read_record(output / RECORD_NAME)
-    same = _deciding_settings(config) == read_json(output / _IDENTITY_NAME, "identity")["settings"]
-    length = ("epochs", "steps")
-    stored = record.config["recipe"]
-    asked = as_plain(config)["recipe"]
-    same_length = all(stored[name] == asked[name] for name in length)
-    return record if same and same_length else None
+    stored, asked = record.config["recipe"], as_plain(config)["recipe"]
+    same_length = all(stored[name] == asked[name] for name in ("epochs", "steps"))
+    return record if same_length else None
 
 
 def _select(data: DataConfig) -> SelectedSamples:
@@ -207,7 +218,8 @@ def _check_identity(config: TrainConfig, output: Path, lineage: Mapping[str, Any
     """
     path = output / _IDENTITY_NAME
     identity = {"settings": _deciding_settings(config), "lineage": lineage}
-    if path.exists():
+    # Before its first checkpoint a run has nothing to lose: a mistaken setting may be mended.
+    if path.exists() and (output / CHECKPOINTS_NAME).exists():
         differences = differing_fields(read_json(path, "identity"), identity)
         if differences:
             raise DatasetError(

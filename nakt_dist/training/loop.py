@@ -12,7 +12,7 @@ from accelerate import Accelerator
 from torch import nn
 
 from nakt_dist.config import TrainConfig
-from nakt_dist.errors import NaktError
+from nakt_dist.errors import ConfigurationError, NaktError
 from nakt_dist.evaluation.dice import dice_per_image
 from nakt_dist.loading.augmentation import augment, draw_parameters
 from nakt_dist.loading.batches import Batch, as_float, indexed_batches, streamed_batches
@@ -29,6 +29,7 @@ from nakt_dist.training.checkpoint import CheckpointStore, Progress, load_checkp
 from nakt_dist.training.tasks import SegmentationTask
 
 BATCHES_NAME = "batches.jsonl"
+CHECKPOINTS_NAME = "checkpoints"
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ class TrainingLoop:
         )
         self.total_steps = recipe.steps or recipe.epochs * self._order.steps_per_epoch
         self._task = SegmentationTask(run.spec.in_channels, config.preprocessing, recipe)
-        self._store = CheckpointStore(self._output / "checkpoints", config.checkpoint.keep)
+        self._store = CheckpointStore(self._output / CHECKPOINTS_NAME, config.checkpoint.keep)
         self.progress = Progress()
         self._prepare()
 
@@ -92,6 +93,11 @@ class TrainingLoop:
             network.load_state_dict(weights)
             optimiser.load_state_dict(state["optimiser"])
             scaler_state = state["scaler"]
+            if self.progress.step > self.total_steps:
+                raise ConfigurationError(
+                    f"{self._output}: {self.progress.step} steps are done already, and "
+                    f"{self.total_steps} were asked for. Ask for more, or choose another --output"
+                )
             say(f"train: goes on at step {self.progress.step} of {self.total_steps}")
         self.bare_network = network
         self._network, self._optimiser = self._accelerator.prepare(network, optimiser)

@@ -384,5 +384,6 @@ def test_a_malicious_pickle_is_refused_without_running(
         teach.run(teach_config(tmp_path / "out", dataset, evil))
 
     assert not traces.exists()
-    torch.load(tmp_path / f"evil{suffix}", weights_only=False)  # the trap is real
+    (tmp_path / f"evil{suffix}").rename(tmp_path / "trap.pt")
+    torch.load(tmp_path / "trap.pt", weights_only=False)  # to show that the trap is real
     assert traces.exists()

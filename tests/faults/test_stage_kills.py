@@ -1,0 +1,172 @@
+"""Teaching, training and evaluating, killed before any rename and started again."""
+
+import itertools
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nakt_dist.config import DataConfig
+from nakt_dist.stages import teach
+from tests.datasets import make_packed_dataset, make_weights
+from tests.launching import NAKT, Death, finish, program, run_ranks
+from tests.recipes import (
+    TINY_UNET,
+    evaluate_config,
+    file_hashes,
+    logged_losses,
+    read_lines,
+    teach_config,
+    train_config,
+)
+
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(240)]
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("dataset")
+    return make_packed_dataset(folder, images=24, splits={"train": 2 / 3, "validation": 1 / 3})
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_weights(tmp_path_factory.mktemp("weights") / "tiny.safetensors", seed=7)
+
+
+def trained(output: Path) -> dict[str, Any]:
+    """What training leaves, but for the times and paths in its record."""
+    files = file_hashes(output)
+    changing = ("record.json", "config.yaml", "identity.json")
+    assert files.keys() >= set(changing)
+    metrics = read_lines(output / "metrics.jsonl")
+    assert len({(line["step"], "loss" in line) for line in metrics}) == len(metrics)
+    return {name: sha256 for name, sha256 in files.items() if name not in changing}
+
+
+def test_training_killed_before_any_rename_goes_on_bit_for_bit(
+    dataset: Path, tmp_path: Path
+) -> None:
+    validation = DataConfig(str(dataset), splits=["validation"])
+    settings = {"recipe": {"steps": 4}, "validation": validation}
+    finish(train_config(tmp_path / "undisturbed", dataset, **settings))
+    expected = trained(tmp_path / "undisturbed")
+
+    for rename in itertools.count(1):
+        config = train_config(tmp_path / str(rename), dataset, **settings)
+        (outcome,) = run_ranks(config, death=Death(rename))
+        if outcome.exitcode == 0:
+            break
+        finish(config)
+        assert trained(tmp_path / str(rename)) == expected, f"killed before rename {rename}"
+
+    assert rename > 2 * 5  # two checkpoints of five files and more
+
+
+def test_training_killed_twice_at_once_after_the_other_goes_on_bit_for_bit(
+    dataset: Path, tmp_path: Path
+) -> None:
+    finish(train_config(tmp_path / "undisturbed", dataset))
+    config = train_config(tmp_path / "out", dataset)
+
+    for rename in (14, 9):
+        (outcome,) = run_ranks(config, death=Death(rename))
+        assert outcome.exitcode == -9
+    finish(config)
+
+    assert trained(tmp_path / "out") == trained(tmp_path / "undisturbed")
+
+
+def test_a_damaged_last_checkpoint_is_noticed_and_the_one_before_it_used(
+    dataset: Path, tmp_path: Path
+) -> None:
+    finish(train_config(tmp_path / "undisturbed", dataset))
+    config = train_config(tmp_path / "out", dataset)
+    finish(train_config(tmp_path / "out", dataset, recipe={"steps": 4}))
+    (tmp_path / "out" / "checkpoints" / "step-000000004" / "training_state.pt").write_bytes(b"?")
+
+    (record,) = finish(config)
+
+    assert record.metrics["steps_now"] == 4
+    assert trained(tmp_path / "out") == trained(tmp_path / "undisturbed")
+
+
+def test_training_from_the_command_line_killed_with_all_its_processes_goes_on_bit_for_bit(
+    dataset: Path, tmp_path: Path
+) -> None:
+    words = (
+        *NAKT, "train", f"--data.dataset={dataset}", "--data.splits=[train]", "--recipe.steps=60",
+        "--recipe.global_batch_size=8", "--recipe.learning_rate=0.001", "--model.name=unet",
+        '--model.options={"base_channels": 4, "normalisation": "none"}', "--device=cpu",
+        "--threads=1", "--log_keys=true", "--checkpoint.every_steps=7", "--workers=1",
+    )  # fmt: skip
+    undisturbed, output = tmp_path / "undisturbed", tmp_path / "out"
+    with program(*words, f"--output={undisturbed}", log=tmp_path / "log") as training:
+        training.succeed()
+
+    with program(*words, f"--output={output}", log=tmp_path / "log") as training:
+        training.wait_until(lambda: (output / "checkpoints" / "step-000000021").exists())
+        training.kill()
+    assert not (output / "record.json").exists()
+    with program(*words, f"--output={output}", log=tmp_path / "log") as training:
+        assert "goes on at step" in training.succeed()
+
+    assert trained(output) == trained(undisturbed)
+    assert [step for step, _ in logged_losses(output)] == list(range(1, 61))
+
+
+def test_teaching_killed_before_any_rename_changes_no_byte(
+    dataset: Path, weights: Path, tmp_path: Path
+) -> None:
+    teach.run(teach_config(tmp_path / "undisturbed", dataset, weights))
+    expected = file_hashes(tmp_path / "undisturbed")
+
+    for rename in itertools.count(1):
+        config = teach_config(tmp_path / str(rename), dataset, weights)
+        (outcome,) = run_ranks(config, death=Death(rename))
+        if outcome.exitcode == 0:
+            break
+        finish(config)
+        assert file_hashes(tmp_path / str(rename)) == expected, f"killed before rename {rename}"
+
+    assert rename > 2 * 6 + 3  # six shards with receipts, index, configuration, manifest
+
+
+def test_teaching_killed_between_its_manifest_and_its_end_leaves_nothing_behind(
+    dataset: Path, weights: Path, tmp_path: Path
+) -> None:
+    config = teach_config(tmp_path / "out", dataset, weights)
+    finish(config)
+    expected = file_hashes(tmp_path / "out")
+    (tmp_path / "out" / ".teach").mkdir()
+    (tmp_path / "out" / ".teach" / "000000.json").write_text("{}")
+
+    finish(config)
+
+    assert file_hashes(tmp_path / "out") == expected
+
+
+def test_evaluating_killed_before_any_rename_changes_no_prediction(
+    weights: Path, tmp_path: Path
+) -> None:
+    dataset = make_packed_dataset(tmp_path, images=150)
+    (undisturbed,) = finish(evaluate_config(tmp_path / "undisturbed", dataset, weights))
+    expected = file_hashes(tmp_path / "undisturbed")
+
+    for rename in itertools.count(1):
+        config = evaluate_config(tmp_path / str(rename), dataset, weights)
+        (outcome,) = run_ranks(config, death=Death(rename))
+        if outcome.exitcode == 0:
+            break
+        (record,) = finish(config)
+        files = file_hashes(tmp_path / str(rename))
+        assert files.keys() == expected.keys(), f"killed before rename {rename}"
+        assert files["predictions.parquet"] == expected["predictions.parquet"]
+        assert record.metrics == undisturbed.metrics
+
+    assert rename > 3 + 3  # three pieces, predictions, configuration, record
+
+
+def test_the_tiny_network_is_what_the_command_line_trains() -> None:
+    """The command line above spells out the network of the other tests."""
+    assert TINY_UNET.options == {"base_channels": 4, "normalisation": "none"}

@@ -1,0 +1,259 @@
+"""``nakt evaluate`` in one process: the Dice of every image, once, and what it is compared to."""
+
+import io
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from nakt_dist.config import ImageConfig, PackConfig
+from nakt_dist.errors import DatasetError
+from nakt_dist.models.weights import save_weights
+from nakt_dist.runtime.record import read_record
+from nakt_dist.shards.reader import IndexedShards
+from nakt_dist.stages import evaluate, pack
+from tests.datasets import make_packed_dataset, make_weights, publish_images
+from tests.recipes import TINY_UNET, evaluate_config, file_hashes
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_packed_dataset(tmp_path_factory.mktemp("dataset"), images=80)
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_weights(tmp_path_factory.mktemp("weights") / "tiny.safetensors", seed=7)
+
+
+def predictions(output: Path) -> list[dict[str, Any]]:
+    return pq.read_table(output / "predictions.parquet").to_pylist()
+
+
+@torch.no_grad()
+def dice_the_plain_way(weights: Path, dataset: Path) -> dict[str, float]:
+    network = TINY_UNET.build().eval()
+    network.load_state_dict(load_file(weights))
+    images, scores = IndexedShards(dataset), {}
+    for number, key in enumerate(images.keys):
+        pixels, mask = (
+            np.asarray(Image.open(io.BytesIO(data)))
+            for data in (images.image_bytes(number), images.mask_bytes(number))
+        )
+        logits = network(torch.tensor(pixels / 255, dtype=torch.float32)[None, None])[0, 0]
+        predicted, target = logits.sigmoid().numpy() > 0.5, mask > 127
+        overlap = np.count_nonzero(predicted & target)
+        scores[key] = 2 * overlap / (np.count_nonzero(predicted) + np.count_nonzero(target))
+    return scores
+
+
+def test_every_image_is_scored_once_as_the_definition_says(
+    dataset: Path, weights: Path, tmp_path: Path
+) -> None:
+    record = evaluate.run(evaluate_config(tmp_path / "out", dataset, weights))
+
+    rows = predictions(tmp_path / "out")
+    expected = dice_the_plain_way(weights, dataset)
+    assert [row["key"] for row in rows] == IndexedShards(dataset).keys
+    assert len(rows) == 80
+    assert {row["key"]: row["dice"] for row in rows} == pytest.approx(expected, abs=1e-3)
+    scores = np.asarray([row["dice"] for row in rows])
+    assert record.metrics["dice_mean"] == pytest.approx(100 * scores.mean())
+    assert record.metrics["dice_std"] == pytest.approx(100 * scores.std())
+    lower, upper = record.metrics["dice_interval_95"]
+    assert lower < record.metrics["dice_mean"] < upper
+    assert record == read_record(tmp_path / "out" / "record.json")
+
+
+def test_only_the_splits_asked_for_are_scored(dataset: Path, weights: Path, tmp_path: Path) -> None:
+    evaluate.run(evaluate_config(tmp_path / "out", dataset, weights, splits=["test"]))
+
+    keys = [row["key"] for row in predictions(tmp_path / "out")]
+    assert keys == IndexedShards(dataset, ["test"]).keys
+    assert len(keys) == 20
+
+
+def test_nothing_is_left_but_the_results(dataset: Path, weights: Path, tmp_path: Path) -> None:
+    evaluate.run(evaluate_config(tmp_path / "out", dataset, weights))
+
+    assert set(file_hashes(tmp_path / "out")) == {
+        "config.yaml", "predictions.parquet", "record.json",
+    }  # fmt: skip
+
+
+def test_a_finished_evaluation_is_left_alone(dataset: Path, weights: Path, tmp_path: Path) -> None:
+    config = evaluate_config(tmp_path / "out", dataset, weights)
+    first = evaluate.run(config)
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").iterdir()}
+
+    assert evaluate.run(config) == first
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out").iterdir()} == before
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"splits": ["test"]}, "splits: found None"),
+        ({"threshold": 0.4}, "threshold: found 0.5, expected 0.4"),
+        ({"both_empty": "nan"}, "both_empty: found 'one', expected 'nan'"),
+    ],
+)
+def test_another_evaluation_on_the_same_output_is_refused_by_name(
+    dataset: Path, weights: Path, tmp_path: Path, change: dict[str, Any], named: str
+) -> None:
+    config = evaluate_config(tmp_path / "out", dataset, weights)
+    evaluate.run(config)
+    before = file_hashes(tmp_path / "out")
+
+    with pytest.raises(DatasetError) as refusal:
+        evaluate.run(replace(config, **change))
+
+    assert named in str(refusal.value)
+    assert file_hashes(tmp_path / "out") == before
+
+
+def test_other_weights_on_the_same_output_are_refused(
+    dataset: Path, weights: Path, tmp_path: Path
+) -> None:
+    evaluate.run(evaluate_config(tmp_path / "out", dataset, weights))
+    other = make_weights(tmp_path / "other.safetensors", seed=4)
+
+    with pytest.raises(DatasetError, match="weights_sha256"):
+        evaluate.run(evaluate_config(tmp_path / "out", dataset, other))
+
+
+def test_images_without_masks_are_one_clear_error(weights: Path, tmp_path: Path) -> None:
+    dataset = make_packed_dataset(tmp_path, with_masks=False)
+
+    with pytest.raises(DatasetError, match="mask"):
+        evaluate.run(evaluate_config(tmp_path / "out", dataset, weights))
+
+    assert not (tmp_path / "out" / "record.json").exists()
+
+
+# ------------------------------------------------------------------------ empty masks
+
+
+def make_dataset_with_empty_masks(folder: Path, empty: int) -> Path:
+    source = publish_images(folder / "source")
+    for number in range(empty):
+        Image.new("L", (32, 32)).save(source / f"image_{number:03d}_mask.png")
+    settings = {"image": ImageConfig(height=32, width=32), "workers": 1}
+    pack.run(PackConfig("image_folder", str(source), str(folder / "packed"), **settings))
+    return folder / "packed"
+
+
+def make_blind_weights(path: Path) -> Path:
+    """A network that never finds anything."""
+    network = TINY_UNET.build()
+    torch.nn.init.zeros_(network.head.weight)
+    torch.nn.init.constant_(network.head.bias, -9)
+    save_weights(path, network.state_dict(), TINY_UNET, {})
+    return path
+
+
+@pytest.mark.parametrize(("both_empty", "counted", "mean"), [("one", 12, 25.0), ("nan", 9, 0.0)])
+def test_nothing_found_where_nothing_is_counts_as_the_setting_says(
+    tmp_path: Path, both_empty: str, counted: int, mean: float
+) -> None:
+    dataset = make_dataset_with_empty_masks(tmp_path, empty=3)
+    blind = make_blind_weights(tmp_path / "blind.safetensors")
+
+    record = evaluate.run(
+        evaluate_config(tmp_path / "out", dataset, blind, both_empty=both_empty, batch_size=5)
+    )
+
+    assert record.metrics["images"] == counted
+    assert record.metrics["images_left_out"] == 12 - counted
+    assert record.metrics["dice_mean"] == pytest.approx(mean)
+    scores = [row["dice"] for row in predictions(tmp_path / "out")]
+    assert sum(math.isnan(score) for score in scores) == 12 - counted
+    # NaN is no JSON: other programs must be able to read the record.
+    json.loads((tmp_path / "out" / "record.json").read_text(), parse_constant=pytest.fail)
+
+
+def test_when_no_dice_is_defined_the_record_says_so(tmp_path: Path) -> None:
+    dataset = make_dataset_with_empty_masks(tmp_path, empty=12)
+    blind = make_blind_weights(tmp_path / "blind.safetensors")
+
+    record = evaluate.run(evaluate_config(tmp_path / "out", dataset, blind, both_empty="nan"))
+
+    assert record.metrics["images"] == 0
+    assert record.metrics["dice_mean"] is None
+
+
+# ---------------------------------------------------------------- against the teacher
+
+
+def test_the_capability_is_the_share_of_the_teachers_dice(
+    dataset: Path, weights: Path, tmp_path: Path
+) -> None:
+    teacher = evaluate.run(evaluate_config(tmp_path / "teacher", dataset, weights))
+    other = make_weights(tmp_path / "student.safetensors", seed=4)
+    for number, named in enumerate(("teacher", "teacher/record.json")):
+        student = evaluate.run(
+            evaluate_config(
+                tmp_path / str(number), dataset, other, teacher_record=str(tmp_path / named)
+            )
+        )
+
+        share = 100 * student.metrics["dice_mean"] / teacher.metrics["dice_mean"]
+        assert student.metrics["knowledge_transfer_capability"] == pytest.approx(share)
+        assert share != pytest.approx(100)
+
+
+def test_the_capability_may_be_asked_for_later(
+    dataset: Path, weights: Path, tmp_path: Path
+) -> None:
+    evaluate.run(evaluate_config(tmp_path / "teacher", dataset, weights))
+    config = evaluate_config(tmp_path / "student", dataset, weights)
+    evaluate.run(config)
+
+    record = evaluate.run(replace(config, teacher_record=str(tmp_path / "teacher")))
+
+    assert record.metrics["knowledge_transfer_capability"] == pytest.approx(100)
+    assert record == read_record(tmp_path / "student" / "record.json")
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"splits": ["test"]}, "splits: found ['test'], expected None"),
+        ({"both_empty": "nan"}, "both_empty: found 'nan', expected 'one'"),
+        ({"dataset": "other"}, "dataset_fingerprint"),
+    ],
+)
+def test_a_teacher_evaluated_on_other_images_is_refused(
+    dataset: Path, weights: Path, tmp_path: Path, change: dict[str, Any], named: str
+) -> None:
+    if "dataset" in change:
+        change = {"dataset": str(make_packed_dataset(tmp_path, images=80, seed=1))}
+    teacher = evaluate_config(tmp_path / "teacher", dataset, weights)
+    evaluate.run(replace(teacher, **change))
+
+    with pytest.raises(DatasetError, match="the teacher was evaluated on other images") as refusal:
+        evaluate.run(
+            evaluate_config(
+                tmp_path / "student", dataset, weights, teacher_record=str(tmp_path / "teacher")
+            )
+        )
+
+    assert named in str(refusal.value)
+
+
+def test_a_teacher_record_that_is_absent_costs_no_forward_pass(
+    dataset: Path, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(evaluate, "predict", lambda *_: pytest.fail("it went on"))
+    config = evaluate_config(tmp_path / "out", dataset, weights, teacher_record=str(tmp_path / "x"))
+
+    with pytest.raises(DatasetError, match="no run record here"):
+        evaluate.run(config)
