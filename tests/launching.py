@@ -145,23 +145,9 @@ def torchrun(count: int) -> tuple[str, ...]:
     return (*module, "--standalone", f"--nproc_per_node={count}", "-m", "nakt_dist")
 
 
-def accelerate_launch(count: int, folder: Path) -> tuple[str, ...]:
-    """Words that start ``count`` CPU processes under accelerate launch, at a free port.
-
-    ``--cpu`` alone starts one process whatever ``--num_processes`` says, unless mpirun is
-    asked for; a configuration file reaches the launcher that starts several.
-    """
-    settings = folder / "accelerate_cpu.yaml"
-    settings.write_text(
-        "compute_environment: LOCAL_MACHINE\n"
-        "distributed_type: MULTI_GPU\n"
-        "use_cpu: true\n"
-        "num_machines: 1\n"
-        "num_processes: 1\n"
-    )
-    module = (sys.executable, "-m", "accelerate.commands.launch")
-    options = (f"--config_file={settings}", f"--num_processes={count}", "--main_process_port=0")
-    return (*module, *options, "-m", "nakt_dist")
+def accelerate_launch(*options: str) -> tuple[str, ...]:
+    """Words that start the program under accelerate launch with the given options."""
+    return (sys.executable, "-m", "accelerate.commands.launch", *options, "-m", "nakt_dist")
 
 
 @dataclass(frozen=True)
@@ -291,8 +277,10 @@ def _run_stage(
 
 def _start_server() -> None:
     """Starts the server with the environment that a launcher would give."""
-    stages = [f"nakt_dist.stages.{name}" for name in ("pack", "teach", "train", "evaluate")]
-    _CONTEXT.set_forkserver_preload([*stages, "torch._dynamo"])  # which optimisers import late
+    _CONTEXT.set_forkserver_preload(
+        [f"nakt_dist.stages.{name}" for name in ("pack", "teach", "train", "evaluate")]
+        + ["torch._dynamo", "pytest", __name__]  # what a rank would otherwise import itself
+    )
     before = os.environ.get("OMP_NUM_THREADS")
     os.environ["OMP_NUM_THREADS"] = "1"
     try:

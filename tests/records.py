@@ -137,7 +137,7 @@ def write_training(
         config={"recipe": {"epochs": 6, "steps": None}},
         inputs={"dataset": trained["trained_on"]["fingerprint"]},
         counts={"images": trained["trained_on"]["samples"]},
-        details={"lineage": dict(trained), "weights_sha256": sha(folder.name), "steps": 3},
+        details={"lineage": dict(trained), "best_weights_sha256": sha(folder.name), "steps": 3},
         seconds=2.0,
         versions=VERSIONS,
     ).write(folder)

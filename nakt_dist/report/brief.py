@@ -33,7 +33,7 @@ def _teachers(evaluations: Sequence[EvaluatedRun], several: bool) -> Iterator[st
     for run in evaluations:
         if run.role == Role.TEACHER:
             yield (
-                f"Teacher “{run.name}” ({run.network.label}) reaches a Dice of {run.dice} %"
+                f"Teacher “{run.name}”, {run.network.label}: Dice {run.dice} %"
                 f"{_where(run, several)}."
             )
 
@@ -54,7 +54,7 @@ def _transfers(capabilities: Mapping[Transfer, Capability], several: bool) -> It
         )
         yield (
             f"{transfer.dataset} as transferal dataset, its annotations unused: {which}, "
-            f"“{best.name}” ({best.network.label}, {how}), reaches {best.dice} %"
+            f"“{best.name}”, {best.network.label} {how}, reaches {best.dice} %"
             f"{_where(best, several)}; {share}."
         )
 
@@ -70,10 +70,10 @@ def _effects_of_exclusion(evaluations: Sequence[EvaluatedRun], several: bool) ->
     for (transfer, network), sides in pairs.items():
         if len(sides[False]) == len(sides[True]) == 1:
             (without,), (with_rule,) = sides[False], sides[True]
-            difference = with_rule.dice_mean - without.dice_mean
+            change = f"{with_rule.dice_mean - without.dice_mean:+.1f}".replace("-", "−")
             yield (
                 f"Exclusion changes the mean Dice of {network.label}, taught on "
-                f"{transfer.dataset}, by {difference:+.1f} points{_where(without, several)} "
+                f"{transfer.dataset}, by {change} points{_where(without, several)} "
                 f"({without.transfer.samples} images without, {with_rule.transfer.samples} with)."
             )
 

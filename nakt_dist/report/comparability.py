@@ -28,7 +28,7 @@ def differences_from_paper(collection: Collection) -> tuple[str, ...]:
     runs = collection.evaluations
     sentences = [
         "The paper's teacher learnt from an in-house set of "
-        f"{paper.TEACHER_IMAGES} breast ultrasound images that is not public. No number here "
+        f"{paper.TEACHER_IMAGES:,} breast ultrasound images that is not public. No number here "
         "repeats an experiment of the paper; its figures are shown as a landmark."
     ]
     sentences += _stand_ins(runs)
@@ -90,7 +90,8 @@ def _image_sizes(runs: Sequence[EvaluatedRun]) -> Iterator[str]:
         ours = " and ".join(f"{height} × {width}" for height, width in sorted(sizes))
         yield (
             f"Images here have {ours} pixels, the paper's 384 × 384: smaller images lose the "
-            "outline's detail, and α, counted in pixels, means another share of the image."
+            "outline's detail, and α, counted in pixels, is another share of the image unless "
+            "it is scaled."
         )
 
 

@@ -146,7 +146,7 @@ def _rows_by_role(runs: Sequence[EvaluatedRun]) -> tuple[Canvas, Axes, list[floa
 
 
 def _label(run: EvaluatedRun) -> str:
+    """Names a run in two lines: what it is, and what it is called."""
     transferal = f": {run.transfer.label}{'*' if run.excluded else ''}" if run.transfer else ""
-    return (
-        f"{run.role.value}{shorten(transferal, 36)}\n{shorten(f'{run.name} · {run.network.label}')}"
-    )
+    network = shorten(run.network.paper_name or run.network.label, 24)
+    return f"{run.role.value}{shorten(transferal, 36)}\n{shorten(run.name, 30)} · {network}"

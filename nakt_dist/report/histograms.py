@@ -88,10 +88,14 @@ def _entropy_panel(axes: Axes, judged: JudgedSet, chosen: np.ndarray, kept: np.n
     entropy, rule = judged.pseudo.entropy, judged.rule
     applies = rule.beta is not None and judged.pseudo.manifest.soft
     highest = max(float(entropy[chosen].max(initial=0)), rule.beta * 1.1 if applies else 0, 0.1)
-    _draw_both(axes, entropy, chosen, kept, np.linspace(0, highest, _BINS + 1))
+    width = highest / _BINS
+    if applies and rule.beta > 0:
+        width = rule.beta / max(1, round(rule.beta / width))  # β falls on an edge
+    bins = width * np.arange(math.ceil(highest / width) + 1)
+    _draw_both(axes, entropy, chosen, kept, bins)
     if applies:
         _draw_threshold(axes, rule.beta, f"β = {rule.beta:g} bits")
-    axes.set_xlim(0, highest)
+    axes.set_xlim(0, bins[-1])
     axes.set_xlabel("grey-level entropy (bits)")
 
 
@@ -103,7 +107,7 @@ def _target_panel(axes: Axes, judged: JudgedSet, chosen: np.ndarray, kept: np.nd
     bins = np.concatenate([[_ZERO / 1.3], np.geomspace(_ZERO * 1.3, highest, _BINS)])
     _draw_both(axes, np.maximum(judged.pseudo.target_pixels, _ZERO), chosen, kept, bins)
     if alpha:
-        _draw_threshold(axes, alpha, f"α = {alpha:g} pixels")
+        _draw_threshold(axes, alpha, f"α = {alpha:.4g} pixels")
     axes.set_xscale("log")
     axes.set_xlim(_ZERO / 1.5, highest)
     powers = 10.0 ** np.arange(math.floor(math.log10(highest)) + 1)

@@ -74,18 +74,19 @@ def _finite_pairs(pairs: Sequence[tuple[float, float]]) -> np.ndarray:
 
 
 def moving_mean(values: np.ndarray, window: int) -> np.ndarray:
-    """Averages each value with those before it.
+    """Averages each value with its neighbours on both sides.
 
     Args:
         values: float (N,).
-        window: how many values at most, at least 1; the first ones have fewer.
+        window: how many values, at least 1; rounded down to an odd number, so that equally
+            many lie on both sides. Near an end the window is cut off there.
 
     Returns:
         float64 (N,).
     """
     sums = np.concatenate([[0.0], np.cumsum(values, dtype=np.float64)])
-    ends = np.arange(1, len(values) + 1)
-    starts = np.maximum(ends - window, 0)
+    places, reach = np.arange(len(values)), (window - 1) // 2
+    starts, ends = np.maximum(places - reach, 0), np.minimum(places + reach + 1, len(values))
     return (sums[ends] - sums[starts]) / (ends - starts)
 
 
@@ -115,24 +116,26 @@ def draw_learning_curves(
         _draw(curves),
         "Learning curves",
         "Upper panels: training loss (Dice loss plus cross-entropy) at each logged step in grey, "
-        "and its moving mean over the last twentieth of the logged steps in blue. Lower panels: "
-        "mean Dice on the validation images, where there are any; a ring marks the best.",
+        "and its moving mean over a twentieth of the logged steps in blue. Lower panels, where a "
+        "training had a validation set: mean Dice on its images; a ring marks the best.",
     )
 
 
 def _draw(curves: Sequence[LearningCurve]) -> bytes:
     columns = min(_COLUMNS, len(curves))
     blocks = math.ceil(len(curves) / columns)
+    rows = 2 if any(len(curve.dice) for curve in curves) else 1
     highest = max(float(np.quantile(curve.loss, 0.99)) for curve in curves)
     with figure_style():
-        canvas = Canvas(figsize=(max(5.6, 3.3 * columns), 4.0 * blocks))
-        grid = canvas.subplots(2 * blocks, columns, squeeze=False)
+        canvas = Canvas(figsize=(max(5.6, 3.3 * columns), 2.1 * rows * blocks))
+        grid = canvas.subplots(rows * blocks, columns, squeeze=False)
         for axes in grid.flat:
             axes.set_axis_off()
         for number, curve in enumerate(curves):
             block, column = divmod(number, columns)
-            _draw_loss(grid[2 * block, column], curve, highest)
-            _draw_dice(grid[2 * block + 1, column], curve)
+            _draw_loss(grid[rows * block, column], curve, highest)
+            if rows == 2:
+                _draw_dice(grid[2 * block + 1, column], curve)
         return to_png(canvas)
 
 
@@ -146,6 +149,7 @@ def _draw_loss(axes: Axes, curve: LearningCurve, highest: float) -> None:
     axes.set_ylim(0, 1.05 * highest if highest > 0 else 1)
     axes.set_title(shorten(curve.name, 36))
     axes.set_ylabel("loss")
+    axes.set_xlabel("optimiser step")
 
 
 def _last_step(curve: LearningCurve) -> float:

@@ -133,8 +133,8 @@ def describe_rule(rule: ExclusionRule | None) -> str:
         return "no exclusion"
     parts = []
     if rule.alpha is not None:
-        scaled = " scaled to the image's area" if rule.scale_alpha else ""
-        parts.append(f"N < {rule.alpha:g}{scaled}")
+        side = " at 384 × 384" if rule.scale_alpha else ""
+        parts.append(f"N < {rule.alpha:g}{side}")
     if rule.beta is not None:
         parts.append(f"E > {rule.beta:g} bits")
     return (" or " if rule.combine == "either" else " and ").join(parts) or "no exclusion"

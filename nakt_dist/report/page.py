@@ -48,9 +48,8 @@ table { border-collapse: collapse; width: 100%; font-size: .9rem;
 th, td { text-align: left; vertical-align: top; padding: .5rem .7rem;
   border-bottom: 1px solid var(--line); }
 td { min-width: 4.2rem; overflow-wrap: anywhere; }
-td.number { white-space: nowrap; }
-td.word { white-space: nowrap; }
-td.words { min-width: 8rem; }
+td.short { white-space: nowrap; }
+td.long { min-width: 8rem; }
 td .note { white-space: normal; min-width: 10rem; }
 thead th { background: var(--panel); white-space: nowrap; }
 tbody th { font-weight: 600; min-width: 9rem; }
@@ -136,14 +135,15 @@ def _row(row: tuple[Cell, ...]) -> str:
 
 
 def _kind(text: str) -> str:
-    """Numbers stay on one line; words get a column wide enough to be read."""
-    if text[:1].isdigit() and len(text) < 20:
-        return "number"
-    return "words" if len(text) > 8 else "word"
+    """Numbers and digests stay on one line; words get a column wide enough to be read."""
+    if (text[:1].isdigit() and len(text) < 20) or (" " not in text and len(text) <= 12):
+        return "short"
+    return "long"
 
 
 def _content(cell: Cell) -> str:
-    text = f"<strong>{escape(cell.text)}</strong>" if cell.strong else escape(cell.text)
+    text = escape(cell.text).replace("_", "_<wbr>")  # where long names may be broken
+    text = f"<strong>{text}</strong>" if cell.strong else text
     return text + "".join(f'<span class="note">{escape(note)}</span>' for note in cell.notes)
 
 

@@ -80,7 +80,7 @@ def _teacher_sentence(teacher: TeacherName, found: EvaluatedRun | None, tested: 
     if found is None:
         return f"Teacher “{teacher.name}” was not evaluated on these images.{printed}"
     return (
-        f"Teacher “{teacher.name}” ({found.network.label}): {found.dice} %, 95 % interval "
+        f"Teacher “{teacher.name}”, {found.network.label}: {found.dice} %, 95 % interval "
         f"{found.interval}, {found.images} images.{printed}"
     )
 

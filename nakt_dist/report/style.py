@@ -34,7 +34,8 @@ _SETTINGS = {
     "axes.grid": True,
     "grid.color": "#E3E6EA",
     "grid.linewidth": 0.8,
-    "legend.frameon": False,
+    "legend.framealpha": 0.9,
+    "legend.edgecolor": "white",
     "legend.fontsize": 9,
     "figure.constrained_layout.use": True,
     "text.parse_math": False,  # a run may be called $x$

@@ -199,7 +199,7 @@ def records_table(records: Sequence[FoundRecord], versions: Mapping[str, str]) -
     rows = []
     for found in records:
         record = found.record
-        weights = record.inputs.get("weights_sha256") or record.details.get("weights_sha256")
+        weights = record.inputs.get("weights_sha256") or record.details.get("best_weights_sha256")
         dataset = record.inputs.get("dataset_fingerprint") or record.inputs.get("dataset")
         texts = (
             printable(record.stage),

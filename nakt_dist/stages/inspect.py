@@ -178,7 +178,7 @@ def _panels(
         )
         rules = []
         if verdict.few_targets[row]:
-            rules.append(f"N < {rule.alpha_at(*soft.shape):g}")
+            rules.append(f"N < {rule.alpha_at(*soft.shape):.4g}")
         if verdict.high_entropy[row]:
             rules.append(f"E > {rule.beta:g}")
         yield Panel(

@@ -22,6 +22,7 @@ from nakt_dist.sources.splits import assign_splits, choose_subset, official_spli
 
 CARDS_FOLDER = Path(__file__).parents[2] / "shards" / "cards"
 PHANTOM_MARKER = "PHANTOM.json"
+UNFINISHED_PHANTOM_MARKER = "PHANTOM.incomplete"
 _NOT_IN_THE_BYTES = ("source", "output", "workers", "card")
 
 
@@ -173,6 +174,14 @@ def _size(path: Path) -> int:
 
 
 def _is_phantom(source: Path) -> bool:
-    return any(
-        (folder / PHANTOM_MARKER).is_file() for folder in (source, *source.resolve().parents)
-    )
+    """Says whether a folder, or one above it, was written by ``nakt phantoms``.
+
+    Raises:
+        DatasetError: its writing was interrupted.
+    """
+    folders = (source, *source.resolve().parents)
+    if any((folder / UNFINISHED_PHANTOM_MARKER).is_file() for folder in folders):
+        raise DatasetError(
+            f"{source}: phantoms half written; run nakt phantoms again on the folder"
+        )
+    return any((folder / PHANTOM_MARKER).is_file() for folder in folders)

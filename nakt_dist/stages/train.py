@@ -12,6 +12,7 @@ from nakt_dist.config import DataConfig, TrainConfig, as_plain, save_config
 from nakt_dist.errors import ConfigurationError, DatasetError
 from nakt_dist.loading.samples import MaskedImages, SelectedSamples, select_samples
 from nakt_dist.models.network_file import (
+    BEST_WEIGHTS,
     LAST_WEIGHTS,
     TrainedNetwork,
     describe_for_file,
@@ -46,8 +47,9 @@ from nakt_dist.training.loop import (
 _IDENTITY_NAME = "identity.json"
 _MAY_CHANGE = (
     "output", "checkpoint", "tracking", "device", "workers", "memory_cache_megabytes", "threads",
-    "log_keys",
+    "log_keys", "init",
 )  # fmt: skip
+_MAY_CHANGE_IN_DATA = ("dataset", "pseudo_labels", "cache")
 _MAY_CHANGE_IN_RECIPE = ("epochs", "steps", "micro_batch_size")
 
 
@@ -123,7 +125,8 @@ def _train(config: TrainConfig, output: Path, stopwatch: Stopwatch) -> RunRecord
             "total_steps": loop.total_steps,
             "processes": accelerator.num_processes,
             "lineage": lineage,
-            "weights_sha256": file_sha256(output / LAST_WEIGHTS),
+            "best_weights_sha256": file_sha256(output / BEST_WEIGHTS),
+            "last_weights_sha256": file_sha256(output / LAST_WEIGHTS),
         },
         seconds=stopwatch.seconds,
         versions=package_versions(),
@@ -194,8 +197,12 @@ def _lineage(
             **training.describe(),
             "splits": config.data.splits,
             "exclusion": None if exclusion is None else asdict(exclusion),
+            "count": config.data.count,
+            "subset_seed": config.data.subset_seed,
         },
-        "validated_on": None if validation is None else validation.describe(),
+        "validated_on": None
+        if validation is None
+        else {**validation.describe(), "splits": config.validation.splits},
         "parent": None
         if parent is None
         else {"weights_sha256": parent.weights_sha256, "lineage": dict(parent.lineage)},
@@ -204,10 +211,19 @@ def _lineage(
 
 
 def _deciding_settings(config: TrainConfig) -> dict[str, Any]:
-    """The settings a resumed run must share with the one that began."""
-    plain = {name: value for name, value in as_plain(config).items() if name not in _MAY_CHANGE}
-    recipe = plain["recipe"]
-    return plain | {"recipe": {k: v for k, v in recipe.items() if k not in _MAY_CHANGE_IN_RECIPE}}
+    """The settings a resumed run must share with the one that began.
+
+    Places of files are not among them: the lineage says what is there.
+    """
+    plain = _without(as_plain(config), _MAY_CHANGE)
+    plain["recipe"] = _without(plain["recipe"], _MAY_CHANGE_IN_RECIPE)
+    for part in ("data", "validation"):
+        plain[part] = plain[part] and _without(plain[part], _MAY_CHANGE_IN_DATA)
+    return plain
+
+
+def _without(settings: Mapping[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
+    return {name: value for name, value in settings.items() if name not in names}
 
 
 def _check_identity(config: TrainConfig, output: Path, lineage: Mapping[str, Any]) -> None:

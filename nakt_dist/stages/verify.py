@@ -1,5 +1,6 @@
 """``nakt verify``: re-reads a packed dataset or pseudo-labels, and can rebuild what is damaged."""
 
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -86,6 +87,8 @@ def _repair(
     # A table needs the receipts of all shards; they are packed aside and most thrown away.
     wanted = [number for number, shard in enumerate(plan.shards) if tables or shard.name in names]
     repaired = []
+    for left in folder.glob(".repair-*"):  # by a repair that was killed
+        shutil.rmtree(left)
     with tempfile.TemporaryDirectory(prefix=".repair-", dir=folder) as aside:
         rebuilt = Path(aside)
         ledger = WorkLedger(rebuilt / LEDGER_NAME, plan.identity, len(plan.shards))

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 from torch import nn
@@ -153,9 +154,8 @@ class TrainingLoop:
         """Does one optimiser step; returns this process's mean losses."""
         self._network.train()
         # Dropout and the like depend on (seed, step, rank): nothing to store for resuming.
-        torch.manual_seed(
-            hash((self._config.seed, step, self._accelerator.process_index)) & (2**63 - 1)
-        )
+        words = [self._config.seed, step, self._accelerator.process_index]
+        torch.manual_seed(int(np.random.SeedSequence(words).generate_state(1, np.uint64)[0]))
         totals: dict[str, torch.Tensor] = {}
         for micro_batch in range(self._share.accumulation):
             image, target = self._load(next(batches), step)

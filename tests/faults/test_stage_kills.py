@@ -1,12 +1,13 @@
 """Teaching, training and evaluating, killed before any rename and started again."""
 
 import itertools
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from nakt_dist.config import DataConfig
+from nakt_dist.config import DataConfig, VerifyConfig
 from nakt_dist.stages import teach
 from tests.datasets import make_packed_dataset, make_weights
 from tests.launching import NAKT, Death, finish, program, run_ranks
@@ -165,6 +166,27 @@ def test_evaluating_killed_before_any_rename_changes_no_prediction(
         assert record.metrics == undisturbed.metrics
 
     assert rename > 3 + 3  # three pieces, predictions, configuration, record
+
+
+def test_a_repair_killed_before_any_rename_is_mended_by_the_next(
+    tmp_path: Path,
+) -> None:
+    dataset = make_packed_dataset(tmp_path)
+    expected = file_hashes(dataset)
+
+    for rename in itertools.count(1):
+        folder = tmp_path / str(rename)
+        shutil.copytree(dataset, folder)
+        for name in ("train-000001.tar", "index.parquet"):
+            (folder / name).write_bytes(b"damaged")
+        config = VerifyConfig(folder=str(folder), repair=True, workers=1)
+        (outcome,) = run_ranks(config, death=Death(rename))
+        if outcome.exitcode == 0:
+            break
+        finish(config)
+        assert file_hashes(folder) == expected, f"killed before rename {rename}"
+
+    assert rename > 2 * 4 + 2 + 2  # shards with receipts, tables, and what takes its old place
 
 
 def test_the_tiny_network_is_what_the_command_line_trains() -> None:

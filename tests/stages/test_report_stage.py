@@ -28,7 +28,7 @@ from tests.records import (
     write_pseudo_set,
 )
 
-VOID = {"meta", "img", "br"}
+VOID = {"meta", "img", "br", "wbr"}
 
 
 class PageReader(HTMLParser):

@@ -1,6 +1,7 @@
 """``nakt train`` in one process: goes on exactly, refuses what does not belong together."""
 
 import math
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -144,6 +145,27 @@ def test_data_packed_anew_are_refused_on_the_same_output(dataset: Path, tmp_path
 
     with pytest.raises(DatasetError, match=r"trained_on\.fingerprint"):
         train.run(train_config(tmp_path / "out", mine))
+
+
+def test_data_and_parent_may_move(dataset: Path, tmp_path: Path) -> None:
+    parent = make_weights(tmp_path / "parent.safetensors")
+    fine_tune(tmp_path / "out", dataset, parent, recipe={"steps": 2})
+    moved = shutil.copytree(dataset, tmp_path / "moved")
+    parent = parent.rename(tmp_path / "renamed.safetensors")
+
+    record = fine_tune(tmp_path / "out", moved, parent, recipe={"steps": 4})
+
+    assert record.metrics["steps_now"] == 2
+
+
+def test_a_finished_run_on_data_packed_anew_is_not_taken_for_this_one(
+    dataset: Path, tmp_path: Path
+) -> None:
+    train.run(train_config(tmp_path / "out", dataset, recipe={"steps": 2}))
+    other = make_packed_dataset(tmp_path, images=24, splits=TWO_SPLITS, seed=1)
+
+    with pytest.raises(DatasetError, match=r"trained_on\.fingerprint"):
+        train.run(train_config(tmp_path / "out", other, recipe={"steps": 2}))
 
 
 def test_settings_may_be_mended_as_long_as_nothing_was_learnt(

@@ -142,7 +142,9 @@ def test_a_rule_without_thresholds_is_no_exclusion():
     assert trained.transfer.exclusion is None
     assert describe_rule(None) == "no exclusion"
     assert describe_rule(ExclusionRule()) == "N < 256 or E > 2.5 bits"
-    assert describe_rule(ExclusionRule(beta=None, scale_alpha=True)).startswith("N < 256 scaled")
+    assert describe_rule(ExclusionRule(beta=None, scale_alpha=True)).startswith(
+        "N < 256 at 384 × 384"
+    )
     assert describe_rule(ExclusionRule(combine="both")) == "N < 256 and E > 2.5 bits"
 
 
@@ -208,7 +210,7 @@ def test_tables_2_and_3_have_the_papers_shape_and_figures(collection: Collection
     assert "paper: 68.50 ± 30.00 (table 3)" in notes
     unstarred = next(row for row in table.rows if row[0].text == "thyroid (phantom)")
     assert "paper: 98.94 (table 2)" in unstarred[3].notes
-    assert any("Teacher “teacher” (U-Net): 80.00 ± 10.00 %" in remark for remark in table.remarks)
+    assert any("Teacher “teacher”, U-Net: 80.00 ± 10.00 %" in remark for remark in table.remarks)
     assert any("87.04 ± 16.01 (section 5.1, Breast Lesion-2)" in remark for remark in table.remarks)
 
 

@@ -1,0 +1,100 @@
+"""Evaluating in several processes: every image once, the same predictions for any number."""
+
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from nakt_dist.runtime.record import read_record
+from nakt_dist.shards.reader import IndexedShards
+from nakt_dist.stages import evaluate
+from tests.datasets import make_packed_dataset, make_weights
+from tests.launching import Death, finish, program, run_ranks, torchrun
+from tests.recipes import evaluate_config, file_hashes
+
+pytestmark = [pytest.mark.distributed, pytest.mark.timeout(120)]
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three full pieces of work and a rest."""
+    folder = tmp_path_factory.mktemp("dataset")
+    return make_packed_dataset(folder, images=200, samples_per_shard=50)
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_weights(tmp_path_factory.mktemp("weights") / "tiny.safetensors", seed=7)
+
+
+@pytest.fixture(scope="module")
+def one_process(
+    dataset: Path, weights: Path, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Any]:
+    output = tmp_path_factory.mktemp("one") / "out"
+    evaluate.run(evaluate_config(output, dataset, weights))
+    assert pq.read_table(output / "predictions.parquet").num_rows == 200
+    return found(output)
+
+
+def found(output: Path) -> dict[str, Any]:
+    """The predictions' bytes, the metrics, and which files there are."""
+    files = file_hashes(output)
+    return {
+        "files": sorted(files),
+        "predictions": files["predictions.parquet"],
+        "metrics": read_record(output / "record.json").metrics,
+    }
+
+
+@pytest.mark.parametrize("world_size", [2, 3, 6])
+def test_any_number_of_processes_gives_the_same_predictions(
+    dataset: Path, weights: Path, one_process: dict[str, Any], tmp_path: Path, world_size: int
+) -> None:
+    finish(evaluate_config(tmp_path / "out", dataset, weights), world_size)
+
+    assert found(tmp_path / "out") == one_process
+    keys = pq.read_table(tmp_path / "out" / "predictions.parquet")["key"].to_pylist()
+    assert keys == IndexedShards(dataset).keys
+
+
+@pytest.mark.parametrize("rename", [1, 2, 3])
+@pytest.mark.parametrize("rank", [0, 1])
+def test_one_rank_killed_alone_costs_nothing_but_a_second_start(
+    dataset: Path,
+    weights: Path,
+    one_process: dict[str, Any],
+    tmp_path: Path,
+    rename: int,
+    rank: int,
+) -> None:
+    config = evaluate_config(tmp_path / "out", dataset, weights)
+
+    outcomes = run_ranks(config, 2, death=Death(rename, rank))
+    assert outcomes[1 - rank].exitcode == 0
+    finish(config, 3)
+
+    assert found(tmp_path / "out") == one_process
+
+
+def test_ranks_that_never_start_are_not_waited_for(
+    dataset: Path, weights: Path, one_process: dict[str, Any], tmp_path: Path
+) -> None:
+    run_ranks(evaluate_config(tmp_path / "out", dataset, weights), 4, only=[2])
+
+    assert found(tmp_path / "out") == one_process
+
+
+def test_torchrun_prints_the_result_once(
+    dataset: Path, weights: Path, one_process: dict[str, Any], tmp_path: Path
+) -> None:
+    words = (
+        "evaluate", f"--weights={weights}", f"--dataset={dataset}", "--splits=null",
+        f"--output={tmp_path / 'out'}", "--bootstrap_samples=100", "--device=cpu", "--threads=1",
+    )  # fmt: skip
+    with program(*torchrun(2), *words, log=tmp_path / "log") as evaluation:
+        printed = evaluation.succeed()
+
+    assert printed.count("over 200 images") == 1
+    assert found(tmp_path / "out") == one_process
