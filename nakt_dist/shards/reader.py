@@ -201,7 +201,8 @@ class PseudoLabels:
 
     def _cache_columns(self) -> None:
         self._columns = {
-            name: self.statistics[name].to_numpy() for name in ("shard", "soft_offset", "soft_size")
+            name: self.statistics[name].to_numpy()
+            for name in ("shard", "soft_offset", "soft_size", "soft_crc32")
         }
 
     def select(self, rows: Sequence[int] | np.ndarray) -> Self:
@@ -213,10 +214,19 @@ class PseudoLabels:
         return chosen
 
     def soft_mask_bytes(self, number: int) -> bytes:
-        """Returns the encoded soft mask (uint8 PNG, round(255 y)) of a sample."""
-        return self._maps.read(
-            *(int(self._columns[name][number]) for name in ("shard", "soft_offset", "soft_size"))
-        )
+        """Returns the encoded soft mask (uint8 PNG, round(255 y)) of a sample.
+
+        Raises:
+            UnusableSample: its bytes are not those that were written.
+        """
+        shard, offset, size, crc32 = (int(column[number]) for column in self._columns.values())
+        data = self._maps.read(shard, offset, size)
+        if zlib.crc32(data) != crc32:
+            name = self.manifest.shards[shard].name
+            raise UnusableSample(
+                "checksum_differs", f"the soft mask's bytes in {name} have changed"
+            )
+        return data
 
 
 def _current(location: DatasetLocation, name: str, sha256: str) -> Path:

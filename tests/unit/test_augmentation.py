@@ -131,6 +131,24 @@ def test_a_crop_keeps_its_share_and_never_reaches_outside_the_image(seed, size):
     assert (np.abs(affine[:, :, 2]) + sides <= 1 + 1e-6).all()
 
 
+@given(st.integers(0, 2**31), st.sampled_from(SIZES))
+def test_a_turned_crop_is_the_crop_turned_about_the_middle_of_the_image(seed, size):
+    height, width = size
+    half = np.array([width / 2, height / 2])
+    turned = drawn(PAPER, range(10), *size, seed=seed)
+    still = dataclasses.replace(PAPER, largest_rotation=0.0)
+    crop = drawn(still, range(10), *size, seed=seed)
+    crop_linear, linear = in_pixels(crop, *size), in_pixels(turned, *size)
+    angle = np.arctan2(-linear[:, 0, 1], linear[:, 1, 1])
+    turns = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    turns = turns.transpose(2, 0, 1)
+    crop_centre, centre = (
+        parameters.affine[:, :, 2].double().numpy() * half for parameters in (crop, turned)
+    )
+    assert np.allclose(turns @ crop_linear, linear, atol=1e-5)
+    assert np.allclose((turns @ crop_centre[:, :, None])[:, :, 0], centre, atol=1e-4)
+
+
 @given(st.integers(0, 2**31), st.integers(0, 500), st.sampled_from(SIZES))
 def test_every_parameter_is_in_the_papers_range(seed, epoch, size):
     parameters = drawn(PAPER, range(20), *size, seed=seed, epoch=epoch)

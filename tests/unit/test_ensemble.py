@@ -139,6 +139,17 @@ def test_the_mean_stays_float32_under_autocast(tmp_path):
     assert torch.allclose(exact, rough, atol=0.02)
 
 
+def test_a_probability_is_as_fine_as_float32_though_the_logits_are_not():
+    class Rough(Constant):
+        def forward(self, image):
+            return super().forward(image).bfloat16()
+
+    network = Rough([[0.9, 0.1], [0.501, 0.003]])
+    mean, _ = ensemble_probability([teacher(network)], IMAGE)
+    expected = network.logits[0, 0].bfloat16().float().sigmoid()
+    assert torch.allclose(mean, expected.expand(2, -1, -1), atol=1e-6)
+
+
 def test_a_teacher_stays_frozen_and_without_gradient(tmp_path):
     trained = open_network(make_weights(tmp_path / "weights.safetensors"))
     before = {name: value.clone() for name, value in trained.network.state_dict().items()}

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from nakt_dist.errors import ConfigurationError, DatasetError
+from nakt_dist.errors import ConfigurationError, DatasetError, UnusableSample
 from nakt_dist.loading.batches import as_float, indexed_batches
 from nakt_dist.loading.decode import decode_pixels
 from nakt_dist.loading.sampler import GlobalBatches, Share
@@ -158,20 +158,45 @@ def test_masks_of_class_indices_are_no_binary_target(dataset):
         MaskedImages(samples)
 
 
+def flip(path, position):
+    content = bytearray(path.read_bytes())
+    content[position] ^= 1
+    path.write_bytes(content)
+
+
 @pytest.mark.parametrize("member", ["image", "mask"])
-def test_a_sample_that_does_not_decode_is_named_with_its_shard(tmp_path, member):
+def test_a_changed_sample_is_refused_by_shard_and_key(tmp_path, member):
     dataset = make_packed_dataset(tmp_path, images=2, splits={"train": 1.0})
-    samples = select_samples(dataset, None)
-    row = samples.images.index.slice(1, 1).to_pylist()[0]
-    shard = dataset / "train-000000.tar"
-    content = bytearray(shard.read_bytes())
-    content[row[f"{member}_offset"] + 20] ^= 0xFF
-    shard.write_bytes(content)
+    row = IndexedShards(dataset).index.slice(1, 1).to_pylist()[0]
+    flip(dataset / "train-000000.tar", row[f"{member}_offset"] + row[f"{member}_size"] // 2)
     images = MaskedImages(select_samples(dataset, None))
     assert images[0]["image"].shape == (1, 32, 32)
-    with pytest.raises(DatasetError, match="does not decode") as caught:
+    with pytest.raises(DatasetError, match=f"the {member}'s bytes have changed") as caught:
         images[1]
-    assert f"{shard}:{row['key']}" in str(caught.value)
+    assert f"{dataset / 'train-000000.tar'}:{row['key']}" in str(caught.value)
+
+
+def test_a_changed_soft_mask_is_refused_by_shard_and_key(tmp_path):
+    dataset = make_packed_dataset(tmp_path, images=2, splits={"train": 1.0})
+    pseudo = make_pseudo_labels(tmp_path, dataset)
+    row = PseudoLabels(pseudo, IndexedShards(dataset)).statistics.slice(1, 1).to_pylist()[0]
+    flip(pseudo / "pseudo-000000.tar", row["soft_offset"] + row["soft_size"] // 2)
+    images = MaskedImages(select_samples(dataset, None, pseudo))
+    assert images[0]["target"].shape == (1, 32, 32)
+    with pytest.raises(DatasetError, match=r"in pseudo-000000\.tar have changed") as caught:
+        images[1]
+    assert row["key"] in str(caught.value)
+
+
+def test_a_sample_that_does_not_decode_is_named_with_its_shard(dataset, monkeypatch):
+    def fail(data):
+        raise UnusableSample("undecodable", "does not decode: no idea")
+
+    monkeypatch.setattr("nakt_dist.loading.samples.decode_pixels", fail)
+    samples = select_samples(dataset, ["train"])
+    with pytest.raises(DatasetError, match="does not decode: no idea") as caught:
+        MaskedImages(samples)[1]
+    assert f"train-000000.tar:{keys_of(samples)[1]}" in str(caught.value)
 
 
 def test_a_description_names_data_by_fingerprint_and_holds_no_path(dataset, pseudo):

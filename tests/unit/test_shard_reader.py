@@ -198,8 +198,11 @@ def test_a_changed_byte_of_a_sample_is_found_by_its_checksum(fresh):
     shard.write_bytes(data)
     images = IndexedShards(fresh)
     images.check(0)
-    with pytest.raises(UnusableSample, match="mask"):
+    with pytest.raises(UnusableSample, match="the mask's bytes have changed"):
         images.check(1)
+    with pytest.raises(UnusableSample, match="the mask's bytes have changed"):
+        images.mask_bytes(1)
+    assert images.image_bytes(1)
 
 
 def test_pseudo_labels_follow_the_dataset_as_selected(packed, tmp_path):
