@@ -129,6 +129,10 @@ def _evaluate(
     pieces = -(-len(samples) // _IMAGES_PER_PIECE)
     ledger = WorkLedger(output / LEDGER_NAME, identity, pieces)
     ledger.open()
+    finished = _finished(config, output, identity)
+    if finished is not None:  # another process finished all while this one looked
+        ledger.close()
+        return finished
     with progress_bar(f"evaluate {output.name}", len(samples)) as advance:
         for piece in ledger.unfinished(place.rank, place.world_size):
             first = piece * _IMAGES_PER_PIECE

@@ -143,6 +143,9 @@ def _teach(
     entries = images.manifest.shards
     ledger = WorkLedger(output / LEDGER_NAME, identity, len(entries))
     ledger.open()
+    if (output / MANIFEST_NAME).exists():  # another process finished all while this one looked
+        ledger.close()
+        return 0
     taught = 0
     with progress_bar("teach images", images.manifest.num_samples) as advance:
         for number in ledger.unfinished(place.rank, place.world_size):

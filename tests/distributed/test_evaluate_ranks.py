@@ -96,5 +96,7 @@ def test_torchrun_prints_the_result_once(
     with program(*torchrun(2), *words, log=tmp_path / "log") as evaluation:
         printed = evaluation.succeed()
 
-    assert printed.count("over 200 images") == 1
+    results = [line for line in printed.splitlines() if "over 200 images" in line]
+    # A rank that starts late may find all done and say so.
+    assert len([line for line in results if "was complete already" not in line]) == 1
     assert found(tmp_path / "out") == one_process

@@ -1,6 +1,7 @@
 import json
 
 import pytest
+import wandb
 
 from nakt_dist.runtime.tracking import METRICS_NAME, JsonLines, Tracker
 
@@ -84,6 +85,7 @@ def test_wandb_offline_keeps_numbers_on_this_machine_and_no_image_or_path(tmp_pa
         "data": {"dataset": f"{secret}/shards", "teachers": [{"weights": f"{secret}/best.pt"}]},
     }
     track(run, [1, 2], wandb_mode="offline", config=config)
+    wandb.teardown()  # its service writes the last records after the run has ended
     run_id = (run / "wandb_run_id.txt").read_text()
     (stored,) = run.glob("wandb/offline-run-*/*.wandb")
     content = stored.read_bytes()
@@ -102,4 +104,4 @@ def test_a_resumed_run_keeps_its_wandb_id(tmp_path):
     run_id = (tmp_path / "wandb_run_id.txt").read_text()
     runs = list(tmp_path.glob("wandb/offline-run-*"))
     assert runs
-    assert all(run.name.endswith(f"-{run_id}") for run in runs)
+    assert all(run_id in run.name for run in runs)

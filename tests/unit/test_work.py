@@ -45,7 +45,7 @@ def started(*arguments):
     return process
 
 
-def wait_until(condition, seconds=20):
+def wait_until(condition, seconds=60):
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "the other process did not come so far"
@@ -91,6 +91,18 @@ def test_a_piece_finished_by_another_after_the_look_is_not_done_again(tmp_path):
     assert next(pieces) == 0
     job.finish(1, {})
     assert next(pieces) == 2
+
+
+def test_a_piece_finished_between_the_look_and_the_lock_is_not_done_again(tmp_path, monkeypatch):
+    job = ledger(tmp_path, pieces=2)
+
+    def lock_after_another_has_finished(path):
+        if path.stem == "000000":
+            job.finish(0, {})
+        return hold_lock(path)
+
+    monkeypatch.setattr("nakt_dist.runtime.work.hold_lock", lock_after_another_has_finished)
+    assert list(job.unfinished(0, 1)) == [1]
 
 
 def test_two_living_processes_never_do_a_piece_twice(tmp_path):
