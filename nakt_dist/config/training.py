@@ -176,7 +176,8 @@ class TrainConfig:
         validation: what the best epoch is chosen on, by mean Dice; None takes the last.
         recipe: how.
         augmentation: of the training images.
-        preprocessing: what the network sees; written into its weights file.
+        preprocessing: what the network sees; written into its weights file. None takes that of
+            ``init``, or pixels in [0, 1] at the size of the dataset.
         init: weights to start from, for fine-tuning (paper A, algorithm 2).
         checkpoint: when to save.
         tracking: W&B.
@@ -194,7 +195,7 @@ class TrainConfig:
     model: ModelSpec = field(default_factory=ModelSpec)
     validation: DataConfig | None = None
     augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
-    preprocessing: PreprocessingConfig = field(default_factory=PreprocessingConfig)
+    preprocessing: PreprocessingConfig | None = None
     init: str | None = None
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)

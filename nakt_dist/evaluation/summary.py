@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-_RESAMPLED_AT_ONCE = 2_000_000
+_RESAMPLED_AT_ONCE = 250_000
 
 
 def bootstrap_interval(

@@ -47,8 +47,8 @@ class SelectedSamples:
         data = self.images.mask_bytes(number)
         if data is None:
             raise DatasetError(
-                f"{self.images.describe(number)}: has no mask. Train on pseudo_labels, "
-                "or pack the dataset with masks"
+                f"{self.images.describe(number)}: has no mask. Pack the dataset with "
+                "masks (--masks true), or train on data.pseudo_labels"
             )
         return data
 

@@ -1,5 +1,7 @@
 """Which device this process computes on, and with how many threads."""
 
+import os
+
 import torch
 
 from nakt_dist.errors import ConfigurationError
@@ -21,7 +23,7 @@ def choose_device(name: str, threads: int | None) -> torch.device:
         torch.set_num_threads(threads)
     place = process_place()
     if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
+        name = "cuda" if gpu_is_wanted(name) else "cpu"
     if name == "cuda":
         name = f"cuda:{place.local_rank % max(torch.cuda.device_count(), 1)}"
     try:
@@ -36,3 +38,9 @@ def choose_device(name: str, threads: int | None) -> torch.device:
             "Set --device cpu or auto"
         )
     return device
+
+
+def gpu_is_wanted(device: str) -> bool:
+    """Says whether there is a GPU and neither the setting nor ``accelerate --cpu`` is against it."""
+    asked_for_cpu = device == "cpu" or os.environ.get("ACCELERATE_USE_CPU", "").lower() == "true"
+    return torch.cuda.is_available() and not asked_for_cpu

@@ -8,6 +8,7 @@ from accelerate.state import AcceleratorState
 from accelerate.utils import InitProcessGroupKwargs
 
 from nakt_dist.errors import NaktError
+from nakt_dist.runtime.devices import gpu_is_wanted
 from nakt_dist.runtime.processes import process_place
 
 COLLECTIVE_TIMEOUT = timedelta(minutes=10)
@@ -24,7 +25,7 @@ def make_accelerator(precision: str, device: str) -> Accelerator:
     Raises:
         NaktError: the launcher started several processes but no group came about.
     """
-    on_cpu = device == "cpu" or not torch.cuda.is_available()
+    on_cpu = not gpu_is_wanted(device)
     expected = process_place().world_size
     group = InitProcessGroupKwargs(backend="gloo" if on_cpu else "nccl", timeout=COLLECTIVE_TIMEOUT)
     # An earlier stage of this process may have had another precision.

@@ -5,6 +5,8 @@ by any number of workers, in any order, and again, always with the same bytes. A
 turns out to be unusable leaves its shard one sample short; nothing moves up.
 """
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +16,6 @@ import numpy as np
 
 from nakt_dist.config import PackConfig, as_plain
 from nakt_dist.errors import DatasetError
-from nakt_dist.runtime.files import value_sha256
 from nakt_dist.sources import SOURCES, SourceListing, SourceRecord, scan_source
 from nakt_dist.sources.cards import CountComparison, compare_counts, load_card
 from nakt_dist.sources.keys import assign_keys
@@ -159,11 +160,11 @@ def _identity(config: PackConfig, source: Path, listing: SourceListing) -> dict[
     settings = {
         name: value for name, value in as_plain(config).items() if name not in _NOT_IN_THE_BYTES
     }
-    files = [
-        [record.name, _size(record.image), [[path.name, _size(path)] for path in record.masks]]
-        for record in listing.records
-    ]
-    return {**settings, "inputs_sha256": value_sha256(files)}
+    digest = hashlib.sha256()
+    for record in listing.records:
+        masks = [[path.name, _size(path)] for path in record.masks]
+        digest.update(json.dumps([record.name, _size(record.image), masks]).encode())
+    return {**settings, "inputs_sha256": digest.hexdigest()}
 
 
 def _size(path: Path) -> int:

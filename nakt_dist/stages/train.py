@@ -2,13 +2,13 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from nakt_dist.config import DataConfig, TrainConfig, as_plain, save_config
+from nakt_dist.config import DataConfig, PreprocessingConfig, TrainConfig, as_plain, save_config
 from nakt_dist.errors import ConfigurationError, DatasetError
 from nakt_dist.loading.samples import MaskedImages, SelectedSamples, select_samples
 from nakt_dist.models.network_file import (
@@ -81,6 +81,7 @@ def _train(config: TrainConfig, output: Path, stopwatch: Stopwatch) -> RunRecord
     training = _select(config.data)
     validation = _select(config.validation) if config.validation else None
     parent = open_network(config.init) if config.init else None
+    config = replace(config, preprocessing=_preprocessing_of(config, parent))
     spec = _spec_of(config, parent)
     lineage = _lineage(config, spec, training, validation, parent)
     _check_identity(config, output, lineage)
@@ -164,6 +165,12 @@ def _names(samples: SelectedSamples) -> str:
         f", pseudo masks, {samples.before_exclusion} before exclusion and count" if excluded else ""
     )
     return f"{manifest.dataset}{phantom}{left}"
+
+
+def _preprocessing_of(config: TrainConfig, parent: TrainedNetwork | None) -> PreprocessingConfig:
+    """Returns the input asked for, or the one the weights started from are used to."""
+    inherited = PreprocessingConfig() if parent is None else parent.preprocessing
+    return config.preprocessing or inherited
 
 
 def _spec_of(config: TrainConfig, parent: TrainedNetwork | None) -> ModelSpec:

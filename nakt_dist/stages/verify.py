@@ -34,8 +34,8 @@ def run(config: VerifyConfig) -> RunRecord:
     if damages and config.repair:
         if not isinstance(manifest, ShardManifest):
             raise DatasetError(
-                f"{folder}: pseudo-labels are repaired by teaching again: delete the damaged "
-                "folder and run teach; the other shards cost no more than their forward passes"
+                f"{folder}: pseudo-labels are not repaired in place; delete the folder and run "
+                "nakt teach again"
             )
         with sole_user(folder, "repair"):
             repaired = _repair(config, folder, manifest, damages)

@@ -11,9 +11,16 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from nakt_dist.config import AugmentationConfig, CheckpointConfig, DataConfig, TrackingConfig
+from nakt_dist.config import (
+    AugmentationConfig,
+    CheckpointConfig,
+    DataConfig,
+    PreprocessingConfig,
+    TrackingConfig,
+)
 from nakt_dist.errors import ConfigurationError, DatasetError, NaktError
 from nakt_dist.loading import batches
+from nakt_dist.models.network_file import open_network
 from nakt_dist.models.spec import ModelSpec
 from nakt_dist.models.weights import read_weights
 from nakt_dist.runtime.files import file_sha256
@@ -375,6 +382,9 @@ def test_streaming_needs_steps(dataset: Path, tmp_path: Path) -> None:
 # ------------------------------------------------------------------------- fine-tuning
 
 
+NO_CHANGE = PreprocessingConfig()
+
+
 def fine_tune(output: Path, dataset: Path, parent: Path, **changes: Any) -> Any:
     settings = {"model": ModelSpec(), "recipe": {"steps": 1, "learning_rate": 1e-12}} | changes
     return train.run(train_config(output, dataset, init=str(parent), **settings))
@@ -390,6 +400,19 @@ def test_fine_tuning_starts_from_the_weights_given(dataset: Path, tmp_path: Path
     assert all(torch.allclose(before[name], after[name], atol=1e-6) for name in before)
     assert record.details["lineage"]["parent"]["weights_sha256"] == file_sha256(parent)
     assert read_weights(tmp_path / "out" / "last.safetensors").spec == TINY_UNET
+
+
+def test_fine_tuning_goes_on_with_the_input_the_parent_is_used_to(
+    dataset: Path, tmp_path: Path
+) -> None:
+    seen = PreprocessingConfig(height=16, width=16, mean=0.5, std=0.25)
+    train.run(train_config(tmp_path / "parent", dataset, preprocessing=seen))
+
+    fine_tune(tmp_path / "inherited", dataset, tmp_path / "parent")
+    fine_tune(tmp_path / "changed", dataset, tmp_path / "parent", preprocessing=NO_CHANGE)
+
+    assert open_network(tmp_path / "inherited").preprocessing == seen
+    assert open_network(tmp_path / "changed").preprocessing == NO_CHANGE
 
 
 def test_fine_tuning_learns(dataset: Path, tmp_path: Path) -> None:
