@@ -41,6 +41,6 @@ def choose_device(name: str, threads: int | None) -> torch.device:
 
 
 def gpu_is_wanted(device: str) -> bool:
-    """Says whether there is a GPU and neither the setting nor ``accelerate --cpu`` is against it."""
+    """Says whether there is a GPU, and neither setting nor ``accelerate --cpu`` is against it."""
     asked_for_cpu = device == "cpu" or os.environ.get("ACCELERATE_USE_CPU", "").lower() == "true"
     return torch.cuda.is_available() and not asked_for_cpu
