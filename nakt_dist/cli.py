@@ -1,20 +1,15 @@
 """The command line: ``nakt STAGE --config FILE --dotted.key value``."""
 
-import copy
-import dataclasses
 import importlib
-import re
 import sys
-import typing
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
-import jsonargparse
-
 from nakt_dist import __version__
 from nakt_dist import config as configs
+from nakt_dist.config.reading import read_config
 from nakt_dist.errors import ConfigurationError, NaktError, nearest_name
 from nakt_dist.runtime.processes import process_place
 
@@ -123,32 +118,9 @@ def parse_config(stage: str, arguments: Sequence[str], values: Any = None) -> An
             f"there is no stage '{stage}'{nearest_name(stage, STAGES)} "
             f"(stages: {', '.join(STAGES)})"
         )
-    parser = _parser(stage)
-    try:
-        if values is None:
-            parsed = parser.parse_args(_name_positional(stage, list(arguments)))
-        else:
-            parsed = parser.parse_object(copy.deepcopy(values))  # it writes into what it is given
-    except ConfigurationError as error:
-        raise ConfigurationError(_explain(str(error), stage)) from None
-    values = vars(parser.instantiate(parsed))
-    values.pop("config", None)
-    return STAGES[stage].config(**values)
-
-
-class _Parser(jsonargparse.ArgumentParser):
-    """Raises its complaints, also those about the parts it parses inside a value."""
-
-    def error(self, message: str, ex: Exception | None = None) -> None:
-        raise ConfigurationError(message) from None
-
-
-def _parser(stage: str) -> _Parser:
-    # Without allow_abbrev=False a setting that lost its last letters passes for the whole one.
-    parser = _Parser(prog=f"nakt {stage}", description=STAGES[stage].summary, allow_abbrev=False)
-    parser.add_argument("--config", action="config", help="YAML file with settings")
-    parser.add_class_arguments(STAGES[stage].config)
-    return parser
+    words = _name_positional(stage, list(arguments))
+    kind = STAGES[stage]
+    return read_config(kind.config, f"nakt {stage}", kind.summary, words, values)
 
 
 def _name_positional(stage: str, words: list[str]) -> list[str]:
@@ -166,37 +138,3 @@ def _name_positional(stage: str, words: list[str]) -> list[str]:
         )
     named = [f"--runs+={word}" for word in words[:leading]]
     return (named if field == "runs" else [f"--{field}={words[0]}"]) + words[leading:]
-
-
-_UNKNOWN_KEY = re.compile(
-    r"unrecognized arguments: --(?P<argument>[^\s=]+)"
-    r"|Group '(?P<group>[^']+)' does not accept option '(?P<in_group>[^']+)'"
-    r"|Option '(?P<option>[^']+)' is not accepted"
-)
-
-
-def _explain(message: str, stage: str) -> str:
-    """Puts a complaint on one line; an unknown key gets the nearest known one."""
-    found = _UNKNOWN_KEY.search(message)
-    if found is None:
-        return re.sub(r"\s*\n\s*", " ", message)
-    key = found["argument"] or found["option"] or f"{found['group']}.{found['in_group']}"
-    known = _known_keys(STAGES[stage].config)
-    # A complaint about a part inside a value names that part's key alone.
-    nearest = nearest_name(key, [*known, *(name.rsplit(".", 1)[-1] for name in known)])
-    return f"there is no setting '{key}'{nearest} (nakt {stage} --help lists them)"
-
-
-def _known_keys(kind: Any, prefix: str = "") -> list[str]:
-    """Lists the dotted keys of a configuration class, through optional and listed parts."""
-    if dataclasses.is_dataclass(kind):
-        hints = typing.get_type_hints(kind)
-        return [
-            key
-            for field in dataclasses.fields(kind)
-            for key in (
-                f"{prefix}{field.name}",
-                *_known_keys(hints[field.name], f"{prefix}{field.name}."),
-            )
-        ]
-    return [key for part in typing.get_args(kind) for key in _known_keys(part, prefix)]

@@ -1,0 +1,202 @@
+"""Reads settings: YAML and words of a command line onto frozen dataclasses.
+
+jsonargparse can import and build any class that a text names. Settings arrive in files from
+elsewhere, such as the ``config.yaml`` of a dataset, so every way to that is closed here before
+the parser sees a text (promise 5).
+"""
+
+import copy
+import dataclasses
+import re
+import typing
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jsonargparse
+import yaml
+
+from nakt_dist.errors import ConfigurationError, nearest_name
+
+_CLASS_KEYS = {"class_path", "init_args", "dict_kwargs"}
+_read_yaml = jsonargparse.get_loader("yaml")
+
+
+def read_config(
+    kind: type, program: str, summary: str, words: Sequence[str], values: Any = None
+) -> Any:
+    """Builds a configuration.
+
+    Args:
+        kind: its class, a frozen dataclass.
+        program: what the help calls the command, such as ``nakt pack``.
+        summary: one line for the help.
+        words: of a command line: ``--config FILE`` and ``--dotted.key value``.
+        values: a nested mapping instead of words.
+
+    Raises:
+        ConfigurationError: a key or a value is wrong; names the nearest right key.
+    """
+    parser = _parser(kind, program, summary)
+    try:
+        if values is None:
+            _check_words(kind, words)
+            parsed = parser.parse_args(list(words))
+        else:
+            _check_shape(kind, _refuse_classes(values), "")
+            parsed = parser.parse_object(copy.deepcopy(values))  # it writes into what it is given
+    except ConfigurationError as error:
+        raise ConfigurationError(_explain(str(error), kind, program)) from None
+    try:
+        fields = vars(parser.instantiate(parsed))
+    except ValueError as error:  # a group that may be absent reports its own errors inside another
+        found = re.search(r"Errors:\n\s*- (.*)", str(error))
+        raise ConfigurationError(found[1] if found else _one_line(str(error))) from None
+    fields.pop("config", None)
+    return _with_home(kind(**fields))
+
+
+class _Parser(jsonargparse.ArgumentParser):
+    """Raises its complaints, also those about the parts it parses inside a value."""
+
+    def error(self, message: str, ex: Exception | None = None) -> None:
+        raise ConfigurationError(message) from None
+
+
+def _parser(kind: type, program: str, summary: str) -> _Parser:
+    # Without allow_abbrev=False a setting that lost its last letters passes for the whole one.
+    parser = _Parser(
+        prog=program,
+        description=summary,
+        allow_abbrev=False,
+        parser_mode="yaml_without_classes",
+    )
+    parser.add_argument("--config", action="config", help="YAML file with settings")
+    parser.add_class_arguments(kind)
+    return parser
+
+
+def _refuse_classes(value: Any) -> Any:
+    """Refuses the keys by which the parser would import and build any class."""
+    if isinstance(value, Mapping):
+        parts = {part for name in value for part in str(name).split(".")}
+        for key in _CLASS_KEYS & parts:
+            raise ConfigurationError(
+                f"the key '{key}' names a class to run, which no setting may do; remove it"
+            )
+    if isinstance(value, Mapping | list | tuple):
+        for item in value.values() if isinstance(value, Mapping) else value:
+            _refuse_classes(item)
+    return value
+
+
+# Every text passes here, whether file, argument or part of one, before anything looks at it.
+jsonargparse.set_loader(
+    "yaml_without_classes", lambda text: _refuse_classes(_read_yaml(text)), (yaml.YAMLError,)
+)
+jsonargparse.set_parsing_settings(instantiate_subclass_spec_in_any=False)
+
+
+def _check_words(kind: type, words: Sequence[str]) -> None:
+    """Checks each ``--key value`` and each file of ``--config``."""
+    for number, word in enumerate(words):
+        following = words[number + 1] if number + 1 < len(words) else ""
+        key, value = word.split("=", 1) if "=" in word else (word, following)
+        if not key.startswith("--"):
+            continue
+        name = key[2:].rstrip("+")
+        _refuse_classes({name: None})
+        if name == "config" and Path(value).is_file():
+            _check_text(kind, Path(value).read_text(errors="replace"), "")
+        else:
+            _check_text(_type_at(kind, name.split(".")), value, name)
+
+
+def _check_text(kind: Any, text: str, where: str) -> None:
+    try:
+        value = _read_yaml(text)
+    except yaml.YAMLError:
+        return  # the parser says what is wrong with it
+    _check_shape(kind, _refuse_classes(value), where)
+
+
+def _check_shape(kind: Any, value: Any, where: str) -> None:
+    """Refuses a text where a group of settings belongs: it would be imported as a class."""
+    if dataclasses.is_dataclass(kind):
+        if isinstance(value, str):
+            raise ConfigurationError(
+                f"{where or 'the configuration'} is the text {value!r}; expected settings by name, "
+                f"such as {{{dataclasses.fields(kind)[0].name}: …}}"
+            )
+        hints = typing.get_type_hints(kind)
+        for name, item in value.items() if isinstance(value, Mapping) else ():
+            first, *rest = str(name).split(".")
+            _check_shape(_type_at(hints.get(first), rest), item, f"{where}.{name}".lstrip("."))
+    elif typing.get_origin(kind) is list:
+        for item in value if isinstance(value, list) else [value]:
+            _check_shape(typing.get_args(kind)[0], item, f"a part of {where}")
+    else:  # an optional group
+        for part in typing.get_args(kind):
+            if dataclasses.is_dataclass(part) or typing.get_origin(part) is list:
+                _check_shape(part, value, where)
+
+
+def _type_at(kind: Any, names: Sequence[str]) -> Any:
+    """Returns the annotation at a dotted key, None where there is none."""
+    for name in names:
+        group = next(
+            (part for part in (kind, *typing.get_args(kind)) if dataclasses.is_dataclass(part)),
+            None,
+        )
+        kind = typing.get_type_hints(group).get(name) if group is not None else None
+    return kind
+
+
+def _with_home(value: Any) -> Any:
+    """Expands a leading ``~/`` in every setting, as a shell does for words of its own."""
+    if dataclasses.is_dataclass(value):
+        fields = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+        return type(value)(**{name: _with_home(item) for name, item in fields.items()})
+    if isinstance(value, list):
+        return [_with_home(item) for item in value]
+    if isinstance(value, str) and value.startswith("~/"):
+        return str(Path(value).expanduser())
+    return value
+
+
+_UNKNOWN_KEY = re.compile(
+    r"unrecognized arguments: --(?P<argument>[^\s=]+)"
+    r"|Group '(?P<group>[^']+)' does not accept option '(?P<in_group>[^']+)'"
+    r"|Option '(?P<option>[^']+)' is not accepted"
+)
+
+
+def _explain(message: str, kind: type, program: str) -> str:
+    """Puts a complaint on one line; an unknown key gets the nearest known one."""
+    found = _UNKNOWN_KEY.search(message)
+    if found is None:
+        return _one_line(message)
+    key = found["argument"] or found["option"] or f"{found['group']}.{found['in_group']}"
+    known = _known_keys(kind)
+    # A complaint about a part inside a value names that part's key alone.
+    nearest = nearest_name(key, [*known, *(name.rsplit(".", 1)[-1] for name in known)])
+    return f"there is no setting '{key}'{nearest} ({program} --help lists them)"
+
+
+def _one_line(text: str) -> str:
+    return re.sub(r"\s*\n\s*", " ", text)
+
+
+def _known_keys(kind: Any, prefix: str = "") -> list[str]:
+    """Lists the dotted keys of a configuration class, through optional and listed parts."""
+    if dataclasses.is_dataclass(kind):
+        hints = typing.get_type_hints(kind)
+        return [
+            key
+            for field in dataclasses.fields(kind)
+            for key in (
+                f"{prefix}{field.name}",
+                *_known_keys(hints[field.name], f"{prefix}{field.name}."),
+            )
+        ]
+    return [key for part in typing.get_args(kind) for key in _known_keys(part, prefix)]
