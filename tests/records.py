@@ -107,7 +107,7 @@ def write_evaluation(
         "counts": {"images": len(dice)},
         "metrics": summarise_dice(dice, samples=200, seed=0),
         "details": {
-            "network": folder.name,
+            "network": name or folder.name,
             "lineage": dict(trained),
             "model": {"name": network, "options": dict(options or {})},
             "test_set": test_set,

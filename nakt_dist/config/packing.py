@@ -1,5 +1,6 @@
 """Settings of ``phantoms``, ``pack`` and ``verify``."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -52,6 +53,14 @@ class SplitConfig:
     )
     official: bool = False
     without_official: str | None = None
+
+    def __post_init__(self) -> None:
+        for name in (*self.fractions, *([self.without_official] if self.without_official else [])):
+            require(
+                re.fullmatch(r"[a-z0-9][a-z0-9_-]{0,40}", name) is not None and name != "pseudo",
+                f"the split name {name!r}",
+                "of lower-case letters, digits, _ and -, as it names files, and not 'pseudo'",
+            )
 
 
 @dataclass(frozen=True)

@@ -171,7 +171,7 @@ class TrainConfig:
 
     Attributes:
         output: folder for checkpoints, metrics and the record; an unfinished run in it goes on.
-        model: the network.
+        model: the network; None takes that of ``init``, or the U-Net.
         data: what it learns from.
         validation: what the best epoch is chosen on, by mean Dice; None takes the last.
         recipe: how.
@@ -192,7 +192,7 @@ class TrainConfig:
     output: str
     data: DataConfig
     recipe: RecipeConfig
-    model: ModelSpec = field(default_factory=ModelSpec)
+    model: ModelSpec | None = None
     validation: DataConfig | None = None
     augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
     preprocessing: PreprocessingConfig | None = None

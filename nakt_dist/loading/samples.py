@@ -164,6 +164,7 @@ class MaskedImages(torch.utils.data.Dataset):
                 f"{samples.images.root}: its masks hold class indices; training needs a binary "
                 "target. Pack it with layout_options.classes naming the target classes"
             )
+        self._size = (manifest.height, manifest.width)
         planes = len(samples) * (manifest.channels + 1)
         fits = planes * manifest.height * manifest.width <= cache_megabytes * 1e6
         self._decoded: dict[int, Mapping[str, torch.Tensor]] | None = {} if fits else None
@@ -175,14 +176,15 @@ class MaskedImages(torch.utils.data.Dataset):
         """Returns ``image`` uint8 (C, H, W), ``target`` uint8 (1, H, W), ``number`` int64 ().
 
         Raises:
-            DatasetError: the sample does not decode; names shard and key.
+            DatasetError: the sample does not decode, or to another size than the manifest's;
+                names shard and key.
         """
         number = int(number)
         if self._decoded is not None and number in self._decoded:
             return self._decoded[number]
         try:
-            pixels = decode_pixels(self.samples.images.image_bytes(number))
-            target = decode_pixels(self.samples.target_bytes(number))
+            pixels = decode_pixels(self.samples.images.image_bytes(number), self._size)
+            target = decode_pixels(self.samples.target_bytes(number), self._size)
         except UnusableSample as error:
             where = self.samples.images.describe(number)
             raise DatasetError(f"{where}: {error.detail}. Run nakt verify on the folder") from None

@@ -140,9 +140,19 @@ def _advice(report: LoadReport, wanted: dict[str, Tensor], loaded: "LoadedWeight
                 )
     others = report.missing or report.unexpected
     if mismatched and not others and all(each.name.startswith(_HEADS) for each in mismatched):
-        return (
-            f"Only the heads differ: set num_outputs to {mismatched[0].file_shape[0]}, or replace "
-            "the head to train a new one"
-        )
+        return _advice_on_heads(mismatched[0].file_shape[0], mismatched[0].network_shape[0])
     described = f" (the file describes {loaded.spec.to_json()})" if loaded.spec else ""
     return f"Check the network's name and options{described}"
+
+
+def _advice_on_heads(in_file: int, in_network: int) -> str:
+    if in_network == 1:  # a hint to set num_outputs would end in the refusal of such teachers
+        return (
+            f"Only the heads differ: the file's has {in_file} outputs, and a head of one logit is "
+            "expected. Softmax heads of two or more classes are not supported yet; give weights "
+            "with one logit, or replace the head to train a new one"
+        )
+    return (
+        f"Only the heads differ: set num_outputs to {in_file}, or replace the head to train a new "
+        "one"
+    )

@@ -1,6 +1,7 @@
 """Opens a trained network: its weights, architecture, input and origin."""
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -10,12 +11,15 @@ import torch
 from torch import nn
 
 from nakt_dist.config import PreprocessingConfig
-from nakt_dist.errors import CheckpointError
+from nakt_dist.errors import CheckpointError, ConfigurationError
+from nakt_dist.models.described import build_described, check_finite
 from nakt_dist.models.spec import ModelSpec
 from nakt_dist.models.weights import load_into, read_weights
 
 BEST_WEIGHTS = "best.safetensors"
 LAST_WEIGHTS = "last.safetensors"
+
+_LARGEST_SIDE = 8192
 
 
 @dataclass(frozen=True)
@@ -75,26 +79,29 @@ def open_network(
         name: what to call it; None derives it from the path.
 
     Raises:
-        CheckpointError: the file is unsafe or damaged, or does not fit the architecture, or
-            describes none and none is given.
+        CheckpointError: the file is unsafe or damaged, holds values that are not finite, does
+            not fit the architecture, describes none and none is given, or describes itself in
+            a way that no file of ours does.
     """
     path = weights_path(weights)
     loaded = read_weights(path)
+    check_finite(loaded)
     spec = model or loaded.spec
     if spec is None:
         raise CheckpointError(
             f"{path}: does not say which network it belongs to. Name it in the configuration "
             "as model: {name: …, in_channels: …}"
         )
-    network = spec.without_encoder_weights().build()
+    bare = spec.without_encoder_weights()
+    network = bare.build() if model is not None else build_described(loaded, bare)
     load_into(network, loaded)
     network.requires_grad_(False).eval()
     return TrainedNetwork(
         name=name or _name_of(path),
         network=network.to(device) if device is not None else network,
         spec=spec,
-        preprocessing=preprocessing or _stored(loaded.metadata, "preprocessing", path),
-        lineage=json.loads(loaded.metadata.get("lineage", "{}")),
+        preprocessing=preprocessing or _stored_preprocessing(loaded.metadata, path),
+        lineage=_stored(loaded.metadata, "lineage", path),
         weights_sha256=loaded.sha256,
     )
 
@@ -109,13 +116,48 @@ def describe_for_file(
     }
 
 
-def _stored(metadata: Mapping[str, str], field: str, path: Path) -> PreprocessingConfig:
-    if field not in metadata:
-        return PreprocessingConfig()
+def _stored(metadata: Mapping[str, str], field: str, path: Path) -> dict[str, Any]:
     try:
-        return PreprocessingConfig(**json.loads(metadata[field]))
-    except (ValueError, TypeError) as error:
+        value = json.loads(metadata.get(field, "{}"))
+    except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{path}: its {field} cannot be read: {error}") from None
+    if not isinstance(value, dict):
+        raise CheckpointError(
+            f"{path}: its {field} is a JSON {type(value).__name__}, expected an object; copy the "
+            "file again from its origin"
+        )
+    return value
+
+
+def _stored_preprocessing(metadata: Mapping[str, str], path: Path) -> PreprocessingConfig:
+    values = _stored(metadata, "preprocessing", path)
+    for name, value in values.items():
+        side = name in ("height", "width")
+        if not (_is_side(value) if side else _is_finite(value)):
+            expected = f"null or a whole number from 1 to {_LARGEST_SIDE}"
+            raise CheckpointError(
+                f"{path}: its preprocessing.{name} is {str(value)[:40]}, expected "
+                f"{expected if side else 'a finite number'}. Give the input in the configuration "
+                "as preprocessing: {height: …, width: …, mean: …, std: …}"
+            )
+    try:
+        return PreprocessingConfig(**values)
+    except (TypeError, ConfigurationError) as error:
+        raise CheckpointError(f"{path}: its preprocessing cannot be read: {error}") from None
+
+
+def _is_side(value: Any) -> bool:
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    return value is None or (whole and 1 <= value <= _LARGEST_SIDE)
+
+
+def _is_finite(value: Any) -> bool:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # a whole number that no float holds
+        return False
 
 
 def _name_of(path: Path) -> str:

@@ -68,7 +68,7 @@ class ModelSpec:
         """
         try:
             values = json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ConfigurationError(f"network description: not JSON ({error})") from None
         if not isinstance(values, dict):
             raise ConfigurationError(

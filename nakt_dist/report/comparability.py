@@ -160,8 +160,8 @@ def _range(values: set[int]) -> str:
 def cautions(collection: Collection) -> tuple[str, ...]:
     """Returns what a reader must know before comparing these runs with each other."""
     runs = collection.evaluations
-    sentences = [f"{run.name}: {run.seen_before()}." for run in runs if run.seen_before()]
     tested = _tested(runs)
+    sentences = list(meetings(runs))
     if len(tested) > 1:
         sentences.append(
             f"There are {len(tested)} test sets or ways of scoring. Numbers compare within one of "
@@ -190,6 +190,15 @@ def cautions(collection: Collection) -> tuple[str, ...]:
         "or the teacher: a difference smaller than them may be chance."
     )
     return tuple(sentences)
+
+
+def meetings(runs: Sequence[EvaluatedRun]) -> Iterator[str]:
+    """Says of each run that may have met its test images while it learnt how."""
+    several = len(_tested(runs)) > 1
+    for run in runs:
+        seen = run.seen_before()
+        if seen is not None:
+            yield f"{run.name}{f' on {run.tested_on.label}' if several else ''}: {seen}."
 
 
 def _chose_the_best(found: FoundRecord) -> bool:

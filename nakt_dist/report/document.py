@@ -11,11 +11,13 @@ class Cell:
         text: the main line.
         notes: smaller lines below it.
         strong: whether the main line is set in bold.
+        minor: whether the cell may be set smaller, and left out where there is no room.
     """
 
     text: str
     notes: tuple[str, ...] = ()
     strong: bool = False
+    minor: bool = False
 
 
 @dataclass(frozen=True)

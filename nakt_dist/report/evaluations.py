@@ -72,7 +72,8 @@ class EvaluatedRun:
     """One evaluation.
 
     Attributes:
-        name: of the evaluation.
+        name: of the network where that tells the runs apart, else of the evaluation.
+        network_given_name: what the network's own weights file is called; empty if unknown.
         place: its folder as the page names it, below the folder the user gave.
         folder: its folder.
         weights_sha256: of the network's weights file.
@@ -89,6 +90,7 @@ class EvaluatedRun:
     """
 
     name: str
+    network_given_name: str
     place: str
     folder: Path
     weights_sha256: str
@@ -189,6 +191,7 @@ def read_evaluation(
     lineage = parse_lineage(read_field(record.details, "lineage", Mapping))
     return EvaluatedRun(
         name=printable(record.name),
+        network_given_name=_given_name(record.details),
         place=place,
         folder=folder,
         weights_sha256=weights,
@@ -203,6 +206,10 @@ def read_evaluation(
         dice_interval=(_percent(limits, "lower"), _percent(limits, "upper")),
         seconds=record.seconds,
     )
+
+
+def _given_name(details: Mapping[str, Any]) -> str:
+    return printable(read_field(details, "network", str)) if "network" in details else ""
 
 
 def _read_evaluation_set(record: RunRecord) -> EvaluationSet:

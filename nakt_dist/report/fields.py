@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 from nakt_dist.errors import DatasetError
 
 Value = TypeVar("Value")
+_LARGEST = 2**63 - 1
 
 
 def read_field(record: Any, path: str, kind: type[Value] | tuple[type, ...]) -> Any:
@@ -17,7 +18,7 @@ def read_field(record: Any, path: str, kind: type[Value] | tuple[type, ...]) -> 
         kind: the type, or types, that it must have. A bool is not taken for a number.
 
     Raises:
-        DatasetError: the field is absent or of another type; names it.
+        DatasetError: the field is absent, of another type or absurdly large; names it.
     """
     value = record
     for name in path.split("."):
@@ -28,6 +29,8 @@ def read_field(record: Any, path: str, kind: type[Value] | tuple[type, ...]) -> 
     if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
         expected = " or ".join("null" if each is type(None) else each.__name__ for each in kinds)
         raise DatasetError(f"the field '{path}' is {value!r:.60}, expected {expected}")
+    if isinstance(value, int) and abs(value) > _LARGEST:
+        raise DatasetError(f"the field '{path}' is beyond ±{_LARGEST}, expected a smaller number")
     return value
 
 

@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 
 from nakt_dist.report.document import Figure
+from nakt_dist.report.lineage import show_threshold
 from nakt_dist.report.pseudo_sets import PseudoSet, judge
 from nakt_dist.report.style import BLUE, GREY, VERMILION, figure_style, shorten, to_png
 from nakt_dist.transfer.exclusion import ExclusionRule
@@ -107,7 +108,7 @@ def _target_panel(axes: Axes, judged: JudgedSet, chosen: np.ndarray, kept: np.nd
     bins = np.concatenate([[_ZERO / 1.3], np.geomspace(_ZERO * 1.3, highest, _BINS)])
     _draw_both(axes, np.maximum(judged.pseudo.target_pixels, _ZERO), chosen, kept, bins)
     if alpha:
-        _draw_threshold(axes, alpha, f"α = {alpha:.4g} pixels")
+        _draw_threshold(axes, alpha, f"α = {show_threshold(alpha)} pixels")
     axes.set_xscale("log")
     axes.set_xlim(_ZERO / 1.5, highest)
     powers = 10.0 ** np.arange(math.floor(math.log10(highest)) + 1)

@@ -1,5 +1,6 @@
 """What a network learnt from, step by step, and the part it plays in an experiment."""
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -134,10 +135,15 @@ def describe_rule(rule: ExclusionRule | None) -> str:
     parts = []
     if rule.alpha is not None:
         side = " at 384 × 384" if rule.scale_alpha else ""
-        parts.append(f"N < {rule.alpha:g}{side}")
+        parts.append(f"N < {show_threshold(rule.alpha)}{side}")
     if rule.beta is not None:
         parts.append(f"E > {rule.beta:g} bits")
     return (" or " if rule.combine == "either" else " and ").join(parts) or "no exclusion"
+
+
+def show_threshold(value: float) -> str:
+    """Returns a threshold as text with at most one decimal, such as ``"256"`` or ``"7.1"``."""
+    return f"{value:.1f}".removesuffix(".0")
 
 
 def parse_lineage(value: Mapping[str, Any]) -> Lineage:
@@ -206,6 +212,9 @@ def parse_rule(value: Mapping[str, Any] | None) -> ExclusionRule | None:
         combine=read_field(value, "combine", str),
         scale_alpha=read_field(value, "scale_alpha", bool),
     )
+    for name, threshold in (("alpha", rule.alpha), ("beta", rule.beta)):
+        if threshold is not None and not (math.isfinite(threshold) and threshold >= 0):
+            raise DatasetError(f"{name} is {threshold!r}, expected a number of at least 0 or null")
     if rule.combine not in ("either", "both"):
         raise DatasetError(f"combine is {rule.combine!r:.60}, expected 'either' or 'both'")
     return None if rule.alpha is None and rule.beta is None else rule

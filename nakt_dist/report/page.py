@@ -18,6 +18,9 @@ from nakt_dist.report.document import (
 # Forbids the page to load or run anything, should a value ever slip through unescaped.
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
+_LONGEST_WORD = 40
+"""Longer ones are broken anywhere, so that a name cannot push a table off the page."""
+
 _STYLE = """
 :root { color-scheme: light dark; --ink: #1b2430; --soft: #5a6675; --paper: #ffffff;
   --panel: #f5f7fa; --line: #d9dfe6; --accent: #0b5a8f; --notice: #fff4d6; --notice-line: #d99a00; }
@@ -28,7 +31,7 @@ _STYLE = """
 html { scroll-behavior: smooth; }
 body { margin: 0; background: var(--paper); color: var(--ink);
   font: 16px/1.55 system-ui, -apple-system, "Segoe UI", Roboto, "Noto Sans", sans-serif; }
-main { max-width: 76rem; margin: 0 auto; padding: 2rem 1.25rem 4rem; }
+main { max-width: 80rem; margin: 0 auto; padding: 2rem 1.25rem 4rem; }
 h1 { font-size: 1.9rem; line-height: 1.2; margin: 0 0 .3rem; overflow-wrap: anywhere; }
 h2 { font-size: 1.35rem; margin: 3rem 0 .8rem; padding-bottom: .3rem;
   border-bottom: 2px solid var(--line); }
@@ -45,14 +48,17 @@ nav ol { margin: 0; padding-left: 1.3rem; columns: 16rem auto; }
 .wide { overflow-x: auto; border: 1px solid var(--line); border-radius: .5rem; }
 table { border-collapse: collapse; width: 100%; font-size: .9rem;
   font-variant-numeric: tabular-nums; }
-th, td { text-align: left; vertical-align: top; padding: .5rem .7rem;
+th, td { text-align: left; vertical-align: top; padding: .5rem .6rem;
   border-bottom: 1px solid var(--line); }
-td { min-width: 4.2rem; overflow-wrap: anywhere; }
+td { overflow-wrap: break-word; }
 td.short { white-space: nowrap; }
-td.long { min-width: 8rem; }
-td .note { white-space: normal; min-width: 10rem; }
-thead th { background: var(--panel); white-space: nowrap; }
-tbody th { font-weight: 600; min-width: 9rem; }
+td.long { min-width: 7rem; }
+td.endless { min-width: 12rem; overflow-wrap: anywhere; }
+td.minor { font-size: .8rem; line-height: 1.4; color: var(--soft); }
+td .note { white-space: normal; min-width: 10rem; overflow-wrap: anywhere; }
+thead th { background: var(--panel); vertical-align: bottom; }
+tbody th { font-weight: 600; min-width: 6rem; overflow-wrap: break-word; }
+tbody th:has(.note) { min-width: 9rem; }
 tbody tr:last-child > * { border-bottom: 0; }
 .note { display: block; font-size: .8rem; font-weight: 400; line-height: 1.35; }
 figure { margin: 1.2rem 0 2rem; }
@@ -130,12 +136,17 @@ def _row(row: tuple[Cell, ...]) -> str:
     first, *others = row
     cells = [f'<th scope="row">{_content(first)}</th>']
     for cell in others:
-        cells.append(f'<td class="{_kind(cell.text)}">{_content(cell)}</td>')
+        cells.append(f'<td class="{_kind(cell)}">{_content(cell)}</td>')
     return "".join(cells)
 
 
-def _kind(text: str) -> str:
+def _kind(cell: Cell) -> str:
     """Numbers and digests stay on one line; words get a column wide enough to be read."""
+    text = cell.text
+    if any(len(word) > _LONGEST_WORD for word in text.split()):
+        return "endless"
+    if cell.minor:
+        return "minor"
     if (text[:1].isdigit() and len(text) < 20) or (" " not in text and len(text) <= 12):
         return "short"
     return "long"

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -17,6 +17,8 @@ from nakt_dist.shards.manifest import MANIFEST_NAME, PseudoLabelManifest
 
 _NUMBER = (int, float)
 Item = TypeVar("Item")
+# What odd values raise when read: a file that anybody may have written must not end the report.
+_DAMAGE = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
 
 
 @dataclass(frozen=True)
@@ -148,7 +150,13 @@ def _read_each(
         except DatasetError as error:
             reason = str(error).replace(f"{path}", path.name).replace(f"{path.parent}/", "")
             left_out.append(LeftOut(place, printable(reason)))
+        except _DAMAGE as error:
+            left_out.append(LeftOut(place, _describe_damage(error)))
     return items
+
+
+def _describe_damage(error: Exception) -> str:
+    return f"damaged: {printable(f'{type(error).__name__}: {error}')[:120]}. Run its stage again"
 
 
 def _read_found(place: str, path: Path) -> FoundRecord:
@@ -158,6 +166,7 @@ def _read_found(place: str, path: Path) -> FoundRecord:
     for name in ("config", "inputs", "counts", "metrics", "details", "versions"):
         read_field(vars(record), name, Mapping)
     read_field(vars(record), "seconds", _NUMBER)
+    value_sha256(vars(record))  # finds what is nested too deeply to be written again
     if record.stage == "train":
         parse_lineage(read_field(record.details, "lineage", Mapping))
     return FoundRecord(place, path.parent, record, file_sha256(path))
@@ -186,11 +195,35 @@ def _read_evaluations(
         except DatasetError as error:
             left_out.append(LeftOut(found.place, str(error)))
             continue
+        except _DAMAGE as error:
+            left_out.append(LeftOut(found.place, _describe_damage(error)))
+            continue
         first = evaluations.setdefault(value_sha256(found.record.inputs), run)
         if first is not run:
             reason = f"the same network on the same images as {first.place}, which is counted"
             left_out.append(LeftOut(found.place, reason))
-    return list(evaluations.values())
+    return _named_by_network(list(evaluations.values()))
+
+
+def _named_by_network(runs: Sequence[EvaluatedRun]) -> list[EvaluatedRun]:
+    """Calls runs by their network, so that one tested on two sets keeps one name.
+
+    Where different weights, or different scorings of one test set, would share the name, the
+    evaluations keep their own.
+    """
+    alike: dict[str, list[EvaluatedRun]] = {}
+    for run in runs:
+        alike.setdefault(run.network_given_name, []).append(run)
+
+    def is_clear(name: str) -> bool:
+        weights = {run.weights_sha256 for run in alike[name]}
+        tested = {run.tested_on.label for run in alike[name]}
+        return bool(name) and len(weights) == 1 and len(tested) == len(alike[name])
+
+    return [
+        replace(run, name=run.network_given_name) if is_clear(run.network_given_name) else run
+        for run in runs
+    ]
 
 
 def _read_pseudo_sets(
@@ -223,5 +256,5 @@ def _lineages(records: Sequence[FoundRecord]) -> Iterator[Lineage]:
         value = found.record.details.get("lineage")
         try:
             yield parse_lineage(value if isinstance(value, Mapping) else {})
-        except DatasetError:
+        except (DatasetError, *_DAMAGE):
             continue  # named as the reason when the evaluation itself is read

@@ -6,6 +6,7 @@ from typing import Any
 
 from nakt_dist.report import paper
 from nakt_dist.report.capability import Capability, Transfer, transfer_of
+from nakt_dist.report.comparability import meetings
 from nakt_dist.report.document import Cell, Table
 from nakt_dist.report.evaluations import EvaluatedRun
 from nakt_dist.report.fields import printable
@@ -38,15 +39,9 @@ def main_table(
         capabilities: of every transferal dataset.
     """
     several = len({run.tested_on for run in evaluations}) > 1
-    header = ["Role", "Run", "Network", "Learnt from", "Exclusion"]
-    header += [
-        *(["Test set"] if several else []),
-        "Test images",
-        "Dice %",
-        "95 % interval",
-        "KTC %",
-    ]
-    remarks = [_DICE, _CAPABILITY]
+    header = ["Role", "Run", "Network", "Dice %", "95 % interval", "KTC %"]
+    header += [*(["Test set"] if several else []), "Test images", "Learnt from", "Exclusion"]
+    remarks = [_DICE, _CAPABILITY, *meetings(evaluations)]
     rows = []
     for run in evaluations:
         transfer = transfer_of(run)
@@ -54,23 +49,20 @@ def main_table(
         is_best = capability is not None and capability.best is run
         if is_best and capability.percent is None:
             remarks.append(f"No KTC for {transfer.dataset}: {capability.reason}.")
-        seen = run.seen_before()
-        if seen is not None:
-            remarks.append(f"{run.name}: {seen}.")
         cells = [
             Cell(run.role.value),
             Cell(run.name),
             Cell(run.network.label),
-            Cell(run.lineage.describe()),
-            Cell(_exclusion(run)),
-            *([Cell(run.tested_on.label)] if several else []),
-            Cell(_count_images(run)),
             Cell(run.dice, strong=is_best),
             Cell(run.interval),
             Cell(
                 show_capability(capability) if is_best else "",
                 strong=is_best and capability.percent is not None,
             ),
+            *([Cell(run.tested_on.label, minor=True)] if several else []),
+            Cell(_count_images(run), minor=True),
+            Cell(run.lineage.describe(), minor=True),
+            Cell(_exclusion(run), minor=True),
         ]
         rows.append(tuple(cells))
     title = "All evaluations" if several else f"Tested on {evaluations[0].tested_on.label}"

@@ -19,6 +19,8 @@ from typing import IO, Any
 from nakt_dist.errors import DatasetError
 from nakt_dist.runtime.files import differing_fields, read_json, write_json
 
+_ATTEMPTS = 100
+
 
 class WorkLedger:
     """The pieces of one job and which of them are finished.
@@ -40,10 +42,23 @@ class WorkLedger:
         Raises:
             DatasetError: the folder holds an unfinished job of another identity.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / "identity.json"
+        for _ in range(_ATTEMPTS):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            try:
+                return self._take_up(path)
+            except FileNotFoundError:
+                continue  # the job ended, and took its folder along, just now
+        raise DatasetError(f"{self.folder}: keeps vanishing; does something else delete it?")
+
+    def _take_up(self, path: Path) -> None:
         if path.exists():
-            found = read_json(path, "record of an unfinished job")
+            try:
+                found = read_json(path, "record of an unfinished job")
+            except DatasetError:
+                if path.exists():
+                    raise
+                raise FileNotFoundError(path) from None
             if found != self.identity:
                 differences = "; ".join(differing_fields(found, self.identity)[:5])
                 raise DatasetError(

@@ -3,8 +3,10 @@
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import fsspec
+from fsspec.registry import known_implementations
 
 from nakt_dist.errors import DatasetError
 from nakt_dist.runtime.files import atomic_write, value_sha256
@@ -17,19 +19,21 @@ class DatasetLocation:
     """Where a dataset's files are; remote ones are copied once to a local cache.
 
     Args:
-        url: a local folder, or any URL fsspec opens (``s3://…``, ``gs://…``, ``memory://…``).
+        url: a local folder (a leading ``~`` is the user's), or any URL fsspec opens
+            (``s3://…``, ``gs://…``, ``memory://…``).
         cache: folder for local copies of remote files.
 
     Raises:
         DatasetError: the protocol is not one of fsspec's; in particular a ``pipe:`` URL,
-            which other readers would run as a shell command.
+            which other readers would run as a shell command. Or the URL cannot be opened, for
+            example because the package for its protocol is not installed.
     """
 
     def __init__(self, url: str | Path, cache: Path = DEFAULT_CACHE) -> None:
-        self.url = str(url).rstrip("/")
+        self.url = str(url).rstrip("/") or str(url)
         self._remote = None
-        if ":" not in self.url.split("/")[0]:
-            self.folder = Path(self.url)
+        if _is_local(self.url):
+            self.folder = _expanded(self.url)
             return
         protocol = self.url.split(":")[0]
         if protocol not in fsspec.available_protocols() or "://" not in self.url:
@@ -37,7 +41,7 @@ class DatasetLocation:
                 f"{self.url}: '{protocol}:' is not opened. Expected a local folder or a URL of "
                 "a storage system that fsspec knows, such as s3:// or gs://"
             )
-        self._remote, self._root = fsspec.core.url_to_fs(self.url)
+        self._remote, self._root = _connected(self.url, protocol)
         self.folder = cache.expanduser() / value_sha256(self.url)[:16]
         self.folder.mkdir(parents=True, exist_ok=True)
 
@@ -85,3 +89,46 @@ class DatasetLocation:
             raise DatasetError(f"{self.url}: no file {name} there") from None
         except Exception as error:  # storage back ends raise errors of their own libraries
             raise DatasetError(f"{self.url}/{name}: cannot be fetched: {error}") from error
+
+
+def _is_local(url: str) -> bool:
+    """Says whether this is a path; a folder that exists may have a colon in its name."""
+    if ":" not in url.split("/")[0]:
+        return True
+    try:
+        return "://" not in url and Path(url).is_dir()
+    except OSError:  # longer than a name may be
+        return False
+
+
+def _expanded(url: str) -> Path:
+    try:
+        return Path(url).expanduser()
+    except RuntimeError as error:
+        raise DatasetError(f"{url}: no such home folder: {error}. Write the path in full") from None
+
+
+def _connected(url: str, protocol: str) -> tuple[Any, str]:
+    """Returns fsspec's file system and the path on it."""
+    try:
+        return fsspec.core.url_to_fs(url)
+    except ImportError as error:
+        raise DatasetError(
+            f"{url}: '{protocol}://' needs a package that is not installed: {error}. "
+            f"Run: pip install {_package_for(protocol, error)}"
+        ) from error
+    except Exception as error:  # storage back ends raise errors of their own libraries
+        raise DatasetError(
+            f"{url}: cannot be opened: {type(error).__name__}: {error}. Check the URL, such as "
+            "s3://bucket/folder, and the settings of its storage system"
+        ) from error
+
+
+def _package_for(protocol: str, error: ImportError) -> str:
+    """Names the package whose module is missing; for storage systems the two are called alike."""
+    known = known_implementations.get(protocol, {})
+    module = str(known.get("class", "")).split(".")[0]
+    if module and module != "fsspec":
+        return module
+    missing = getattr(error.__cause__, "name", None) or error.name or protocol
+    return missing.split(".")[0]

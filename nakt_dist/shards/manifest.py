@@ -4,8 +4,8 @@ A manifest is written last and atomically: a folder without one is not finished.
 no path of the machine that wrote it and no time, so equal inputs give equal bytes.
 """
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
@@ -85,12 +85,18 @@ class _Manifest:
             raise DatasetError(f"{path}: expected a {cls.WHAT} of format {cls.FORMAT}")
         fingerprint = value.pop("fingerprint", None)
         try:
+            _check_types(path, "", cls, value)
+            for number, entry in enumerate(value["shards"]):
+                _check_types(path, f"shards[{number}].", ShardEntry, entry)
             value["shards"] = tuple(ShardEntry(**entry) for entry in value["shards"])
             manifest = cls(**value)
             for name in [entry.name for entry in manifest.shards] + list(manifest.files):
                 _check_plain_name(path, name)
+            manifest.fingerprint  # noqa: B018 - computed here, where its errors are caught
         except (TypeError, KeyError) as error:
             raise DatasetError(f"{path}: a field is missing or unknown: {error}") from None
+        except RecursionError:
+            raise DatasetError(f"{path}: nested too deeply for a {cls.WHAT}") from None
         if manifest.fingerprint != fingerprint:
             raise DatasetError(
                 f"{path}: damaged or edited: its content gives the fingerprint "
@@ -207,3 +213,83 @@ def _check_plain_name(path: Path, name: str) -> None:
         raise DatasetError(
             f"{path}: names the file {name!r}; expected a plain file name beside the manifest"
         )
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _is_texts(value: Any) -> bool:
+    return isinstance(value, list) and all(map(_is_text, value))
+
+
+def _is_mapping_of(is_kind: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, Mapping) and all(map(is_kind, value.values()))
+
+
+def _is_counts(value: Any) -> bool:
+    return _is_mapping_of(_is_count)(value) and {"inputs", "packed", "rejected"} <= set(value)
+
+
+def _is_teachers(value: Any) -> bool:
+    return isinstance(value, list) and all(
+        isinstance(each, Mapping)
+        and _is_text(each.get("name"))
+        and _is_text(each.get("weights_sha256"))
+        for each in value
+    )
+
+
+_TEXT = (_is_text, "text")
+_COUNT = (_is_count, "a whole number of 0 or more")
+_COUNTS = (_is_mapping_of(_is_count), "an object of whole numbers of 0 or more")
+_SIDE = (lambda value: _is_count(value) and value > 0, "a whole number of 1 or more")
+_FLAG = (lambda value: isinstance(value, bool), "true or false")
+_OBJECT = (lambda value: isinstance(value, Mapping), "an object")
+
+_FIELD_KINDS: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "name": (lambda value: True, "a plain file name"),  # checked with the names of the tables
+    "split": _TEXT,
+    "samples": _COUNT,
+    "bytes": _COUNT,
+    "sha256": _TEXT,
+    "shards": (
+        lambda value: isinstance(value, list) and all(isinstance(each, Mapping) for each in value),
+        "a list of objects",
+    ),
+    "files": (_is_mapping_of(_is_text), "an object with a SHA-256 by file name"),
+    "dataset": _TEXT,
+    "dataset_fingerprint": _TEXT,
+    "phantom": _FLAG,
+    "height": _SIDE,
+    "width": _SIDE,
+    "channels": (lambda value: _is_count(value) and value in (1, 3), "1 or 3"),
+    "mask_kind": (
+        lambda value: value in ("none", "binary", "classes"),
+        "none, binary or classes",
+    ),
+    "splits": _COUNTS,
+    "counts": (_is_counts, "an object with the numbers inputs, packed and rejected"),
+    "left_out": _COUNTS,
+    "ignored_files": _COUNTS,
+    "vocabulary": (_is_mapping_of(_is_texts), "an object with lists of text"),
+    "teachers": (_is_teachers, "a list of objects, each with name and weights_sha256"),
+    "soft": _FLAG,
+    "config": _OBJECT,
+}
+"""Per field of a manifest and its shards: whether a value is of its kind, and the kind."""
+
+
+def _check_types(path: Path, prefix: str, kind: type, value: Mapping[str, Any]) -> None:
+    """Refuses values of other types than their fields have; absent ones are found elsewhere."""
+    for each in fields(kind):
+        is_kind, expected = _FIELD_KINDS[each.name]
+        if each.name in value and not is_kind(value[each.name]):
+            raise DatasetError(
+                f"{path}: field '{prefix}{each.name}' is {str(value[each.name])[:60]!r}, expected "
+                f"{expected}. Restore it from a copy, or delete the folder and make it again"
+            )

@@ -23,7 +23,7 @@ from nakt_dist.shards.manifest import (
     ShardEntry,
     ShardManifest,
 )
-from nakt_dist.shards.tables import INDEX_SCHEMA, PSEUDO_INDEX_SCHEMA, read_table
+from nakt_dist.shards.tables import INDEX_SCHEMA, PSEUDO_INDEX_SCHEMA, check_rows, read_table
 
 _OPEN_SHARDS = 64
 
@@ -90,12 +90,15 @@ class IndexedShards:
         location.refresh(MANIFEST_NAME)
         self.manifest = ShardManifest.read(self.root)
         sha256 = self.manifest.files.get(INDEX_NAME, "")
-        index = read_table(_current(location, INDEX_NAME, sha256), INDEX_SCHEMA)
+        path = _current(location, INDEX_NAME, sha256)
+        index = read_table(path, INDEX_SCHEMA)
         if index.num_rows != self.manifest.num_samples:
             raise DatasetError(
                 f"{self.root / INDEX_NAME}: {index.num_rows} rows, but the manifest counts "
                 f"{self.manifest.num_samples} samples. Run nakt verify on the folder"
             )
+        members = ("image", "mask", "json")
+        check_rows(path, index, len(self.manifest.shards), members, ("image", "json"))
         self.index = index if splits is None else self._of_splits(index, splits)
         self._maps = _MappedShards(location, self.manifest.shards)
         self._cache_columns()
@@ -194,7 +197,10 @@ class PseudoLabels:
         self.manifest = PseudoLabelManifest.read(self.root)
         self.manifest.check_made_for(dataset.manifest, self.root)
         sha256 = self.manifest.files.get(INDEX_NAME, "")
-        table = read_table(_current(location, INDEX_NAME, sha256), PSEUDO_INDEX_SCHEMA)
+        path = _current(location, INDEX_NAME, sha256)
+        table = read_table(path, PSEUDO_INDEX_SCHEMA)
+        filled = ("soft", "target_pixels", "entropy")
+        check_rows(path, table, len(self.manifest.shards), ("soft",), filled)
         self.statistics = _rows_by_key(table, dataset.keys, self.root)
         self._maps = _MappedShards(location, self.manifest.shards)
         self._cache_columns()

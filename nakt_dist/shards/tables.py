@@ -1,10 +1,11 @@
 """The Parquet tables beside shards: their columns, and writing them piece by piece."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from nakt_dist.errors import DatasetError
@@ -90,7 +91,7 @@ def _batched(pieces: Iterable[list[Any]], minimum: int) -> Iterator[list[Any]]:
 
 
 def read_table(path: Path, schema: pa.Schema, filters: Any = None) -> pa.Table:
-    """Reads a table and checks its columns.
+    """Reads a table and checks the names and types of its columns.
 
     Args:
         path: the Parquet file.
@@ -101,9 +102,72 @@ def read_table(path: Path, schema: pa.Schema, filters: Any = None) -> pa.Table:
         DatasetError: the file is absent, damaged, or has other columns.
     """
     try:
+        _check_columns(path, pq.read_schema(path), schema)  # a filter needs the right types
         table = pq.read_table(path, filters=filters, partitioning=None)
-    except (OSError, pa.ArrowException) as error:
+        table.validate(full=True)  # Parquet's text need not be text; without this, readers raise
+    except (OSError, ValueError, NotImplementedError, pa.ArrowException) as error:
         raise DatasetError(f"{path}: the table cannot be read: {error}") from None
-    if table.schema.names != schema.names:
-        raise DatasetError(f"{path}: columns {table.schema.names}, expected {schema.names}")
     return table.combine_chunks()
+
+
+def _check_columns(path: Path, found: pa.Schema, expected: pa.Schema) -> None:
+    if found.names != expected.names:
+        raise DatasetError(f"{path}: columns {found.names}, expected {expected.names}")
+    for name, kind, wanted in zip(found.names, found.types, expected.types, strict=True):
+        if kind != wanted:
+            raise DatasetError(
+                f"{path}: column '{name}' holds {kind}, expected {wanted}. Run nakt verify on the "
+                "folder"
+            )
+
+
+def check_rows(
+    path: Path,
+    table: pa.Table,
+    shards: int,
+    members: Sequence[str],
+    filled: Sequence[str] = (),
+) -> None:
+    """Checks what samples are looked up by: a reader then needs to check nothing per sample.
+
+    Args:
+        path: the table's file, for the message.
+        table: with columns as ``read_table`` checks them.
+        shards: how many the manifest names; shard numbers lie below.
+        members: files of a sample, such as ``"image"``. Their offset, size and checksum may
+            be absent only together, and not negative.
+        filled: further columns, and members, that may not hold null anywhere.
+
+    Raises:
+        DatasetError: naming file, column and the first wrong row.
+    """
+    for member in members:
+        _check_member(path, table, member, may_be_absent=member not in filled)
+    for name in ("key", "shard", *(each for each in filled if each not in members)):
+        _require(path, table, name, pc.is_valid(table[name]), "a value in every row")
+    inside = pc.and_(
+        pc.greater_equal(table["shard"], 0), pc.less(table["shard"], pa.scalar(shards, pa.int64()))
+    )
+    _require(path, table, "shard", inside, f"a number from 0 to {shards - 1}")
+
+
+def _check_member(path: Path, table: pa.Table, member: str, may_be_absent: bool) -> None:
+    offset, size, crc32 = (f"{member}_{each}" for each in ("offset", "size", "crc32"))
+    for name in (offset, size, crc32):
+        good, expected = pc.is_valid(table[name]), "a number"
+        if may_be_absent:
+            good = pc.equal(good, pc.is_valid(table[size if name == offset else offset]))
+            expected = f"a number where the {member}'s other columns hold one, and nowhere else"
+        _require(path, table, name, good, expected)
+    for name in (offset, size):
+        _require(path, table, name, pc.greater_equal(table[name], 0), "0 or more")
+
+
+def _require(path: Path, table: pa.Table, column: str, good: pa.ChunkedArray, what: str) -> None:
+    """Raises DatasetError for the first row where ``good`` is false; null counts as good."""
+    row = pc.index(good, False).as_py()
+    if row >= 0:
+        raise DatasetError(
+            f"{path}: column '{column}' holds {table[column][row].as_py()} in row {row}, expected "
+            f"{what}. Run nakt verify on the folder"
+        )

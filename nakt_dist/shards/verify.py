@@ -76,8 +76,17 @@ def verify_folder(
         Each damage found.
 
     Raises:
-        DatasetError: there is no manifest to check against.
+        DatasetError: there is no manifest to check against, or a file cannot be read at all.
     """
+    try:
+        yield from _check_folder(folder, advance)
+    except OSError as error:
+        raise DatasetError(
+            f"{folder}: cannot be read: {error}. Check the permissions and the disk"
+        ) from error
+
+
+def _check_folder(folder: Path, advance: Callable[[int], None]) -> Iterator[Damage]:
     manifest = read_any_manifest(folder)
     pseudo = isinstance(manifest, PseudoLabelManifest)
     schema = PSEUDO_INDEX_SCHEMA if pseudo else INDEX_SCHEMA
@@ -158,6 +167,7 @@ def _check_shard(
     with path.open("rb") as stream:
         for row in rows:
             try:
+                _check_row(row, entry, size)
                 _check_sample(stream, row, manifest)
             except UnusableSample as error:
                 found += 1
@@ -181,6 +191,40 @@ def _members_of(row: Mapping[str, Any]) -> dict[str, tuple[int, int, int]]:
     }
 
 
+def _check_row(row: Mapping[str, Any], entry: ShardEntry, shard_bytes: int) -> None:
+    """Checks what a row says, so that its bytes can be looked for.
+
+    Raises:
+        UnusableSample: something is absent, or lies outside of the shard.
+    """
+
+    def refuse(column: str, expected: str) -> None:
+        raise UnusableSample(
+            "wrong_row", f"the index has {column} {row[column]!r}, expected {expected}"
+        )
+
+    key = row["key"]
+    if not key or set(key) & set("./\\"):
+        refuse("key", "a name without . / \\")
+    if row["split"] != entry.split:
+        refuse("split", f"{entry.split!r}, that of the shard")
+    pseudo = "soft_offset" in row
+    if not pseudo and not row["extension"]:
+        refuse("extension", "that of the image")
+    for member in ("soft",) if pseudo else ("image", "mask", "json"):
+        columns = [f"{member}_{each}" for each in ("offset", "size", "crc32")]
+        absent = [column for column in columns if row[column] is None]
+        if member == "mask" and len(absent) == len(columns):
+            continue
+        if absent:
+            refuse(absent[0], "a number")
+        offset, size = row[columns[0]], row[columns[1]]
+        if not 0 <= offset <= shard_bytes:
+            refuse(columns[0], f"a position in the {shard_bytes} bytes of the shard")
+        if not 0 <= size <= shard_bytes - offset:
+            refuse(columns[1], f"at most the {shard_bytes - offset} bytes up to the shard's end")
+
+
 def _check_sample(
     stream: io.BufferedReader, row: Mapping[str, Any], manifest: ShardManifest | PseudoLabelManifest
 ) -> None:
@@ -201,14 +245,20 @@ def _check_sample(
                 json.loads(data)
                 continue
             with Image.open(io.BytesIO(data), formats=("PNG", "JPEG")) as image:
-                pixels = np.asarray(image)
+                _check_size(extension, image, manifest)  # before the pixels take memory
+                np.asarray(image)
+        except UnusableSample:
+            raise
         except Exception as error:  # whatever a decoder raises, the sample is damaged
             raise UnusableSample("undecodable", f".{extension} does not decode: {error}") from None
-        if pixels.shape[:2] != (manifest.height, manifest.width):
-            raise UnusableSample(
-                "wrong_size",
-                f".{extension} is {pixels.shape[:2]}, expected {(manifest.height, manifest.width)}",
-            )
+
+
+def _check_size(
+    extension: str, image: Image.Image, manifest: ShardManifest | PseudoLabelManifest
+) -> None:
+    found, expected = (image.height, image.width), (manifest.height, manifest.width)
+    if found != expected:
+        raise UnusableSample("wrong_size", f".{extension} is {found}, expected {expected}")
 
 
 def _locate_outside_members(path: Path, entry: ShardEntry, rows: list[Mapping[str, Any]]) -> Damage:

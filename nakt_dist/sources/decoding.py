@@ -1,5 +1,6 @@
 """Opens one image file that nobody vouches for: bounded, whole, and by its content alone."""
 
+import errno
 import io
 import re
 import stat
@@ -33,6 +34,11 @@ _READERS: tuple[tuple[re.Pattern[bytes], type[ImageFile.ImageFile]], ...] = (
 _ENDS_EARLY = re.compile(r"truncat|incomplete|end of (data|file)|requires a buffer", re.IGNORECASE)
 WHOLE_NUMBER_MODES = ("I", "I;16", "I;16L", "I;16B", "I;16N")
 WIDE_MODES = (*WHOLE_NUMBER_MODES, "F")
+_PASSING_FAULTS = {
+    errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EMFILE, errno.ENFILE, errno.ENOMEM,
+    errno.EAGAIN, errno.EINTR, errno.EHOSTDOWN, errno.ENETUNREACH,
+}  # fmt: skip
+"""Errors of the machine rather than of the file."""
 _MAX_BYTES_PER_PIXEL = 8  # four channels of 16 bits, uncompressed
 _HEADER_BYTES = 2**20
 _TIFF_PHOTOMETRIC = 262
@@ -130,6 +136,8 @@ def _read_bytes(path: Path, name: str, max_bytes: int) -> bytes:
         with path.open("rb") as file:
             content = file.read(status.st_size)
     except (OSError, ValueError) as error:
+        if getattr(error, "errno", None) in _PASSING_FAULTS:
+            raise  # the file may be sound: to set it aside for good would lose it
         detail = getattr(error, "strerror", None) or error
         raise UnusableSample("unreadable", f"'{name}' cannot be read: {detail}") from error
     if not content:

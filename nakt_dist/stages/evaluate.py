@@ -10,7 +10,7 @@ import pyarrow as pa
 import torch
 
 from nakt_dist.config import EvaluateConfig, as_plain, save_config
-from nakt_dist.errors import DatasetError
+from nakt_dist.errors import CheckpointError, DatasetError
 from nakt_dist.evaluation.dice import dice_per_image
 from nakt_dist.evaluation.summary import knowledge_transfer_capability, summarise_dice
 from nakt_dist.loading.batches import as_float
@@ -18,6 +18,7 @@ from nakt_dist.loading.samples import MaskedImages, SelectedSamples, select_samp
 from nakt_dist.models.network_file import TrainedNetwork, open_network
 from nakt_dist.runtime.devices import choose_device
 from nakt_dist.runtime.files import differing_fields
+from nakt_dist.runtime.outputs import check_output
 from nakt_dist.runtime.processes import process_place, say
 from nakt_dist.runtime.progress import progress_bar
 from nakt_dist.runtime.record import (
@@ -65,8 +66,9 @@ def run(config: EvaluateConfig) -> RunRecord:
     samples = select_samples(config.dataset, config.splits, cache=config.cache)
     identity = _identity(config, trained, samples)
     if config.teacher_record is not None:
-        _teacher_dice(config.teacher_record, identity)  # a wrong one costs no forward pass
+        _teacher_dice(config, trained, identity)  # a wrong one costs no forward pass
     output = Path(config.output)
+    check_output(output, "evaluate")
     output.mkdir(parents=True, exist_ok=True)
     record = _finished(config, output, identity)
     if record is None:
@@ -110,7 +112,7 @@ def _finished(
             "Choose another --output, or delete the folder"
         )
     asked = as_plain(config)
-    same = all(record.config[name] == asked[name] for name in _ONLY_IN_THE_RECORD)
+    same = all(record.config.get(name) == asked[name] for name in _ONLY_IN_THE_RECORD)
     return record if same else None
 
 
@@ -141,6 +143,9 @@ def _evaluate(
             advance(len(numbers))
     if ledger.is_complete():
         with hold_lock(ledger.folder / "finalise.lock") as held:
+            finished = _finished(config, output, identity) if held else None
+            if finished is not None:
+                return finished
             if held:
                 record = _finalise(config, trained, samples, identity, output, ledger, stopwatch)
                 ledger.close()
@@ -168,7 +173,13 @@ def _score(
         batch = range(start, min(start + config.batch_size, numbers.stop))
         items = [dataset[number] for number in batch]
         image, target = as_float(torch.utils.data.default_collate(items), device)
-        prediction = predict(trained, image) > config.threshold
+        probability = predict(trained, image)
+        if not probability.isfinite().all():
+            raise CheckpointError(
+                f"{config.weights}: gives values that are not numbers for images of "
+                f"{dataset.samples.images.root}; its training has diverged"
+            )
+        prediction = probability > config.threshold
         target = target > 0.5
         columns = (
             dice_per_image(prediction, target, both_empty).tolist(),
@@ -220,7 +231,7 @@ def _finalise(
     metrics = summarise_dice(table["dice"].to_numpy(), config.bootstrap_samples, config.seed)
     if config.teacher_record is not None:
         metrics["knowledge_transfer_capability"] = _capability(
-            metrics["dice_mean"], _teacher_dice(config.teacher_record, identity)
+            metrics["dice_mean"], _teacher_dice(config, trained, identity)
         )
     if config.overlays:
         from nakt_dist.evaluation.overlays import draw_overlays
@@ -254,13 +265,16 @@ def _finalise(
     return record
 
 
-def _teacher_dice(teacher: str, identity: Mapping[str, Any]) -> float | None:
-    """The mean Dice in a teacher's record, None where none was defined.
+def _teacher_dice(
+    config: EvaluateConfig, trained: TrainedNetwork, identity: Mapping[str, Any]
+) -> float | None:
+    """The mean Dice in the teacher's record, None where none was defined.
 
     Raises:
-        DatasetError: there is no record, or the teacher was evaluated on other images.
+        DatasetError: there is no record, the teacher was evaluated on other images, or it is
+            not a teacher of this network.
     """
-    path = Path(teacher)
+    path = Path(config.teacher_record)
     record = read_record(path / RECORD_NAME if path.is_dir() else path)
     same = ("dataset_fingerprint", "splits", "both_empty")
     found = {name: record.inputs.get(name) for name in same}
@@ -270,7 +284,23 @@ def _teacher_dice(teacher: str, identity: Mapping[str, Any]) -> float | None:
             f"{path}: the teacher was evaluated on other images "
             f"({'; '.join(differing_fields(found, expected))})"
         )
+    teachers = _teachers_of(trained.lineage)
+    if record.inputs.get("weights_sha256") not in {*teachers, trained.weights_sha256}:
+        raise DatasetError(
+            f"{path}: this network did not teach {config.weights}, which names "
+            f"{len(teachers)} teachers; give the evaluation of one of them as teacher_record"
+        )
     return record.metrics["dice_mean"]
+
+
+def _teachers_of(lineage: Mapping[str, Any]) -> set[str]:
+    """The weights of all teachers of a network and of those it was started from."""
+    teachers: set[str] = set()
+    while lineage:
+        taught = lineage.get("trained_on", {}).get("teachers", [])
+        teachers |= {teacher["weights_sha256"] for teacher in taught}
+        lineage = (lineage.get("parent") or {}).get("lineage", {})
+    return teachers
 
 
 def _capability(student_dice: float | None, teacher_dice: float | None) -> float | None:

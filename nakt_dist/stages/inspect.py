@@ -11,8 +11,9 @@ import pyarrow as pa
 from nakt_dist.config import InspectConfig, as_plain, save_config
 from nakt_dist.errors import ConfigurationError, DatasetError, UnusableSample
 from nakt_dist.loading.decode import decode_pixels
+from nakt_dist.report.advice import advise, percentiles, show_percentiles
 from nakt_dist.report.histograms import JudgedSet, draw_entropy, draw_target_pixels
-from nakt_dist.report.lineage import describe_rule, label_dataset
+from nakt_dist.report.lineage import describe_rule, label_dataset, show_threshold
 from nakt_dist.report.pseudo_sets import (
     ALL_SPLITS,
     PseudoSet,
@@ -23,6 +24,7 @@ from nakt_dist.report.pseudo_sets import (
 )
 from nakt_dist.report.sheets import Group, Outline, Panel, draw_sheet
 from nakt_dist.runtime.files import write_bytes, write_json
+from nakt_dist.runtime.processes import require_one_process
 from nakt_dist.runtime.record import RunRecord, Stopwatch, package_versions
 from nakt_dist.shards.reader import IndexedShards, PseudoLabels
 from nakt_dist.shards.tables import write_table
@@ -60,34 +62,44 @@ def run(config: InspectConfig) -> RunRecord:
     Writes ``counts.json``, ``excluded.parquet``, the histograms of entropy (paper A, figure 3)
     and of target pixels, and, where a dataset is given, a sheet of kept and excluded images.
 
+    Everything is read, checked and drawn before the first file is written.
+
     Raises:
-        ConfigurationError: the pseudo-labels are behind a URL and no output is given.
+        ConfigurationError: the pseudo-labels are behind a URL and no output is given, or it
+            was started as several processes.
         DatasetError: the pseudo-labels are absent, damaged, or not of the dataset.
     """
+    require_one_process("inspect")
     stopwatch = Stopwatch()
     output = _output_of(config)
     pseudo = read_pseudo_set(config.pseudo_labels)
     verdict = judge(pseudo, config.exclusion)
     counts = count_by_split(pseudo, verdict)
+    pictures = _draw(config, pseudo)
+    details = {
+        "rule": _describe(config.exclusion, pseudo),
+        "images": counts,
+        "percentiles": percentiles(pseudo),
+        "remarks": advise(pseudo, config.exclusion, verdict),
+    }
     output.mkdir(parents=True, exist_ok=True)
-    judged = [JudgedSet(pseudo, config.exclusion)]
-    write_bytes(output / ENTROPY_NAME, draw_entropy(judged).png)
-    write_bytes(output / TARGET_NAME, draw_target_pixels(judged).png)
-    rule = _describe(config.exclusion, pseudo)
-    write_json(output / COUNTS_NAME, {"rule": rule, "images": counts})
+    # A sheet left by an earlier call may show another rule.
+    (output / OVERLAYS_NAME).unlink(missing_ok=True)
+    for name, picture in pictures.items():
+        write_bytes(output / name, picture)
     write_table(output / EXCLUDED_NAME, EXCLUDED_SCHEMA, [_excluded(pseudo, verdict)], None)
-    if config.dataset is not None:
-        write_bytes(output / OVERLAYS_NAME, _draw_overlays(config))
+    write_json(output / COUNTS_NAME, details)
     save_config(config, output)
     _print_counts(config.exclusion, pseudo, counts)
+    print(*show_percentiles(details["percentiles"]), *details["remarks"], sep="\n")
     print(f"Written to {output}", flush=True)
     return RunRecord(
         stage="inspect",
-        name=output.name,
+        name=output.resolve().name,
         config=as_plain(config),
         inputs={"pseudo_labels": pseudo.manifest.fingerprint},
         counts=counts[ALL_SPLITS],
-        details={"rule": rule, "images": counts},
+        details=details,
         seconds=stopwatch.seconds,
         versions=package_versions(),
     )
@@ -101,8 +113,21 @@ def _output_of(config: InspectConfig) -> Path:
             f"output is not set and pseudo_labels is {config.pseudo_labels}; nothing is written "
             "behind a URL. Give a local folder with --output"
         )
-    folder = Path(config.pseudo_labels).resolve()
+    folder = Path(config.pseudo_labels)
+    if folder.name in ("", ".."):  # such as ".": its own name is needed
+        folder = folder.resolve()
     return folder.with_name(f"{folder.name}-inspection")
+
+
+def _draw(config: InspectConfig, pseudo: PseudoSet) -> dict[str, bytes]:
+    """Draws every picture, as PNG by file name; the sheet only where a dataset is given."""
+    # The sheet comes first: it finds out whether the dataset is the right one.
+    sheet = {} if config.dataset is None else {OVERLAYS_NAME: _draw_overlays(config)}
+    judged = [JudgedSet(pseudo, config.exclusion)]
+    return sheet | {
+        ENTROPY_NAME: draw_entropy(judged).png,
+        TARGET_NAME: draw_target_pixels(judged).png,
+    }
 
 
 def _describe(rule: ExclusionRule, pseudo: PseudoSet) -> dict[str, Any]:
@@ -178,7 +203,7 @@ def _panels(
         )
         rules = []
         if verdict.few_targets[row]:
-            rules.append(f"N < {rule.alpha_at(*soft.shape):.4g}")
+            rules.append(f"N < {show_threshold(rule.alpha_at(*soft.shape))}")
         if verdict.high_entropy[row]:
             rules.append(f"E > {rule.beta:g}")
         yield Panel(

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from nakt_dist.config import PackConfig, as_plain, save_config
-from nakt_dist.errors import DatasetError, NaktError
+from nakt_dist.errors import ConfigurationError, DatasetError, NaktError
 from nakt_dist.runtime.files import differing_fields, file_sha256, flush_folder
+from nakt_dist.runtime.outputs import check_output
 from nakt_dist.runtime.processes import require_one_process, say
 from nakt_dist.runtime.progress import progress_bar
 from nakt_dist.runtime.record import RunRecord, Stopwatch, package_versions
@@ -26,8 +27,8 @@ from nakt_dist.shards.manifest import (
     ShardEntry,
     ShardManifest,
 )
-from nakt_dist.shards.tables import INDEX_SCHEMA, REJECTED_SCHEMA, write_table
-from nakt_dist.stages.pack_plan import PackPlan, make_plan
+from nakt_dist.shards.tables import INDEX_SCHEMA, REJECTED_SCHEMA, read_table, write_table
+from nakt_dist.stages.pack_plan import PackPlan, make_plan, modification_sha256
 from nakt_dist.stages.pack_shard import pack_shard
 
 LEDGER_NAME = ".pack"
@@ -48,8 +49,14 @@ def run(config: PackConfig) -> RunRecord:
     """
     require_one_process("pack")
     stopwatch = Stopwatch()
-    plan = make_plan(config)
     output = Path(config.output)
+    if output.resolve().is_relative_to(Path(config.source).resolve()):
+        raise ConfigurationError(
+            f"output {output} lies in the source {config.source}, where it would be listed with "
+            "the dataset; choose a folder elsewhere"
+        )
+    plan = make_plan(config)
+    check_output(output, "pack")
     output.mkdir(parents=True, exist_ok=True)
     with sole_user(output, "pack"):
         manifest, packed_now = _pack(config, plan, output)
@@ -68,7 +75,8 @@ def run(config: PackConfig) -> RunRecord:
 
 def _pack(config: PackConfig, plan: PackPlan, output: Path) -> tuple[ShardManifest, int]:
     """Returns the manifest and how many inputs were read now rather than earlier."""
-    ledger = WorkLedger(output / LEDGER_NAME, plan.identity, len(plan.shards))
+    identity = {**plan.identity, "source_modification_sha256": modification_sha256(plan)}
+    ledger = WorkLedger(output / LEDGER_NAME, identity, len(plan.shards))
     if (output / MANIFEST_NAME).exists():
         manifest = ShardManifest.read(output)
         if manifest.config != json.loads(json.dumps(plan.identity)):
@@ -154,7 +162,7 @@ def _finalise(
     """Writes the tables and, last of all, the manifest."""
     staging = ledger.folder
     summary = _Summary()
-    write_table(output / INDEX_NAME, INDEX_SCHEMA, summary.rows(ledger), staging)
+    write_table(output / INDEX_NAME, INDEX_SCHEMA, summary.rows(ledger, plan), staging)
     rejected = (ledger.receipt(number)["rejected"] for number in range(ledger.pieces))
     write_table(output / REJECTED_NAME, REJECTED_SCHEMA, rejected, staging)
     manifest = ShardManifest(
@@ -179,6 +187,12 @@ def _finalise(
         vocabulary=summary.vocabulary(),
         config=dict(plan.identity),
     )
+    if summary.packed == 0:
+        first = next(iter(ledger.receipt(0)["rejected"]))
+        raise DatasetError(
+            f"{config.source}: none of its {plan.num_inputs} inputs could be packed; the first, "
+            f"{first['source']}: {first['detail']}"
+        )
     if summary.packed + summary.rejected != plan.num_inputs:
         raise DatasetError(
             f"{output}: {summary.packed} packed and {summary.rejected} rejected are not the "
@@ -199,10 +213,16 @@ class _Summary:
         self.packed = self.rejected = self.united_masks = 0
         self._labels: dict[str, set[str]] = defaultdict(set)
 
-    def rows(self, ledger: WorkLedger) -> Iterator[list[Mapping[str, Any]]]:
-        """Yields the index rows of each shard."""
+    def rows(self, ledger: WorkLedger, plan: PackPlan) -> Iterator[list[Mapping[str, Any]]]:
+        """Yields the index rows of each shard, after checking that no input is lost or doubled."""
         for number in range(ledger.pieces):
             receipt = ledger.receipt(number)
+            keys = [row["key"] for row in (*receipt["rows"], *receipt["rejected"])]
+            if sorted(keys) != sorted(plan.shards[number].keys):
+                raise DatasetError(
+                    f"{plan.shards[number].name}: holds other inputs than were planned for it; "
+                    "delete the output and pack again, and report this"
+                )
             entry = ShardEntry(**receipt["entry"])
             self.shards.append(entry)
             self.splits[entry.split] += entry.samples
@@ -248,6 +268,7 @@ def _announce(
     )
     for words, count in manifest.left_out.items():
         say(f"  left out by setting, {words}: {count}")
+    say(f"  {_how_split(config, plan)}")
     say("  splits " + ", ".join(f"{name} {count}" for name, count in manifest.splits.items()))
     for comparison in () if manifest.phantom else plan.expected:
         wanted = "unknown" if comparison.expected is None else comparison.expected
@@ -257,4 +278,19 @@ def _announce(
     else:
         say("  was complete already; nothing was written")
     if counts["rejected"]:
-        say(f"  why inputs were rejected: {output / REJECTED_NAME}")
+        reasons = read_table(output / REJECTED_NAME, REJECTED_SCHEMA)["reason"].to_pylist()
+        found = ", ".join(f"{reason} {count}" for reason, count in Counter(reasons).most_common())
+        say(f"  rejected: {found} (each one in {output / REJECTED_NAME})")
+    if manifest.ignored_files:
+        found = ", ".join(f"{suffix} {count}" for suffix, count in manifest.ignored_files.items())
+        say(f"  files of no sample, by suffix: {found}")
+
+
+def _how_split(config: PackConfig, plan: PackPlan) -> str:
+    patients = {record.patient_id for shard in plan.shards for record in shard.records}
+    known = len(patients - {None})
+    if config.splits.official:
+        return f"split as the dataset itself is; {known or 'no'} patients known"
+    if known == 0:
+        return "no patients known: split by image, so images of one patient may be in two splits"
+    return f"{known} patients, none of them in two splits"

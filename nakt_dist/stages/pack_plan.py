@@ -92,12 +92,13 @@ def make_plan(config: PackConfig) -> PackPlan:
         wanted = choose_subset(keys, config.count, config.seed)
         chosen = [number for number in chosen if keys[number] in wanted]
         left_out[f"beyond count {config.count}"] = len(keys) - len(chosen)
+    shards = tuple(_cut_into_shards(config, keys, listing.records, splits, chosen))
     return PackPlan(
-        shards=tuple(_cut_into_shards(config, keys, listing.records, splits, chosen)),
+        shards=shards,
         left_out=left_out,
         ignored_files=dict(listing.ignored_files),
         phantom=_is_phantom(source) if config.phantom is None else config.phantom,
-        identity=_identity(config, source, listing),
+        identity=_identity(config, shards),
         expected=tuple(_expected_counts(config, listing)),
     )
 
@@ -155,16 +156,45 @@ def _split_order(config: PackConfig, splits: Sequence[str]) -> list[str]:
     return sorted(set(splits)) if config.splits.official else list(config.splits.fractions)
 
 
-def _identity(config: PackConfig, source: Path, listing: SourceListing) -> dict[str, Any]:
-    """The settings that decide the bytes, and a fingerprint of the listed files."""
+def _identity(config: PackConfig, shards: Sequence[ShardPlan]) -> dict[str, Any]:
+    """The settings that decide the bytes, and a fingerprint of the inputs."""
     settings = {
         name: value for name, value in as_plain(config).items() if name not in _NOT_IN_THE_BYTES
     }
+    return {**settings, "source_content_sha256": _source_content_sha256(shards)}
+
+
+def _source_content_sha256(shards: Sequence[ShardPlan]) -> str:
+    """A fingerprint of the listed files and of everything that the tables say about them."""
     digest = hashlib.sha256()
-    for record in listing.records:
-        masks = [[path.name, _size(path)] for path in record.masks]
-        digest.update(json.dumps([record.name, _size(record.image), masks]).encode())
-    return {**settings, "inputs_sha256": digest.hexdigest()}
+    for shard in shards:
+        for key, record in zip(shard.keys, shard.records, strict=True):
+            masks = [[path.name, _size(path)] for path in record.masks]
+            facts = [record.mask_kind, record.mask_classes, record.patient_id, record.stratum]
+            facts += [dict(record.labels), record.problem, record.name, _size(record.image), masks]
+            digest.update(json.dumps([shard.name, key, facts], sort_keys=True).encode())
+    return digest.hexdigest()
+
+
+def modification_sha256(plan: PackPlan) -> str:
+    """A fingerprint of when the inputs were last changed.
+
+    It is no part of the dataset, which a copy of the source must give byte for byte; but an
+    interrupted packing does not go on over files that have changed meanwhile.
+    """
+    digest = hashlib.sha256()
+    for shard in plan.shards:
+        for record in shard.records:
+            for path in (record.image, *record.masks):
+                digest.update(f"{_modified(path)};".encode())
+    return digest.hexdigest()
+
+
+def _modified(path: Path) -> int:
+    try:
+        return path.stat().st_mtime_ns
+    except OSError:
+        return -1
 
 
 def _size(path: Path) -> int:

@@ -10,10 +10,12 @@ from nakt_dist.report.markdown import FIGURE_FOLDER, table_to_markdown, to_markd
 from nakt_dist.report.page import to_html
 from nakt_dist.report.runs import collect
 from nakt_dist.runtime.files import write_bytes
+from nakt_dist.runtime.processes import require_one_process
 from nakt_dist.runtime.record import RunRecord, Stopwatch, package_versions
 
 MARKDOWN_NAME = "report.md"
 PAGE_NAME = "report.html"
+_WIDE_TERMINAL = 120
 
 
 def run(config: ReportConfig) -> RunRecord:
@@ -23,8 +25,10 @@ def run(config: ReportConfig) -> RunRecord:
     holds no time and no path of this machine.
 
     Raises:
+        ConfigurationError: it was started as several processes.
         DatasetError: a folder does not exist, or holds no usable evaluation.
     """
+    require_one_process("report")
     stopwatch = Stopwatch()
     collection = collect(config.runs)
     document = make_document(collection, config.title)
@@ -64,11 +68,19 @@ def _print_table(table: Table) -> None:
 
     # Text objects, because rich would read [brackets] in a run's name as a command.
     drawn = Drawn(title=Text(table.title, style="bold"), title_justify="left")
-    for name in table.header:
-        drawn.add_column(Text(name))
-    for row in table.rows:
-        drawn.add_row(*(Text(cell.text, style="bold" if cell.strong else "") for cell in row))
     console = Console()
+    # Without room, the columns that matter stay readable; the page shows the others.
+    wide = console.width >= _WIDE_TERMINAL
+    shown = [place for place, cell in enumerate(table.rows[0]) if wide or not cell.minor]
+    for place in shown:
+        numbers = table.header[place].endswith(("%", "interval"))
+        drawn.add_column(Text(table.header[place]), no_wrap=numbers, overflow="fold")
+    for row in table.rows:
+        cells = [row[place] for place in shown]
+        drawn.add_row(*(Text(cell.text, style="bold" if cell.strong else "") for cell in cells))
     console.print(drawn)
+    if not wide:
+        missing = [name for place, name in enumerate(table.header) if place not in shown]
+        console.print(Text(f"For want of room not shown: {', '.join(missing)}.", style="dim"))
     for remark in table.remarks:
         console.print(Text(remark, style="dim"))

@@ -5,6 +5,7 @@ differ in speed, die, come back, and be another number next time.
 """
 
 import json
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -17,6 +18,7 @@ from nakt_dist.errors import ConfigurationError, DatasetError
 from nakt_dist.models.network_file import open_network
 from nakt_dist.runtime.devices import choose_device
 from nakt_dist.runtime.files import differing_fields, file_sha256
+from nakt_dist.runtime.outputs import check_output
 from nakt_dist.runtime.processes import process_place, say
 from nakt_dist.runtime.progress import progress_bar
 from nakt_dist.runtime.record import RunRecord, Stopwatch, package_versions
@@ -49,9 +51,11 @@ def run(config: TeachConfig) -> RunRecord:
     teachers = [open_teacher(teacher, device, images) for teacher in config.teachers]
     identity = _identity(config, images, teachers, device)
     output = Path(config.output)
+    check_output(output, "teach")
     output.mkdir(parents=True, exist_ok=True)
     taught = 0
     if _is_finished(output, identity):
+        taught = _mend(config, images, teachers, output, device)
         WorkLedger(output / LEDGER_NAME, identity, 0).close()  # a kill may have left it
     else:
         taught = _teach(config, images, teachers, identity, output, device)
@@ -161,7 +165,39 @@ def _teach(
             if held and not (output / MANIFEST_NAME).exists():
                 _finalise(config, images, teachers, identity, output, ledger)
                 ledger.close()
+                count = images.manifest.num_samples  # said by whichever process was the last
+                print(f"teach: {count} pseudo-labels in {output}", file=sys.stderr, flush=True)
     return taught
+
+
+def _mend(
+    config: TeachConfig,
+    images: IndexedShards,
+    teachers: list[Teacher],
+    output: Path,
+    device: torch.device,
+) -> int:
+    """Teaches damaged shards of finished pseudo-labels again; returns how many samples."""
+    manifest = PseudoLabelManifest.read(output)
+    mended = 0
+    for number, entry in enumerate(manifest.shards):
+        path = output / entry.name
+        if not process_place().is_main or (path.is_file() and file_sha256(path) == entry.sha256):
+            continue
+        staging = output / LEDGER_NAME
+        staging.mkdir(exist_ok=True)
+        receipt = teach_shard(
+            output, staging, number, images, teachers, config.batch_size, device,
+            _AUTOCAST[config.precision],
+        )  # fmt: skip
+        if receipt["entry"]["sha256"] != entry.sha256:
+            raise DatasetError(
+                f"{path}: was damaged, and taught again it differs from what it was: another "
+                "device, thread count or version of torch. Teach into a new --output"
+            )
+        say(f"teach: {entry.name} was damaged and is mended")
+        mended += entry.samples
+    return mended
 
 
 def _finalise(
@@ -209,7 +245,8 @@ def _summarise(config: TeachConfig, output: Path, taught: int, stopwatch: Stopwa
     counts = {"taught_by_this_process": taught}
     if finished:
         counts["pseudo_labels"] = PseudoLabelManifest.read(output).num_samples
-        say(f"teach: {counts['pseudo_labels']} pseudo-labels in {output}")
+        if not taught:
+            say(f"teach: {counts['pseudo_labels']} pseudo-labels in {output}, complete already")
     else:
         say(f"teach: process {place.rank} is done; others still work on {output}")
     if taught:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from nakt_dist.errors import DatasetError, UnusableSample
+from nakt_dist.errors import CheckpointError, DatasetError, UnusableSample
 from nakt_dist.loading.decode import decode_pixels
 from nakt_dist.shards.reader import IndexedShards
 from nakt_dist.shards.writer import write_shard
@@ -105,8 +105,9 @@ def _taught(
 
 
 def _decode(images: IndexedShards, number: int) -> np.ndarray:
+    size = (images.manifest.height, images.manifest.width)
     try:
-        return decode_pixels(images.image_bytes(number))
+        return decode_pixels(images.image_bytes(number), size)
     except UnusableSample as error:
         raise DatasetError(
             f"{images.describe(number)}: {error.detail}. Run nakt verify on the folder"
@@ -122,6 +123,12 @@ def _teach_batch(
     """Returns the stored masks, uint8 (N, H, W), and the statistics of each."""
     image = torch.from_numpy(pixels).to(device).float().div_(255)
     probability, disagreement = ensemble_probability(teachers, image, autocast)
+    if not probability.isfinite().all():
+        raise CheckpointError(
+            "a teacher gives values that are not numbers "
+            f"({', '.join(str(teacher.provenance.get('name')) for teacher in teachers)}): its "
+            "training has diverged, or precision bfloat16 is too coarse for it"
+        )
     confidence = torch.maximum(probability, 1 - probability).flatten(1).mean(1)
     masks = quantise(probability)
     columns = {

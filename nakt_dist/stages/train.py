@@ -28,6 +28,7 @@ from nakt_dist.runtime.files import (
     remove_unfinished,
     write_json,
 )
+from nakt_dist.runtime.outputs import check_output
 from nakt_dist.runtime.processes import process_place, say
 from nakt_dist.runtime.record import (
     RECORD_NAME,
@@ -36,6 +37,7 @@ from nakt_dist.runtime.record import (
     package_versions,
     read_record,
 )
+from nakt_dist.runtime.tracking import METRICS_NAME
 from nakt_dist.runtime.work import sole_user
 from nakt_dist.training.loop import (
     CHECKPOINTS_NAME,
@@ -68,6 +70,7 @@ def run(config: TrainConfig) -> RunRecord:
     stopwatch = Stopwatch()
     choose_device(config.device, config.threads)
     output = Path(config.output)
+    check_output(output, "train")
     output.mkdir(parents=True, exist_ok=True)
     if process_place().is_main:
         with sole_user(output, "train"):
@@ -93,7 +96,7 @@ def _train(config: TrainConfig, output: Path, stopwatch: Stopwatch) -> RunRecord
     torch.manual_seed(config.seed)
     network = spec.build() if parent is None else parent.network.requires_grad_(True)
     if accelerator.is_main_process:
-        say(f"train {output.name}: {spec.name} on {len(training)} images of {_names(training)}")
+        say(f"train {output.name}: {spec.name} on {_names(training, config.data)}")
     accelerator.wait_for_everyone()
     cache = config.memory_cache_megabytes
     loop = TrainingLoop(
@@ -134,7 +137,10 @@ def _train(config: TrainConfig, output: Path, stopwatch: Stopwatch) -> RunRecord
     )
     if accelerator.is_main_process:
         record.write(output)
-        say(f"train {output.name}: {progress.step} steps in {stopwatch.seconds:.0f} s")
+        say(
+            f"train {output.name}: {progress.step} steps in {stopwatch.seconds:.0f} s; "
+            f"{BEST_WEIGHTS} and {METRICS_NAME} in {output}"
+        )
     accelerator.wait_for_everyone()
     accelerator.end_training()
     return record
@@ -157,14 +163,13 @@ def _select(data: DataConfig) -> SelectedSamples:
     )  # fmt: skip
 
 
-def _names(samples: SelectedSamples) -> str:
+def _names(samples: SelectedSamples, data: DataConfig) -> str:
+    """Says what is learnt from, such as ``350 pseudo masks of ddti (400 before exclusion)``."""
     manifest = samples.images.manifest
-    excluded = samples.before_exclusion - len(samples)
+    kind = "pseudo masks" if samples.mask_is_soft else "annotations"
     phantom = " (phantom)" if manifest.phantom else ""
-    left = (
-        f", pseudo masks, {samples.before_exclusion} before exclusion and count" if excluded else ""
-    )
-    return f"{manifest.dataset}{phantom}{left}"
+    excluded = f" ({samples.before_exclusion} before exclusion)" if data.exclusion else ""
+    return f"{len(samples)} {kind} of {manifest.dataset}{phantom}{excluded}"
 
 
 def _preprocessing_of(config: TrainConfig, parent: TrainedNetwork | None) -> PreprocessingConfig:
@@ -180,8 +185,8 @@ def _spec_of(config: TrainConfig, parent: TrainedNetwork | None) -> ModelSpec:
         ConfigurationError: both are given and differ.
     """
     if parent is None:
-        return config.model
-    if config.model not in (ModelSpec(), parent.spec):
+        return config.model or ModelSpec()
+    if config.model not in (None, parent.spec):
         raise ConfigurationError(
             f"model is {config.model.name} {config.model.options}, but init holds "
             f"{parent.spec.name} {parent.spec.options}; leave model out to go on with init's"

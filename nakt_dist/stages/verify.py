@@ -34,8 +34,8 @@ def run(config: VerifyConfig) -> RunRecord:
     if damages and config.repair:
         if not isinstance(manifest, ShardManifest):
             raise DatasetError(
-                f"{folder}: pseudo-labels are not repaired in place; delete the folder and run "
-                "nakt teach again"
+                f"{folder}: damaged pseudo-labels are mended by running the same nakt teach "
+                "again, which rebuilds only those shards"
             )
         with sole_user(folder, "repair"):
             repaired = _repair(config, folder, manifest, damages)

@@ -194,13 +194,17 @@ class TrainingLoop:
         values = self._accelerator.reduce(torch.stack([losses[name] for name in names]), "mean")
         numbers = dict(zip(names, values.tolist(), strict=True))
         if not math.isfinite(numbers["loss"]):
-            raise NaktError(
-                f"the loss is {numbers['loss']} at step {step + 1} (images "
-                f"{', '.join(self._keys(step)[:8])}). Lower recipe.learning_rate, set "
-                "recipe.largest_gradient_norm, or recipe.precision no; the last checkpoint stays"
-            )
+            raise self._diverged(f"the loss is {numbers['loss']}", step)
         if tracker is not None:
             tracker.log(step + 1, {"epoch": self._order.epoch_of(step), **numbers})
+
+    def _diverged(self, what: str, step: int) -> NaktError:
+        return NaktError(
+            f"{self._output}: {what} at step {step + 1} (images "
+            f"{', '.join(self._keys(step)[:8])} …). Nothing was saved since the last checkpoint. "
+            "Train into another --output with a lower recipe.learning_rate, with "
+            "recipe.largest_gradient_norm 1, or with recipe.precision no"
+        )
 
     def _keys(self, step: int) -> list[str]:
         if self._config.data.streaming:
@@ -224,6 +228,9 @@ class TrainingLoop:
         validates = at_epoch or self._ends(done) or (streaming and at_step)
         if validates or at_step:
             average_buffers(self._accelerator, self.bare_network)
+            # Alike on all processes, so that all stop: what is saved replaces what was sound.
+            if not all(value.isfinite().all() for value in self.bare_network.parameters()):
+                raise self._diverged("a weight is not a number", done - 1)
             improved = validates and self._validate(done, tracker)
             self._save(improved)
 

@@ -15,8 +15,9 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from nakt_dist.config import ImageConfig, PackConfig
-from nakt_dist.errors import DatasetError
+from nakt_dist.errors import CheckpointError, DatasetError
 from nakt_dist.models.weights import save_weights
+from nakt_dist.runtime.files import file_sha256
 from nakt_dist.runtime.record import read_record
 from nakt_dist.shards.reader import IndexedShards
 from nakt_dist.stages import evaluate, pack
@@ -197,7 +198,9 @@ def test_the_capability_is_the_share_of_the_teachers_dice(
     dataset: Path, weights: Path, tmp_path: Path
 ) -> None:
     teacher = evaluate.run(evaluate_config(tmp_path / "teacher", dataset, weights))
-    other = make_weights(tmp_path / "student.safetensors", seed=4)
+    taught = {"trained_on": {"teachers": [{"weights_sha256": file_sha256(weights)}]}}
+    lineage = json.dumps({"trained_on": {}, "parent": {"lineage": taught}})
+    other = make_weights(tmp_path / "student.safetensors", seed=4, lineage=lineage)
     for number, named in enumerate(("teacher", "teacher/record.json")):
         student = evaluate.run(
             evaluate_config(
@@ -247,6 +250,28 @@ def test_a_teacher_evaluated_on_other_images_is_refused(
         )
 
     assert named in str(refusal.value)
+
+
+def test_the_record_of_a_network_that_taught_it_nothing_is_refused(
+    dataset: Path, weights: Path, tmp_path: Path
+) -> None:
+    evaluate.run(evaluate_config(tmp_path / "stranger", dataset, weights))
+    student = make_weights(tmp_path / "student.safetensors", seed=4)
+    config = evaluate_config(
+        tmp_path / "out", dataset, student, teacher_record=str(tmp_path / "stranger")
+    )
+
+    with pytest.raises(DatasetError, match="did not teach"):
+        evaluate.run(config)
+
+
+def test_a_network_whose_output_is_not_a_number_is_no_result(
+    dataset: Path, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(evaluate, "predict", lambda _, image: image * float("nan"))
+
+    with pytest.raises(CheckpointError, match="diverged"):
+        evaluate.run(evaluate_config(tmp_path / "out", dataset, weights))
 
 
 def test_a_teacher_record_that_is_absent_costs_no_forward_pass(

@@ -16,7 +16,7 @@ from PIL import Image
 
 from nakt_dist.cli import main, parse_config
 from nakt_dist.config import ImageConfig, PackConfig, SplitConfig
-from nakt_dist.errors import DatasetError, NaktError
+from nakt_dist.errors import ConfigurationError, DatasetError, NaktError
 from nakt_dist.phantoms import write_phantom_dataset
 from nakt_dist.runtime.record import RunRecord
 from nakt_dist.runtime.work import sole_user
@@ -223,16 +223,50 @@ def test_wide_and_transparent_images_are_converted(tmp_path: Path) -> None:
     assert not np.asarray(Image.open(io.BytesIO(images.image_bytes(clear)))).any()
 
 
-def test_a_dataset_of_which_nothing_is_usable_is_packed_all_the_same(tmp_path: Path) -> None:
+def test_a_dataset_of_which_nothing_is_usable_is_an_error(tmp_path: Path) -> None:
     source = tmp_path / "source"
     source.mkdir()
     for number in range(3):
         write(source / f"{number}.png", b"")
 
-    counts = pack_small(source, tmp_path / "out", "image_folder").counts
+    with pytest.raises(DatasetError, match="none of its 3 inputs.*has no bytes"):
+        pack_small(source, tmp_path / "out", "image_folder")
 
-    assert (counts["inputs"], counts["packed"], counts["rejected"]) == (3, 0, 3)
-    assert main(["verify", str(tmp_path / "out")]) == 0
+    assert not (tmp_path / "out" / "manifest.json").exists()
+
+
+def test_an_output_inside_the_source_is_refused(breast: Path) -> None:
+    with pytest.raises(ConfigurationError, match="lies in the source"):
+        pack_small(breast, breast / "shards", "busi")
+    assert not (breast / "shards").exists()
+
+
+def test_a_folder_that_another_stage_has_written_is_refused(breast: Path, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "best.safetensors").touch()
+    with pytest.raises(DatasetError, match="holds what train has written"):
+        pack_small(breast, tmp_path / "out", "busi")
+
+
+@pytest.mark.parametrize("name", ["../evil", "a/b", "", "Train", "tr.ain", "pseudo"])
+def test_a_split_name_that_could_not_name_a_file_is_refused(name: str) -> None:
+    with pytest.raises(ConfigurationError, match="split name"):
+        SplitConfig({name: 1.0})
+
+
+def test_tables_that_changed_between_interrupted_packings_are_refused(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    write_phantom_dataset("dermoscopy", source, 12, image_size=32)
+    table = source / "ISIC_2019_Training_Metadata.csv"
+    pack_small(source, tmp_path / "out", "isic2019")
+    lines = table.read_text().splitlines()
+    column = lines[0].split(",").index("lesion_id")
+    fields = lines[1].split(",")
+    fields[column] = "another"
+    table.write_text("\n".join([lines[0], ",".join(fields), *lines[2:]]) + "\n")
+
+    with pytest.raises(DatasetError, match="source_content_sha256"):
+        pack_small(source, tmp_path / "out", "isic2019")
 
 
 # ------------------------------------------------------------- one output, one packing
@@ -301,7 +335,7 @@ def test_a_source_that_changed_after_an_interruption_is_refused(
     interrupt_before_the_tables(monkeypatch, source, output, "image_folder")
     save(source / "image_000.png", gradient(64, 64))
 
-    with pytest.raises(DatasetError, match=r"unfinished job .*inputs_sha256"):
+    with pytest.raises(DatasetError, match=r"unfinished job .*source_content_sha256"):
         pack_small(source, output, "image_folder")
 
 

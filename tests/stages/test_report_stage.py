@@ -73,7 +73,7 @@ def test_report_writes_everything_and_ends_with_the_page(
     assert lines[-1] == str(output / "report.html") == record.details["page"]
     assert record.counts == {"evaluations": 10, "records": 15, "pseudo_sets": 1, "left_out": 0}
     rows = [line for line in lines if line.startswith("| student | student-chosen ")]
-    assert len(rows) == 1 and rows[0].endswith("| **76.00 ± 10.00** | 68.50 to 83.50 | **95.00** |")
+    assert len(rows) == 1 and "| **76.00 ± 10.00** | 68.50 to 83.50 | **95.00** |" in rows[0]
     assert sum(line.startswith("| ") for line in lines) == 12  # header, rule, ten runs
     assert (output / "config.yaml").exists()
     assert not list(output.rglob("*.tmp"))
@@ -130,6 +130,31 @@ def test_a_terminal_gets_a_drawn_table(
     out = capsys.readouterr().out
     assert "[red]name[/red]" in out and "50.00 ± 10.00" in out and "| ---" not in out
     assert out.splitlines()[-1] == str(tmp_path / "report" / "report.html")
+
+
+def test_a_narrow_terminal_keeps_dice_interval_and_ktc(
+    experiment: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    report.run(ReportConfig([str(experiment)], str(tmp_path / "report")))
+    out = capsys.readouterr().out
+    for words in ("76.00 ± 10.00", "68.50 to 83.50", "95.00", "not shown: Test images"):
+        assert words in out
+
+
+@pytest.mark.parametrize(
+    ("run", "config"),
+    [(report.run, ReportConfig(["absent"])), (inspect.run, InspectConfig("absent"))],
+)
+def test_several_processes_are_refused(run, config, monkeypatch: pytest.MonkeyPatch):
+    for name, value in (("WORLD_SIZE", "2"), ("RANK", "0"), ("LOCAL_RANK", "0")):
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigurationError, match="started as 2 processes"):
+        run(config)
 
 
 def test_nothing_is_written_where_there_is_nothing_to_report(tmp_path: Path):
@@ -240,6 +265,61 @@ def test_inspect_chooses_images_by_its_seed(
         inspect.run(InspectConfig(str(pseudo), str(dataset), str(output), images=2, seed=seed))
         sheets.append((output / "overlays.png").read_bytes())
     assert sheets[0] == sheets[1] != sheets[2]
+
+
+def test_inspect_of_another_dataset_leaves_what_was_there(
+    inspected: tuple[Path, Path, list[str]], tmp_path: Path
+):
+    dataset, pseudo, _ = inspected
+    other = make_packed_dataset(tmp_path, images=4, name="others")
+    output = tmp_path / "out"
+    inspect.run(InspectConfig(str(pseudo), str(dataset), str(output), images=1))
+    before = {path.name: path.read_bytes() for path in output.iterdir()}
+    rule = ExclusionRule(beta=9.0)
+    with pytest.raises(DatasetError, match="not of 'others'"):
+        inspect.run(InspectConfig(str(pseudo), str(other), str(output), rule))
+    assert {path.name: path.read_bytes() for path in output.iterdir()} == before
+    inspect.run(InspectConfig(str(pseudo), None, str(output), rule))
+    assert not (output / "overlays.png").exists()  # it showed another rule
+
+
+def test_inspect_helps_to_choose_the_thresholds(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    rows = [("train", 300 + number, 3 + number / 100) for number in range(100)]
+    write_pseudo_set(tmp_path / "pseudo", rows)
+    inspect.run(InspectConfig("pseudo"))
+    stored = json.loads((tmp_path / "pseudo-inspection" / "counts.json").read_text())
+    assert stored["percentiles"]["target_pixels"]["50"] == 349.5
+    assert stored["percentiles"]["entropy"]["25"] == pytest.approx(3.248, abs=1e-3)
+    printed = capsys.readouterr().out
+    assert printed.splitlines()[-1] == "Written to pseudo-inspection"
+    assert "α = 256 is 6.2 % of each" in printed and "N < 7.1 here" in printed
+    sentence = "100 % of the images are excluded (100 % have E > 2.5 bits): β is meant for"
+    assert sentence in printed and "β = 3.74 would keep 75 %" in printed
+    inspect.run(InspectConfig("pseudo", exclusion=ExclusionRule(beta=3.74, scale_alpha=True)))
+    printed = capsys.readouterr().out
+    assert re.search(r"^all +100 +75 +25 ", printed, re.MULTILINE) and "would keep" not in printed
+    assert "of each" not in printed
+
+
+@pytest.mark.parametrize(
+    ("rule", "words"),
+    [
+        (ExclusionRule(alpha=1000), "α alone excludes more than a quarter, β = 3.74 with scale_"),
+        (ExclusionRule(alpha=1e6), "β = 3.74 without α would keep 75 %"),
+        (ExclusionRule(alpha=1000, beta=None), "β plays no part here, a smaller α keeps more"),
+        (ExclusionRule(alpha=1000, combine="both"), "β = 3.74 would keep 75 %"),
+    ],
+)
+def test_inspect_names_a_better_threshold(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], rule: ExclusionRule, words: str
+):
+    rows = [("train", 300 + number, 3 + number / 100) for number in range(100)]
+    write_pseudo_set(tmp_path / "pseudo", rows)
+    inspect.run(InspectConfig(str(tmp_path / "pseudo"), exclusion=rule))
+    assert words in capsys.readouterr().out
 
 
 def test_inspect_refuses_another_dataset_and_a_url_without_output(

@@ -386,7 +386,7 @@ NO_CHANGE = PreprocessingConfig()
 
 
 def fine_tune(output: Path, dataset: Path, parent: Path, **changes: Any) -> Any:
-    settings = {"model": ModelSpec(), "recipe": {"steps": 1, "learning_rate": 1e-12}} | changes
+    settings = {"model": None, "recipe": {"steps": 1, "learning_rate": 1e-12}} | changes
     return train.run(train_config(output, dataset, init=str(parent), **settings))
 
 

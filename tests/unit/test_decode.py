@@ -89,3 +89,21 @@ def test_what_does_not_decode_is_told_as_an_unusable_sample(data):
 def test_an_image_bomb_is_refused_before_it_is_decoded():
     with pytest.raises(UnusableSample, match="decompression bomb"):
         decode_pixels(bomb())
+
+
+def test_the_expected_size_is_compared_before_decoding():
+    data = encoded(random_pixels(5, 7))
+    assert decode_pixels(data, (5, 7)).shape == (1, 5, 7)
+    for wrong in (data, bomb(side=9_000)):  # the second holds no pixel to decode
+        with pytest.raises(UnusableSample, match="expected 7×5") as caught:
+            decode_pixels(wrong, (7, 5))
+        assert caught.value.reason == "wrong_size"
+
+
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+def test_without_an_expected_size_a_hundred_million_pixels_are_the_most():
+    with pytest.raises(UnusableSample, match="10001×10001 pixels, expected at most") as caught:
+        decode_pixels(bomb(side=10_001))
+    assert caught.value.reason == "wrong_size"
+    with pytest.raises(UnusableSample, match="does not decode"):
+        decode_pixels(bomb(side=9_000))

@@ -1,5 +1,8 @@
+import sys
+
 import fsspec
 import pytest
+from fsspec.registry import _registry
 
 from nakt_dist.errors import DatasetError
 from nakt_dist.shards.location import DatasetLocation
@@ -29,6 +32,38 @@ def test_local_files_are_used_where_they_are(tmp_path):
 @pytest.mark.parametrize("name", ["scan 12:30", "a:b/c"])
 def test_a_folder_with_a_colon_below_the_first_is_local(tmp_path, name):
     assert DatasetLocation(tmp_path / name).folder == tmp_path / name
+
+
+def test_a_folder_with_a_colon_in_its_first_name_is_local_where_it_exists(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "scan 12:30").mkdir()
+    location = DatasetLocation("scan 12:30")
+    assert location.is_local
+    assert location.folder.is_dir()
+    with pytest.raises(DatasetError, match="is not opened"):
+        DatasetLocation("scan 12:31")
+
+
+def test_a_leading_tilde_is_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert DatasetLocation("~/dataset").folder == tmp_path / "dataset"
+    assert DatasetLocation("/data/~").folder.as_posix() == "/data/~"
+    with pytest.raises(DatasetError, match="no such home folder"):
+        DatasetLocation("~no-such-user/dataset")
+
+
+def test_a_package_that_is_not_installed_is_named(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "s3fs", None)
+    monkeypatch.delitem(_registry, "s3", raising=False)
+    with pytest.raises(DatasetError, match="Run: pip install s3fs") as caught:
+        DatasetLocation("s3://bucket/dataset", cache=tmp_path)
+    assert "s3://bucket/dataset" in str(caught.value)
+
+
+def test_a_malformed_url_is_told_as_ours(tmp_path):
+    with pytest.raises(DatasetError, match="cannot be opened") as caught:
+        DatasetLocation("zip://archive", cache=tmp_path)
+    assert "zip:" in str(caught.value)
 
 
 def test_a_remote_file_is_copied_once(tmp_path, remote):

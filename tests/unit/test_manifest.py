@@ -153,6 +153,75 @@ def test_a_missing_field_is_refused(tmp_path, field):
 
 
 @pytest.mark.parametrize(
+    ("field", "wrong"),
+    [
+        ("shards", {}),
+        ("shards", [3]),
+        ("files", []),
+        ("files", {INDEX_NAME: 3}),
+        ("dataset", 3),
+        ("phantom", "no"),
+        ("height", 0),
+        ("height", 32.0),
+        ("width", True),
+        ("channels", 2),
+        ("mask_kind", []),
+        ("splits", {"train": -1}),
+        ("splits", ["train"]),
+        ("counts", {"inputs": 8}),
+        ("counts", None),
+        ("left_out", {"mood": "good"}),
+        ("ignored_files", 2),
+        ("vocabulary", {"class": "benign"}),
+        ("config", []),
+    ],
+)
+def test_a_field_of_another_type_is_refused_by_name(tmp_path, field, wrong):
+    DATASET.write(tmp_path)
+    change_stored(tmp_path, lambda value: value.update({field: wrong}))
+    with pytest.raises(DatasetError, match=f"field '{field}' is .*, expected"):
+        ShardManifest.read(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("field", "wrong"),
+    [
+        ("samples", -1),
+        ("samples", "4"),
+        ("bytes", 1.5),
+        ("bytes", None),
+        ("split", 3),
+        ("sha256", 0),
+    ],
+)
+def test_a_field_of_a_shard_of_another_type_is_refused_by_name(tmp_path, field, wrong):
+    DATASET.write(tmp_path)
+    change_stored(tmp_path, lambda value: value["shards"][1].update({field: wrong}))
+    with pytest.raises(DatasetError, match=rf"field 'shards\[1\]\.{field}' is .*, expected"):
+        ShardManifest.read(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("field", "wrong"),
+    [("teachers", {}), ("teachers", [{"name": "x"}]), ("soft", 1), ("dataset_fingerprint", None)],
+)
+def test_a_field_of_pseudo_labels_of_another_type_is_refused_by_name(tmp_path, field, wrong):
+    PSEUDO.write(tmp_path)
+    change_stored(tmp_path, lambda value: value.update({field: wrong}))
+    with pytest.raises(DatasetError, match=f"field '{field}' is .*, expected"):
+        PseudoLabelManifest.read(tmp_path)
+
+
+def test_a_manifest_nested_too_deeply_is_refused(tmp_path):
+    DATASET.write(tmp_path)
+    path = tmp_path / MANIFEST_NAME
+    value = json.loads(path.read_text()) | {"config": {"deep": "here"}}
+    path.write_text(json.dumps(value).replace('"here"', "[" * 800 + "]" * 800))
+    with pytest.raises(DatasetError):
+        ShardManifest.read(tmp_path)
+
+
+@pytest.mark.parametrize(
     ("change", "field"),
     [
         (lambda value: value.update(mood="good"), "mood"),

@@ -288,6 +288,24 @@ def test_ways_of_scoring_are_never_mixed(tmp_path: Path):
     assert any("2 test sets or ways of scoring" in each for each in cautions(collection))
 
 
+def test_a_network_tested_on_two_sets_keeps_one_name(tmp_path: Path):
+    def evaluate_as(name: str, network: str, **options: object) -> None:
+        folder = write_evaluation(tmp_path / name / network, lineage(annotations()), **options)
+        record = json.loads((folder / "record.json").read_text())
+        (folder / "record.json").write_text(json.dumps(record | {"name": name}))
+
+    evaluate_as("teacher-on-breast", "teacher", dice=scores(0.8))
+    evaluate_as("teacher-on-thyroid", "teacher", dice=scores(0.7), dataset="thyroid")
+    evaluate_as("last", "twin", dice=scores(0.6))
+    record = json.loads((tmp_path / "last" / "twin" / "record.json").read_text())
+    record["inputs"]["weights_sha256"] = sha("other weights")
+    (tmp_path / "best").mkdir()
+    (tmp_path / "best" / "record.json").write_text(json.dumps(record | {"name": "best"}))
+    names = sorted(run.name for run in collect([tmp_path]).evaluations)
+    assert names == ["best", "last", "teacher", "teacher"]  # different weights keep theirs
+    assert "3 networks on 2 test sets" in make_document(collect([tmp_path]), "Title").subtitle
+
+
 def test_damaged_records_are_listed_with_their_reason(tmp_path: Path):
     good = write_evaluation(tmp_path / "good", lineage(annotations()), scores(0.5))
     changes = {
@@ -316,6 +334,26 @@ def test_damaged_records_are_listed_with_their_reason(tmp_path: Path):
     assert str(tmp_path.parent) not in "".join(reasons.values())
     page = to_html(make_document(collection, "Title"))
     assert all(name in page for name in reasons) and "cannot be read" in page
+
+
+def test_records_of_odd_values_are_left_out_or_shown_without_a_traceback(tmp_path: Path):
+    good = write_evaluation(tmp_path / "good", lineage(annotations()), scores(0.5))
+    write_evaluation(tmp_path / "empty-config", lineage(annotations()), scores(0.5), config={})
+    write_evaluation(tmp_path / "listed-config", lineage(annotations()), scores(0.5), config=[])
+    write_evaluation(tmp_path / "endless", lineage(annotations()), scores(0.5), seconds=10**400)
+    rule = RULE | {"alpha": float("nan")}
+    trained = lineage(pseudo_masks("thyroid", ["teacher"], exclusion=rule))
+    write_evaluation(tmp_path / "no-alpha", trained, scores(0.5))
+    deep = (good / "record.json").read_text().replace('"patient"', '"deep": DEEP, "patient"')
+    (tmp_path / "deep").mkdir()
+    nested = "[" * 100_000 + "]" * 100_000
+    (tmp_path / "deep" / "record.json").write_text(deep.replace("DEEP", nested))
+    collection = collect([tmp_path])
+    to_html(make_document(collection, "Title"))
+    assert {run.name for run in collection.evaluations} == {"good", "empty-config"}
+    reasons = {Path(each.place).name: each.reason for each in collection.left_out}
+    assert "config" in reasons["listed-config"] and "seconds" in reasons["endless"]
+    assert "alpha is nan" in reasons["no-alpha"] and "cannot be read" in reasons["deep"]
 
 
 def test_a_repeated_record_counts_once_and_says_so(tmp_path: Path):

@@ -130,9 +130,9 @@ def test_remembered_samples_are_those_that_are_decoded(dataset, megabytes, monke
     decoded = []
     original = decode_pixels
 
-    def counted(data):
+    def counted(data, expected):
         decoded.append(data)
-        return original(data)
+        return original(data, expected)
 
     monkeypatch.setattr("nakt_dist.loading.samples.decode_pixels", counted)
     images = MaskedImages(select_samples(dataset, None), cache_megabytes=megabytes)
@@ -189,12 +189,20 @@ def test_a_changed_soft_mask_is_refused_by_shard_and_key(tmp_path):
 
 
 def test_a_sample_that_does_not_decode_is_named_with_its_shard(dataset, monkeypatch):
-    def fail(data):
+    def fail(data, expected):
         raise UnusableSample("undecodable", "does not decode: no idea")
 
     monkeypatch.setattr("nakt_dist.loading.samples.decode_pixels", fail)
     samples = select_samples(dataset, ["train"])
     with pytest.raises(DatasetError, match="does not decode: no idea") as caught:
+        MaskedImages(samples)[1]
+    assert f"train-000000.tar:{keys_of(samples)[1]}" in str(caught.value)
+
+
+def test_a_sample_of_another_size_than_the_manifest_says_is_refused_by_name(dataset):
+    samples = select_samples(dataset, ["train"])
+    samples.images.manifest = dataclasses.replace(samples.images.manifest, width=31)
+    with pytest.raises(DatasetError, match="has 32×32 pixels, expected 32×31") as caught:
         MaskedImages(samples)[1]
     assert f"train-000000.tar:{keys_of(samples)[1]}" in str(caught.value)
 

@@ -5,12 +5,14 @@ from concurrent.futures import ThreadPoolExecutor
 
 import fsspec
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
 
 from nakt_dist.errors import ConfigurationError, DatasetError, UnusableSample
 from nakt_dist.loading.decode import decode_pixels
+from nakt_dist.runtime.files import file_sha256, value_sha256
 from nakt_dist.shards.manifest import INDEX_NAME, MANIFEST_NAME
 from nakt_dist.shards.reader import IndexedShards, PseudoLabels
 from tests.datasets import make_blob, make_packed_dataset, make_pseudo_labels
@@ -186,6 +188,94 @@ def test_an_index_with_other_rows_than_the_manifest_counts_is_refused(fresh, mon
     pq.write_table(pq.read_table(fresh / INDEX_NAME).slice(1), fresh / INDEX_NAME)
     monkeypatch.setattr("nakt_dist.shards.reader._current", lambda location, name, _: fresh / name)
     with pytest.raises(DatasetError, match="5 rows, but the manifest counts 6 samples"):
+        IndexedShards(fresh)
+
+
+def change_index(folder, change):
+    """Stores other rows, and a manifest that names them, as somebody who knows the format would."""
+    path = folder / INDEX_NAME
+    pq.write_table(change(pq.read_table(path)), path)
+    value = json.loads((folder / MANIFEST_NAME).read_text())
+    value.pop("fingerprint")
+    value["files"][INDEX_NAME] = file_sha256(path)
+    value["fingerprint"] = value_sha256(value)
+    (folder / MANIFEST_NAME).write_text(json.dumps(value))
+
+
+def with_value(column, wrong, row=1):
+    """Returns a change that puts a value into one row of a column."""
+
+    def change(table):
+        values = table[column].to_pylist()
+        values[row] = wrong
+        position = table.schema.get_field_index(column)
+        field = table.schema.field(column)
+        return table.set_column(position, field, pa.array(values, type=field.type))
+
+    return change
+
+
+WRONG_VALUES = [
+    ("shard", -1),
+    ("shard", 99),
+    ("shard", None),
+    ("key", None),
+    ("image_offset", None),
+    ("image_offset", -1),
+    ("image_size", None),
+    ("image_size", -5),
+    ("image_crc32", None),
+    ("json_offset", None),
+    ("json_size", -1),
+    ("json_crc32", None),
+    ("mask_offset", None),
+    ("mask_offset", -1),
+    ("mask_size", None),
+    ("mask_crc32", None),
+]
+
+
+@pytest.mark.parametrize(("column", "wrong"), WRONG_VALUES)
+def test_a_row_that_leads_nowhere_is_refused_at_opening(fresh, column, wrong):
+    change_index(fresh, with_value(column, wrong))
+    with pytest.raises(DatasetError, match="Run nakt verify") as caught:
+        IndexedShards(fresh)
+    assert str(fresh / INDEX_NAME) in str(caught.value)
+    assert f"column '{column.split('_')[0]}" in str(caught.value)
+    assert " row 1, expected" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("column", "wrong"),
+    [("key", None), ("shard", 9), ("soft_offset", None), ("soft_size", -1), ("entropy", None)],
+)
+def test_a_pseudo_label_that_leads_nowhere_is_refused_at_opening(packed, tmp_path, column, wrong):
+    folder = make_pseudo_labels(tmp_path, packed)
+    change_index(folder, with_value(column, wrong))
+    with pytest.raises(DatasetError, match=f"column '{column}' .*Run nakt verify"):
+        PseudoLabels(folder, IndexedShards(packed))
+
+
+@pytest.mark.parametrize(
+    ("column", "kind"), [("shard", pa.int64()), ("image_size", pa.float64()), ("key", pa.binary())]
+)
+def test_a_column_of_another_type_is_refused_by_name(fresh, column, kind):
+    def change(table):
+        position = table.schema.get_field_index(column)
+        return table.set_column(position, column, table[column].cast(kind))
+
+    change_index(fresh, change)
+    with pytest.raises(DatasetError, match=f"column '{column}' holds {kind}, expected"):
+        IndexedShards(fresh)
+
+
+def test_keys_that_are_no_text_are_refused(fresh):
+    def change(table):
+        wrong = pa.array([b"\xff"] * len(table)).view(pa.string())
+        return table.set_column(0, "key", wrong)
+
+    change_index(fresh, change)
+    with pytest.raises(DatasetError, match="cannot be read"):
         IndexedShards(fresh)
 
 

@@ -3,12 +3,14 @@ import shutil
 import tempfile
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nakt_dist.errors import DatasetError
+from nakt_dist.runtime.files import file_sha256, json_bytes, value_sha256
 from nakt_dist.shards.manifest import INDEX_NAME, MANIFEST_NAME, REJECTED_NAME
 from nakt_dist.shards.verify import verify_folder
 from nakt_dist.shards.writer import BLOCK_BYTES
@@ -182,6 +184,102 @@ def test_damage_is_told_in_words_with_shard_and_key(images):
     flip(images / SHARD, row["mask_offset"])
     (damage,) = verify_folder(images)
     assert str(damage).startswith(f"{SHARD}, key {row['key']}: the bytes of .mask.png differ")
+
+
+def change_index(folder, change):
+    """Stores other rows, and a manifest that names them, as somebody who knows the format would."""
+    path = folder / INDEX_NAME
+    pq.write_table(change(pq.read_table(path)), path)
+    change_manifest(folder, lambda value: value["files"].update({INDEX_NAME: file_sha256(path)}))
+
+
+def change_manifest(folder, change):
+    value = json.loads((folder / MANIFEST_NAME).read_text())
+    value.pop("fingerprint")
+    change(value)
+    value["fingerprint"] = value_sha256(value)
+    (folder / MANIFEST_NAME).write_bytes(json_bytes(value))
+
+
+def with_value(column, wrong):
+    def change(table):
+        position = table.schema.get_field_index(column)
+        field = table.schema.field(column)
+        values = [table[column][0].as_py(), wrong, *table[column].to_pylist()[2:]]
+        return table.set_column(position, field, pa.array(values, type=field.type))
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("column", "wrong"),
+    [
+        ("image_offset", -1),
+        ("image_offset", 1 << 62),
+        ("image_offset", None),
+        ("image_size", -1),
+        ("image_size", (1 << 63) - 1),
+        ("image_crc32", None),
+        ("mask_offset", None),
+        ("json_offset", None),
+        ("extension", None),
+        ("split", "test"),
+        ("split", None),
+        ("key", None),
+        ("key", "../outside"),
+    ],
+)
+def test_a_row_that_leads_nowhere_is_damage_of_its_shard_and_key(images, column, wrong):
+    key = wrong if column == "key" else row_of(images)["key"]
+    change_index(images, with_value(column, wrong))
+    (damage,) = verify_folder(images)
+    assert (damage.file, damage.key) == (SHARD, key)
+    assert f"the index has {column} {wrong!r}, expected" in damage.detail
+
+
+@pytest.mark.parametrize("wrong", [None, -1, 1 << 40])
+def test_a_pseudo_label_that_lies_nowhere_is_damage(pseudo, wrong):
+    key = row_of(pseudo)["key"]
+    change_index(pseudo, with_value("soft_offset", wrong))
+    assert damages(pseudo) == [(PSEUDO_SHARD, key)]
+
+
+@pytest.mark.parametrize("wrong", [None, -1, 99])
+def test_a_row_of_no_shard_is_damage(images, wrong):
+    change_index(images, with_value("shard", wrong))
+    assert (SHARD, None) in damages(images)
+
+
+@pytest.mark.parametrize("column", ["key", "split", "shard", "image_offset"])
+def test_a_column_of_another_type_is_damage_of_the_index(images, column):
+    def change(table):
+        position = table.schema.get_field_index(column)
+        return table.set_column(position, column, pa.array([b"\xff"] * len(table)))
+
+    change_index(images, change)
+    (damage,) = verify_folder(images)
+    assert damage.file == INDEX_NAME
+    assert f"column '{column}' holds binary" in damage.detail
+
+
+def test_the_size_of_an_image_is_compared_before_it_is_decoded(images, monkeypatch):
+    def decode(*_):
+        raise AssertionError("decoded")
+
+    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", decode)
+    change_manifest(images, lambda value: value.update(height=64))
+    found = list(verify_folder(images))
+    assert len(found) == 6
+    assert all("is (32, 32), expected (64, 32)" in damage.detail for damage in found)
+
+
+def test_what_the_system_refuses_to_read_is_told_as_ours(images, monkeypatch):
+    def refuse(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr("nakt_dist.shards.verify.file_sha256", refuse)
+    with pytest.raises(DatasetError, match=r"cannot be read: .*Permission denied"):
+        damages(images)
 
 
 def test_a_folder_without_a_manifest_cannot_be_verified(tmp_path):

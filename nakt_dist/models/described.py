@@ -1,0 +1,184 @@
+"""Builds the network that a weights file describes, without trusting the description."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.overrides import TorchFunctionMode
+
+from nakt_dist.errors import CheckpointError
+from nakt_dist.models.spec import ModelSpec
+from nakt_dist.models.weights import LoadedWeights
+
+# With these, timm and smp open the path or fetch the address that the value names.
+_OPTIONS_THAT_FETCH = frozenset(
+    {
+        "cache_dir",
+        "checkpoint_path",
+        "file",
+        "hf_hub_id",
+        "pretrained",
+        "pretrained_cfg",
+        "pretrained_cfg_overlay",
+        "url",
+        "weights",
+    }
+)
+_LARGEST_RATIO = 4
+_ALWAYS_ALLOWED_VALUES = 1_000_000
+# Initialising passes over every value several times, and each pass is counted.
+_PASSES = 32
+_MOST_LAYERS = 10_000
+_FACTORIES = frozenset(
+    {
+        torch.arange,
+        torch.empty,
+        torch.eye,
+        torch.full,
+        torch.linspace,
+        torch.ones,
+        torch.rand,
+        torch.randn,
+        torch.zeros,
+    }
+)
+
+
+def check_finite(loaded: LoadedWeights) -> None:
+    """Refuses weights of a diverged training or a damaged file.
+
+    Raises:
+        CheckpointError: a tensor holds NaN or infinity; names it.
+    """
+    for name, tensor in loaded.state_dict.items():
+        if not (tensor.is_floating_point() or tensor.is_complex()):
+            continue
+        values = tensor.float() if tensor.element_size() == 1 else tensor  # float8 has no isfinite
+        wrong = int(values.numel() - torch.isfinite(values).sum())
+        if wrong:
+            raise CheckpointError(
+                f"{loaded.path}: tensor '{name}' holds {wrong} of {values.numel()} values that "
+                "are NaN or infinite, expected finite weights; take a checkpoint from before the "
+                "training diverged"
+            )
+
+
+def build_described(loaded: LoadedWeights, spec: ModelSpec) -> nn.Module:
+    """Builds the network that the file itself names, if it can be the file's own.
+
+    A description is a few bytes and may ask for any amount of memory. The network is first
+    built without memory, on torch's meta device, and its size compared with the file's.
+
+    Args:
+        loaded: the file.
+        spec: its description.
+
+    Raises:
+        CheckpointError: the description cannot be built, asks for a far larger network than
+            the file holds, or has an option that opens a path or an address.
+    """
+    _check_options(loaded.path, spec.options)
+    held = sum(tensor.numel() for tensor in loaded.state_dict.values())
+    allowed = _LARGEST_RATIO * held + _ALWAYS_ALLOWED_VALUES
+    try:
+        with torch.device("meta"), _ValueLimit(_PASSES * allowed):
+            described = _size(spec.build())
+        if described > allowed:
+            raise _TooLarge
+        return spec.build()
+    except Exception as error:  # whatever the description makes a library raise
+        if "meta tensor" in str(error):
+            return _build_counting(loaded, spec, _PASSES * allowed)
+        raise _refusal(loaded, spec, held, error) from None
+
+
+def _build_counting(loaded: LoadedWeights, spec: ModelSpec, limit: int) -> nn.Module:
+    """Builds a network that reads its own values while it is built, which meta has none of."""
+    try:
+        with _ValueLimit(limit):
+            return spec.build()
+    except Exception as error:  # as above
+        held = sum(tensor.numel() for tensor in loaded.state_dict.values())
+        raise _refusal(loaded, spec, held, error) from None
+
+
+def _refusal(loaded: LoadedWeights, spec: ModelSpec, held: int, error: Exception) -> Exception:
+    if _too_large(error):
+        reason = f"is far larger than the {held} values that it holds"
+    else:
+        reason = f"cannot be built: {error}"
+    text = spec.to_json()
+    shown = text if len(text) <= 300 else f"{text[:300]}…"
+    return CheckpointError(
+        f"{loaded.path}: the network that the file describes, {shown}, {reason}. The description "
+        "is damaged or forged; copy the file again from its origin, or name its network in the "
+        "configuration as model: {name: …, in_channels: …}"
+    )
+
+
+def _check_options(path: Path, options: dict[str, Any]) -> None:
+    for name in _names_in(options):
+        if name in _OPTIONS_THAT_FETCH:
+            raise CheckpointError(
+                f"{path}: the network that the file describes has the option '{name}', which "
+                "opens a path or an address; a weights file may not ask for that. If you trust "
+                "it, name the network in the configuration as model: {name: …, options: …}"
+            )
+
+
+def _names_in(value: Any) -> Iterator[str]:
+    if isinstance(value, dict):
+        yield from value
+        value = list(value.values())
+    if isinstance(value, list):
+        for each in value:
+            yield from _names_in(each)
+
+
+def _size(network: nn.Module) -> int:
+    return sum(tensor.numel() for tensor in network.state_dict().values())
+
+
+class _TooLarge(Exception):
+    """More values than a network for this file can have."""
+
+
+def _too_large(error: BaseException | None) -> bool:
+    """Says whether the limit is the reason, which the libraries' own errors may hide."""
+    while error is not None:
+        if isinstance(error, _TooLarge):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+class _ValueLimit(TorchFunctionMode):
+    """Stops a build as soon as its operations have given more values than the limit."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__()
+        self._left = limit
+
+    def __torch_function__(
+        self, function: Callable, types: Any, args: tuple = (), kwargs: dict | None = None
+    ) -> Any:
+        kwargs = dict(kwargs or {})
+        if function in _FACTORIES:  # counted before they take memory
+            planned = function(*args, **{**kwargs, "device": "meta"})
+            self._count(planned)
+            if function is torch.linspace:  # networks read their drop rates from it: one a layer
+                if planned.numel() > _MOST_LAYERS:
+                    raise _TooLarge
+                kwargs.setdefault("device", "cpu")
+            return function(*args, **kwargs)
+        result = function(*args, **kwargs)
+        self._count(result)
+        return result
+
+    def _count(self, result: Any) -> None:
+        if isinstance(result, torch.Tensor):
+            self._left -= result.numel()
+            if self._left < 0:
+                raise _TooLarge

@@ -1,0 +1,33 @@
+"""Whose folder an output is: one stage does not write among the files of another."""
+
+from pathlib import Path
+
+from nakt_dist.errors import DatasetError
+
+_LEFT_BY = {
+    "pack": (".pack", "rejected.parquet"),
+    "teach": (".teach",),
+    "train": ("identity.json", "checkpoints", "best.safetensors"),
+    "evaluate": (".evaluate", "predictions.parquet"),
+    "inspect": ("excluded.parquet",),
+    "report": ("report.html",),
+}
+
+
+def check_output(folder: Path, stage: str) -> None:
+    """Refuses an output folder that another stage has written.
+
+    Args:
+        folder: may be absent.
+        stage: the stage about to write.
+
+    Raises:
+        DatasetError: names the stage whose folder it is.
+    """
+    for owner, names in _LEFT_BY.items():
+        found = next((name for name in names if (folder / name).exists()), None)
+        if owner != stage and found is not None:
+            raise DatasetError(
+                f"{folder}: holds what {owner} has written ({found}); {stage} would write among "
+                "it. Choose another --output"
+            )
