@@ -37,7 +37,7 @@ def atomic_write(path: Path, staging: Path | None = None) -> Iterator[BinaryIO]:
         temporary.replace(path)
     except BaseException as error:
         temporary.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.filename is None:
+        if isinstance(error, OSError) and error.errno is not None and error.filename is None:
             error.filename = str(path)  # a full disk does not say which file it was about
         raise
     flush_folder(path.parent)

@@ -54,7 +54,7 @@ class _MappedShards:
 
     def _open(self, entry: ShardEntry) -> mmap.mmap:
         def is_whole(path: Path) -> bool:
-            return path.is_file() and path.stat().st_size == entry.bytes
+            return path.is_file() and path.stat().st_size == entry.bytes > 0
 
         path = self._location.local(entry.name, is_whole, entry.sha256)
         if not is_whole(path):

@@ -229,7 +229,7 @@ def test_a_dataset_of_which_nothing_is_usable_is_an_error(tmp_path: Path) -> Non
     for number in range(3):
         write(source / f"{number}.png", b"")
 
-    with pytest.raises(DatasetError, match="none of its 3 inputs.*has no bytes"):
+    with pytest.raises(DatasetError, match=r"none of its 3 inputs.*has no bytes"):
         pack_small(source, tmp_path / "out", "image_folder")
 
     assert not (tmp_path / "out" / "manifest.json").exists()
