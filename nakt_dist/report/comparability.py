@@ -174,9 +174,8 @@ def cautions(collection: Collection) -> tuple[str, ...]:
             f"{', '.join(sorted(set(chosen)))}. Validation and test images should be apart."
         )
     students = [run for run in runs if run.role == Role.STUDENT]
-    if len({run.excluded for run in students}) == 2 and _recipe_numbers(
-        collection.trainings, "epochs"
-    ):
+    taught = [found for found in collection.trainings if _was_taught(found)]
+    if len({run.excluded for run in students}) == 2 and _recipe_numbers(taught, "epochs"):
         sentences.append(
             "Training is counted in epochs, as in the paper: students with exclusion took fewer "
             "steps than those without, which is part of any difference between them."
@@ -204,6 +203,11 @@ def meetings(runs: Sequence[EvaluatedRun]) -> Iterator[str]:
 def _chose_the_best(found: FoundRecord) -> bool:
     lineage = read_field(found.record.details, "lineage", dict)
     return lineage.get("validated_on") is not None
+
+
+def _was_taught(found: FoundRecord) -> bool:
+    lineage = read_field(found.record.details, "lineage", dict)
+    return "teachers" in read_field(lineage, "trained_on", dict)
 
 
 def _tested(runs: Iterable[EvaluatedRun]) -> list[EvaluationSet]:
