@@ -34,6 +34,11 @@ _POLL_SECONDS = 0.002
 NAKT = (sys.executable, "-m", "nakt_dist")
 
 
+def _restore_interrupt() -> None:
+    """A shell that starts the tests in the background leaves Ctrl-C ignored in all children."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 class Program:
     """A command line in a process group of its own.
 
@@ -50,7 +55,12 @@ class Program:
         variables |= {"OMP_NUM_THREADS": "1", _TOKEN: self._token, **environment}
         with log.open("w") as stream:
             self._process = subprocess.Popen(
-                words, stdout=stream, stderr=stream, env=variables, start_new_session=True
+                words,
+                stdout=stream,
+                stderr=stream,
+                env=variables,
+                start_new_session=True,
+                preexec_fn=_restore_interrupt,
             )
 
     @property

@@ -1,5 +1,6 @@
 """``nakt pack``: a dataset as published becomes shards, an index and a manifest."""
 
+import contextlib
 import json
 import multiprocessing
 import os
@@ -127,7 +128,8 @@ def write_shards(
         return
     context = multiprocessing.get_context("spawn")  # forking a process with threads can hang
     with ProcessPoolExecutor(workers, context, _begin_worker) as pool:
-        futures = {pool.submit(_write_one, *task): number for number, task in tasks.items()}
+        with _interrupts_ignored():  # workers inherit it: Ctrl-C is the main process's to answer
+            futures = {pool.submit(_write_one, *task): number for number, task in tasks.items()}
         try:
             for future in as_completed(futures):
                 future.result()
@@ -141,9 +143,20 @@ def write_shards(
             pool.shutdown(wait=True, cancel_futures=True)
 
 
+@contextlib.contextmanager
+def _interrupts_ignored() -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread may set this, and only it is interrupted
+        return
+    previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, previous)
+
+
 def _begin_worker() -> None:
-    """Leaves Ctrl-C to the main process, and ends when that is gone, however it went."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """Ends the worker when the main process is gone, however that went."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 

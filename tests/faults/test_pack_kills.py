@@ -25,7 +25,7 @@ SHARDS = 24
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Images large enough to be caught at work."""
     folder = tmp_path_factory.mktemp("published") / "images"
-    return publish_images(folder, images=4 * SHARDS, height=256, width=256)
+    return publish_images(folder, images=4 * SHARDS, height=768, width=768)
 
 
 @pytest.fixture(scope="module")

@@ -267,7 +267,7 @@ def test_a_configuration_as_plain_values_holds_nothing_yaml_cannot():
     plain = as_plain(config)
     assert yaml.safe_load(yaml.safe_dump(plain)) == plain
     assert plain["augmentation"]["gamma"] == [1.0, 2.0]
-    assert plain["model"]["name"] == "unet"
+    assert plain["recipe"]["global_batch_size"] == 4
 
 
 def test_settings_can_be_left_out_of_the_saved_file(tmp_path):
