@@ -178,11 +178,12 @@ def _mend(
     device: torch.device,
 ) -> int:
     """Teaches damaged shards of finished pseudo-labels again; returns how many samples."""
-    manifest = PseudoLabelManifest.read(output)
+    if not process_place().is_main:
+        return 0
     mended = 0
-    for number, entry in enumerate(manifest.shards):
+    for number, entry in enumerate(PseudoLabelManifest.read(output).shards):
         path = output / entry.name
-        if not process_place().is_main or (path.is_file() and file_sha256(path) == entry.sha256):
+        if path.is_file() and file_sha256(path) == entry.sha256:
             continue
         staging = output / LEDGER_NAME
         staging.mkdir(exist_ok=True)

@@ -188,6 +188,30 @@ def test_a_finished_run_is_left_alone(dataset: Path, weights: list[Path], tmp_pa
 # ------------------------------------------------------------------------- provenance
 
 
+@pytest.mark.parametrize("damage", ["flipped", "lost"])
+def test_the_same_command_again_mends_damaged_sidecars_and_nothing_else(
+    dataset: Path, weights: list[Path], tmp_path: Path, damage: str
+) -> None:
+    output = tmp_path / "out"
+    teach.run(teach_config(output, dataset, weights[0]))
+    expected = file_hashes(output)
+    times = {path: path.stat().st_mtime_ns for path in output.iterdir()}
+    damaged = output / "pseudo-000001.tar"
+    if damage == "lost":
+        damaged.unlink()
+    else:
+        data = bytearray(damaged.read_bytes())
+        data[700] ^= 1
+        damaged.write_bytes(data)
+
+    record = teach.run(teach_config(output, dataset, weights[0]))
+
+    assert file_hashes(output) == expected
+    in_shard = PseudoLabelManifest.read(output).shards[1].samples
+    assert record.counts["taught_by_this_process"] == in_shard > 0
+    assert {path for path, time in times.items() if path.stat().st_mtime_ns != time} == {damaged}
+
+
 def other_packing(folder: Path) -> Path:
     """The same images in another order."""
     folder.mkdir()

@@ -282,6 +282,24 @@ def test_a_loss_that_is_not_finite_stops_with_the_images_and_keeps_the_checkpoin
     assert not (tmp_path / "out" / "last.safetensors").exists()
 
 
+def test_weights_that_are_not_finite_never_replace_sound_ones(
+    dataset: Path, tmp_path: Path
+) -> None:
+    config = train_config(
+        tmp_path / "out",
+        dataset,
+        recipe={"steps": 40, "learning_rate": 1e30},
+        checkpoint=CheckpointConfig(every_steps=1),
+        tracking=TrackingConfig(every_steps=40),  # the loss itself is looked at too late
+    )
+
+    with pytest.raises(NaktError, match=r"a weight is not a number at step \d+"):
+        train.run(config)
+
+    for weights in (tmp_path / "out").rglob("*.safetensors"):
+        assert all(torch.isfinite(value).all() for value in load_file(weights).values())
+
+
 def test_a_damaged_image_is_one_clear_error(tmp_path: Path) -> None:
     dataset = make_packed_dataset(tmp_path, images=24, splits=TWO_SPLITS, encoding="jpg")
     images = IndexedShards(dataset)
