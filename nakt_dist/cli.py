@@ -39,6 +39,7 @@ STAGES = {
     ),
     "train": Stage(configs.TrainConfig, "train a network on masks or pseudo masks"),
     "evaluate": Stage(configs.EvaluateConfig, "measure the Dice of every image"),
+    "attention": Stage(configs.AttentionConfig, "show where a student and its teacher look"),
     "report": Stage(configs.ReportConfig, "make tables, figures and one page of runs", "runs"),
     "pipeline": Stage(configs.PipelineConfig, "run stages one after the other from one file"),
 }

@@ -1,11 +1,13 @@
 """Tiny packed datasets, pseudo-labels and networks, made by the real stages; deterministic."""
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 
 from nakt_dist.config import ImageConfig, PackConfig, SplitConfig, TeachConfig, TeacherConfig
 from nakt_dist.models.spec import ModelSpec
@@ -92,6 +94,68 @@ def make_packed_dataset(
     return folder / name
 
 
+CHEST_FINDINGS = ("Nodule", "Effusion", "Cardiomegaly")
+"""What ``make_chest_dataset`` draws: a bright spot, a bright floor, a bright middle."""
+
+
+def make_chest_film(findings: Sequence[str], random: np.random.Generator) -> np.ndarray:
+    """Returns a noisy image, uint8 (32, 32), that shows the findings."""
+    rows, columns = np.mgrid[:32, :32]
+    image = random.integers(20, 90, (32, 32)).astype(float)
+    if "Nodule" in findings:
+        row, column = random.integers(6, 14, 2)
+        image[(rows - row) ** 2 + (columns - column) ** 2 <= 9] += 120
+    if "Effusion" in findings:
+        image[rows >= 26] += 90
+    if "Cardiomegaly" in findings:
+        image[(rows > 14) & (rows < 24) & (columns > 12) & (columns < 26)] += 70
+    return image.clip(0, 255).astype(np.uint8)
+
+
+def make_chest_dataset(
+    folder: Path,
+    images: int = 48,
+    splits: Mapping[str, float] = THREE_SPLITS,
+    name: str = "chest",
+    seed: int = 0,
+) -> Path:
+    """Publishes ChestX-ray14's layout, two images a patient, packs it, returns ``folder / NAME``.
+
+    Each of ``CHEST_FINDINGS`` is in about half of the images; the other labels in none.
+    """
+    source = folder / f"{name}-published"
+    (source / "images").mkdir(parents=True)
+    random = np.random.default_rng([seed, 14])
+    lines = [
+        "Image Index,Finding Labels,Follow-up #,Patient ID,Patient Age,Patient Gender,"
+        "View Position,OriginalImage[Width,Height],OriginalImagePixelSpacing[x,y]"
+    ]
+    for number in range(images):
+        present = [finding for finding in CHEST_FINDINGS if random.random() < 0.5]
+        patient, visit = number // 2 + 1, number % 2
+        file = f"{patient:08d}_{visit:03d}.png"
+        Image.fromarray(make_chest_film(present, random)).save(source / "images" / file)
+        facts = (
+            f"{visit},{patient},{40 + patient % 50},{'FM'[patient % 2]},{'PA' if visit else 'AP'}"
+        )
+        lines.append(f"{file},{'|'.join(present) or 'No Finding'},{facts},32,32,0.14,0.14")
+    (source / "Data_Entry_2017_v2020.csv").write_text("\n".join(lines) + "\n")
+    pack.run(
+        PackConfig(
+            layout="chestxray14",
+            source=str(source),
+            output=str(folder / name),
+            name=name,
+            image=ImageConfig(height=32, width=32, encoding="png"),
+            splits=SplitConfig(fractions=dict(splits)),
+            samples_per_shard=8,
+            seed=seed,
+            workers=1,
+        )
+    )
+    return folder / name
+
+
 def make_weights(
     path: Path, base_channels: int = 4, seed: int = 0, in_channels: int = 1, **metadata: str
 ) -> Path:
@@ -101,6 +165,27 @@ def make_weights(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         save_weights(path, spec.build().state_dict(), spec, metadata)
+    return path
+
+
+def make_classifier(
+    path: Path, labels: Sequence[str] | None, seed: int = 0, outputs: int | None = None
+) -> Path:
+    """Saves a ``densenet40`` with these outputs; without labels, as a file that is not ours.
+
+    Its statistics are those of a few images, so that its answers differ between images.
+    """
+    spec = ModelSpec("densenet40", in_channels=3, num_outputs=outputs or len(labels))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = spec.build()
+        for _ in range(10):
+            network(torch.rand(4, 3, 1, 1) * torch.rand(4, 3, 32, 32))
+    if labels is None:
+        save_file(network.state_dict(), path)
+        return path
+    lineage = {"task": "classification", "labels": list(labels), "trained_on": {}}
+    save_weights(path, network.state_dict(), spec, {"lineage": json.dumps(lineage)})
     return path
 
 

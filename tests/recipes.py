@@ -28,19 +28,19 @@ def train_config(
     **changes: Any,
 ) -> TrainConfig:
     """Six steps of 8 images on one CPU thread, a checkpoint every second step."""
-    config = TrainConfig(
-        output=str(output),
-        data=DataConfig(dataset=str(dataset), **(data or {})),
-        recipe=RecipeConfig(
+    settings = {
+        "output": str(output),
+        "data": DataConfig(dataset=str(dataset), **(data or {})),
+        "recipe": RecipeConfig(
             **({"steps": 6, "global_batch_size": 8, "learning_rate": 1e-2} | (recipe or {}))
         ),
-        model=TINY_UNET,
-        checkpoint=CheckpointConfig(every_steps=2),
-        device="cpu",
-        threads=1,
-        log_keys=True,
-    )
-    return replace(config, **changes)
+        "model": TINY_UNET,
+        "checkpoint": CheckpointConfig(every_steps=2),
+        "device": "cpu",
+        "threads": 1,
+        "log_keys": True,
+    }
+    return TrainConfig(**{**settings, **changes})
 
 
 def teach_config(

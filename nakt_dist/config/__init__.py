@@ -3,7 +3,9 @@
 ``nakt STAGE --config FILE --dotted.key value`` fills them; so does Python code.
 """
 
+from nakt_dist.config.attention import AttentionConfig, ShownNetworkConfig
 from nakt_dist.config.evaluating import EvaluateConfig, PipelineConfig, ReportConfig
+from nakt_dist.config.labels import LabelConfig
 from nakt_dist.config.packing import (
     ImageConfig,
     PackConfig,
@@ -21,26 +23,39 @@ from nakt_dist.config.training import (
     TrackingConfig,
     TrainConfig,
 )
+from nakt_dist.config.transferring import (
+    AttentionTransferConfig,
+    DistillationConfig,
+    TapConfig,
+    TrainingTeacherConfig,
+)
 
 __all__ = [
     "CONFIG_NAME",
+    "AttentionConfig",
+    "AttentionTransferConfig",
     "AugmentationConfig",
     "CheckpointConfig",
     "DataConfig",
+    "DistillationConfig",
     "EvaluateConfig",
     "ImageConfig",
     "InspectConfig",
+    "LabelConfig",
     "PackConfig",
     "PhantomsConfig",
     "PipelineConfig",
     "PreprocessingConfig",
     "RecipeConfig",
     "ReportConfig",
+    "ShownNetworkConfig",
     "SplitConfig",
+    "TapConfig",
     "TeachConfig",
     "TeacherConfig",
     "TrackingConfig",
     "TrainConfig",
+    "TrainingTeacherConfig",
     "VerifyConfig",
     "as_plain",
     "save_config",

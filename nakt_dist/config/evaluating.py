@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from nakt_dist.config.labels import LabelConfig
 from nakt_dist.config.plain import require
 from nakt_dist.config.teaching import PreprocessingConfig
 from nakt_dist.models.spec import ModelSpec
@@ -10,21 +11,28 @@ from nakt_dist.models.spec import ModelSpec
 
 @dataclass(frozen=True)
 class EvaluateConfig:
-    """``nakt evaluate``: Dice of every image, once.
+    """``nakt evaluate``: every image scored, once: Dice, or AUROC of a classifier.
+
+    Which of the two, the weights say, or the architecture of foreign ones.
 
     Attributes:
         weights: weights file, or the output folder of a training run (its best weights).
-        dataset: folder or URL of a packed dataset with masks.
+        dataset: folder or URL of a packed dataset with masks, or with findings for a classifier.
         output: folder for predictions and the record.
         splits: the splits tested; None for all.
         model: architecture, when the weights file does not name it.
         preprocessing: input, when the weights file does not say.
+        labels: of classifiers: the labels to test and what unsure ones count as; for foreign
+            weights, the names of the outputs in order. None tests all that network and
+            dataset share.
         batch_size: images per forward pass.
-        threshold: probability above which a pixel is target.
+        threshold: of segmentation: probability above which a pixel is target.
         both_empty: Dice of an image whose mask and prediction are empty: 1 or not a number.
         teacher_record: the teacher's evaluation, for the knowledge-transfer capability.
-        bootstrap_samples: resamplings behind the 95 % interval.
-        overlays: how many images to draw with prediction and mask; 0 for none.
+        compare_with: output folder of another classifier's evaluation on the same test set, for
+            the paired difference of mean AUROC.
+        bootstrap_samples: resamplings behind the 95 % intervals, of patients for classifiers.
+        overlays: of segmentation: how many images to draw with prediction and mask; 0 for none.
         seed: of the bootstrap.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         threads: CPU threads of torch; None leaves torch's choice.
@@ -37,10 +45,12 @@ class EvaluateConfig:
     splits: list[str] | None = field(default_factory=lambda: ["test"])
     model: ModelSpec | None = None
     preprocessing: PreprocessingConfig | None = None
+    labels: LabelConfig | None = None
     batch_size: int = 16
     threshold: float = 0.5
     both_empty: Literal["one", "nan"] = "one"
     teacher_record: str | None = None
+    compare_with: str | None = None
     bootstrap_samples: int = 10_000
     overlays: int = 0
     seed: int = 0
@@ -79,11 +89,15 @@ class PipelineConfig:
     """``nakt pipeline``: stages one after the other in one process, each resumable.
 
     Attributes:
-        steps: each ``{stage: NAME, config: {…}}``, in order.
+        steps: each ``{stage: NAME, config: {…}}``, in order. With ``matrix: {name: [values…]}``
+            a step is repeated for every combination, ``${name}`` in its config standing for the
+            value; ``exclude: [{name: value}]`` leaves combinations out.
         root: folder that replaces ``${root}`` in every setting.
         data: folder of published datasets; replaces ``${data}``.
+        definitions: values that replace ``${name}`` in every step.
     """
 
     steps: list[dict[str, Any]]
     root: str = "runs/pipeline"
     data: str = "data"
+    definitions: dict[str, Any] = field(default_factory=dict)

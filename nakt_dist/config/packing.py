@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from nakt_dist.config.plain import require
+from nakt_dist.sources.labels import LabelPolicy
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,8 @@ class SplitConfig:
         fractions: share of the samples per split; they sum to 1.
         official: use the dataset's own splits instead.
         without_official: the split of samples that have no official one; None refuses them.
+        validation_from_train: with ``official``, the share of the official training patients
+            that becomes the split ``validation``, where the dataset itself has none.
     """
 
     fractions: Mapping[str, float] = field(
@@ -53,8 +56,19 @@ class SplitConfig:
     )
     official: bool = False
     without_official: str | None = None
+    validation_from_train: float = 0.0
 
     def __post_init__(self) -> None:
+        require(
+            0 <= self.validation_from_train < 1,
+            "splits.validation_from_train",
+            f"0 or more and less than 1, not {self.validation_from_train}",
+        )
+        require(
+            self.official or self.validation_from_train == 0,
+            "splits.official",
+            "true where splits.validation_from_train is set; splits.fractions says it otherwise",
+        )
         for name in (*self.fractions, *([self.without_official] if self.without_official else [])):
             require(
                 re.fullmatch(r"[a-z0-9][a-z0-9_-]{0,40}", name) is not None and name != "pseudo",
@@ -75,6 +89,10 @@ class PackConfig:
         layout_options: settings of the layout, such as ``{classes: [benign]}``.
         image: size and form of the images.
         masks: whether to read masks; off for a transferal dataset, whose masks nobody needs.
+        labels: what uncertain and blank findings count as; stored as what readers use unless
+            their own settings say otherwise. The findings are packed as published.
+        unlabelled: pack images that should have a row of labels and have none, too; else they
+            are rejected as ``missing_label``.
         splits: how to divide the samples.
         count: pack only so many inputs, chosen by ``seed``; a smaller choice is part of a larger.
         samples_per_shard: inputs per tar; one tar is the unit of work and of repair.
@@ -92,6 +110,8 @@ class PackConfig:
     layout_options: dict[str, Any] = field(default_factory=dict)
     image: ImageConfig = field(default_factory=ImageConfig)
     masks: bool = True
+    labels: LabelPolicy = field(default_factory=LabelPolicy)
+    unlabelled: bool = False
     splits: SplitConfig = field(default_factory=SplitConfig)
     count: int | None = None
     samples_per_shard: int = 256
@@ -134,7 +154,8 @@ class PhantomsConfig:
     """``nakt phantoms``: writes a procedural dataset in an official layout.
 
     Attributes:
-        kind: ``breast_ultrasound``, ``thyroid_ultrasound``, ``dermoscopy`` or ``photographs``.
+        kind: ``breast_ultrasound``, ``thyroid_ultrasound``, ``dermoscopy``, ``photographs``,
+            ``chest_chexpert``, ``chest_mimic`` or ``chest_chestxray14``.
         output: folder to write.
         count: number of images.
         image_size: about how many rows and columns.

@@ -7,6 +7,12 @@ from nakt_dist.config.plain import require
 from nakt_dist.models.spec import ModelSpec
 from nakt_dist.transfer.exclusion import ExclusionRule
 
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+"""Mean of ImageNet's training images by channel, in [0, 1]; what torchvision and timm subtract."""
+
+IMAGENET_STD = (0.229, 0.224, 0.225)
+"""Standard deviation likewise; what they divide by."""
+
 
 @dataclass(frozen=True)
 class PreprocessingConfig:
@@ -15,17 +21,28 @@ class PreprocessingConfig:
     Attributes:
         height: rows; None for those of the dataset.
         width: columns; None for those of the dataset.
-        mean: subtracted from every channel.
-        std: divides every channel.
+        mean: subtracted; a number for every channel, or a list with one per input channel of
+            the network, such as ``IMAGENET_MEAN``.
+        std: divides; likewise.
     """
 
     height: int | None = None
     width: int | None = None
-    mean: float = 0.0
-    std: float = 1.0
+    mean: float | list[float] = 0.0
+    std: float | list[float] = 1.0
 
     def __post_init__(self) -> None:
-        require(self.std > 0, "preprocessing.std", "positive")
+        for name in ("mean", "std"):
+            value = getattr(self, name)
+            if isinstance(value, tuple):  # so that it equals its copy in a file
+                object.__setattr__(self, name, list(value))
+            require(
+                value not in ([], ()),
+                f"preprocessing.{name}",
+                "a number, or a list with one number per channel",
+            )
+        deviations = self.std if isinstance(self.std, list) else [self.std]
+        require(all(each > 0 for each in deviations), "preprocessing.std", "positive")
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,10 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
+from nakt_dist.config.labels import LabelConfig
 from nakt_dist.config.plain import require
 from nakt_dist.config.teaching import PreprocessingConfig
+from nakt_dist.config.transferring import TrainingTeacherConfig
 from nakt_dist.errors import ConfigurationError
 from nakt_dist.models.spec import ModelSpec
 from nakt_dist.transfer.exclusion import ExclusionRule
@@ -89,8 +91,13 @@ class RecipeConfig:
         micro_batch_size: images per forward pass and process; None takes the most. Smaller
             ones are accumulated.
         learning_rate: of Adam with its default settings.
-        dice_weight: weight of the Dice loss.
-        cross_entropy_weight: weight of the binary cross-entropy.
+        decay_every_epochs: epochs after which the learning rate is multiplied by
+            ``decay_factor``, again and again (paper B: 16); None keeps it.
+        decay_factor: paper B halves.
+        dice_weight: weight of the Dice loss (segmentation).
+        cross_entropy_weight: weight of the binary cross-entropy (segmentation).
+        positive_weighting: ``balanced`` weighs each finding's positives by its negatives /
+            positives (classification); the papers do not.
         largest_gradient_norm: clips the gradient; None, as in the paper, does not.
         precision: ``no``, ``bf16`` or ``fp16`` autocast.
         channels_last: memory format of images and network.
@@ -102,8 +109,11 @@ class RecipeConfig:
     global_batch_size: int = 4
     micro_batch_size: int | None = None
     learning_rate: float = 1e-4
+    decay_every_epochs: int | None = None
+    decay_factor: float = 0.5
     dice_weight: float = 1.0
     cross_entropy_weight: float = 1.0
+    positive_weighting: Literal["none", "balanced"] = "none"
     largest_gradient_norm: float | None = None
     precision: Literal["no", "bf16", "fp16"] = "no"
     channels_last: bool = False
@@ -122,6 +132,12 @@ class RecipeConfig:
             "positive",
         )
         require(self.learning_rate > 0, "recipe.learning_rate", "positive")
+        require(
+            self.decay_every_epochs is None or self.decay_every_epochs > 0,
+            "recipe.decay_every_epochs",
+            "positive",
+        )
+        require(0 < self.decay_factor <= 1, "recipe.decay_factor", "in (0, 1]")
 
 
 @dataclass(frozen=True)
@@ -167,18 +183,28 @@ class TrackingConfig:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """``nakt train``: a network learns from masks or pseudo masks.
+    """``nakt train``: a network learns from masks, pseudo masks or findings, or from a teacher.
 
     Attributes:
         output: folder for checkpoints, metrics and the record; an unfinished run in it goes on.
-        model: the network; None takes that of ``init``, or the U-Net.
+        task: ``segmentation`` of a target, or ``classification`` of findings.
+        model: the network; None takes that of ``init``, or the U-Net or DenseNet-121. A
+            classifier gets as many outputs as there are findings.
         data: what it learns from.
-        validation: what the best epoch is chosen on, by mean Dice; None takes the last.
+        labels: which findings are learnt, and what unsure ones count as (classification).
+        validation: what the best epoch is chosen on, by mean Dice or mean AUROC; None takes
+            the last.
+        teacher: a frozen network to follow while training: attention transfer, distillation.
         recipe: how.
         augmentation: of the training images.
         preprocessing: what the network sees; written into its weights file. None takes that of
             ``init``, or pixels in [0, 1] at the size of the dataset.
-        init: weights to start from, for fine-tuning (paper A, algorithm 2).
+        init: weights to start from: an own run (paper A, algorithm 2), or a classifier's file
+            from elsewhere, whose head is replaced where its findings are others (paper B).
+        trainable: ``all``, ``last34`` (DenseNet-121's last 34 layers, paper B), or module paths;
+            the rest keeps its values.
+        frozen_bn_eval: BatchNorms that are not trained keep their statistics as well; the
+            original went on updating them.
         checkpoint: when to save.
         tracking: W&B.
         seed: of the weights, the order and the augmentation.
@@ -192,11 +218,16 @@ class TrainConfig:
     output: str
     data: DataConfig
     recipe: RecipeConfig
+    task: Literal["segmentation", "classification"] = "segmentation"
     model: ModelSpec | None = None
+    labels: LabelConfig | None = None
     validation: DataConfig | None = None
+    teacher: TrainingTeacherConfig | None = None
     augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
     preprocessing: PreprocessingConfig | None = None
     init: str | None = None
+    trainable: str | list[str] = "all"
+    frozen_bn_eval: bool = False
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
     seed: int = 0
@@ -214,4 +245,16 @@ class TrainConfig:
             raise ConfigurationError(
                 "data.streaming needs recipe.steps: a stream has no epochs. "
                 "Set recipe.steps and recipe.epochs to null"
+            )
+        if self.task == "segmentation":
+            require(self.labels is None, "labels", "left out unless task is classification")
+            require(
+                self.recipe.positive_weighting == "none",
+                "recipe.positive_weighting",
+                "none unless task is classification",
+            )
+        elif self.data.pseudo_labels is not None:
+            raise ConfigurationError(
+                "data.pseudo_labels are masks, and task is classification; leave them out, or set "
+                "task: segmentation"
             )

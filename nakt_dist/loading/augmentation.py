@@ -127,17 +127,22 @@ def augment(
 
     Args:
         image: float32 (N, C, H, W) in [0, 1].
-        target: float32 (N, 1, H, W) in [0, 1]; resampled bilinearly, so soft masks stay soft
-            and borders of binary ones become so by less than a pixel.
+        target: masks float32 (N, 1, H, W) in [0, 1], resampled bilinearly, so that soft masks
+            stay soft and borders of binary ones become so by less than a pixel; or findings
+            (N, K), which stay as they are.
         parameters: on the same device.
 
     Returns:
         Image and target of the same shapes and ranges.
     """
-    both = torch.cat([image, target], dim=1)
+    is_mask = target.ndim == image.ndim
+    both = torch.cat([image, target], dim=1) if is_mask else image
     grid = functional.affine_grid(parameters.affine, list(both.shape), align_corners=False)
     both = functional.grid_sample(both, grid, padding_mode="zeros", align_corners=False)
-    image, target = both.split([image.shape[1], target.shape[1]], dim=1)
+    if is_mask:
+        image, target = both.split([image.shape[1], target.shape[1]], dim=1)
+    else:
+        image = both
     image = image.clamp(min=1e-6) ** parameters.gamma[:, None, None, None]
     mean = image.mean(dim=(1, 2, 3), keepdim=True)
     image = mean + (image - mean) * parameters.contrast[:, None, None, None]

@@ -9,8 +9,9 @@ from torch.utils.data import DataLoader, Sampler
 from nakt_dist.config import DataConfig
 from nakt_dist.errors import DatasetError, UnusableSample
 from nakt_dist.loading.decode import decode_pixels
+from nakt_dist.loading.labels import LabelledTargets
 from nakt_dist.loading.sampler import GlobalBatches, Share
-from nakt_dist.loading.samples import MaskedImages, SelectedSamples
+from nakt_dist.loading.samples import CachedImages, SelectedSamples
 from nakt_dist.shards.location import DatasetLocation
 
 Batch = Mapping[str, torch.Tensor]
@@ -36,7 +37,7 @@ class _MicroBatches(Sampler[list[int]]):
 
 
 def indexed_batches(
-    dataset: MaskedImages,
+    dataset: CachedImages,
     order: GlobalBatches,
     share: Share,
     rank: int,
@@ -66,7 +67,12 @@ def indexed_batches(
 
 
 def streamed_batches(
-    config: DataConfig, samples: SelectedSamples, micro_batch_size: int, seed: int, rank: int
+    config: DataConfig,
+    samples: SelectedSamples,
+    micro_batch_size: int,
+    seed: int,
+    rank: int,
+    targets: LabelledTargets | None = None,
 ) -> Iterator[Batch]:
     """Yields micro-batches without end from a shuffled stream over the shards.
 
@@ -79,6 +85,8 @@ def streamed_batches(
         micro_batch_size: images per batch.
         seed: of the run.
         rank: of this process.
+        targets: of these samples, in their order, for a classifier; a streamed image finds
+            its own by key. None when the target is a mask, which lies beside the image.
     """
     from nakt_dist.shards.streaming import StatisticallyRepeatableStream
 
@@ -96,7 +104,9 @@ def streamed_batches(
         sidecar_names=sidecars,
         sidecar_opener=_opener(config.pseudo_labels) if config.pseudo_labels else None,
     )
-    wanted = (_decoded(sample, numbers) for sample in stream if sample["__key__"] in numbers)
+    wanted = (
+        _decoded(sample, numbers, targets) for sample in stream if sample["__key__"] in numbers
+    )
     while True:
         batch = [next(wanted) for _ in range(micro_batch_size)]
         yield torch.utils.data.default_collate(batch)
@@ -112,25 +122,38 @@ def _opener(url: str) -> Callable[[str], BinaryIO]:
     return lambda name: fsspec.open(f"{location.url}/{name}", "rb").open()
 
 
-def _decoded(sample: Mapping[str, bytes], numbers: Mapping[str, int]) -> dict[str, torch.Tensor]:
-    image = sample.get("jpg") or sample.get("png")
-    target = sample.get("soft.png") or sample.get("mask.png")
+def _decoded(
+    sample: Mapping[str, bytes], numbers: Mapping[str, int], targets: LabelledTargets | None
+) -> dict[str, torch.Tensor]:
     key = sample["__key__"]
-    if image is None or target is None:
+    image = sample.get("jpg") or sample.get("png")
+    mask = sample.get("soft.png") or sample.get("mask.png")
+    if image is None or (mask is None and targets is None):
         raise DatasetError(f"key {key} of the stream has no image or no mask; run nakt verify")
+    number = numbers[key]
     try:
-        pixels, mask = decode_pixels(image), decode_pixels(target)
+        pixels = decode_pixels(image)
+        target = decode_pixels(mask) if targets is None else targets.values[number]
     except UnusableSample as error:
         raise DatasetError(f"key {key} of the stream {error.detail}. Run nakt verify") from None
     return {
         "image": torch.from_numpy(pixels.copy()),
-        "target": torch.from_numpy(mask.copy()),
-        "number": torch.tensor(numbers[key]),
+        "target": torch.from_numpy(target.copy()),
+        "number": torch.tensor(number),
     }
 
 
 def as_float(batch: Batch, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    """Moves a batch to the device as float32 in [0, 1]: image and target."""
-    image = batch["image"].to(device, non_blocking=True).float().div_(255)
-    target = batch["target"].to(device, non_blocking=True).float().div_(255)
+    """Moves a batch to the device as float32: image and target.
+
+    Pixels and masks, uint8, come to [0, 1]; a target that is floating-point already, that of a
+    classifier, stays as it is, NaN included.
+    """
+    image, target = (
+        _unit_range(batch[name].to(device, non_blocking=True)) for name in ("image", "target")
+    )
     return image, target
+
+
+def _unit_range(values: torch.Tensor) -> torch.Tensor:
+    return values if values.is_floating_point() else values.float().div_(255)

@@ -1,5 +1,6 @@
 """Images with their targets, as a training, a teacher or a test wants them."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -148,32 +149,46 @@ def _nested_choice(keys: list[str], count: int, seed: int) -> np.ndarray:
     return np.asarray([row for row, key in enumerate(keys) if key in wanted])
 
 
-class MaskedImages(torch.utils.data.Dataset):
-    """Images and targets as uint8 tensors, with a memory for what was decoded.
+def patients_in_both(first: SelectedSamples, second: SelectedSamples) -> list[str]:
+    """Names the patients that two choices of one dataset share.
+
+    Datasets of different names count as having no patient in common, because each names its
+    patients in its own way; packings of one dataset should therefore keep its name.
+
+    Args:
+        first: such as the training samples.
+        second: such as the validation samples.
+
+    Returns:
+        Their ids as the dataset gives them, sorted; images of unknown patients do not count.
+    """
+    if first.images.manifest.dataset != second.images.manifest.dataset:
+        return []
+    return sorted((set(first.images.patients) & set(second.images.patients)) - {None})
+
+
+class CachedImages(torch.utils.data.Dataset, ABC):
+    """Images with their targets, and a memory for what was decoded.
 
     Args:
         samples: what to read.
-        cache_megabytes: decoded pixels are kept while they all fit in this; else none are.
+        planes: H × W planes of uint8 that a decoded sample takes.
+        cache_megabytes: decoded samples are kept while they all fit in this; else none are.
     """
 
-    def __init__(self, samples: SelectedSamples, cache_megabytes: int = 0) -> None:
+    def __init__(self, samples: SelectedSamples, planes: int, cache_megabytes: int = 0) -> None:
         self.samples = samples
         manifest = samples.images.manifest
-        if manifest.mask_kind == "classes" and not samples.mask_is_soft:
-            raise ConfigurationError(
-                f"{samples.images.root}: its masks hold class indices; training needs a binary "
-                "target. Pack it with layout_options.classes naming the target classes"
-            )
         self._size = (manifest.height, manifest.width)
-        planes = len(samples) * (manifest.channels + 1)
-        fits = planes * manifest.height * manifest.width <= cache_megabytes * 1e6
+        needed = len(samples) * planes * manifest.height * manifest.width
+        fits = needed <= cache_megabytes * 1e6
         self._decoded: dict[int, Mapping[str, torch.Tensor]] | None = {} if fits else None
 
     def __len__(self) -> int:
         return len(self.samples)
 
     def __getitem__(self, number: int) -> Mapping[str, torch.Tensor]:
-        """Returns ``image`` uint8 (C, H, W), ``target`` uint8 (1, H, W), ``number`` int64 ().
+        """Returns ``image`` uint8 (C, H, W), ``target`` and ``number`` int64 ().
 
         Raises:
             DatasetError: the sample does not decode, or to another size than the manifest's;
@@ -184,15 +199,44 @@ class MaskedImages(torch.utils.data.Dataset):
             return self._decoded[number]
         try:
             pixels = decode_pixels(self.samples.images.image_bytes(number), self._size)
-            target = decode_pixels(self.samples.target_bytes(number), self._size)
+            target = self._target(number)
         except UnusableSample as error:
             where = self.samples.images.describe(number)
             raise DatasetError(f"{where}: {error.detail}. Run nakt verify on the folder") from None
         sample = {
             "image": torch.from_numpy(pixels.copy()),
-            "target": torch.from_numpy(target.copy()),
+            "target": target,
             "number": torch.tensor(number),
         }
         if self._decoded is not None:
             self._decoded[number] = sample
         return sample
+
+    @abstractmethod
+    def _target(self, number: int) -> torch.Tensor:
+        """Returns the target of a sample; raises UnusableSample where it is damaged."""
+
+
+class MaskedImages(CachedImages):
+    """Images with their masks: ``target`` is uint8 (1, H, W).
+
+    Args:
+        samples: what to read.
+        cache_megabytes: decoded pixels are kept while they all fit in this; else none are.
+
+    Raises:
+        ConfigurationError: the dataset's own masks are wanted and hold class indices.
+    """
+
+    def __init__(self, samples: SelectedSamples, cache_megabytes: int = 0) -> None:
+        manifest = samples.images.manifest
+        if manifest.mask_kind == "classes" and not samples.mask_is_soft:
+            raise ConfigurationError(
+                f"{samples.images.root}: its masks hold class indices; training needs a binary "
+                "target. Pack it with layout_options.classes naming the target classes"
+            )
+        super().__init__(samples, manifest.channels + 1, cache_megabytes)
+
+    def _target(self, number: int) -> torch.Tensor:
+        target = decode_pixels(self.samples.target_bytes(number), self._size)
+        return torch.from_numpy(target.copy())

@@ -6,7 +6,7 @@ only when something that needs them is used, so that reading a configuration sta
 
 from typing import TYPE_CHECKING, Any
 
-from nakt_dist.models.registry import MODEL_NAMES, build_model
+from nakt_dist.models.registry import MODEL_NAMES, build_model, is_classifier
 from nakt_dist.models.spec import ModelSpec
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ __all__ = [
     "ShapeMismatch",
     "build_model",
     "file_sha256",
+    "is_classifier",
     "load_into",
     "read_weights",
     "save_weights",

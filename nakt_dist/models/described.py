@@ -30,7 +30,11 @@ _LARGEST_RATIO = 4
 _ALWAYS_ALLOWED_VALUES = 1_000_000
 # Initialising passes over every value several times, and each pass is counted.
 _PASSES = 32
+# An operation on nothing takes time too; tiny layers could otherwise be asked for without end.
+_LEAST_VALUES_COUNTED = 1000
 _MOST_LAYERS = 10_000
+# Some libraries make lists of such a length, before there is any value to count.
+_LARGEST_OPTION = 100_000
 _FACTORIES = frozenset(
     {
         torch.arange,
@@ -83,6 +87,7 @@ def build_described(loaded: LoadedWeights, spec: ModelSpec) -> nn.Module:
     held = sum(tensor.numel() for tensor in loaded.state_dict.values())
     allowed = _LARGEST_RATIO * held + _ALWAYS_ALLOWED_VALUES
     try:
+        _check_numbers(spec.options)
         with torch.device("meta"), _ValueLimit(_PASSES * allowed):
             described = _size(spec.build())
         if described > allowed:
@@ -126,6 +131,18 @@ def _check_options(path: Path, options: dict[str, Any]) -> None:
                 "opens a path or an address; a weights file may not ask for that. If you trust "
                 "it, name the network in the configuration as model: {name: …, options: …}"
             )
+
+
+def _check_numbers(value: Any) -> None:
+    if isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, list):
+        if len(value) > _MOST_LAYERS:
+            raise _TooLarge
+        for each in value:
+            _check_numbers(each)
+    elif isinstance(value, int | float) and abs(value) > _LARGEST_OPTION:
+        raise _TooLarge
 
 
 def _names_in(value: Any) -> Iterator[str]:
@@ -179,6 +196,6 @@ class _ValueLimit(TorchFunctionMode):
 
     def _count(self, result: Any) -> None:
         if isinstance(result, torch.Tensor):
-            self._left -= result.numel()
+            self._left -= max(result.numel(), _LEAST_VALUES_COUNTED)
             if self._left < 0:
                 raise _TooLarge

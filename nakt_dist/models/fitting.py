@@ -1,6 +1,6 @@
 """Puts weights into a network, and says exactly what did not fit."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -11,9 +11,12 @@ from nakt_dist.errors import CheckpointError
 if TYPE_CHECKING:
     from nakt_dist.models.weights import LoadedWeights
 
-# How the networks here, those of smp and the usual classifiers call their last layer.
-_HEADS = ("head.", "segmentation_head.", "classifier.", "fc.")
+HEAD_PREFIXES = ("head.", "segmentation_head.", "classifier.", "fc.")
+"""How the networks here, those of smp and the usual classifiers call their last layer."""
+
 _NAMES_SHOWN = 3
+_GROUP_DEPTH = 2  # as in features.denseblock4
+_GROUPS_SHOWN = 8
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,21 @@ class LoadReport:
         """Whether nothing but a replaced head was left out on either side."""
         return not (self.missing or self.unexpected or self.shape_mismatched)
 
+    def summary(self) -> str:
+        """Returns one line for people; entries are grouped by the modules that own them."""
+        total = len(self.matched) + len(self.missing) + len(self.shape_mismatched)
+        parts = [f"{len(self.matched)} of {total + len(self.replaced_head)} tensors loaded"]
+        mismatched = [each.name for each in self.shape_mismatched]
+        for names, what in (
+            (self.replaced_head, "new head"),
+            (self.missing, "fresh, since the file lacks them"),
+            (mismatched, "fresh, of another shape in the file"),
+            (self.unexpected, "left in the file, the network has no place for them"),
+        ):
+            if names:
+                parts.append(f"{what}: {_grouped(names)}")
+        return "; ".join(parts)
+
 
 def load_into(
     model: nn.Module, loaded: "LoadedWeights", strict: bool = True, replace_head: bool = False
@@ -81,18 +99,29 @@ def load_into(
     wanted = model.state_dict()
     report = _compare(wanted, loaded.state_dict, replace_head)
     if (strict and not report.is_complete) or not report.matched:
-        raise CheckpointError(_explain(report, wanted, loaded))
+        raise CheckpointError(explain_misfit(report, wanted, loaded))
     model.load_state_dict({name: loaded.state_dict[name] for name in report.matched}, strict=False)
     return report
+
+
+def _grouped(names: Sequence[str]) -> str:
+    groups: dict[str, int] = {}
+    for name in names:
+        module = name.rpartition(".")[0] or name
+        group = ".".join(module.split(".")[:_GROUP_DEPTH])
+        groups[group] = groups.get(group, 0) + 1
+    shown = [f"{group} ({count})" for group, count in list(groups.items())[:_GROUPS_SHOWN]]
+    rest = len(groups) - len(shown)
+    return ", ".join(shown) + (f" and {rest} more" if rest else "")
 
 
 def _compare(wanted: dict[str, Tensor], found: dict[str, Tensor], replace_head: bool) -> LoadReport:
     common = [name for name in wanted if name in found]
     mismatched = [name for name in common if wanted[name].shape != found[name].shape]
     fresh: set[str] = set()
-    if replace_head and mismatched and all(name.startswith(_HEADS) for name in mismatched):
+    if replace_head and mismatched and all(name.startswith(HEAD_PREFIXES) for name in mismatched):
         # All of the head, not the entries that differ alone: half a head is none.
-        fresh = {name for name in [*wanted, *found] if name.startswith(_HEADS)}
+        fresh = {name for name in [*wanted, *found] if name.startswith(HEAD_PREFIXES)}
     return LoadReport(
         matched=tuple(name for name in common if name not in mismatched and name not in fresh),
         missing=tuple(name for name in wanted if name not in found and name not in fresh),
@@ -106,7 +135,16 @@ def _compare(wanted: dict[str, Tensor], found: dict[str, Tensor], replace_head: 
     )
 
 
-def _explain(report: LoadReport, wanted: dict[str, Tensor], loaded: "LoadedWeights") -> str:
+def explain_misfit(
+    report: LoadReport, wanted: Mapping[str, Tensor], loaded: "LoadedWeights"
+) -> str:
+    """Returns the message of a ``CheckpointError``: what does not fit, and what to do.
+
+    Args:
+        report: of the comparison.
+        wanted: the network's state dict.
+        loaded: the file.
+    """
     parts = [
         f"{len(entries)} {what} ({_some(entries)})"
         for what, entries in (
@@ -127,7 +165,7 @@ def _some(entries: Sequence[object]) -> str:
     return ", ".join(shown) + (", …" if len(entries) > _NAMES_SHOWN else "")
 
 
-def _advice(report: LoadReport, wanted: dict[str, Tensor], loaded: "LoadedWeights") -> str:
+def _advice(report: LoadReport, wanted: Mapping[str, Tensor], loaded: "LoadedWeights") -> str:
     mismatched = report.shape_mismatched
     first = next((name for name, tensor in wanted.items() if tensor.ndim == 4), None)
     for each in mismatched:
@@ -139,7 +177,11 @@ def _advice(report: LoadReport, wanted: dict[str, Tensor], loaded: "LoadedWeight
                     f"set in_channels to {in_file}"
                 )
     others = report.missing or report.unexpected
-    if mismatched and not others and all(each.name.startswith(_HEADS) for each in mismatched):
+    if (
+        mismatched
+        and not others
+        and all(each.name.startswith(HEAD_PREFIXES) for each in mismatched)
+    ):
         return _advice_on_heads(mismatched[0].file_shape[0], mismatched[0].network_shape[0])
     described = f" (the file describes {loaded.spec.to_json()})" if loaded.spec else ""
     return f"Check the network's name and options{described}"

@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,9 @@ from torch import nn
 from nakt_dist.config import PreprocessingConfig
 from nakt_dist.errors import CheckpointError, ConfigurationError
 from nakt_dist.models.described import build_described, check_finite
+from nakt_dist.models.registry import is_classifier
 from nakt_dist.models.spec import ModelSpec
-from nakt_dist.models.weights import load_into, read_weights
+from nakt_dist.models.weights import LoadedWeights, load_into, read_weights
 
 BEST_WEIGHTS = "best.safetensors"
 LAST_WEIGHTS = "last.safetensors"
@@ -94,16 +95,37 @@ def open_network(
         )
     bare = spec.without_encoder_weights()
     network = bare.build() if model is not None else build_described(loaded, bare)
+    if loaded.spec is None and is_classifier(spec.name):
+        loaded = _in_our_names(loaded, network)
     load_into(network, loaded)
     network.requires_grad_(False).eval()
     return TrainedNetwork(
-        name=name or _name_of(path),
+        name=name or name_of_weights(path),
         network=network.to(device) if device is not None else network,
         spec=spec,
-        preprocessing=preprocessing or _stored_preprocessing(loaded.metadata, path),
-        lineage=_stored(loaded.metadata, "lineage", path),
+        preprocessing=preprocessing
+        or _stored_preprocessing(loaded.metadata, spec.in_channels, path),
+        lineage=stored_lineage(loaded),
         weights_sha256=loaded.sha256,
     )
+
+
+def _in_our_names(loaded: LoadedWeights, network: nn.Module) -> LoadedWeights:
+    """Takes a foreign classifier's file in any of the styles that ``initialise`` knows.
+
+    Old files lack BatchNorm's counters of batches, which play no part in a trained network.
+    """
+    from nakt_dist.models.initialise import rename_entries  # it imports this module
+
+    wanted = network.state_dict()
+    found = rename_entries(loaded.state_dict, wanted)
+    counters = {
+        name: tensor
+        for name, tensor in wanted.items()
+        if name.endswith(".num_batches_tracked")
+        and name.replace("num_batches_tracked", "running_mean") in found
+    }
+    return replace(loaded, state_dict=counters | found)
 
 
 def describe_for_file(
@@ -114,6 +136,15 @@ def describe_for_file(
         "preprocessing": json.dumps(asdict(preprocessing), sort_keys=True),
         "lineage": json.dumps(lineage, sort_keys=True),
     }
+
+
+def stored_lineage(loaded: LoadedWeights) -> dict[str, Any]:
+    """Returns what a file's network was trained on, and from; empty for files not ours.
+
+    Raises:
+        CheckpointError: it is there and cannot be read.
+    """
+    return _stored(loaded.metadata, "lineage", loaded.path)
 
 
 def _stored(metadata: Mapping[str, str], field: str, path: Path) -> dict[str, Any]:
@@ -129,16 +160,22 @@ def _stored(metadata: Mapping[str, str], field: str, path: Path) -> dict[str, An
     return value
 
 
-def _stored_preprocessing(metadata: Mapping[str, str], path: Path) -> PreprocessingConfig:
+def _stored_preprocessing(
+    metadata: Mapping[str, str], channels: int, path: Path
+) -> PreprocessingConfig:
     values = _stored(metadata, "preprocessing", path)
     for name, value in values.items():
         side = name in ("height", "width")
-        if not (_is_side(value) if side else _is_finite(value)):
-            expected = f"null or a whole number from 1 to {_LARGEST_SIDE}"
+        if not (_is_side(value) if side else _is_per_channel(value, channels)):
+            expected = (
+                f"null or a whole number from 1 to {_LARGEST_SIDE}"
+                if side
+                else f"a finite number, or a list with {channels}, one per input channel"
+            )
             raise CheckpointError(
-                f"{path}: its preprocessing.{name} is {str(value)[:40]}, expected "
-                f"{expected if side else 'a finite number'}. Give the input in the configuration "
-                "as preprocessing: {height: …, width: …, mean: …, std: …}"
+                f"{path}: its preprocessing.{name} is {str(value)[:40]}, expected {expected}. "
+                "Give the input in the configuration as preprocessing: {height: …, width: …, "
+                "mean: …, std: …}"
             )
     try:
         return PreprocessingConfig(**values)
@@ -151,6 +188,12 @@ def _is_side(value: Any) -> bool:
     return value is None or (whole and 1 <= value <= _LARGEST_SIDE)
 
 
+def _is_per_channel(value: Any, channels: int) -> bool:
+    if not isinstance(value, list):
+        return _is_finite(value)
+    return len(value) == channels and all(map(_is_finite, value))
+
+
 def _is_finite(value: Any) -> bool:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return False
@@ -160,5 +203,6 @@ def _is_finite(value: Any) -> bool:
         return False
 
 
-def _name_of(path: Path) -> str:
+def name_of_weights(path: Path) -> str:
+    """Returns what to call a network by its file: its run's folder, or the file's stem."""
     return path.parent.name if path.name in (BEST_WEIGHTS, LAST_WEIGHTS) else path.stem

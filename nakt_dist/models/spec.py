@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
 
 from nakt_dist.errors import ConfigurationError, nearest_name
+from nakt_dist.models.registry import TIMM_PREFIX
 
 if TYPE_CHECKING:
     from torch import nn
@@ -15,9 +16,9 @@ class ModelSpec:
     """A network as a configuration and a weights file describe it.
 
     Attributes:
-        name: one of ``MODEL_NAMES``, or ``smp:ARCHITECTURE/ENCODER``.
+        name: one of ``MODEL_NAMES``, ``smp:ARCHITECTURE/ENCODER`` or ``timm:NAME``.
         in_channels: image channels, 1 for grey and 3 for RGB.
-        num_outputs: logits per pixel.
+        num_outputs: logits per pixel; of classifiers per image.
         options: further keyword arguments of ``build_model``. They are kept as JSON reads
             them back (a tuple becomes a list), so that a spec equals its stored copy.
 
@@ -53,6 +54,9 @@ class ModelSpec:
         ones, and building it must not download them.
         """
         options = {name: value for name, value in self.options.items() if name != "encoder_weights"}
+        # Anything but true and false would name a file, which is left for others to refuse.
+        if self.name.startswith(TIMM_PREFIX) and isinstance(options.get("pretrained"), bool):
+            del options["pretrained"]
         return replace(self, options=options)
 
     def to_json(self) -> str:

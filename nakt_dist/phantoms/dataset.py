@@ -37,7 +37,8 @@ class PhantomSummary:
         layout: name of its folder layout, by which a dataset reader is chosen.
         images: number of images.
         with_target: images that show a salient target: a lesion or nodule, in dermoscopy
-            one that is neither tiny nor faint, in photographs a dark blob.
+            one that is neither tiny nor faint, in photographs a dark blob, in chest X-rays
+            a finding other than support devices.
         without_target: the other images.
     """
 

@@ -2,12 +2,15 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 from nakt_dist.phantoms import layouts
 from nakt_dist.phantoms.breast import draw_breast
+from nakt_dist.phantoms.chest import draw_chest
+from nakt_dist.phantoms.chest import layouts as chest_layouts
 from nakt_dist.phantoms.dermoscopy import draw_dermoscopy
 from nakt_dist.phantoms.photographs import draw_photograph
 from nakt_dist.phantoms.thyroid import draw_thyroid
@@ -66,6 +69,34 @@ _KINDS = (
         entries=(layouts.VOC_FOLDER,),
         draw=draw_photograph,
         write=layouts.write_voc2012,
+    ),
+    PhantomKind(
+        name="chest_chexpert",
+        layout="chexpert",
+        description="Chest X-rays of a dark, often bedside hospital, 14 labels with -1 and blanks.",
+        entries=(chest_layouts.CHEXPERT_FOLDER,),
+        draw=partial(draw_chest, "chest_chexpert"),
+        write=chest_layouts.write_chexpert,
+    ),
+    PhantomKind(
+        name="chest_mimic",
+        layout="mimic_cxr",
+        description="Chest X-rays of an equalised hospital, 14 labels a study, some rows missing.",
+        entries=(chest_layouts.MIMIC_FOLDER, *chest_layouts.MIMIC_TABLES),
+        draw=partial(draw_chest, "chest_mimic"),
+        write=chest_layouts.write_mimic,
+    ),
+    PhantomKind(
+        name="chest_chestxray14",
+        layout="chestxray14",
+        description="Frontal chest X-rays of a pale hospital, 14 findings, a few files RGBA.",
+        entries=(
+            *chest_layouts.CHESTXRAY14_FOLDERS,
+            chest_layouts.CHESTXRAY14_TABLE,
+            *chest_layouts.CHESTXRAY14_LISTS,
+        ),
+        draw=partial(draw_chest, "chest_chestxray14"),
+        write=chest_layouts.write_chestxray14,
     ),
 )
 

@@ -20,7 +20,13 @@ def uses_phantoms(collection: Collection) -> bool:
     learnt = any(
         training.phantom for run in collection.evaluations for training in run.lineage.trainings
     )
-    return tested or learnt or any(pseudo.manifest.phantom for pseudo in collection.pseudo_sets)
+    classified = any(run.uses_phantoms for run in collection.classified)
+    return (
+        tested
+        or learnt
+        or classified
+        or any(pseudo.manifest.phantom for pseudo in collection.pseudo_sets)
+    )
 
 
 def differences_from_paper(collection: Collection) -> tuple[str, ...]:

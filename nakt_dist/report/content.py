@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 
 from nakt_dist.report.brief import summarise
 from nakt_dist.report.capability import capabilities
+from nakt_dist.report.classification_content import make_classifier_parts, result_tables
 from nakt_dist.report.comparability import (
     PHANTOM_NOTICE,
     cautions,
@@ -32,6 +33,7 @@ from nakt_dist.report.paper_tables import (
     single_teacher_tables,
 )
 from nakt_dist.report.runs import Collection, LeftOut
+from nakt_dist.report.studies import make_studies
 from nakt_dist.report.tables import exclusion_table, main_table, records_table, version_sets
 from nakt_dist.transfer.exclusion import ExclusionRule
 
@@ -40,24 +42,41 @@ def make_document(collection: Collection, title: str) -> Document:
     """Makes the whole report.
 
     Args:
-        collection: what was found.
+        collection: what was found: segmentation, classification, or both.
         title: the heading.
     """
-    runs = collection.evaluations
     left_out = list(collection.left_out)
-    figures = list(_figures(collection, left_out))  # they may leave out more
+    parts = make_classifier_parts(collection, left_out)  # both may leave out more
+    about_segmentation = _segmentation(collection, left_out)
     opening: list[Block] = [Notice(PHANTOM_NOTICE)] if uses_phantoms(collection) else []
-    opening.append(Bullets(summarise(runs, capabilities(runs))))
+    runs = collection.evaluations
+    opening.append(Bullets((*summarise(runs, capabilities(runs)), *parts.brief)))
     sections = [
         Section("brief", "In brief", tuple(opening)),
+        *about_segmentation,
+        *parts.sections,
+        Section("left-out", "Left out", (_left_out(left_out),)),
+        Section("runs", "Appendix: all runs", _appendix(collection, parts.appendix)),
+    ]
+    return Document(title, _subtitle(collection, len(left_out)), tuple(sections))
+
+
+def terminal_tables(collection: Collection) -> list[Table]:
+    """Returns the main tables, for the end of the command."""
+    tables = [results_table(collection)] if collection.evaluations else []
+    return tables + result_tables(make_studies(collection.classified)[0])
+
+
+def _segmentation(collection: Collection, left_out: list[LeftOut]) -> list[Section]:
+    if not collection.evaluations:
+        return []
+    figures = tuple(_figures(collection, left_out))
+    return [
         Section("results", "Results", (results_table(collection),)),
         Section("comparable", "What is not comparable", _what_is_not_comparable(collection)),
         Section("paper", "Beside the paper's tables", _beside_the_paper(collection)),
-        Section("figures", "Figures", tuple(figures)),
-        Section("left-out", "Left out", (_left_out(left_out),)),
-        Section("runs", "Appendix: all runs", _appendix(collection)),
+        Section("figures", "Figures", figures),
     ]
-    return Document(title, _subtitle(collection, len(left_out)), tuple(sections))
 
 
 def results_table(collection: Collection) -> Table:
@@ -67,7 +86,7 @@ def results_table(collection: Collection) -> Table:
 
 
 def _subtitle(collection: Collection, left_out: int) -> str:
-    runs = collection.evaluations
+    runs = [*collection.evaluations, *collection.classified]
     networks = len({run.weights_sha256 for run in runs})
     sets = len({run.tested_on for run in runs})
     return (
@@ -161,7 +180,8 @@ def _left_out(left_out: Sequence[LeftOut]) -> Block:
     return Table("Found, but not used", ("Where", "Why"), rows)
 
 
-def _appendix(collection: Collection) -> tuple[Block, ...]:
+def _appendix(collection: Collection, classified: Table | None) -> tuple[Block, ...]:
     versions = version_sets(collection.records)
     legend = tuple(f"Versions {letter}: {text}" for text, letter in versions.items())
-    return (records_table(collection.records, versions), Bullets(legend))
+    table = records_table(collection.records, versions)
+    return (*([classified] if classified is not None else []), table, Bullets(legend))

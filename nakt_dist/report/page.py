@@ -51,7 +51,7 @@ table { border-collapse: collapse; width: 100%; font-size: .9rem;
 th, td { text-align: left; vertical-align: top; padding: .5rem .6rem;
   border-bottom: 1px solid var(--line); }
 td { overflow-wrap: break-word; }
-td.short { white-space: nowrap; }
+td.short, th.short { white-space: nowrap; }
 td.long { min-width: 7rem; }
 td.endless { min-width: 12rem; overflow-wrap: anywhere; }
 td.minor { font-size: .8rem; line-height: 1.4; color: var(--soft); }
@@ -134,7 +134,9 @@ def _table(table: Table) -> str:
 
 def _row(row: tuple[Cell, ...]) -> str:
     first, *others = row
-    cells = [f'<th scope="row">{_content(first)}</th>']
+    # A short name such as DenseNet-121 is not broken at its hyphen.
+    kind = ' class="short"' if _kind(first) == "short" else ""
+    cells = [f'<th scope="row"{kind}>{_content(first)}</th>']
     for cell in others:
         cells.append(f'<td class="{_kind(cell)}">{_content(cell)}</td>')
     return "".join(cells)
@@ -147,7 +149,9 @@ def _kind(cell: Cell) -> str:
         return "endless"
     if cell.minor:
         return "minor"
-    if (text[:1].isdigit() and len(text) < 20) or (" " not in text and len(text) <= 12):
+    if (text.lstrip("+−")[:1].isdigit() and len(text) < 20) or (
+        " " not in text and len(text) <= 12
+    ):
         return "short"
     return "long"
 

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from nakt_dist.errors import DatasetError
+from nakt_dist.report.classifier_lineage import is_classification, parse_classifier
+from nakt_dist.report.classifier_runs import ClassifiedRun, is_classifier_test, read_classified
 from nakt_dist.report.evaluations import EvaluatedRun, read_evaluation
 from nakt_dist.report.fields import printable, read_field
 from nakt_dist.report.lineage import Lineage, parse_lineage
@@ -17,6 +19,7 @@ from nakt_dist.shards.manifest import MANIFEST_NAME, PseudoLabelManifest
 
 _NUMBER = (int, float)
 Item = TypeVar("Item")
+Run = TypeVar("Run", EvaluatedRun, ClassifiedRun)
 # What odd values raise when read: a file that anybody may have written must not end the report.
 _DAMAGE = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
 
@@ -57,10 +60,13 @@ class Collection:
 
     Attributes:
         evaluations: by role, transferal dataset, exclusion and network.
-        trainings: records of ``nakt train``, by place.
+        trainings: records of ``nakt train`` for segmentation, by place.
         records: every record that could be read, each once, by place.
         pseudo_sets: each once, by name.
         left_out: damaged or repeated records and damaged pseudo-labels.
+        classified: evaluations of classifiers, by place.
+        classifier_trainings: records of ``nakt train`` for classification, by place.
+        attention: records of ``nakt attention``, by place.
     """
 
     evaluations: tuple[EvaluatedRun, ...]
@@ -68,6 +74,9 @@ class Collection:
     records: tuple[FoundRecord, ...]
     pseudo_sets: tuple[PseudoSet, ...]
     left_out: tuple[LeftOut, ...]
+    classified: tuple[ClassifiedRun, ...] = ()
+    classifier_trainings: tuple[FoundRecord, ...] = ()
+    attention: tuple[FoundRecord, ...] = ()
 
 
 def collect(folders: Sequence[str | Path]) -> Collection:
@@ -87,16 +96,36 @@ def collect(folders: Sequence[str | Path]) -> Collection:
     records = _read_each(places[RECORD_NAME], _read_found, left_out)
     records = _without_copies(records, left_out)
     pseudo_sets = _read_pseudo_sets(places[MANIFEST_NAME], left_out)
-    evaluations = _read_evaluations(records, _teachers(records, pseudo_sets), left_out)
-    if not evaluations:
+    tests = [found for found in records if found.record.stage == "evaluate"]
+    classifiers = [found for found in tests if is_classifier_test(found.record)]
+    segmenters = [found for found in tests if not is_classifier_test(found.record)]
+    teachers = _teachers(records, pseudo_sets)
+
+    def read_segmenter(found: FoundRecord) -> EvaluatedRun:
+        return read_evaluation(found.record, found.place, found.folder, teachers)
+
+    def read_classifier(found: FoundRecord) -> ClassifiedRun:
+        return read_classified(found.record, found.place, found.folder)
+
+    evaluations = _named_by_network(_read_tests(segmenters, read_segmenter, left_out))
+    classified = _read_tests(classifiers, read_classifier, left_out)
+    if not evaluations and not classified:
         raise DatasetError(_nothing_found(folders, left_out))
+    trainings = [found for found in records if found.record.stage == "train"]
     return Collection(
         evaluations=tuple(sorted(evaluations, key=lambda run: run.order)),
-        trainings=tuple(found for found in records if found.record.stage == "train"),
+        trainings=tuple(found for found in trainings if not _trains_classifier(found)),
         records=tuple(records),
         pseudo_sets=tuple(pseudo_sets),
         left_out=tuple(left_out),
+        classified=tuple(classified),
+        classifier_trainings=tuple(found for found in trainings if _trains_classifier(found)),
+        attention=tuple(found for found in records if found.record.stage == "attention"),
     )
+
+
+def _trains_classifier(found: FoundRecord) -> bool:
+    return is_classification(read_field(found.record.details, "lineage", Mapping))
 
 
 def _nothing_found(folders: Sequence[str | Path], left_out: Sequence[LeftOut]) -> str:
@@ -168,7 +197,8 @@ def _read_found(place: str, path: Path) -> FoundRecord:
     read_field(vars(record), "seconds", _NUMBER)
     value_sha256(vars(record))  # finds what is nested too deeply to be written again
     if record.stage == "train":
-        parse_lineage(read_field(record.details, "lineage", Mapping))
+        lineage = read_field(record.details, "lineage", Mapping)
+        parse_classifier(lineage) if is_classification(lineage) else parse_lineage(lineage)
     return FoundRecord(place, path.parent, record, file_sha256(path))
 
 
@@ -182,27 +212,27 @@ def _without_copies(records: Sequence[FoundRecord], left_out: list[LeftOut]) -> 
     return list(first.values())
 
 
-def _read_evaluations(
-    records: Sequence[FoundRecord], teachers: set[str], left_out: list[LeftOut]
-) -> list[EvaluatedRun]:
-    """Reads the evaluations; one network tested twice on the same images counts once."""
-    evaluations: dict[str, EvaluatedRun] = {}
-    for found in records:
-        if found.record.stage != "evaluate":
-            continue
+def _read_tests(
+    tests: Sequence[FoundRecord],
+    read: Callable[[FoundRecord], Run],
+    left_out: list[LeftOut],
+) -> list[Run]:
+    """Reads evaluations; one network tested twice on the same images counts once."""
+    runs: dict[str, Run] = {}
+    for found in tests:
         try:
-            run = read_evaluation(found.record, found.place, found.folder, teachers)
+            run = read(found)
         except DatasetError as error:
             left_out.append(LeftOut(found.place, str(error)))
             continue
         except _DAMAGE as error:
             left_out.append(LeftOut(found.place, _describe_damage(error)))
             continue
-        first = evaluations.setdefault(value_sha256(found.record.inputs), run)
+        first = runs.setdefault(value_sha256(found.record.inputs), run)
         if first is not run:
             reason = f"the same network on the same images as {first.place}, which is counted"
             left_out.append(LeftOut(found.place, reason))
-    return _named_by_network(list(evaluations.values()))
+    return list(runs.values())
 
 
 def _named_by_network(runs: Sequence[EvaluatedRun]) -> list[EvaluatedRun]:

@@ -1,7 +1,9 @@
 """The process group, through Accelerate."""
 
+from collections.abc import Sequence
 from datetime import timedelta
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
@@ -43,6 +45,35 @@ def make_accelerator(precision: str, device: str) -> Accelerator:
             "(--cpu where there is no GPU) or torchrun"
         )
     return accelerator
+
+
+def gather_rows(accelerator: Accelerator, pieces: Sequence[torch.Tensor], count: int) -> np.ndarray:
+    """Joins what the processes computed of the items rank, rank + world size, …, in item order.
+
+    Args:
+        accelerator: of this launch.
+        pieces: this process's rows, each (n, D), float64; may be empty.
+        count: number of items over all processes, each computed by exactly one.
+
+    Returns:
+        float64 (count, D), alike on all processes.
+    """
+    if accelerator.num_processes == 1:
+        return torch.cat(list(pieces)).cpu().numpy()
+    world = accelerator.num_processes
+    width = accelerator.reduce(
+        torch.tensor(pieces[0].shape[1] if pieces else 0, device=accelerator.device)
+        * (accelerator.process_index == 0),
+        "sum",
+    )  # a process without an item does not know how wide a row is; the first always has one
+    rows = torch.zeros(
+        (-(-count // world), int(width)), dtype=torch.float64, device=accelerator.device
+    )
+    if pieces:
+        own = torch.cat(list(pieces))
+        rows[: len(own)] = own
+    gathered = accelerator.gather(rows).reshape(world, len(rows), -1)
+    return gathered.transpose(0, 1).reshape(-1, gathered.shape[-1])[:count].cpu().numpy()
 
 
 def average_buffers(accelerator: Accelerator, network: torch.nn.Module) -> None:

@@ -10,6 +10,7 @@ _LEFT_BY = {
     "train": ("identity.json", "checkpoints", "best.safetensors"),
     "evaluate": (".evaluate", "predictions.parquet"),
     "inspect": ("excluded.parquet",),
+    "attention": ("attention.parquet",),
     "report": ("report.html",),
 }
 

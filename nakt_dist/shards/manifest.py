@@ -81,8 +81,12 @@ class _Manifest:
         """
         path = folder / MANIFEST_NAME
         value = read_json(path, cls.WHAT)
-        if value.pop("format", None) != cls.FORMAT:
-            raise DatasetError(f"{path}: expected a {cls.WHAT} of format {cls.FORMAT}")
+        found = value.pop("format", None)
+        if found != cls.FORMAT:
+            raise DatasetError(
+                f"{path}: expected a {cls.WHAT} of format {cls.FORMAT}, found {str(found)[:40]!r}. "
+                "Give another folder, or make this one again with this version"
+            )
         fingerprint = value.pop("fingerprint", None)
         try:
             _check_types(path, "", cls, value)
@@ -137,10 +141,16 @@ class ShardManifest(_Manifest):
         left_out: images a setting leaves out, by the setting's words.
         ignored_files: files that belong to no sample, by suffix.
         vocabulary: per image-level label field, its distinct values.
+        findings: names of the findings that images are labelled with, in order; may be empty.
+        label_policy: what ``uncertain`` and ``blank`` findings count as (``zero``, ``one`` or
+            ``ignore``) unless a reader's settings say otherwise.
+        patients: ``known``, the number of patients that are named, none of them in two splits,
+            and ``images_without`` one.
+        found: what the layout counted on the way, by its words.
         config: the settings that decide the bytes; no paths.
     """
 
-    FORMAT = "nakt-shards/1"
+    FORMAT = "nakt-shards/2"
     WHAT = "shard manifest"
 
     dataset: str
@@ -154,7 +164,14 @@ class ShardManifest(_Manifest):
     left_out: Mapping[str, int]
     ignored_files: Mapping[str, int]
     vocabulary: Mapping[str, list[str]]
+    findings: tuple[str, ...]
+    label_policy: Mapping[str, str]
+    patients: Mapping[str, int]
+    found: Mapping[str, int]
     config: Mapping[str, Any]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "findings", tuple(self.findings))  # JSON gives a list
 
 
 @dataclass(frozen=True)
@@ -235,6 +252,22 @@ def _is_counts(value: Any) -> bool:
     return _is_mapping_of(_is_count)(value) and {"inputs", "packed", "rejected"} <= set(value)
 
 
+def _is_patients(value: Any) -> bool:
+    return _is_mapping_of(_is_count)(value) and set(value) == {"known", "images_without"}
+
+
+def _is_label_policy(value: Any) -> bool:
+    return (
+        isinstance(value, Mapping)
+        and set(value) == {"uncertain", "blank"}
+        and all(use in ("zero", "one", "ignore") for use in value.values())
+    )
+
+
+def _is_different_texts(value: Any) -> bool:
+    return _is_texts(value) and len(set(value)) == len(value)
+
+
 def _is_teachers(value: Any) -> bool:
     return isinstance(value, list) and all(
         isinstance(each, Mapping)
@@ -277,6 +310,10 @@ _FIELD_KINDS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "left_out": _COUNTS,
     "ignored_files": _COUNTS,
     "vocabulary": (_is_mapping_of(_is_texts), "an object with lists of text"),
+    "findings": (_is_different_texts, "a list of different texts"),
+    "label_policy": (_is_label_policy, "an object with uncertain and blank: zero, one or ignore"),
+    "patients": (_is_patients, "an object with the numbers known and images_without"),
+    "found": _COUNTS,
     "teachers": (_is_teachers, "a list of objects, each with name and weights_sha256"),
     "soft": _FLAG,
     "config": _OBJECT,

@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 
 from nakt_dist.errors import ConfigurationError, DatasetError, UnusableSample, nearest_name
 from nakt_dist.runtime.files import file_sha256
+from nakt_dist.shards.findings import parse_findings
 from nakt_dist.shards.location import DEFAULT_CACHE, DatasetLocation
 from nakt_dist.shards.manifest import (
     INDEX_NAME,
@@ -138,6 +139,11 @@ class IndexedShards:
         """Keys of the selected samples, in order."""
         return self.index["key"].to_pylist()
 
+    @property
+    def patients(self) -> list[str | None]:
+        """The patient of each selected sample, in order; None where unknown."""
+        return self.index["patient_id"].to_pylist()
+
     def image_bytes(self, number: int) -> bytes:
         """Returns the encoded image of a sample."""
         return self._member(number, "image")
@@ -150,6 +156,27 @@ class IndexedShards:
     def metadata(self, number: int) -> dict[str, Any]:
         """Returns the sample's JSON: labels, patient, source, original size."""
         return json.loads(self._member(number, "json"))
+
+    def findings(self) -> list[dict[str, int] | None]:
+        """Returns what the dataset says of each sample, as it published it.
+
+        Returns:
+            Per sample 1 (present), 0 (absent) or -1 (uncertain) by finding; a blank is absent
+            from the mapping. None where the dataset says nothing about the image.
+
+        Raises:
+            DatasetError: an entry is none of these.
+        """
+        known = frozenset(self.manifest.findings)
+        found = []
+        for number, text in enumerate(self.index["findings"].to_pylist()):
+            try:
+                found.append(parse_findings(text, known))
+            except ValueError as error:
+                raise DatasetError(
+                    f"{self.describe(number)}: {error}. Run nakt verify on the folder"
+                ) from None
+        return found
 
     def check(self, number: int) -> None:
         """Compares the stored checksums of a sample's files with their bytes.

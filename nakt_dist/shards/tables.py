@@ -26,11 +26,13 @@ INDEX_SCHEMA = pa.schema(
         ("stratum", pa.string()),
         ("source", pa.string()),
         ("labels", pa.string()),
+        ("findings", pa.string()),
         ("extension", pa.string()),
         *_MEMBER_COLUMNS,
     ]
 )
-"""One row per sample, in the order of the shards. ``labels`` is JSON; ``mask_*`` may be null."""
+"""One row per sample, in the order of the shards. ``labels`` and ``findings`` are JSON, null
+where the dataset says nothing about the image's findings; ``mask_*`` may be null."""
 
 REJECTED_SCHEMA = pa.schema(
     [

@@ -13,6 +13,7 @@ from PIL import Image
 
 from nakt_dist.errors import DatasetError, UnusableSample
 from nakt_dist.runtime.files import file_sha256, read_json
+from nakt_dist.shards.findings import parse_findings, patients_in_two_splits
 from nakt_dist.shards.manifest import (
     INDEX_NAME,
     MANIFEST_NAME,
@@ -65,8 +66,9 @@ def verify_folder(
     """Checks a packed dataset or a folder of pseudo-labels.
 
     Every byte is read: checksums of files and of members, the order of keys, that images and
-    masks decode to the manifest's size, that the sums of inputs and samples hold, and that
-    nothing unnamed lies among the shards.
+    masks decode to the manifest's size, that findings are of the manifest's vocabulary, that
+    the sums of inputs and samples hold, that no patient is in two splits, and that nothing
+    unnamed lies among the shards.
 
     Args:
         folder: a local folder with a manifest.
@@ -139,12 +141,26 @@ def _check_counts(folder: Path, manifest: ShardManifest | PseudoLabelManifest) -
         yield Damage(INDEX_NAME, None, "a key occurs twice")
     if isinstance(manifest, PseudoLabelManifest):
         return
+    yield from _check_patients(folder, manifest)
     counts = manifest.counts
     rejected = read_table(folder / REJECTED_NAME, REJECTED_SCHEMA).num_rows
     if (counts["packed"], counts["rejected"]) != (len(keys), rejected):
         yield Damage(MANIFEST_NAME, None, f"counts {dict(counts)}, found {len(keys)} + {rejected}")
     if counts["inputs"] != counts["packed"] + counts["rejected"]:
         yield Damage(MANIFEST_NAME, None, f"inputs are not packed + rejected: {dict(counts)}")
+
+
+def _check_patients(folder: Path, manifest: ShardManifest) -> Iterator[Damage]:
+    """Checks that no patient is in two splits, and how many patients there are."""
+    table = read_table(folder / INDEX_NAME, INDEX_SCHEMA)
+    patients = table["patient_id"].to_pylist()
+    for patient, first, second in patients_in_two_splits(patients, table["split"].to_pylist()):
+        yield Damage(
+            INDEX_NAME, None, f"patient '{patient}' is in the splits '{first}' and '{second}'"
+        )
+    found = {"known": len(set(patients) - {None}), "images_without": patients.count(None)}
+    if found != dict(manifest.patients):
+        yield Damage(MANIFEST_NAME, None, f"patients {dict(manifest.patients)}, found {found}")
 
 
 def _check_shard(
@@ -168,6 +184,7 @@ def _check_shard(
         for row in rows:
             try:
                 _check_row(row, entry, size)
+                _check_findings(row, manifest)
                 _check_sample(stream, row, manifest)
             except UnusableSample as error:
                 found += 1
@@ -223,6 +240,15 @@ def _check_row(row: Mapping[str, Any], entry: ShardEntry, shard_bytes: int) -> N
             refuse(columns[0], f"a position in the {shard_bytes} bytes of the shard")
         if not 0 <= size <= shard_bytes - offset:
             refuse(columns[1], f"at most the {shard_bytes - offset} bytes up to the shard's end")
+
+
+def _check_findings(row: Mapping[str, Any], manifest: ShardManifest | PseudoLabelManifest) -> None:
+    if isinstance(manifest, PseudoLabelManifest):
+        return
+    try:
+        parse_findings(row["findings"], manifest.findings)
+    except ValueError as error:
+        raise UnusableSample("wrong_row", f"the index: {error}") from None
 
 
 def _check_sample(

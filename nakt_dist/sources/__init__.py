@@ -7,10 +7,14 @@ from typing import Any
 from nakt_dist.errors import ConfigurationError, nearest_name
 from nakt_dist.sources import (
     busi,
+    chestxray14,
+    chexpert,
     image_folder,
+    images_csv,
     isic2019,
     isic_archive,
     kaggle_nerve,
+    mimic_cxr,
     paired_folders,
     voc2012,
 )
@@ -27,6 +31,10 @@ SOURCES: dict[str, Source] = {
         Source("isic_archive", isic_archive.scan, card="isic_archive"),
         Source("voc2012", voc2012.scan, card="voc2012"),
         Source("image_folder", image_folder.scan, card="image_folder"),
+        Source("images_csv", images_csv.scan),
+        Source("chexpert", chexpert.scan, card="chexpert"),
+        Source("mimic_cxr", mimic_cxr.scan, card="mimic_cxr"),
+        Source("chestxray14", chestxray14.scan, card="chestxray14"),
     )
 }
 

@@ -11,6 +11,17 @@ import yaml
 from nakt_dist.errors import ConfigurationError, nearest_name
 from nakt_dist.sources import SOURCES, SourceListing
 
+NO_IMAGES = (
+    "missing_image",
+    "mask_without_image",
+    "unrecognised_name",
+    "not_in_table",
+    "duplicate_image",
+    "unreadable_row",
+    "unsafe_path",
+)
+"""Problems of inputs that are no images of the dataset."""
+
 
 @dataclass(frozen=True)
 class DatasetCard:
@@ -90,21 +101,20 @@ def count_listing(listing: SourceListing) -> dict[str, int]:
     """Counts a listing in the words that cards use.
 
     Images that a setting left out count as found; inputs whose image is not there or that
-    are not images of the dataset (``missing_image``, ``mask_without_image``,
-    ``unrecognised_name``) do not.
+    are not images of the dataset (``NO_IMAGES``) do not. What the layout has counted itself
+    (``SourceListing.found``) goes before.
 
     Returns:
-        ``"images"``, ``"images with a mask"``, and ``"class X"`` and ``"split X"`` for each
-        class and official split.
+        ``"images"``, ``"images with a mask"``, ``"class X"`` and ``"split X"`` for each class
+        and official split, and all that the layout has counted, such as ``"patients"``.
     """
-    no_images = ("missing_image", "mask_without_image", "unrecognised_name")
-    records = [r for r in listing.records if r.problem is None or r.problem[0] not in no_images]
+    records = [r for r in listing.records if r.problem is None or r.problem[0] not in NO_IMAGES]
     counts = Counter(listing.left_out)
     counts["images"] = len(records) + sum(listing.left_out.values())
     counts["images with a mask"] = sum(bool(record.masks) for record in records)
     counts.update(f"class {record.stratum}" for record in records if record.stratum)
     counts.update(f"split {record.official_split}" for record in records if record.official_split)
-    return dict(sorted(counts.items()))
+    return dict(sorted({**counts, **listing.found}.items()))
 
 
 def compare_counts(card: DatasetCard, listing: SourceListing) -> list[CountComparison]:

@@ -86,7 +86,25 @@ def decode_file(path: Path, max_pixels: int) -> DecodedImage:
             ``too_many_pixels`` or ``truncated_image``.
     """
     name = printable(path.name)
-    content = _read_bytes(path, name, _MAX_BYTES_PER_PIXEL * max_pixels + _HEADER_BYTES)
+    return decode(read_content(path, max_pixels), name, max_pixels)
+
+
+def read_content(path: Path, max_pixels: int) -> bytes:
+    """Reads an image file of whatever format.
+
+    Raises:
+        UnusableSample: ``unreadable``, ``empty_file`` or ``too_many_bytes``.
+    """
+    max_bytes = _MAX_BYTES_PER_PIXEL * max_pixels + _HEADER_BYTES
+    return _read_bytes(path, printable(path.name), max_bytes)
+
+
+def decode(content: bytes, name: str, max_pixels: int) -> DecodedImage:
+    """Decodes the first picture of a file's bytes, as ``decode_file`` says.
+
+    Raises:
+        UnusableSample: ``not_an_image``, ``too_many_pixels`` or ``truncated_image``.
+    """
     reader = next((reader for magic, reader in _READERS if magic.match(content)), None)
     if reader is None:
         raise UnusableSample(

@@ -7,7 +7,9 @@ from pathlib import Path
 
 from nakt_dist.errors import DatasetError
 
-IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".gif"})
+IMAGE_SUFFIXES = frozenset(
+    {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".gif", ".dcm", ".dicom"}
+)
 SYSTEM_FILES = frozenset({"Thumbs.db", "desktop.ini", "__MACOSX"})
 
 

@@ -11,7 +11,14 @@ import numpy as np
 from PIL import Image
 
 from nakt_dist.errors import UnusableSample
-from nakt_dist.sources.decoding import WIDE_MODES, DecodedImage, convert_mode, decode_file
+from nakt_dist.sources.decoding import (
+    WIDE_MODES,
+    DecodedImage,
+    convert_mode,
+    decode,
+    read_content,
+)
+from nakt_dist.sources.dicom import is_dicom, read_dicom
 from nakt_dist.sources.encoding import encode_image, encode_mask_png
 from nakt_dist.sources.files import printable
 from nakt_dist.sources.masks import read_mask
@@ -27,7 +34,7 @@ _SIXTEEN_BIT_MAX = 65535
 def read_image(
     path: Path, colour: Colour, max_pixels: int, sixteen_bit: SixteenBit
 ) -> tuple[np.ndarray, dict[str, Any]]:
-    """Reads the first picture of a PNG, JPEG, TIFF, BMP, GIF or WebP file.
+    """Reads the first picture of a PNG, JPEG, TIFF, BMP, GIF, WebP or DICOM file.
 
     EXIF orientation is undone. What is transparent is shown over black. Grey is ITU-R 601
     luma. Images of more than 8 bits a pixel in one channel are scaled:
@@ -39,7 +46,8 @@ def read_image(
       images, and whole numbers outside 0..65535, have no known full range and get
       ``"min_max"``.
 
-    Colour images of 16 bits a channel lose their low bytes in Pillow.
+    Colour images of 16 bits a channel lose their low bytes in Pillow. A DICOM file may say
+    itself how its values are shown; see ``nakt_dist.sources.dicom.read_dicom``.
 
     Args:
         path: the file; its content decides the format, not its suffix.
@@ -49,16 +57,24 @@ def read_image(
 
     Returns:
         uint8 of shape height × width (grey) or height × width × 3 (rgb), and what the file
-        was: ``format``, ``mode`` (Pillow's), ``width`` and ``height`` in pixels (upright),
-        ``orientation`` (EXIF, 1 to 8), ``scaling`` (``"none"``, ``"kept"``, ``"min_max"``
-        or ``"full_range"``) and ``range`` (the two values that became 0 and 255, or None).
+        was: ``format``, ``mode`` (Pillow's, or DICOM's photometric interpretation), ``width``
+        and ``height`` in pixels (upright), ``orientation`` (EXIF, 1 to 8), ``scaling``
+        (``"none"``, ``"kept"``, ``"min_max"``, ``"full_range"``, or of a DICOM file
+        ``"window"`` or ``"lut"``), ``range`` (the two values that became 0 and 255, or None),
+        and of a DICOM file ``bits_stored``. Nothing else of a DICOM header is read.
 
     Raises:
         UnusableSample: ``empty_file``, ``not_an_image``, ``truncated_image``,
-            ``too_many_pixels``, ``too_many_bytes``, ``non_finite_pixels`` or ``unreadable``.
+            ``too_many_pixels``, ``too_many_bytes``, ``non_finite_pixels`` or ``unreadable``;
+            of a DICOM file also ``several_frames`` or ``unsupported_dicom``.
+        ConfigurationError: a DICOM file, and what reads it is not installed.
     """
-    decoded = decode_file(path, max_pixels)
-    pixels, name = decoded.pixels, printable(path.name)
+    name = printable(path.name)
+    content = read_content(path, max_pixels)
+    if is_dicom(content):
+        return _read_dicom(content, name, colour, max_pixels, sixteen_bit)
+    decoded = decode(content, name, max_pixels)
+    pixels = decoded.pixels
     scaling, value_range = "none", None
     if pixels.mode in WIDE_MODES:
         values = _wide_values(decoded, name)
@@ -74,6 +90,25 @@ def read_image(
         "orientation": decoded.orientation,
         "scaling": scaling,
         "range": value_range,
+    }
+
+
+def _read_dicom(
+    content: bytes, name: str, colour: Colour, max_pixels: int, sixteen_bit: SixteenBit
+) -> tuple[np.ndarray, dict[str, Any]]:
+    picture = read_dicom(content, name, max_pixels, sixteen_bit == "full_range")
+    array = picture.pixels
+    if array.ndim != (2 if colour == "grey" else 3):
+        array = np.array(Image.fromarray(array).convert(_PILLOW_MODE[colour]))
+    return array, {
+        "format": "DICOM",
+        "mode": picture.photometric,
+        "width": array.shape[1],
+        "height": array.shape[0],
+        "orientation": 1,
+        "scaling": picture.scaling,
+        "range": picture.range,
+        "bits_stored": picture.bits_stored,
     }
 
 

@@ -25,6 +25,8 @@ class SourceRecord:
         stratum: class used to stratify the splits, such as ``"benign"``; may be empty.
         official_split: the split the dataset itself assigns, or None.
         labels: image-level labels and facts, JSON-serialisable.
+        findings: per finding 1 (present), 0 (absent) or -1 (uncertain); a finding that is not
+            named is blank. None where the dataset says nothing about this image.
         problem: ``(reason, detail)`` when the listing already shows that the image cannot
             be used, for example a mask that should exist and does not; else None.
     """
@@ -38,6 +40,7 @@ class SourceRecord:
     stratum: str = ""
     official_split: str | None = None
     labels: Mapping[str, Any] = field(default_factory=dict)
+    findings: Mapping[str, int] | None = None
     problem: tuple[str, str] | None = None
 
 
@@ -51,8 +54,12 @@ class SourceListing:
             such as ``{"class normal": 133}``.
         ignored_files: files that are neither image nor mask of this layout
             (``Thumbs.db``, licences, tables), by file suffix.
+        findings: names of the findings that the dataset labels, in order; empty without any.
+        found: counts worth saying, by words, such as ``{"studies without a label row": 3}``.
     """
 
     records: list[SourceRecord]
     left_out: Mapping[str, int] = field(default_factory=dict)
     ignored_files: Mapping[str, int] = field(default_factory=dict)
+    findings: tuple[str, ...] = ()
+    found: Mapping[str, int] = field(default_factory=dict)

@@ -47,9 +47,9 @@ class Source:
                     f"(known: {', '.join(known) or 'none'})"
                 )
             if not _fits(value, hints[name]):
-                expected = inspect.formatannotation(hints[name]).replace(
-                    "collections.abc.Sequence", "list"
-                )
+                expected = inspect.formatannotation(hints[name])
+                for kind, word in (("Sequence", "list"), ("Mapping", "mapping")):
+                    expected = expected.replace(f"collections.abc.{kind}", word)
                 raise ConfigurationError(
                     f"Option '{name}' of the layout '{self.name}' is {value!r} "
                     f"({type(value).__name__}); expected {expected}"
@@ -63,6 +63,13 @@ def _fits(value: Any, hint: Any) -> bool:
     if typing.get_origin(hint) is Sequence:
         (member,) = typing.get_args(hint)
         return isinstance(value, list | tuple) and all(_fits(item, member) for item in value)
+    if typing.get_origin(hint) is Mapping:
+        kinds = typing.get_args(hint)
+        return isinstance(value, Mapping) and all(
+            _fits(part, kind)
+            for item in value.items()
+            for part, kind in zip(item, kinds, strict=True)
+        )
     if isinstance(value, bool):  # a bool is an int to Python and not to a user
         return hint is bool
     return isinstance(value, hint)

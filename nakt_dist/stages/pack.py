@@ -10,6 +10,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,12 @@ from nakt_dist.shards.manifest import (
     ShardManifest,
 )
 from nakt_dist.shards.tables import INDEX_SCHEMA, REJECTED_SCHEMA, read_table, write_table
-from nakt_dist.stages.pack_plan import PackPlan, make_plan, modification_sha256
+from nakt_dist.stages.pack_plan import (
+    PackPlan,
+    make_plan,
+    modification_sha256,
+    tolerated_problems,
+)
 from nakt_dist.stages.pack_shard import pack_shard
 
 LEDGER_NAME = ".pack"
@@ -68,7 +74,12 @@ def run(config: PackConfig) -> RunRecord:
         config=as_plain(config),
         counts=manifest.counts,
         metrics={"images_per_second": packed_now / max(stopwatch.seconds, 1e-9)},
-        details={"splits": manifest.splits, "fingerprint": manifest.fingerprint},
+        details={
+            "splits": manifest.splits,
+            "patients": manifest.patients,
+            "found": manifest.found,
+            "fingerprint": manifest.fingerprint,
+        },
         seconds=stopwatch.seconds,
         versions=package_versions(),
     )
@@ -117,10 +128,8 @@ def write_shards(
 ) -> Iterator[int]:
     """Writes the given shards with a pool of workers, and yields each number when done."""
     workers = min(config.workers or len(os.sched_getaffinity(0)), max(len(numbers), 1))
-    tasks = {
-        number: (ledger, output, number, plan.shards[number], config.image, config.masks)
-        for number in numbers
-    }
+    settings = (config.image, config.masks, tolerated_problems(config))
+    tasks = {number: (ledger, output, number, plan.shards[number], *settings) for number in numbers}
     if workers == 1:
         for number, task in tasks.items():
             _write_one(*task)
@@ -198,6 +207,10 @@ def _finalise(
         left_out=dict(plan.left_out),
         ignored_files=dict(plan.ignored_files),
         vocabulary=summary.vocabulary(),
+        findings=plan.findings,
+        label_policy=asdict(config.labels),
+        patients=summary.patient_counts(),
+        found=dict(plan.found),
         config=dict(plan.identity),
     )
     if summary.packed == 0:
@@ -223,7 +236,8 @@ class _Summary:
     def __init__(self) -> None:
         self.shards: list[ShardEntry] = []
         self.splits: Counter[str] = Counter()
-        self.packed = self.rejected = self.united_masks = 0
+        self.packed = self.rejected = self.united_masks = self.without_patient = 0
+        self._patients: set[str] = set()
         self._labels: dict[str, set[str]] = defaultdict(set)
 
     def rows(self, ledger: WorkLedger, plan: PackPlan) -> Iterator[list[Mapping[str, Any]]]:
@@ -243,10 +257,21 @@ class _Summary:
             self.rejected += len(receipt["rejected"])
             self.united_masks += receipt["united_masks"]
             for row in receipt["rows"]:
+                self._count_patient(row["patient_id"])
                 for name, value in json.loads(row["labels"]).items():
                     if isinstance(value, str) and len(self._labels[name]) <= _LARGEST_VOCABULARY:
                         self._labels[name].add(value)
             yield receipt["rows"]
+
+    def _count_patient(self, patient: str | None) -> None:
+        if patient is None:
+            self.without_patient += 1
+        else:
+            self._patients.add(patient)
+
+    def patient_counts(self) -> dict[str, int]:
+        """Patients named by packed samples, and samples that name none."""
+        return {"known": len(self._patients), "images_without": self.without_patient}
 
     def vocabulary(self) -> dict[str, list[str]]:
         """Distinct values of each textual label; free text, with too many of them, left out."""
@@ -281,7 +306,15 @@ def _announce(
     )
     for words, count in manifest.left_out.items():
         say(f"  left out by setting, {words}: {count}")
-    say(f"  {_how_split(config, plan)}")
+    for words, count in manifest.found.items():
+        say(f"  {words}: {count}")
+    if manifest.findings:
+        policy = manifest.label_policy
+        say(
+            f"  findings {len(manifest.findings)}, kept as published; uncertain ones count as "
+            f"{policy['uncertain']}, blank ones as {policy['blank']}, unless a reader differs"
+        )
+    say(f"  {_how_split(config, manifest)}")
     say("  splits " + ", ".join(f"{name} {count}" for name, count in manifest.splits.items()))
     for comparison in () if manifest.phantom else plan.expected:
         wanted = "unknown" if comparison.expected is None else comparison.expected
@@ -299,11 +332,14 @@ def _announce(
         say(f"  files of no sample, by suffix: {found}")
 
 
-def _how_split(config: PackConfig, plan: PackPlan) -> str:
-    patients = {record.patient_id for shard in plan.shards for record in shard.records}
-    known = len(patients - {None})
-    if config.splits.official:
-        return f"split as the dataset itself is; {known or 'no'} patients known"
+def _how_split(config: PackConfig, manifest: ShardManifest) -> str:
+    """Says by what the samples were divided; that no patient is in two splits was checked."""
+    known, without = manifest.patients["known"], manifest.patients["images_without"]
+    how = "split as the dataset itself is; " if config.splits.official else ""
+    if config.splits.validation_from_train:
+        how += f"{config.splits.validation_from_train:g} of its training is validation; "
     if known == 0:
-        return "no patients known: split by image, so images of one patient may be in two splits"
-    return f"{known} patients, none of them in two splits"
+        by_image = "" if config.splits.official else ": split by image"
+        return f"{how}no patients known{by_image}, so images of one patient may be in two splits"
+    rest = f"; {without} images of no known patient" if without else ""
+    return f"{how}{known} patients, none of them in two splits{rest}"

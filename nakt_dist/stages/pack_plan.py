@@ -7,15 +7,16 @@ turns out to be unusable leaves its shard one sample short; nothing moves up.
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from nakt_dist.config import PackConfig, as_plain
-from nakt_dist.errors import DatasetError
+from nakt_dist.errors import ConfigurationError, DatasetError
+from nakt_dist.shards.findings import patients_in_two_splits
 from nakt_dist.sources import SOURCES, SourceListing, SourceRecord, scan_source
 from nakt_dist.sources.cards import CountComparison, compare_counts, load_card
 from nakt_dist.sources.keys import assign_keys
@@ -54,6 +55,8 @@ class PackPlan:
         ignored_files: files of no sample, by suffix.
         phantom: whether the images are procedural.
         identity: settings and inputs that decide the bytes.
+        findings: names of the findings that images are labelled with, in order.
+        found: what the layout counted on the way, by its words.
         expected: the dataset card's counts beside those found.
     """
 
@@ -62,6 +65,8 @@ class PackPlan:
     ignored_files: Mapping[str, int]
     phantom: bool
     identity: Mapping[str, Any]
+    findings: tuple[str, ...] = ()
+    found: Mapping[str, int] = field(default_factory=dict)
     expected: tuple[CountComparison, ...] = ()
 
     @property
@@ -75,7 +80,8 @@ def make_plan(config: PackConfig) -> PackPlan:
 
     Raises:
         ConfigurationError: unknown layout, option, or fractions that do not sum to 1.
-        DatasetError: the source is not of the layout, or holds no image.
+        DatasetError: the source is not of the layout, holds no image, or its own splits share
+            a patient.
     """
     source = Path(config.source)
     listing = scan_source(config.layout, source, config.layout_options)
@@ -93,14 +99,47 @@ def make_plan(config: PackConfig) -> PackPlan:
         chosen = [number for number in chosen if keys[number] in wanted]
         left_out[f"beyond count {config.count}"] = len(keys) - len(chosen)
     shards = tuple(_cut_into_shards(config, keys, listing.records, splits, chosen))
+    _check_patients(config, shards)
     return PackPlan(
         shards=shards,
         left_out=left_out,
         ignored_files=dict(listing.ignored_files),
         phantom=_is_phantom(source) if config.phantom is None else config.phantom,
-        identity=_identity(config, shards),
+        identity=_identity(config, shards, listing.findings),
+        findings=tuple(listing.findings),
+        found=dict(listing.found),
         expected=tuple(_expected_counts(config, listing)),
     )
+
+
+def tolerated_problems(config: PackConfig) -> frozenset[str]:
+    """Names the problems of a listing that the settings say do not matter."""
+    tolerated = {"missing_mask": not config.masks, "missing_label": config.unlabelled}
+    return frozenset(reason for reason, applies in tolerated.items() if applies)
+
+
+def is_usable(record: SourceRecord, tolerated: Collection[str]) -> bool:
+    """Says whether the listing shows no reason to set a record aside."""
+    return record.problem is None or record.problem[0] in tolerated
+
+
+def _check_patients(config: PackConfig, shards: Sequence[ShardPlan]) -> None:
+    """Refuses splits that share a patient; fractions never give such, official ones can."""
+    tolerated = tolerated_problems(config)
+    samples = [
+        (record.patient_id, shard.split)
+        for shard in shards
+        for record in shard.records
+        if is_usable(record, tolerated)
+    ]
+    shared = sorted(patients_in_two_splits(*zip(*samples, strict=True))) if samples else []
+    if shared:
+        patient, first, second = shared[0]
+        raise DatasetError(
+            f"{config.source}: patient '{patient}' is in the splits '{first}' and '{second}' "
+            f"(patients in several splits: {len(shared)}); a test would know its patients from "
+            "training. Set splits.official to false to divide by patient"
+        )
 
 
 def _expected_counts(config: PackConfig, listing: SourceListing) -> list[CountComparison]:
@@ -115,13 +154,56 @@ def _splits_of(
     config: PackConfig, keys: Sequence[str], records: Sequence[SourceRecord]
 ) -> Sequence[str]:
     if config.splits.official:
-        usable = [record for record in records if record.problem is None]
-        official = iter(official_splits(usable, config.splits.without_official))
+        tolerated = tolerated_problems(config)
+        usable = [number for number, each in enumerate(records) if is_usable(each, tolerated)]
+        official = official_splits(
+            [records[number] for number in usable], config.splits.without_official
+        )
+        official = _with_validation(
+            config, [keys[number] for number in usable], [records[n] for n in usable], official
+        )
         # What cannot be used has to be somewhere to be rejected; where does not matter.
-        return [next(official) if record.problem is None else "train" for record in records]
+        splits = ["train"] * len(records)
+        for number, split in zip(usable, official, strict=True):
+            splits[number] = split
+        return splits
     groups = [record.patient_id for record in records]
     strata = [record.stratum for record in records]
     return assign_splits(keys, groups, strata, config.splits.fractions, config.seed)
+
+
+def _with_validation(
+    config: PackConfig,
+    keys: Sequence[str],
+    records: Sequence[SourceRecord],
+    official: Sequence[str],
+) -> Sequence[str]:
+    """Returns the official splits with a share of the training patients as ``validation``.
+
+    Raises:
+        ConfigurationError: the dataset has a ``validation`` of its own, or no ``train``.
+    """
+    share = config.splits.validation_from_train
+    if share == 0:
+        return official
+    if "validation" in official or "train" not in official:
+        raise ConfigurationError(
+            f"splits.validation_from_train is {share}, but the dataset's own splits are "
+            f"{', '.join(sorted(set(official)))}; it needs a 'train' to take from and no "
+            "'validation'. Set it to 0"
+        )
+    training = [number for number, split in enumerate(official) if split == "train"]
+    divided = assign_splits(
+        [keys[number] for number in training],
+        [records[number].patient_id for number in training],
+        [records[number].stratum for number in training],
+        {"train": 1 - share, "validation": share},
+        config.seed,
+    )
+    splits = list(official)
+    for number, split in zip(training, divided, strict=True):
+        splits[number] = split
+    return splits
 
 
 def _cut_into_shards(
@@ -156,21 +238,24 @@ def _split_order(config: PackConfig, splits: Sequence[str]) -> list[str]:
     return sorted(set(splits)) if config.splits.official else list(config.splits.fractions)
 
 
-def _identity(config: PackConfig, shards: Sequence[ShardPlan]) -> dict[str, Any]:
+def _identity(
+    config: PackConfig, shards: Sequence[ShardPlan], findings: Sequence[str]
+) -> dict[str, Any]:
     """The settings that decide the bytes, and a fingerprint of the inputs."""
     settings = {
         name: value for name, value in as_plain(config).items() if name not in _NOT_IN_THE_BYTES
     }
-    return {**settings, "source_content_sha256": _source_content_sha256(shards)}
+    return {**settings, "source_content_sha256": _source_content_sha256(shards, findings)}
 
 
-def _source_content_sha256(shards: Sequence[ShardPlan]) -> str:
+def _source_content_sha256(shards: Sequence[ShardPlan], findings: Sequence[str]) -> str:
     """A fingerprint of the listed files and of everything that the tables say about them."""
-    digest = hashlib.sha256()
+    digest = hashlib.sha256(json.dumps(list(findings)).encode())
     for shard in shards:
         for key, record in zip(shard.keys, shard.records, strict=True):
             masks = [[path.name, _size(path)] for path in record.masks]
             facts = [record.mask_kind, record.mask_classes, record.patient_id, record.stratum]
+            facts += [None if record.findings is None else dict(record.findings)]
             facts += [dict(record.labels), record.problem, record.name, _size(record.image), masks]
             digest.update(json.dumps([shard.name, key, facts], sort_keys=True).encode())
     return digest.hexdigest()

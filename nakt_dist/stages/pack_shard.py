@@ -1,7 +1,7 @@
 """Reads, converts and writes the inputs of one shard; runs in a worker process."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -18,11 +18,17 @@ from nakt_dist.sources.images import (
     resize_image,
     resize_mask,
 )
-from nakt_dist.stages.pack_plan import ShardPlan
+from nakt_dist.stages.pack_plan import ShardPlan, is_usable
 
 
 def pack_shard(
-    folder: Path, staging: Path, number: int, plan: ShardPlan, image: ImageConfig, masks: bool
+    folder: Path,
+    staging: Path,
+    number: int,
+    plan: ShardPlan,
+    image: ImageConfig,
+    masks: bool,
+    tolerated: Collection[str],
 ) -> dict[str, Any]:
     """Writes one shard atomically.
 
@@ -33,6 +39,7 @@ def pack_shard(
         plan: its inputs.
         image: the form of the images.
         masks: whether masks are read.
+        tolerated: reasons of problems for which an input is not set aside.
 
     Returns:
         A receipt: ``entry`` of the manifest, ``rows`` of the index, ``rejected`` rows.
@@ -43,6 +50,8 @@ def pack_shard(
     def samples() -> Iterator[tuple[str, dict[str, bytes]]]:
         for key, record in zip(plan.keys, plan.records, strict=True):
             try:
+                if not is_usable(record, tolerated):
+                    raise UnusableSample(*record.problem)
                 files = _convert(record, image, masks)
             except UnusableSample as error:
                 reason = {"reason": error.reason, "detail": error.detail}
@@ -69,8 +78,6 @@ def _convert(record: SourceRecord, form: ImageConfig, masks: bool) -> dict[str, 
     Raises:
         UnusableSample: with the reason why the input is set aside.
     """
-    if record.problem is not None and not (record.problem[0] == "missing_mask" and not masks):
-        raise UnusableSample(*record.problem)
     size = (form.height, form.width)
     pixels, info = read_image(record.image, form.colour, form.max_pixels, form.sixteen_bit)
     files = {
@@ -85,6 +92,7 @@ def _convert(record: SourceRecord, form: ImageConfig, masks: bool) -> dict[str, 
         "source": record.name,
         "patient_id": record.patient_id,
         "labels": dict(record.labels),
+        "findings": None if record.findings is None else dict(record.findings),
         "united_masks": len(record.masks) if masks else 0,
         **info,
     }
@@ -103,6 +111,9 @@ def _row(
         "stratum": record.stratum,
         "source": record.name,
         "labels": json.dumps(dict(record.labels), sort_keys=True),
+        "findings": (
+            None if record.findings is None else json.dumps(dict(record.findings), sort_keys=True)
+        ),
         "extension": image.encoding,
     }
 

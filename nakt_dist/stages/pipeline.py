@@ -3,44 +3,54 @@
 Every stage skips what is done and goes on where it was killed, so the whole pipeline does.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from nakt_dist.config import PipelineConfig, as_plain
-from nakt_dist.errors import ConfigurationError
+from nakt_dist.config.matrix import check_names, combinations, describe, fill_in
+from nakt_dist.errors import ConfigurationError, nearest_name
 from nakt_dist.runtime.processes import require_one_process, say
 from nakt_dist.runtime.record import RunRecord, Stopwatch, package_versions
+
+_KEYS = ("stage", "config", "matrix", "exclude")
+
+
+@dataclass(frozen=True)
+class Step:
+    """One stage to run.
+
+    Attributes:
+        stage: the verb.
+        combination: which of the step's matrix, in words; empty without one.
+        config: its checked configuration.
+    """
+
+    stage: str
+    combination: str
+    config: Any
 
 
 def run(config: PipelineConfig) -> RunRecord:
     """Runs the steps in order.
 
-    All steps are read and checked before the first begins, so that a typo in the last one
-    costs nothing.
+    All steps, every combination of a matrix included, are read and checked before the first
+    begins, so that a typo in the last one costs nothing.
 
     Raises:
-        ConfigurationError: a step is not ``{stage, config}`` or its configuration is wrong.
+        ConfigurationError: a step is not ``{stage, config}`` with or without ``matrix`` and
+            ``exclude``, its configuration is wrong, or a ``${name}`` is unknown.
     """
-    from nakt_dist.cli import STAGES, load_stage, parse_config
+    from nakt_dist.cli import load_stage
 
     require_one_process("pipeline")
     stopwatch = Stopwatch()
-    steps = []
-    for number, step in enumerate(config.steps, start=1):
-        if set(step) != {"stage", "config"} or step["stage"] not in set(STAGES) - {"pipeline"}:
-            raise ConfigurationError(
-                f"steps[{number}] is {step}; expected stage (one of {', '.join(STAGES)}) and config"
-            )
-        values = _with_folders(step["config"], {"root": config.root, "data": config.data})
-        try:
-            steps.append((step["stage"], parse_config(step["stage"], [], values)))
-        except ConfigurationError as error:
-            raise ConfigurationError(f"steps[{number}], {step['stage']}: {error}") from None
+    steps = read_steps(config)
     seconds: dict[str, float] = {}
-    for number, (stage, stage_config) in enumerate(steps, start=1):
-        say(f"[{number}/{len(steps)}] {stage}")
-        record = load_stage(stage).run(stage_config)
-        seconds[f"{number:02d} {stage} {record.name}"] = record.seconds
+    for number, step in enumerate(steps, start=1):
+        say(f"[{number}/{len(steps)}] {step.stage} {step.combination}".rstrip())
+        record = load_stage(step.stage).run(step.config)
+        seconds[f"{number:02d} {step.stage} {record.name}"] = record.seconds
     return RunRecord(
         stage="pipeline",
         name=config.root,
@@ -52,13 +62,60 @@ def run(config: PipelineConfig) -> RunRecord:
     )
 
 
-def _with_folders(value: Any, folders: Mapping[str, str]) -> Any:
-    """Replaces ``${root}`` and ``${data}`` in every text of a nested value."""
-    if isinstance(value, dict):
-        return {key: _with_folders(item, folders) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_with_folders(item, folders) for item in value]
-    if isinstance(value, str):
-        for name, folder in folders.items():
-            value = value.replace(f"${{{name}}}", folder)
-    return value
+def read_steps(config: PipelineConfig) -> list[Step]:
+    """Returns all steps, every combination of a matrix by itself, checked.
+
+    Raises:
+        ConfigurationError: as ``run``.
+    """
+    folders = {"root": config.root, "data": config.data}
+    check_names(config.definitions, "definitions", folders)
+    names = {**folders, **config.definitions}
+    return [
+        step
+        for number, values in enumerate(config.steps, start=1)
+        for step in _read_step(values, f"steps[{number}]", names)
+    ]
+
+
+def _read_step(step: Mapping[str, Any], where: str, names: Mapping[str, Any]) -> Iterator[Step]:
+    """Reads a step and all its combinations; messages begin with where they stand."""
+    from nakt_dist.cli import STAGES, parse_config
+
+    stages = [name for name in STAGES if name != "pipeline"]
+    if not {"stage", "config"} <= set(step) or step["stage"] not in stages:
+        raise ConfigurationError(
+            f"{where} is {step}; expected stage (one of {', '.join(stages)}) and config"
+        )
+    stage = step["stage"]
+    where = f"{where}, {stage}"
+    for key in map(str, step):
+        if key not in _KEYS:
+            raise ConfigurationError(
+                f"{where}: a step has no '{key}'{nearest_name(key, _KEYS)} ({', '.join(_KEYS)})"
+            )
+    if "exclude" in step and "matrix" not in step:
+        raise ConfigurationError(f"{where}: exclude without matrix; there is nothing to leave out")
+    try:
+        matrix, exclude = step.get("matrix"), step.get("exclude")
+        repeats = combinations(matrix, exclude, names) if "matrix" in step else [{}]
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{where}: {error}") from None
+    outputs: dict[Any, str] = {}
+    for combination in repeats:
+        words = describe(combination)
+        place = f"{where} ({words})" if words else where
+        try:
+            stage_config = parse_config(
+                stage, [], fill_in(step["config"], {**names, **combination})
+            )
+        except ConfigurationError as error:
+            raise ConfigurationError(f"{place}: {error}") from None
+        output = getattr(stage_config, "output", None)
+        if output is not None and output in outputs:
+            raise ConfigurationError(
+                f"{place}: its output {output} is also that of {outputs[output]}; put every name "
+                f"of the matrix into it, such as ${{{next(iter(combination))}}}"
+            )
+        outputs[output] = place
+        yield Step(stage, words, stage_config)

@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 
 from nakt_dist.config import ReportConfig, as_plain, save_config
-from nakt_dist.report.content import make_document, results_table
+from nakt_dist.report.content import make_document, terminal_tables
 from nakt_dist.report.document import Table
 from nakt_dist.report.markdown import FIGURE_FOLDER, table_to_markdown, to_markdown
 from nakt_dist.report.page import to_html
@@ -16,10 +16,13 @@ from nakt_dist.runtime.record import RunRecord, Stopwatch, package_versions
 MARKDOWN_NAME = "report.md"
 PAGE_NAME = "report.html"
 _WIDE_TERMINAL = 120
+_ENDLESS = 10_000
+_NEVER_BROKEN = 14
+"""Texts up to this length, such as ``87.36 ± 0.58``, stay on one line."""
 
 
 def run(config: ReportConfig) -> RunRecord:
-    """Writes ``report.md``, ``report.html`` and ``figures/``, and prints the main table.
+    """Writes ``report.md``, ``report.html`` and ``figures/``, and prints the main tables.
 
     The last line printed is the path of the page. Equal records give equal bytes: the report
     holds no time and no path of this machine.
@@ -39,14 +42,15 @@ def run(config: ReportConfig) -> RunRecord:
     write_bytes(output / MARKDOWN_NAME, to_markdown(document).encode())
     write_bytes(output / PAGE_NAME, to_html(document).encode())
     save_config(config, output)
-    _print_table(results_table(collection))
+    for table in terminal_tables(collection):
+        _print_table(table)
     print(output / PAGE_NAME, flush=True)
     return RunRecord(
         stage="report",
         name=output.name,
         config=as_plain(config),
         counts={
-            "evaluations": len(collection.evaluations),
+            "evaluations": len(collection.evaluations) + len(collection.classified),
             "records": len(collection.records),
             "pseudo_sets": len(collection.pseudo_sets),
             "left_out": len(collection.left_out),
@@ -72,15 +76,23 @@ def _print_table(table: Table) -> None:
     # Without room, the columns that matter stay readable; the page shows the others.
     wide = console.width >= _WIDE_TERMINAL
     shown = [place for place, cell in enumerate(table.rows[0]) if wide or not cell.minor]
-    for place in shown:
-        numbers = table.header[place].endswith(("%", "interval"))
-        drawn.add_column(Text(table.header[place]), no_wrap=numbers, overflow="fold")
+    numbers = [table.header[place].endswith(("%", "interval")) for place in shown]
+    for place, whole in zip(shown, numbers, strict=True):
+        # Headings that are whole names of methods may break, what stands below them may not.
+        longest = max(len(row[place].text) for row in table.rows)
+        least = longest if longest <= _NEVER_BROKEN and not any(numbers) else None
+        name = Text(table.header[place])
+        drawn.add_column(name, no_wrap=whole, overflow="fold", min_width=least)
     for row in table.rows:
         cells = [row[place] for place in shown]
         drawn.add_row(*(Text(cell.text, style="bold" if cell.strong else "") for cell in cells))
+    needed = console.measure(drawn, options=console.options.update(width=_ENDLESS)).minimum
+    if needed > console.width and not any(numbers):
+        print(table_to_markdown(table, notes=False), end="\n\n")  # rather ugly than cut off
+        return
     console.print(drawn)
-    if not wide:
-        missing = [name for place, name in enumerate(table.header) if place not in shown]
+    missing = [name for place, name in enumerate(table.header) if place not in shown]
+    if missing:
         console.print(Text(f"For want of room not shown: {', '.join(missing)}.", style="dim"))
     for remark in table.remarks:
         console.print(Text(remark, style="dim"))

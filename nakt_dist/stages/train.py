@@ -1,24 +1,14 @@
 """``nakt train``: a network learns from masks or pseudo masks, resumable at any moment."""
 
-import json
 from collections.abc import Mapping
-from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from nakt_dist.config import DataConfig, PreprocessingConfig, TrainConfig, as_plain, save_config
-from nakt_dist.errors import ConfigurationError, DatasetError
-from nakt_dist.loading.samples import MaskedImages, SelectedSamples, select_samples
-from nakt_dist.models.network_file import (
-    BEST_WEIGHTS,
-    LAST_WEIGHTS,
-    TrainedNetwork,
-    describe_for_file,
-    open_network,
-)
-from nakt_dist.models.spec import ModelSpec
+from nakt_dist.config import TrainConfig, as_plain, save_config
+from nakt_dist.errors import DatasetError
+from nakt_dist.models.network_file import BEST_WEIGHTS, LAST_WEIGHTS, describe_for_file
 from nakt_dist.runtime.devices import choose_device
 from nakt_dist.runtime.distributed import make_accelerator
 from nakt_dist.runtime.files import (
@@ -39,6 +29,7 @@ from nakt_dist.runtime.record import (
 )
 from nakt_dist.runtime.tracking import METRICS_NAME
 from nakt_dist.runtime.work import sole_user
+from nakt_dist.stages.train_plan import TrainPlan, lineage_of, make_plan, make_task
 from nakt_dist.training.loop import (
     CHECKPOINTS_NAME,
     TrainingLoop,
@@ -53,6 +44,7 @@ _MAY_CHANGE = (
 )  # fmt: skip
 _MAY_CHANGE_IN_DATA = ("dataset", "pseudo_labels", "cache")
 _MAY_CHANGE_IN_RECIPE = ("epochs", "steps", "micro_batch_size")
+_MAY_CHANGE_IN_TEACHER = ("weights",)
 
 
 def run(config: TrainConfig) -> RunRecord:
@@ -81,31 +73,29 @@ def run(config: TrainConfig) -> RunRecord:
 
 
 def _train(config: TrainConfig, output: Path, stopwatch: Stopwatch) -> RunRecord:
-    training = _select(config.data)
-    validation = _select(config.validation) if config.validation else None
-    parent = open_network(config.init) if config.init else None
-    config = replace(config, preprocessing=_preprocessing_of(config, parent))
-    spec = _spec_of(config, parent)
-    lineage = _lineage(config, spec, training, validation, parent)
-    _check_identity(config, output, lineage)
+    plan = make_plan(config)
+    config = plan.config
     finished = _finished_record(config, output)
+    torch.manual_seed(config.seed)
+    network, trainable = plan.build()
+    lineage = lineage_of(plan, trainable)
+    _check_identity(config, output, lineage)
     if finished is not None:
         say(f"train: {output} is finished; nothing to do")
         return finished
     accelerator = make_accelerator(config.recipe.precision, config.device)
-    torch.manual_seed(config.seed)
-    network = spec.build() if parent is None else parent.network.requires_grad_(True)
     if accelerator.is_main_process:
-        say(f"train {output.name}: {spec.name} on {_names(training, config.data)}")
+        say(f"train {output.name}: {plan.spec.name} on {_names(plan)}")
     accelerator.wait_for_everyone()
     cache = config.memory_cache_megabytes
     loop = TrainingLoop(
         TrainingRun(
             config=config,
-            spec=spec,
+            spec=plan.spec,
             network=network,
-            training=MaskedImages(training, cache),
-            validation=MaskedImages(validation, cache) if validation else None,
+            task=make_task(plan, accelerator.device),
+            training=plan.training.images(cache),
+            validation=plan.validation.images(cache) if plan.validation else None,
             metadata=describe_for_file(config.preprocessing, lineage),
             accelerator=accelerator,
         )
@@ -114,14 +104,15 @@ def _train(config: TrainConfig, output: Path, stopwatch: Stopwatch) -> RunRecord
         save_config(config, output)
     first_step = loop.progress.step
     progress = loop.train()
+    samples = plan.training.samples
     record = RunRecord(
         stage="train",
         name=output.name,
         config=as_plain(config),
-        inputs={"dataset": training.images.manifest.fingerprint},
-        counts={"images": len(training), "before_exclusion": training.before_exclusion},
+        inputs={"dataset": samples.images.manifest.fingerprint},
+        counts={"images": len(samples), "before_exclusion": samples.before_exclusion},
         metrics={
-            "best_validation_dice": progress.best_metric,
+            f"best_validation_{loop.task.metric}": progress.best_metric,
             "steps_now": progress.step - first_step,
         },
         details={
@@ -156,70 +147,18 @@ def _finished_record(config: TrainConfig, output: Path) -> RunRecord | None:
     return record if same_length else None
 
 
-def _select(data: DataConfig) -> SelectedSamples:
-    return select_samples(
-        data.dataset, data.splits, data.pseudo_labels, data.exclusion, data.count,
-        data.subset_seed, data.cache,
-    )  # fmt: skip
-
-
-def _names(samples: SelectedSamples, data: DataConfig) -> str:
+def _names(plan: TrainPlan) -> str:
     """Says what is learnt from, such as ``350 pseudo masks of ddti (400 before exclusion)``."""
+    samples = plan.training.samples
     manifest = samples.images.manifest
     kind = "pseudo masks" if samples.mask_is_soft else "annotations"
+    if plan.labels is not None:
+        kind = f"images with {len(plan.labels)} findings"
     phantom = " (phantom)" if manifest.phantom else ""
-    excluded = f" ({samples.before_exclusion} before exclusion)" if data.exclusion else ""
-    return f"{len(samples)} {kind} of {manifest.dataset}{phantom}{excluded}"
-
-
-def _preprocessing_of(config: TrainConfig, parent: TrainedNetwork | None) -> PreprocessingConfig:
-    """Returns the input asked for, or the one the weights started from are used to."""
-    inherited = PreprocessingConfig() if parent is None else parent.preprocessing
-    return config.preprocessing or inherited
-
-
-def _spec_of(config: TrainConfig, parent: TrainedNetwork | None) -> ModelSpec:
-    """Returns the architecture: the configuration's, or that of the weights started from.
-
-    Raises:
-        ConfigurationError: both are given and differ.
-    """
-    if parent is None:
-        return config.model or ModelSpec()
-    if config.model not in (None, parent.spec):
-        raise ConfigurationError(
-            f"model is {config.model.name} {config.model.options}, but init holds "
-            f"{parent.spec.name} {parent.spec.options}; leave model out to go on with init's"
-        )
-    return parent.spec.without_encoder_weights()
-
-
-def _lineage(
-    config: TrainConfig,
-    spec: ModelSpec,
-    training: SelectedSamples,
-    validation: SelectedSamples | None,
-    parent: TrainedNetwork | None,
-) -> dict[str, Any]:
-    """What the weights come from; travels inside them, holds no path."""
-    exclusion = config.data.exclusion
-    lineage = {
-        "model": asdict(spec),
-        "trained_on": {
-            **training.describe(),
-            "splits": config.data.splits,
-            "exclusion": None if exclusion is None else asdict(exclusion),
-            "count": config.data.count,
-            "subset_seed": config.data.subset_seed,
-        },
-        "validated_on": None
-        if validation is None
-        else {**validation.describe(), "splits": config.validation.splits},
-        "parent": None
-        if parent is None
-        else {"weights_sha256": parent.weights_sha256, "lineage": dict(parent.lineage)},
-    }
-    return json.loads(json.dumps(lineage))
+    excluded = plan.config.data.exclusion is not None
+    before = f" ({samples.before_exclusion} before exclusion)" if excluded else ""
+    teacher = f", following {plan.teacher.name}" if plan.teacher else ""
+    return f"{len(samples)} {kind} of {manifest.dataset}{phantom}{before}{teacher}"
 
 
 def _deciding_settings(config: TrainConfig) -> dict[str, Any]:
@@ -229,6 +168,7 @@ def _deciding_settings(config: TrainConfig) -> dict[str, Any]:
     """
     plain = _without(as_plain(config), _MAY_CHANGE)
     plain["recipe"] = _without(plain["recipe"], _MAY_CHANGE_IN_RECIPE)
+    plain["teacher"] = plain["teacher"] and _without(plain["teacher"], _MAY_CHANGE_IN_TEACHER)
     for part in ("data", "validation"):
         plain[part] = plain[part] and _without(plain[part], _MAY_CHANGE_IN_DATA)
     return plain
@@ -238,6 +178,16 @@ def _without(settings: Mapping[str, Any], names: tuple[str, ...]) -> dict[str, A
     return {name: value for name, value in settings.items() if name not in names}
 
 
+def _without_names(lineage: Mapping[str, Any]) -> dict[str, Any]:
+    """A lineage by its fingerprints: files that were moved or renamed are still the same."""
+    parent, transfer = lineage["parent"], lineage["transfer"]
+    return {
+        **lineage,
+        "parent": parent and _without(parent, ("name",)),
+        "transfer": transfer and {**transfer, "teacher": _without(transfer["teacher"], ("name",))},
+    }
+
+
 def _check_identity(config: TrainConfig, output: Path, lineage: Mapping[str, Any]) -> None:
     """Refuses to go on with another run's checkpoints, or with data that have changed.
 
@@ -245,7 +195,7 @@ def _check_identity(config: TrainConfig, output: Path, lineage: Mapping[str, Any
         DatasetError: names what differs.
     """
     path = output / _IDENTITY_NAME
-    identity = {"settings": _deciding_settings(config), "lineage": lineage}
+    identity = {"settings": _deciding_settings(config), "lineage": _without_names(lineage)}
     # Before its first checkpoint a run has nothing to lose: a mistaken setting may be mended.
     if path.exists() and (output / CHECKPOINTS_NAME).exists():
         differences = differing_fields(read_json(path, "identity"), identity)

@@ -14,20 +14,21 @@ from torch import nn
 
 from nakt_dist.config import TrainConfig
 from nakt_dist.errors import ConfigurationError, NaktError
-from nakt_dist.evaluation.dice import dice_per_image
 from nakt_dist.loading.augmentation import augment, draw_parameters
 from nakt_dist.loading.batches import Batch, as_float, indexed_batches, streamed_batches
+from nakt_dist.loading.labels import LabelledImages
 from nakt_dist.loading.sampler import GlobalBatches, Share
-from nakt_dist.loading.samples import MaskedImages
+from nakt_dist.loading.samples import CachedImages
 from nakt_dist.models.network_file import BEST_WEIGHTS, LAST_WEIGHTS
 from nakt_dist.models.spec import ModelSpec
+from nakt_dist.models.trainable import keep_frozen_statistics
 from nakt_dist.models.weights import save_weights
-from nakt_dist.runtime.distributed import average_buffers
+from nakt_dist.runtime.distributed import average_buffers, gather_rows
 from nakt_dist.runtime.processes import say
 from nakt_dist.runtime.progress import progress_bar
 from nakt_dist.runtime.tracking import JsonLines, Tracker
 from nakt_dist.training.checkpoint import CheckpointStore, Progress, load_checkpoint
-from nakt_dist.training.tasks import SegmentationTask
+from nakt_dist.training.tasks import TrainingTask
 
 BATCHES_NAME = "batches.jsonl"
 CHECKPOINTS_NAME = "checkpoints"
@@ -40,7 +41,8 @@ class TrainingRun:
     Attributes:
         config: of the stage.
         spec: of the network.
-        network: with the weights to start from.
+        network: with the weights to start from; what is not trained is frozen already.
+        task: what is learnt.
         training: samples to learn from.
         validation: samples to choose the best epoch on, or None.
         metadata: written into every weights file: preprocessing and lineage.
@@ -50,8 +52,9 @@ class TrainingRun:
     config: TrainConfig
     spec: ModelSpec
     network: nn.Module
-    training: MaskedImages
-    validation: MaskedImages | None
+    task: TrainingTask
+    training: CachedImages
+    validation: CachedImages | None
     metadata: Mapping[str, str]
     accelerator: Accelerator
 
@@ -75,7 +78,7 @@ class TrainingLoop:
             recipe.global_batch_size, accelerator.num_processes, recipe.micro_batch_size
         )
         self.total_steps = recipe.steps or recipe.epochs * self._order.steps_per_epoch
-        self._task = SegmentationTask(run.spec.in_channels, config.preprocessing, recipe)
+        self.task = run.task
         self._store = CheckpointStore(self._output / CHECKPOINTS_NAME, config.checkpoint.keep)
         self.progress = Progress()
         self._prepare()
@@ -86,7 +89,8 @@ class TrainingLoop:
         recipe = self._config.recipe
         if recipe.channels_last:
             network = network.to(memory_format=torch.channels_last)
-        optimiser = torch.optim.Adam(network.parameters(), lr=recipe.learning_rate)
+        trained = [each for each in network.parameters() if each.requires_grad]
+        optimiser = torch.optim.Adam(trained, lr=recipe.learning_rate)
         checkpoint = self._store.latest()
         scaler_state = None
         if checkpoint is not None:
@@ -101,7 +105,9 @@ class TrainingLoop:
                 )
             say(f"train: goes on at step {self.progress.step} of {self.total_steps}")
         self.bare_network = network
-        self._network, self._optimiser = self._accelerator.prepare(network, optimiser)
+        # Taps are set before anything is compiled or wrapped: later ones would never be reached.
+        module = self.task.wrap(network)
+        self._network, self._optimiser = self._accelerator.prepare(module, optimiser)
         if self._accelerator.scaler is not None and scaler_state is not None:
             self._accelerator.scaler.load_state_dict(scaler_state)
         # Compiled on top of what prepare returns; parameters stay those of the bare network.
@@ -111,8 +117,10 @@ class TrainingLoop:
         """Runs to the last step.
 
         Raises:
-            NaktError: the loss is not finite.
+            NaktError: the loss is not finite, or the teacher is not what it was.
         """
+        following = self.task.following
+        teacher = following and following.teacher_sha256()
         first = self.progress.step
         tracker = keys = None
         if self._accelerator.is_main_process:
@@ -138,6 +146,11 @@ class TrainingLoop:
         for writer in (tracker, keys):
             if writer is not None:
                 writer.close()
+        if following is not None and following.teacher_sha256() != teacher:
+            raise NaktError(
+                f"{self._output}: the frozen teacher changed while its student trained; do not "
+                "use these weights, and report this"
+            )
         return self.progress
 
     def _batches(self, first: int) -> Iterator[Batch]:
@@ -145,7 +158,8 @@ class TrainingLoop:
         dataset = self._run.training
         if data.streaming:
             micro, seed = self._share.micro_batch_size, self._config.seed + first
-            return streamed_batches(data, dataset.samples, micro, seed, rank)
+            targets = dataset.targets if isinstance(dataset, LabelledImages) else None
+            return streamed_batches(data, dataset.samples, micro, seed, rank, targets)
         return indexed_batches(
             dataset, self._order, self._share, rank, first, self.total_steps, self._config.workers
         )
@@ -153,6 +167,10 @@ class TrainingLoop:
     def _step(self, step: int, batches: Iterator[Batch]) -> dict[str, torch.Tensor]:
         """Does one optimiser step; returns this process's mean losses."""
         self._network.train()
+        if self._config.frozen_bn_eval:
+            keep_frozen_statistics(self.bare_network)
+        for group in self._optimiser.param_groups:
+            group["lr"] = self._learning_rate(step)
         # Dropout and the like depend on (seed, step, rank): nothing to store for resuming.
         words = [self._config.seed, step, self._accelerator.process_index]
         torch.manual_seed(int(np.random.SeedSequence(words).generate_state(1, np.uint64)[0]))
@@ -162,7 +180,7 @@ class TrainingLoop:
             last = micro_batch == self._share.accumulation - 1
             with nullcontext() if last else self._accelerator.no_sync(self._network):
                 with self._accelerator.autocast():
-                    losses = self._task.forward(self._forward, image, target)
+                    losses = self.task.forward(self._forward, image, target)
                 self._accelerator.backward(losses["loss"] / self._share.accumulation)
             for name, value in losses.items():
                 totals[name] = totals.get(name, 0) + value.detach() / self._share.accumulation
@@ -173,6 +191,14 @@ class TrainingLoop:
         self._optimiser.step()
         self._optimiser.zero_grad()
         return totals
+
+    def _learning_rate(self, step: int) -> float:
+        """A function of the step alone: nothing to store for resuming."""
+        recipe = self._config.recipe
+        if recipe.decay_every_epochs is None:
+            return recipe.learning_rate
+        decays = self._order.epoch_of(step) // recipe.decay_every_epochs
+        return recipe.learning_rate * recipe.decay_factor**decays
 
     def _load(self, batch: Batch, step: int) -> tuple[torch.Tensor, torch.Tensor]:
         image, target = as_float(batch, self._accelerator.device)
@@ -196,7 +222,10 @@ class TrainingLoop:
         if not math.isfinite(numbers["loss"]):
             raise self._diverged(f"the loss is {numbers['loss']}", step)
         if tracker is not None:
-            tracker.log(step + 1, {"epoch": self._order.epoch_of(step), **numbers})
+            rate = {}
+            if self._config.recipe.decay_every_epochs is not None:
+                rate = {"learning_rate": self._learning_rate(step)}
+            tracker.log(step + 1, {"epoch": self._order.epoch_of(step), **numbers, **rate})
 
     def _diverged(self, what: str, step: int) -> NaktError:
         return NaktError(
@@ -238,32 +267,32 @@ class TrainingLoop:
         """Scores the network; says whether it is the best so far."""
         if self._run.validation is None:
             return True
-        dice = self._mean_dice(self._run.validation)
+        name = self.task.metric
+        metrics = self.task.validation_metrics(self._validation_rows(self._run.validation))
         best = self.progress.best_metric
-        improved = best is None or dice > best
+        improved = best is None or metrics[name] > best
         if improved:
-            self.progress = replace(self.progress, best_metric=dice, best_step=done)
+            self.progress = replace(self.progress, best_metric=metrics[name], best_step=done)
         if tracker is not None:
-            tracker.log(done, {"validation_dice": dice, "best_dice": self.progress.best_metric})
+            scores = {f"validation_{each}": value for each, value in metrics.items()}
+            tracker.log(done, {**scores, f"best_{name}": self.progress.best_metric})
         return improved
 
     @torch.no_grad()
-    def _mean_dice(self, dataset: MaskedImages) -> float:
-        """Mean Dice over all images of all processes, each counted once."""
+    def _validation_rows(self, dataset: CachedImages) -> np.ndarray:
+        """Returns the task's rows of all images, each once, in order, alike on all processes."""
         self.bare_network.eval()
         accelerator = self._accelerator
-        numbers = range(accelerator.process_index, len(dataset), accelerator.num_processes)
         size = self._config.recipe.global_batch_size
-        total = torch.zeros(2, dtype=torch.float64, device=accelerator.device)
+        numbers = range(accelerator.process_index, len(dataset), accelerator.num_processes)
+        pieces = []
         for start in range(0, len(numbers), size):
             items = [dataset[number] for number in numbers[start : start + size]]
             image, target = as_float(torch.utils.data.default_collate(items), accelerator.device)
             with accelerator.autocast():
-                logits = self._task.logits(self.bare_network, image)
-            dice = dice_per_image(logits.float() > 0, target > 0.5)
-            total += torch.stack([dice.sum(), torch.tensor(float(len(items)), device=dice.device)])
-        summed = accelerator.reduce(total, "sum")
-        return float(summed[0] / summed[1])
+                logits = self.task.logits(self.bare_network, image)
+            pieces.append(self.task.validation_rows(logits, target))
+        return gather_rows(accelerator, pieces, len(dataset))
 
     def _save(self, improved: bool) -> None:
         """Writes checkpoint and weights on the main process, while the others wait."""

@@ -1,45 +1,172 @@
-"""What is learnt: the forward pass and the loss of a batch."""
+"""What is learnt: the forward pass, the loss of a batch, and what the best epoch is chosen by."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 
+import numpy as np
 import torch
 from torch import nn
+from torch.nn import functional
 
 from nakt_dist.config import PreprocessingConfig, RecipeConfig
-from nakt_dist.transfer.ensemble import logits_at_image_size
+from nakt_dist.evaluation.auroc import mean_auroc
+from nakt_dist.evaluation.dice import dice_per_image
+from nakt_dist.training.following import Following
+from nakt_dist.transfer.classification import classification_loss
+from nakt_dist.transfer.ensemble import prepare_image
 from nakt_dist.transfer.losses import segmentation_loss
 
 
-class SegmentationTask:
-    """Dice loss and cross-entropy against annotations or pseudo masks (paper A, section 5).
+class TrainingTask(ABC):
+    """The forward pass and the loss of a network, and of the teacher it follows if any.
 
     Args:
         in_channels: of the network.
         preprocessing: what the network sees.
         recipe: the weights of the losses.
+        following: what the network takes from a teacher, or None.
     """
 
+    metric: str
+    """Name of the validation metric, larger is better, in [0, 1]."""
+
     def __init__(
-        self, in_channels: int, preprocessing: PreprocessingConfig, recipe: RecipeConfig
+        self,
+        in_channels: int,
+        preprocessing: PreprocessingConfig,
+        recipe: RecipeConfig,
+        following: Following | None = None,
     ) -> None:
         self._in_channels = in_channels
         self._preprocessing = preprocessing
         self._recipe = recipe
+        self.following = following
+
+    def wrap(self, network: nn.Module) -> nn.Module:
+        """Returns the module to train: the network, with taps where a teacher's maps are met."""
+        return network if self.following is None else self.following.wrap(network)
 
     def logits(self, network: nn.Module, image: torch.Tensor) -> torch.Tensor:
-        """Runs the network on images float32 (N, C, H, W) in [0, 1]; logits (N, 1, H, W)."""
-        seen = self._preprocessing
-        return logits_at_image_size(
-            network, image, self._in_channels, seen.height, seen.width, seen.mean, seen.std
-        )
+        """Runs the bare network on images float32 (N, C, H, W) in [0, 1]."""
+        return self._finish(network(self._prepare(image)), image)
 
     def forward(
         self, network: nn.Module, image: torch.Tensor, target: torch.Tensor
     ) -> Mapping[str, torch.Tensor]:
-        """Returns ``loss`` and its components, scalars averaged over the batch."""
-        return segmentation_loss(
-            self.logits(network, image),
-            target,
-            self._recipe.dice_weight,
-            self._recipe.cross_entropy_weight,
+        """Runs what ``wrap`` returned, and judges it.
+
+        Args:
+            network: as wrapped, and prepared or compiled since.
+            image: float32 (N, C, H, W) in [0, 1].
+            target: as the task defines it.
+
+        Returns:
+            ``loss`` and its components, scalars averaged over the batch.
+        """
+        result = network(self._prepare(image))
+        if self.following is None:
+            return self.loss(self._finish(result, image), target)
+        output, maps = result if self.following.taps else (result, ())
+        logits = self._finish(output, image)
+        losses = dict(self.loss(logits, target))
+        extra, components = self.following.losses(image, logits, maps, self._finish)
+        return {**losses, "loss": losses["loss"] + extra, **components}
+
+    def _prepare(self, image: torch.Tensor) -> torch.Tensor:
+        seen = self._preprocessing
+        return prepare_image(image, self._in_channels, seen.height, seen.width, seen.mean, seen.std)
+
+    @abstractmethod
+    def _finish(self, output: torch.Tensor, image: torch.Tensor) -> torch.Tensor:
+        """Brings a network's output to the form that the loss compares, float32."""
+
+    @abstractmethod
+    def loss(self, logits: torch.Tensor, target: torch.Tensor) -> Mapping[str, torch.Tensor]:
+        """Returns ``loss`` and its components of finished logits."""
+
+    @abstractmethod
+    def validation_rows(self, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        """Returns what each image contributes to validation, float64 (N, D)."""
+
+    @abstractmethod
+    def validation_metrics(self, rows: np.ndarray) -> dict[str, float]:
+        """Returns the metrics of all images' rows, float64 (N, D); ``metric`` among them."""
+
+
+class SegmentationTask(TrainingTask):
+    """Dice loss and cross-entropy against annotations or pseudo masks (paper A, section 5).
+
+    Targets are float32 (N, 1, H, W) in [0, 1].
+    """
+
+    metric = "dice"
+
+    def _finish(self, output: torch.Tensor, image: torch.Tensor) -> torch.Tensor:
+        logits, size = output.float(), image.shape[-2:]
+        if logits.shape[-2:] == size:
+            return logits
+        return functional.interpolate(logits, size, mode="bilinear", align_corners=False)
+
+    def loss(self, logits: torch.Tensor, target: torch.Tensor) -> Mapping[str, torch.Tensor]:
+        """Returns ``loss``, ``dice_loss`` and ``cross_entropy``."""
+        weights = self._recipe.dice_weight, self._recipe.cross_entropy_weight
+        return segmentation_loss(logits, target, *weights)
+
+    def validation_rows(self, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        """Returns the Dice of each image, float64 (N, 1)."""
+        return dice_per_image(logits > 0, target > 0.5).double()[:, None]
+
+    def validation_metrics(self, rows: np.ndarray) -> dict[str, float]:
+        """Returns the mean Dice."""
+        return {"dice": float(rows.mean())}
+
+
+class ClassificationTask(TrainingTask):
+    """Binary cross-entropy of findings that do not exclude each other (paper B).
+
+    Targets are float32 (N, K) of 0, 1, or not a number where a label is ignored.
+
+    Args:
+        in_channels: of the network.
+        preprocessing: what the network sees.
+        recipe: of the training.
+        following: what the network takes from a teacher, or None.
+        positive_weight: float32 (K,), factor of each finding's positive term; None for 1.
+    """
+
+    metric = "auroc"
+
+    def __init__(
+        self,
+        in_channels: int,
+        preprocessing: PreprocessingConfig,
+        recipe: RecipeConfig,
+        following: Following | None = None,
+        positive_weight: torch.Tensor | None = None,
+    ) -> None:
+        super().__init__(in_channels, preprocessing, recipe, following)
+        self._positive_weight = positive_weight
+
+    def _finish(self, output: torch.Tensor, image: torch.Tensor) -> torch.Tensor:
+        return output.float()
+
+    def loss(self, logits: torch.Tensor, target: torch.Tensor) -> Mapping[str, torch.Tensor]:
+        """Returns ``loss`` and ``cross_entropy``."""
+        weight = self._positive_weight
+        return classification_loss(
+            logits, target, None if weight is None else weight.to(logits.device)
         )
+
+    def validation_rows(self, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        """Returns logits and targets side by side, float64 (N, 2K)."""
+        return torch.cat([logits, target], dim=1).double()
+
+    def validation_metrics(self, rows: np.ndarray) -> dict[str, float]:
+        """Returns the mean AUROC over labels with both classes, and the cross-entropy."""
+        logits, targets = np.split(rows, 2, axis=1)
+        unweighted = classification_loss(torch.from_numpy(logits), torch.from_numpy(targets))
+        # Logits rank like probabilities, without the ties that saturation makes.
+        return {
+            "auroc": mean_auroc(logits, targets).mean,
+            "loss": float(unweighted["cross_entropy"]),
+        }

@@ -8,6 +8,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from nakt_dist.errors import ConfigurationError
+
 GREY_OF_RGB = (0.299, 0.587, 0.114)
 """ITU-R BT.601 luma, what Pillow's conversion to grey uses."""
 
@@ -21,8 +23,8 @@ class Teacher:
         in_channels: 1 or 3; grey images are repeated, RGB ones reduced to luma.
         height: rows of its input; None for those of the image.
         width: columns of its input; None likewise.
-        mean: subtracted from pixels in [0, 1].
-        std: divides them.
+        mean: subtracted from pixels in [0, 1]; a number, or one per channel of its input.
+        std: divides them; likewise.
         weight: w in Σ w T(x) / Σ w.
         output: ``soft`` probabilities, or ``binary``: probability above 0.5.
         provenance: what a manifest says about it.
@@ -32,8 +34,8 @@ class Teacher:
     in_channels: int
     height: int | None
     width: int | None
-    mean: float
-    std: float
+    mean: float | Sequence[float]
+    std: float | Sequence[float]
     weight: float
     output: Literal["soft", "binary"]
     provenance: Mapping[str, Any]
@@ -63,8 +65,8 @@ def logits_at_image_size(
     in_channels: int,
     height: int | None,
     width: int | None,
-    mean: float,
-    std: float,
+    mean: float | Sequence[float],
+    std: float | Sequence[float],
 ) -> torch.Tensor:
     """Runs a network on images prepared for it, and brings its logits back to their size.
 
@@ -92,8 +94,8 @@ def prepare_image(
     in_channels: int,
     height: int | None,
     width: int | None,
-    mean: float,
-    std: float,
+    mean: float | Sequence[float],
+    std: float | Sequence[float],
 ) -> torch.Tensor:
     """Brings images in [0, 1] to a network's channels, size and normalisation.
 
@@ -102,11 +104,14 @@ def prepare_image(
         in_channels: of the network; 1 or 3, or C itself.
         height: rows wanted; None keeps them.
         width: columns wanted; None keeps them.
-        mean: subtracted.
-        std: divides.
+        mean: subtracted; a number, or one per channel of the network.
+        std: divides; likewise.
 
     Returns:
         float32 (N, in_channels, height, width).
+
+    Raises:
+        ConfigurationError: ``mean`` or ``std`` has another number of channels.
     """
     if image.shape[1] == 3 and in_channels == 1:
         luma = torch.tensor(GREY_OF_RGB, device=image.device).view(1, 3, 1, 1)
@@ -118,7 +123,22 @@ def prepare_image(
         image = functional.interpolate(
             image, size, mode="bilinear", align_corners=False, antialias=True
         )
-    return (image - mean) / std
+    mean = _per_channel("mean", mean, image)
+    return (image - mean) / _per_channel("std", std, image)
+
+
+def _per_channel(
+    name: str, value: float | Sequence[float], image: torch.Tensor
+) -> float | torch.Tensor:
+    """Returns a number as it is, and one number per channel as a tensor (C, 1, 1)."""
+    if isinstance(value, int | float):
+        return value
+    if len(value) != image.shape[1]:
+        raise ConfigurationError(
+            f"preprocessing.{name} has {len(value)} numbers, but the network's input "
+            f"{image.shape[1]} channels; give one number for all, or one per channel"
+        )
+    return torch.tensor(value, dtype=image.dtype, device=image.device).view(-1, 1, 1)
 
 
 @torch.inference_mode()

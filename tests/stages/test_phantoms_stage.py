@@ -18,6 +18,9 @@ LAYOUTS = {
     "thyroid_ultrasound": "paired_folders",
     "dermoscopy": "isic2019",
     "photographs": "voc2012",
+    "chest_chexpert": "chexpert",
+    "chest_mimic": "mimic_cxr",
+    "chest_chestxray14": "chestxray14",
 }
 
 

@@ -8,7 +8,9 @@ import yaml
 
 from nakt_dist.cli import main
 from nakt_dist.config import PipelineConfig
+from nakt_dist.config.matrix import combinations, fill_in
 from nakt_dist.errors import ConfigurationError
+from nakt_dist.runtime.files import read_json
 from nakt_dist.stages import pipeline
 from tests.recipes import file_hashes
 
@@ -105,3 +107,149 @@ def test_several_processes_are_refused(tmp_path: Path, monkeypatch: pytest.Monke
         pipeline.run(PipelineConfig(steps=[PHANTOMS, PACK], root=str(tmp_path / "runs")))
 
     assert not (tmp_path / "runs").exists()
+
+
+def packed(**settings: Any) -> dict[str, Any]:
+    """A step that packs the phantoms at two sizes with two seeds."""
+    config = {**PACK["config"], "output": "${root}/${size.name}-${seed}", "seed": "${seed}"}
+    return {
+        "stage": "pack",
+        "matrix": {
+            "size": [{"name": "few", "count": 3}, {"name": "all", "count": None}],
+            "seed": [0, 1],
+        },
+        "config": {**config, "count": "${size.count}", **settings},
+    }
+
+
+def test_a_matrix_runs_a_step_for_every_combination(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    step = packed() | {"exclude": [{"size": {"name": "all"}, "seed": 1}]}
+    config = PipelineConfig(steps=[PHANTOMS, step], root=str(tmp_path))
+
+    record = pipeline.run(config)
+
+    assert record.counts["steps"] == 4
+    counts = {
+        path.parent.name: read_json(path, "manifest")["counts"]["packed"]
+        for path in tmp_path.glob("*/manifest.json")
+    }
+    assert counts == {"few-0": 3, "few-1": 3, "all-0": 7}  # one of the eight has no lesion
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("[")]
+    assert lines == [
+        "[1/4] phantoms",
+        "[2/4] pack size=few seed=0",
+        "[3/4] pack size=few seed=1",
+        "[4/4] pack size=all seed=0",
+    ]
+
+
+def test_a_file_with_definitions_and_a_matrix(tmp_path: Path) -> None:
+    step = packed(image="${image}", workers="${workers}")
+    step["matrix"] = {"size": "${sizes}", "seed": [7]}
+    values = {
+        "root": str(tmp_path / "runs"),
+        "definitions": {
+            "image": {"height": 32, "width": 48},
+            "workers": 1,
+            "sizes": [{"name": "s", "count": 2}],
+        },
+        "steps": [PHANTOMS, step],
+    }
+    file = tmp_path / "study.yaml"
+    file.write_text(yaml.safe_dump(values))
+
+    assert main(["pipeline", f"--config={file}"]) == 0
+
+    manifest = read_json(tmp_path / "runs" / "s-7" / "manifest.json", "manifest")
+    assert (manifest["height"], manifest["width"]) == (32, 48)
+
+
+@pytest.mark.parametrize(
+    ("step", "message"),
+    [
+        (packed(seed="${sede}"), r"\(size=few seed=0\): there is no \$\{sede\}.*mean 'seed'"),
+        (packed(count="${size.cuont}"), r"has no part 'cuont', did you mean 'count'"),
+        (packed(seed="x${seed}"), r"steps\[2\], pack \(size=few seed=0\): .*seed"),
+        (packed(output="${root}/${size}"), r"\$\{size\} is \{.*cannot be part of the longer text"),
+        (packed(output="${root}/${seed}"), r"\(size=all seed=0\): its output .* is also that of"),
+        (packed() | {"exlude": []}, r"steps\[2\], pack: a step has no 'exlude', did you mean 'ex"),
+        (packed() | {"exclude": [{"sede": 1}]}, r"exclude names 'sede'.*did you mean 'seed'"),
+        (packed() | {"exclude": [{"seed": 2}]}, r"exclude has seed: 2, which matrix.seed"),
+        (packed() | {"exclude": [{"seed": 0}, {"seed": 1}]}, r"every combination"),
+        (packed() | {"exclude": {"seed": 0}}, r"exclude is \{'seed': 0\}, expected"),
+        (packed() | {"matrix": {"size": []}}, r"matrix.size is \[\], expected a list"),
+        (packed() | {"matrix": {"root": [1]}}, r"matrix defines 'root' a second time"),
+        (packed() | {"matrix": {"a b": [1]}}, r"matrix has the name 'a b'"),
+        (packed() | {"matrix": "${sises}"}, r"there is no \$\{sises\}, did you mean 'sizes'"),
+        (packed() | {"matrix": [1]}, r"matrix is \[1\], expected"),
+        (packed() | {"matrix": {"0x": [1]}}, r"matrix has the name '0x'"),
+        (packed() | {"matrix": {f"x{n}": [1, 2] for n in range(20)}}, r"1048576 combinations"),
+        ({**PACK, "exclude": []}, r"exclude without matrix"),
+        ({**PACK, "stage": ["pack"]}, r"steps\[2\] is"),
+        (changed(PACK, name="${loop}"), r"\$\{loop\} stands for itself"),
+        (changed(PACK, name="${roots}"), r"no \$\{roots\}, did you mean 'root'"),
+    ],
+)
+def test_a_mistake_in_a_matrix_is_found_before_the_first_step(
+    tmp_path: Path, step: dict[str, Any], message: str
+) -> None:
+    definitions = {"sizes": [1], "loop": "a ${pool}", "pool": "${loop}"}
+    root = str(tmp_path / "runs")
+
+    with pytest.raises(ConfigurationError, match=message):
+        pipeline.run(PipelineConfig(steps=[PHANTOMS, step], root=root, definitions=definitions))
+
+    assert not (tmp_path / "runs").exists()
+
+
+def test_definitions_may_not_hide_the_folders(tmp_path: Path) -> None:
+    config = PipelineConfig(steps=[PHANTOMS], root=str(tmp_path), definitions={"data": 1})
+    with pytest.raises(ConfigurationError, match="definitions defines 'data' a second time"):
+        pipeline.run(config)
+
+
+def test_a_whole_matrix_may_be_a_definition_whose_values_use_others() -> None:
+    definitions = {
+        "teacher": {"weights": "${root}/teacher"},
+        "grid": {
+            "method": [
+                {"name": "alone", "teacher": None},
+                {"name": "both", "teacher": "${teacher}"},
+            ],
+            "size": [10, 20],
+        },
+    }
+    exclude = [{"method": {"name": "alone"}, "size": 20}]
+
+    found = combinations("${grid}", exclude, definitions)
+
+    assert [(each["method"]["name"], each["size"]) for each in found] == [
+        ("alone", 10), ("both", 10), ("both", 20),
+    ]  # fmt: skip
+    names = {"root": "r", **definitions, **found[1]}
+    assert fill_in("${method.teacher}", names) == {"weights": "r/teacher"}
+    assert fill_in("${method.name}-${size}", names) == "both-10"
+
+
+@pytest.mark.parametrize(
+    ("value", "filled"),
+    [
+        ("${number}", 5e-05),
+        ("${nothing}", None),
+        ("${group}", {"deep": [1, "runs/x"]}),
+        ("${group.deep}", [1, "runs/x"]),
+        (["${flag}", {"key": "${number}"}], [True, {"key": 5e-05}]),
+        ("a-${flag}-${whole}", "a-true-1000"),
+        ("${path}/y", "runs/x/y"),
+        ("$ {root} $root ${", "$ {root} $root ${"),
+    ],
+)
+def test_values_keep_their_type_unless_they_are_part_of_a_text(value: Any, filled: Any) -> None:
+    names = {
+        "root": "runs", "path": "${root}/x", "number": 5e-05, "nothing": None, "flag": True,
+        "whole": 1000, "group": {"deep": [1, "${path}"]},
+    }  # fmt: skip
+    assert fill_in(value, names) == filled
+    assert type(fill_in(value, names)) is type(filled)

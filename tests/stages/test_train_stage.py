@@ -372,9 +372,9 @@ def test_streaming_trains_on_what_exclusion_keeps(
     seen: list[str] = []
     decode = batches._decoded
 
-    def decode_and_remember(sample: Any, numbers: Any) -> Any:
+    def decode_and_remember(sample: Any, *rest: Any) -> Any:
         seen.append(sample["__key__"])
-        return decode(sample, numbers)
+        return decode(sample, *rest)
 
     monkeypatch.setattr(batches, "_decoded", decode_and_remember)
     data = {

@@ -2,8 +2,10 @@ import pytest
 import torch
 from torch import nn
 
+from nakt_dist.config.teaching import IMAGENET_MEAN, IMAGENET_STD
+from nakt_dist.errors import ConfigurationError
 from nakt_dist.models.network_file import open_network
-from nakt_dist.transfer.ensemble import Teacher, ensemble_probability
+from nakt_dist.transfer.ensemble import Teacher, ensemble_probability, prepare_image
 from tests.datasets import make_weights
 
 
@@ -100,6 +102,29 @@ def test_a_teacher_sees_its_own_size_and_normalisation_and_answers_at_the_images
     shares = ((torch.arange(6) + 0.5) / 3 - 0.5).clamp(0, 1)
     expected = (low + (high - low) * shares).sigmoid()
     assert torch.allclose(mean, expected.expand(3, 4, 6), atol=1e-6)
+
+
+def test_each_channel_is_normalised_by_its_own_mean_and_deviation():
+    image = torch.rand(2, 3, 4, 4)
+    mean, std = IMAGENET_MEAN, list(IMAGENET_STD)
+    found = prepare_image(image, 3, None, None, mean, std)
+    for channel in range(3):
+        expected = (image[:, channel] - mean[channel]) / std[channel]
+        assert torch.allclose(found[:, channel], expected, atol=1e-6)
+    grey = prepare_image(image[:, :1], 3, 8, 8, mean, 0.5)
+    assert grey.shape == (2, 3, 8, 8)
+    assert torch.allclose(grey[:, 0] - grey[:, 2], torch.tensor((0.406 - 0.485) / 0.5), atol=1e-5)
+    assert torch.equal(
+        prepare_image(image, 1, None, None, [0.5], [0.25]),
+        prepare_image(image, 1, None, None, 0.5, 0.25),
+    )
+
+
+def test_as_many_means_as_channels_are_expected():
+    with pytest.raises(ConfigurationError, match=r"preprocessing\.mean has 3 numbers.* 1 channels"):
+        prepare_image(IMAGE, 1, None, None, IMAGENET_MEAN, 1.0)
+    with pytest.raises(ConfigurationError, match=r"preprocessing\.std has 2 numbers.* 3 channels"):
+        prepare_image(IMAGE, 3, None, None, 0.0, [1.0, 1.0])
 
 
 def test_a_grey_image_is_repeated_for_a_teacher_of_three_channels():

@@ -31,6 +31,10 @@ DATASET = ShardManifest(
     left_out={},
     ignored_files={".txt": 2},
     vocabulary={"class": ["benign", "malignant"]},
+    findings=("Edema", "Mass"),
+    label_policy={"uncertain": "zero", "blank": "ignore"},
+    patients={"known": 3, "images_without": 2},
+    found={"studies without a label row": 3},
     config={"seed": 0, "splits": {"fractions": {"train": 0.6, "test": 0.4}}},
 )
 PSEUDO = PseudoLabelManifest(
@@ -130,11 +134,11 @@ def test_a_name_that_is_no_text_is_refused(tmp_path, name):
         ShardManifest.read(tmp_path)
 
 
-@pytest.mark.parametrize("found", ["nakt-shards/2", "webdataset", None, 1])
+@pytest.mark.parametrize("found", ["nakt-shards/1", "webdataset", None, 1])
 def test_an_unknown_format_is_refused_naming_the_known_one(tmp_path, found):
     DATASET.write(tmp_path)
     change_stored(tmp_path, lambda value: value.update(format=found))
-    with pytest.raises(DatasetError, match="shard manifest of format nakt-shards/1"):
+    with pytest.raises(DatasetError, match="shard manifest of format nakt-shards/2"):
         ShardManifest.read(tmp_path)
 
 

@@ -5,8 +5,10 @@ import pytest
 import safetensors.torch
 import torch
 
-from nakt_dist.config import PreprocessingConfig
-from nakt_dist.errors import CheckpointError
+from nakt_dist.config import PreprocessingConfig, TeacherConfig
+from nakt_dist.config.reading import read_config
+from nakt_dist.config.teaching import IMAGENET_MEAN
+from nakt_dist.errors import CheckpointError, ConfigurationError
 from nakt_dist.models import ModelSpec, save_weights
 from nakt_dist.models.network_file import describe_for_file, open_network
 from nakt_dist.models.registry import build_model
@@ -37,6 +39,30 @@ def test_a_network_comes_back_with_its_input_and_origin(path):
     assert opened.network(torch.rand(1, 1, 16, 16)).device.type == "cpu"
 
 
+def test_an_input_normalised_by_channel_comes_back(path):
+    spec = replace(SPEC, in_channels=3)
+    preprocessing = PreprocessingConfig(mean=IMAGENET_MEAN, std=[0.25, 1, 2.0])
+    assert preprocessing.mean == list(IMAGENET_MEAN)
+    store(path, spec, **describe_for_file(preprocessing, {}))
+    assert open_network(path).preprocessing == preprocessing
+
+
+@pytest.mark.parametrize("wrong", [{"std": [1.0, 0.0]}, {"std": -1.0}, {"mean": []}, {"std": []}])
+def test_an_impossible_normalisation_is_refused(wrong):
+    (name,) = wrong
+    with pytest.raises(ConfigurationError, match=rf"preprocessing\.{name} must be"):
+        PreprocessingConfig(**wrong)
+
+
+@pytest.mark.parametrize(
+    ("text", "mean"), [("0.5", 0.5), ("1", 1.0), ("[0.485, 0.456, 1]", [0.485, 0.456, 1.0])]
+)
+def test_a_mean_is_read_from_the_command_line(text, mean):
+    words = ["--weights", "w", "--preprocessing.mean", text, "--preprocessing.std", text]
+    read = read_config(TeacherConfig, "nakt", "", words)
+    assert read.preprocessing.mean == read.preprocessing.std == mean
+
+
 @pytest.mark.parametrize(
     "spec",
     [
@@ -46,6 +72,9 @@ def test_a_network_comes_back_with_its_input_and_origin(path):
         ModelSpec("smp:Unet/mobilenet_v2"),
         ModelSpec("smp:Segformer/mit_b0"),  # reads values while it is built
         ModelSpec("smp:Unet/tu-convnext_atto"),
+        ModelSpec("densenet40", 1, 2),
+        ModelSpec("timm:resnet10t", 3, 5, {"drop_rate": 0.1}),
+        ModelSpec("timm:test_vit", 1, 2, {"img_size": 64}),
     ],
     ids=lambda spec: spec.name,
 )
@@ -63,7 +92,7 @@ def test_a_network_that_reads_its_own_values_is_built_and_still_limited(path, mo
     monkeypatch.setattr("nakt_dist.models.registry.build_model", build)
     store(path)
     assert open_network(path).spec == SPEC
-    store(path, described=replace(SPEC, options={**SPEC.options, "base_channels": 10**9}))
+    store(path, described=replace(SPEC, options={**SPEC.options, "base_channels": 90_000}))
     with pytest.raises(CheckpointError, match="is far larger than"):
         open_network(path)
 
@@ -94,6 +123,14 @@ def test_weights_that_are_not_finite_are_refused_by_tensor(tmp_path, wrong, kind
         ModelSpec("panoptic_fpn", in_channels=10**12, options={"encoder_name": "resnet18"}),
         ModelSpec("smp:Unet/resnet18", options={"decoder_channels": [10**7] * 5}),
         ModelSpec("smp:Unet/tu-convnext_atto", options={"depths": [10**9, 1, 1, 1]}),
+        ModelSpec("densenet121", num_outputs=10**12),
+        ModelSpec("densenet40", in_channels=10**30),
+        ModelSpec("timm:vit_giant_patch14_dinov2"),
+        ModelSpec("timm:test_vit", options={"embed_dim": 90_000}),
+        ModelSpec("timm:test_vit", options={"embed_dim": 64, "depth": 90_000}),
+        ModelSpec("timm:densenet121", options={"growth_rate": 1, "block_config": [90_000]}),
+        ModelSpec("timm:efficientnet_lite0", options={"drop_rate": 10**9}),
+        ModelSpec("timm:resnet18", options={"layers": [1] * 20_000}),
     ],
     ids=lambda spec: spec.to_json(),
 )
@@ -112,6 +149,11 @@ def test_a_description_of_a_gigantic_network_is_refused_before_it_is_built(path,
         replace(SPEC, options={"base_channels": "many"}),
         replace(SPEC, in_channels=-1),
         ModelSpec("panoptic_fpn", options={"encoder_name": ["resnet18"]}),
+        ModelSpec("densenet121", options={"drop_rate": 2}),
+        ModelSpec("timm:no_such_network"),
+        ModelSpec("timm:hf-hub:someone/network"),
+        ModelSpec("timm:local-dir:/somewhere"),
+        ModelSpec("timm:resnet18", options={"in_chans": 3}),
     ],
     ids=lambda spec: spec.to_json(),
 )
@@ -137,10 +179,11 @@ def test_a_description_that_cannot_be_built_is_told_with_its_file(path, describe
     ],
 )
 @pytest.mark.parametrize("deep", [False, True])
-def test_a_file_cannot_ask_to_open_another(path, tmp_path, option, deep):
+@pytest.mark.parametrize("name", ["smp:Unet/tu-convnext_atto", "timm:convnext_atto"])
+def test_a_file_cannot_ask_to_open_another(path, tmp_path, option, deep, name):
     options = {option: str(tmp_path / "other.pth")}
     options = {"inner": [options]} if deep else options
-    store(path, described=ModelSpec("smp:Unet/tu-convnext_atto", options=options))
+    store(path, described=ModelSpec(name, options=options))
     with pytest.raises(CheckpointError, match=f"option '{option}', which opens a path"):
         open_network(path)
 
@@ -148,6 +191,20 @@ def test_a_file_cannot_ask_to_open_another(path, tmp_path, option, deep):
 def test_the_pretrained_weights_a_file_was_started_from_are_not_fetched(path):
     spec = ModelSpec("panoptic_fpn", options={"encoder_name": "resnet18"})
     started = replace(spec, options={**spec.options, "encoder_weights": "imagenet"})
+    assert open_network(store(path, spec, started)).spec == started
+
+
+def test_weights_that_timm_had_downloaded_are_not_fetched_again(path, monkeypatch):
+    import timm
+
+    def create_model(*arguments, pretrained=False, **options):
+        assert not pretrained
+        return genuine(*arguments, **options)
+
+    genuine = timm.create_model
+    monkeypatch.setattr(timm, "create_model", create_model)
+    spec = ModelSpec("timm:resnet10t", 3, 2)
+    started = replace(spec, options={"pretrained": True})
     assert open_network(store(path, spec, started)).spec == started
 
 
@@ -161,7 +218,10 @@ def test_the_pretrained_weights_a_file_was_started_from_are_not_fetched(path):
         ("width", "64"),
         ("mean", None),
         ("mean", float("nan")),
-        ("mean", [0.5]),
+        ("mean", [0.5, 0.5]),
+        ("mean", []),
+        ("std", ["1"]),
+        ("std", [float("nan")]),
         ("std", float("inf")),
         ("std", 10**400),
         ("std", "1"),

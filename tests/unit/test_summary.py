@@ -3,9 +3,11 @@ import statistics
 
 import numpy as np
 import pytest
+import scipy.stats
 
 from nakt_dist.evaluation.summary import (
     bootstrap_interval,
+    confidence_over_runs,
     knowledge_transfer_capability,
     summarise_dice,
 )
@@ -88,3 +90,22 @@ def test_the_capability_is_that_of_the_paper(student, expected):
 
 def test_a_student_as_good_as_its_teacher_has_a_capability_of_100():
     assert knowledge_transfer_capability(61.5, 61.5) == 100.0
+
+
+def test_the_confidence_over_seeds_is_that_of_the_paper():
+    values = [80.0, 82.0, 87.0]  # mean 83, squares 9 + 1 + 16 over 2 = 13
+    assert confidence_over_runs(values) == pytest.approx(1.96 * math.sqrt(13 / 3))
+
+
+@pytest.mark.parametrize("runs", [2, 3, 4, 5, 10, 31, 100])
+def test_students_t_is_that_of_scipy(runs):
+    values = np.random.default_rng(runs).normal(size=runs)
+    low, high = scipy.stats.t.interval(0.95, runs - 1, values.mean(), scipy.stats.sem(values))
+    assert confidence_over_runs(values, "t") == pytest.approx((high - low) / 2)
+    assert confidence_over_runs(values, "t") > confidence_over_runs(values)
+
+
+@pytest.mark.parametrize("values", [[], [83.0]])
+def test_one_run_has_no_spread(values):
+    assert confidence_over_runs(values) is None
+    assert confidence_over_runs(values, "t") is None

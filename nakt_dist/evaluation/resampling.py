@@ -1,0 +1,169 @@
+"""Bootstrap over patients: intervals of AUROC, and whether two networks differ.
+
+Images of one patient are alike, so patients are drawn, not images. A patient drawn twice
+counts twice, with all images; an image whose patient is unknown is a patient of its own. All
+labels, their mean and both networks of a comparison see the same resamples.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from nakt_dist.evaluation.auroc import RankedScores, mean_auroc
+
+_WEIGHTS_AT_ONCE = 400_000
+
+
+def number_patients(patients: Sequence[str | None]) -> np.ndarray:
+    """Returns int64 (N,): the number of each image's patient, from 0; None is always a new one."""
+    numbers: dict[Any, int] = {}
+    keys = (row if patient is None else patient for row, patient in enumerate(patients))
+    return np.asarray([numbers.setdefault(key, len(numbers)) for key in keys], dtype=np.int64)
+
+
+def resampled_weights(
+    patients: Sequence[str | None], samples: int, seed: int
+) -> Iterator[np.ndarray]:
+    """Draws as many patients as there are, with replacement, again and again.
+
+    Args:
+        patients: of each image, N.
+        samples: number of resamples.
+        seed: decides them all, whatever is drawn at once.
+
+    Yields:
+        float64 (N, S): how often each image counts in the next S resamples.
+    """
+    generator = np.random.Generator(np.random.PCG64(seed))
+    number = number_patients(patients)
+    count = int(number.max()) + 1
+    at_once = max(1, _WEIGHTS_AT_ONCE // len(number))
+    for done in range(0, samples, at_once):
+        size = min(at_once, samples - done)
+        drawn = generator.integers(0, count, (size, count))
+        drawn += count * np.arange(size)[:, None]
+        times = np.bincount(drawn.ravel(), minlength=size * count).reshape(size, count)
+        yield np.ascontiguousarray(times.T, dtype=np.float64)[number]
+
+
+@dataclass(frozen=True)
+class ResampledAuroc:
+    """AUROC in every resample.
+
+    Attributes:
+        labels: float64 (S, K); NaN where the resample, or the whole set, lacks a class.
+        mean: float64 (S,): over the labels that have both classes in the resample; NaN where
+            none has.
+    """
+
+    labels: np.ndarray
+    mean: np.ndarray
+
+
+def resample_auroc(
+    probabilities: np.ndarray,
+    targets: np.ndarray,
+    patients: Sequence[str | None],
+    samples: int,
+    seed: int,
+) -> ResampledAuroc:
+    """Computes AUROC of every label and their mean in each resample.
+
+    A resample in which a label lacks a class leaves this label out of that resample's mean.
+    Memory does not grow with the number of images times resamples.
+
+    Args:
+        probabilities: float (N, K).
+        targets: float (N, K), 1 positive, 0 negative, NaN ignored.
+        patients: of each image, None where unknown.
+        samples: number of resamples.
+        seed: of the drawing.
+
+    Raises:
+        NaktError: a score that counts is not a number.
+    """
+    ranked = [RankedScores(*pair) for pair in zip(probabilities.T, targets.T, strict=True)]
+    defined = [number for number, label in enumerate(ranked) if label.is_defined]
+    labels = np.full((samples, len(ranked)), np.nan)
+    done = 0
+    for weights in resampled_weights(patients, samples, seed) if defined else ():
+        part = slice(done, done + weights.shape[1])
+        for number in defined:
+            labels[part, number] = ranked[number].weighted_auroc(weights)
+        done = part.stop
+    counted = ~np.isnan(labels)
+    total = np.where(counted, labels, 0).sum(1)
+    mean = np.where(counted.any(1), total / np.maximum(counted.sum(1), 1), np.nan)
+    return ResampledAuroc(labels, mean)
+
+
+def percentile_interval(
+    resampled: np.ndarray, confidence: float = 0.95
+) -> tuple[float, float] | None:
+    """Returns the percentile interval over the resamples with a value; None when none has one."""
+    values = resampled[~np.isnan(resampled)]
+    if not len(values):
+        return None
+    tail = (1 - confidence) / 2
+    lower, upper = np.quantile(values, [tail, 1 - tail])
+    return float(lower), float(upper)
+
+
+@dataclass(frozen=True)
+class PairedDifference:
+    """How two networks differ on the same images.
+
+    Attributes:
+        difference: mean AUROC of the first minus that of the second, in [-1, 1].
+        interval: 95 % percentile interval.
+        p_value: two-sided: twice the smaller share of resamples on one side of 0, with one
+            added to both counts so that it is never 0.
+        labels_counted: labels with both classes.
+    """
+
+    difference: float
+    interval: tuple[float, float]
+    p_value: float
+    labels_counted: int
+
+
+def paired_difference(
+    first: np.ndarray,
+    second: np.ndarray,
+    targets: np.ndarray,
+    patients: Sequence[str | None],
+    samples: int,
+    seed: int,
+) -> PairedDifference | None:
+    """Compares the mean AUROC of two networks, with the same patients drawn for both.
+
+    Args:
+        first: probabilities of one network, float (N, K).
+        second: those of the other, for the same images and labels.
+        targets: float (N, K), 1 positive, 0 negative, NaN ignored.
+        patients: of each image, None where unknown.
+        samples: number of resamples.
+        seed: of the drawing.
+
+    Returns:
+        None when no label has both classes.
+    """
+    whole = [mean_auroc(probabilities, targets) for probabilities in (first, second)]
+    if not whole[0].counted:
+        return None
+    means = [
+        resample_auroc(each, targets, patients, samples, seed).mean for each in (first, second)
+    ]
+    differences = means[0] - means[1]
+    differences = differences[~np.isnan(differences)]
+    if not len(differences):
+        return None
+    sides = [np.count_nonzero(differences <= 0), np.count_nonzero(differences >= 0)]
+    return PairedDifference(
+        difference=whole[0].mean - whole[1].mean,
+        interval=percentile_interval(differences),
+        p_value=min(1.0, 2 * (min(sides) + 1) / (len(differences) + 1)),
+        labels_counted=whole[0].counted,
+    )

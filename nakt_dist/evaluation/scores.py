@@ -1,0 +1,80 @@
+"""What ``evaluate`` needs to know of a task: rows per image, and what they amount to."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import torch
+
+from nakt_dist.errors import CheckpointError
+from nakt_dist.loading.samples import CachedImages
+from nakt_dist.runtime.record import RunRecord
+
+PREDICTIONS_NAME = "predictions.parquet"
+
+
+class TaskScores(ABC):
+    """Scores one network on one test set.
+
+    Attributes:
+        dataset: the test images with their targets.
+        schema: columns of the predictions, the first of them ``key``; one row per image.
+        settings: the settings and choices that decide the predictions, JSON-serialisable.
+    """
+
+    dataset: CachedImages
+    schema: pa.Schema
+    settings: Mapping[str, Any]
+
+    @abstractmethod
+    def rows(
+        self, numbers: range, image: torch.Tensor, target: torch.Tensor
+    ) -> list[dict[str, Any]]:
+        """Runs the network on a batch.
+
+        Args:
+            numbers: which images these are.
+            image: float32 (N, C, H, W) in [0, 1].
+            target: as the dataset gives it, float32.
+
+        Returns:
+            One row of the predictions per image.
+
+        Raises:
+            CheckpointError: the network's outputs are not numbers.
+        """
+
+    @abstractmethod
+    def check_references(self, identity: Mapping[str, Any]) -> None:
+        """Opens the other evaluations that this one refers to; a wrong one costs no forward pass.
+
+        Args:
+            identity: of this evaluation: what decides its predictions.
+
+        Raises:
+            DatasetError: one is absent, or is no match.
+        """
+
+    @abstractmethod
+    def summarise(
+        self, table: pa.Table, identity: Mapping[str, Any]
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Returns the metrics, and the details that this task adds to the record."""
+
+    @abstractmethod
+    def draw(self, path: Path, table: pa.Table) -> None:
+        """Draws what the configuration asks for."""
+
+    @abstractmethod
+    def sentence(self, record: RunRecord) -> str:
+        """Says in one line what came out."""
+
+
+def diverged(weights: str, dataset: CachedImages) -> CheckpointError:
+    """The error of a network whose outputs are not numbers."""
+    return CheckpointError(
+        f"{weights}: gives values that are not numbers for images of "
+        f"{dataset.samples.images.root}; its training has diverged"
+    )

@@ -1,0 +1,80 @@
+"""Findings of packed images as the targets of a classifier."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from nakt_dist.config.labels import LabelConfig
+from nakt_dist.errors import ConfigurationError
+from nakt_dist.loading.samples import CachedImages, SelectedSamples
+from nakt_dist.shards.reader import IndexedShards
+from nakt_dist.sources.labels import LabelPolicy, resolve_label_names, targets
+
+
+@dataclass(frozen=True)
+class LabelledTargets:
+    """What a classifier is to answer for each of some images.
+
+    Attributes:
+        names: of the K findings, in order.
+        policy: what uncertain and blank findings count as.
+        values: float32 (N, K): 0 absent, 1 present, NaN to be ignored.
+    """
+
+    names: tuple[str, ...]
+    policy: LabelPolicy
+    values: np.ndarray
+
+
+def labelled_targets(images: IndexedShards, config: LabelConfig) -> LabelledTargets:
+    """Turns the stored findings into targets.
+
+    Shards keep -1 and blanks as published, so each reader chooses what they count as. Of an
+    image about which the dataset says nothing, every finding is to be ignored.
+
+    Args:
+        images: the packed dataset as selected.
+        config: which findings, and the policy where it differs from the manifest's.
+
+    Raises:
+        ConfigurationError: the dataset has no findings, or not those asked for.
+        DatasetError: the stored findings are damaged.
+    """
+    manifest = images.manifest
+    if not manifest.findings:
+        raise ConfigurationError(
+            f"{images.root}: the dataset '{manifest.dataset}' has no findings to classify. Pack "
+            "it with a layout that reads them, such as chexpert or images_csv"
+        )
+    names = resolve_label_names(config.names, manifest.findings)
+    chosen = {"uncertain": config.uncertain, "blank": config.blank}
+    policy = replace(
+        LabelPolicy(**manifest.label_policy),
+        **{kind: use for kind, use in chosen.items() if use is not None},
+    )
+    return LabelledTargets(names, policy, targets(images.findings(), names, policy))
+
+
+class LabelledImages(CachedImages):
+    """Images with their findings: ``target`` is float32 (K,), NaN where to be ignored.
+
+    Args:
+        samples: what to read.
+        targets: of these samples, in their order.
+        cache_megabytes: decoded pixels are kept while they all fit in this; else none are.
+
+    Raises:
+        ValueError: there are not as many targets as samples.
+    """
+
+    def __init__(
+        self, samples: SelectedSamples, targets: LabelledTargets, cache_megabytes: int = 0
+    ) -> None:
+        if len(targets.values) != len(samples):
+            raise ValueError(f"{len(targets.values)} targets for {len(samples)} samples")
+        super().__init__(samples, samples.images.manifest.channels, cache_megabytes)
+        self.targets = targets
+
+    def _target(self, number: int) -> torch.Tensor:
+        return torch.from_numpy(self.targets.values[number].copy())

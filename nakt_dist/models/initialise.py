@@ -1,0 +1,172 @@
+"""Starts a network from a checkpoint that was made for another task, or elsewhere.
+
+Checkpoints call the same tensors by several names. Three styles of DenseNet-121 are in use:
+torchvision's file (``denselayer1.norm.1.weight``, no counters of batches), timm's and today's
+torchvision's (``denselayer1.norm1.weight``), and reproductions of CheXNet, where the network is
+an attribute of another and its head a sequence (``densenet121.classifier.0.weight``). All of
+them fit ``densenet121``, and as far as it goes ``densenet40``.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from nakt_dist.errors import CheckpointError
+from nakt_dist.models.described import check_finite
+from nakt_dist.models.fitting import (
+    HEAD_PREFIXES,
+    LoadReport,
+    ShapeMismatch,
+    explain_misfit,
+)
+from nakt_dist.models.network_file import weights_path
+from nakt_dist.models.spec import ModelSpec
+from nakt_dist.models.weights import LoadedWeights, read_weights
+
+WHERE_TO_GET_IMAGENET = (
+    "No weights are downloaded. Get torchvision's file densenet121-a639ec97.pth (its "
+    "documentation of DenseNet121_Weights has the address) or the safetensors file of a timm "
+    "densenet121 (such as timm/densenet121.ra_in1k on the Hugging Face hub), and give its path. "
+    "To have timm download them, name the network timm:densenet121 with options: "
+    "{pretrained: true}"
+)
+"""What a message says where pretrained weights are asked for by name."""
+
+_PRETRAINED = ("imagenet", "densenet121")
+_OLD_DENSE_LAYER = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12]\.)")
+_SEQUENTIAL_HEAD = re.compile(r"^(classifier|fc|head)\.0\.(weight|bias)$")
+_COUNTER = ".num_batches_tracked"
+# Layers that a network has beside those of the network whose weights it is started from.
+_OWN_LAYERS = {"densenet40": ("features.squeeze.", "features.expand.")}
+
+
+def read_initial_weights(source: str | Path) -> LoadedWeights:
+    """Reads weights to start from, without running any code that the file may hold.
+
+    Args:
+        source: a weights file, or the output folder of a training run.
+
+    Raises:
+        CheckpointError: it is missing (the message says where ImageNet's weights are to be had,
+            if its name means those), unsafe, damaged, or holds values that are not finite.
+    """
+    path = Path(source)
+    if not path.exists() and any(each in path.name.lower() for each in _PRETRAINED):
+        raise CheckpointError(f"{source}: no such weights file. {WHERE_TO_GET_IMAGENET}")
+    loaded = read_weights(weights_path(path))
+    check_finite(loaded)
+    return loaded
+
+
+def initialise(
+    network: nn.Module, spec: ModelSpec, loaded: LoadedWeights, keep_head: bool = True
+) -> LoadReport:
+    """Copies into a network all that a checkpoint has for it.
+
+    The head is copied when it has as many outputs, and otherwise stays at its fresh values.
+    First layers are never adapted to another number of image channels.
+
+    Args:
+        network: the bare network, with fresh weights.
+        spec: what it was built from.
+        loaded: from ``read_initial_weights`` or ``read_weights``, in any of the module's styles.
+        keep_head: False leaves the head fresh even where it fits, as it has to be when its
+            outputs mean other findings.
+
+    Returns:
+        What was copied and what was not, by the network's names. What the file has beside
+        them, such as the second half of DenseNet-121 for ``densenet40``, is ``unexpected``.
+        BatchNorm's counters of batches, which old files lack, are in no list.
+
+    Raises:
+        CheckpointError: outside the head, the file lacks a layer that the network shares with
+            the ones it may be started from, or has one in another shape. The network is then
+            as it was.
+    """
+    wanted = network.state_dict()
+    found = rename_entries(loaded.state_dict, wanted)
+    head = _head_of(network)
+    report = _compare(wanted, found, head, keep_head)
+    own_layers = _OWN_LAYERS.get(spec.name, ())
+    lacking = tuple(name for name in report.missing if not name.startswith(own_layers))
+    if lacking or report.shape_mismatched or not report.matched:
+        misfit = replace(report, missing=lacking)
+        raise CheckpointError(explain_misfit(misfit, wanted, loaded))
+    network.load_state_dict({name: found[name] for name in report.matched}, strict=False)
+    return report
+
+
+def rename_entries(
+    state_dict: Mapping[str, Tensor], wanted: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """Gives a checkpoint's entries the names of a network, where only the style differs.
+
+    Args:
+        state_dict: the checkpoint's.
+        wanted: the network's.
+
+    Returns:
+        The same tensors in the same order. Entries that have no place in the network keep
+        their name, less a prefix that the others have.
+    """
+    modern = {_OLD_DENSE_LAYER.sub(r"\1\2", name): each for name, each in state_dict.items()}
+    prefix = _prefix_of(modern, wanted)
+    renamed = {}
+    for name, tensor in modern.items():
+        name = name.removeprefix(prefix)
+        plain = _SEQUENTIAL_HEAD.sub(r"\1.\2", name)
+        renamed[plain if plain in wanted and name not in wanted else name] = tensor
+    return renamed
+
+
+def _prefix_of(names: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> str:
+    """Returns what stands before the network's first entry in the checkpoint, if anything."""
+    first = next(iter(wanted))
+    if first in names:
+        return ""
+    found = [name.removesuffix(first) for name in names if name.endswith(f".{first}")]
+    return min(found, key=len, default="")
+
+
+def _head_of(network: nn.Module) -> tuple[str, ...]:
+    """Returns prefixes of the entries of the last layer."""
+    stated = (getattr(network, "pretrained_cfg", None) or {}).get("classifier")  # timm's
+    if not stated:
+        return HEAD_PREFIXES
+    names = (stated,) if isinstance(stated, str) else tuple(stated)
+    return tuple(f"{name}." for name in names)
+
+
+def _compare(
+    wanted: Mapping[str, Tensor],
+    found: Mapping[str, Tensor],
+    head: tuple[str, ...],
+    keep_head: bool,
+) -> LoadReport:
+    fits = {name for name in wanted if name in found and wanted[name].shape == found[name].shape}
+    heads = {name for name in wanted if name.startswith(head)}
+    if keep_head and all(name in fits for name in heads):
+        heads = set()
+    return LoadReport(
+        matched=tuple(name for name in wanted if name in fits - heads),
+        missing=tuple(
+            name
+            for name in wanted
+            if name not in found and name not in heads and not _may_lack(name, found)
+        ),
+        unexpected=tuple(name for name in found if name not in wanted),
+        shape_mismatched=tuple(
+            ShapeMismatch(name, tuple(found[name].shape), tuple(wanted[name].shape))
+            for name in wanted
+            if name in found and name not in fits and name not in heads
+        ),
+        replaced_head=tuple(name for name in wanted if name in heads),
+    )
+
+
+def _may_lack(name: str, found: Mapping[str, Tensor]) -> bool:
+    """Says whether an entry is a counter that came to BatchNorm after the file was written."""
+    return name.endswith(_COUNTER) and name.removesuffix(_COUNTER) + ".running_mean" in found

@@ -1,0 +1,240 @@
+"""Activation maps inside any network, by module path: of a student, of a frozen teacher.
+
+A tap is a forward hook. It must be there before the network is wrapped or compiled: a hook that
+is added after the first compiled call never fires. What it keeps is a copy, since networks
+overwrite their activations (torchvision's DenseNet and every ResNet apply ReLU in place).
+"""
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from nakt_dist.errors import ConfigurationError, nearest_name
+
+Preset = Literal["paper", "authors_code"]
+
+_DENSENET40_TAP = "features.squeeze"
+_PRESETS: Mapping[str, Mapping[str, str]] = {
+    "paper": {
+        "densenet121": "features.denseblock4.denselayer15",
+        "densenet40": _DENSENET40_TAP,
+    },
+    "authors_code": {
+        "densenet121": "features.denseblock4.denselayer16.conv2",
+        "densenet40": _DENSENET40_TAP,
+    },
+}
+_NAMES_SHOWN = 4
+
+
+def preset_taps(preset: Preset, spec_name: str) -> str:
+    """Returns the module path that a preset taps in a network.
+
+    Args:
+        preset: ``paper`` (paper B: the last dense layer but one; DenseNet-40's first 1×1
+            convolution) or ``authors_code`` (the last dense layer's second convolution; the same
+            in DenseNet-40, for which the paper names no other).
+        spec_name: of the network, as in ``ModelSpec.name``; timm's DenseNet-121 has
+            torchvision's module paths.
+
+    Raises:
+        ConfigurationError: the preset is unknown, or knows no tap of this network.
+    """
+    if preset not in _PRESETS:
+        raise ConfigurationError(
+            f"attention.preset is '{preset}'{nearest_name(preset, _PRESETS)} "
+            f"(known: {', '.join(_PRESETS)})"
+        )
+    paths = _PRESETS[preset]
+    architecture = spec_name.partition(".")[0]
+    if architecture == "timm:densenet121":
+        return paths["densenet121"]
+    if spec_name not in paths:
+        raise ConfigurationError(
+            f"attention.preset '{preset}' has no tap for the network '{spec_name}' (it knows "
+            f"{', '.join(paths)}); name the layers instead, as attention.taps: "
+            "[{student: …, teacher: …}]"
+        )
+    return paths[spec_name]
+
+
+def find_module(network: nn.Module, path: str) -> nn.Module:
+    """Returns the module at a path such as ``features.denseblock4.denselayer15``.
+
+    Args:
+        network: the bare network, not wrapped for DDP or compiled.
+        path: names of submodules, joined by dots.
+
+    Raises:
+        ConfigurationError: there is none; names the nearest path, or what lies below the part
+            of the path that exists.
+    """
+    modules = dict(network.named_modules())
+    modules.pop("", None)
+    if path in modules:
+        return modules[path]
+    parent = path
+    while parent and parent not in modules:
+        parent = parent.rpartition(".")[0]
+    inside = [name for name, _ in (modules[parent] if parent else network).named_children()]
+    listed = ", ".join(inside[:_NAMES_SHOWN]) + (", …" if len(inside) > _NAMES_SHOWN else "")
+    where = f"'{parent}'" if parent else f"the network ({type(network).__name__})"
+    raise ConfigurationError(
+        f"there is no layer '{path}'{nearest_name(path, modules)} ({where} has {listed or 'none'})"
+    )
+
+
+class TappedNetwork(nn.Module):
+    """A network that gives its activations at some layers beside its output.
+
+    Its parameters, modes and gradients are the bare network's; the bare network may go on being
+    used by itself, untapped. Works under DDP and torch.compile, which are to be put around this
+    module and not inside it. Recomputation by activation checkpointing is not recorded.
+
+    Args:
+        network: the bare network.
+        paths: module paths, see ``find_module``; any number, any order.
+
+    Raises:
+        ConfigurationError: there is no such module.
+    """
+
+    def __init__(self, network: nn.Module, paths: Sequence[str]) -> None:
+        super().__init__()
+        self.network = network
+        self.paths = tuple(paths)
+        self._taps = _Taps(network, self.paths)
+
+    def forward(self, images: Tensor) -> tuple[Any, tuple[Tensor, ...]]:
+        """Runs the network.
+
+        Returns:
+            The network's output, and the activation at each path, in the order of ``paths``;
+            of the layer's shape and the forward pass's dtype, in the graph of gradients.
+
+        Raises:
+            ConfigurationError: a tapped layer was not called, was called more than once, or
+                gives something but a tensor.
+        """
+        taps = self._taps
+        taps.start()
+        try:
+            output = self.network(images)
+        finally:
+            found = taps.finish()
+        return output, taps.in_order(found)
+
+
+class TeacherTap:
+    """A frozen teacher: its activations at some layers, its output, or both.
+
+    It computes without gradients (``no_grad``, not inference mode: what it returns enters a
+    loss), and in eval mode whatever ``train()`` is called on in the meantime, so that neither its
+    parameters nor its buffers ever change. It is no module: no optimiser, DDP or ``prepare``
+    takes it for a part of the student.
+
+    Args:
+        network: the bare network, on its device. Its parameters are frozen here.
+        paths: module paths, see ``find_module``; may be empty when only the output is wanted.
+
+    Raises:
+        ConfigurationError: there is no such module.
+    """
+
+    def __init__(self, network: nn.Module, paths: Sequence[str] = ()) -> None:
+        self.network = network.requires_grad_(False).eval()
+        self.paths = tuple(paths)
+        self._taps = _Taps(network, self.paths)
+
+    def activations(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Runs the network up to the last tapped layer it comes by.
+
+        Args:
+            images: float (N, in_channels, H, W), as the network wants to see them.
+
+        Returns:
+            The activation at each path, in the order of ``paths``, without gradients.
+
+        Raises:
+            ConfigurationError: a tapped layer was not called, or gives something but a tensor.
+        """
+        if not self.paths:
+            return ()
+        return self._run(images, stops=True)[1]
+
+    def output(self, images: Tensor) -> Any:
+        """Runs the whole network and returns what it returns, without gradients."""
+        return self.output_and_activations(images)[0]
+
+    def output_and_activations(self, images: Tensor) -> tuple[Any, tuple[Tensor, ...]]:
+        """Returns both for the price of one pass; see ``activations``."""
+        return self._run(images, stops=False)
+
+    @torch.no_grad()
+    def _run(self, images: Tensor, stops: bool) -> tuple[Any, tuple[Tensor, ...]]:
+        self.network.eval()
+        self._taps.start(stops)
+        output = None
+        try:
+            output = self.network(images)
+        except _LastTapReached:
+            pass
+        finally:
+            found = self._taps.finish()
+        return output, self._taps.in_order(found)
+
+
+class _LastTapReached(Exception):
+    """Ends a forward pass of which nothing more is wanted."""
+
+
+class _Taps:
+    """Hooks on a network that record while asked to, and otherwise do nothing."""
+
+    def __init__(self, network: nn.Module, paths: Sequence[str]) -> None:
+        self._paths = tuple(paths)
+        self._found: dict[str, list[Any]] | None = None
+        self._stops = False
+        for path in dict.fromkeys(paths):
+            find_module(network, path).register_forward_hook(partial(self._record, path))
+
+    def start(self, stops: bool = False) -> None:
+        self._found = {path: [] for path in self._paths}
+        self._stops = stops
+
+    def finish(self) -> dict[str, list[Any]]:
+        found, self._found = self._found, None
+        return found
+
+    def in_order(self, found: Mapping[str, list[Any]]) -> tuple[Tensor, ...]:
+        for path, outputs in found.items():
+            if len(outputs) != 1:
+                raise ConfigurationError(_explain_calls(path, len(outputs)))
+            if not isinstance(outputs[0], Tensor):
+                raise ConfigurationError(
+                    f"the tapped layer '{path}' gives a {type(outputs[0]).__name__}, expected a "
+                    "tensor; tap a layer inside it"
+                )
+        return tuple(found[path][0] for path in self._paths)
+
+    def _record(self, path: str, module: nn.Module, inputs: Any, output: Any) -> None:
+        if self._found is None:
+            return
+        self._found[path].append(output.clone() if isinstance(output, Tensor) else output)
+        if self._stops and all(self._found.values()):
+            raise _LastTapReached
+
+
+def _explain_calls(path: str, calls: int) -> str:
+    if calls == 0:
+        return (
+            f"the tapped layer '{path}' is not called in the network's forward pass; tap a layer "
+            "that the image passes through, such as a convolution or a block"
+        )
+    return (
+        f"the tapped layer '{path}' is called {calls} times in one forward pass, so that it has "
+        "no one activation; tap the block around it"
+    )

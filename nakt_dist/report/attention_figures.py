@@ -1,0 +1,203 @@
+"""Pictures of attention: images with what two networks look at, and how alike that is."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import LinearSegmentedColormap, Normalize
+from matplotlib.figure import Figure as Canvas
+from matplotlib.figure import SubFigure
+
+from nakt_dist.report.document import Figure
+from nakt_dist.report.style import BLACK, BLUE, GREY, VERMILION, figure_style, shorten, to_png
+
+_CELL_INCHES = 1.75
+_CAPTION_INCHES = 0.24
+_HEAD_INCHES = 1.55
+_TITLES_INCHES = 0.4
+_LEFT = 0.012
+_ROW_INCHES = 0.36
+_ATTENTION = LinearSegmentedColormap.from_list(
+    "attention", [(0, "#000004"), (0.35, "#7A1F6D"), (0.65, "#E65C2F"), (1, "#FCE78B")]
+)
+_ACTIVATION = LinearSegmentedColormap.from_list("activation", [BLUE, "#F5F5F5", VERMILION])
+_OPACITY = 0.6
+_STRONGEST_OPACITY = 0.8
+_SMALLEST = 1e-12
+
+
+@dataclass(frozen=True)
+class AttentionRow:
+    """One image of an attention sheet.
+
+    Attributes:
+        image: uint8 (H, W) or (H, W, 3).
+        attention: per tap the student's map and the teacher's, float (h, w), 0 or more.
+        similarity: of the two, averaged over the taps; not a number where it has none.
+        activations: per finding the student's class activation, float (h, w).
+        captions: per finding what stands below it.
+        strong: per finding whether that is set in bold.
+    """
+
+    image: np.ndarray
+    attention: tuple[tuple[np.ndarray, np.ndarray], ...]
+    similarity: float
+    activations: tuple[np.ndarray, ...]
+    captions: tuple[str, ...]
+    strong: tuple[bool, ...]
+
+
+def draw_attention_sheet(
+    title: str, notes: Sequence[str], findings: Sequence[str], rows: Sequence[AttentionRow]
+) -> bytes:
+    """Draws a row per image: the image, both networks' attention, class activations.
+
+    Attention is shown in shares of each map's largest value. Class activations of one image
+    share a scale, symmetric around 0, so that findings can be compared.
+
+    Args:
+        title: heading of the sheet; holds no identifier.
+        notes: lines below it.
+        findings: over the class activations.
+        rows: at least one.
+
+    Returns:
+        The sheet as PNG.
+    """
+    taps = len(rows[0].attention)
+    columns = 1 + 2 * taps + len(findings)
+    aspect = max(row.image.shape[0] / row.image.shape[1] for row in rows)
+    height = _CELL_INCHES * min(max(aspect, 0.3), 2) + _CAPTION_INCHES
+    heights = [_HEAD_INCHES, len(rows) * height + _TITLES_INCHES]
+    with figure_style():
+        canvas = Canvas(figsize=(max(columns, 5) * _CELL_INCHES, sum(heights)))
+        head, body = np.ravel(canvas.subfigures(2, 1, height_ratios=heights))
+        _draw_head(head, title, notes, bool(findings))
+        grid = body.subplots(len(rows), columns, squeeze=False)
+        for axes in grid.flat:
+            axes.set_axis_off()
+        for cells, row in zip(grid, rows, strict=True):
+            _draw_row(cells, row)
+        numbers = [f" {tap + 1}" if taps > 1 else "" for tap in range(taps)]
+        titles = ["image"]
+        for number in numbers:
+            titles += [f"student's attention{number}", f"teacher's attention{number}"]
+        titles += [shorten(finding, 24) for finding in findings]
+        for axes, text in zip(grid[0], titles, strict=True):
+            axes.set_title(text, fontsize=9, loc="center", fontweight="bold")
+        return to_png(canvas)
+
+
+def _draw_head(head: SubFigure, title: str, notes: Sequence[str], activations: bool) -> None:
+    head.text(_LEFT, 0.95, title, ha="left", va="top", fontsize=12, fontweight="bold")
+    head.text(_LEFT, 0.76, "\n".join(notes), ha="left", va="top", fontsize=8.5, linespacing=1.35)
+    bars = [(_ATTENTION, "attention", ["none", "most"], [0, 1])]
+    if activations:
+        bars.append((_ACTIVATION, "class activation", ["against", "0", "for"], [-1, 0, 1]))
+    inches = head.bbox.width / head.figure.dpi
+    for number, (colours, label, words, ticks) in enumerate(bars):
+        place = (_LEFT + (0.2 + 2.6 * number) / inches, 0.17, 2.0 / inches, 0.07)
+        axes = head.add_axes(place)
+        scale = ScalarMappable(Normalize(ticks[0], ticks[-1]), colours)
+        bar = head.colorbar(scale, cax=axes, orientation="horizontal")
+        bar.set_ticks(ticks, labels=words, fontsize=8)
+        bar.outline.set_visible(False)
+        axes.tick_params(length=0, pad=2)
+        axes.set_title(label, fontsize=8.5, loc="center", pad=3)
+
+
+def _draw_row(cells: Sequence[Axes], row: AttentionRow) -> None:
+    for axes in cells:
+        axes.imshow(row.image, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+    pairs = [each for pair in row.attention for each in pair]
+    for axes, values in zip(cells[1:], pairs, strict=False):
+        highest = max(float(values.max()), _SMALLEST)
+        _overlay(axes, values, (0, highest), row.image, _ATTENTION, _OPACITY)
+    if not np.isnan(row.similarity):
+        _write_below(cells[len(pairs)], f"similarity {row.similarity:.2f}")
+    limit = max((float(np.abs(each).max()) for each in row.activations), default=0)
+    limit = max(limit, _SMALLEST)
+    places = cells[1 + len(pairs) :]
+    shown = zip(places, row.activations, row.captions, row.strong, strict=True)
+    for axes, values, caption, strong in shown:
+        # What says nothing leaves the image as it is.
+        opacity = np.sqrt(np.abs(values) / limit) * _STRONGEST_OPACITY
+        _overlay(axes, values, (-limit, limit), row.image, _ACTIVATION, opacity)
+        _write_below(axes, caption, "bold" if strong else "normal")
+
+
+def _overlay(
+    axes: Axes,
+    values: np.ndarray,
+    limits: tuple[float, float],
+    image: np.ndarray,
+    colours: LinearSegmentedColormap,
+    opacity: float | np.ndarray,
+) -> None:
+    """Lays a coarse map over the whole image; the image shines through."""
+    height, width = image.shape[:2]
+    axes.imshow(
+        values,
+        cmap=colours,
+        vmin=limits[0],
+        vmax=limits[1],
+        alpha=opacity,
+        extent=(-0.5, width - 0.5, height - 0.5, -0.5),
+        interpolation="bilinear",
+    )
+
+
+def _write_below(axes: Axes, text: str, weight: str = "normal") -> None:
+    place = {"transform": axes.transAxes, "ha": "center", "va": "top"}
+    axes.text(0.5, -0.03, text, fontsize=8.5, fontweight=weight, **place)
+
+
+def draw_similarity(labels: Sequence[Mapping[str, Any]], network: str) -> Figure | None:
+    """Draws the similarity of two networks' attention per finding, from an attention record.
+
+    Shows no image, and so may stand in any report.
+
+    Args:
+        labels: ``details["labels"]`` of the record.
+        network: what the student is called.
+
+    Returns:
+        None where no finding has an image.
+    """
+    shown = [label for label in labels if label["images"]]
+    if not shown:
+        return None
+    places = np.arange(len(shown))[::-1]
+    with figure_style():
+        canvas = Canvas(figsize=(7.2, 1.3 + _ROW_INCHES * len(shown)))
+        axes = canvas.subplots()
+        for place, label in zip(places, shown, strict=True):
+            mean, spread = label["similarity_mean"], label["similarity_std"]
+            ends = [max(mean - spread, -1), min(mean + spread, 1)]
+            axes.plot(ends, [place, place], color=BLUE, linewidth=2, alpha=0.5)
+            axes.plot([mean], [place], "o", color=BLUE, markersize=7)
+            other = label.get("similarity_to_other_image_mean")
+            if other is not None:
+                axes.plot([other], [place], "d", color=GREY, markersize=6, zorder=1.5)
+        axes.plot([], [], "o", color=BLUE, label="same image: mean ± standard deviation")
+        axes.plot([], [], "d", color=GREY, label="another image")
+        axes.set_yticks(
+            places, [f"{shorten(each['name'], 30)} ({each['images']})" for each in shown]
+        )
+        axes.set_ylim(-0.6, len(shown) - 0.4)
+        axes.set_xlim(min(axes.get_xlim()[0], 0), 1.02)
+        axes.tick_params(colors=BLACK)
+        axes.set_xlabel("correlation of the attention maps")
+        canvas.legend(loc="outside upper left", ncols=2, handlelength=1.2)
+        png = to_png(canvas)
+    return Figure(
+        "attention-similarity.png",
+        png,
+        f"How alike {network} and the teacher look at images, by finding",
+        "Correlation of the student's and the teacher's attention map over places, for the images "
+        "positive for each finding (their number in brackets). Diamonds: the student's map against "
+        "the teacher's of another image, which is what the maps share whatever the image.",
+    )

@@ -1,0 +1,288 @@
+"""Learning curves of classifiers (paper B, figure 3): do students with a teacher overfit later?"""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure as Canvas
+from matplotlib.ticker import MaxNLocator
+
+from nakt_dist.errors import DatasetError
+from nakt_dist.report.classifier_lineage import (
+    ClassifierName,
+    Method,
+    Start,
+    TrainingSet,
+    name_classifier,
+    parse_classifier,
+)
+from nakt_dist.report.document import Figure
+from nakt_dist.report.fields import printable
+from nakt_dist.report.method_style import draw_legend, method_styles
+from nakt_dist.report.runs import FoundRecord, LeftOut
+from nakt_dist.report.studies import name_methods
+from nakt_dist.report.style import figure_style, shorten, to_png
+from nakt_dist.runtime.tracking import METRICS_NAME
+
+_COLUMNS = 3
+_INCHES = (3.4, 2.1)
+
+
+@dataclass(frozen=True)
+class AurocCurve:
+    """The validations of one training.
+
+    Attributes:
+        steps: float64 (validations,), optimiser steps, increasing.
+        auroc: float64 (validations,), mean over findings, in percent.
+        loss: float64 (validations,), cross-entropy.
+        training_loss: float64 (validations,), mean cross-entropy on the training images since
+            the validation before; NaN where none was logged.
+        steps_per_epoch: None where the training did not count epochs.
+    """
+
+    steps: np.ndarray
+    auroc: np.ndarray
+    loss: np.ndarray
+    training_loss: np.ndarray
+    steps_per_epoch: float | None
+
+    @property
+    def places(self) -> np.ndarray:
+        """Epochs, or steps where there are none; float64 (validations,)."""
+        return self.steps / (self.steps_per_epoch or 1)
+
+
+@dataclass(frozen=True)
+class Panel:
+    """What one panel shows.
+
+    Attributes:
+        network: the students.
+        trained_on: the images they learn from.
+        start: their first weights.
+    """
+
+    network: ClassifierName
+    trained_on: TrainingSet
+    start: Start
+
+    @property
+    def order(self) -> tuple[Any, ...]:
+        """Sorts by network, dataset, first weights and size."""
+        trained_on = self.trained_on
+        return (self.network.order, trained_on.label, self.start.label, trained_on.samples)
+
+
+Curves = Mapping[Panel, Mapping[Method, Sequence[AurocCurve]]]
+
+
+def read_auroc_curve(path: Path, steps_per_epoch: float | None) -> AurocCurve:
+    """Reads the validations of a training; a last line cut by a kill is ignored.
+
+    Args:
+        path: of ``metrics.jsonl``.
+        steps_per_epoch: None where the training did not count epochs.
+
+    Raises:
+        ValueError: the file is absent, damaged, or holds no validation.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")
+        rows = [json.loads(line) for line in lines[:-1] if line]
+        validations = {
+            row["step"]: (row["validation_auroc"], row["validation_loss"])
+            for row in rows
+            if "validation_auroc" in row
+        }
+        losses = [(row["step"], row["cross_entropy"]) for row in rows if "cross_entropy" in row]
+        table = np.array([(step, *values) for step, values in sorted(validations.items())], float)
+        logged = np.array(losses, dtype=np.float64).reshape(-1, 2)
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        reason = error.strerror if isinstance(error, OSError) else repr(error)
+        raise ValueError(f"no learning curve: {path.name}: {reason}") from None
+    if not len(table) or not np.isfinite(table).all():
+        raise ValueError(f"no learning curve: {path.name} holds no validation, or not a number")
+    steps, auroc, loss = table.T
+    return AurocCurve(steps, 100 * auroc, loss, _mean_between(logged, steps), steps_per_epoch)
+
+
+def _mean_between(logged: np.ndarray, steps: np.ndarray) -> np.ndarray:
+    """Averages what was logged after each validation up to the next; NaN where nothing was."""
+    place = np.searchsorted(steps, logged[:, 0], "left")
+    usable = (place < len(steps)) & np.isfinite(logged[:, 1])
+    counts = np.bincount(place[usable], minlength=len(steps))
+    sums = np.bincount(place[usable], logged[usable, 1], minlength=len(steps))
+    return np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
+
+
+def collect_curves(trainings: Iterable[FoundRecord], left_out: list[LeftOut]) -> Curves:
+    """Reads the curve of every training of a classifier, by panel and method.
+
+    Args:
+        trainings: records of ``nakt train``, beside which lie their metrics.
+        left_out: trainings without usable metrics are added here.
+    """
+    found: dict[Panel, dict[Method, dict[tuple[int, int], AurocCurve]]] = {}
+    for training in trainings:
+        try:
+            lineage = training.record.details["lineage"]
+            classifier = parse_classifier(lineage)
+            curve = read_auroc_curve(
+                training.folder / METRICS_NAME, _steps_per_epoch(training.record)
+            )
+            network = name_classifier(lineage["model"])
+        except (ValueError, DatasetError) as error:
+            left_out.append(LeftOut(training.place, printable(str(error))))
+            continue
+        panel = Panel(network, classifier.trained_on, classifier.start)
+        curves = found.setdefault(panel, {}).setdefault(classifier.method, {})
+        curves.setdefault(classifier.repetition, curve)
+    return {
+        panel: {
+            method: list(found[panel][method].values())
+            for method in sorted(found[panel], key=lambda method: method.order)
+        }
+        for panel in sorted(found, key=lambda panel: panel.order)
+    }
+
+
+def _steps_per_epoch(record: Any) -> float | None:
+    recipe = record.config.get("recipe")
+    epochs = recipe.get("epochs") if isinstance(recipe, Mapping) else None
+    steps = record.details.get("total_steps")
+    usable = isinstance(epochs, int) and isinstance(steps, int) and epochs > 0 and steps > 0
+    return steps / epochs if usable else None
+
+
+def draw_auroc_curves(curves: Curves) -> Figure | None:
+    """Draws validation AUROC and loss over the epochs, methods against each other.
+
+    Args:
+        curves: by panel and method, one curve for each seed.
+
+    Returns:
+        None where there is none. A training that nothing stands against is not drawn, unless
+        there are no others.
+    """
+    compared = {panel: methods for panel, methods in curves.items() if len(methods) > 1}
+    shown = compared or curves
+    if not shown:
+        return None
+    methods = sorted(
+        {each for cell in shown.values() for each in cell}, key=lambda each: each.order
+    )
+    return Figure(
+        "learning-curves-auroc.png",
+        _draw(shown, methods),
+        "Figure 3: learning curves of classifiers",
+        "Upper panels: mean AUROC over findings on the validation images. Lower panels: "
+        "cross-entropy on the validation images (solid) and on the training images (dotted); "
+        "where the solid line rises while the dotted one falls, a network overfits. Thick: mean "
+        "over seeds; thin: each seed; rings: the best epoch of the mean.",
+    )
+
+
+def _draw(curves: Curves, methods: Sequence[Method]) -> bytes:
+    columns = _columns(curves)
+    blocks = -(-len(curves) // columns)
+    styles, names = method_styles(methods), name_methods(methods)
+    lowest = min(curve.auroc.min() for curve in _all(curves))
+    highest = max(curve.auroc.max() for curve in _all(curves))
+    with figure_style():
+        legend_rows = -(-len(methods) // 2)
+        canvas = Canvas(
+            figsize=(
+                max(6.4, _INCHES[0] * columns), 2 * _INCHES[1] * blocks + 0.25 * legend_rows
+            )
+        )  # fmt: skip
+        grid = canvas.subplots(2 * blocks, columns, squeeze=False)
+        for axes in grid.flat:
+            axes.set_axis_off()
+        for number, (panel, cell) in enumerate(curves.items()):
+            block, column = divmod(number, columns)
+            upper, lower = grid[2 * block, column], grid[2 * block + 1, column]
+            upper.set_title(_title(panel), fontsize=9.5)
+            for method, repeats in cell.items():
+                _draw_repeats(upper, lower, repeats, *styles[method])
+            margin = 0.06 * (highest - lowest) + 0.1
+            _finish(upper, "validation AUROC (%)", "")
+            upper.set_ylim(lowest - margin, highest + margin)
+            _finish(lower, "cross-entropy", _unit(cell))
+        draw_legend(canvas, names, styles, 2 if columns > 1 else 1)
+        return to_png(canvas)
+
+
+def _columns(curves: Curves) -> int:
+    """One row of panels for each network and first weights, where that fits."""
+    rows = [(panel.network, panel.trained_on.label, panel.start) for panel in curves]
+    most = max(rows.count(each) for each in rows)
+    alike = all(rows.count(each) == most for each in rows)
+    return most if alike and 1 < most <= _COLUMNS else min(_COLUMNS, len(curves))
+
+
+def _all(curves: Curves) -> Iterable[AurocCurve]:
+    return [curve for cell in curves.values() for repeats in cell.values() for curve in repeats]
+
+
+def _title(panel: Panel) -> str:
+    size = f"{panel.trained_on.samples:,} images"
+    return f"{shorten(panel.network.label, 24)}, {size}\n{shorten(panel.start.phrase, 38)}"
+
+
+def _draw_repeats(
+    upper: Axes, lower: Axes, repeats: Sequence[AurocCurve], colour: str, line: str
+) -> None:
+    if len(repeats) > 1:
+        for curve in repeats:
+            upper.plot(curve.places, curve.auroc, line, color=colour, linewidth=0.7, alpha=0.45)
+            lower.plot(curve.places, curve.loss, line, color=colour, linewidth=0.7, alpha=0.45)
+    places, (auroc, loss, training) = mean_curve(repeats)
+    upper.plot(places, auroc, line, color=colour, linewidth=2)
+    lower.plot(places, loss, line, color=colour, linewidth=2)
+    lower.plot(places, training, ":", color=colour, linewidth=1.4)
+    for axes, values, best in (
+        (upper, auroc, int(np.argmax(auroc))), (lower, loss, int(np.argmin(loss)))
+    ):  # fmt: skip
+        axes.plot(places[best], values[best], "o", mfc="white", mec=colour, markersize=6, mew=1.6)
+
+
+def mean_curve(repeats: Sequence[AurocCurve]) -> tuple[np.ndarray, np.ndarray]:
+    """Averages curves where all of them have a validation.
+
+    Args:
+        repeats: at least one.
+
+    Returns:
+        Epochs or steps, float64 (P,), and AUROC, loss and training loss, float64 (3, P); those
+        of the first curve where no place is common to all.
+    """
+    rounded = [np.round(curve.places, 6) for curve in repeats]
+    common = rounded[0]
+    for places in rounded[1:]:
+        common = np.intersect1d(common, places)
+    if not len(common):
+        return mean_curve(repeats[:1])
+    chosen = [np.isin(places, common) for places in rounded]
+    stacked = [
+        np.stack([curve.auroc[mask], curve.loss[mask], curve.training_loss[mask]])
+        for curve, mask in zip(repeats, chosen, strict=True)
+    ]
+    return common, np.mean(stacked, axis=0)
+
+
+def _finish(axes: Axes, label: str, unit: str) -> None:
+    axes.set_axis_on()
+    axes.set_ylabel(label)
+    axes.set_xlabel(unit)
+    axes.set_xlim(left=0)
+    axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+
+
+def _unit(cell: Mapping[Method, Sequence[AurocCurve]]) -> str:
+    by_epoch = all(curve.steps_per_epoch for repeats in cell.values() for curve in repeats)
+    return "epoch" if by_epoch else "optimiser step"

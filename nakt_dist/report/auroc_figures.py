@@ -1,0 +1,199 @@
+"""Figures of classifiers' AUROC: by size of the training set, and by finding."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure as Canvas
+
+from nakt_dist.report.classifier_lineage import Method
+from nakt_dist.report.differences import Difference
+from nakt_dist.report.document import Figure
+from nakt_dist.report.method_style import draw_legend, method_styles
+from nakt_dist.report.studies import Setting, Study, baselines, name_methods
+from nakt_dist.report.style import BLACK, GREY, figure_style, shorten, to_png
+
+_COLUMNS = 3
+_ROW_INCHES = 0.27
+
+
+def draw_by_size(study: Study, differences: Sequence[Difference], number: int) -> Figure | None:
+    """Draws AUROC against the size of the training set, and what a teacher gives below it.
+
+    Args:
+        study: of one test set.
+        differences: found on it.
+        number: of the study, from 1; part of the file name.
+
+    Returns:
+        None where there is nothing to compare.
+    """
+    panels = _panels(study)
+    if len(study.methods) < 2:
+        return None
+    styles, names = method_styles(study.methods), name_methods(study.methods)
+    best = strongest(study)
+    shown = [each for each in differences if each.baseline == best.get(each.setting)]
+    with figure_style():
+        columns = len(panels)
+        legend_rows = -(-len(study.methods) // 2)
+        canvas = Canvas(figsize=(max(6.4, 3.4 * columns), 4.9 + 0.25 * legend_rows))
+        grid = canvas.subplots(2, columns, squeeze=False, sharey="row", height_ratios=(3, 2))
+        for column, settings in enumerate(panels):
+            sizes = sorted({each.trained_on.samples for each in settings})
+            _draw_means(grid[0, column], study, settings, sizes, styles)
+            here = [each for each in shown if each.setting in settings]
+            _draw_differences(grid[1, column], here, sizes, study.methods, styles)
+            first = settings[0]
+            start = shorten(first.start.phrase, 38)
+            grid[0, column].set_title(f"{shorten(first.network.label, 30)}\n{start}")
+        grid[0, 0].set_ylabel("mean AUROC (%)")
+        grid[1, 0].set_ylabel("difference (points)")
+        draw_legend(canvas, names, styles, 2 if columns > 1 else 1)
+        png = to_png(canvas)
+    return Figure(
+        f"auroc-by-size-{number}.png",
+        png,
+        f"AUROC by size of the training set, on {study.tested_on.label}",
+        "Upper panels: mean over seeds; bars: ± 1.96 s / √n; dots: single seeds. Lower panels: "
+        "what following a teacher gives over the best transfer learning of the same setting, "
+        "paired by seed; thick bars: 95 % over seeds, thin bars: 95 % over patients.",
+    )
+
+
+def strongest(study: Study) -> dict[Setting, Method]:
+    """Returns for each setting the best method that follows no teacher, where there is one."""
+    return {
+        setting: max(baselines(cell), key=lambda method: cell[method].mean)
+        for setting, cell in study.cells.items()
+        if baselines(cell)
+    }
+
+
+def _panels(study: Study) -> list[list[Setting]]:
+    """Groups settings that differ in size alone."""
+    groups: dict[tuple, list[Setting]] = {}
+    for setting in study.cells:
+        place = (setting.network, setting.trained_on.label, setting.start, setting.findings)
+        groups.setdefault(place, []).append(setting)
+    return list(groups.values())
+
+
+def _draw_means(
+    axes: Axes,
+    study: Study,
+    settings: Sequence[Setting],
+    sizes: Sequence[int],
+    styles: dict[Method, tuple[str, str]],
+) -> None:
+    for method, shift in zip(study.methods, _shifts(len(study.methods)), strict=True):
+        found = [
+            (sizes.index(setting.trained_on.samples) + shift, study.cells[setting][method])
+            for setting in settings
+            if method in study.cells[setting]
+        ]
+        colour, line = styles[method]
+        axes.plot(
+            [place for place, _ in found], [each.mean for _, each in found], line, color=colour,
+            linewidth=1.8, marker="o", markersize=5,
+        )  # fmt: skip
+        for place, each in found:
+            axes.plot([place] * len(each.values), each.values, ".", color=colour, alpha=0.5)
+            if each.half_width is not None:
+                axes.errorbar(place, each.mean, each.half_width, color=colour, capsize=3)
+    _label_sizes(axes, sizes)
+
+
+def _draw_differences(
+    axes: Axes,
+    differences: Sequence[Difference],
+    sizes: Sequence[int],
+    methods: Sequence[Method],
+    styles: dict[Method, tuple[str, str]],
+) -> None:
+    axes.axhline(0, color=BLACK, linewidth=1)
+    shifts = dict(zip(methods, _shifts(len(methods)), strict=True))
+    for each in differences:
+        place = sizes.index(each.setting.trained_on.samples) + shifts[each.method]
+        colour = styles[each.method][0]
+        for interval, width in ((each.over_patients, 1.2), (each.over_seeds, 4)):
+            if interval is not None:
+                axes.plot([place, place], interval, color=colour, linewidth=width, alpha=0.75)
+        axes.plot(place, each.mean, "o", mfc="white", mec=colour, markersize=6, mew=1.6)
+    _label_sizes(axes, sizes)
+    axes.set_xlabel("training images")
+
+
+def _label_sizes(axes: Axes, sizes: Sequence[int]) -> None:
+    axes.set_xticks(range(len(sizes)), [f"{size:,}" for size in sizes])
+    axes.set_xlim(-0.5, len(sizes) - 0.5)
+
+
+def _shifts(count: int) -> np.ndarray:
+    """Returns float64 (count,): small shifts around 0, so that bars do not hide each other."""
+    return (np.arange(count) - (count - 1) / 2) * min(0.09, 0.5 / max(count, 1))
+
+
+def draw_findings(study: Study, number: int) -> Figure | None:
+    """Draws AUROC of every finding, methods against each other, a panel per setting.
+
+    Args:
+        study: of one test set.
+        number: of the study, from 1; part of the file name.
+
+    Returns:
+        None where no setting has two methods.
+    """
+    settings = [setting for setting, cell in study.cells.items() if len(cell) > 1]
+    if not settings:
+        return None
+    styles, names = method_styles(study.methods), name_methods(study.methods)
+    findings = study.tested_on.findings
+    columns = min(_COLUMNS, len(settings))
+    rows = -(-len(settings) // columns)
+    with figure_style():
+        legend_rows = -(-len(study.methods) // 2)
+        height = (0.9 + _ROW_INCHES * len(findings)) * rows + 0.25 * legend_rows
+        canvas = Canvas(figsize=(2.2 + 2.7 * columns, height))
+        grid = canvas.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
+        for axes in grid.flat[len(settings) :]:
+            axes.set_axis_off()
+        for axes, setting in zip(grid.flat, settings, strict=False):
+            _draw_findings(axes, study, setting, styles)
+        for axes in grid[:, 0]:
+            axes.set_yticks(range(len(findings)), [shorten(each, 26) for each in findings])
+        for axes in grid[-1]:
+            axes.set_xlabel("AUROC (%)")
+        grid[0, 0].set_ylim(len(findings) - 0.5, -0.5)
+        draw_legend(canvas, names, styles, 2 if columns > 1 else 1)
+        png = to_png(canvas)
+    return Figure(
+        f"auroc-by-finding-{number}.png",
+        png,
+        f"AUROC by finding, on {study.tested_on.label}",
+        "Dots: mean over seeds of each method. Dotted line: chance. Findings that lack a class in "
+        "the test images have no dot.",
+    )
+
+
+def _draw_findings(
+    axes: Axes, study: Study, setting: Setting, styles: dict[Method, tuple[str, str]]
+) -> None:
+    cell = study.cells[setting]
+    for row in range(len(study.tested_on.findings)):
+        means = {
+            method: float(np.mean(values))
+            for method, repeats in cell.items()
+            if (values := [
+                run.findings[row].auroc for run in repeats.runs
+                if run.findings[row].auroc is not None
+            ])
+        }  # fmt: skip
+        if means:
+            axes.axhline(row, color=GREY, linewidth=0.5, zorder=0.5)
+        for (method, mean), shift in zip(means.items(), _shifts(len(means)), strict=True):
+            axes.plot(mean, row + shift, "o", color=styles[method][0], markersize=6, zorder=2)
+    axes.axvline(50, color=BLACK, linewidth=0.8, linestyle=":")
+    start = shorten(setting.start.phrase, 36)
+    axes.set_title(f"{shorten(setting.label, 36)}\n{start}", fontsize=9)
+    axes.grid(axis="y", visible=False)

@@ -1,0 +1,204 @@
+"""Says plainly what may not be compared among classifiers, and with paper B."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from nakt_dist.report import paper_auroc
+from nakt_dist.report.classifier_lineage import Kind, Method
+from nakt_dist.report.classifier_runs import meeting
+from nakt_dist.report.fields import printable
+from nakt_dist.report.lineage import label_dataset
+from nakt_dist.report.runs import FoundRecord
+from nakt_dist.report.studies import Repeats, Setting, Study
+from nakt_dist.runtime.files import differing_fields
+
+# What may differ between runs that are counted as repetitions, or is said in a column's name.
+_OF_THE_RUN = (
+    "output", "seed", "init", "device", "workers", "threads", "memory_cache_megabytes",
+    "checkpoint", "tracking", "log_keys", "teacher", "trainable", "frozen_bn_eval",
+)  # fmt: skip
+_OF_THE_DATA = ("dataset", "cache")
+_MOST_NAMED = 4
+
+
+def classifier_cautions(
+    studies: Sequence[Study], trainings: Sequence[FoundRecord]
+) -> tuple[str, ...]:
+    """Returns what a reader must know before comparing classifiers with each other.
+
+    Args:
+        studies: all of them.
+        trainings: records of ``nakt train``, for the settings of each run.
+    """
+    settings = {
+        str(found.record.details.get("best_weights_sha256")): _deciding(found.record.config)
+        for found in trainings
+    }
+    sentences = [*_meetings(studies), *_teachers_met(studies), *_without_validation(studies)]
+    if len(studies) > 1:
+        sentences.append(
+            f"There are {len(studies)} test sets. Numbers compare within one of them only: "
+            f"{'; '.join(_identify(study) for study in studies)}."
+        )
+    for study in studies:
+        for setting, cell in study.cells.items():
+            sentences += _unlike_starts(setting, cell)
+            sentences += _unlike_repeats(study, setting, cell, settings)
+            sentences += _unlike_methods(study, setting, cell, settings)
+    if any(study.cells for study in studies):
+        sentences += [
+            "Intervals over seeds express the randomness of training, those over "
+            "patients the choice of test images; neither expresses the choice of the training "
+            "images or of the teacher.",
+            "A student that follows a teacher profits from all images that the teacher learnt "
+            "from; transfer learning does so only where its first weights come from them.",
+        ]
+    return tuple(dict.fromkeys(sentences))
+
+
+def _meetings(studies: Iterable[Study]) -> Iterator[str]:
+    for study in studies:
+        for run in study.runs:
+            seen = run.seen_before()
+            if seen is not None:
+                yield f"{run.name} on {study.tested_on.label}: {seen}."
+
+
+def _teachers_met(studies: Sequence[Study]) -> Iterator[str]:
+    """Names teachers that may have learnt from a test set that their students are tested on."""
+    known = {
+        run.weights_sha256: run.lineage.trained_on
+        for study in studies
+        for run in study.others
+        if run.lineage is not None
+    }
+    for study in studies:
+        for teacher in dict.fromkeys(method.teacher for method in study.methods if method.teacher):
+            learnt = known.get(teacher.weights_sha256)
+            met = None if learnt is None else meeting(learnt, study.tested_on)
+            if met is not None:
+                yield f"The teacher {teacher.label} of students here learnt from {met}."
+            elif learnt is None and teacher.dataset == study.tested_on.dataset:
+                yield (
+                    f"The teacher {teacher.label} learnt from {teacher.dataset}, as the test set "
+                    "is called; whether from its test patients, no record here says."
+                )
+
+
+def _without_validation(studies: Sequence[Study]) -> Iterator[str]:
+    runs = [run for study in studies for run in study.runs if run.lineage is not None]
+    last = sorted({run.name for run in runs if run.lineage.validated_on is None})
+    if last:
+        yield (
+            f"No validation set chose the epoch of {_list(last)}: these are the last epoch's "
+            "weights."
+        )
+
+
+def _identify(study: Study) -> str:
+    tested_on = study.tested_on
+    return (
+        f"{tested_on.label}, {len(tested_on.findings)} findings, {tested_on.height} × "
+        f"{tested_on.width}, packing {tested_on.fingerprint[:8]}"
+    )
+
+
+def _unlike_starts(setting: Setting, cell: Mapping[Method, Repeats]) -> Iterator[str]:
+    runs = [run for repeats in cell.values() for run in repeats.runs]
+    weights = {run.lineage.start.weights_sha256 for run in runs} - {None}
+    if len(weights) > 1:
+        yield (
+            f"{setting.label}: the first weights called {setting.start.label} are "
+            f"{len(weights)} different files."
+        )
+
+
+def _unlike_repeats(
+    study: Study,
+    setting: Setting,
+    cell: Mapping[Method, Repeats],
+    settings: Mapping[str, Mapping[str, Any]],
+) -> Iterator[str]:
+    """Finds runs counted as repetitions that differ in more than their seed."""
+    for method, repeats in cell.items():
+        known = [settings[run.weights_sha256] for run in repeats.runs
+                 if run.weights_sha256 in settings]  # fmt: skip
+        names = sorted({name for each in known for name in _names(known[0], each)})
+        if names:
+            yield (
+                f"{setting.label}, {study.name(method)}: runs counted as repetitions differ in "
+                f"more than the seed: {_list(names)}."
+            )
+
+
+def _unlike_methods(
+    study: Study,
+    setting: Setting,
+    cell: Mapping[Method, Repeats],
+    settings: Mapping[str, Mapping[str, Any]],
+) -> Iterator[str]:
+    """Finds methods that were trained with other recipes than transfer learning of all layers."""
+    first = next(iter(cell))
+    if first.kind != Kind.TRANSFER_LEARNING:
+        return
+    ours = settings.get(cell[first].runs[0].weights_sha256)
+    for method, repeats in cell.items():
+        theirs = settings.get(repeats.runs[0].weights_sha256)
+        names = _names(ours, theirs) if ours is not None and theirs is not None else []
+        if names:
+            yield (
+                f"{setting.label}: {study.name(method)} and {study.name(first)} were also "
+                f"trained differently: {_list(names)}."
+            )
+
+
+def _deciding(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    plain = {name: value for name, value in config.items() if name not in _OF_THE_RUN}
+    for part in ("data", "validation"):
+        if isinstance(plain.get(part), Mapping):
+            kept = plain[part].items()
+            plain[part] = {name: value for name, value in kept if name not in _OF_THE_DATA}
+    return plain
+
+
+def _names(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[str]:
+    return [printable(each.split(":", 1)[0]) for each in differing_fields(first, second)]
+
+
+def _list(names: Sequence[str]) -> str:
+    more = len(names) - _MOST_NAMED
+    return ", ".join(names[:_MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
+
+
+def differences_from_paper_b(studies: Sequence[Study]) -> tuple[str, ...]:
+    """Returns why the figures of paper B beside ours are no yardstick."""
+    sentences = []
+    phantoms = {
+        label
+        for study in studies
+        for phantom, label in (
+            (study.tested_on.phantom, label_dataset(study.tested_on.dataset, True)),
+            *((each.trained_on.phantom, each.trained_on.label) for each in study.cells),
+        )
+        if phantom
+    }
+    if phantoms:
+        sentences.append(
+            f"{', '.join(sorted(phantoms))}: procedural images, not real data; their AUROC is "
+            "neither better nor worse than one on patients, but another quantity. The paper's "
+            "numbers stand beside none of them."
+        )
+    sizes = {(study.tested_on.height, study.tested_on.width) for study in studies}
+    sizes -= {paper_auroc.IMAGE_SIZE}
+    if sizes:
+        ours = " and ".join(f"{height} × {width}" for height, width in sorted(sizes))
+        sentences.append(f"Images here have {ours} pixels, the paper's 256 × 256.")
+    networks = {each.network for study in studies for each in study.cells}
+    other = sorted(each.label for each in networks if each.label != each.paper_name)
+    if other:
+        sentences.append(f"Not the paper's networks, or not as it builds them: {', '.join(other)}.")
+    sentences.append(
+        "The paper prints means over three repetitions; which images it drew, and its teacher's "
+        "weights, are not public, so no number here repeats one of its experiments."
+    )
+    return tuple(sentences)

@@ -1,0 +1,160 @@
+"""The parts of a report that are about classifiers (paper B)."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from nakt_dist.report.attention_section import attention_figures, read_attention
+from nakt_dist.report.auroc_curves import collect_curves, draw_auroc_curves
+from nakt_dist.report.auroc_figures import draw_by_size, draw_findings, strongest
+from nakt_dist.report.classification_comparability import (
+    classifier_cautions,
+    differences_from_paper_b,
+)
+from nakt_dist.report.classification_tables import (
+    evaluations_table,
+    main_table,
+    others_table,
+    paper_table,
+)
+from nakt_dist.report.differences import (
+    Difference,
+    differences_table,
+    find_differences,
+    summarise_differences,
+)
+from nakt_dist.report.document import Block, Bullets, Paragraph, Section, Table
+from nakt_dist.report.finding_tables import findings_table, subgroups_table
+from nakt_dist.report.runs import Collection, LeftOut
+from nakt_dist.report.studies import Study, make_studies
+
+_MOST_SENTENCES = 12
+
+
+@dataclass(frozen=True)
+class ClassifierParts:
+    """What a report says about classifiers.
+
+    Attributes:
+        brief: sentences for a reader who reads nothing else.
+        sections: in order.
+        tables: the tables in the shape of paper B's table 2, for the terminal.
+        appendix: every evaluation; None where there is none.
+    """
+
+    brief: tuple[str, ...]
+    sections: tuple[Section, ...]
+    tables: tuple[Table, ...]
+    appendix: Table | None
+
+
+def make_classifier_parts(collection: Collection, left_out: list[LeftOut]) -> ClassifierParts:
+    """Makes what a report says about classifiers.
+
+    Args:
+        collection: what was found.
+        left_out: what cannot be used is added here.
+    """
+    studies, repeated = make_studies(collection.classified)
+    left_out += [LeftOut(place, reason) for place, reason in repeated]
+    differences = [find_differences(study, left_out) for study in studies]
+    tables = result_tables(studies)
+    phantom = any(study.tested_on.phantom for study in studies if study.cells)
+    sections = [
+        Section("auroc", "Classification: results", (*tables, *_reference(phantom))),
+        Section("teacher-gives", "What a teacher gives", tuple(_gains(studies, differences))),
+        Section("curves", "Learning curves", tuple(_curves(collection, left_out))),
+        Section("by-finding", "Findings", tuple(_findings(studies))),
+        Section("groups", "Groups of patients", tuple(_groups(studies))),
+        Section("attention", "Where the networks look", tuple(_attention(collection, left_out))),
+        Section("auroc-comparable", "What is not comparable: classification",
+                _what_is_not_comparable(studies, collection)),
+    ]  # fmt: skip
+    return ClassifierParts(
+        brief=tuple(_brief(studies, differences)),
+        sections=tuple(section for section in sections if section.blocks),
+        tables=tuple(tables),
+        appendix=evaluations_table(studies) if studies else None,
+    )
+
+
+def result_tables(studies: Sequence[Study]) -> list[Table]:
+    """Returns a table in the shape of paper B's table 2 for each test set, and the teachers'."""
+    tables = [main_table(study) for study in studies if study.cells]
+    others = others_table(studies)
+    return [*tables, *([others] if others is not None else [])]
+
+
+def _reference(phantom: bool) -> tuple[Block, ...]:
+    """The paper's own table beside procedural images, apart from ours."""
+    return (paper_table(),) if phantom else ()
+
+
+def _brief(studies: Sequence[Study], differences: Sequence[Sequence[Difference]]) -> Iterator[str]:
+    several = sum(bool(study.cells) for study in studies) > 1
+    sentences = []
+    for study, found in zip(studies, differences, strict=True):
+        best = strongest(study)
+        against_best = [each for each in found if each.baseline == best.get(each.setting)]
+        sentences += summarise_differences(study, against_best, several)
+    yield from sentences[:_MOST_SENTENCES]
+    if len(sentences) > _MOST_SENTENCES:
+        yield f"{len(sentences) - _MOST_SENTENCES} more comparisons stand in the tables below."
+    if not sentences:
+        yield from _best(studies)
+
+
+def _best(studies: Sequence[Study]) -> Iterator[str]:
+    """Names the best network of each test set, where nothing is compared."""
+    for study in studies:
+        if study.runs:
+            best = max(study.runs, key=lambda run: run.auroc)
+            yield (
+                f"“{best.name}”, {best.network.label}, reaches a mean AUROC of {best.auroc:.2f} % "
+                f"over {best.counted} findings on {study.tested_on.label}."
+            )
+
+
+def _gains(
+    studies: Sequence[Study], differences: Sequence[Sequence[Difference]]
+) -> Iterator[Block]:
+    for number, (study, found) in enumerate(zip(studies, differences, strict=True), start=1):
+        figure = draw_by_size(study, found, number) if found else None
+        table = differences_table(study, found)
+        yield from (block for block in (figure, table) if block is not None)
+
+
+def _curves(collection: Collection, left_out: list[LeftOut]) -> Iterator[Block]:
+    curves = collect_curves(collection.classifier_trainings, left_out)
+    figure = draw_auroc_curves(curves)
+    if figure is not None:
+        yield figure
+
+
+def _findings(studies: Sequence[Study]) -> Iterator[Block]:
+    for number, study in enumerate(studies, start=1):
+        if study.cells:
+            figure = draw_findings(study, number)
+            if figure is not None:
+                yield figure
+            yield findings_table(study)
+
+
+def _groups(studies: Sequence[Study]) -> Iterator[Block]:
+    tables = (subgroups_table(study) for study in studies if study.cells)
+    yield from (table for table in tables if table is not None)
+
+
+def _attention(collection: Collection, left_out: list[LeftOut]) -> Iterator[Block]:
+    comparisons = read_attention(collection.attention, left_out)
+    yield from attention_figures(comparisons, left_out)
+
+
+def _what_is_not_comparable(studies: Sequence[Study], collection: Collection) -> tuple[Block, ...]:
+    if not studies:
+        return ()
+    return (
+        Paragraph("With the paper:"),
+        Bullets(differences_from_paper_b(studies)),
+        Paragraph("Between these runs:"),
+        Bullets(classifier_cautions(studies, collection.classifier_trainings)),
+    )

@@ -1,0 +1,289 @@
+"""One evaluation of one classifier, read from its record."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nakt_dist.errors import DatasetError
+from nakt_dist.report.classifier_lineage import (
+    ClassifierLineage,
+    ClassifierName,
+    TrainingSet,
+    name_classifier,
+    parse_classifier,
+    sorted_json,
+)
+from nakt_dist.report.fields import printable, read_field, read_names
+from nakt_dist.report.lineage import label_dataset
+from nakt_dist.runtime.record import RunRecord
+
+_NUMBER = (int, float)
+_PERCENT_OR_NONE = (int, float, type(None))
+
+
+@dataclass(frozen=True)
+class FindingSet:
+    """The images and findings a classifier was tested on; equal ones compare.
+
+    Attributes:
+        dataset: name of the dataset.
+        fingerprint: of its manifest.
+        splits: splits tested; None for all.
+        phantom: whether the images are procedural.
+        height: rows of the images.
+        width: columns of the images.
+        findings: names, in order.
+        policy: what unsure labels count as, sorted JSON.
+    """
+
+    dataset: str
+    fingerprint: str
+    splits: tuple[str, ...] | None
+    phantom: bool
+    height: int
+    width: int
+    findings: tuple[str, ...]
+    policy: str
+
+    @property
+    def label(self) -> str:
+        """The dataset's name with its splits."""
+        splits = "all splits" if self.splits is None else "split " + " + ".join(self.splits)
+        return f"{label_dataset(self.dataset, self.phantom)}, {splits}"
+
+
+@dataclass(frozen=True)
+class FindingScore:
+    """How well one finding is told.
+
+    Attributes:
+        name: of the finding.
+        positives: images that show it.
+        negatives: images that do not.
+        auroc: in percent; None where a class is absent.
+        average_precision: in percent, or None.
+        calibration_error: in percentage points, or None.
+    """
+
+    name: str
+    positives: int
+    negatives: int
+    auroc: float | None
+    average_precision: float | None
+    calibration_error: float | None
+
+
+@dataclass(frozen=True)
+class GroupScore:
+    """How well one group of patients is served.
+
+    Attributes:
+        attribute: such as ``"sex"``.
+        group: such as ``"F"``.
+        images: how many.
+        auroc: mean over findings, in percent; None where none counts.
+        counted: findings behind the mean.
+    """
+
+    attribute: str
+    group: str
+    images: int
+    auroc: float | None
+    counted: int
+
+
+@dataclass(frozen=True)
+class ClassifiedRun:
+    """One evaluation of a classifier. AUROC and the like are in percent.
+
+    Attributes:
+        name: of the evaluation.
+        place: its folder as the page names it.
+        folder: its folder.
+        weights_sha256: of the network's weights file.
+        network: which network.
+        lineage: what it learnt from; None for weights that are not ours.
+        tested_on: which images and findings.
+        images: how many.
+        patients: how many known patients.
+        auroc: mean over the findings that have both classes.
+        interval: 95 % bootstrap interval of it over patients; None where there is none.
+        average_precision: mean, or None.
+        calibration_error: mean, or None.
+        counted: findings behind the means.
+        left_out: names of findings that lack a class.
+        findings: each finding's scores, in order.
+        groups: of patients, in order.
+        gaps: largest less smallest AUROC by attribute, in percentage points.
+    """
+
+    name: str
+    place: str
+    folder: Path
+    weights_sha256: str
+    network: ClassifierName
+    lineage: ClassifierLineage | None
+    tested_on: FindingSet
+    images: int
+    patients: int
+    auroc: float
+    interval: tuple[float, float] | None
+    average_precision: float | None
+    calibration_error: float | None
+    counted: int
+    left_out: tuple[str, ...]
+    findings: tuple[FindingScore, ...]
+    groups: tuple[GroupScore, ...]
+    gaps: Mapping[str, float]
+
+    @property
+    def order(self) -> tuple[Any, ...]:
+        """Sorts by test set, network and what it learnt from."""
+        learnt = () if self.lineage is None else (self.lineage.trained_on.samples,)
+        return (self.tested_on.label, self.network.order, learnt, self.name, self.place)
+
+    @property
+    def uses_phantoms(self) -> bool:
+        """Whether it learnt from, started from or was tested on procedural images."""
+        if self.tested_on.phantom or self.lineage is None:
+            return self.tested_on.phantom
+        learnt = (self.lineage.trained_on, self.lineage.start.trained_on)
+        return any(each is not None and each.phantom for each in learnt)
+
+    def seen_before(self) -> str | None:
+        """Says how the network may have met its test images while it learnt, or None."""
+        if self.lineage is None:
+            return None
+        for how, images in (
+            ("learnt from", self.lineage.trained_on),
+            ("started from weights that learnt from", self.lineage.start.trained_on),
+            ("has its best epoch chosen on", self.lineage.validated_on),
+        ):
+            met = None if images is None else meeting(images, self.tested_on)
+            if met is not None:
+                return f"{how} {met}"
+        return None
+
+
+def meeting(learnt: TrainingSet, tested: FindingSet) -> str | None:
+    """Says which test images a network may have met; None where it met none."""
+    if learnt.fingerprint != tested.fingerprint:
+        if learnt.dataset == tested.dataset:
+            return "another packing of its test set: patients may be shared"
+        return None
+    apart = learnt.splits is not None and tested.splits is not None
+    if apart and not set(learnt.splits) & set(tested.splits):
+        return None
+    return "the very splits it was tested on: its AUROC is too high"
+
+
+def is_classifier_test(record: RunRecord) -> bool:
+    """Says whether a record is a classifier's evaluation."""
+    return record.stage == "evaluate" and record.metrics.get("task") == "classification"
+
+
+def read_classified(record: RunRecord, place: str, folder: Path) -> ClassifiedRun:
+    """Reads what a record of ``nakt evaluate`` holds for a classifier.
+
+    Args:
+        record: the record.
+        place: its folder as the page names it.
+        folder: its folder.
+
+    Raises:
+        DatasetError: a field is missing or wrong, or no finding has both classes.
+    """
+    metrics, details = record.metrics, record.details
+    if metrics.get("auroc_mean") is None:
+        raise DatasetError("no finding has both classes: there is no AUROC")
+    lineage = read_field(details, "lineage", Mapping)
+    findings = tuple(map(_read_finding, read_field(details, "labels", list)))
+    return ClassifiedRun(
+        name=printable(record.name),
+        place=place,
+        folder=folder,
+        weights_sha256=printable(read_field(record.inputs, "weights_sha256", str)),
+        network=name_classifier(read_field(details, "model", Mapping)),
+        lineage=parse_classifier(lineage) if lineage else None,
+        tested_on=_read_finding_set(record, tuple(each.name for each in findings)),
+        images=read_field(metrics, "images", int),
+        patients=read_field(metrics, "patients", int),
+        auroc=_percent(metrics, "auroc_mean"),
+        interval=_interval(metrics),
+        average_precision=_percent(metrics, "average_precision_mean"),
+        calibration_error=_points(metrics, "calibration_error_mean"),
+        counted=read_field(metrics, "labels_counted", int),
+        left_out=tuple(each.name for each in findings if each.auroc is None),
+        findings=findings,
+        groups=tuple(map(_read_group, details.get("subgroups") or [])),
+        gaps=_read_gaps(details.get("gaps") or {}),
+    )
+
+
+def _read_finding_set(record: RunRecord, findings: tuple[str, ...]) -> FindingSet:
+    test_set = read_field(record.details, "test_set", Mapping)
+    policy = record.inputs.get("label_policy") or test_set.get("label_policy") or {}
+    return FindingSet(
+        dataset=printable(read_field(test_set, "dataset", str)),
+        fingerprint=printable(read_field(record.inputs, "dataset_fingerprint", str)),
+        splits=read_names(record.inputs, "splits"),
+        phantom=read_field(test_set, "phantom", bool),
+        height=read_field(test_set, "height", int),
+        width=read_field(test_set, "width", int),
+        findings=findings,
+        policy=sorted_json(policy),
+    )
+
+
+def _read_finding(value: Any) -> FindingScore:
+    return FindingScore(
+        name=printable(read_field(value, "name", str)),
+        positives=read_field(value, "positives", int),
+        negatives=read_field(value, "negatives", int),
+        auroc=_percent(value, "auroc"),
+        average_precision=_percent(value, "average_precision"),
+        calibration_error=_points(value, "calibration_error"),
+    )
+
+
+def _read_group(value: Any) -> GroupScore:
+    return GroupScore(
+        attribute=printable(read_field(value, "attribute", str)),
+        group=printable(read_field(value, "group", str)),
+        images=read_field(value, "images", int),
+        auroc=_percent(value, "auroc_mean"),
+        counted=read_field(value, "labels_counted", int),
+    )
+
+
+def _read_gaps(value: Mapping[str, Any]) -> dict[str, float]:
+    gaps = {printable(str(name)): _percent(value, name) for name in value}
+    return {name: gap for name, gap in gaps.items() if gap is not None}
+
+
+def _interval(metrics: Mapping[str, Any]) -> tuple[float, float] | None:
+    limits = metrics.get("auroc_interval_95")
+    if limits is None:
+        return None
+    if not isinstance(limits, list) or len(limits) != 2:
+        raise DatasetError(f"the field 'auroc_interval_95' is {limits!r:.60}, expected 2 limits")
+    named = {"lower": limits[0], "upper": limits[1]}
+    lower, upper = (_percent(named, name) for name in named)
+    return None if lower is None or upper is None else (lower, upper)
+
+
+def _percent(metrics: Mapping[str, Any], name: str) -> float | None:
+    value = read_field(metrics, name, _PERCENT_OR_NONE)
+    if value is None:
+        return None
+    if not (math.isfinite(value) and 0 <= value <= 100):
+        raise DatasetError(f"the field '{name}' is {value!r}, expected a number from 0 to 100")
+    return float(value)
+
+
+def _points(metrics: Mapping[str, Any], name: str) -> float | None:
+    """Returns what the record holds as a share, as percentage points."""
+    value = _percent(metrics, name)
+    return None if value is None else 100 * value

@@ -1,0 +1,285 @@
+"""What attention transfer gives over transfer learning: over seeds, and over patients."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from nakt_dist.errors import NaktError
+from nakt_dist.evaluation.auroc import mean_auroc
+from nakt_dist.evaluation.resampling import percentile_interval, resample_auroc
+from nakt_dist.evaluation.summary import confidence_over_runs
+from nakt_dist.report.classifier_lineage import Kind, Method
+from nakt_dist.report.classifier_runs import ClassifiedRun
+from nakt_dist.report.document import Cell, Table
+from nakt_dist.report.runs import LeftOut
+from nakt_dist.report.studies import Setting, Study, baselines
+from nakt_dist.report.tables import NOTHING
+
+PREDICTIONS_NAME = "predictions.parquet"
+_SAMPLES = (400, 2000)
+_NUMBERS = 40_000_000
+"""About how many probabilities may be looked at for each run, all resamples together."""
+
+_SEED = 0
+_FEW = 3
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One method less another, in the same setting, repetition by repetition.
+
+    Attributes:
+        setting: network, images and first weights of both.
+        method: which follows a teacher.
+        baseline: which does not.
+        values: difference of each pair with the same seeds, in percentage points.
+        over_patients: 95 % bootstrap interval of their mean, patients drawn for all runs alike;
+            None where the predictions are not there.
+        samples: resamples behind it.
+    """
+
+    setting: Setting
+    method: Method
+    baseline: Method
+    values: tuple[float, ...]
+    over_patients: tuple[float, float] | None
+
+    samples: int
+
+    @property
+    def mean(self) -> float:
+        """Mean over the pairs."""
+        return float(np.mean(self.values))
+
+    @property
+    def over_seeds(self) -> tuple[float, float] | None:
+        """Mean ± 1.96 s / √n over the pairs; None for one."""
+        half_width = confidence_over_runs(self.values)
+        return None if half_width is None else (self.mean - half_width, self.mean + half_width)
+
+    @property
+    def verdict(self) -> str:
+        """Says in a word what both intervals agree in."""
+        intervals = [each for each in (self.over_seeds, self.over_patients) if each is not None]
+        if len(intervals) < 2:
+            return "undecided: an interval is missing"
+        if all(low > 0 for low, _ in intervals):
+            return "better"
+        if all(high < 0 for _, high in intervals):
+            return "worse"
+        return "undecided"
+
+
+def find_differences(study: Study, left_out: list[LeftOut]) -> list[Difference]:
+    """Compares every method that follows a teacher with every one that does not.
+
+    Args:
+        study: of one test set.
+        left_out: runs whose predictions cannot be used are added here.
+
+    Returns:
+        In the order of the table's rows and columns; only pairs with the same seeds count.
+    """
+    resampled = _Resampled(left_out)
+    return [
+        difference
+        for setting, cell in study.cells.items()
+        for method in cell
+        if method.kind != Kind.TRANSFER_LEARNING
+        for baseline in baselines(cell)
+        if (difference := _compare(setting, method, baseline, cell, resampled)) is not None
+    ]
+
+
+def _compare(
+    setting: Setting, method: Method, baseline: Method, cell: Mapping, resampled: "_Resampled"
+) -> Difference | None:
+    first, second = cell[method].by_repetition, cell[baseline].by_repetition
+    pairs = [(first[seed], second[seed]) for seed in first if seed in second]
+    if not pairs:
+        return None
+    values = tuple(ours.auroc - theirs.auroc for ours, theirs in pairs)
+    interval = resampled.interval(pairs)
+    return Difference(setting, method, baseline, values, interval, _samples(pairs[0][0]))
+
+
+def _samples(run: ClassifiedRun) -> int:
+    """Returns how many resamples are affordable; the same for all runs of a test set."""
+    least, most = _SAMPLES
+    return min(most, max(least, _NUMBERS // (run.images * len(run.tested_on.findings))))
+
+
+@dataclass(frozen=True)
+class _Predictions:
+    """What a run said of each test image.
+
+    Attributes:
+        keys: of the images.
+        patients: of each image, None where unknown.
+        probabilities: float64 (N, K).
+        targets: float64 (N, K), NaN ignored.
+    """
+
+    keys: list[str]
+    patients: list[str | None]
+    probabilities: np.ndarray
+    targets: np.ndarray
+
+
+class _Resampled:
+    """The mean AUROC of runs in the same bootstrap resamples of patients, each computed once."""
+
+    def __init__(self, left_out: list[LeftOut]) -> None:
+        self._left_out = left_out
+        self._means: dict[str, np.ndarray | None] = {}
+        self._images: dict[str, int] = {}
+
+    def interval(
+        self, pairs: Sequence[tuple[ClassifiedRun, ClassifiedRun]]
+    ) -> tuple[float, float] | None:
+        """Returns the interval of the difference's mean over pairs, in percentage points."""
+        means = [[self._mean(run) for run in pair] for pair in pairs]
+        if any(each is None for pair in means for each in pair):
+            return None
+        images = [self._images[run.place] for pair in pairs for run in pair]
+        # Only the same images in the same order are resampled alike.
+        if any(first != second for first, second in pairwise(images)):
+            return None
+        return percentile_interval(100 * np.mean([first - second for first, second in means], 0))
+
+    def _mean(self, run: ClassifiedRun) -> np.ndarray | None:
+        if run.place not in self._means:
+            try:
+                found = _read_predictions(run)
+            except ValueError as error:
+                self._left_out.append(LeftOut(run.place, str(error)))
+                self._means[run.place] = None
+                return None
+            resampled = resample_auroc(
+                found.probabilities, found.targets, found.patients, _samples(run), _SEED
+            )
+            self._means[run.place] = resampled.mean
+            self._images[run.place] = hash((*found.keys, *found.patients))
+        return self._means[run.place]
+
+
+def _read_predictions(run: ClassifiedRun) -> _Predictions:
+    """Reads what a run said of each image.
+
+    Raises:
+        ValueError: the file is absent, damaged, or not what the record sums up.
+    """
+    path = run.folder / PREDICTIONS_NAME
+    names = run.tested_on.findings
+    try:
+        table = pq.read_table(path, partitioning=None)
+        found = _Predictions(
+            keys=table["key"].to_pylist(),
+            patients=table["patient_id"].to_pylist(),
+            probabilities=_columns(table, "probability", names),
+            targets=_columns(table, "target", names),
+        )
+        auroc = mean_auroc(found.probabilities, found.targets).mean
+    except (OSError, KeyError, pa.ArrowException, NaktError) as error:
+        reason = str(error).replace(str(path), PREDICTIONS_NAME)
+        raise ValueError(f"no interval over patients: {PREDICTIONS_NAME}: {reason:.200}") from None
+    if auroc is None or len(found.keys) != run.images or abs(100 * auroc - run.auroc) > 1e-3:
+        shown = "none" if auroc is None else f"{100 * auroc:.4f} %"
+        raise ValueError(
+            f"no interval over patients: {PREDICTIONS_NAME} has {len(found.keys)} images of mean "
+            f"AUROC {shown}, its record says {run.images} of {run.auroc:.4f} %"
+        )
+    return found
+
+
+def _columns(table: pa.Table, kind: str, names: Sequence[str]) -> np.ndarray:
+    """Returns float64 (N, K); null becomes NaN."""
+    columns = [table[f"{kind} {name}"].cast(pa.float64()) for name in names]
+    return np.stack([column.to_numpy() for column in columns], axis=1)
+
+
+def differences_table(study: Study, differences: Sequence[Difference]) -> Table | None:
+    """Shows what following a teacher gives; None where nothing is paired."""
+    if not differences:
+        return None
+    several = len({each.baseline for each in differences}) > 1
+    header = (
+        "Network", "Training images", "First weights", "Method",
+        *(["Over"] if several else []),
+        "Difference", "95 % over seeds", "95 % over patients", "Seeds", "Reading",
+    )  # fmt: skip
+    rows = [
+        (
+            Cell(each.setting.network.label),
+            Cell(f"{each.setting.trained_on.samples:,}"),
+            Cell(each.setting.start.label),
+            Cell(study.name(each.method)),
+            *([Cell(study.name(each.baseline))] if several else []),
+            Cell(signed(each.mean), strong=each.verdict == "better"),
+            Cell(_show(each.over_seeds)),
+            Cell(_show(each.over_patients)),
+            Cell(str(len(each.values))),
+            Cell(each.verdict),
+        )
+        for each in differences
+    ]
+    first = study.name(differences[0].baseline)
+    remarks = [
+        f"Mean AUROC of the method less that of {'the other' if several else first.lower()}, in "
+        "percentage points, pairs of runs with the same seed.",
+        "Over seeds: ± 1.96 s / √n of the pairs' differences. Over patients: bootstrap of the "
+        f"mean difference, {differences[0].samples:,} resamples in which whole patients are "
+        "drawn, the same for all runs. Better or worse only where both intervals lie on one side "
+        "of 0.",
+    ]
+    if any(1 < len(each.values) <= _FEW for each in differences):
+        remarks.append(
+            "With three seeds or fewer 1.96 s / √n is too narrow: Student's t would make it 2.2 "
+            "times as wide for three, 6.5 times for two."
+        )
+    return Table(
+        f"What a teacher gives, on {study.tested_on.label}", header, tuple(rows), tuple(remarks)
+    )
+
+
+def signed(value: float) -> str:
+    """Returns points with their sign."""
+    return f"{value:+.2f}".replace("-", "−")
+
+
+def _show(interval: tuple[float, float] | None) -> str:
+    return NOTHING if interval is None else f"{signed(interval[0])} to {signed(interval[1])}"
+
+
+def summarise_differences(
+    study: Study, differences: Sequence[Difference], several: bool
+) -> Iterator[str]:
+    """Says each comparison in a sentence.
+
+    Args:
+        study: of one test set.
+        differences: found on it.
+        several: whether the test set must be named.
+    """
+    where = f" on {study.tested_on.label}" if several else ""
+    for each in differences:
+        cell = study.cells[each.setting]
+        ours, theirs = cell[each.method], cell[each.baseline]
+        intervals = [
+            f"{_show(interval)} over {what}"
+            for interval, what in (
+                (each.over_seeds, f"{len(each.values)} seeds"),
+                (each.over_patients, "patients"),
+            )
+            if interval is not None
+        ]
+        certain = f" (95 %: {'; '.join(intervals)})" if intervals else ""
+        yield (
+            f"{each.setting.label}, {each.setting.start.phrase}: {study.name(each.method)}, "
+            f"reaches {ours.mean:.2f} %, {study.name(each.baseline).lower()}, {theirs.mean:.2f} %"
+            f"{where}; difference {signed(each.mean)} points{certain}: {each.verdict}."
+        )

@@ -1,0 +1,280 @@
+"""What the layouts of chest X-rays share: facts in one form, and tables joined with files.
+
+A chest dataset is a tree of images and tables that name them. Tables and tree disagree in every
+copy: images are missing, were never labelled, or lie there twice. ``join`` makes one record of
+each image that either side knows and says how many there were of each kind.
+"""
+
+import functools
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from nakt_dist.errors import DatasetError
+from nakt_dist.sources.csv_tables import TableRow, quoted, row_record
+from nakt_dist.sources.files import FolderContents, FoundFile, printable
+from nakt_dist.sources.listing import check_choices, finish_listing, image_record
+from nakt_dist.sources.record import SourceListing, SourceRecord
+
+VIEWS = ("frontal", "lateral", "unknown")
+MAX_AGE = 120
+_AGE = re.compile(r"(\d{1,4})(?:\.0+)?([YMWD]?)", re.IGNORECASE)
+_PER_YEAR = {"": 1, "Y": 1, "M": 12, "W": 52, "D": 365}
+_SEXES = {"F": "F", "FEMALE": "F", "M": "M", "MALE": "M"}
+_LABELS = {"": None, "1": 1, "1.0": 1, "0": 0, "0.0": 0, "-1": -1, "-1.0": -1}
+_MISSING = "a table of the dataset names this image and no such file is there"
+_UNNAMED = "no row of the dataset's tables names this file"
+
+Problem = tuple[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class NamedImage:
+    """One image as the tables describe it.
+
+    Attributes:
+        name: where the image should be, below the dataset's root.
+        patient_id: the patient, or None.
+        official_split: ``"train"``, ``"validation"``, ``"test"`` or None.
+        labels: ``sex``, ``age``, ``view``, ``projection`` and ``study`` as far as known.
+        findings: the labels by canonical name, or None without any.
+        problem: what makes the image unusable, or None.
+    """
+
+    name: str
+    patient_id: str | None
+    official_split: str | None
+    labels: Mapping[str, Any]
+    findings: Mapping[str, int] | None
+    problem: Problem | None = None
+
+
+@dataclass
+class ChestTables:
+    """Everything that the tables of a dataset say.
+
+    Attributes:
+        root: the dataset's folder.
+        images: by what identifies an image in this dataset.
+        found: counts worth saying, by words.
+        records: rows that name no image one could look for, each with its problem.
+    """
+
+    root: Path
+    images: dict[str, NamedImage] = field(default_factory=dict)
+    found: Counter[str] = field(default_factory=Counter)
+    records: list[SourceRecord] = field(default_factory=list)
+
+    def add(self, key: str, image: NamedImage) -> None:
+        """Adds what a row says; a row that says the same again is counted.
+
+        A row that contradicts an earlier one makes the image unusable, since it is open which
+        of the two holds.
+        """
+        known = self.images.setdefault(key, image)
+        if known is image:
+            return
+        if known == image:
+            self.found["rows that repeat another"] += 1
+            return
+        self.found["rows that contradict another"] += 1
+        detail = f"several rows name this image and differ in {_difference(known, image)}"
+        problem = known.problem if _conflicts(known) else ("conflicting_rows", detail)
+        self.images[key] = replace(known, problem=problem)
+
+    def refuse(self, table: FoundFile, row: TableRow, reason: str, detail: str) -> None:
+        """Sets a row aside that names no image one could look for."""
+        self.records.append(row_record(self.root, table, row.line, reason, detail))
+
+    def age(self, text: str) -> int | None:
+        """Returns an age in whole years; those above ``MAX_AGE`` are counted and unknown.
+
+        Reads ``60``, ``060Y``, ``018M`` and ``010D``.
+        """
+        if not text:
+            return None
+        match = _AGE.fullmatch(text)
+        if match is None:
+            self.found["ages that cannot be read, taken as unknown"] += 1
+            return None
+        years = int(match[1]) // _PER_YEAR[match[2].upper()]
+        if years > MAX_AGE:
+            self.found[f"ages above {MAX_AGE}, taken as unknown"] += 1
+            return None
+        return years
+
+
+def sex_of(text: str) -> str | None:
+    """Returns ``"F"``, ``"M"`` or None for a table's word."""
+    return _SEXES.get(text.upper())
+
+
+def view_of(projection: str) -> str | None:
+    """Returns ``"frontal"`` or ``"lateral"`` for a projection, None where it tells neither.
+
+    ``PA``, ``AP`` and what begins with them (``AP AXIAL``, ``PA LLD``) are frontal; ``LL``,
+    ``RL`` and what speaks of lateral are lateral; oblique views are neither.
+    """
+    words = projection.upper().split()
+    if words and words[0] in ("PA", "AP"):
+        return "frontal"
+    return "lateral" if {"LATERAL", "LL", "RL"} & set(words) else None
+
+
+def facts(**known: Any) -> dict[str, Any]:
+    """Returns the facts that are known: neither None nor empty."""
+    return {name: value for name, value in known.items() if value not in (None, "")}
+
+
+@functools.lru_cache(maxsize=50_000)
+def read_findings(
+    names: tuple[str, ...], cells: tuple[str, ...]
+) -> tuple[Mapping[str, int], Problem | None]:
+    """Reads the cells of one row: 1.0, 0.0, -1.0, or nothing for blank.
+
+    Rows with the same labels share one mapping, which nobody may change.
+
+    Returns:
+        The labels that are not blank, and what is wrong with the row if anything.
+    """
+    findings = {}
+    for name, cell in zip(names, cells, strict=True):
+        if cell not in _LABELS:
+            detail = f"'{name}' is {quoted(cell)}; expected 1.0, 0.0, -1.0 or nothing"
+            return {}, ("unreadable_label", detail)
+        value = _LABELS[cell]
+        if value is not None:
+            findings[name] = value
+    return findings, None
+
+
+def join(
+    contents: FolderContents,
+    tables: ChestTables,
+    files_of: Callable[[str], Sequence[FoundFile]],
+    views: Sequence[str],
+    findings: Sequence[str],
+    used_files: Iterable[str],
+) -> SourceListing:
+    """Makes the listing of what the tables name and what the folder holds.
+
+    Each named image has one record, with ``missing_image`` where no file is there; so has each
+    file that no table names (``not_in_table``) and each further copy of an image
+    (``duplicate_image``). Of several copies the least deep is used. ``found`` counts images,
+    patients, studies and official splits before any view is left out.
+
+    Args:
+        contents: what the walk found.
+        tables: what the tables say.
+        files_of: gives the files of an image by its key, the least deep first.
+        views: which of ``VIEWS`` to list; the others are counted in ``left_out``.
+        findings: the dataset's vocabulary.
+        used_files: names of the tables that were read.
+
+    Raises:
+        ConfigurationError: a view is unknown.
+        DatasetError: not one of the named images is there.
+    """
+    check_choices("views", views, VIEWS)
+    _require_an_image(contents, tables, files_of)
+    counts = _Counts(tables.found)
+    left_out: Counter[str] = Counter()
+    records, used = list(tables.records), set()
+    taken = {link.name for link in contents.refused_links}
+    for key, image in tables.images.items():
+        files = files_of(key)
+        used.update(file.name for file in files)
+        view = image.labels.get("view", "unknown")
+        counts.add(image, view, bool(files))
+        if view not in views and not _conflicts(image):
+            left_out[f"view {view}"] += 1
+        elif files:
+            records.append(_present(image, files[0]))
+        elif image.name not in taken:
+            records.append(_absent(image, tables.root))
+        for copy in files[1:]:
+            counts.found["further copies of images"] += 1
+            detail = f"'{files[0].name}' is the same image by its name and is used instead"
+            records.append(image_record(copy, problem=("duplicate_image", detail)))
+    unnamed = [file for file in contents.images if file.name not in used]
+    counts.found["files that no table names"] += len(unnamed)
+    records += [image_record(file, problem=("not_in_table", _UNNAMED)) for file in unnamed]
+    listing = finish_listing(contents, records, left_out, tuple(used_files))
+    return replace(listing, findings=tuple(findings), found=counts.summary())
+
+
+def _require_an_image(
+    contents: FolderContents, tables: ChestTables, files_of: Callable[[str], Sequence[FoundFile]]
+) -> None:
+    """Refuses a folder without one of the images, which is the wrong one rather than empty."""
+    if not any(files_of(key) for key in tables.images):
+        raise DatasetError(
+            f"The tables below '{printable(str(tables.root))}' name {len(tables.images)} images "
+            f"and none of them is there ({len(contents.images)} other images are); set the source "
+            "to a folder that holds both the tables and the images"
+        )
+
+
+class _Counts:
+    """Counts named images by what they are, whatever a setting leaves out later."""
+
+    def __init__(self, found: Mapping[str, int]) -> None:
+        self.found = Counter(found)
+        self._patients: set[str] = set()
+        self._studies: set[tuple[str | None, str]] = set()
+
+    def add(self, image: NamedImage, view: str, has_file: bool) -> None:
+        self.found["images named by the tables"] += 1
+        if not has_file:
+            self.found["images named without a file"] += 1
+            return
+        self.found["images"] += 1
+        self.found[f"view {view}"] += 1
+        if image.official_split:
+            self.found[f"split {image.official_split}"] += 1
+        if image.patient_id:
+            self._patients.add(image.patient_id)
+        if "study" in image.labels:
+            self._studies.add((image.patient_id, image.labels["study"]))
+
+    def summary(self) -> dict[str, int]:
+        sizes = {"patients": len(self._patients), "studies": len(self._studies)}
+        return dict(sorted({**{k: n for k, n in self.found.items() if n}, **sizes}.items()))
+
+
+def _present(image: NamedImage, file: FoundFile) -> SourceRecord:
+    return image_record(
+        file,
+        problem=image.problem,
+        patient_id=image.patient_id,
+        official_split=image.official_split,
+        labels=image.labels,
+        findings=image.findings,
+    )
+
+
+def _absent(image: NamedImage, root: Path) -> SourceRecord:
+    return SourceRecord(
+        image.name,
+        root / image.name,
+        patient_id=image.patient_id,
+        official_split=image.official_split,
+        problem=("missing_image", _MISSING),
+    )
+
+
+def _conflicts(image: NamedImage) -> bool:
+    return image.problem is not None and image.problem[0] == "conflicting_rows"
+
+
+def _difference(first: NamedImage, second: NamedImage) -> str:
+    """Names what differs between two descriptions of one image."""
+    if first.labels != second.labels:
+        names = first.labels.keys() | second.labels.keys()
+        return ", ".join(sorted(n for n in names if first.labels.get(n) != second.labels.get(n)))
+    if first.findings != second.findings or first.problem != second.problem:
+        return "findings"
+    return "patient" if first.patient_id != second.patient_id else "split"

@@ -1,0 +1,272 @@
+"""Any folder of images with a table of findings: the layout for sets that have no other."""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from nakt_dist.errors import DatasetError, nearest_name
+from nakt_dist.sources.chest import (
+    VIEWS,
+    ChestTables,
+    NamedImage,
+    facts,
+    join,
+    sex_of,
+    view_of,
+)
+from nakt_dist.sources.csv_tables import TableRow, quoted, read_rows
+from nakt_dist.sources.files import FolderContents, FoundFile, walk
+from nakt_dist.sources.listing import require_folder, wrong_layout
+from nakt_dist.sources.record import SourceListing
+from nakt_dist.sources.table_columns import TableColumns, by_finding, canonical_names
+
+MOST_FINDINGS = 200
+
+
+def scan(
+    root: Path,
+    table: str = "metadata.csv",
+    image_column: str = "filename",
+    image_folder: str = "",
+    finding_columns: Mapping[str, str] | Sequence[str] = (),
+    findings_column: str | None = None,
+    findings_separator: str = ",",
+    finding_names: Sequence[str] = (),
+    unlabelled_values: Sequence[str] = (),
+    patient_column: str | None = None,
+    study_column: str | None = None,
+    sex_column: str | None = None,
+    age_column: str | None = None,
+    view_column: str | None = None,
+    split_column: str | None = None,
+    split_names: Mapping[str, str] | None = None,
+    filters: Mapping[str, Sequence[str]] | None = None,
+    views: Sequence[str] = VIEWS,
+) -> SourceListing:
+    """Lists the images that a table names, with the findings and facts of its columns.
+
+    Findings come in one of two forms. With ``finding_columns`` each has a column of 1, 0, -1
+    or nothing. With ``findings_column`` one cell lists those that are present, and all others
+    are absent. Findings that have a name in ``nakt_dist.sources.labels`` get that name.
+    Letters that are not UTF-8 are read as Windows-1252.
+
+    Args:
+        root: the folder with the table and the images.
+        table: path of the table below ``root``; ``.csv`` or ``.csv.gz``.
+        image_column: names the image: a path below ``image_folder``, or a file name that
+            stands once anywhere below it; the suffix may be left out.
+        image_folder: path below ``root``; images elsewhere are no part of the dataset.
+        finding_columns: column by finding, or the columns whose names are the findings.
+        findings_column: lists the findings of an image; a row without any entry has the
+            problem ``missing_label``.
+        findings_separator: between the findings of a cell; ``""`` for one finding a cell.
+        finding_names: the findings wanted of that column, in order; without them all that
+            occur, sorted. Others are counted and left away.
+        unlabelled_values: entries of that column that say nothing, such as ``todo``, whatever
+            their case.
+        patient_column: names the patient, who stays in one split.
+        study_column: names the study.
+        sex_column: ``F``, ``M``, ``female`` or ``male``; others are unknown.
+        age_column: years, or as ``060Y``.
+        view_column: ``PA``, ``AP``, ``L``, ``frontal``, ``lateral`` and the like.
+        split_column: the official split.
+        split_names: our name by the table's name of a split, such as ``{val: validation}``.
+        filters: by column the values wanted, compared whole; other rows are left out.
+        views: which of ``frontal``, ``lateral`` and ``unknown`` to list.
+
+    Raises:
+        ConfigurationError: settings exclude each other, or a split could not name a file.
+        DatasetError: the table is not there or not of this form, or no image is there.
+    """
+    require_folder(root)
+    columns = TableColumns(
+        image=image_column,
+        finding_columns=by_finding(finding_columns),
+        findings_column=findings_column,
+        separator=findings_separator,
+        names=canonical_names("finding_names", finding_names),
+        unlabelled=frozenset(value.casefold() for value in ("", *unlabelled_values)),
+        facts={
+            "patient": patient_column,
+            "study": study_column,
+            "sex": sex_column,
+            "age": age_column,
+            "view": view_column,
+            "split": split_column,
+        },
+        split_names=split_names or {},
+        filters={column: frozenset(values) for column, values in (filters or {}).items()},
+    )
+    folder = image_folder.strip("/")
+    contents = walk(root)
+    file = _find_table(root, contents, table)
+    contents = _of_folder(root, contents, folder)
+    rows = _Table(root, file, columns, _Images(contents.images, folder))
+    kept = [image for image in contents.images if image.name not in rows.names_left_out]
+    listing = join(
+        replace(contents, images=kept),
+        rows.tables,
+        lambda place: rows.files[place],
+        views,
+        rows.findings,
+        [file.name],
+    )
+    return replace(listing, left_out=dict(sorted({**rows.left_out, **listing.left_out}.items())))
+
+
+class _Images:
+    """Finds the file that a cell means."""
+
+    def __init__(self, images: Sequence[FoundFile], folder: str) -> None:
+        self._folder = folder
+        # by path and by file name, each with and without suffix; the first that fits holds
+        self._indices: tuple[dict[str, list[FoundFile]], ...] = tuple(
+            defaultdict(list) for _ in range(4)
+        )
+        for file in images:
+            below = file.name[len(folder) :].lstrip("/")
+            names = (below, file.path_below(folder), file.file_name, file.stem)
+            for index, name in zip(self._indices, names, strict=True):
+                index[name].append(file)
+
+    def files(self, path: str) -> list[FoundFile]:
+        """Returns the file of this path or name; several where the name is not unique."""
+        return next((index[path] for index in self._indices if path in index), [])
+
+    def place(self, path: str) -> str:
+        """Returns where below the root the image lies, or should lie."""
+        files = self.files(path)
+        if files:
+            return files[0].name
+        return f"{self._folder}/{path}" if self._folder else path
+
+
+class _Table:
+    """Reads the table into what ``join`` takes.
+
+    Attributes:
+        tables: an image for each row that names one.
+        files: the files of each of these images, by its place.
+        findings: the vocabulary.
+        left_out: rows that a filter leaves out, by its words.
+        names_left_out: of files that only such rows name.
+    """
+
+    def __init__(self, root: Path, file: FoundFile, columns: TableColumns, images: _Images) -> None:
+        self._file, self._columns, self._images = file, columns, images
+        self.tables = ChestTables(root)
+        self.files: dict[str, list[FoundFile]] = {}
+        self.left_out: Counter[str] = Counter()
+        self.names_left_out: set[str] = set()
+        self.findings = self._vocabulary()
+        self._read()
+        self.names_left_out -= {file.name for files in self.files.values() for file in files}
+
+    def _rows(self, found: Counter[str]) -> Iterator[tuple[TableRow, Mapping[str, str]]]:
+        names = self._columns.all
+        for row in read_rows(self._file, names, windows_letters=found):
+            yield row, dict(zip(names, row.cells, strict=True))
+
+    def _vocabulary(self) -> tuple[str, ...]:
+        columns = self._columns
+        if columns.findings_column is None:
+            return tuple(columns.finding_columns)
+        names: set[str] = set()
+        for row, cells in () if columns.names else self._rows(Counter()):
+            if row.fault is None and columns.refused_by(cells) is None:
+                names |= columns.listed(cells)
+            if len(names) > MOST_FINDINGS:
+                raise DatasetError(
+                    f"'{self._file.name}': the column '{columns.findings_column}' lists more "
+                    f"than {MOST_FINDINGS} different findings, such as {quoted(min(names))}; set "
+                    "'findings_separator' to what stands between them, or 'finding_names' to "
+                    "those wanted"
+                )
+        return columns.names or tuple(sorted(names))
+
+    def _read(self) -> None:
+        column = self._columns.image
+        for row, cells in self._rows(self.tables.found):
+            self.tables.found[f"rows in {self._file.file_name}"] += 1
+            path = cells[column].replace("\\", "/").removeprefix("./")
+            refused = self._columns.refused_by(cells)
+            if row.fault:
+                self.tables.refuse(self._file, row, "unreadable_row", row.fault)
+            elif refused:
+                self.left_out[refused] += 1
+                self.names_left_out.update(file.name for file in self._images.files(path))
+            elif not _is_plain(path):
+                detail = f"'{column}' is {quoted(path)}; expected a path in the folder of images"
+                self.tables.refuse(self._file, row, "unsafe_path", detail)
+            else:
+                self._add(path, cells)
+
+    def _add(self, path: str, cells: Mapping[str, str]) -> None:
+        columns = self._columns
+        known = {name: cells[column] if column else "" for name, column in columns.facts.items()}
+        findings, problem = columns.findings_of(cells, self.findings)
+        if problem is not None and problem[0] == "missing_label":
+            self.tables.found["rows without a label"] += 1
+        elif columns.names:
+            besides = len(columns.listed(cells) - set(columns.names))
+            self.tables.found["labels besides 'finding_names'"] += besides
+        place, files = self._images.place(path), self._images.files(path)
+        if len(files) > 1:
+            detail = f"{len(files)} files are called {quoted(path)}; write paths in the table"
+            problem = ("ambiguous_name", detail)
+        self.files[place] = files
+        self.tables.add(
+            place,
+            NamedImage(
+                name=place,
+                patient_id=known["patient"] or None,
+                official_split=columns.split_of(known["split"]),
+                labels=facts(
+                    sex=sex_of(known["sex"]),
+                    age=self.tables.age(known["age"]),
+                    view=_view(known["view"]),
+                    projection=_projection(known["view"]),
+                    study=known["study"],
+                ),
+                findings=findings,
+                problem=problem,
+            ),
+        )
+
+
+def _is_plain(path: str) -> bool:
+    """Says whether a cell may be looked for: a path that stays in the folder of images."""
+    return path.isprintable() and path != "" and path[0] != "/" and ".." not in path.split("/")
+
+
+def _view(words: str) -> str | None:
+    if words.lower() in VIEWS[:2]:
+        return words.lower()
+    return "lateral" if words.upper() == "L" else view_of(words)
+
+
+def _projection(words: str) -> str | None:
+    """Returns the projection without what follows it, as in ``AP Supine``."""
+    first = words.upper().split()[:1]
+    return first[0] if first and first[0] in ("PA", "AP", "LL", "RL") else None
+
+
+def _find_table(root: Path, contents: FolderContents, table: str) -> FoundFile:
+    named = next((file for file in contents.others if file.name == table), None)
+    if named is None:
+        tables = [f.name for f in contents.others if f.name.lower().endswith((".csv", ".csv.gz"))]
+        near = nearest_name(table, tables)
+        raise wrong_layout(root, "images_csv", f"the table '{table}' (option 'table'){near}")
+    return named
+
+
+def _of_folder(root: Path, contents: FolderContents, folder: str) -> FolderContents:
+    """Returns what was found with only the images of one folder; the others are counted."""
+    images = contents.below(folder) if folder else contents.images
+    if not images:
+        raise wrong_layout(root, "images_csv", f"images below '{folder or '.'}'")
+    ignored = Counter(contents.ignored)
+    if len(images) < len(contents.images):
+        ignored[f"image outside of '{folder}'"] = len(contents.images) - len(images)
+    return replace(contents, images=images, ignored=ignored)

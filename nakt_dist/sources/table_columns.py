@@ -1,0 +1,127 @@
+"""What the columns of a table of findings mean: the settings of the layout ``images_csv``."""
+
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from nakt_dist.errors import ConfigurationError
+from nakt_dist.sources.chest import Problem, read_findings
+from nakt_dist.sources.csv_tables import quoted
+from nakt_dist.sources.labels import canonical_finding
+
+_SPLIT_NAME = re.compile(r"(?!pseudo$)[a-z0-9][a-z0-9_-]{0,40}")
+
+
+@dataclass(frozen=True)
+class TableColumns:
+    """What the columns of a table mean; see the options of ``nakt_dist.sources.images_csv``.
+
+    Attributes:
+        image: column that names the image.
+        finding_columns: column by finding; empty without such.
+        findings_column: column that lists findings, or None.
+        separator: between these; ``""`` for one a cell.
+        names: the findings wanted of that column; empty for all.
+        unlabelled: entries of that column that say nothing, in casefolded form.
+        facts: column by fact, None where there is none.
+        split_names: our name by the table's name of a split.
+        filters: by column the values wanted.
+
+    Raises:
+        ConfigurationError: both forms of findings are set, or names for none.
+    """
+
+    image: str
+    finding_columns: Mapping[str, str]
+    findings_column: str | None
+    separator: str
+    names: tuple[str, ...]
+    unlabelled: frozenset[str]
+    facts: Mapping[str, str | None]
+    split_names: Mapping[str, str]
+    filters: Mapping[str, frozenset[str]]
+
+    def __post_init__(self) -> None:
+        if self.finding_columns and self.findings_column:
+            raise ConfigurationError(
+                "'finding_columns' and 'findings_column' are both set; findings stand either in "
+                "a column each or listed in one column. Leave one of the two out"
+            )
+        if self.names and not self.findings_column:
+            raise ConfigurationError(
+                "'finding_names' is set without 'findings_column', whose findings it chooses; "
+                "name that column, or choose among columns by 'finding_columns'"
+            )
+
+    @property
+    def all(self) -> tuple[str, ...]:
+        """The columns to be read, each once."""
+        wanted = [self.image, *self.finding_columns.values(), *self.filters]
+        wanted += [column for column in (self.findings_column, *self.facts.values()) if column]
+        return tuple(dict.fromkeys(wanted))
+
+    def refused_by(self, cells: Mapping[str, str]) -> str | None:
+        """Says in words which filter a row does not pass, None if it passes all."""
+        for column, wanted in self.filters.items():
+            if cells[column] not in wanted:
+                return f"{column} is not {' or '.join(sorted(wanted))}"
+        return None
+
+    def listed(self, cells: Mapping[str, str]) -> frozenset[str]:
+        """Returns the findings that the cell of ``findings_column`` lists."""
+        cell = cells[str(self.findings_column)]
+        entries = cell.split(self.separator) if self.separator else [cell]
+        return frozenset(
+            canonical_finding(entry.strip())
+            for entry in entries
+            if entry.strip().casefold() not in self.unlabelled
+        )
+
+    def findings_of(
+        self, cells: Mapping[str, str], vocabulary: tuple[str, ...]
+    ) -> tuple[Mapping[str, int] | None, Problem | None]:
+        """Returns the findings of a row, None where it has none, and what is wrong with it."""
+        if self.findings_column is None:
+            if not self.finding_columns:
+                return None, None
+            values = tuple(cells[column] for column in self.finding_columns.values())
+            findings, problem = read_findings(vocabulary, values)
+            return (findings if problem is None else None), problem
+        present = self.listed(cells)
+        if not present:
+            found = quoted(cells[self.findings_column])
+            return None, ("missing_label", f"'{self.findings_column}' is {found}")
+        return {name: int(name in present) for name in vocabulary}, None
+
+    def split_of(self, name: str) -> str | None:
+        """Returns the split for a table's name of it, None for an empty cell."""
+        split = self.split_names.get(name, name)
+        if split and not _SPLIT_NAME.fullmatch(split):
+            raise ConfigurationError(
+                f"The table's split {quoted(split)} could not name a file; give it a name of "
+                "lower-case letters, digits, _ and - by 'split_names', such as "
+                "{Training: train}"
+            )
+        return split or None
+
+
+def by_finding(columns: Mapping[str, str] | Sequence[str]) -> dict[str, str]:
+    """Returns the column of each finding, by its common name."""
+    names = canonical_names("finding_columns", tuple(columns))
+    by_finding = columns.values() if isinstance(columns, Mapping) else columns
+    return dict(zip(names, by_finding, strict=True))
+
+
+def canonical_names(option: str, names: Sequence[str]) -> tuple[str, ...]:
+    """Returns the common names of findings.
+
+    Raises:
+        ConfigurationError: one is empty, or two are the same finding.
+    """
+    canonical = tuple(canonical_finding(name.strip()) for name in names)
+    for name, count in Counter(canonical).items():
+        if not name or count > 1:
+            fault = f"names the finding '{name}' twice" if name else "holds an empty name"
+            raise ConfigurationError(f"'{option}' {fault}; each finding needs one name of its own")
+    return canonical

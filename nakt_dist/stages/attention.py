@@ -1,0 +1,299 @@
+"""``nakt attention``: where a student and its teacher look, side by side, and how alike that is."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from nakt_dist.config import AttentionConfig, ShownNetworkConfig, as_plain, save_config
+from nakt_dist.errors import ConfigurationError, nearest_name
+from nakt_dist.evaluation.attention_maps import (
+    MEASURES,
+    Attention,
+    AttentionReader,
+    choose_images,
+    mean_or_none,
+    similarities,
+    summarise_similarity,
+)
+from nakt_dist.evaluation.attention_networks import choose_taps, is_taught_by, output_names
+from nakt_dist.evaluation.attention_sheet import (
+    ClassActivation,
+    PlainImages,
+    ShownFindings,
+    attention_rows,
+)
+from nakt_dist.loading.samples import SelectedSamples, select_samples
+from nakt_dist.models.network_file import TrainedNetwork, open_network
+from nakt_dist.models.registry import is_classifier
+from nakt_dist.report.attention_figures import draw_attention_sheet, draw_similarity
+from nakt_dist.report.lineage import label_dataset
+from nakt_dist.runtime.devices import choose_device
+from nakt_dist.runtime.files import write_bytes
+from nakt_dist.runtime.outputs import check_output
+from nakt_dist.runtime.processes import require_one_process, say
+from nakt_dist.runtime.progress import progress_bar
+from nakt_dist.runtime.record import RunRecord, Stopwatch, package_versions
+from nakt_dist.shards.tables import write_table
+from nakt_dist.sources.labels import NO_FINDING
+
+SHEET_NAME = "attention.png"
+TABLE_NAME = "attention.parquet"
+_LABELS_SHOWN = 4
+
+ATTENTION_SCHEMA = pa.schema(
+    [("key", pa.string()), *((measure, pa.float64()) for measure in MEASURES)]
+)
+"""One row per image measured, in the order of the dataset; null where there is no similarity."""
+
+
+def run(config: AttentionConfig) -> RunRecord:
+    """Draws the attention of two networks, and measures how alike it is.
+
+    Writes ``attention.png``, which shows images and stays where it is, ``attention.parquet``
+    with the similarity of every image, and, where the dataset has findings,
+    ``attention-similarity.png``. Everything is computed before the first file is written.
+
+    Raises:
+        ConfigurationError: a layer, a label or a key is unknown, or the stage was started as
+            several processes.
+        DatasetError: the dataset is absent or damaged, or the output is another stage's.
+        CheckpointError: weights cannot be used.
+    """
+    require_one_process("attention")
+    stopwatch = Stopwatch()
+    output = Path(config.output)
+    check_output(output, "attention")
+    device = choose_device(config.device, config.threads)
+    student, teacher = _open(config.student, device), _open(config.teacher, device)
+    samples = select_samples(config.dataset, config.splits, cache=config.cache)
+    taps = choose_taps(config, student, teacher)
+    reader = AttentionReader(student, teacher, taps)
+
+    sheet, shown = _draw_sheet(config, samples, student, teacher, taps, reader, device)
+    rows = _measure(config, samples, reader, device)
+    labels = _summarise(samples, rows)
+    figure = draw_similarity(labels, student.name)
+
+    output.mkdir(parents=True, exist_ok=True)
+    write_bytes(output / SHEET_NAME, sheet)
+    if figure is not None:
+        write_bytes(output / figure.name, figure.png)
+    table = [{name: row[name] for name in ATTENTION_SCHEMA.names} for row in rows]
+    write_table(output / TABLE_NAME, ATTENTION_SCHEMA, [table], None)
+    save_config(config, output)
+    manifest = samples.images.manifest
+    record = RunRecord(
+        stage="attention",
+        name=output.resolve().name,
+        config=as_plain(config),
+        inputs={
+            "weights_sha256": student.weights_sha256,
+            "teacher_weights_sha256": teacher.weights_sha256,
+            "dataset_fingerprint": manifest.fingerprint,
+        },
+        counts={"images": len(rows), "images_shown": shown["images"]},
+        metrics={f"{name}_mean": mean_or_none(_column(rows, name)) for name in MEASURES},
+        details={
+            "labels": labels,
+            "sheet": SHEET_NAME,
+            "figure": figure.name if figure is not None else None,
+            "taps": [{"student": tap[0], "teacher": tap[1]} for tap in taps],
+            "class_activation": shown["class_activation"],
+            "network": student.name,
+            "lineage": dict(student.lineage),
+            "model": {"name": student.spec.name, "options": student.spec.options},
+            "teacher": {
+                "name": teacher.name,
+                "weights_sha256": teacher.weights_sha256,
+                "model": teacher.spec.name,
+                "taught_this_student": is_taught_by(student, teacher),
+            },
+            "test_set": {
+                "dataset": manifest.dataset,
+                "phantom": manifest.phantom,
+                "splits": config.splits,
+                "height": manifest.height,
+                "width": manifest.width,
+            },
+        },
+        seconds=stopwatch.seconds,
+        versions=package_versions(),
+    )
+    record.write(output)
+    say(_sentence(record, output))
+    return record
+
+
+def _open(config: ShownNetworkConfig, device: torch.device) -> TrainedNetwork:
+    return open_network(config.weights, config.model, config.preprocessing, device, config.name)
+
+
+def _draw_sheet(
+    config: AttentionConfig,
+    samples: SelectedSamples,
+    student: TrainedNetwork,
+    teacher: TrainedNetwork,
+    taps: Sequence[tuple[str, str]],
+    reader: AttentionReader,
+    device: torch.device,
+) -> tuple[bytes, dict[str, Any]]:
+    """Draws the sheet; says how many images it shows and which kind of class activation."""
+    images = PlainImages(samples, samples.images.manifest.channels)
+    said = samples.images.findings() if samples.images.manifest.findings else [None] * len(samples)
+    findings = _choose_findings(config, student, samples, said)
+    numbers = _choose_numbers(config, samples, findings)
+    activation, kind = None, None
+    if findings.outputs:
+        activation = ClassActivation(student, taps[-1][0], images.batch(numbers[:2], device))
+        kind = "exact" if activation.is_exact else "gradient"
+    rows = attention_rows(reader, activation, images, numbers, findings, device, config.batch_size)
+    manifest = samples.images.manifest
+    joined = "and its teacher" if is_taught_by(student, teacher) else "beside"
+    sheet = draw_attention_sheet(
+        f"{student.name} {joined} {teacher.name} on "
+        f"{label_dataset(manifest.dataset, manifest.phantom)}",
+        _notes(taps, kind),
+        list(findings.outputs),
+        list(rows),
+    )
+    return sheet, {"images": len(numbers), "class_activation": kind}
+
+
+def _notes(taps: Sequence[tuple[str, str]], kind: str | None) -> list[str]:
+    layers = "; ".join(f"{student} (student) and {teacher} (teacher)" for student, teacher in taps)
+    notes = [f"Attention: mean of squares over the channels of {layers}"]
+    if kind is not None:
+        notes.append(
+            "Class activation: what each place adds to the student's logit, on one scale per image"
+            if kind == "exact"
+            else "Class activation: Grad-CAM of the student's logit there, on one scale per image"
+        )
+        notes.append(
+            "Below it: the student's probability, and what the dataset says (bold: present)"
+        )
+    return notes
+
+
+def _choose_findings(
+    config: AttentionConfig,
+    student: TrainedNetwork,
+    samples: SelectedSamples,
+    said: Sequence[Mapping[str, int] | None],
+) -> ShownFindings:
+    """Chooses the findings whose class activation is shown.
+
+    Raises:
+        ConfigurationError: one asked for is none of the student's outputs.
+    """
+    names: tuple[str, ...] = ()
+    if is_classifier(student.spec.name):
+        names = output_names(student, config.student.labels)
+    known = samples.images.manifest.findings
+    for label in config.labels or ():
+        if label not in names:
+            answers = f"answers {', '.join(names)}" if names else "does not say what it answers"
+            raise ConfigurationError(
+                f"labels has '{label}'{nearest_name(label, names)}, but the student "
+                f"'{student.name}' {answers}. Name one of its outputs, or set student.labels to "
+                "the names of all its outputs in order"
+            )
+    shown = config.labels or _most_frequent(names, said)
+    return ShownFindings({name: names.index(name) for name in shown}, said, known)
+
+
+def _most_frequent(names: Sequence[str], said: Sequence[Mapping[str, int] | None]) -> list[str]:
+    """Returns the outputs with most positive images, in the order of the outputs."""
+    counts = dict(zip(names, _present(said, names).sum(0).tolist(), strict=True))
+    findings = [name for name in names if name != NO_FINDING] or list(names)
+    chosen = sorted(findings, key=counts.__getitem__, reverse=True)[:_LABELS_SHOWN]
+    return [name for name in names if name in chosen]
+
+
+def _present(said: Sequence[Mapping[str, int] | None], names: Sequence[str]) -> np.ndarray:
+    """Returns which finding the dataset calls present in which image, bool (N, K)."""
+    present = np.zeros((len(said), len(names)), dtype=bool)
+    for row, findings in enumerate(said):
+        present[row] = [(findings or {}).get(name) == 1 for name in names]
+    return present
+
+
+def _choose_numbers(
+    config: AttentionConfig, samples: SelectedSamples, findings: ShownFindings
+) -> list[int]:
+    """Chooses the images of the sheet.
+
+    Raises:
+        ConfigurationError: a key asked for is not among the samples.
+    """
+    if config.samples is None:
+        return choose_images(
+            _present(findings.said, list(findings.outputs)), config.images, config.seed
+        )
+    rows = {key: row for row, key in enumerate(samples.images.keys)}
+    for key in config.samples:
+        if key not in rows:
+            raise ConfigurationError(
+                f"samples has '{key}', which is not in splits {config.splits or 'all'} of "
+                f"{config.dataset}; index.parquet there lists the keys"
+            )
+    return [rows[key] for key in config.samples]
+
+
+def _measure(
+    config: AttentionConfig,
+    samples: SelectedSamples,
+    reader: AttentionReader,
+    device: torch.device,
+) -> list[dict[str, Any]]:
+    """Measures every image, or as many as asked for; returns a row for each, and its number."""
+    images = PlainImages(samples, samples.images.manifest.channels)
+    order = np.random.Generator(np.random.PCG64(config.seed)).permutation(len(samples))
+    numbers = np.sort(order[: config.similarity_images]).tolist()
+    keys = samples.images.keys
+    rows: list[dict[str, Any]] = []
+    before: Attention | None = None
+    with progress_bar("attention", len(numbers)) as advance:
+        for start in range(0, len(numbers), config.batch_size):
+            batch = numbers[start : start + config.batch_size]
+            attention = reader.read(images.batch(batch, device))
+            measured = similarities(attention, before)
+            before = attention
+            for place, number in enumerate(batch):
+                values = {name: measured[name][place] for name in MEASURES}
+                rows.append({"number": number, "key": keys[number], **_without_nan(values)})
+            advance(len(batch))
+    return rows
+
+
+def _without_nan(values: Mapping[str, float]) -> dict[str, float | None]:
+    return {name: None if np.isnan(value) else float(value) for name, value in values.items()}
+
+
+def _column(rows: Sequence[Mapping[str, Any]], name: str) -> np.ndarray:
+    return np.asarray([row[name] for row in rows], dtype=np.float64)  # None becomes NaN
+
+
+def _summarise(samples: SelectedSamples, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Averages the similarity over the positive images of each of the dataset's findings."""
+    names = samples.images.manifest.findings
+    if not names:
+        return []
+    said = samples.images.findings()
+    present = _present([said[row["number"]] for row in rows], names)
+    return summarise_similarity(*(_column(rows, name) for name in MEASURES[:2]), present, names)
+
+
+def _sentence(record: RunRecord, output: Path) -> str:
+    """Says in one line what came out."""
+    mean, other = (record.metrics[f"{name}_mean"] for name in MEASURES[:2])
+    if mean is None:
+        return f"attention {record.name}: no image on which both networks have attention"
+    beside = f" ({other:.3f} to another image's)" if other is not None else ""
+    return (
+        f"attention {record.name}: similarity {mean:.3f}{beside} over "
+        f"{record.counts['images']} images. Written to {output}"
+    )

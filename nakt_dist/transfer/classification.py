@@ -1,0 +1,52 @@
+"""Multi-label classification loss with labels that may be ignored (paper B)."""
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+
+def classification_loss(
+    logits: torch.Tensor, target: torch.Tensor, positive_weight: torch.Tensor | None = None
+) -> dict[str, torch.Tensor]:
+    """Binary cross-entropy over the labels that count, in float32 whatever the autocast.
+
+    The paper averages over all labels of all images; here an ignored label (not a number) leaves
+    both sum and count, so that it neither pulls nor dilutes.
+
+    Args:
+        logits: (N, K).
+        target: (N, K), in [0, 1], or not a number where the label is ignored.
+        positive_weight: (K,), factor of each label's positive term; None for 1.
+
+    Returns:
+        ``loss`` and its only component ``cross_entropy``, the same scalar: the mean over the
+        entries that count; 0 with zero gradient when none does.
+    """
+    with torch.autocast(logits.device.type, enabled=False):
+        kind = torch.promote_types(logits.dtype, torch.float32)
+        counts = ~target.isnan()
+        values = functional.binary_cross_entropy_with_logits(
+            logits.to(kind),
+            torch.where(counts, target, 0.0).to(kind),
+            pos_weight=None if positive_weight is None else positive_weight.to(kind),
+            reduction="none",
+        )
+        cross_entropy = torch.where(counts, values, 0.0).sum() / counts.sum().clamp(min=1)
+    return {"loss": cross_entropy, "cross_entropy": cross_entropy}
+
+
+def positive_weights(targets: np.ndarray, limit: float = 100.0) -> torch.Tensor:
+    """Weighs each label's positives as much as its negatives: negatives / positives.
+
+    Args:
+        targets: float (N, K) of 0, 1 and not a number, which counts as neither.
+        limit: weights are kept within [1 / limit, limit]; one positive in a thousand would
+            otherwise weigh as much as all else in its batch.
+
+    Returns:
+        float32 (K,); 1 for a label that lacks positives or negatives.
+    """
+    positives, negatives = (targets == 1).sum(0), (targets == 0).sum(0)
+    both = (positives > 0) & (negatives > 0)
+    ratio = np.where(both, negatives / np.maximum(positives, 1), 1.0)
+    return torch.from_numpy(ratio.clip(1 / limit, limit).astype(np.float32))

@@ -1,0 +1,48 @@
+"""Logit distillation for outputs that do not exclude each other (findings, pixels of a mask)."""
+
+import torch
+from torch.nn import functional
+
+from nakt_dist.errors import ConfigurationError
+
+
+def distillation_loss(
+    student_logits: torch.Tensor, teacher_logits: torch.Tensor, temperature: float = 2.0
+) -> torch.Tensor:
+    """T² times the divergence of the student's softened probabilities from the teacher's.
+
+    Each output is a yes-or-no question of its own, so Hinton's softmax becomes a sigmoid: with
+    p = σ(s / T) and q = σ(t / T), the Kullback-Leibler divergence of Bernoulli(p) from
+    Bernoulli(q), that is their binary cross-entropy minus the teacher's entropy, so that 0 means
+    equal. T² keeps the gradient's size when T changes.
+
+    Args:
+        student_logits: any shape, such as (N, K) or (N, K, H, W).
+        teacher_logits: of the same shape; no gradient flows into it.
+        temperature: T, above 0.
+
+    Returns:
+        A scalar averaged over all elements, 0 or more but for rounding; float32 whatever the
+        autocast (float64 for float64 input).
+
+    Raises:
+        ConfigurationError: the shapes differ.
+    """
+    if student_logits.shape != teacher_logits.shape:
+        raise ConfigurationError(
+            f"distillation: the student gives outputs of shape {tuple(student_logits.shape)} and "
+            f"the teacher {tuple(teacher_logits.shape)}; they must agree. Choose the outputs "
+            "that both have"
+        )
+    kind = torch.promote_types(student_logits.dtype, torch.float32)
+    with torch.autocast(student_logits.device.type, enabled=False):
+        student = student_logits.to(kind) / temperature
+        teacher = teacher_logits.detach().to(kind) / temperature
+        probability = teacher.sigmoid()
+        cross_entropy = functional.binary_cross_entropy_with_logits(
+            student, probability, reduction="none"
+        )
+        entropy = functional.binary_cross_entropy_with_logits(
+            teacher, probability, reduction="none"
+        )
+        return temperature**2 * (cross_entropy - entropy).mean()

@@ -1,0 +1,295 @@
+"""``nakt train`` of classifiers, alone and after a teacher, in one process."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from nakt_dist.config import (
+    AttentionTransferConfig,
+    AugmentationConfig,
+    CheckpointConfig,
+    DataConfig,
+    DistillationConfig,
+    LabelConfig,
+    TapConfig,
+    TrainConfig,
+    TrainingTeacherConfig,
+)
+from nakt_dist.errors import ConfigurationError
+from nakt_dist.models.network_file import open_network
+from nakt_dist.models.spec import ModelSpec
+from nakt_dist.stages import train
+from tests.datasets import make_chest_dataset, make_packed_dataset
+from tests.recipes import file_hashes, logged_losses, read_lines, train_config
+
+TINY = ModelSpec("timm:test_convnext", in_channels=1)
+TAPS = AttentionTransferConfig(taps=[TapConfig("stages.1", "stages.1")], beta=0.5)
+LABELS = LabelConfig(names=["Nodule", "Pleural Effusion", "Cardiomegaly"])
+GENTLE = AugmentationConfig(
+    smallest_crop=1.0, largest_rotation=15.0, gamma=(1.0, 1.0), contrast=(1.0, 1.0)
+)
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_chest_dataset(tmp_path_factory.mktemp("dataset"))
+
+
+def classify(output: Path, dataset: Path, **changes: Any) -> TrainConfig:
+    changes = {
+        "task": "classification",
+        "model": TINY,
+        "labels": LABELS,
+        "augmentation": GENTLE,
+        "validation": DataConfig(str(dataset), splits=["validation"]),
+        **changes,
+    }
+    return train_config(output, dataset, **changes)
+
+
+@pytest.fixture(scope="module")
+def teacher(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    output = tmp_path_factory.mktemp("teacher") / "teacher"
+    train.run(classify(output, dataset, seed=7))
+    return output
+
+
+def follow(teacher: Path, **taken: Any) -> TrainingTeacherConfig:
+    return TrainingTeacherConfig(weights=str(teacher), **(taken or {"attention": TAPS}))
+
+
+def test_a_classifier_learns_and_its_record_says_what(dataset: Path, tmp_path: Path) -> None:
+    recipe = {"steps": None, "epochs": 15, "learning_rate": 3e-3}
+    learner = ModelSpec("timm:test_resnet", in_channels=1)
+    record = train.run(classify(tmp_path / "out", dataset, model=learner, recipe=recipe))
+
+    losses = [loss for _, loss in logged_losses(tmp_path / "out")]
+    assert sum(losses[-3:]) < 0.8 * sum(losses[:3])
+    assert record.metrics["best_validation_auroc"] > 0.75
+    lineage = record.details["lineage"]
+    assert lineage["task"] == "classification"
+    assert lineage["labels"] == LABELS.names
+    assert lineage["label_policy"] == {"uncertain": "zero", "blank": "zero"}
+    assert lineage["trainable"] == {
+        "parts": "all",
+        "parameters": sum(p.numel() for p in open_network(tmp_path / "out").network.parameters()),
+    }
+    assert open_network(tmp_path / "out").spec == replace(learner, num_outputs=3)
+    lines = read_lines(tmp_path / "out/metrics.jsonl")
+    assert any({"validation_auroc", "validation_loss", "best_auroc"} <= set(each) for each in lines)
+
+
+def test_all_findings_of_the_dataset_are_learnt_by_default(dataset: Path, tmp_path: Path) -> None:
+    record = train.run(classify(tmp_path / "out", dataset, labels=None, recipe={"steps": 1}))
+    assert len(record.details["lineage"]["labels"]) == 15
+    assert open_network(tmp_path / "out").spec.num_outputs == 15
+
+
+@pytest.mark.parametrize("taken", ["attention", "distillation", "both"])
+def test_following_a_teacher_goes_on_exactly(
+    dataset: Path, teacher: Path, tmp_path: Path, taken: str
+) -> None:
+    each = {"attention": TAPS, "distillation": DistillationConfig()}
+    chosen = each if taken == "both" else {taken: each[taken]}
+    before = file_hashes(teacher)
+    settings = {"teacher": follow(teacher, **chosen)}
+    train.run(classify(tmp_path / "at_once", dataset, **settings))
+    train.run(classify(tmp_path / "in_parts", dataset, recipe={"steps": 3}, **settings))
+    train.run(classify(tmp_path / "in_parts", dataset, **settings))
+
+    for name in ("last.safetensors", "batches.jsonl"):
+        assert (tmp_path / "in_parts" / name).read_bytes() == (
+            tmp_path / "at_once" / name
+        ).read_bytes()
+    assert file_hashes(teacher) == before
+    logged = read_lines(tmp_path / "at_once/metrics.jsonl")[0]
+    assert {f"{name}_loss" for name in chosen} <= set(logged)
+    expected = logged["cross_entropy"]
+    expected += logged.get("attention_loss", 0) / TAPS.beta + logged.get("distillation_loss", 0)
+    assert logged["loss"] == pytest.approx(expected, abs=1e-5)
+
+
+def test_attention_brings_the_maps_together(dataset: Path, teacher: Path, tmp_path: Path) -> None:
+    recipe = {"steps": 30, "learning_rate": 3e-3}
+    strong = replace(TAPS, beta=0.05)
+    train.run(
+        classify(
+            tmp_path / "out", dataset, recipe=recipe, teacher=follow(teacher, attention=strong)
+        )
+    )
+    distances = [
+        line["attention_loss"]
+        for line in read_lines(tmp_path / "out/metrics.jsonl")
+        if "attention_loss" in line
+    ]
+    assert sum(distances[-5:]) < 0.7 * sum(distances[:5])
+
+
+def test_the_lineage_names_the_teacher(dataset: Path, teacher: Path, tmp_path: Path) -> None:
+    train.run(classify(tmp_path / "out", dataset, teacher=follow(teacher), recipe={"steps": 1}))
+    transfer = open_network(tmp_path / "out").lineage["transfer"]
+    trained = open_network(teacher)
+    assert transfer["teacher"] == {
+        "name": "teacher",
+        "weights_sha256": trained.weights_sha256,
+        "model": TINY.name,
+        "trained_on": "chest",
+    }
+    assert transfer["attention"]["taps"] == [{"student": "stages.1", "teacher": "stages.1"}]
+    assert transfer["distillation"] is None
+    assert str(tmp_path) not in json.dumps(open_network(tmp_path / "out").lineage)
+
+
+def test_another_teacher_is_another_run(dataset: Path, teacher: Path, tmp_path: Path) -> None:
+    train.run(classify(tmp_path / "out", dataset, teacher=follow(teacher), recipe={"steps": 2}))
+    other = tmp_path / "other"
+    train.run(classify(other, dataset, seed=8, recipe={"steps": 1}))
+    with pytest.raises(Exception, match="teacher"):
+        train.run(classify(tmp_path / "out", dataset, teacher=follow(other)))
+
+
+def test_distillation_matches_the_findings_that_both_have(
+    dataset: Path, teacher: Path, tmp_path: Path
+) -> None:
+    labels = LabelConfig(names=["Cardiomegaly", "Mass"])
+    settings = {"labels": labels, "teacher": follow(teacher, distillation=DistillationConfig())}
+    train.run(classify(tmp_path / "out", dataset, recipe={"steps": 1}, **settings))
+    settings["labels"] = LabelConfig(names=["Mass", "Hernia"])
+    with pytest.raises(ConfigurationError, match="share no finding"):
+        train.run(
+            classify(tmp_path / "none", dataset, validation=None, recipe={"steps": 1}, **settings)
+        )
+
+
+def test_a_segmentation_student_follows_a_teacher(tmp_path: Path) -> None:
+    dataset = make_packed_dataset(tmp_path, images=16, splits={"train": 1.0})
+    train.run(train_config(tmp_path / "teacher", dataset))
+    taken = TrainingTeacherConfig(
+        weights=str(tmp_path / "teacher"),
+        attention=AttentionTransferConfig(
+            taps=[TapConfig("encoder.2", "encoder.2"), TapConfig("decoder.3", "encoder.0")],
+            reduction="zagoruyko",
+            weight_mode="multiply",
+            beta=100.0,
+        ),
+        distillation=DistillationConfig(),
+    )
+    train.run(train_config(tmp_path / "student", dataset, seed=1, teacher=taken))
+    logged = read_lines(tmp_path / "student/metrics.jsonl")[0]
+    expected = logged["dice_loss"] + logged["cross_entropy"]
+    expected += 100 * logged["attention_loss"] + logged["distillation_loss"]
+    assert logged["loss"] == pytest.approx(expected, abs=1e-5)
+
+
+def test_only_what_is_trainable_changes(dataset: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    train.run(classify(output, dataset, recipe={"steps": 1}))
+    first = load_file(output / "last.safetensors")
+    train.run(
+        classify(tmp_path / "more", dataset, init=str(output), model=None, trainable=["head"])
+    )
+    second = load_file(tmp_path / "more/last.safetensors")
+    changed = {name for name in first if not torch.equal(first[name], second[name])}
+    assert changed
+    assert all(name.startswith("head.") for name in changed)
+
+
+def test_other_findings_get_a_new_head(
+    dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train.run(classify(tmp_path / "first", dataset, recipe={"steps": 2}))
+    settings = {"init": str(tmp_path / "first"), "model": None, "recipe": {"steps": 1}}
+    same = replace(LABELS, names=list(reversed(LABELS.names)))
+    train.run(classify(tmp_path / "reversed", dataset, labels=same, **settings))
+    train.run(classify(tmp_path / "same", dataset, **settings))
+
+    start = load_file(tmp_path / "first/best.safetensors")
+    for name, moved_far in (("reversed", True), ("same", False)):
+        end = load_file(tmp_path / name / "last.safetensors")
+        distance = (end["head.fc.weight"] - start["head.fc.weight"]).abs().max()
+        # Adam's first step moves no weight further than the learning rate, 0.01.
+        assert bool(distance > 0.011) == moved_far, name
+    parent = open_network(tmp_path / "reversed").lineage["parent"]
+    assert parent["name"] == "first"
+    assert parent["lineage"]["trained_on"]["dataset"] == "chest"
+    assert "head" in capsys.readouterr().err
+
+
+def test_a_foreign_file_starts_a_classifier(dataset: Path, tmp_path: Path) -> None:
+    spec = ModelSpec("densenet40", in_channels=1, num_outputs=5)
+    state = spec.build().state_dict()
+    torch.save({"state_dict": {f"module.{k}": v for k, v in state.items()}}, tmp_path / "their.pth")
+    asked = ModelSpec("densenet40", in_channels=1)
+    record = train.run(
+        classify(
+            tmp_path / "out", dataset, model=asked, init=str(tmp_path / "their.pth"),
+            recipe={"steps": 1}, validation=None,
+        )
+    )  # fmt: skip
+    assert record.details["lineage"]["parent"] == {
+        "name": "their",
+        "weights_sha256": record.details["lineage"]["parent"]["weights_sha256"],
+        "lineage": {},
+    }
+    with pytest.raises(Exception, match="does not say which network"):
+        train.run(classify(tmp_path / "b", dataset, model=None, init=str(tmp_path / "their.pth")))
+
+
+def test_the_learning_rate_is_halved_by_epochs(dataset: Path, tmp_path: Path) -> None:
+    recipe = {"steps": None, "epochs": 3, "decay_every_epochs": 1, "learning_rate": 1e-3}
+    train.run(classify(tmp_path / "out", dataset, recipe=recipe))
+    rates = {
+        line["epoch"]: line["learning_rate"]
+        for line in read_lines(tmp_path / "out/metrics.jsonl")
+        if "loss" in line
+    }
+    assert rates == {0: 1e-3, 1: 5e-4, 2: 2.5e-4}
+
+
+def test_balanced_positives_weigh_more(dataset: Path, tmp_path: Path) -> None:
+    recipe = {"steps": 1, "positive_weighting": "balanced"}
+    train.run(classify(tmp_path / "balanced", dataset, recipe=recipe))
+    train.run(classify(tmp_path / "plain", dataset, recipe={"steps": 1}))
+    assert logged_losses(tmp_path / "balanced") != logged_losses(tmp_path / "plain")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"model": ModelSpec("unet")}, "segments images"),
+        ({"model": replace(TINY, num_outputs=4)}, "there are 3 findings"),
+        ({"labels": LabelConfig(names=["Noodle"])}, "Nodule"),
+        ({"trainable": "last43"}, "last34"),
+        ({"validation": None, "task": "segmentation", "labels": None}, "classifies images"),
+    ],
+)
+def test_settings_that_do_not_belong_together_are_refused(
+    dataset: Path, tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ConfigurationError, match=message):
+        train.run(classify(tmp_path / "out", dataset, **changes))
+
+
+def test_training_and_validation_that_share_patients_are_refused(
+    dataset: Path, tmp_path: Path
+) -> None:
+    both = DataConfig(str(dataset), splits=["train", "validation"])
+    with pytest.raises(ConfigurationError, match="patients are in both"):
+        train.run(classify(tmp_path / "out", dataset, validation=both))
+
+
+def test_a_validation_set_without_both_classes_is_refused(dataset: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="no AUROC"):
+        train.run(classify(tmp_path / "out", dataset, labels=LabelConfig(names=["Hernia"])))
+
+
+def test_a_classifier_learns_from_a_stream(dataset: Path, tmp_path: Path) -> None:
+    data = {"streaming": True, "shuffle_buffer": 16}
+    settings = {"data": data, "checkpoint": CheckpointConfig(every_steps=3)}
+    record = train.run(classify(tmp_path / "out", dataset, **settings))
+    assert record.details["steps"] == 6

@@ -1,0 +1,391 @@
+"""DICOM files: values as the header says they are shown, and nothing else of the header."""
+
+import builtins
+import io
+import json
+import struct
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from nakt_dist.config import ImageConfig, PackConfig
+from nakt_dist.errors import ConfigurationError, UnusableSample
+from nakt_dist.shards.reader import IndexedShards
+from nakt_dist.sources import scan_source
+from nakt_dist.sources.dicom import read_dicom
+from nakt_dist.sources.images import read_image
+from nakt_dist.stages import pack
+from tests.unit.image_files import encoded, gradient
+
+pydicom = pytest.importorskip("pydicom")
+
+from pydicom.dataset import Dataset, FileMetaDataset  # noqa: E402
+from pydicom.encaps import encapsulate  # noqa: E402
+from pydicom.pixels import apply_modality_lut, apply_voi_lut  # noqa: E402
+from pydicom.uid import (  # noqa: E402
+    MPEG2MPML,
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    JPEG2000Lossless,
+    JPEGBaseline8Bit,
+    JPEGLosslessSV1,
+    RLELossless,
+)
+
+RAMP = np.arange(0, 4096, 64, dtype=np.uint16).reshape(8, 8)
+PATIENT = "Doe^Jane"
+BARE = {"JPEG": {}, "JPEG2000": {"no_jp2": True}}
+"""What makes Pillow write a picture as DICOM holds it, without a container."""
+
+
+def dataset_of(
+    values: np.ndarray, bits: int = 12, photometric: str = "MONOCHROME2", **elements: Any
+) -> Dataset:
+    """Returns a chest film of the given stored values, with a patient in its header."""
+    ds = Dataset()
+    ds.PatientName, ds.PatientID, ds.PatientBirthDate = PATIENT, "MRN-4711", "19500102"
+    ds.InstitutionName, ds.StudyDate = "General Hospital", "20200304"
+    ds.SOPClassUID, ds.SOPInstanceUID = "1.2.840.10008.5.1.4.1.1.1", "1.2.3.4"
+    ds.Rows, ds.Columns = values.shape[:2]
+    ds.SamplesPerPixel = 1 if values.ndim == 2 else values.shape[2]
+    if values.ndim == 3:
+        ds.PlanarConfiguration = 0
+    ds.PhotometricInterpretation = photometric
+    ds.BitsAllocated = values.dtype.itemsize * 8
+    ds.BitsStored, ds.HighBit = bits, bits - 1
+    ds.PixelRepresentation = int(values.dtype.kind == "i")
+    ds.PixelData = values.tobytes() + b"\0" * (values.nbytes % 2)
+    for name, value in elements.items():
+        setattr(ds, name, value)
+    return ds
+
+
+def bytes_of(ds: Dataset, syntax: str = ExplicitVRLittleEndian) -> bytes:
+    ds.file_meta = FileMetaDataset()
+    ds.file_meta.TransferSyntaxUID = syntax
+    ds.file_meta.MediaStorageSOPClassUID = ds.get("SOPClassUID", "1.2")
+    ds.file_meta.MediaStorageSOPInstanceUID = "1.2.3.4"
+    # the kind of numbers is said for the elements that the standard leaves open
+    ds["PixelData"].VR = "OW" if ds.BitsAllocated > 8 else "OB"
+    if syntax not in (ExplicitVRLittleEndian, ImplicitVRLittleEndian, ExplicitVRBigEndian):
+        ds["PixelData"].is_undefined_length = syntax != DeflatedExplicitVRLittleEndian
+    buffer = io.BytesIO()
+    pydicom.dcmwrite(buffer, ds, enforce_file_format=True)
+    return buffer.getvalue()
+
+
+def save(path: Path, ds: Dataset, syntax: str = ExplicitVRLittleEndian) -> Path:
+    path.write_bytes(bytes_of(ds, syntax))
+    return path
+
+
+def read(tmp_path: Path, ds: Dataset, *arguments: Any, **settings: Any) -> tuple[np.ndarray, dict]:
+    colour, max_pixels, sixteen_bit = arguments or ("grey", 10_000, "min_max")
+    path = save(tmp_path / "film.dcm", ds, **settings)
+    return read_image(path, colour, max_pixels, sixteen_bit)
+
+
+def problem_of(content: bytes, max_pixels: int = 10_000) -> UnusableSample:
+    with pytest.raises(UnusableSample) as caught:
+        read_dicom(content, "film.dcm", max_pixels, full_range=False)
+    return caught.value
+
+
+# ---------------------------------------------------------------- values
+
+
+def test_values_without_a_window_are_scaled_as_the_setting_says(tmp_path: Path) -> None:
+    values = RAMP[1:, :]  # 512 to 4032
+    own, info = read(tmp_path, dataset_of(values))
+    assert (own.min(), own.max()) == (0, 255)
+    np.testing.assert_array_equal(own, np.floor((values - 512.0) * 255 / 3520 + 0.5))
+    assert (info["scaling"], info["range"]) == ("min_max", [512, 4032])
+    whole, info = read(tmp_path, dataset_of(values), "grey", 10_000, "full_range")
+    np.testing.assert_array_equal(whole, np.floor(values * 255.0 / 4095 + 0.5))
+    assert (info["scaling"], info["range"]) == ("full_range", [0, 4095])
+
+
+def test_eight_bits_are_kept(tmp_path: Path) -> None:
+    values = gradient(20, 30) // 2
+    pixels, info = read(tmp_path, dataset_of(values, bits=8))
+    np.testing.assert_array_equal(pixels, values)
+    assert (info["scaling"], info["bits_stored"], info["format"]) == ("kept", 8, "DICOM")
+    assert (info["width"], info["height"]) == (30, 20)
+
+
+def test_monochrome1_is_inverted(tmp_path: Path) -> None:
+    values = gradient(20, 30)
+    pixels, info = read(tmp_path, dataset_of(values, 8, "MONOCHROME1"))
+    np.testing.assert_array_equal(pixels, 255 - values)
+    assert info["mode"] == "MONOCHROME1"
+    wide = dataset_of(RAMP, photometric="MONOCHROME1", WindowCenter=1000, WindowWidth=500)
+    dark = dataset_of(RAMP, WindowCenter=1000, WindowWidth=500)
+    np.testing.assert_array_equal(read(tmp_path, wide)[0], 255 - read(tmp_path, dark)[0])
+
+
+def test_a_window_is_that_of_the_standard(tmp_path: Path) -> None:
+    # PS3.3 C.11.2.1.2.1: centre 2048, width 4096 on 12 bits changes nothing but the depth
+    ds = dataset_of(RAMP, WindowCenter=2048, WindowWidth=4096)
+    pixels, info = read(tmp_path, ds)
+    np.testing.assert_array_equal(pixels, np.floor(RAMP * 255.0 / 4095 + 0.5))
+    assert (info["scaling"], info["range"]) == ("window", [0, 4095])
+
+
+@pytest.mark.parametrize("function", ["LINEAR", "LINEAR_EXACT", "SIGMOID"])
+@pytest.mark.parametrize("rescale", [(1.0, 0.0), (2.0, -1024.0), (0.5, 10.0)])
+@pytest.mark.parametrize("signed", [False, True])
+def test_windows_agree_with_pydicom(
+    tmp_path: Path, function: str, rescale: tuple[float, float], signed: bool
+) -> None:
+    values = RAMP.astype(np.int16) - 2048 if signed else RAMP
+    slope, intercept = rescale
+    centre = 300 * slope + intercept
+    ds = dataset_of(
+        values,
+        WindowCenter=centre,
+        WindowWidth=700,
+        VOILUTFunction=function,
+        RescaleSlope=slope,
+        RescaleIntercept=intercept,
+    )
+    pixels, _ = read(tmp_path, ds)
+    shown = apply_voi_lut(apply_modality_lut(values, ds), ds)
+    limits = np.array([-2048, 2047] if signed else [0, 4095]) * slope + intercept
+    expected = (shown - limits[0]) / (limits[1] - limits[0]) * 255
+    assert np.abs(pixels - expected).max() <= 0.5 + 1e-6
+
+
+def test_the_first_of_several_windows_counts(tmp_path: Path) -> None:
+    several = dataset_of(RAMP, WindowCenter=[1000, 3000], WindowWidth=[500, 50])
+    one = dataset_of(RAMP, WindowCenter=1000, WindowWidth=500)
+    np.testing.assert_array_equal(read(tmp_path, several)[0], read(tmp_path, one)[0])
+
+
+@pytest.mark.parametrize("width", [0, 0.5, -10])
+def test_a_window_that_the_standard_forbids_counts_as_none(tmp_path: Path, width: float) -> None:
+    _, info = read(tmp_path, dataset_of(RAMP, WindowCenter=1000, WindowWidth=width))
+    assert info["scaling"] == "min_max"
+
+
+def test_a_window_of_one_is_a_threshold(tmp_path: Path) -> None:
+    pixels, _ = read(tmp_path, dataset_of(RAMP, WindowCenter=1024.5, WindowWidth=1))
+    np.testing.assert_array_equal(pixels, 255 * (RAMP > 1024))
+
+
+def table_of(entries: list[int], first: int, bits: int) -> Dataset:
+    table = Dataset()
+    table.LUTDescriptor = [len(entries) % 2**16, first, bits]
+    table["LUTDescriptor"].VR = "US"
+    table.LUTData = struct.pack(f"<{len(entries)}H", *entries)
+    table["LUTData"].VR = "OW"
+    return table
+
+
+@pytest.mark.parametrize("bits", [8, 12, 16])
+def test_a_look_up_table_goes_before_a_window(tmp_path: Path, bits: int) -> None:
+    top = 2**bits - 1
+    entries = [top - round(top * number / 999) for number in range(1000)]
+    table = table_of(entries, 100, bits)
+    ds = dataset_of(RAMP, VOILUTSequence=[table], WindowCenter=1, WindowWidth=2)
+    pixels, info = read(tmp_path, ds)
+    index = np.clip(RAMP.astype(int) - 100, 0, 999)
+    np.testing.assert_array_equal(pixels, np.floor(np.array(entries)[index] / top * 255 + 0.5))
+    assert info["scaling"] == "lut"
+
+
+def test_the_table_of_the_modality_comes_first(tmp_path: Path) -> None:
+    entries = [2 * number for number in range(2048)]
+    ds = dataset_of(RAMP, ModalityLUTSequence=[table_of(entries, 0, 12)])
+    ds.WindowCenter, ds.WindowWidth = 2048, 4096
+    pixels, _ = read(tmp_path, ds)
+    doubled = 2 * np.clip(RAMP.astype(float), 0, 2047)
+    np.testing.assert_array_equal(pixels, np.floor(doubled / 4095 * 255 + 0.5))
+
+
+def test_a_constant_picture_is_black(tmp_path: Path) -> None:
+    pixels, _ = read(tmp_path, dataset_of(np.full((8, 8), 700, np.uint16)))
+    assert pixels.max() == 0
+
+
+@pytest.mark.parametrize(
+    "syntax", [ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian]
+)
+def test_every_uncompressed_syntax_gives_the_same_picture(tmp_path: Path, syntax: str) -> None:
+    stored = RAMP.byteswap() if syntax == ExplicitVRBigEndian else RAMP
+    ds = dataset_of(stored)
+    pixels, _ = read(tmp_path, ds, syntax=syntax)
+    np.testing.assert_array_equal(pixels, np.floor(RAMP * 255.0 / 4032 + 0.5))
+
+
+def test_colours_are_read_as_of_any_other_file(tmp_path: Path) -> None:
+    picture = np.stack([gradient(20, 30), 255 - gradient(20, 30), gradient(20, 30) // 3], axis=2)
+    ds = dataset_of(picture, 8, "RGB")
+    pixels, _ = read(tmp_path, ds, "rgb", 10_000, "min_max")
+    np.testing.assert_array_equal(pixels, picture)
+    grey, _ = read(tmp_path, ds)
+    np.testing.assert_array_equal(grey, np.array(Image.fromarray(picture).convert("L")))
+
+
+def test_grey_becomes_three_equal_colours(tmp_path: Path) -> None:
+    pixels, _ = read(tmp_path, dataset_of(gradient(20, 30), 8), "rgb", 10_000, "min_max")
+    assert pixels.shape == (20, 30, 3)
+    assert (pixels == gradient(20, 30)[..., None]).all()
+
+
+@pytest.mark.parametrize(
+    ("syntax", "kind"), [(JPEGBaseline8Bit, "JPEG"), (JPEG2000Lossless, "JPEG2000")]
+)
+def test_what_pillow_decodes_inside_a_file_is_read(tmp_path: Path, syntax: str, kind: str) -> None:
+    values = gradient(40, 64) // 2
+    picture = encoded(values, kind, **BARE[kind])
+    ds = dataset_of(values, 8, PixelData=encapsulate([picture]))
+    pixels, _ = read(tmp_path, ds, syntax=syntax)
+    expected = np.array(Image.open(io.BytesIO(picture)))
+    assert np.abs(pixels.astype(int) - expected).max() <= 1
+
+
+# ---------------------------------------------------------------- what is set aside
+
+
+def test_a_picture_that_is_too_large_is_not_decoded() -> None:
+    content = bytes_of(dataset_of(RAMP))
+    assert problem_of(content, max_pixels=63).reason == "too_many_pixels"
+    announced = dataset_of(RAMP, Rows=60_000, Columns=60_000)
+    assert problem_of(bytes_of(announced), 100_000_000).reason == "too_many_pixels"
+
+
+@pytest.mark.parametrize(
+    ("syntax", "kind"), [(JPEGBaseline8Bit, "JPEG"), (JPEG2000Lossless, "JPEG2000")]
+)
+def test_a_compressed_picture_larger_than_announced_is_not_decoded(syntax: str, kind: str) -> None:
+    picture = encoded(np.zeros((300, 400), np.uint8), kind, **BARE[kind])
+    ds = dataset_of(gradient(20, 30), 8, PixelData=encapsulate([picture]))
+    problem = problem_of(bytes_of(ds, syntax))
+    assert problem.reason == "unreadable"
+    assert "30×20" in problem.detail
+    assert "400×300" in problem.detail
+
+
+def test_several_frames_are_one_sample_too_many() -> None:
+    frames = np.concatenate([RAMP, RAMP])
+    ds = dataset_of(frames, Rows=8, NumberOfFrames=2)
+    assert problem_of(bytes_of(ds)).reason == "several_frames"
+
+
+@pytest.mark.parametrize(
+    ("ds", "syntax"),
+    [
+        (dataset_of(gradient(8, 8), 8, "PALETTE COLOR"), ExplicitVRLittleEndian),
+        (dataset_of(RAMP, SamplesPerPixel=3, PlanarConfiguration=0), ExplicitVRLittleEndian),
+        (dataset_of(RAMP), DeflatedExplicitVRLittleEndian),
+        (dataset_of(RAMP, PixelData=encapsulate([b"\0" * 64])), RLELossless),
+        (dataset_of(RAMP, PixelData=encapsulate([b"\0" * 64])), MPEG2MPML),
+    ],
+    ids=["palette", "samples", "deflated", "rle", "video"],
+)
+def test_what_is_not_supported_is_said(ds: Dataset, syntax: str) -> None:
+    assert problem_of(bytes_of(ds, syntax)).reason == "unsupported_dicom"
+
+
+def test_a_file_without_a_picture_is_no_image() -> None:
+    ds = dataset_of(RAMP)
+    content = bytes_of(ds)
+    without = content[: content.index(b"\xe0\x7f\x10\x00")]
+    assert problem_of(without).reason == "not_an_image"
+
+
+def test_a_file_that_ends_early_is_truncated() -> None:
+    assert problem_of(bytes_of(dataset_of(RAMP))[:-40]).reason == "truncated_image"
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_damage_of_any_kind_is_set_aside(data: st.DataObject) -> None:
+    content = bytearray(bytes_of(dataset_of(RAMP, WindowCenter=1000, WindowWidth=500)))
+    for _ in range(data.draw(st.integers(1, 4))):
+        content[data.draw(st.integers(132, len(content) - 1))] = data.draw(st.integers(0, 255))
+    try:
+        picture = read_dicom(bytes(content), "film.dcm", 10_000, full_range=False)
+    except UnusableSample as problem:
+        assert PATIENT not in problem.detail
+        assert "4711" not in problem.detail
+    else:
+        assert picture.pixels.dtype == np.uint8
+
+
+# ---------------------------------------------------------------- around the file
+
+
+def test_without_pydicom_the_extra_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = save(tmp_path / "film.dcm", dataset_of(RAMP))
+    for name in [name for name in sys.modules if name.partition(".")[0] == "pydicom"]:
+        monkeypatch.delitem(sys.modules, name)
+    imported = builtins.__import__
+
+    def absent(name: str, *arguments: Any, **settings: Any) -> Any:
+        if name.partition(".")[0] == "pydicom":
+            raise ImportError(name)
+        return imported(name, *arguments, **settings)
+
+    monkeypatch.setattr(builtins, "__import__", absent)
+    with pytest.raises(ConfigurationError, match=r"nakt_dist\[dicom\]"):
+        read_image(path, "grey", 10_000, "min_max")
+
+
+def test_without_its_decoder_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    decoder = type("Decoder", (), {"is_available": False})
+    monkeypatch.setattr(pydicom.pixels, "get_decoder", lambda syntax: decoder)
+    ds = dataset_of(RAMP, PixelData=encapsulate([b"\0" * 64]))
+    with pytest.raises(ConfigurationError, match=r"JPEG Lossless.*nakt_dist\[dicom\]"):
+        read_dicom(bytes_of(ds, JPEGLosslessSV1), "film.dcm", 10_000, full_range=False)
+
+
+def test_content_decides_and_not_the_suffix(tmp_path: Path) -> None:
+    path = save(tmp_path / "film.png", dataset_of(gradient(20, 30), 8))
+    assert read_image(path, "grey", 10_000, "min_max")[1]["format"] == "DICOM"
+    picture = tmp_path / "picture.dcm"
+    picture.write_bytes(encoded(gradient(20, 30), "PNG"))
+    assert read_image(picture, "grey", 10_000, "min_max")[1]["format"] == "PNG"
+
+
+def test_a_folder_of_films_is_packed_without_its_patients(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    (source / "images").mkdir(parents=True)
+    for number in range(4):
+        film = dataset_of(RAMP + np.uint16(number), WindowCenter=1000, WindowWidth=500)
+        save(source / "images" / f"film_{number}.dcm", film)
+    frames = dataset_of(np.concatenate([RAMP, RAMP]), Rows=8, NumberOfFrames=2)
+    save(source / "images" / "film_4.dcm", frames)
+    rows = [f"film_{number},{number % 2}" for number in range(5)]
+    (source / "metadata.csv").write_text("\n".join(["filename,Edema", *rows]))
+    assert len(scan_source("image_folder", source, {}).records) == 5
+
+    record = pack.run(
+        PackConfig(
+            layout="images_csv",
+            source=str(source),
+            output=str(tmp_path / "out"),
+            layout_options={"finding_columns": ["Edema"]},
+            image=ImageConfig(height=8, width=8, encoding="png"),
+            workers=1,
+        )
+    )
+    assert (record.counts["packed"], record.counts["rejected"]) == (4, 1)
+    images = IndexedShards(tmp_path / "out")
+    for number in range(4):
+        facts = images.metadata(number)
+        assert (facts["bits_stored"], facts["format"], facts["patient_id"]) == (12, "DICOM", None)
+        assert PATIENT not in json.dumps(facts)
+    for path in (tmp_path / "out").iterdir():
+        content = path.read_bytes()
+        assert not any(word in content for word in (b"Doe", b"4711", b"19500102", b"General"))

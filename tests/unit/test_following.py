@@ -1,0 +1,142 @@
+"""A student's teacher: what pairs with what, and that nothing changes it unnoticed."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from nakt_dist.config import (
+    AttentionTransferConfig,
+    DistillationConfig,
+    PreprocessingConfig,
+    RecipeConfig,
+    TapConfig,
+    TrainingTeacherConfig,
+)
+from nakt_dist.errors import ConfigurationError
+from nakt_dist.models.network_file import TrainedNetwork
+from nakt_dist.models.spec import ModelSpec
+from nakt_dist.training.following import Following, follow
+from nakt_dist.training.tasks import ClassificationTask
+
+NAMES = ("Edema", "Mass", "Nodule")
+CPU = torch.device("cpu")
+
+
+def network(name: str = "timm:test_resnet", outputs: int = 3, seed: int = 0) -> TrainedNetwork:
+    spec = ModelSpec(name, in_channels=1, num_outputs=outputs)
+    torch.manual_seed(seed)
+    bare = spec.build().requires_grad_(False).eval()
+    return TrainedNetwork("teacher", bare, spec, PreprocessingConfig(), {"labels": NAMES}, "0" * 64)
+
+
+def taken(**changes: object) -> TrainingTeacherConfig:
+    attention = AttentionTransferConfig(taps=[TapConfig("layer3", "layer3")], beta=4.0)
+    return replace(TrainingTeacherConfig("teacher", attention=attention), **changes)
+
+
+def task_of(following: Following, student: TrainedNetwork) -> ClassificationTask:
+    recipe = RecipeConfig(steps=1)
+    return ClassificationTask(1, student.preprocessing, recipe, following)
+
+
+def test_a_student_that_is_its_teacher_has_nothing_to_take() -> None:
+    config = taken(distillation=DistillationConfig())
+    student = network()
+    following = follow(config, network(), student.spec.name, NAMES, CPU)
+    task = task_of(following, student)
+    image, target = torch.rand(4, 1, 32, 32), torch.randint(0, 2, (4, 3)).float()
+
+    losses = task.forward(task.wrap(student.network), image, target)
+
+    assert float(losses["attention_loss"]) == pytest.approx(0, abs=1e-5)
+    assert float(losses["distillation_loss"]) == pytest.approx(0, abs=1e-5)
+    assert float(losses["loss"]) == pytest.approx(float(losses["cross_entropy"]), abs=1e-5)
+
+
+def test_the_total_is_the_paper_s() -> None:
+    student = network(seed=1)
+    student.network.requires_grad_(True).train()
+    following = follow(taken(), network(), student.spec.name, NAMES, CPU)
+    task = task_of(following, student)
+    image, target = torch.rand(4, 1, 32, 32), torch.randint(0, 2, (4, 3)).float()
+
+    losses = task.forward(task.wrap(student.network), image, target)
+
+    expected = losses["cross_entropy"] + losses["attention_loss"] / 4
+    assert losses["loss"].item() == pytest.approx(expected.item())
+    losses["loss"].backward()
+    gradients = [each.grad for each in student.network.parameters()]
+    assert all(each is not None and each.isfinite().all() for each in gradients)
+
+
+@pytest.mark.parametrize("what", ["parameter", "buffer", "mode", "gradient"])
+def test_any_change_of_the_teacher_is_noticed(what: str) -> None:
+    teacher = network()
+    following = follow(taken(), teacher, "timm:test_resnet", NAMES, CPU)
+    before = following.teacher_sha256()
+    assert following.teacher_sha256() == before
+    bare = teacher.network
+    if what == "parameter":
+        next(bare.parameters()).view(-1)[0] += 1e-6
+    elif what == "buffer":
+        dict(bare.named_buffers())["bn1.num_batches_tracked"] += 1
+    elif what == "mode":
+        bare.bn1.train()
+    else:
+        bare.fc.weight.requires_grad_(True)
+    assert following.teacher_sha256() != before
+
+
+def test_training_a_student_leaves_its_teacher_alone() -> None:
+    student = network(seed=1)
+    following = follow(taken(), network(), student.spec.name, NAMES, CPU)
+    before = following.teacher_sha256()
+    task = task_of(following, student)
+    module = task.wrap(student.network.requires_grad_(True)).train()
+    optimiser = torch.optim.Adam(module.parameters())
+    for _ in range(3):
+        target = torch.randint(0, 2, (4, 3)).float()
+        task.forward(module, torch.rand(4, 1, 32, 32), target)["loss"].backward()
+        optimiser.step()
+    assert following.teacher_sha256() == before
+
+
+def test_distillation_pairs_outputs_by_name() -> None:
+    config = TrainingTeacherConfig("teacher", distillation=DistillationConfig())
+    teacher = network()
+    names = ("Nodule", "Hernia", "Edema")
+    following = follow(config, teacher, "timm:test_resnet", names, CPU)
+    image = torch.rand(2, 1, 32, 32)
+    theirs = teacher.network(image)
+    same = torch.stack([theirs[:, 2], torch.full((2,), 9.0), theirs[:, 0]], dim=1)
+
+    extra, components = following.losses(image, same, (), lambda output, image: output)
+
+    assert float(extra) == pytest.approx(0, abs=1e-6)
+    assert set(components) == {"distillation_loss"}
+    far, _ = following.losses(image, same + 1, (), lambda output, image: output)
+    assert float(far) > 0.01
+
+
+def test_labels_that_do_not_fit_the_teacher_are_refused() -> None:
+    config = TrainingTeacherConfig(
+        "teacher", distillation=DistillationConfig(), labels=["Edema", "Mass"]
+    )
+    with pytest.raises(ConfigurationError, match="names 2 outputs"):
+        follow(config, network(), "timm:test_resnet", NAMES, CPU)
+
+
+def test_a_preset_needs_networks_that_it_knows() -> None:
+    config = taken(attention=AttentionTransferConfig(preset="paper"))
+    with pytest.raises(ConfigurationError, match="no tap for the network 'timm:test_resnet'"):
+        follow(config, network(), "densenet40", NAMES, CPU)
+
+
+def test_planes_that_differ_in_number_are_refused_by_name() -> None:
+    student = network(seed=1)
+    attention = AttentionTransferConfig(taps=[TapConfig("layer2", "layer3")])
+    following = follow(taken(attention=attention), network(), student.spec.name, NAMES, CPU)
+    task = task_of(following, student)
+    with pytest.raises(ConfigurationError, match="planes"):
+        task.forward(task.wrap(student.network), torch.rand(2, 1, 32, 32), torch.zeros(2, 3))
