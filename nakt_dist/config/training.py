@@ -198,7 +198,8 @@ class TrainConfig:
         recipe: how.
         augmentation: of the training images.
         preprocessing: what the network sees; written into its weights file. None takes that of
-            ``init``, or pixels in [0, 1] at the size of the dataset.
+            ``init`` where it is a run of ours; else ImageNet's mean and deviation for a
+            classifier of three channels, and pixels in [0, 1] for other networks.
         init: weights to start from: an own run (paper A, algorithm 2), or a classifier's file
             from elsewhere, whose head is replaced where its findings are others (paper B).
         trainable: ``all``, ``last34`` (DenseNet-121's last 34 layers, paper B), or module paths;

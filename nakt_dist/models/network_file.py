@@ -103,8 +103,7 @@ def open_network(
         name=name or name_of_weights(path),
         network=network.to(device) if device is not None else network,
         spec=spec,
-        preprocessing=preprocessing
-        or _stored_preprocessing(loaded.metadata, spec.in_channels, path),
+        preprocessing=preprocessing or stored_preprocessing(loaded, spec.in_channels),
         lineage=stored_lineage(loaded),
         weights_sha256=loaded.sha256,
     )
@@ -160,10 +159,18 @@ def _stored(metadata: Mapping[str, str], field: str, path: Path) -> dict[str, An
     return value
 
 
-def _stored_preprocessing(
-    metadata: Mapping[str, str], channels: int, path: Path
-) -> PreprocessingConfig:
-    values = _stored(metadata, "preprocessing", path)
+def stored_preprocessing(loaded: LoadedWeights, channels: int) -> PreprocessingConfig:
+    """Returns the input that a file's network is used to; the default for files not ours.
+
+    Args:
+        loaded: the file.
+        channels: image channels of the network.
+
+    Raises:
+        CheckpointError: it is there and cannot be read.
+    """
+    path = loaded.path
+    values = _stored(loaded.metadata, "preprocessing", path)
     for name, value in values.items():
         side = name in ("height", "width")
         if not (_is_side(value) if side else _is_per_channel(value, channels)):

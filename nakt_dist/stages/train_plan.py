@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from nakt_dist.config import DataConfig, LabelConfig, PreprocessingConfig, TrainConfig
+from nakt_dist.config.teaching import IMAGENET_MEAN, IMAGENET_STD
 from nakt_dist.errors import CheckpointError, ConfigurationError
 from nakt_dist.loading.labels import LabelledImages, LabelledTargets, labelled_targets
 from nakt_dist.loading.samples import (
@@ -24,6 +25,7 @@ from nakt_dist.models.network_file import (
     name_of_weights,
     open_network,
     stored_lineage,
+    stored_preprocessing,
 )
 from nakt_dist.models.registry import is_classifier
 from nakt_dist.models.spec import ModelSpec
@@ -144,12 +146,10 @@ def make_plan(config: TrainConfig) -> TrainPlan:
     validation = _open_set(config, config.validation, names) if config.validation else None
     _check_apart(training, validation)
     parent, foreign = _start(config, names)
-    preprocessing = config.preprocessing
-    if preprocessing is None:
-        preprocessing = PreprocessingConfig() if parent is None else parent.preprocessing
+    spec = _spec_of(config, parent, foreign, names)
     return TrainPlan(
-        config=replace(config, preprocessing=preprocessing),
-        spec=_spec_of(config, parent, foreign, names),
+        config=replace(config, preprocessing=_preprocessing_of(config, spec, parent, foreign)),
+        spec=spec,
         parent=parent,
         foreign=foreign,
         training=training,
@@ -278,6 +278,28 @@ def _spec_of(
             "classification, or choose a segmentation network"
         )
     return spec
+
+
+def _preprocessing_of(
+    config: TrainConfig,
+    spec: ModelSpec,
+    parent: TrainedNetwork | None,
+    foreign: LoadedWeights | None,
+) -> PreprocessingConfig:
+    """Returns the input asked for, or the one that the weights started from are used to.
+
+    A classifier of three channels that starts from elsewhere, or from nothing, sees ImageNet's
+    mean and deviation (paper B); other networks see pixels in [0, 1].
+    """
+    if config.preprocessing is not None:
+        return config.preprocessing
+    if parent is not None:
+        return parent.preprocessing
+    if foreign is not None and foreign.spec is not None:
+        return stored_preprocessing(foreign, foreign.spec.in_channels)
+    if config.task == "classification" and spec.in_channels == len(IMAGENET_MEAN):
+        return PreprocessingConfig(mean=list(IMAGENET_MEAN), std=list(IMAGENET_STD))
+    return PreprocessingConfig()
 
 
 def _classifier(spec: ModelSpec, asked: ModelSpec | None, names: list[str]) -> ModelSpec:

@@ -16,6 +16,7 @@ from nakt_dist.config import (
     DataConfig,
     DistillationConfig,
     LabelConfig,
+    PreprocessingConfig,
     TapConfig,
     TrainConfig,
     TrainingTeacherConfig,
@@ -293,3 +294,19 @@ def test_a_classifier_learns_from_a_stream(dataset: Path, tmp_path: Path) -> Non
     settings = {"data": data, "checkpoint": CheckpointConfig(every_steps=3)}
     record = train.run(classify(tmp_path / "out", dataset, **settings))
     assert record.details["steps"] == 6
+
+
+def test_a_classifier_sees_imagenet_s_statistics_unless_told_otherwise(
+    dataset: Path, tmp_path: Path
+) -> None:
+    colour = ModelSpec("timm:test_convnext", in_channels=3)
+    one_step = {"recipe": {"steps": 1}, "model": colour}
+    train.run(classify(tmp_path / "default", dataset, **one_step))
+    seen = open_network(tmp_path / "default").preprocessing
+    assert (seen.mean, seen.std) == ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
+
+    own = PreprocessingConfig(mean=0.4, std=0.3)
+    train.run(classify(tmp_path / "own", dataset, preprocessing=own, **one_step))
+    start = {"init": str(tmp_path / "own"), "labels": None, "recipe": {"steps": 1}, "model": None}
+    train.run(classify(tmp_path / "from_own", dataset, **start))
+    assert open_network(tmp_path / "from_own").preprocessing == own
