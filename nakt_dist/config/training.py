@@ -202,6 +202,8 @@ class TrainConfig:
             classifier of three channels, and pixels in [0, 1] for other networks.
         init: weights to start from: an own run (paper A, algorithm 2), or a classifier's file
             from elsewhere, whose head is replaced where its findings are others (paper B).
+        init_labels: what the outputs of a file from elsewhere mean, in order, or a label set
+            such as ``chestxray14``: where these are the findings to learn, its head is kept.
         trainable: ``all``, ``last34`` (DenseNet-121's last 34 layers, paper B), or module paths;
             the rest keeps its values.
         frozen_bn_eval: BatchNorms that are not trained keep their statistics as well; the
@@ -227,6 +229,7 @@ class TrainConfig:
     augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
     preprocessing: PreprocessingConfig | None = None
     init: str | None = None
+    init_labels: str | list[str] | None = None
     trainable: str | list[str] = "all"
     frozen_bn_eval: bool = False
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)

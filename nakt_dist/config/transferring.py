@@ -81,7 +81,8 @@ class TrainingTeacherConfig:
         name: what to call it; by default the file's folder.
         model: its architecture; None when the weights file names it, as ours do.
         preprocessing: its input; None when the weights file says, as ours do.
-        labels: its outputs' names, when the weights file does not say; for distillation.
+        labels: its outputs' names in order, or a label set such as ``chestxray14``, when the
+            weights file does not say; for distillation.
         attention: match activation maps; None does not.
         distillation: match logits; None does not.
     """
@@ -90,7 +91,7 @@ class TrainingTeacherConfig:
     name: str | None = None
     model: ModelSpec | None = None
     preprocessing: PreprocessingConfig | None = None
-    labels: list[str] | None = None
+    labels: str | list[str] | None = None
     attention: AttentionTransferConfig | None = None
     distillation: DistillationConfig | None = None
 

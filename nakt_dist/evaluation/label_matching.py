@@ -1,14 +1,13 @@
 """Which outputs of a classifier answer which labels of a test set."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from nakt_dist.config.labels import LabelConfig
-from nakt_dist.errors import CheckpointError, ConfigurationError, nearest_name
-from nakt_dist.loading.labels import LabelledTargets, labelled_targets
-from nakt_dist.models.network_file import TrainedNetwork
+from nakt_dist.errors import ConfigurationError
+from nakt_dist.loading.labels import LabelledTargets, labelled_targets, name_outputs
+from nakt_dist.models.network_file import TrainedNetwork, stored_output_names
 from nakt_dist.shards.reader import IndexedShards
-from nakt_dist.sources.labels import LABEL_SETS, canonical_finding, resolve_label_names
+from nakt_dist.sources.labels import resolve_label_names
 
 
 @dataclass(frozen=True)
@@ -63,7 +62,7 @@ def match_labels(
         CheckpointError: the weights' own names are damaged.
     """
     config = config or LabelConfig()
-    outputs = _own_names(weights, trained)
+    outputs = stored_output_names(trained, weights)
     available = images.manifest.findings
     wanted = tuple(available)
     if outputs is None:
@@ -86,21 +85,6 @@ def match_labels(
     )
 
 
-def _own_names(weights: str, trained: TrainedNetwork) -> tuple[str, ...] | None:
-    """Returns the names of the outputs in the weights' lineage, or None without any."""
-    names = trained.lineage.get("labels")
-    if names is None:
-        return None
-    count = trained.spec.num_outputs
-    texts = isinstance(names, list) and all(isinstance(name, str) for name in names)
-    if not texts or len(set(names)) != len(names) or len(names) != count:
-        raise CheckpointError(
-            f"{weights}: its lineage names the labels {str(names)[:80]}, expected {count} "
-            "different names, one per output; copy the file again from its origin"
-        )
-    return tuple(names)
-
-
 def _foreign_names(weights: str, trained: TrainedNetwork, config: LabelConfig) -> tuple[str, ...]:
     """Returns the names of the outputs that the configuration gives."""
     count = trained.spec.num_outputs
@@ -109,26 +93,4 @@ def _foreign_names(weights: str, trained: TrainedNetwork, config: LabelConfig) -
             f"{weights}: does not say what its {count} outputs mean. Name them, in order, as "
             "labels.names: a list, or a label set such as chestxray14"
         )
-    if isinstance(config.names, str):
-        if config.names not in LABEL_SETS:
-            raise ConfigurationError(
-                f"labels.names: there is no label set '{config.names}'"
-                f"{nearest_name(config.names, LABEL_SETS)} (known: {', '.join(LABEL_SETS)}); "
-                "name the outputs one by one as a list"
-            )
-        names = LABEL_SETS[config.names]
-    else:
-        names = tuple(map(canonical_finding, config.names))
-    _check_names(weights, names, count)
-    return names
-
-
-def _check_names(weights: str, names: Sequence[str], count: int) -> None:
-    twice = next((name for name in names if list(names).count(name) > 1), None)
-    if twice is not None:
-        raise ConfigurationError(f"labels.names: '{twice}' is there twice; an output has one name")
-    if len(names) != count:
-        raise ConfigurationError(
-            f"labels.names gives {len(names)} names ({', '.join(names)}), but {weights} has "
-            f"{count} outputs; name each of them, in order"
-        )
+    return name_outputs(config.names, count, "labels.names")

@@ -1,15 +1,22 @@
 """Findings of packed images as the targets of a classifier."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 
 from nakt_dist.config.labels import LabelConfig
-from nakt_dist.errors import ConfigurationError
+from nakt_dist.errors import ConfigurationError, nearest_name
 from nakt_dist.loading.samples import CachedImages, SelectedSamples
 from nakt_dist.shards.reader import IndexedShards
-from nakt_dist.sources.labels import LabelPolicy, resolve_label_names, targets
+from nakt_dist.sources.labels import (
+    LABEL_SETS,
+    LabelPolicy,
+    canonical_finding,
+    resolve_label_names,
+    targets,
+)
 
 
 @dataclass(frozen=True)
@@ -54,6 +61,38 @@ def labelled_targets(images: IndexedShards, config: LabelConfig) -> LabelledTarg
         **{kind: use for kind, use in chosen.items() if use is not None},
     )
     return LabelledTargets(names, policy, targets(images.findings(), names, policy))
+
+
+def name_outputs(names: str | Sequence[str], count: int | None, field: str) -> tuple[str, ...]:
+    """Returns the findings that a foreign classifier's outputs stand for.
+
+    Args:
+        names: a label set, or a list in the order of the outputs; other datasets' words for
+            a finding are understood.
+        count: number of outputs; None where it is not known yet.
+        field: the setting, for messages.
+
+    Raises:
+        ConfigurationError: there is no such set, a name is there twice, or their number differs.
+    """
+    if isinstance(names, str):
+        if names not in LABEL_SETS:
+            raise ConfigurationError(
+                f"{field}: there is no label set '{names}'{nearest_name(names, LABEL_SETS)} "
+                f"(known: {', '.join(LABEL_SETS)}); name the outputs one by one as a list"
+            )
+        found = LABEL_SETS[names]
+    else:
+        found = tuple(map(canonical_finding, names))
+    twice = next((name for name in found if found.count(name) > 1), None)
+    if twice is not None:
+        raise ConfigurationError(f"{field}: '{twice}' is there twice; an output has one name")
+    if count is not None and len(found) != count:
+        raise ConfigurationError(
+            f"{field} gives {len(found)} names ({', '.join(found)}), but the network has {count} "
+            "outputs; name each of them, in order"
+        )
+    return found
 
 
 class LabelledImages(CachedImages):

@@ -49,9 +49,13 @@ class SelectedSamples:
         if data is None:
             raise DatasetError(
                 f"{self.images.describe(number)}: has no mask. Pack the dataset with "
-                "masks (--masks true), or train on data.pseudo_labels"
+                f"masks (--masks true), or train on data.pseudo_labels{self._or_findings()}"
             )
         return data
+
+    def _or_findings(self) -> str:
+        known = self.images.manifest.findings
+        return f"; for its {len(known)} findings set task: classification" if known else ""
 
     def describe(self) -> dict[str, Any]:
         """Says what these samples are, for a checkpoint's lineage and a report."""
@@ -62,6 +66,8 @@ class SelectedSamples:
             "phantom": manifest.phantom,
             "samples": len(self),
             "labels": "pseudo masks" if self.mask_is_soft else "annotations",
+            "height": manifest.height,
+            "width": manifest.width,
         }
         if self.pseudo_labels is not None:
             pseudo = self.pseudo_labels.manifest

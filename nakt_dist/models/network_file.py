@@ -159,6 +159,53 @@ def _stored(metadata: Mapping[str, str], field: str, path: Path) -> dict[str, An
     return value
 
 
+def describe_other_size(trained: TrainedNetwork, height: int, width: int) -> str | None:
+    """Says that a network is about to see images of another size than it learnt from, if so.
+
+    Args:
+        trained: the network; one whose preprocessing fixes the size sees that of its own.
+        height: rows of the images.
+        width: columns of the images.
+
+    Returns:
+        A sentence for the user; None where the sizes agree or are not known.
+    """
+    learnt = trained.lineage.get("trained_on")
+    known = learnt if isinstance(learnt, Mapping) else {}
+    seen = trained.preprocessing
+    before = (known.get("height"), known.get("width"))
+    now = (seen.height or height, seen.width or width)
+    if None in before or before == now:
+        return None
+    return (
+        f"{trained.name} learnt from images of {before[0]} × {before[1]} pixels and sees "
+        f"{now[0]} × {now[1]} here; its preprocessing.height and width bring images to a size"
+    )
+
+
+def stored_output_names(trained: TrainedNetwork, weights: str) -> tuple[str, ...] | None:
+    """Returns what a classifier of ours answers, in the order of its outputs; None if unsaid.
+
+    Args:
+        trained: the network.
+        weights: as the user named it, for the message.
+
+    Raises:
+        CheckpointError: the names are damaged.
+    """
+    names = trained.lineage.get("labels")
+    if names is None:
+        return None
+    count = trained.spec.num_outputs
+    texts = isinstance(names, list | tuple) and all(isinstance(name, str) for name in names)
+    if not texts or len(set(names)) != len(names) or len(names) != count:
+        raise CheckpointError(
+            f"{weights}: its lineage names the labels {str(names)[:80]}, expected {count} "
+            "different names, one per output; copy the file again from its origin"
+        )
+    return tuple(names)
+
+
 def stored_preprocessing(loaded: LoadedWeights, channels: int) -> PreprocessingConfig:
     """Returns the input that a file's network is used to; the default for files not ours.
 

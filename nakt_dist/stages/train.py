@@ -30,6 +30,7 @@ from nakt_dist.runtime.record import (
 from nakt_dist.runtime.tracking import METRICS_NAME
 from nakt_dist.runtime.work import sole_user
 from nakt_dist.stages.train_plan import TrainPlan, lineage_of, make_plan, make_task
+from nakt_dist.training.checkpoint import Progress
 from nakt_dist.training.loop import (
     CHECKPOINTS_NAME,
     TrainingLoop,
@@ -40,7 +41,7 @@ from nakt_dist.training.loop import (
 _IDENTITY_NAME = "identity.json"
 _MAY_CHANGE = (
     "output", "checkpoint", "tracking", "device", "workers", "memory_cache_megabytes", "threads",
-    "log_keys", "init",
+    "log_keys", "init", "init_labels",
 )  # fmt: skip
 _MAY_CHANGE_IN_DATA = ("dataset", "pseudo_labels", "cache")
 _MAY_CHANGE_IN_RECIPE = ("epochs", "steps", "micro_batch_size")
@@ -77,7 +78,7 @@ def _train(config: TrainConfig, output: Path, stopwatch: Stopwatch) -> RunRecord
     config = plan.config
     finished = _finished_record(config, output)
     torch.manual_seed(config.seed)
-    network, trainable = plan.build()
+    network, trainable = plan.start.build()
     lineage = lineage_of(plan, trainable)
     _check_identity(config, output, lineage)
     if finished is not None:
@@ -85,13 +86,13 @@ def _train(config: TrainConfig, output: Path, stopwatch: Stopwatch) -> RunRecord
         return finished
     accelerator = make_accelerator(config.recipe.precision, config.device)
     if accelerator.is_main_process:
-        say(f"train {output.name}: {plan.spec.name} on {_names(plan)}")
+        say(f"train {output.name}: {plan.start.spec.name} on {_names(plan)}")
     accelerator.wait_for_everyone()
     cache = config.memory_cache_megabytes
     loop = TrainingLoop(
         TrainingRun(
             config=config,
-            spec=plan.spec,
+            spec=plan.start.spec,
             network=network,
             task=make_task(plan, accelerator.device),
             training=plan.training.images(cache),
@@ -130,11 +131,18 @@ def _train(config: TrainConfig, output: Path, stopwatch: Stopwatch) -> RunRecord
         record.write(output)
         say(
             f"train {output.name}: {progress.step} steps in {stopwatch.seconds:.0f} s; "
-            f"{BEST_WEIGHTS} and {METRICS_NAME} in {output}"
+            f"{_best(progress, loop.task.metric)}{BEST_WEIGHTS} and {METRICS_NAME} in {output}"
         )
     accelerator.wait_for_everyone()
     accelerator.end_training()
     return record
+
+
+def _best(progress: Progress, metric: str) -> str:
+    if progress.best_metric is None:
+        return ""
+    name = {"dice": "Dice", "auroc": "mean AUROC"}[metric]
+    return f"best validation {name} {100 * progress.best_metric:.2f} % at {progress.best_step}; "
 
 
 def _finished_record(config: TrainConfig, output: Path) -> RunRecord | None:

@@ -1,8 +1,8 @@
 """A student follows a frozen teacher while it trains: attention transfer and distillation."""
 
 import hashlib
-from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -10,13 +10,30 @@ from torch import nn
 
 from nakt_dist.config import TapConfig, TrainingTeacherConfig
 from nakt_dist.errors import ConfigurationError
-from nakt_dist.models.network_file import TrainedNetwork, open_network
+from nakt_dist.loading.labels import name_outputs
+from nakt_dist.models.network_file import TrainedNetwork, open_network, stored_output_names
+from nakt_dist.models.registry import is_classifier
 from nakt_dist.models.taps import TappedNetwork, TeacherTap, preset_taps
 from nakt_dist.transfer.attention import attention_loss, weighted
 from nakt_dist.transfer.distillation import distillation_loss
 from nakt_dist.transfer.ensemble import prepare_image
 
 Finish = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Pairing:
+    """What of a student is compared with what of its teacher.
+
+    Attributes:
+        taps: pairs of module paths whose activation maps are matched.
+        outputs: names of the findings whose logits are matched; None for all, by place.
+        numbers: of these outputs in the student and in the teacher; None likewise.
+    """
+
+    taps: tuple[TapConfig, ...] = ()
+    outputs: tuple[str, ...] | None = None
+    numbers: tuple[list[int], list[int]] | None = None
 
 
 class Following:
@@ -29,22 +46,22 @@ class Following:
     Args:
         config: what is taken.
         teacher: the network, on this process's device.
-        taps: pairs of module paths whose activation maps are matched; empty for none.
-        outputs: numbers of the student's and of the teacher's outputs that mean the same, for
-            distillation; None when all do, in order.
+        pairing: what is compared with what.
+        global_batch_size: images per optimiser step, over all processes and micro-batches.
     """
 
     def __init__(
         self,
         config: TrainingTeacherConfig,
         teacher: TrainedNetwork,
-        taps: Sequence[TapConfig] = (),
-        outputs: tuple[Sequence[int], Sequence[int]] | None = None,
+        pairing: Pairing,
+        global_batch_size: int,
     ) -> None:
         self._config = config
         self._trained = teacher
-        self._outputs = outputs
-        self.taps = tuple(taps)
+        self._numbers = pairing.numbers
+        self._global_batch_size = global_batch_size
+        self.taps = pairing.taps
         self._teacher = TeacherTap(teacher.network, [tap.teacher for tap in self.taps])
 
     def wrap(self, network: nn.Module) -> nn.Module:
@@ -98,6 +115,10 @@ class Following:
                 for student, teacher in zip(maps, teacher_maps, strict=True)
             ]
             loss = torch.stack(each).mean()
+            if attention.reduction == "batch_frobenius":
+                # It grows with the square root of the images it sees: as of the global batch,
+                # whatever number of processes and micro-batches that is divided among.
+                loss = loss * (self._global_batch_size / len(image)) ** 0.5
             total = total + weighted(loss, attention.beta, attention.weight_mode)
             components["attention_loss"] = loss
         return total, components
@@ -117,9 +138,9 @@ class Following:
     def _same_outputs(
         self, student: torch.Tensor, teacher: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        if self._outputs is None:
+        if self._numbers is None:
             return student, teacher
-        return student[:, list(self._outputs[0])], teacher[:, list(self._outputs[1])]
+        return student[:, self._numbers[0]], teacher[:, self._numbers[1]]
 
 
 def open_teacher(config: TrainingTeacherConfig) -> TrainedNetwork:
@@ -131,13 +152,12 @@ def open_teacher(config: TrainingTeacherConfig) -> TrainedNetwork:
     return open_network(config.weights, config.model, config.preprocessing, name=config.name)
 
 
-def follow(
+def pair(
     config: TrainingTeacherConfig,
     teacher: TrainedNetwork,
     student_name: str,
     labels: Sequence[str] | None,
-    device: torch.device,
-) -> Following:
+) -> Pairing:
     """Pairs a student with its teacher.
 
     Args:
@@ -145,13 +165,12 @@ def follow(
         teacher: from ``open_teacher``.
         student_name: of the student's architecture, for the presets.
         labels: names of the student's outputs; None for segmentation.
-        device: of this process.
 
     Raises:
         ConfigurationError: the preset is unknown for one of the networks, or distillation finds
             no output that both have.
+        CheckpointError: the teacher's own names of its outputs are damaged.
     """
-    teacher.network.to(device)
     taps: Sequence[TapConfig] = ()
     if config.attention is not None:
         taps = config.attention.taps or [
@@ -160,45 +179,55 @@ def follow(
                 preset_taps(config.attention.preset, teacher.spec.name),
             )
         ]
-    outputs = None
-    if config.distillation is not None and labels is not None:
-        outputs = _shared_outputs(config, teacher, labels)
-    return Following(config, teacher, taps, outputs)
-
-
-def _shared_outputs(
-    config: TrainingTeacherConfig, teacher: TrainedNetwork, labels: Sequence[str]
-) -> tuple[list[int], list[int]]:
-    names = config.labels or teacher.lineage.get("labels")
-    if not names:
+    if config.distillation is None:
+        return Pairing(tuple(taps))
+    if is_classifier(teacher.spec.name) != (labels is not None):
+        kinds = ["a segmentation network", "a classifier"]
         raise ConfigurationError(
-            f"{config.weights}: does not say what its outputs mean, which distillation needs; "
-            "name them, in order, as teacher.labels"
+            f"distillation matches outputs, but the teacher {config.weights} is "
+            f"{kinds[labels is None]} and the student {kinds[labels is not None]}; leave "
+            "teacher.distillation out, or choose another teacher"
         )
-    if len(names) != teacher.spec.num_outputs:
-        raise ConfigurationError(
-            f"teacher.labels names {len(names)} outputs, and {config.weights} has "
-            f"{teacher.spec.num_outputs}"
-        )
-    shared = [name for name in labels if name in names]
+    if labels is None:
+        return Pairing(tuple(taps))
+    names = _output_names(config, teacher)
+    shared = tuple(name for name in labels if name in names)
     if not shared:
         raise ConfigurationError(
             f"distillation: teacher and student share no finding (teacher: {', '.join(names)}; "
             f"student: {', '.join(labels)}). Set labels.names, or teacher.labels"
         )
-    return [list(labels).index(name) for name in shared], [names.index(name) for name in shared]
+    numbers = [list(labels).index(name) for name in shared], [names.index(name) for name in shared]
+    return Pairing(tuple(taps), shared, numbers)
 
 
-def describe_following(config: TrainingTeacherConfig, teacher: TrainedNetwork) -> dict[str, Any]:
+def _output_names(config: TrainingTeacherConfig, teacher: TrainedNetwork) -> tuple[str, ...]:
+    if config.labels is not None:
+        return name_outputs(config.labels, teacher.spec.num_outputs, "teacher.labels")
+    names = stored_output_names(teacher, config.weights)
+    if names is None:
+        raise ConfigurationError(
+            f"{config.weights}: does not say what its outputs mean, which distillation needs; "
+            "name them, in order, as teacher.labels: a list, or a label set such as chestxray14"
+        )
+    return names
+
+
+def describe_following(
+    config: TrainingTeacherConfig, teacher: TrainedNetwork, pairing: Pairing
+) -> dict[str, Any]:
     """Says whom the student follows and how, for the lineage of its weights; holds no path."""
-    trained_on = teacher.lineage.get("trained_on") or {}
+    trained_on = teacher.lineage.get("trained_on")
+    known = trained_on if isinstance(trained_on, Mapping) else {}
+    distillation = config.distillation and asdict(config.distillation)
     return {
         "teacher": {
             "name": teacher.name,
             "weights_sha256": teacher.weights_sha256,
             "model": teacher.spec.name,
-            "trained_on": trained_on.get("dataset"),
+            "trained_on": known.get("dataset"),
+            **{field: known.get(field) for field in ("phantom", "fingerprint", "splits")},
         },
         "attention": config.attention and asdict(config.attention),
-        "distillation": config.distillation and asdict(config.distillation),
+        "distillation": distillation and {**distillation, "outputs": pairing.outputs},
     }

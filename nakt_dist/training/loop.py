@@ -79,6 +79,10 @@ class TrainingLoop:
         )
         self.total_steps = recipe.steps or recipe.epochs * self._order.steps_per_epoch
         self.task = run.task
+        targets = run.training.targets if isinstance(run.training, LabelledImages) else None
+        self._labels_that_count = None
+        if targets is not None and not config.data.streaming:
+            self._labels_that_count = (~np.isnan(targets.values)).sum(1)
         self._store = CheckpointStore(self._output / CHECKPOINTS_NAME, config.checkpoint.keep)
         self.progress = Progress()
         self._prepare()
@@ -175,12 +179,12 @@ class TrainingLoop:
         words = [self._config.seed, step, self._accelerator.process_index]
         torch.manual_seed(int(np.random.SeedSequence(words).generate_state(1, np.uint64)[0]))
         totals: dict[str, torch.Tensor] = {}
+        divisor = self._labels_per_part(step)
         for micro_batch in range(self._share.accumulation):
             image, target = self._load(next(batches), step)
             last = micro_batch == self._share.accumulation - 1
             with nullcontext() if last else self._accelerator.no_sync(self._network):
-                with self._accelerator.autocast():
-                    losses = self.task.forward(self._forward, image, target)
+                losses = self._losses(image, target, divisor)
                 self._accelerator.backward(losses["loss"] / self._share.accumulation)
             for name, value in losses.items():
                 totals[name] = totals.get(name, 0) + value.detach() / self._share.accumulation
@@ -191,6 +195,32 @@ class TrainingLoop:
         self._optimiser.step()
         self._optimiser.zero_grad()
         return totals
+
+    def _losses(
+        self, image: torch.Tensor, target: torch.Tensor, divisor: float | None
+    ) -> Mapping[str, torch.Tensor]:
+        try:
+            with self._accelerator.autocast():
+                return self.task.forward(self._forward, image, target, divisor)
+        except ValueError as error:
+            if "more than 1 value per channel" not in str(error):
+                raise
+            raise ConfigurationError(
+                f"{self._output}: BatchNorm cannot train on one image whose map is one pixel "
+                f"({error}). Take a larger recipe.global_batch_size or micro_batch_size, or "
+                "larger images"
+            ) from None
+
+    def _labels_per_part(self, step: int) -> float | None:
+        """How many labels count, on average over the parts that a global batch is cut into.
+
+        Ignored labels fall unevenly into the parts; a common divisor makes the loss that of the
+        whole batch. A stream does not know its batches beforehand: None.
+        """
+        if self._labels_that_count is None:
+            return None
+        parts = self._share.accumulation * self._share.world_size
+        return float(self._labels_that_count[self._order.batch(step)].sum()) / parts
 
     def _learning_rate(self, step: int) -> float:
         """A function of the step alone: nothing to store for resuming."""

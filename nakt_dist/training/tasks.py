@@ -51,7 +51,11 @@ class TrainingTask(ABC):
         return self._finish(network(self._prepare(image)), image)
 
     def forward(
-        self, network: nn.Module, image: torch.Tensor, target: torch.Tensor
+        self,
+        network: nn.Module,
+        image: torch.Tensor,
+        target: torch.Tensor,
+        divisor: float | None = None,
     ) -> Mapping[str, torch.Tensor]:
         """Runs what ``wrap`` returned, and judges it.
 
@@ -59,16 +63,17 @@ class TrainingTask(ABC):
             network: as wrapped, and prepared or compiled since.
             image: float32 (N, C, H, W) in [0, 1].
             target: as the task defines it.
+            divisor: as for ``classification_loss``; None averages over this part of the batch.
 
         Returns:
             ``loss`` and its components, scalars averaged over the batch.
         """
         result = network(self._prepare(image))
         if self.following is None:
-            return self.loss(self._finish(result, image), target)
+            return self.loss(self._finish(result, image), target, divisor)
         output, maps = result if self.following.taps else (result, ())
         logits = self._finish(output, image)
-        losses = dict(self.loss(logits, target))
+        losses = dict(self.loss(logits, target, divisor))
         extra, components = self.following.losses(image, logits, maps, self._finish)
         return {**losses, "loss": losses["loss"] + extra, **components}
 
@@ -81,7 +86,9 @@ class TrainingTask(ABC):
         """Brings a network's output to the form that the loss compares, float32."""
 
     @abstractmethod
-    def loss(self, logits: torch.Tensor, target: torch.Tensor) -> Mapping[str, torch.Tensor]:
+    def loss(
+        self, logits: torch.Tensor, target: torch.Tensor, divisor: float | None = None
+    ) -> Mapping[str, torch.Tensor]:
         """Returns ``loss`` and its components of finished logits."""
 
     @abstractmethod
@@ -107,8 +114,10 @@ class SegmentationTask(TrainingTask):
             return logits
         return functional.interpolate(logits, size, mode="bilinear", align_corners=False)
 
-    def loss(self, logits: torch.Tensor, target: torch.Tensor) -> Mapping[str, torch.Tensor]:
-        """Returns ``loss``, ``dice_loss`` and ``cross_entropy``."""
+    def loss(
+        self, logits: torch.Tensor, target: torch.Tensor, divisor: float | None = None
+    ) -> Mapping[str, torch.Tensor]:
+        """Returns ``loss``, ``dice_loss`` and ``cross_entropy``; every pixel counts."""
         weights = self._recipe.dice_weight, self._recipe.cross_entropy_weight
         return segmentation_loss(logits, target, *weights)
 
@@ -150,11 +159,13 @@ class ClassificationTask(TrainingTask):
     def _finish(self, output: torch.Tensor, image: torch.Tensor) -> torch.Tensor:
         return output.float()
 
-    def loss(self, logits: torch.Tensor, target: torch.Tensor) -> Mapping[str, torch.Tensor]:
+    def loss(
+        self, logits: torch.Tensor, target: torch.Tensor, divisor: float | None = None
+    ) -> Mapping[str, torch.Tensor]:
         """Returns ``loss`` and ``cross_entropy``."""
         weight = self._positive_weight
         return classification_loss(
-            logits, target, None if weight is None else weight.to(logits.device)
+            logits, target, None if weight is None else weight.to(logits.device), divisor
         )
 
     def validation_rows(self, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:

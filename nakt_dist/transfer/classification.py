@@ -6,7 +6,10 @@ from torch.nn import functional
 
 
 def classification_loss(
-    logits: torch.Tensor, target: torch.Tensor, positive_weight: torch.Tensor | None = None
+    logits: torch.Tensor,
+    target: torch.Tensor,
+    positive_weight: torch.Tensor | None = None,
+    divisor: float | None = None,
 ) -> dict[str, torch.Tensor]:
     """Binary cross-entropy over the labels that count, in float32 whatever the autocast.
 
@@ -17,6 +20,9 @@ def classification_loss(
         logits: (N, K).
         target: (N, K), in [0, 1], or not a number where the label is ignored.
         positive_weight: (K,), factor of each label's positive term; None for 1.
+        divisor: what the sum over the entries that count is divided by; None for their number.
+            Where a batch is divided among processes and micro-batches, in which ignored labels
+            fall unevenly, the mean number per part makes the mean over parts that of the batch.
 
     Returns:
         ``loss`` and its only component ``cross_entropy``, the same scalar: the mean over the
@@ -31,7 +37,8 @@ def classification_loss(
             pos_weight=None if positive_weight is None else positive_weight.to(kind),
             reduction="none",
         )
-        cross_entropy = torch.where(counts, values, 0.0).sum() / counts.sum().clamp(min=1)
+        number = counts.sum() if divisor is None else torch.tensor(divisor, device=values.device)
+        cross_entropy = torch.where(counts, values, 0.0).sum() / number.clamp(min=1e-9)
     return {"loss": cross_entropy, "cross_entropy": cross_entropy}
 
 

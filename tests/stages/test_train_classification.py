@@ -5,8 +5,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 
 from nakt_dist.config import (
@@ -15,16 +17,22 @@ from nakt_dist.config import (
     CheckpointConfig,
     DataConfig,
     DistillationConfig,
+    ImageConfig,
     LabelConfig,
+    PackConfig,
     PreprocessingConfig,
+    SplitConfig,
     TapConfig,
     TrainConfig,
     TrainingTeacherConfig,
 )
-from nakt_dist.errors import ConfigurationError
+from nakt_dist.errors import ConfigurationError, DatasetError
+from nakt_dist.loading.labels import LabelledTargets
 from nakt_dist.models.network_file import open_network
 from nakt_dist.models.spec import ModelSpec
-from nakt_dist.stages import train
+from nakt_dist.models.weights import save_weights
+from nakt_dist.sources.labels import LabelPolicy
+from nakt_dist.stages import pack, train, train_plan
 from tests.datasets import make_chest_dataset, make_packed_dataset
 from tests.recipes import file_hashes, logged_losses, read_lines, train_config
 
@@ -140,6 +148,9 @@ def test_the_lineage_names_the_teacher(dataset: Path, teacher: Path, tmp_path: P
         "weights_sha256": trained.weights_sha256,
         "model": TINY.name,
         "trained_on": "chest",
+        "phantom": False,
+        "fingerprint": trained.lineage["trained_on"]["fingerprint"],
+        "splits": ["train"],
     }
     assert transfer["attention"]["taps"] == [{"student": "stages.1", "teacher": "stages.1"}]
     assert transfer["distillation"] is None
@@ -310,3 +321,109 @@ def test_a_classifier_sees_imagenet_s_statistics_unless_told_otherwise(
     start = {"init": str(tmp_path / "own"), "labels": None, "recipe": {"steps": 1}, "model": None}
     train.run(classify(tmp_path / "from_own", dataset, **start))
     assert open_network(tmp_path / "from_own").preprocessing == own
+
+
+def with_blanks(folder: Path, name: str, **policy: str) -> Path:
+    """ChestX-ray14 leaves nothing blank; a packed table of its own does."""
+    source = folder / f"{name}-published"
+    (source / "images").mkdir(parents=True)
+    random = np.random.default_rng(0)
+    lines = ["file,patient,Edema,Mass"]
+    for number in range(32):
+        image = random.integers(0, 255, (32, 32), dtype=np.uint8)
+        Image.fromarray(image).save(source / "images" / f"{number}.png")
+        lines.append(f"{number}.png,{number},{number % 2},{'' if number % 4 else 1}")
+    (source / "table.csv").write_text("\n".join(lines) + "\n")
+    options = {
+        "table": "table.csv", "image_column": "file", "patient_column": "patient",
+        "finding_columns": {"Edema": "Edema", "Mass": "Mass"},
+    }  # fmt: skip
+    pack.run(
+        PackConfig(
+            layout="images_csv", source=str(source), output=str(folder / name), name=name,
+            layout_options=options, image=ImageConfig(height=32, width=32, encoding="png"),
+            splits=SplitConfig({"train": 0.5, "validation": 0.5}), workers=1,
+            labels=LabelPolicy(**policy),
+        )
+    )  # fmt: skip
+    return folder / name
+
+
+def test_ignored_labels_do_not_make_the_loss_depend_on_micro_batches(tmp_path: Path) -> None:
+    dataset = with_blanks(tmp_path, "blanks", blank="ignore")
+    losses = {}
+    for micro in (8, 2, 1):
+        recipe = {"steps": 4, "global_batch_size": 8, "micro_batch_size": micro}
+        settings = {"labels": None, "validation": None, "recipe": recipe}
+        train.run(classify(tmp_path / str(micro), dataset, **settings))
+        losses[micro] = [loss for _, loss in logged_losses(tmp_path / str(micro))]
+    assert losses[2] == pytest.approx(losses[8], abs=1e-4)
+    assert losses[1] == pytest.approx(losses[8], abs=1e-4)
+
+
+def test_validation_reads_labels_by_the_training_s_policy(tmp_path: Path) -> None:
+    """Two packings with other policies: were each read by its own, Mass would have one class."""
+    training = with_blanks(tmp_path, "training", blank="zero")
+    other = with_blanks(tmp_path, "other", blank="ignore")
+    validation = DataConfig(str(other), splits=["validation"])
+    settings = {"labels": LabelConfig(["Mass"]), "validation": validation, "recipe": {"steps": 1}}
+    record = train.run(classify(tmp_path / "out", training, **settings))
+    assert record.metrics["best_validation_auroc"] is not None
+    with pytest.raises(ConfigurationError, match="no AUROC"):
+        train.run(classify(tmp_path / "own", other, **settings))
+
+
+def test_labels_that_are_all_ignored_are_refused(tmp_path: Path) -> None:
+    dataset = with_blanks(tmp_path, "blanks")
+    labels = LabelConfig(["Mass"], uncertain="ignore", blank="ignore")
+    packed = make_chest_dataset(tmp_path, images=8, splits={"train": 1.0})
+    settings = {"validation": None, "recipe": {"steps": 1, "global_batch_size": 2}}
+    train.run(classify(tmp_path / "some", dataset, labels=labels, **settings))
+    values = np.full((8, 1), np.nan, dtype=np.float32)
+    nothing = LabelledTargets(("Mass",), LabelPolicy("ignore", "ignore"), values)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(train_plan, "labelled_targets", lambda *_: nothing)
+        with pytest.raises(ConfigurationError, match="nothing to learn"):
+            train.run(classify(tmp_path / "none", packed, labels=labels, **settings))
+
+
+def test_the_findings_of_a_foreign_head_can_be_named(dataset: Path, tmp_path: Path) -> None:
+    spec = ModelSpec("densenet40", in_channels=1, num_outputs=3)
+    torch.manual_seed(5)
+    state = spec.build().state_dict()
+    torch.save(state, tmp_path / "their.pth")
+    settings = {
+        "model": replace(spec, num_outputs=1), "init": str(tmp_path / "their.pth"),
+        "recipe": {"steps": 1}, "validation": None,
+    }  # fmt: skip
+    names = ["Nodule", "Effusion", "Cardiomegaly"]  # as ChestX-ray14 calls the findings
+    for output, said, kept in (("kept", names, True), ("fresh", names[::-1], False)):
+        train.run(classify(tmp_path / output, dataset, init_labels=said, **settings))
+        weight = load_file(tmp_path / output / "last.safetensors")["classifier.weight"]
+        distance = (weight - state["classifier.weight"]).abs().max()
+        assert bool(distance < 0.011) == kept, output
+
+
+def test_a_file_cannot_make_a_new_network_download_weights(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = ModelSpec("timm:test_convnext.r160_in1k", 3, 2, {"pretrained": True})
+    bare = replace(spec, options={}).build()
+    lineage = json.dumps({"task": "classification", "labels": ["Edema", "Mass"]})
+    save_weights(tmp_path / "x.safetensors", bare.state_dict(), spec, {"lineage": lineage})
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    settings = {"init": str(tmp_path / "x.safetensors"), "model": None, "recipe": {"steps": 1}}
+    train.run(classify(tmp_path / "out", dataset, **settings))
+    assert open_network(tmp_path / "out").spec.options == {}
+
+
+def test_one_image_whose_map_is_one_pixel_is_explained(dataset: Path, tmp_path: Path) -> None:
+    network = ModelSpec("densenet121", in_channels=1)
+    recipe = {"steps": 1, "global_batch_size": 1}
+    with pytest.raises(ConfigurationError, match="one image whose map is one pixel"):
+        train.run(classify(tmp_path / "out", dataset, model=network, recipe=recipe))
+
+
+def test_forgetting_the_task_is_explained(dataset: Path, tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match="set task: classification"):
+        train.run(train_config(tmp_path / "out", dataset))

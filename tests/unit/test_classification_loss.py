@@ -114,3 +114,16 @@ def test_weights_are_clipped_and_labels_of_one_class_weigh_1():
     targets[:, 3] = NAN
     assert positive_weights(targets, 10).tolist() == pytest.approx([10.0, 0.1, 1.0, 1.0])
     assert positive_weights(targets)[0].item() == 100
+
+
+def test_a_common_divisor_makes_the_mean_over_parts_that_of_the_batch() -> None:
+    logits = torch.tensor([[1.0], [2.0], [-1.0], [0.5]])
+    target = torch.tensor([[1.0], [float("nan")], [float("nan")], [float("nan")]])
+    whole = classification_loss(logits, target)["loss"]
+    parts = [
+        classification_loss(logits[rows], target[rows], divisor=0.25)["loss"]
+        for rows in ([0], [1], [2], [3])
+    ]
+    assert torch.stack(parts).mean().item() == pytest.approx(whole.item())
+    nothing = classification_loss(logits, torch.full((4, 1), float("nan")), divisor=0.0)["loss"]
+    assert nothing.item() == 0

@@ -13,14 +13,13 @@ from nakt_dist.config import (
     TapConfig,
     TrainingTeacherConfig,
 )
-from nakt_dist.errors import ConfigurationError
+from nakt_dist.errors import CheckpointError, ConfigurationError
 from nakt_dist.models.network_file import TrainedNetwork
 from nakt_dist.models.spec import ModelSpec
-from nakt_dist.training.following import Following, follow
+from nakt_dist.training.following import Following, describe_following, pair
 from nakt_dist.training.tasks import ClassificationTask
 
 NAMES = ("Edema", "Mass", "Nodule")
-CPU = torch.device("cpu")
 
 
 def network(name: str = "timm:test_resnet", outputs: int = 3, seed: int = 0) -> TrainedNetwork:
@@ -35,6 +34,16 @@ def taken(**changes: object) -> TrainingTeacherConfig:
     return replace(TrainingTeacherConfig("teacher", attention=attention), **changes)
 
 
+def follow(
+    config: TrainingTeacherConfig,
+    teacher: TrainedNetwork,
+    student: str = "timm:test_resnet",
+    labels: tuple[str, ...] | None = NAMES,
+    batch: int = 4,
+) -> Following:
+    return Following(config, teacher, pair(config, teacher, student, labels), batch)
+
+
 def task_of(following: Following, student: TrainedNetwork) -> ClassificationTask:
     recipe = RecipeConfig(steps=1)
     return ClassificationTask(1, student.preprocessing, recipe, following)
@@ -43,7 +52,7 @@ def task_of(following: Following, student: TrainedNetwork) -> ClassificationTask
 def test_a_student_that_is_its_teacher_has_nothing_to_take() -> None:
     config = taken(distillation=DistillationConfig())
     student = network()
-    following = follow(config, network(), student.spec.name, NAMES, CPU)
+    following = follow(config, network())
     task = task_of(following, student)
     image, target = torch.rand(4, 1, 32, 32), torch.randint(0, 2, (4, 3)).float()
 
@@ -57,7 +66,7 @@ def test_a_student_that_is_its_teacher_has_nothing_to_take() -> None:
 def test_the_total_is_the_paper_s() -> None:
     student = network(seed=1)
     student.network.requires_grad_(True).train()
-    following = follow(taken(), network(), student.spec.name, NAMES, CPU)
+    following = follow(taken(), network())
     task = task_of(following, student)
     image, target = torch.rand(4, 1, 32, 32), torch.randint(0, 2, (4, 3)).float()
 
@@ -73,7 +82,7 @@ def test_the_total_is_the_paper_s() -> None:
 @pytest.mark.parametrize("what", ["parameter", "buffer", "mode", "gradient"])
 def test_any_change_of_the_teacher_is_noticed(what: str) -> None:
     teacher = network()
-    following = follow(taken(), teacher, "timm:test_resnet", NAMES, CPU)
+    following = follow(taken(), teacher)
     before = following.teacher_sha256()
     assert following.teacher_sha256() == before
     bare = teacher.network
@@ -90,7 +99,7 @@ def test_any_change_of_the_teacher_is_noticed(what: str) -> None:
 
 def test_training_a_student_leaves_its_teacher_alone() -> None:
     student = network(seed=1)
-    following = follow(taken(), network(), student.spec.name, NAMES, CPU)
+    following = follow(taken(), network())
     before = following.teacher_sha256()
     task = task_of(following, student)
     module = task.wrap(student.network.requires_grad_(True)).train()
@@ -106,7 +115,7 @@ def test_distillation_pairs_outputs_by_name() -> None:
     config = TrainingTeacherConfig("teacher", distillation=DistillationConfig())
     teacher = network()
     names = ("Nodule", "Hernia", "Edema")
-    following = follow(config, teacher, "timm:test_resnet", names, CPU)
+    following = follow(config, teacher, labels=names)
     image = torch.rand(2, 1, 32, 32)
     theirs = teacher.network(image)
     same = torch.stack([theirs[:, 2], torch.full((2,), 9.0), theirs[:, 0]], dim=1)
@@ -123,20 +132,82 @@ def test_labels_that_do_not_fit_the_teacher_are_refused() -> None:
     config = TrainingTeacherConfig(
         "teacher", distillation=DistillationConfig(), labels=["Edema", "Mass"]
     )
-    with pytest.raises(ConfigurationError, match="names 2 outputs"):
-        follow(config, network(), "timm:test_resnet", NAMES, CPU)
+    with pytest.raises(ConfigurationError, match="gives 2 names"):
+        follow(config, network())
 
 
 def test_a_preset_needs_networks_that_it_knows() -> None:
     config = taken(attention=AttentionTransferConfig(preset="paper"))
     with pytest.raises(ConfigurationError, match="no tap for the network 'timm:test_resnet'"):
-        follow(config, network(), "densenet40", NAMES, CPU)
+        follow(config, network(), "densenet40")
 
 
 def test_planes_that_differ_in_number_are_refused_by_name() -> None:
     student = network(seed=1)
     attention = AttentionTransferConfig(taps=[TapConfig("layer2", "layer3")])
-    following = follow(taken(attention=attention), network(), student.spec.name, NAMES, CPU)
+    following = follow(taken(attention=attention), network())
     task = task_of(following, student)
     with pytest.raises(ConfigurationError, match="planes"):
         task.forward(task.wrap(student.network), torch.rand(2, 1, 32, 32), torch.zeros(2, 3))
+
+
+def test_other_datasets_words_for_a_finding_are_understood() -> None:
+    labels = ["Edema", "Effusion", "Nodule"]
+    config = TrainingTeacherConfig("teacher", distillation=DistillationConfig(), labels=labels)
+    pairing = pair(config, network(), "timm:test_resnet", ("Pleural Effusion", "Edema"))
+    assert pairing.outputs == ("Pleural Effusion", "Edema")
+    assert pairing.numbers == ([0, 1], [1, 0])
+    described = describe_following(config, network(), pairing)
+    assert described["distillation"]["outputs"] == ("Pleural Effusion", "Edema")
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (["Edema", "Edema", "Mass"], "'Edema' is there twice"),
+        ("chestxray15", "did you mean 'chestxray14'"),
+    ],
+)
+def test_names_that_cannot_be_those_of_the_outputs_are_refused(
+    labels: str | list[str], message: str
+) -> None:
+    config = TrainingTeacherConfig("teacher", distillation=DistillationConfig(), labels=labels)
+    with pytest.raises(ConfigurationError, match=message):
+        follow(config, network())
+
+
+@pytest.mark.parametrize("labels", [5, [["a"]] * 3, "abc", {"Edema": 1}, ["Edema"] * 3])
+def test_damaged_names_in_a_teacher_s_file_are_refused(labels: object) -> None:
+    config = TrainingTeacherConfig("teacher", distillation=DistillationConfig())
+    with pytest.raises(CheckpointError, match="its lineage names the labels"):
+        follow(config, replace(network(), lineage={"labels": labels}))
+
+
+def test_a_damaged_lineage_is_no_reason_to_fail() -> None:
+    teacher = replace(network(), lineage={"trained_on": "x"})
+    assert (
+        describe_following(taken(), teacher, pair(taken(), teacher, "", None))["teacher"][
+            "trained_on"
+        ]
+        is None
+    )
+
+
+def test_logits_of_another_task_are_refused() -> None:
+    config = TrainingTeacherConfig("teacher", distillation=DistillationConfig())
+    with pytest.raises(ConfigurationError, match="a classifier and the student a segmentation"):
+        follow(config, network(), "unet", None)
+
+
+def test_the_norm_over_the_batch_does_not_depend_on_how_it_is_divided() -> None:
+    """Equal parts of a batch have half its squared norm each."""
+    attention = AttentionTransferConfig(
+        taps=[TapConfig("layer3", "layer3")], reduction="batch_frobenius"
+    )
+    following = follow(taken(attention=attention), network())
+    task = task_of(following, network(seed=1))
+    module = task.wrap(network(seed=1).network)
+    image = torch.rand(2, 1, 32, 32)
+    whole = task.forward(module, torch.cat([image, image]), torch.zeros(4, 3))
+    part = task.forward(module, image, torch.zeros(2, 3))
+    assert part["attention_loss"].item() == pytest.approx(whole["attention_loss"].item(), rel=1e-5)

@@ -1,0 +1,228 @@
+"""The network that a training run begins with: its architecture, input and first weights."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from torch import nn
+
+from nakt_dist.config import PreprocessingConfig, TrainConfig
+from nakt_dist.config.teaching import IMAGENET_MEAN, IMAGENET_STD
+from nakt_dist.errors import CheckpointError, ConfigurationError
+from nakt_dist.loading.labels import name_outputs
+from nakt_dist.models.initialise import initialise, read_initial_weights
+from nakt_dist.models.network_file import (
+    TrainedNetwork,
+    name_of_weights,
+    open_network,
+    stored_lineage,
+    stored_preprocessing,
+)
+from nakt_dist.models.registry import is_classifier
+from nakt_dist.models.spec import ModelSpec
+from nakt_dist.models.trainable import select_trainable
+from nakt_dist.models.weights import LoadedWeights
+from nakt_dist.runtime.processes import say
+
+DEFAULT_CLASSIFIER = ModelSpec("densenet121", in_channels=3)
+
+
+@dataclass(frozen=True)
+class Origin:
+    """The weights a network starts from.
+
+    Attributes:
+        name: of the run or file.
+        weights_sha256: of the file.
+        lineage: what it was trained on, and from; empty for files that are not ours.
+    """
+
+    name: str
+    weights_sha256: str
+    lineage: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Start:
+    """A network before its first step.
+
+    Attributes:
+        spec: its architecture.
+        preprocessing: its input.
+        parent: a network of ours that is trained further, head and all; or None.
+        foreign: weights that a new network of ``spec`` starts from; or None.
+        keeps_head: whether the foreign head's outputs are the findings to learn.
+        trainable: which parts learn.
+    """
+
+    spec: ModelSpec
+    preprocessing: PreprocessingConfig
+    parent: TrainedNetwork | None
+    foreign: LoadedWeights | None
+    keeps_head: bool
+    trainable: str | list[str]
+
+    @property
+    def origin(self) -> Origin | None:
+        """The weights started from, or None."""
+        if self.parent is not None:
+            found = self.parent
+            return Origin(found.name, found.weights_sha256, dict(found.lineage))
+        if self.foreign is None:
+            return None
+        name = name_of_weights(self.foreign.path)
+        return Origin(name, self.foreign.sha256, stored_lineage(self.foreign))
+
+    def build(self) -> tuple[nn.Module, int]:
+        """Builds the network and freezes what is not trained; fresh weights follow torch's seed.
+
+        Returns:
+            The network, and its number of trainable parameters.
+
+        Raises:
+            CheckpointError: ``init`` does not fit the network.
+            ConfigurationError: ``trainable`` names a part that is not there.
+        """
+        if self.parent is not None:
+            network = self.parent.network.requires_grad_(True)
+        else:
+            network = self.spec.build()
+        if self.foreign is not None:
+            report = initialise(network, self.spec, self.foreign, keep_head=self.keeps_head)
+            why = "" if self.keeps_head else " (its outputs are not known to be these findings)"
+            say(f"init {name_of_weights(self.foreign.path)}: {report.summary()}{why}")
+        return network, select_trainable(network, self.trainable)
+
+
+def choose_start(config: TrainConfig, names: list[str] | None) -> Start:
+    """Reads what a run starts from.
+
+    Args:
+        config: of the run.
+        names: of the findings to learn; None for segmentation.
+
+    Raises:
+        ConfigurationError: model, ``init`` and task do not belong together.
+        CheckpointError: ``init`` cannot be read, or describes no network and none is given.
+    """
+    parent, foreign = _read_start(config, names)
+    spec = _spec_of(config, parent, foreign, names)
+    return Start(
+        spec=spec,
+        preprocessing=_preprocessing_of(config, spec, parent, foreign),
+        parent=parent,
+        foreign=foreign,
+        keeps_head=foreign is not None and _same_findings(config, foreign, names),
+        trainable=config.trainable,
+    )
+
+
+def _same_findings(config: TrainConfig, foreign: LoadedWeights, names: list[str]) -> bool:
+    """Whether the outputs of the weights started from mean what this network's will."""
+    if config.init_labels is None:
+        return stored_lineage(foreign).get("labels") == names
+    return list(name_outputs(config.init_labels, None, "init_labels")) == names
+
+
+def _read_start(
+    config: TrainConfig, names: list[str] | None
+) -> tuple[TrainedNetwork | None, LoadedWeights | None]:
+    """Says whether ``init`` is a network to train further, or weights for a new one.
+
+    A classifier is trained further where network and findings stay the same; with other
+    findings, or from a file that does not say what its outputs mean, it gets a new head.
+
+    Raises:
+        CheckpointError: the file cannot be read, or describes no network and none is given.
+    """
+    if config.init is None:
+        return None, None
+    loaded = read_initial_weights(config.init)
+    if config.task == "segmentation":
+        return open_network(config.init, config.model if loaded.spec is None else None), None
+    if loaded.spec is None and config.model is None:
+        raise CheckpointError(
+            f"{loaded.path}: does not say which network it belongs to. Name it in the "
+            "configuration, such as model: {name: densenet121, in_channels: 3}"
+        )
+    if loaded.spec is not None and config.model in (None, loaded.spec, _one_output(loaded.spec)):
+        parent = open_network(config.init)
+        if parent.lineage.get("labels") == names:
+            return parent, None
+    return None, loaded
+
+
+def _one_output(spec: ModelSpec) -> ModelSpec:
+    """A classifier as a configuration names it, which leaves the number of outputs out."""
+    return replace(spec, num_outputs=ModelSpec().num_outputs)
+
+
+def _spec_of(
+    config: TrainConfig,
+    parent: TrainedNetwork | None,
+    foreign: LoadedWeights | None,
+    names: list[str] | None,
+) -> ModelSpec:
+    """Returns the architecture: the configuration's, or that of the weights started from.
+
+    Raises:
+        ConfigurationError: both are given and differ, or the network is of another task.
+    """
+    if names is not None:
+        found = parent or foreign
+        # What a file describes is built without weights of its own: it must not download any.
+        described = found and found.spec and found.spec.without_encoder_weights()
+        spec = config.model or described or DEFAULT_CLASSIFIER
+        return _classifier(spec, config.model, names)
+    if parent is None:
+        spec = config.model or ModelSpec()
+    elif config.model not in (None, parent.spec):
+        raise ConfigurationError(
+            f"model is {config.model.name} {config.model.options}, but init holds "
+            f"{parent.spec.name} {parent.spec.options}; leave model out to go on with init's"
+        )
+    else:
+        spec = parent.spec.without_encoder_weights()
+    if is_classifier(spec.name):
+        raise ConfigurationError(
+            f"model {spec.name} classifies images, and task is segmentation; set task: "
+            "classification, or choose a segmentation network"
+        )
+    return spec
+
+
+def _preprocessing_of(
+    config: TrainConfig,
+    spec: ModelSpec,
+    parent: TrainedNetwork | None,
+    foreign: LoadedWeights | None,
+) -> PreprocessingConfig:
+    """Returns the input asked for, or the one that the weights started from are used to.
+
+    A classifier of three channels that starts from elsewhere, or from nothing, sees ImageNet's
+    mean and deviation (paper B); other networks see pixels in [0, 1].
+    """
+    if config.preprocessing is not None:
+        return config.preprocessing
+    if parent is not None:
+        return parent.preprocessing
+    if foreign is not None and foreign.spec is not None:
+        return stored_preprocessing(foreign, foreign.spec.in_channels)
+    if config.task == "classification" and spec.in_channels == len(IMAGENET_MEAN):
+        return PreprocessingConfig(mean=list(IMAGENET_MEAN), std=list(IMAGENET_STD))
+    return PreprocessingConfig()
+
+
+def _classifier(spec: ModelSpec, asked: ModelSpec | None, names: list[str]) -> ModelSpec:
+    """Gives a classifier as many outputs as there are findings."""
+    if not is_classifier(spec.name):
+        raise ConfigurationError(
+            f"model {spec.name} segments images, and task is classification; choose a classifier "
+            "such as densenet121, densenet40 or timm:NAME"
+        )
+    if asked is not None and asked.num_outputs not in (ModelSpec().num_outputs, len(names)):
+        raise ConfigurationError(
+            f"model.num_outputs is {asked.num_outputs}, and there are {len(names)} findings "
+            f"({', '.join(names)}); leave it out, or choose labels.names"
+        )
+    return replace(spec, num_outputs=len(names))
