@@ -35,10 +35,14 @@ STAGES = {
     "verify": Stage(configs.VerifyConfig, "re-read shards and name any damage", "folder"),
     "teach": Stage(configs.TeachConfig, "let teachers write pseudo masks for a packed dataset"),
     "inspect": Stage(
-        configs.InspectConfig, "show what exclusion does to pseudo-labels", "pseudo_labels"
+        configs.InspectConfig,
+        "show what exclusion leaves of pseudo-labels, or what a dataset holds",
+        "pseudo_labels",
     ),
-    "train": Stage(configs.TrainConfig, "train a network on masks or pseudo masks"),
-    "evaluate": Stage(configs.EvaluateConfig, "measure the Dice of every image"),
+    "train": Stage(configs.TrainConfig, "train a network on masks, pseudo masks or findings"),
+    "evaluate": Stage(
+        configs.EvaluateConfig, "measure the Dice of every image, or the AUROC of a classifier"
+    ),
     "attention": Stage(configs.AttentionConfig, "show where a student and its teacher look"),
     "report": Stage(configs.ReportConfig, "make tables, figures and one page of runs", "runs"),
     "pipeline": Stage(configs.PipelineConfig, "run stages one after the other from one file"),

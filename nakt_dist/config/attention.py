@@ -19,14 +19,15 @@ class ShownNetworkConfig:
         name: what to call it; by default the file's folder.
         model: its architecture; None when the weights file names it, as ours do.
         preprocessing: its input; None when the weights file says, as ours do.
-        labels: its outputs' names, in order, when the weights file does not say.
+        labels: its outputs' names in order, or a label set such as ``chestxray14``, when the
+            weights file does not say.
     """
 
     weights: str
     name: str | None = None
     model: ModelSpec | None = None
     preprocessing: PreprocessingConfig | None = None
-    labels: list[str] | None = None
+    labels: str | list[str] | None = None
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,12 @@ class AttentionConfig:
         require(
             self.samples is None or 0 < len(self.samples) <= 64, "samples", "a list of 1 to 64 keys"
         )
+        require(self.labels is None or self.labels, "labels", "a list of findings, or left out")
+        for name in ("labels", "samples"):
+            values = getattr(self, name) or []
+            twice = next((value for value in values if values.count(value) > 1), None)
+            if twice is not None:
+                raise ConfigurationError(f"{name} has '{twice}' twice; leave it there once")
         require(
             self.similarity_images is None or self.similarity_images > 0,
             "similarity_images",

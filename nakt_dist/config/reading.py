@@ -16,6 +16,7 @@ from typing import Any
 import jsonargparse
 import yaml
 
+from nakt_dist.config.complaints import explain_value
 from nakt_dist.errors import ConfigurationError, nearest_name
 
 _CLASS_KEYS = {"class_path", "init_args", "dict_kwargs"}
@@ -124,10 +125,7 @@ def _check_shape(kind: Any, value: Any, where: str) -> None:
     """Refuses a text where a group of settings belongs: it would be imported as a class."""
     if dataclasses.is_dataclass(kind):
         if isinstance(value, str):
-            raise ConfigurationError(
-                f"{where or 'the configuration'} is the text {value!r}; expected settings by name, "
-                f"such as {{{dataclasses.fields(kind)[0].name}: …}}"
-            )
+            raise ConfigurationError(_not_settings(kind, value, where))
         hints = typing.get_type_hints(kind)
         for name, item in value.items() if isinstance(value, Mapping) else ():
             first, *rest = str(name).split(".")
@@ -139,6 +137,17 @@ def _check_shape(kind: Any, value: Any, where: str) -> None:
         for part in typing.get_args(kind):
             if dataclasses.is_dataclass(part) or typing.get_origin(part) is list:
                 _check_shape(part, value, where)
+
+
+def _not_settings(kind: type, value: str, where: str) -> str:
+    """Says what to write instead of a text where a group of settings belongs."""
+    first = dataclasses.fields(kind)[0].name
+    named = typing.get_type_hints(kind)[first] is str
+    word = f" (in a command line --{where}.{first} {value})" if named and "." not in value else ""
+    return (
+        f"{where or 'the configuration'} is the text {value!r}; expected settings by name, such as "
+        f"{{{first}: {value if word else '…'}}}{word if re.fullmatch(r'[a-z_.]+', where) else ''}"
+    )
 
 
 def _type_at(kind: Any, names: Sequence[str]) -> Any:
@@ -175,7 +184,8 @@ def _explain(message: str, kind: type, program: str) -> str:
     """Puts a complaint on one line; an unknown key gets the nearest known one."""
     found = _UNKNOWN_KEY.search(message)
     if found is None:
-        return _one_line(message)
+        message = _one_line(message)
+        return explain_value(message) or message
     key = found["argument"] or found["option"] or f"{found['group']}.{found['in_group']}"
     known = _known_keys(kind)
     # A complaint about a part inside a value names that part's key alone.

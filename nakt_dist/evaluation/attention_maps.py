@@ -1,4 +1,4 @@
-"""How alike two networks' attention is, and on which images to show it."""
+"""How alike two networks' attention is."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -29,11 +29,13 @@ class Attention:
         output: the student's, float32 (N, K) or (N, K, H, W).
         student: its tapped activations, each (N, C, h, w).
         teacher: the teacher's, likewise; sizes and channels may differ.
+        other: the teacher's of another image for each; None where none was read.
     """
 
     output: torch.Tensor
     student: tuple[torch.Tensor, ...]
     teacher: tuple[torch.Tensor, ...]
+    other: tuple[torch.Tensor, ...] | None = None
 
     def maps(self) -> list[tuple[torch.Tensor, torch.Tensor]]:
         """Returns per tap the student's and the teacher's map, float32 (N, 1, h, w).
@@ -41,11 +43,18 @@ class Attention:
         A map is the mean of squares over channels; the teacher's is averaged, or repeated, to
         the student's size.
         """
+        return self._beside(self.teacher)
+
+    def other_maps(self) -> list[tuple[torch.Tensor, torch.Tensor]] | None:
+        """Returns per tap the student's map and the teacher's of another image; see ``maps``."""
+        return None if self.other is None else self._beside(self.other)
+
+    def _beside(self, teacher: Sequence[torch.Tensor]) -> list[tuple[torch.Tensor, torch.Tensor]]:
         pairs = []
-        for student, teacher in zip(self.student, self.teacher, strict=True):
+        for student, activation in zip(self.student, teacher, strict=True):
             map_of_student = attention_map(student)
             size = map_of_student.shape[-2:]
-            pairs.append((map_of_student, match_size(attention_map(teacher), size)))
+            pairs.append((map_of_student, match_size(attention_map(activation), size)))
         return pairs
 
 
@@ -69,19 +78,25 @@ class AttentionReader:
         self._teacher = TeacherTap(teacher.network, [tap[1] for tap in taps])
 
     @torch.inference_mode()
-    def read(self, image: torch.Tensor) -> Attention:
-        """Reads the taps for images float32 (N, C, H, W) in [0, 1].
+    def read(self, image: torch.Tensor, other: torch.Tensor | None = None) -> Attention:
+        """Reads the taps.
+
+        Args:
+            image: float32 (N, C, H, W) in [0, 1].
+            other: another image for each, likewise, for the teacher alone; None for none.
 
         Raises:
             ConfigurationError: a tap does not give planes, or is not passed exactly once.
         """
-        for_student, for_teacher = (prepared(trained, image) for trained in self._trained)
-        output, student = self._student(for_student)
-        teacher = self._teacher.activations(for_teacher)
+        output, student = self._student(prepared(self._trained[0], image))
+        teacher = self._teacher.activations(prepared(self._trained[1], image))
         for whose, activations in (("student", student), ("teacher", teacher)):
             for activation in activations:
                 check_planes(activation, whose)
-        return Attention(output.float(), student, teacher)
+        of_other = None
+        if other is not None:
+            of_other = self._teacher.activations(prepared(self._trained[1], other))
+        return Attention(output.float(), student, teacher, of_other)
 
 
 def prepared(trained: TrainedNetwork, image: torch.Tensor) -> torch.Tensor:
@@ -134,60 +149,29 @@ def plane_similarity(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tens
     return 1 - distances.double().sum(1) / counts.sum(1) / 2  # 0 / 0 is not a number
 
 
-def similarities(attention: Attention, before: Attention | None = None) -> dict[str, np.ndarray]:
+def similarities(attention: Attention) -> dict[str, np.ndarray]:
     """Measures how alike two networks' attention is on each image of a batch.
 
     Args:
         attention: of the batch.
-        before: of the batch before it; None for the first.
 
     Returns:
         float64 (N,) each, averaged over the taps: ``similarity`` of the two maps;
-        ``similarity_to_other_image``, of the student's map to the teacher's of the image before
-        (not a number for the very first); and ``plane_similarity``.
+        ``similarity_to_other_image``, of the student's map to the teacher's of another image
+        (not a number where none was read); and ``plane_similarity``.
     """
-    pairs = attention.maps()
-    last = [teacher[-1:] for _, teacher in before.maps()] if before else None
     columns: dict[str, list[torch.Tensor]] = {name: [] for name in MEASURES}
-    for tap, (student, teacher) in enumerate(pairs):
-        # A map of zeros correlates with nothing.
-        previous = last[tap] if last is not None else torch.zeros_like(teacher[:1])
+    others = attention.other_maps()
+    for tap, pair in enumerate(attention.maps()):
+        nothing = torch.full((len(pair[0]),), torch.nan, dtype=torch.float64)
         values = (
-            map_similarity(student, teacher),
-            map_similarity(student, torch.cat([previous, teacher[:-1]])),
+            map_similarity(*pair),
+            nothing if others is None else map_similarity(*others[tap]),
             plane_similarity(attention.student[tap], attention.teacher[tap]),
         )
         for name, value in zip(MEASURES, values, strict=True):
             columns[name].append(value.cpu())
     return {name: torch.stack(values).mean(0).numpy() for name, values in columns.items()}
-
-
-def choose_images(positive: np.ndarray, count: int, seed: int) -> list[int]:
-    """Chooses images so that each finding's positives come in turn.
-
-    Args:
-        positive: bool (N, K), which image has which finding; K may be 0.
-        count: how many images; all N where it is more.
-        seed: of the order among equals; a smaller choice is part of a larger one.
-
-    Returns:
-        Row numbers: the images chosen for the first finding, for the second, and so on, then
-        those that had to fill up.
-    """
-    images, findings = positive.shape
-    order = np.random.Generator(np.random.PCG64(seed)).permutation(images)
-    chosen: dict[int, int] = {}  # image -> the finding it was chosen for
-    while len(chosen) < min(count, images):
-        before = len(chosen)
-        for finding in range(findings):
-            candidates = (row for row in order if positive[row, finding] and row not in chosen)
-            row = next(candidates, None)
-            if row is not None and len(chosen) < count:
-                chosen[int(row)] = finding
-        if len(chosen) == before:  # no positive is left
-            rest = [int(row) for row in order if row not in chosen]
-            chosen |= dict.fromkeys(rest[: count - len(chosen)], findings)
-    return sorted(chosen, key=chosen.__getitem__)
 
 
 def summarise_similarity(

@@ -1,12 +1,13 @@
 """What a student's weights file says about its teacher, its taps and its outputs."""
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, get_args
 
 from nakt_dist.config import AttentionConfig
-from nakt_dist.errors import CheckpointError, ConfigurationError
-from nakt_dist.models.network_file import TrainedNetwork
-from nakt_dist.models.taps import preset_taps
+from nakt_dist.errors import CheckpointError
+from nakt_dist.loading.labels import name_outputs
+from nakt_dist.models.network_file import TrainedNetwork, stored_output_names
+from nakt_dist.models.taps import Preset, preset_taps
 
 
 def choose_taps(
@@ -33,6 +34,8 @@ def choose_taps(
         if trained_with.get("taps"):
             return _pairs(student, trained_with["taps"])
         preset = trained_with.get("preset") or "paper"
+        if preset not in get_args(Preset):
+            raise _damaged(student, "transfer.attention.preset", preset)
     return [(preset_taps(preset, student.spec.name), preset_taps(preset, teacher.spec.name))]
 
 
@@ -58,30 +61,21 @@ def is_taught_by(student: TrainedNetwork, teacher: TrainedNetwork) -> bool | Non
     return followed.get("weights_sha256") == teacher.weights_sha256
 
 
-def output_names(trained: TrainedNetwork, given: list[str] | None) -> tuple[str, ...]:
+def output_names(trained: TrainedNetwork, given: str | Sequence[str] | None) -> tuple[str, ...]:
     """Returns the names of a classifier's outputs; empty when nobody says them.
 
     Args:
         trained: its lineage names them, when it is ours.
-        given: by the configuration, instead.
+        given: by the configuration, instead: a label set, or a list in order; other datasets'
+            words for a finding are understood.
 
     Raises:
         ConfigurationError: those given are not as many as the outputs, or one is there twice.
         CheckpointError: those of the lineage are not.
     """
-    names = trained.lineage.get("labels") if given is None else given
-    if names is None:
-        return ()
-    count = trained.spec.num_outputs
-    texts = isinstance(names, list) and all(isinstance(name, str) for name in names)
-    if texts and len(names) == len(set(names)) == count:
-        return tuple(names)
-    if given is None:
-        raise _damaged(trained, "labels", names)
-    raise ConfigurationError(
-        f"student.labels names {len(names)} outputs ({', '.join(map(str, names))}), and "
-        f"'{trained.name}' has {count}; name each once, in order"
-    )
+    if given is not None:
+        return name_outputs(given, trained.spec.num_outputs, "student.labels")
+    return stored_output_names(trained, f"the weights of '{trained.name}'") or ()
 
 
 def _transfer(student: TrainedNetwork) -> Mapping[str, Any]:
@@ -94,5 +88,5 @@ def _transfer(student: TrainedNetwork) -> Mapping[str, Any]:
 def _damaged(trained: TrainedNetwork, field: str, value: Any) -> CheckpointError:
     return CheckpointError(
         f"the weights of '{trained.name}': their lineage has {str(value)[:80]} as {field}, which "
-        "no file of ours does; copy the file again from its origin, or set taps and student.labels"
+        "no file of ours does; copy the file again from its origin"
     )

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch.nn import functional
 
 from nakt_dist.evaluation.attention_maps import Attention, AttentionReader, prepared, similarities
 from nakt_dist.evaluation.class_activation import (
@@ -13,11 +14,13 @@ from nakt_dist.evaluation.class_activation import (
     find_pooled_features,
     gradient_class_activation,
 )
-from nakt_dist.loading.samples import CachedImages
+from nakt_dist.loading.samples import CachedImages, MaskedImages
 from nakt_dist.models.network_file import TrainedNetwork
 from nakt_dist.models.taps import find_module
 from nakt_dist.report.attention_figures import AttentionRow
+from nakt_dist.report.sheets import Outline
 
+_HALF = 127
 _WORDS = {1: "present", 0: "absent", -1: "uncertain", None: "not mentioned"}
 
 
@@ -31,6 +34,17 @@ class PlainImages(CachedImages):
         """Returns some images as float32 (N, C, H, W) in [0, 1]."""
         images = torch.stack([self[number]["image"] for number in numbers])
         return images.to(device).float().div_(255)
+
+    def mask(self, number: int) -> np.ndarray | None:
+        """Returns the annotation of an image, bool (H, W); None where there is no binary one.
+
+        Raises:
+            DatasetError: it is damaged.
+        """
+        images = self.samples.images
+        if images.manifest.mask_kind == "classes" or images.mask_bytes(number) is None:
+            return None
+        return MaskedImages(self.samples)[number]["target"][0].numpy() > _HALF
 
 
 class ClassActivation:
@@ -135,7 +149,21 @@ def attention_rows(
                 activations=tuple(maps[place]) if maps is not None else (),
                 captions=tuple(captions),
                 strong=tuple(findings.is_present(number, name) for name in findings.outputs),
+                outlines=_outlines(images, number, attention.output[place]),
             )
+
+
+def _outlines(images: PlainImages, number: int, logits: torch.Tensor) -> tuple[Outline, ...]:
+    """Returns annotation and prediction of a segmentation network; nothing of a classifier."""
+    if logits.ndim != 3:
+        return ()
+    shape = images[number]["image"].shape[-2:]
+    resized = functional.interpolate(logits[None], shape, mode="bilinear", align_corners=False)
+    mask = images.mask(number)
+    return (
+        Outline(np.zeros(shape, dtype=bool) if mask is None else mask, "annotation"),
+        Outline((resized[0, 0] > 0).cpu().numpy(), "student's prediction"),
+    )
 
 
 def _as_picture(pixels: torch.Tensor) -> np.ndarray:

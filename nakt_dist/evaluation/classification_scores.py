@@ -1,6 +1,5 @@
 """Classification: probabilities of every image, AUROC and what goes with it (paper B)."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -13,7 +12,9 @@ import torch
 from nakt_dist.config import EvaluateConfig
 from nakt_dist.errors import ConfigurationError, DatasetError
 from nakt_dist.evaluation.classification_summary import percent_interval, summarise_classification
+from nakt_dist.evaluation.facts import FACTS, read_facts
 from nakt_dist.evaluation.label_matching import match_labels
+from nakt_dist.evaluation.origin import other_policy
 from nakt_dist.evaluation.resampling import paired_difference
 from nakt_dist.evaluation.scores import PREDICTIONS_NAME, TaskScores, diverged
 from nakt_dist.evaluation.subgroups import age_band
@@ -26,14 +27,14 @@ from nakt_dist.runtime.record import RECORD_NAME, RunRecord, read_record
 from nakt_dist.shards.tables import read_table
 from nakt_dist.transfer.ensemble import prepare_image
 
-_FACTS = {"sex": pa.string(), "age": pa.int32(), "view": pa.string()}
+_KINDS = {"age": pa.int32()}
 
 
 def predictions_schema(names: Sequence[str]) -> pa.Schema:
     """Returns the columns of the predictions of some labels.
 
     Key, patient (null where unknown), per label the probability and the target (null where
-    ignored), and sex, age in years and view, null where the dataset does not say.
+    ignored), and sex, age in years, view and projection, null where the dataset does not say.
     """
     per_label = [
         column
@@ -41,7 +42,8 @@ def predictions_schema(names: Sequence[str]) -> pa.Schema:
         for column in ((f"probability {name}", pa.float64()), (f"target {name}", pa.int8()))
     ]
     known = [("key", pa.string()), ("patient_id", pa.string())]
-    return pa.schema([*known, *per_label, *_FACTS.items()])
+    facts = [(name, _KINDS.get(name, pa.string())) for name in FACTS]
+    return pa.schema([*known, *per_label, *facts])
 
 
 class ClassificationScores(TaskScores):
@@ -68,7 +70,7 @@ class ClassificationScores(TaskScores):
         self._config = config
         self._trained = trained
         self._labels = match_labels(config.weights, trained, samples.images, config.labels)
-        self._facts = _read_facts(samples)
+        self._facts = read_facts(samples.images)
         self.dataset = LabelledImages(samples, self._labels.targets)
         self.schema = predictions_schema(self._labels.names)
         self.settings = {
@@ -79,6 +81,14 @@ class ClassificationScores(TaskScores):
         unused = self._labels.describe()
         if unused is not None:
             say(f"evaluate: {len(self._labels.names)} labels shared; {unused}")
+        self._other_policy = other_policy(trained, self.settings["label_policy"])
+        if self._other_policy is not None:
+            learnt, tested = (_spell(policy) for policy in self._other_policy.values())
+            say(
+                f"evaluate: warning: '{trained.name}' learnt with labels read as {learnt}, and is "
+                f"tested with {tested}; set labels.uncertain and labels.blank to test it as it "
+                "learnt"
+            )
 
     def rows(
         self, numbers: range, image: torch.Tensor, target: torch.Tensor
@@ -112,6 +122,7 @@ class ClassificationScores(TaskScores):
             "sex": table["sex"].to_pylist(),
             "age": [age_band(age) for age in table["age"].to_pylist()],
             "view": table["view"].to_pylist(),
+            "projection": table["projection"].to_pylist(),
         }
         metrics, details = summarise_classification(
             names,
@@ -126,6 +137,7 @@ class ClassificationScores(TaskScores):
             metrics["paired_difference"] = self._compare(table, identity)
         details["outputs_not_used"] = list(self._labels.outputs_not_used)
         details["labels_not_used"] = list(self._labels.labels_not_used)
+        details["other_label_policy"] = self._other_policy
         return metrics, details
 
     def draw(self, path: Path, table: pa.Table) -> None:
@@ -141,17 +153,14 @@ class ClassificationScores(TaskScores):
         lower, upper = metrics["auroc_interval_95"]
         text = (
             f"evaluate {record.name}: mean AUROC {metrics['auroc_mean']:.2f} % over "
-            f"{counted}{of_all} labels and {metrics['images']} images, 95 % interval "
-            f"{lower:.2f} to {upper:.2f}"
+            f"{counted}{of_all} labels and {metrics['images']} images of "
+            f"{metrics['patients'] or 'unknown'} patients, 95 % interval {lower:.2f} to {upper:.2f}"
         )
         compared = metrics.get("paired_difference")
         if compared is not None:
-            lower, upper = compared["interval_95"]
-            text += (
-                f"; {compared['difference']:+.2f} ({lower:+.2f} to {upper:+.2f}, p = "
-                f"{compared['p_value']:.2g}) against {compared['compared_with']}"
-            )
-        return text
+            text += _spell_difference(compared)
+        cautions = record.details.get("interval", {}).get("cautions", [])
+        return text + "".join(f"\nevaluate {record.name}: warning: {each}" for each in cautions)
 
     def _other_evaluation(self, identity: Mapping[str, Any]) -> tuple[RunRecord, pa.Table]:
         """Reads the record and the predictions to compare with.
@@ -176,7 +185,12 @@ class ClassificationScores(TaskScores):
                 f"{folder}: compare_with shares no label: it has {', '.join(names)}; this one "
                 f"{', '.join(self._labels.names)}"
             )
-        table = read_table(folder / PREDICTIONS_NAME, predictions_schema(names))
+        try:
+            table = read_table(folder / PREDICTIONS_NAME, predictions_schema(names))
+        except DatasetError as error:
+            raise DatasetError(
+                f"{error}. compare_with needs it: delete the folder and evaluate that network again"
+            ) from None
         if table["key"].to_pylist() != self.dataset.samples.images.keys:
             raise DatasetError(
                 f"{folder / PREDICTIONS_NAME}: its keys are not those of the test images; delete "
@@ -201,6 +215,8 @@ class ClassificationScores(TaskScores):
         return {
             "compared_with": record.details.get("network", record.name),
             "weights_sha256": record.inputs["weights_sha256"],
+            "auroc_mean": 100 * found.means[0],
+            "compared_auroc_mean": 100 * found.means[1],
             "difference": 100 * found.difference,
             "interval_95": percent_interval(found.interval),
             "p_value": found.p_value,
@@ -231,25 +247,20 @@ def label_columns(table: pa.Table, kind: str, names: Sequence[str]) -> np.ndarra
     return np.stack(columns, axis=1)
 
 
-def _read_facts(samples: SelectedSamples) -> list[dict[str, Any]]:
-    """Returns key, patient, sex, age and view of each image, None where unknown."""
-    index = samples.images.index
-    columns = (index[name].to_pylist() for name in ("key", "patient_id", "labels"))
-    facts = []
-    for key, patient, text in zip(*columns, strict=True):
-        labels = json.loads(text or "{}")
-        age = labels.get("age")
-        facts.append(
-            {
-                "key": key,
-                "patient_id": patient,
-                "sex": _text(labels.get("sex")),
-                "age": age if type(age) is int else None,
-                "view": _text(labels.get("view")),
-            }
+def _spell(policy: Mapping[str, str | None]) -> str:
+    return ", ".join(f"{kind}: {use or 'not said'}" for kind, use in policy.items())
+
+
+def _spell_difference(compared: Mapping[str, Any]) -> str:
+    """Says the difference together with the two means that it is of."""
+    lower, upper = compared["interval_95"]
+    text = f"; against {compared['compared_with']}"
+    if "auroc_mean" in compared:  # earlier records hold the difference alone
+        text += (
+            f", over the {compared['labels_counted']} labels that count for both, "
+            f"{compared['auroc_mean']:.2f} and {compared['compared_auroc_mean']:.2f} %:"
         )
-    return facts
-
-
-def _text(value: Any) -> str | None:
-    return value if isinstance(value, str) and value else None
+    return (
+        f"{text} difference {compared['difference']:+.2f} ({lower:+.2f} to {upper:+.2f}, "
+        f"p = {compared['p_value']:.2g})"
+    )

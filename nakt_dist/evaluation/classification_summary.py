@@ -9,8 +9,19 @@ import numpy as np
 
 from nakt_dist.evaluation.auroc import average_precision, mean_auroc
 from nakt_dist.evaluation.calibration import expected_calibration_error
-from nakt_dist.evaluation.resampling import percentile_interval, resample_auroc
+from nakt_dist.evaluation.resampling import (
+    ResampledAuroc,
+    number_patients,
+    percentile_interval,
+    resample_auroc,
+)
 from nakt_dist.evaluation.subgroups import compare_subgroups
+
+FEWEST_PATIENTS = 20
+"""Below this, an interval from resampling patients is too coarse to be relied on."""
+
+LARGEST_SHARE_WITHOUT_A_LABEL = 0.1
+"""Of resamples: above this, too many of their means are over other labels than the mean is."""
 
 
 def summarise_classification(
@@ -68,8 +79,39 @@ def summarise_classification(
         "labels_counted": found.counted,
         "labels_left_out": len(found.left_out),
     }
-    details = {"labels": labels, **_compare(groups, names, probabilities, targets, patients)}
+    details = {
+        "labels": labels,
+        "interval": _describe_interval(resampled, patients, found.counted),
+    }
+    details |= _compare(groups, names, probabilities, targets, patients)
     return metrics, details
+
+
+def _describe_interval(
+    resampled: ResampledAuroc, patients: Sequence[str | None], labels: int
+) -> dict[str, Any]:
+    """Says what the interval of the mean rests on, and in ``cautions`` why to distrust it."""
+    drawn, resamples = int(number_patients(patients).max()) + 1, len(resampled.mean)
+    without = resampled.without_a_label
+    cautions = []
+    if labels and drawn < FEWEST_PATIENTS:
+        cautions.append(
+            f"the interval rests on {drawn} patients; from fewer than {FEWEST_PATIENTS} it is not "
+            "to be relied on"
+        )
+    if without > LARGEST_SHARE_WITHOUT_A_LABEL * resamples:
+        cautions.append(
+            f"{100 * without / resamples:.0f} % of the resamples lack a class of one label or "
+            "more, so that their means are over fewer labels, and the interval is not quite that "
+            "of the mean"
+        )
+    return {
+        "patients_drawn": drawn,
+        "images_without_patient": sum(patient is None for patient in patients),
+        "resamples": resamples,
+        "resamples_without_a_label": without,
+        "cautions": cautions,
+    }
 
 
 def _compare(

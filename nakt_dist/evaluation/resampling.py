@@ -61,6 +61,13 @@ class ResampledAuroc:
     labels: np.ndarray
     mean: np.ndarray
 
+    @property
+    def without_a_label(self) -> int:
+        """Number of resamples that lack a class of a label which has both in the whole set."""
+        missing = np.isnan(self.labels)
+        defined = ~missing.all(0)
+        return int(missing[:, defined].any(1).sum())
+
 
 def resample_auroc(
     probabilities: np.ndarray,
@@ -116,13 +123,15 @@ class PairedDifference:
     """How two networks differ on the same images.
 
     Attributes:
-        difference: mean AUROC of the first minus that of the second, in [-1, 1].
+        means: mean AUROC of the first and of the second network, in [0, 1].
+        difference: the first mean less the second, in [-1, 1].
         interval: 95 % percentile interval.
         p_value: two-sided: twice the smaller share of resamples on one side of 0, with one
             added to both counts so that it is never 0.
         labels_counted: labels with both classes.
     """
 
+    means: tuple[float, float]
     difference: float
     interval: tuple[float, float]
     p_value: float
@@ -162,6 +171,7 @@ def paired_difference(
         return None
     sides = [np.count_nonzero(differences <= 0), np.count_nonzero(differences >= 0)]
     return PairedDifference(
+        means=(whole[0].mean, whole[1].mean),
         difference=whole[0].mean - whole[1].mean,
         interval=percentile_interval(differences),
         p_value=min(1.0, 2 * (min(sides) + 1) / (len(differences) + 1)),

@@ -161,6 +161,8 @@ def _teachers_of(lineage: Mapping[str, Any]) -> set[str]:
     while lineage:
         taught = lineage.get("trained_on", {}).get("teachers", [])
         teachers |= {teacher["weights_sha256"] for teacher in taught}
+        followed = (lineage.get("transfer") or {}).get("teacher")
+        teachers |= {followed["weights_sha256"]} if followed else set()
         lineage = (lineage.get("parent") or {}).get("lineage", {})
     return teachers
 

@@ -88,7 +88,7 @@ def initialise(
     """
     wanted = network.state_dict()
     found = rename_entries(loaded.state_dict, wanted)
-    head = _head_of(network)
+    head = head_prefixes(network)
     report = _compare(wanted, found, head, keep_head)
     own_layers = _OWN_LAYERS.get(spec.name, ())
     lacking = tuple(name for name in report.missing if not name.startswith(own_layers))
@@ -131,8 +131,8 @@ def _prefix_of(names: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> str
     return min(found, key=len, default="")
 
 
-def _head_of(network: nn.Module) -> tuple[str, ...]:
-    """Returns prefixes of the entries of the last layer."""
+def head_prefixes(network: nn.Module) -> tuple[str, ...]:
+    """Returns how the names of the entries of a network's last layer begin."""
     stated = (getattr(network, "pretrained_cfg", None) or {}).get("classifier")  # timm's
     if not stated:
         return HEAD_PREFIXES

@@ -16,6 +16,7 @@ from nakt_dist.models.described import build_described, check_finite
 from nakt_dist.models.registry import is_classifier
 from nakt_dist.models.spec import ModelSpec
 from nakt_dist.models.weights import LoadedWeights, load_into, read_weights
+from nakt_dist.runtime.processes import say
 
 BEST_WEIGHTS = "best.safetensors"
 LAST_WEIGHTS = "last.safetensors"
@@ -74,7 +75,8 @@ def open_network(
 
     Args:
         weights: file, or output folder of a training run.
-        model: architecture; None takes the file's own description.
+        model: architecture; None takes the file's own description. A classifier's number of
+            outputs, where it is left at 1, is that of the head in the file.
         preprocessing: input; None takes the file's own description.
         device: where to put it; None for the CPU.
         name: what to call it; None derives it from the path.
@@ -97,6 +99,11 @@ def open_network(
     network = bare.build() if model is not None else build_described(loaded, bare)
     if loaded.spec is None and is_classifier(spec.name):
         loaded = _in_our_names(loaded, network)
+    if model is not None and is_classifier(spec.name):
+        spec = replace(spec, num_outputs=_outputs_of(loaded, network, spec))
+        if spec != model:
+            say(f"{path.name}: takes its {spec.num_outputs} outputs from the head in the file")
+            network = spec.without_encoder_weights().build()
     load_into(network, loaded)
     network.requires_grad_(False).eval()
     return TrainedNetwork(
@@ -125,6 +132,24 @@ def _in_our_names(loaded: LoadedWeights, network: nn.Module) -> LoadedWeights:
         and name.replace("num_batches_tracked", "running_mean") in found
     }
     return replace(loaded, state_dict=counters | found)
+
+
+def _outputs_of(loaded: LoadedWeights, network: nn.Module, spec: ModelSpec) -> int:
+    """Returns how many outputs the head in a file has, where the configuration leaves it open."""
+    from nakt_dist.models.initialise import head_prefixes  # as above
+
+    if spec.num_outputs != ModelSpec().num_outputs:
+        return spec.num_outputs
+    found, prefixes = loaded.state_dict, head_prefixes(network)
+    counts = {
+        len(found[name])
+        for name, tensor in network.state_dict().items()
+        if name.startswith(prefixes)
+        and name in found
+        and found[name].shape[1:] == tensor.shape[1:]
+        and len(tensor) == spec.num_outputs
+    }
+    return counts.pop() if len(counts) == 1 and min(counts) > 0 else spec.num_outputs
 
 
 def describe_for_file(
@@ -258,5 +283,11 @@ def _is_finite(value: Any) -> bool:
 
 
 def name_of_weights(path: Path) -> str:
-    """Returns what to call a network by its file: its run's folder, or the file's stem."""
-    return path.parent.name if path.name in (BEST_WEIGHTS, LAST_WEIGHTS) else path.stem
+    """Returns what to call a network by its file: its run's folder, or the file's stem.
+
+    ``model.pth.tar``, as older training scripts write it, is ``model``.
+    """
+    if path.name in (BEST_WEIGHTS, LAST_WEIGHTS):
+        return path.parent.name
+    stem, inner = Path(path.stem), (".pth", ".pt", ".ckpt")
+    return stem.stem if path.suffix == ".tar" and stem.suffix in inner else path.stem

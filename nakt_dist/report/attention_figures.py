@@ -1,5 +1,6 @@
 """Pictures of attention: images with what two networks look at, and how alike that is."""
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,14 +11,19 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LinearSegmentedColormap, Normalize
 from matplotlib.figure import Figure as Canvas
 from matplotlib.figure import SubFigure
+from matplotlib.lines import Line2D
 
 from nakt_dist.report.document import Figure
+from nakt_dist.report.sheets import OUTLINE_COLOURS, Outline, draw_outline
 from nakt_dist.report.style import BLACK, BLUE, GREY, VERMILION, figure_style, shorten, to_png
 
 _CELL_INCHES = 1.75
 _CAPTION_INCHES = 0.24
-_HEAD_INCHES = 1.55
-_TITLES_INCHES = 0.4
+_TITLE_INCHES = 0.36
+_NOTE_INCHES = 0.19
+_KEY_INCHES = 0.62
+_COLUMN_TITLE_INCHES = 0.25
+_COLUMN_TITLE_LENGTH = 20
 _LEFT = 0.012
 _ROW_INCHES = 0.36
 _ATTENTION = LinearSegmentedColormap.from_list(
@@ -40,6 +46,7 @@ class AttentionRow:
         activations: per finding the student's class activation, float (h, w).
         captions: per finding what stands below it.
         strong: per finding whether that is set in bold.
+        outlines: drawn on the image, at most two; the same labels in every row.
     """
 
     image: np.ndarray
@@ -48,6 +55,7 @@ class AttentionRow:
     activations: tuple[np.ndarray, ...]
     captions: tuple[str, ...]
     strong: tuple[bool, ...]
+    outlines: tuple[Outline, ...] = ()
 
 
 def draw_attention_sheet(
@@ -68,50 +76,75 @@ def draw_attention_sheet(
         The sheet as PNG.
     """
     taps = len(rows[0].attention)
-    columns = 1 + 2 * taps + len(findings)
+    titles = _column_titles(taps, findings)
     aspect = max(row.image.shape[0] / row.image.shape[1] for row in rows)
     height = _CELL_INCHES * min(max(aspect, 0.3), 2) + _CAPTION_INCHES
-    heights = [_HEAD_INCHES, len(rows) * height + _TITLES_INCHES]
+    lines = 1 + max(title.count("\n") for title in titles)
+    heights = [
+        _TITLE_INCHES + _NOTE_INCHES * len(notes) + _KEY_INCHES,
+        len(rows) * height + _COLUMN_TITLE_INCHES * lines,
+    ]
     with figure_style():
-        canvas = Canvas(figsize=(max(columns, 5) * _CELL_INCHES, sum(heights)))
+        canvas = Canvas(figsize=(max(len(titles), 5) * _CELL_INCHES, sum(heights)))
         head, body = np.ravel(canvas.subfigures(2, 1, height_ratios=heights))
-        _draw_head(head, title, notes, bool(findings))
-        grid = body.subplots(len(rows), columns, squeeze=False)
+        outlines = [outline.label for outline in rows[0].outlines]
+        _draw_head(head, heights[0], title, notes)
+        _draw_key(head, heights[0], bool(findings), outlines)
+        grid = body.subplots(len(rows), len(titles), squeeze=False)
         for axes in grid.flat:
             axes.set_axis_off()
         for cells, row in zip(grid, rows, strict=True):
             _draw_row(cells, row)
-        numbers = [f" {tap + 1}" if taps > 1 else "" for tap in range(taps)]
-        titles = ["image"]
-        for number in numbers:
-            titles += [f"student's attention{number}", f"teacher's attention{number}"]
-        titles += [shorten(finding, 24) for finding in findings]
         for axes, text in zip(grid[0], titles, strict=True):
             axes.set_title(text, fontsize=9, loc="center", fontweight="bold")
         return to_png(canvas)
 
 
-def _draw_head(head: SubFigure, title: str, notes: Sequence[str], activations: bool) -> None:
-    head.text(_LEFT, 0.95, title, ha="left", va="top", fontsize=12, fontweight="bold")
-    head.text(_LEFT, 0.76, "\n".join(notes), ha="left", va="top", fontsize=8.5, linespacing=1.35)
+def _column_titles(taps: int, findings: Sequence[str]) -> list[str]:
+    titles = ["image"]
+    for number in [f" {tap + 1}" if taps > 1 else "" for tap in range(taps)]:
+        titles += [f"student's attention{number}", f"teacher's attention{number}"]
+    for finding in findings:
+        lines = textwrap.wrap(shorten(finding, 2 * _COLUMN_TITLE_LENGTH), _COLUMN_TITLE_LENGTH)
+        titles.append("\n".join(lines))
+    return titles
+
+
+def _draw_head(head: SubFigure, height: float, title: str, notes: Sequence[str]) -> None:
+    text = {"ha": "left", "va": "top"}
+    head.text(_LEFT, 1 - 0.08 / height, title, fontsize=12, fontweight="bold", **text)
+    below = 1 - _TITLE_INCHES / height
+    head.text(_LEFT, below, "\n".join(notes), fontsize=8.5, linespacing=1.35, **text)
+
+
+def _draw_key(head: SubFigure, height: float, activations: bool, outlines: Sequence[str]) -> None:
     bars = [(_ATTENTION, "attention", ["none", "most"], [0, 1])]
     if activations:
         bars.append((_ACTIVATION, "class activation", ["against", "0", "for"], [-1, 0, 1]))
     inches = head.bbox.width / head.figure.dpi
     for number, (colours, label, words, ticks) in enumerate(bars):
-        place = (_LEFT + (0.2 + 2.6 * number) / inches, 0.17, 2.0 / inches, 0.07)
-        axes = head.add_axes(place)
+        left = _LEFT + (0.2 + 2.6 * number) / inches
+        axes = head.add_axes((left, 0.26 / height, 2.0 / inches, 0.1 / height))
         scale = ScalarMappable(Normalize(ticks[0], ticks[-1]), colours)
         bar = head.colorbar(scale, cax=axes, orientation="horizontal")
         bar.set_ticks(ticks, labels=words, fontsize=8)
         bar.outline.set_visible(False)
         axes.tick_params(length=0, pad=2)
         axes.set_title(label, fontsize=8.5, loc="center", pad=3)
+    keys = [
+        Line2D([], [], color=colour, label=label)
+        for label, colour in zip(outlines, OUTLINE_COLOURS, strict=False)
+    ]
+    if keys:
+        place = (_LEFT + (0.2 + 2.6 * len(bars)) / inches, 0.1 / height)
+        head.legend(handles=keys, loc="lower left", bbox_to_anchor=place, ncols=len(keys))
 
 
 def _draw_row(cells: Sequence[Axes], row: AttentionRow) -> None:
     for axes in cells:
         axes.imshow(row.image, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+    for outline, colour in zip(row.outlines, OUTLINE_COLOURS, strict=False):
+        draw_outline(cells[0], outline.mask, colour)
     pairs = [each for pair in row.attention for each in pair]
     for axes, values in zip(cells[1:], pairs, strict=False):
         highest = max(float(values.max()), _SMALLEST)
@@ -183,7 +216,7 @@ def draw_similarity(labels: Sequence[Mapping[str, Any]], network: str) -> Figure
             if other is not None:
                 axes.plot([other], [place], "d", color=GREY, markersize=6, zorder=1.5)
         axes.plot([], [], "o", color=BLUE, label="same image: mean ± standard deviation")
-        axes.plot([], [], "d", color=GREY, label="another image")
+        axes.plot([], [], "d", color=GREY, label="an image of another patient")
         axes.set_yticks(
             places, [f"{shorten(each['name'], 30)} ({each['images']})" for each in shown]
         )
@@ -199,5 +232,6 @@ def draw_similarity(labels: Sequence[Mapping[str, Any]], network: str) -> Figure
         f"How alike {network} and the teacher look at images, by finding",
         "Correlation of the student's and the teacher's attention map over places, for the images "
         "positive for each finding (their number in brackets). Diamonds: the student's map against "
-        "the teacher's of another image, which is what the maps share whatever the image.",
+        "the teacher's of an image of another patient, which is what the maps share whatever the "
+        "image.",
     )

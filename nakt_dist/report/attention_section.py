@@ -9,8 +9,8 @@ from matplotlib.figure import Figure as Canvas
 from nakt_dist.errors import DatasetError
 from nakt_dist.report.attention_figures import draw_similarity
 from nakt_dist.report.document import Figure
-from nakt_dist.report.fields import printable, read_field
-from nakt_dist.report.lineage import label_dataset
+from nakt_dist.report.fields import label_dataset, printable, read_field
+from nakt_dist.report.following import NOBODY
 from nakt_dist.report.runs import FoundRecord, LeftOut
 from nakt_dist.report.style import (
     BLUE,
@@ -24,6 +24,7 @@ from nakt_dist.report.style import (
     shorten,
     to_png,
 )
+from nakt_dist.report.training_sets import TrainingSet
 
 SHEET_NAME = "attention.png"
 _PNG = b"\x89PNG\r\n\x1a\n"
@@ -59,26 +60,39 @@ class Attention:
     labels: tuple[Mapping[str, Any], ...]
 
 
-def read_attention(records: Sequence[FoundRecord], left_out: list[LeftOut]) -> list[Attention]:
-    """Reads the records; what cannot be read is added to ``left_out``."""
+def read_attention(
+    records: Sequence[FoundRecord],
+    left_out: list[LeftOut],
+    known: Mapping[str, TrainingSet] = NOBODY,
+) -> list[Attention]:
+    """Reads the records.
+
+    Args:
+        records: of ``nakt attention``.
+        left_out: what cannot be read is added here.
+        known: what networks learnt from, by their weights; marks teachers of phantoms.
+    """
     comparisons = []
     for found in records:
         try:
-            comparisons.append(_read(found))
+            comparisons.append(_read(found, known))
         except DatasetError as error:
             left_out.append(LeftOut(found.place, str(error)))
     return comparisons
 
 
-def _read(found: FoundRecord) -> Attention:
+def _read(found: FoundRecord, known: Mapping[str, TrainingSet]) -> Attention:
     details = found.record.details
     dataset = printable(read_field(details, "test_set.dataset", str))
     phantom = read_field(details, "test_set.phantom", bool)
+    weights = read_field(details, "teacher.weights_sha256", str)
+    learnt = known.get(weights)
+    teacher = printable(read_field(details, "teacher.name", str))
     return Attention(
         found=found,
         student=printable(read_field(details, "network", str)),
-        teacher=printable(read_field(details, "teacher.name", str)),
-        teacher_sha256=read_field(details, "teacher.weights_sha256", str),
+        teacher=label_dataset(teacher, learnt is not None and learnt.phantom),
+        teacher_sha256=weights,
         taught=read_field(details, "teacher.taught_this_student", (bool, type(None))),
         tested_on=label_dataset(dataset, phantom),
         labels=tuple(_read_label(each) for each in read_field(details, "labels", list)),
@@ -182,7 +196,10 @@ def _draw_students(group: Sequence[Attention], name: str) -> Figure:
             ]
             axes.plot(*zip(*others, strict=True), "d", color=GREY, markersize=4) if others else None
         axes.plot([], [], "d", color=GREY, markersize=4, label="to the map of another image")
-        axes.set_yticks(range(len(findings)), [shorten(each, 30) for each in findings])
+        axes.set_yticks(
+            range(len(findings)),
+            [f"{shorten(each, 30)} ({_count_images(each, group)})" for each in findings],
+        )
         axes.set_ylim(len(findings) - 0.4, -0.6)
         axes.set_xlim(min(axes.get_xlim()[0], 0), 1.02)
         axes.set_xlabel("correlation of the attention maps")
@@ -194,6 +211,16 @@ def _draw_students(group: Sequence[Attention], name: str) -> Figure:
         png,
         f"Whose attention is like that of {first.teacher}, by finding, on {first.tested_on}",
         "Correlation of the student's attention map with the teacher's of the same image, "
-        "over the images positive for each finding: mean ± standard deviation. Diamonds: with "
+        "over the images positive for each finding (their number in brackets): mean ± standard "
+        "deviation. Diamonds: with "
         "the teacher's map of another image, what the maps share whatever the image.",
     )
+
+
+def _count_images(finding: str, group: Sequence[Attention]) -> str:
+    """Returns a finding's number of images, or from fewest to most where students differ."""
+    counts = {
+        label["images"] for each in group for label in each.labels if label["name"] == finding
+    }
+    low, high = min(counts), max(counts)
+    return str(low) if low == high else f"{low} to {high}"

@@ -16,20 +16,36 @@ from nakt_dist.report.classifier_lineage import (
     ClassifierName,
     Method,
     Start,
-    TrainingSet,
     name_classifier,
     parse_classifier,
 )
 from nakt_dist.report.document import Figure
 from nakt_dist.report.fields import printable
+from nakt_dist.report.following import NOBODY
+from nakt_dist.report.method_names import name_methods
 from nakt_dist.report.method_style import draw_legend, method_styles
 from nakt_dist.report.runs import FoundRecord, LeftOut
-from nakt_dist.report.studies import name_methods
-from nakt_dist.report.style import figure_style, shorten, to_png
+from nakt_dist.report.style import figure_style, to_png, wrap
+from nakt_dist.report.telling import (
+    describe_findings,
+    describe_packing,
+    describe_policy,
+    describe_splits,
+    tell_apart,
+)
+from nakt_dist.report.training_sets import TrainingSet
 from nakt_dist.runtime.tracking import METRICS_NAME
 
 _COLUMNS = 3
 _INCHES = (3.4, 2.1)
+_TITLE_LENGTH = 40
+_CAPTION = (
+    "After paper B's figure 3. Upper panels: mean AUROC over findings on the validation images. "
+    "Lower panels: cross-entropy on the validation images (solid or dashed) and on the training "
+    "images (dotted); where the former rises while the latter falls, a network overfits. Thick: "
+    "mean over seeds; thin: each seed. Rings, in both panels: the epoch with the highest mean "
+    "AUROC; AUROC chooses the epoch whose weights are kept, for each seed on its own."
+)
 
 
 @dataclass(frozen=True)
@@ -65,11 +81,15 @@ class Panel:
         network: the students.
         trained_on: the images they learn from.
         start: their first weights.
+        findings: what they learn to tell.
+        policy: what unsure labels count as, JSON.
     """
 
     network: ClassifierName
     trained_on: TrainingSet
     start: Start
+    findings: tuple[str, ...]
+    policy: str
 
     @property
     def order(self) -> tuple[Any, ...]:
@@ -120,18 +140,23 @@ def _mean_between(logged: np.ndarray, steps: np.ndarray) -> np.ndarray:
     return np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
 
 
-def collect_curves(trainings: Iterable[FoundRecord], left_out: list[LeftOut]) -> Curves:
+def collect_curves(
+    trainings: Iterable[FoundRecord],
+    left_out: list[LeftOut],
+    known: Mapping[str, TrainingSet] = NOBODY,
+) -> Curves:
     """Reads the curve of every training of a classifier, by panel and method.
 
     Args:
         trainings: records of ``nakt train``, beside which lie their metrics.
         left_out: trainings without usable metrics are added here.
+        known: what networks learnt from, by their weights, for what lineages leave out.
     """
     found: dict[Panel, dict[Method, dict[tuple[int, int], AurocCurve]]] = {}
     for training in trainings:
         try:
             lineage = training.record.details["lineage"]
-            classifier = parse_classifier(lineage)
+            classifier = parse_classifier(lineage, known)
             curve = read_auroc_curve(
                 training.folder / METRICS_NAME, _steps_per_epoch(training.record)
             )
@@ -139,7 +164,10 @@ def collect_curves(trainings: Iterable[FoundRecord], left_out: list[LeftOut]) ->
         except (ValueError, DatasetError) as error:
             left_out.append(LeftOut(training.place, printable(str(error))))
             continue
-        panel = Panel(network, classifier.trained_on, classifier.start)
+        panel = Panel(
+            network, classifier.trained_on, classifier.start, classifier.findings,
+            classifier.policy,
+        )  # fmt: skip
         curves = found.setdefault(panel, {}).setdefault(classifier.method, {})
         curves.setdefault(classifier.repetition, curve)
     return {
@@ -159,61 +187,56 @@ def _steps_per_epoch(record: Any) -> float | None:
     return steps / epochs if usable else None
 
 
-def draw_auroc_curves(curves: Curves) -> Figure | None:
+def draw_auroc_curves(curves: Curves) -> list[Figure]:
     """Draws validation AUROC and loss over the epochs, methods against each other.
 
     Args:
         curves: by panel and method, one curve for each seed.
 
     Returns:
-        None where there is none. A training that nothing stands against is not drawn, unless
-        there are no others.
+        A figure for each dataset learnt from. A training that nothing stands against is not
+        drawn, unless there are no others.
     """
     compared = {panel: methods for panel, methods in curves.items() if len(methods) > 1}
-    shown = compared or curves
-    if not shown:
-        return None
-    methods = sorted(
-        {each for cell in shown.values() for each in cell}, key=lambda each: each.order
-    )
-    return Figure(
-        "learning-curves-auroc.png",
-        _draw(shown, methods),
-        "Figure 3: learning curves of classifiers",
-        "Upper panels: mean AUROC over findings on the validation images. Lower panels: "
-        "cross-entropy on the validation images (solid) and on the training images (dotted); "
-        "where the solid line rises while the dotted one falls, a network overfits. Thick: mean "
-        "over seeds; thin: each seed; rings: the best epoch of the mean.",
-    )
+    datasets: dict[str, dict[Panel, Mapping[Method, Sequence[AurocCurve]]]] = {}
+    for panel, methods in (compared or curves).items():
+        datasets.setdefault(panel.trained_on.label, {})[panel] = methods
+    return [
+        Figure(
+            f"learning-curves-auroc-{number}.png",
+            _draw(shown),
+            f"Learning curves of classifiers that learn from {dataset}",
+            _CAPTION,
+        )
+        for number, (dataset, shown) in enumerate(datasets.items(), start=1)
+    ]
 
 
-def _draw(curves: Curves, methods: Sequence[Method]) -> bytes:
+def _draw(curves: Curves) -> bytes:
+    methods = {each for cell in curves.values() for each in cell}
+    ordered = sorted(methods, key=lambda each: each.order)
     columns = _columns(curves)
     blocks = -(-len(curves) // columns)
-    styles, names = method_styles(methods), name_methods(methods)
+    styles, names, titles = method_styles(ordered), name_methods(ordered), _titles(curves)
     lowest = min(curve.auroc.min() for curve in _all(curves))
     highest = max(curve.auroc.max() for curve in _all(curves))
+    margin = 0.06 * (highest - lowest) + 0.1
     with figure_style():
-        legend_rows = -(-len(methods) // 2)
-        canvas = Canvas(
-            figsize=(
-                max(6.4, _INCHES[0] * columns), 2 * _INCHES[1] * blocks + 0.25 * legend_rows
-            )
-        )  # fmt: skip
+        canvas = Canvas(figsize=(max(6.4, _INCHES[0] * columns), 2 * _INCHES[1] * blocks))
         grid = canvas.subplots(2 * blocks, columns, squeeze=False)
         for axes in grid.flat:
             axes.set_axis_off()
         for number, (panel, cell) in enumerate(curves.items()):
             block, column = divmod(number, columns)
             upper, lower = grid[2 * block, column], grid[2 * block + 1, column]
-            upper.set_title(_title(panel), fontsize=9.5)
+            upper.set_title(titles[panel], fontsize=9.5)
             for method, repeats in cell.items():
-                _draw_repeats(upper, lower, repeats, *styles[method])
-            margin = 0.06 * (highest - lowest) + 0.1
-            _finish(upper, "validation AUROC (%)", "")
+                draw_repeats(upper, lower, repeats, *styles[method])
+            last = max(curve.places[-1] for repeats in cell.values() for curve in repeats)
+            _finish(upper, last, "AUROC (%)", "")
             upper.set_ylim(lowest - margin, highest + margin)
-            _finish(lower, "cross-entropy", _unit(cell))
-        draw_legend(canvas, names, styles, 2 if columns > 1 else 1)
+            _finish(lower, last, "cross-entropy", _unit(cell))
+        draw_legend(canvas, names, styles)
         return to_png(canvas)
 
 
@@ -229,14 +252,43 @@ def _all(curves: Curves) -> Iterable[AurocCurve]:
     return [curve for cell in curves.values() for repeats in cell.values() for curve in repeats]
 
 
-def _title(panel: Panel) -> str:
-    size = f"{panel.trained_on.samples:,} images"
-    return f"{shorten(panel.network.label, 24)}, {size}\n{shorten(panel.start.phrase, 38)}"
+def _titles(panels: Iterable[Panel]) -> dict[Panel, str]:
+    """Names panels, with what tells them apart where these names are the same."""
+    panels = list(panels)
+    findings = describe_findings(panel.findings for panel in panels)
+
+    def name(panel: Panel) -> tuple[str, str, str]:
+        trained_on = panel.trained_on
+        size = f"{panel.network.label}, {trained_on.samples:,} images"
+        return size, f"of {trained_on.label}", panel.start.phrase
+
+    def facts(panel: Panel) -> Mapping[str, str]:
+        return {
+            "findings": findings[panel.findings],
+            **describe_policy(panel.policy),
+            "splits": describe_splits(panel.trained_on.splits),
+            "packing": describe_packing(panel.trained_on.fingerprint),
+        }
+
+    told = tell_apart(panels, name, facts)
+    return {
+        panel: "\n".join(wrap(line, _TITLE_LENGTH) for line in (*name(panel), words) if line)
+        for panel, words in told.items()
+    }
 
 
-def _draw_repeats(
+def draw_repeats(
     upper: Axes, lower: Axes, repeats: Sequence[AurocCurve], colour: str, line: str
 ) -> None:
+    """Draws one method: AUROC above, cross-entropy below, rings at the epoch AUROC chooses.
+
+    Args:
+        upper: panel of AUROC.
+        lower: panel of cross-entropy.
+        repeats: a curve for each seed.
+        colour: of the method.
+        line: style of the method.
+    """
     if len(repeats) > 1:
         for curve in repeats:
             upper.plot(curve.places, curve.auroc, line, color=colour, linewidth=0.7, alpha=0.45)
@@ -245,10 +297,12 @@ def _draw_repeats(
     upper.plot(places, auroc, line, color=colour, linewidth=2)
     lower.plot(places, loss, line, color=colour, linewidth=2)
     lower.plot(places, training, ":", color=colour, linewidth=1.4)
-    for axes, values, best in (
-        (upper, auroc, int(np.argmax(auroc))), (lower, loss, int(np.argmin(loss)))
-    ):  # fmt: skip
-        axes.plot(places[best], values[best], "o", mfc="white", mec=colour, markersize=6, mew=1.6)
+    best = int(np.argmax(auroc))
+    for axes, values in ((upper, auroc), (lower, loss)):
+        axes.plot(
+            places[best], values[best], "o", mfc="white", mec=colour, markersize=6, mew=1.6,
+            clip_on=False, zorder=3,
+        )  # fmt: skip
 
 
 def mean_curve(repeats: Sequence[AurocCurve]) -> tuple[np.ndarray, np.ndarray]:
@@ -275,11 +329,11 @@ def mean_curve(repeats: Sequence[AurocCurve]) -> tuple[np.ndarray, np.ndarray]:
     return common, np.mean(stacked, axis=0)
 
 
-def _finish(axes: Axes, label: str, unit: str) -> None:
+def _finish(axes: Axes, last: float, label: str, unit: str) -> None:
     axes.set_axis_on()
     axes.set_ylabel(label)
     axes.set_xlabel(unit)
-    axes.set_xlim(left=0)
+    axes.set_xlim(0, 1.03 * last)
     axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
 
 

@@ -1,6 +1,7 @@
 """Figures of classifiers' AUROC: by size of the training set, and by finding."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -9,12 +10,16 @@ from matplotlib.figure import Figure as Canvas
 from nakt_dist.report.classifier_lineage import Method
 from nakt_dist.report.differences import Difference
 from nakt_dist.report.document import Figure
-from nakt_dist.report.method_style import draw_legend, method_styles
-from nakt_dist.report.studies import Setting, Study, baselines, name_methods
-from nakt_dist.report.style import BLACK, GREY, figure_style, shorten, to_png
+from nakt_dist.report.method_names import name_methods
+from nakt_dist.report.method_style import dot_style, draw_legend, method_styles
+from nakt_dist.report.studies import Setting, Study, baselines
+from nakt_dist.report.style import BLACK, GREY, figure_style, shorten, to_png, wrap
+from nakt_dist.report.training_sets import TrainingSet
 
 _COLUMNS = 3
 _ROW_INCHES = 0.27
+_TITLE_LENGTH = 34
+"""Characters in a line of a panel's title."""
 
 
 def draw_by_size(study: Study, differences: Sequence[Difference], number: int) -> Figure | None:
@@ -36,25 +41,23 @@ def draw_by_size(study: Study, differences: Sequence[Difference], number: int) -
     shown = [each for each in differences if each.baseline == best.get(each.setting)]
     with figure_style():
         columns = len(panels)
-        legend_rows = -(-len(study.methods) // 2)
-        canvas = Canvas(figsize=(max(6.4, 3.4 * columns), 4.9 + 0.25 * legend_rows))
+        canvas = Canvas(figsize=(max(6.4, 3.4 * columns), 4.9))
         grid = canvas.subplots(2, columns, squeeze=False, sharey="row", height_ratios=(3, 2))
         for column, settings in enumerate(panels):
             sizes = sorted({each.trained_on.samples for each in settings})
             _draw_means(grid[0, column], study, settings, sizes, styles)
             here = [each for each in shown if each.setting in settings]
             _draw_differences(grid[1, column], here, sizes, study.methods, styles)
-            first = settings[0]
-            start = shorten(first.start.phrase, 38)
-            grid[0, column].set_title(f"{shorten(first.network.label, 30)}\n{start}")
+            title = _panel_title(study, settings[0])
+            grid[0, column].set_title("\n".join(wrap(line, _TITLE_LENGTH) for line in title))
         grid[0, 0].set_ylabel("mean AUROC (%)")
         grid[1, 0].set_ylabel("difference (points)")
-        draw_legend(canvas, names, styles, 2 if columns > 1 else 1)
+        draw_legend(canvas, names, styles)
         png = to_png(canvas)
     return Figure(
         f"auroc-by-size-{number}.png",
         png,
-        f"AUROC by size of the training set, on {study.tested_on.label}",
+        f"AUROC by size of the training set, on {study.label}",
         "Upper panels: mean over seeds; bars: ± 1.96 s / √n; dots: single seeds. Lower panels: "
         "what following a teacher gives over the best transfer learning of the same setting, "
         "paired by seed; thick bars: 95 % over seeds, thin bars: 95 % over patients.",
@@ -74,9 +77,22 @@ def _panels(study: Study) -> list[list[Setting]]:
     """Groups settings that differ in size alone."""
     groups: dict[tuple, list[Setting]] = {}
     for setting in study.cells:
-        place = (setting.network, setting.trained_on.label, setting.start, setting.findings)
-        groups.setdefault(place, []).append(setting)
+        groups.setdefault(replace(setting, trained_on=_any_size(setting)), []).append(setting)
     return list(groups.values())
+
+
+def _any_size(setting: Setting) -> TrainingSet:
+    return replace(setting.trained_on, samples=0)
+
+
+def _panel_title(study: Study, setting: Setting) -> tuple[str, str]:
+    """Names network, first weights and, where that matters, dataset."""
+    dataset = f" on {setting.trained_on.label}" if study.names_datasets else ""
+    told = study.told(setting)
+    return (
+        f"{setting.network.label}{dataset}{f', {told}' if told else ''}",
+        setting.start.phrase,
+    )
 
 
 def _draw_means(
@@ -152,9 +168,7 @@ def draw_findings(study: Study, number: int) -> Figure | None:
     columns = min(_COLUMNS, len(settings))
     rows = -(-len(settings) // columns)
     with figure_style():
-        legend_rows = -(-len(study.methods) // 2)
-        height = (0.9 + _ROW_INCHES * len(findings)) * rows + 0.25 * legend_rows
-        canvas = Canvas(figsize=(2.2 + 2.7 * columns, height))
+        canvas = Canvas(figsize=(2.2 + 2.7 * columns, (0.9 + _ROW_INCHES * len(findings)) * rows))
         grid = canvas.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
         for axes in grid.flat[len(settings) :]:
             axes.set_axis_off()
@@ -162,15 +176,17 @@ def draw_findings(study: Study, number: int) -> Figure | None:
             _draw_findings(axes, study, setting, styles)
         for axes in grid[:, 0]:
             axes.set_yticks(range(len(findings)), [shorten(each, 26) for each in findings])
-        for axes in grid[-1]:
-            axes.set_xlabel("AUROC (%)")
+        for number_of_panel, axes in enumerate(grid.flat[: len(settings)]):
+            if number_of_panel + columns >= len(settings):  # the lowest of its column
+                axes.set_xlabel("AUROC (%)")
+                axes.tick_params(labelbottom=True)
         grid[0, 0].set_ylim(len(findings) - 0.5, -0.5)
-        draw_legend(canvas, names, styles, 2 if columns > 1 else 1)
+        draw_legend(canvas, names, styles, dots=True)
         png = to_png(canvas)
     return Figure(
         f"auroc-by-finding-{number}.png",
         png,
-        f"AUROC by finding, on {study.tested_on.label}",
+        f"AUROC by finding, on {study.label}",
         "Dots: mean over seeds of each method. Dotted line: chance. Findings that lack a class in "
         "the test images have no dot.",
     )
@@ -192,8 +208,9 @@ def _draw_findings(
         if means:
             axes.axhline(row, color=GREY, linewidth=0.5, zorder=0.5)
         for (method, mean), shift in zip(means.items(), _shifts(len(means)), strict=True):
-            axes.plot(mean, row + shift, "o", color=styles[method][0], markersize=6, zorder=2)
+            dot = dot_style(*styles[method])
+            axes.plot(mean, row + shift, linestyle="", markersize=6, zorder=2, **dot)
     axes.axvline(50, color=BLACK, linewidth=0.8, linestyle=":")
-    start = shorten(setting.start.phrase, 36)
-    axes.set_title(f"{shorten(setting.label, 36)}\n{start}", fontsize=9)
+    title = (study.label_of(setting), setting.start.phrase)
+    axes.set_title("\n".join(wrap(line, _TITLE_LENGTH) for line in title), fontsize=9)
     axes.grid(axis="y", visible=False)

@@ -1,10 +1,12 @@
 """The results in a few sentences, for a reader who reads nothing else."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
 from nakt_dist.report.capability import Capability, Transfer, transfer_of
+from nakt_dist.report.document import WARNING
 from nakt_dist.report.evaluations import EvaluatedRun
-from nakt_dist.report.lineage import Role
+from nakt_dist.report.lineage import FOLLOWING, Role
 
 
 def summarise(
@@ -22,6 +24,7 @@ def summarise(
         *_transfers(capabilities, several),
         *_effects_of_exclusion(evaluations, several),
         *_fine_tuning(evaluations, several),
+        *_following(evaluations, several),
     )
 
 
@@ -29,12 +32,18 @@ def _where(run: EvaluatedRun, several: bool) -> str:
     return f" on {run.tested_on.label}" if several else ""
 
 
+def _warning(*runs: EvaluatedRun) -> str:
+    """Says of each run that may have met its test images how, behind its number."""
+    seen = {run.name: run.seen_before() for run in runs}
+    return "".join(f" {WARNING} {name}: {words}." for name, words in seen.items() if words)
+
+
 def _teachers(evaluations: Sequence[EvaluatedRun], several: bool) -> Iterator[str]:
     for run in evaluations:
         if run.role == Role.TEACHER:
             yield (
                 f"Teacher “{run.name}”, {run.network.label}: Dice {run.dice} %"
-                f"{_where(run, several)}."
+                f"{_where(run, several)}.{_warning(run)}"
             )
 
 
@@ -55,7 +64,7 @@ def _transfers(capabilities: Mapping[Transfer, Capability], several: bool) -> It
         yield (
             f"{transfer.dataset} as transferal dataset, its annotations unused: {which}, "
             f"“{best.name}”, {best.network.label} {how}, reaches {best.dice} %"
-            f"{_where(best, several)}; {share}."
+            f"{_where(best, several)}; {share}.{_warning(best)}"
         )
 
 
@@ -75,6 +84,7 @@ def _effects_of_exclusion(evaluations: Sequence[EvaluatedRun], several: bool) ->
                 f"Exclusion changes the mean Dice of {network.label}, taught on "
                 f"{transfer.dataset}, by {change} points{_where(without, several)} "
                 f"({without.transfer.samples} images without, {with_rule.transfer.samples} with)."
+                f"{_warning(without, with_rule)}"
             )
 
 
@@ -96,4 +106,35 @@ def _fine_tuning(evaluations: Sequence[EvaluatedRun], several: bool) -> Iterator
                 f"Fine-tuned on {samples} annotated images, the best student reaches "
                 f"{tuned.dice} % (“{tuned.name}”); trained from scratch on them, the best network "
                 f"reaches {scratch.dice} % (“{scratch.name}”){_where(tuned, several)}."
+                f"{_warning(tuned, scratch)}"
+            )
+
+
+def _following(evaluations: Sequence[EvaluatedRun], several: bool) -> Iterator[str]:
+    """Puts students that followed a teacher beside networks from scratch on the same images."""
+    for run in evaluations:
+        if run.role not in FOLLOWING.values():
+            continue
+        last = run.lineage.trainings[0]
+        alike = [
+            each
+            for each in evaluations
+            if each.role == Role.FROM_SCRATCH
+            and each.tested_on == run.tested_on
+            and each.network == run.network
+            and replace(last, following=None) == each.lineage.trainings[0]
+        ]
+        how = last.following.kind.value.lower()
+        sentence = (
+            f"“{run.name}”, {run.network.label}, which follows the teacher "
+            f"{last.following.teacher.label} ({how}) on {last.samples} annotated images, reaches "
+            f"{run.dice} %{_where(run, several)}"
+        )
+        best = max(alike, key=lambda each: each.dice_mean, default=None)
+        if best is None:
+            yield f"{sentence}.{_warning(run)}"
+        else:
+            yield (
+                f"{sentence}; from scratch on them, {best.dice} % (“{best.name}”)."
+                f"{_warning(run, best)}"
             )

@@ -5,11 +5,12 @@ from typing import Any
 
 from nakt_dist.report import paper_auroc
 from nakt_dist.report.classifier_lineage import Kind, Method
-from nakt_dist.report.classifier_runs import meeting
-from nakt_dist.report.fields import printable
-from nakt_dist.report.lineage import label_dataset
+from nakt_dist.report.classifier_runs import teacher_meeting
+from nakt_dist.report.document import WARNING
+from nakt_dist.report.fields import label_dataset, printable
 from nakt_dist.report.runs import FoundRecord
 from nakt_dist.report.studies import Repeats, Setting, Study
+from nakt_dist.report.telling import describe_packing, describe_policy, describe_splits
 from nakt_dist.runtime.files import differing_fields
 
 # What may differ between runs that are counted as repetitions, or is said in a column's name.
@@ -42,7 +43,7 @@ def classifier_cautions(
         )
     for study in studies:
         for setting, cell in study.cells.items():
-            sentences += _unlike_starts(setting, cell)
+            sentences += _unlike_starts(study, setting, cell)
             sentences += _unlike_repeats(study, setting, cell, settings)
             sentences += _unlike_methods(study, setting, cell, settings)
     if any(study.cells for study in studies):
@@ -61,24 +62,25 @@ def _meetings(studies: Iterable[Study]) -> Iterator[str]:
         for run in study.runs:
             seen = run.seen_before()
             if seen is not None:
-                yield f"{run.name} on {study.tested_on.label}: {seen}."
+                yield f"{WARNING} {run.name} on {study.label}: {seen}."
 
 
 def _teachers_met(studies: Sequence[Study]) -> Iterator[str]:
-    """Names teachers that may have learnt from a test set that their students are tested on."""
-    known = {
-        run.weights_sha256: run.lineage.trained_on
-        for study in studies
-        for run in study.others
-        if run.lineage is not None
-    }
+    """Says of each teacher whether it learnt from the images its students are tested on."""
     for study in studies:
         for teacher in dict.fromkeys(method.teacher for method in study.methods if method.teacher):
-            learnt = known.get(teacher.weights_sha256)
-            met = None if learnt is None else meeting(learnt, study.tested_on)
+            met = teacher_meeting(teacher, study.tested_on)
             if met is not None:
-                yield f"The teacher {teacher.label} of students here learnt from {met}."
-            elif learnt is None and teacher.dataset == study.tested_on.dataset:
+                yield (
+                    f"{WARNING} The teacher {teacher.label} of students tested on {study.label} "
+                    f"learnt from {met}."
+                )
+            elif teacher.fingerprint == study.tested_on.fingerprint:
+                yield (
+                    f"The teacher {teacher.label} learnt from {describe_splits(teacher.splits)} "
+                    f"of the packing tested here, and met no image of {study.label}."
+                )
+            elif teacher.fingerprint is None and teacher.dataset == study.tested_on.dataset:
                 yield (
                     f"The teacher {teacher.label} learnt from {teacher.dataset}, as the test set "
                     "is called; whether from its test patients, no record here says."
@@ -97,18 +99,21 @@ def _without_validation(studies: Sequence[Study]) -> Iterator[str]:
 
 def _identify(study: Study) -> str:
     tested_on = study.tested_on
-    return (
-        f"{tested_on.label}, {len(tested_on.findings)} findings, {tested_on.height} × "
-        f"{tested_on.width}, packing {tested_on.fingerprint[:8]}"
+    facts = (
+        f"{len(tested_on.findings)} findings",
+        *describe_policy(tested_on.policy).values(),
+        f"{tested_on.height} × {tested_on.width} pixels",
+        describe_packing(tested_on.fingerprint),
     )
+    return ", ".join([tested_on.label, *facts])
 
 
-def _unlike_starts(setting: Setting, cell: Mapping[Method, Repeats]) -> Iterator[str]:
+def _unlike_starts(study: Study, setting: Setting, cell: Mapping[Method, Repeats]) -> Iterator[str]:
     runs = [run for repeats in cell.values() for run in repeats.runs]
     weights = {run.lineage.start.weights_sha256 for run in runs} - {None}
     if len(weights) > 1:
         yield (
-            f"{setting.label}: the first weights called {setting.start.label} are "
+            f"{study.label_of(setting)}: the first weights called {setting.start.label} are "
             f"{len(weights)} different files."
         )
 
@@ -126,8 +131,8 @@ def _unlike_repeats(
         names = sorted({name for each in known for name in _names(known[0], each)})
         if names:
             yield (
-                f"{setting.label}, {study.name(method)}: runs counted as repetitions differ in "
-                f"more than the seed: {_list(names)}."
+                f"{study.label_of(setting)}, {study.name(method)}: runs counted as "
+                f"repetitions differ in more than the seed: {_list(names)}."
             )
 
 
@@ -147,8 +152,8 @@ def _unlike_methods(
         names = _names(ours, theirs) if ours is not None and theirs is not None else []
         if names:
             yield (
-                f"{setting.label}: {study.name(method)} and {study.name(first)} were also "
-                f"trained differently: {_list(names)}."
+                f"{study.label_of(setting)}: {study.name(method)} and "
+                f"{study.name(first)} were also trained differently: {_list(names)}."
             )
 
 
@@ -179,6 +184,11 @@ def differences_from_paper_b(studies: Sequence[Study]) -> tuple[str, ...]:
         for phantom, label in (
             (study.tested_on.phantom, label_dataset(study.tested_on.dataset, True)),
             *((each.trained_on.phantom, each.trained_on.label) for each in study.cells),
+            *(
+                (each.phantom, label_dataset(each.dataset or each.name, True))
+                for each in (method.teacher for method in study.methods)
+                if each is not None
+            ),
         )
         if phantom
     }

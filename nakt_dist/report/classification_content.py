@@ -22,7 +22,7 @@ from nakt_dist.report.differences import (
     find_differences,
     summarise_differences,
 )
-from nakt_dist.report.document import Block, Bullets, Paragraph, Section, Table
+from nakt_dist.report.document import WARNING, Block, Bullets, Paragraph, Section, Table
 from nakt_dist.report.finding_tables import findings_table, subgroups_table
 from nakt_dist.report.runs import Collection, LeftOut
 from nakt_dist.report.studies import Study, make_studies
@@ -58,9 +58,8 @@ def make_classifier_parts(collection: Collection, left_out: list[LeftOut]) -> Cl
     left_out += [LeftOut(place, reason) for place, reason in repeated]
     differences = [find_differences(study, left_out) for study in studies]
     tables = result_tables(studies)
-    phantom = any(study.tested_on.phantom for study in studies if study.cells)
     sections = [
-        Section("auroc", "Classification: results", (*tables, *_reference(phantom))),
+        Section("auroc", "Classification: results", (*tables, *_reference(studies))),
         Section("teacher-gives", "What a teacher gives", tuple(_gains(studies, differences))),
         Section("curves", "Learning curves", tuple(_curves(collection, left_out))),
         Section("by-finding", "Findings", tuple(_findings(studies))),
@@ -84,22 +83,36 @@ def result_tables(studies: Sequence[Study]) -> list[Table]:
     return [*tables, *([others] if others is not None else [])]
 
 
-def _reference(phantom: bool) -> tuple[Block, ...]:
+def _reference(studies: Sequence[Study]) -> tuple[Block, ...]:
     """The paper's own table beside procedural images, apart from ours."""
-    return (paper_table(),) if phantom else ()
+    if not any(study.tested_on.phantom for study in studies if study.cells):
+        return ()
+    return (paper_table(real=any(not study.tested_on.phantom for study in studies)),)
 
 
 def _brief(studies: Sequence[Study], differences: Sequence[Sequence[Difference]]) -> Iterator[str]:
-    several = sum(bool(study.cells) for study in studies) > 1
-    sentences = []
+    """Says each comparison below the name of its test set; warnings are never cut off."""
+    told: list[tuple[Study, str]] = []
     for study, found in zip(studies, differences, strict=True):
         best = strongest(study)
         against_best = [each for each in found if each.baseline == best.get(each.setting)]
-        sentences += summarise_differences(study, against_best, several)
-    yield from sentences[:_MOST_SENTENCES]
-    if len(sentences) > _MOST_SENTENCES:
-        yield f"{len(sentences) - _MOST_SENTENCES} more comparisons stand in the tables below."
-    if not sentences:
+        told += [(study, sentence) for sentence in summarise_differences(study, against_best)]
+    plain = [each for each in told if WARNING not in each[1]]
+    cut = set(map(id, plain[max(0, _MOST_SENTENCES - (len(told) - len(plain))) :]))
+    shown = [each for each in told if id(each) not in cut]
+    before: Study | None = None
+    for study, sentence in shown:
+        if study is not before:
+            run = study.runs[0]
+            yield (
+                f"Tested on {study.label}, {run.images} images of {run.patients} patients, mean "
+                "AUROC:"
+            )
+        before = study
+        yield sentence
+    if cut:
+        yield f"{len(cut)} more comparisons stand in the tables below."
+    if not told:
         yield from _best(studies)
 
 
@@ -110,7 +123,8 @@ def _best(studies: Sequence[Study]) -> Iterator[str]:
             best = max(study.runs, key=lambda run: run.auroc)
             yield (
                 f"“{best.name}”, {best.network.label}, reaches a mean AUROC of {best.auroc:.2f} % "
-                f"over {best.counted} findings on {study.tested_on.label}."
+                f"over {best.counted} findings on {study.label}."
+                f"{''.join(f' {WARNING} It {words}.' for words in best.warnings)}"
             )
 
 
@@ -124,10 +138,8 @@ def _gains(
 
 
 def _curves(collection: Collection, left_out: list[LeftOut]) -> Iterator[Block]:
-    curves = collect_curves(collection.classifier_trainings, left_out)
-    figure = draw_auroc_curves(curves)
-    if figure is not None:
-        yield figure
+    trainings = collection.classifier_trainings
+    yield from draw_auroc_curves(collect_curves(trainings, left_out, collection.learnt))
 
 
 def _findings(studies: Sequence[Study]) -> Iterator[Block]:
@@ -145,7 +157,7 @@ def _groups(studies: Sequence[Study]) -> Iterator[Block]:
 
 
 def _attention(collection: Collection, left_out: list[LeftOut]) -> Iterator[Block]:
-    comparisons = read_attention(collection.attention, left_out)
+    comparisons = read_attention(collection.attention, left_out, collection.learnt)
     yield from attention_figures(comparisons, left_out)
 
 

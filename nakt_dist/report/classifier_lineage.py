@@ -1,27 +1,17 @@
 """What a classifier learnt from, where its first weights came from, and whom it followed."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from enum import StrEnum
 from typing import Any
 
 from nakt_dist.errors import DatasetError
-from nakt_dist.report.fields import printable, read_field, read_names
-from nakt_dist.report.lineage import label_dataset
+from nakt_dist.report.fields import printable, read_field
+from nakt_dist.report.following import NOBODY, Followed, Kind, read_following, sorted_json
 from nakt_dist.report.paper_auroc import NETWORKS
+from nakt_dist.report.training_sets import TrainingSet, read_training_set
 
 RANDOM = "random"
 _PRETRAINED = ("pretrained", "encoder_weights")
-
-
-class Kind(StrEnum):
-    """What a student takes from a teacher, in the order of a table's columns."""
-
-    TRANSFER_LEARNING = "Transfer learning"
-    DISTILLATION = "Distillation"
-    ATTENTION = "Attention transfer"
-    BOTH = "Attention transfer and distillation"
 
 
 @dataclass(frozen=True)
@@ -41,27 +31,6 @@ class ClassifierName:
         """Sorts the paper's networks first, in its order."""
         names = list(NETWORKS.values())
         return (names.index(self.paper_name) if self.paper_name else len(names), self.label)
-
-
-@dataclass(frozen=True)
-class Followed:
-    """The teacher of a student; the weights alone tell teachers apart.
-
-    Attributes:
-        weights_sha256: of its weights file.
-        name: what the user called it.
-        dataset: what it learnt from; None where its file does not say.
-    """
-
-    weights_sha256: str
-    name: str = field(compare=False)
-    dataset: str | None = field(compare=False)
-
-    @property
-    def label(self) -> str:
-        """Its name, with its dataset where the name does not hold that."""
-        known = self.dataset is None or self.dataset.lower() in self.name.lower()
-        return f"“{self.name}”" if known else f"“{self.name}” ({self.dataset})"
 
 
 @dataclass(frozen=True)
@@ -86,30 +55,6 @@ class Method:
         teacher = "" if self.teacher is None else self.teacher.name
         return (list(Kind).index(self.kind), self.parts != "all layers", self.parts, teacher,
                 self.settings)  # fmt: skip
-
-
-@dataclass(frozen=True)
-class TrainingSet:
-    """The images a classifier learnt from.
-
-    Attributes:
-        dataset: name.
-        fingerprint: of its manifest.
-        phantom: whether its images are procedural.
-        splits: splits used; None for all.
-        samples: how many images.
-    """
-
-    dataset: str
-    fingerprint: str
-    phantom: bool
-    splits: tuple[str, ...] | None
-    samples: int
-
-    @property
-    def label(self) -> str:
-        """The dataset's name, marked where it is a phantom."""
-        return label_dataset(self.dataset, self.phantom)
 
 
 @dataclass(frozen=True)
@@ -164,8 +109,14 @@ def is_classification(lineage: Mapping[str, Any]) -> bool:
     return lineage.get("task") == "classification"
 
 
-def parse_classifier(value: Mapping[str, Any]) -> ClassifierLineage:
+def parse_classifier(
+    value: Mapping[str, Any], known: Mapping[str, TrainingSet] = NOBODY
+) -> ClassifierLineage:
     """Reads the lineage that ``nakt train`` writes for a classifier.
+
+    Args:
+        value: the lineage.
+        known: what networks learnt from, by their weights, for what it does not say of a teacher.
 
     Raises:
         DatasetError: a field is missing or wrong; names it.
@@ -178,28 +129,13 @@ def parse_classifier(value: Mapping[str, Any]) -> ClassifierLineage:
         findings=read_texts(value, "labels"),
         policy=sorted_json(read_field(value, "label_policy", Mapping)),
         start=_read_start(value),
-        method=_read_method(value),
+        method=_read_method(value, known),
         parameters=read_field(value, "trainable.parameters", int),
         repetition=(
             read_field(value, "seed", int),
             subset_seed if isinstance(subset_seed, int) else 0,
         ),
         validated_on=None if validated_on is None else read_training_set(validated_on),
-    )
-
-
-def read_training_set(value: Mapping[str, Any]) -> TrainingSet:
-    """Reads which images a network learnt from.
-
-    Raises:
-        DatasetError: a field is missing or wrong; names it.
-    """
-    return TrainingSet(
-        dataset=printable(read_field(value, "dataset", str)),
-        fingerprint=read_field(value, "fingerprint", str),
-        phantom=read_field(value, "phantom", bool),
-        splits=read_names(value, "splits") if "splits" in value else None,
-        samples=read_field(value, "samples", int),
     )
 
 
@@ -213,11 +149,6 @@ def read_texts(value: Mapping[str, Any], path: str) -> tuple[str, ...]:
     if not all(isinstance(text, str) for text in texts):
         raise DatasetError(f"the field '{path}' is {texts!r:.60}, expected a list of texts")
     return tuple(printable(text) for text in texts)
-
-
-def sorted_json(value: Mapping[str, Any]) -> str:
-    """Returns a mapping as text; equal mappings give equal texts."""
-    return json.dumps(value, sort_keys=True, ensure_ascii=False)
 
 
 def name_classifier(model: Mapping[str, Any]) -> ClassifierName:
@@ -256,36 +187,13 @@ def _read_start(value: Mapping[str, Any]) -> Start:
     return Start(name, name, weights)
 
 
-def _read_method(value: Mapping[str, Any]) -> Method:
+def _read_method(value: Mapping[str, Any], known: Mapping[str, TrainingSet]) -> Method:
     parts = _describe_parts(read_field(value, "trainable.parts", (str, list)))
     transfer = value.get("transfer")
     if transfer is None:
         return Method(Kind.TRANSFER_LEARNING, parts, None, "{}")
-    taken = {
-        name: read_field(transfer, name, (Mapping, type(None)))
-        for name in ("attention", "distillation")
-    }
-    match [name for name, settings in taken.items() if settings is not None]:
-        case ["attention"]:
-            kind = Kind.ATTENTION
-        case ["distillation"]:
-            kind = Kind.DISTILLATION
-        case [_, _]:
-            kind = Kind.BOTH
-        case _:
-            raise DatasetError("the field 'transfer' names neither attention nor distillation")
-    dataset = read_field(transfer, "teacher.trained_on", (str, type(None)))
-    teacher = Followed(
-        weights_sha256=printable(read_field(transfer, "teacher.weights_sha256", str)),
-        name=printable(read_field(transfer, "teacher.name", str)),
-        dataset=None if dataset is None else printable(dataset),
-    )
-    settings = {
-        f"{kind}.{name}": setting
-        for kind, group in taken.items()
-        for name, setting in (group or {}).items()
-    }
-    return Method(kind, parts, teacher, sorted_json(settings))
+    following = read_following(transfer, known)
+    return Method(following.kind, parts, following.teacher, following.settings)
 
 
 def _describe_parts(parts: str | list[Any]) -> str:

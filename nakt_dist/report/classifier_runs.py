@@ -10,17 +10,17 @@ from nakt_dist.errors import DatasetError
 from nakt_dist.report.classifier_lineage import (
     ClassifierLineage,
     ClassifierName,
-    TrainingSet,
     name_classifier,
     parse_classifier,
-    sorted_json,
 )
-from nakt_dist.report.fields import printable, read_field, read_names
-from nakt_dist.report.lineage import label_dataset
+from nakt_dist.report.fields import label_dataset, printable, read_field, read_names
+from nakt_dist.report.following import NOBODY, Followed, sorted_json
+from nakt_dist.report.telling import describe_splits
+from nakt_dist.report.training_sets import TrainingSet
 from nakt_dist.runtime.record import RunRecord
 
-_NUMBER = (int, float)
 _PERCENT_OR_NONE = (int, float, type(None))
+_MET = "the very splits it was tested on: its AUROC is too high"
 
 
 @dataclass(frozen=True)
@@ -50,8 +50,7 @@ class FindingSet:
     @property
     def label(self) -> str:
         """The dataset's name with its splits."""
-        splits = "all splits" if self.splits is None else "split " + " + ".join(self.splits)
-        return f"{label_dataset(self.dataset, self.phantom)}, {splits}"
+        return f"{label_dataset(self.dataset, self.phantom)}, {describe_splits(self.splits)}"
 
 
 @dataclass(frozen=True)
@@ -146,11 +145,20 @@ class ClassifiedRun:
 
     @property
     def uses_phantoms(self) -> bool:
-        """Whether it learnt from, started from or was tested on procedural images."""
+        """Whether it, its first weights or its teacher know procedural images, or its test."""
         if self.tested_on.phantom or self.lineage is None:
             return self.tested_on.phantom
-        learnt = (self.lineage.trained_on, self.lineage.start.trained_on)
+        lineage = self.lineage
+        learnt = (lineage.trained_on, lineage.start.trained_on, lineage.method.teacher)
         return any(each is not None and each.phantom for each in learnt)
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """How the network, or the teacher it followed, may have met its test images."""
+        teacher = None if self.lineage is None else self.lineage.method.teacher
+        met = None if teacher is None else teacher_meeting(teacher, self.tested_on)
+        followed = f"followed a teacher that learnt from {met}" if met is not None else None
+        return tuple(each for each in (self.seen_before(), followed) if each is not None)
 
     def seen_before(self) -> str | None:
         """Says how the network may have met its test images while it learnt, or None."""
@@ -167,16 +175,26 @@ class ClassifiedRun:
         return None
 
 
-def meeting(learnt: TrainingSet, tested: FindingSet) -> str | None:
+def teacher_meeting(teacher: Followed, tested: FindingSet) -> str | None:
+    """Says which test images a teacher may have met; None where it met none, or if unknown."""
+    if teacher.fingerprint is None:
+        return None
+    if teacher.fingerprint == tested.fingerprint and not teacher.splits_known:
+        return "the dataset of the test, from which splits is not known"
+    met = meeting(teacher, tested)
+    return "the very splits of the test: AUROC may be too high" if met == _MET else met
+
+
+def meeting(learnt: TrainingSet | Followed, tested: FindingSet) -> str | None:
     """Says which test images a network may have met; None where it met none."""
     if learnt.fingerprint != tested.fingerprint:
         if learnt.dataset == tested.dataset:
-            return "another packing of its test set: patients may be shared"
+            return "another packing of the test set: patients may be shared"
         return None
     apart = learnt.splits is not None and tested.splits is not None
     if apart and not set(learnt.splits) & set(tested.splits):
         return None
-    return "the very splits it was tested on: its AUROC is too high"
+    return _MET
 
 
 def is_classifier_test(record: RunRecord) -> bool:
@@ -184,13 +202,16 @@ def is_classifier_test(record: RunRecord) -> bool:
     return record.stage == "evaluate" and record.metrics.get("task") == "classification"
 
 
-def read_classified(record: RunRecord, place: str, folder: Path) -> ClassifiedRun:
+def read_classified(
+    record: RunRecord, place: str, folder: Path, known: Mapping[str, TrainingSet] = NOBODY
+) -> ClassifiedRun:
     """Reads what a record of ``nakt evaluate`` holds for a classifier.
 
     Args:
         record: the record.
         place: its folder as the page names it.
         folder: its folder.
+        known: what networks learnt from, by their weights, for what lineages leave out.
 
     Raises:
         DatasetError: a field is missing or wrong, or no finding has both classes.
@@ -206,7 +227,7 @@ def read_classified(record: RunRecord, place: str, folder: Path) -> ClassifiedRu
         folder=folder,
         weights_sha256=printable(read_field(record.inputs, "weights_sha256", str)),
         network=name_classifier(read_field(details, "model", Mapping)),
-        lineage=parse_classifier(lineage) if lineage else None,
+        lineage=parse_classifier(lineage, known) if lineage else None,
         tested_on=_read_finding_set(record, tuple(each.name for each in findings)),
         images=read_field(metrics, "images", int),
         patients=read_field(metrics, "patients", int),
@@ -285,5 +306,9 @@ def _percent(metrics: Mapping[str, Any], name: str) -> float | None:
 
 def _points(metrics: Mapping[str, Any], name: str) -> float | None:
     """Returns what the record holds as a share, as percentage points."""
-    value = _percent(metrics, name)
-    return None if value is None else 100 * value
+    value = read_field(metrics, name, _PERCENT_OR_NONE)
+    if value is None:
+        return None
+    if not 0 <= value <= 1:
+        raise DatasetError(f"the field '{name}' is {value!r}, expected a share from 0 to 1")
+    return 100 * float(value)

@@ -4,8 +4,8 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from nakt_dist.report import paper
 from nakt_dist.report.evaluations import EvaluatedRun, EvaluationSet
-from nakt_dist.report.fields import read_field
-from nakt_dist.report.lineage import Role, Training, label_dataset
+from nakt_dist.report.fields import label_dataset, read_field
+from nakt_dist.report.lineage import Role, Training
 from nakt_dist.report.runs import Collection, FoundRecord
 
 PHANTOM_NOTICE = (
@@ -18,7 +18,9 @@ def uses_phantoms(collection: Collection) -> bool:
     """Says whether any image behind the report is procedural."""
     tested = any(run.tested_on.phantom for run in collection.evaluations)
     learnt = any(
-        training.phantom for run in collection.evaluations for training in run.lineage.trainings
+        training.phantom or (training.following is not None and training.following.teacher.phantom)
+        for run in collection.evaluations
+        for training in run.lineage.trainings
     )
     classified = any(run.uses_phantoms for run in collection.classified)
     return (

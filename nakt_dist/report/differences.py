@@ -12,9 +12,10 @@ from nakt_dist.errors import NaktError
 from nakt_dist.evaluation.auroc import mean_auroc
 from nakt_dist.evaluation.resampling import percentile_interval, resample_auroc
 from nakt_dist.evaluation.summary import confidence_over_runs
+from nakt_dist.report.classification_tables import warn_of
 from nakt_dist.report.classifier_lineage import Kind, Method
 from nakt_dist.report.classifier_runs import ClassifiedRun
-from nakt_dist.report.document import Cell, Table
+from nakt_dist.report.document import WARNING, Cell, Table
 from nakt_dist.report.runs import LeftOut
 from nakt_dist.report.studies import Setting, Study, baselines
 from nakt_dist.report.tables import NOTHING
@@ -64,9 +65,11 @@ class Difference:
     @property
     def verdict(self) -> str:
         """Says in a word what both intervals agree in."""
-        intervals = [each for each in (self.over_seeds, self.over_patients) if each is not None]
-        if len(intervals) < 2:
-            return "undecided: an interval is missing"
+        if self.over_seeds is None:
+            return "undecided: only one seed"
+        if self.over_patients is None:
+            return "undecided: no interval over patients"
+        intervals = (self.over_seeds, self.over_patients)
         if all(low > 0 for low, _ in intervals):
             return "better"
         if all(high < 0 for _, high in intervals):
@@ -215,11 +218,14 @@ def differences_table(study: Study, differences: Sequence[Difference]) -> Table 
     rows = [
         (
             Cell(each.setting.network.label),
-            Cell(f"{each.setting.trained_on.samples:,}"),
+            Cell(_size(study, each.setting)),
             Cell(each.setting.start.label),
             Cell(study.name(each.method)),
             *([Cell(study.name(each.baseline))] if several else []),
-            Cell(signed(each.mean), strong=each.verdict == "better"),
+            Cell(
+                signed(each.mean) + (f" {WARNING}" if _warnings(study, each) else ""),
+                strong=each.verdict == "better",
+            ),
             Cell(_show(each.over_seeds)),
             Cell(_show(each.over_patients)),
             Cell(str(len(each.values))),
@@ -241,9 +247,13 @@ def differences_table(study: Study, differences: Sequence[Difference]) -> Table 
             "With three seeds or fewer 1.96 s / √n is too narrow: Student's t would make it 2.2 "
             "times as wide for three, 6.5 times for two."
         )
-    return Table(
-        f"What a teacher gives, on {study.tested_on.label}", header, tuple(rows), tuple(remarks)
-    )
+    remarks += warn_of(study)
+    return Table(f"What a teacher gives, on {study.label}", header, tuple(rows), tuple(remarks))
+
+
+def _size(study: Study, setting: Setting) -> str:
+    dataset = f" of {setting.trained_on.label}" if study.names_datasets else ""
+    return f"{study.size(setting)}{dataset}"
 
 
 def signed(value: float) -> str:
@@ -255,17 +265,13 @@ def _show(interval: tuple[float, float] | None) -> str:
     return NOTHING if interval is None else f"{signed(interval[0])} to {signed(interval[1])}"
 
 
-def summarise_differences(
-    study: Study, differences: Sequence[Difference], several: bool
-) -> Iterator[str]:
-    """Says each comparison in a sentence.
+def summarise_differences(study: Study, differences: Sequence[Difference]) -> Iterator[str]:
+    """Says each comparison in a sentence that does not name the test set.
 
     Args:
         study: of one test set.
         differences: found on it.
-        several: whether the test set must be named.
     """
-    where = f" on {study.tested_on.label}" if several else ""
     for each in differences:
         cell = study.cells[each.setting]
         ours, theirs = cell[each.method], cell[each.baseline]
@@ -279,7 +285,22 @@ def summarise_differences(
         ]
         certain = f" (95 %: {'; '.join(intervals)})" if intervals else ""
         yield (
-            f"{each.setting.label}, {each.setting.start.phrase}: {study.name(each.method)}, "
-            f"reaches {ours.mean:.2f} %, {study.name(each.baseline).lower()}, {theirs.mean:.2f} %"
-            f"{where}; difference {signed(each.mean)} points{certain}: {each.verdict}."
+            f"{study.label_of(each.setting)}, {each.setting.start.phrase}: "
+            f"{study.name(each.method)}, reaches {ours.mean:.2f} %, "
+            f"{study.name(each.baseline).lower()}, {theirs.mean:.2f} %"
+            f"; difference {signed(each.mean)} points{certain}: {each.verdict}."
+            f"{''.join(f' {WARNING} {words}.' for words in _warnings(study, each))}"
         )
+
+
+def _warnings(study: Study, difference: Difference) -> list[str]:
+    """Says how runs of either side may have met their test images."""
+    cell = study.cells[difference.setting]
+    ours, theirs = (
+        dict.fromkeys(words for run in cell[method].runs for words in run.warnings)
+        for method in (difference.method, difference.baseline)
+    )
+    both = [f"Both: {words}" for words in ours if words in theirs]
+    own = [f"{study.name(difference.method)}: {words}" for words in ours if words not in theirs]
+    other = [f"{study.name(difference.baseline)}: {words}" for words in theirs if words not in ours]
+    return [*both, *own, *other]

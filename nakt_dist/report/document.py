@@ -2,6 +2,9 @@
 
 from dataclasses import dataclass, field
 
+WARNING = "⚠"
+"""Stands beside numbers that are known to mislead."""
+
 
 @dataclass(frozen=True)
 class Cell:

@@ -8,11 +8,14 @@ from typing import Any
 
 from nakt_dist.errors import DatasetError
 from nakt_dist.report import paper
-from nakt_dist.report.fields import printable, read_field, read_names
-from nakt_dist.report.lineage import Lineage, Role, Training, label_dataset, parse_lineage
+from nakt_dist.report.fields import label_dataset, printable, read_field, read_names
+from nakt_dist.report.following import NOBODY, Followed
+from nakt_dist.report.lineage import Lineage, Role, Training, parse_lineage
+from nakt_dist.report.training_sets import TrainingSet
 from nakt_dist.runtime.record import RunRecord
 
 _NUMBER = (int, float)
+_CHOSEN = "has its best epoch chosen on the very splits it was tested on: its Dice is too high"
 
 
 @dataclass(frozen=True)
@@ -137,7 +140,20 @@ class EvaluatedRun:
 
         Splits decide, not keys: a smaller choice out of a split counts as the split.
         """
-        verdicts = [_seen_in(training, self.tested_on) for training in self.lineage.trainings]
+        trainings = self.lineage.trainings
+        verdicts = [_seen_in(training, self.tested_on) for training in trainings]
+        verdicts += [
+            _seen_by_teacher(training.following.teacher, self.tested_on)
+            for training in trainings
+            if training.following is not None
+        ]
+        chosen_on = self.lineage.validated_on
+        if (
+            chosen_on is not None
+            and chosen_on.fingerprint == self.tested_on.fingerprint
+            and not _apart(chosen_on.splits, self.tested_on.splits)
+        ):
+            verdicts.append((1, _CHOSEN))
         return min((verdict for verdict in verdicts if verdict), default=(0, None))[1]
 
 
@@ -146,12 +162,7 @@ def _seen_in(training: Training, tested: EvaluationSet) -> tuple[int, str] | Non
     if training.dataset != tested.dataset and training.fingerprint != tested.fingerprint:
         return None
     same_packing = training.fingerprint == tested.fingerprint
-    apart = (
-        training.splits is not None
-        and tested.splits is not None
-        and not set(training.splits) & set(tested.splits)
-    )
-    if same_packing and apart:
+    if same_packing and _apart(training.splits, tested.splits):
         return None
     if same_packing and not training.teachers:
         return (
@@ -165,8 +176,32 @@ def _seen_in(training: Training, tested: EvaluationSet) -> tuple[int, str] | Non
     return 3, "learnt from pseudo masks of another packing of its test set: images may be shared"
 
 
+def _seen_by_teacher(teacher: Followed, tested: EvaluationSet) -> tuple[int, str] | None:
+    """The same for the teacher that a network followed; None where that is not known."""
+    if teacher.fingerprint is None:
+        return None
+    if teacher.fingerprint != tested.fingerprint:
+        if teacher.dataset != tested.dataset:
+            return None
+        return 3, "followed a teacher that learnt from another packing of its test set"
+    if not teacher.splits_known:
+        return 3, "followed a teacher that learnt from the dataset of its test"
+    if _apart(teacher.splits, tested.splits):
+        return None
+    return 2, "followed a teacher that learnt from the very splits it was tested on"
+
+
+def _apart(learnt: tuple[str, ...] | None, tested: tuple[str, ...] | None) -> bool:
+    """Says whether splits of one packing share no image; None stands for all of them."""
+    return learnt is not None and tested is not None and not set(learnt) & set(tested)
+
+
 def read_evaluation(
-    record: RunRecord, place: str, folder: Path, teachers: Iterable[str]
+    record: RunRecord,
+    place: str,
+    folder: Path,
+    teachers: Iterable[str],
+    known: Mapping[str, TrainingSet] = NOBODY,
 ) -> EvaluatedRun:
     """Reads what a record of ``nakt evaluate`` holds.
 
@@ -175,6 +210,7 @@ def read_evaluation(
         place: its folder as the page names it.
         folder: its folder.
         teachers: SHA-256 of every known teacher's weights file.
+        known: what networks learnt from, by their weights, for what lineages leave out.
 
     Raises:
         DatasetError: a field is missing or wrong, or no image has a defined Dice.
@@ -188,7 +224,7 @@ def read_evaluation(
         raise DatasetError(f"the field 'dice_interval_95' has {len(interval)} limits, expected 2")
     limits = {"lower": interval[0], "upper": interval[1]}
     weights = printable(read_field(inputs, "weights_sha256", str))
-    lineage = parse_lineage(read_field(record.details, "lineage", Mapping))
+    lineage = parse_lineage(read_field(record.details, "lineage", Mapping), known)
     return EvaluatedRun(
         name=printable(record.name),
         network_given_name=_given_name(record.details),

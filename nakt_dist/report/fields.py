@@ -51,3 +51,8 @@ def read_names(record: Any, path: str) -> tuple[str, ...] | None:
 def printable(text: str) -> str:
     """Replaces control characters, which could steer a terminal, by question marks."""
     return "".join(character if character.isprintable() else "?" for character in text)
+
+
+def label_dataset(name: str, phantom: bool) -> str:
+    """Returns a dataset's name with ``(phantom)`` behind it where its images are procedural."""
+    return f"{name} (phantom)" if phantom else name

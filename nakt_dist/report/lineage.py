@@ -2,12 +2,14 @@
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
 from nakt_dist.errors import DatasetError
-from nakt_dist.report.fields import printable, read_field, read_names
+from nakt_dist.report.fields import label_dataset, printable, read_field, read_names
+from nakt_dist.report.following import NOBODY, Following, Kind, read_following
+from nakt_dist.report.training_sets import TrainingSet, read_training_set
 from nakt_dist.transfer.exclusion import ExclusionRule
 
 
@@ -16,12 +18,23 @@ class Role(StrEnum):
 
     TEACHER = "teacher"
     STUDENT = "student"
+    DISTILLED = "student, distillation"
+    ATTENTIVE = "student, attention transfer"
+    DISTILLED_AND_ATTENTIVE = "student, attention transfer and distillation"
     FROM_SCRATCH = "from scratch"
     FINE_TUNED_STUDENT = "fine-tuned student"
     FINE_TUNED_TEACHER = "fine-tuned teacher"
     FINE_TUNED = "fine-tuned"
     FOREIGN = "foreign weights"
     OTHER = "other"
+
+
+FOLLOWING = {
+    Kind.DISTILLATION: Role.DISTILLED,
+    Kind.ATTENTION: Role.ATTENTIVE,
+    Kind.BOTH: Role.DISTILLED_AND_ATTENTIVE,
+}
+"""Roles of networks that learn annotations while they follow a teacher."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +64,7 @@ class Training:
         before_exclusion: images before exclusion, of pseudo masks only.
         pseudo_labels_fingerprint: of their manifest.
         exclusion: the rule, or None where nothing was excluded.
+        following: whom it followed meanwhile, by attention transfer or distillation; or None.
     """
 
     dataset: str
@@ -62,6 +76,7 @@ class Training:
     before_exclusion: int | None = None
     pseudo_labels_fingerprint: str | None = None
     exclusion: ExclusionRule | None = None
+    following: Following | None = None
 
     @property
     def label(self) -> str:
@@ -77,11 +92,14 @@ class Lineage:
         trainings: the last one first; empty for weights that are not ours.
         ancestors: SHA-256 of the weights each training but a fresh one started from.
         starts_unknown: whether the first training started from weights of unknown origin.
+        validated_on: the images the last training's epoch was chosen on; None where it is the
+            last epoch.
     """
 
     trainings: tuple[Training, ...]
     ancestors: tuple[str, ...]
     starts_unknown: bool
+    validated_on: TrainingSet | None = None
 
     @property
     def transfer(self) -> Training | None:
@@ -93,6 +111,12 @@ class Lineage:
         """The teachers of every training on pseudo masks."""
         return tuple(teacher for training in self.trainings for teacher in training.teachers)
 
+    @property
+    def teachers_weights(self) -> set[str]:
+        """SHA-256 of every network that wrote its pseudo masks or that it followed."""
+        followed = [each.following.teacher for each in self.trainings if each.following]
+        return {teacher.weights_sha256 for teacher in (*self.teachers, *followed)}
+
     def role(self, weights_sha256: str, teachers: Iterable[str]) -> Role:
         """Says which part the network plays.
 
@@ -103,11 +127,14 @@ class Lineage:
         teachers = set(teachers)
         if not self.trainings:
             return Role.TEACHER if weights_sha256 in teachers else Role.FOREIGN
+        last = self.trainings[0]
+        if last.following is not None and not last.teachers and weights_sha256 not in teachers:
+            return FOLLOWING[last.following.kind]
         if not self.ancestors:
-            if self.trainings[0].teachers:
+            if last.teachers:
                 return Role.STUDENT
             return Role.TEACHER if weights_sha256 in teachers else Role.FROM_SCRATCH
-        if self.trainings[0].teachers:
+        if last.teachers:
             return Role.OTHER
         if self.transfer is not None:
             return Role.FINE_TUNED_STUDENT
@@ -119,13 +146,12 @@ class Lineage:
         steps = ["weights of unknown origin"] if self.starts_unknown or not self.trainings else []
         for training in reversed(self.trainings):
             kind = "pseudo masks" if training.teachers else "annotations"
-            steps.append(f"{training.samples} {kind} of {training.label}")
+            step = f"{training.samples} {kind} of {training.label}"
+            if training.following is not None:
+                how = training.following.kind.value.lower()
+                step += f" with {how} from {training.following.teacher.label}"
+            steps.append(step)
         return ", then ".join(steps)
-
-
-def label_dataset(name: str, phantom: bool) -> str:
-    """Returns a dataset's name with ``(phantom)`` behind it where its images are procedural."""
-    return f"{name} (phantom)" if phantom else name
 
 
 def describe_rule(rule: ExclusionRule | None) -> str:
@@ -146,25 +172,32 @@ def show_threshold(value: float) -> str:
     return f"{value:.1f}".removesuffix(".0")
 
 
-def parse_lineage(value: Mapping[str, Any]) -> Lineage:
+def parse_lineage(value: Mapping[str, Any], known: Mapping[str, TrainingSet] = NOBODY) -> Lineage:
     """Reads the lineage a weights file carries.
 
     Args:
         value: as ``nakt train`` writes it; empty for weights that are not ours.
+        known: what networks learnt from, by their weights, for what lineages leave out.
 
     Raises:
         DatasetError: a field is missing or wrong; names it.
     """
     trainings: list[Training] = []
     ancestors: list[str] = []
+    chosen_on = value.get("validated_on")
+    validated_on = None if chosen_on is None else read_training_set(chosen_on)
     while value:
-        trainings.append(_parse_training(read_field(value, "trained_on", Mapping)))
+        training = _parse_training(read_field(value, "trained_on", Mapping))
+        if value.get("transfer") is not None:
+            transfer = read_field(value, "transfer", Mapping)
+            training = replace(training, following=read_following(transfer, known))
+        trainings.append(training)
         parent = read_field(value, "parent", (Mapping, type(None)))
         if parent is None:
-            return Lineage(tuple(trainings), tuple(ancestors), starts_unknown=False)
+            return Lineage(tuple(trainings), tuple(ancestors), False, validated_on)
         ancestors.append(read_field(parent, "weights_sha256", str))
         value = read_field(parent, "lineage", Mapping)
-    return Lineage(tuple(trainings), tuple(ancestors), starts_unknown=True)
+    return Lineage(tuple(trainings), tuple(ancestors), True, validated_on)
 
 
 def _parse_training(value: Mapping[str, Any]) -> Training:

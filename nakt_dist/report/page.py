@@ -123,7 +123,7 @@ def _list(items: tuple[str, ...], kind: str) -> str:
 
 
 def _table(table: Table) -> str:
-    header = "".join(f'<th scope="col">{escape(name)}</th>' for name in table.header)
+    header = "".join(f'<th scope="col">{_breakable(name)}</th>' for name in table.header)
     rows = "\n".join(f"<tr>{_row(row)}</tr>" for row in table.rows)
     remarks = _list(table.remarks, "remarks") if table.remarks else ""
     return (
@@ -157,9 +157,14 @@ def _kind(cell: Cell) -> str:
 
 
 def _content(cell: Cell) -> str:
-    text = escape(cell.text).replace("_", "_<wbr>")  # where long names may be broken
+    text = _breakable(cell.text)
     text = f"<strong>{text}</strong>" if cell.strong else text
     return text + "".join(f'<span class="note">{escape(note)}</span>' for note in cell.notes)
+
+
+def _breakable(text: str) -> str:
+    """Escapes a text and says where long names in it may be broken."""
+    return escape(text).replace("_", "_<wbr>")
 
 
 def _figure(figure: Figure) -> str:

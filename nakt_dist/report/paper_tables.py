@@ -10,10 +10,11 @@ from nakt_dist.report.capability import (
     find_teacher,
     transfer_of,
 )
-from nakt_dist.report.document import Cell, Table
+from nakt_dist.report.document import WARNING, Cell, Table
 from nakt_dist.report.evaluations import EvaluatedRun, NetworkName
 from nakt_dist.report.lineage import Role, TeacherName, Training, describe_rule
 from nakt_dist.report.tables import NOTHING, show_capability
+from nakt_dist.report.telling import describe_splits
 
 Key = TypeVar("Key", bound=Hashable)
 Item = TypeVar("Item")
@@ -118,11 +119,17 @@ def _fine_tuning(runs: list[EvaluatedRun]) -> Table:
         paper.dataset_name(tested_on.dataset), "Tables 4 and 5"
     )
     title = (
-        f"{number}: fine-tuned on {annotated.samples} annotated images of {annotated.label}, or "
-        f"trained on them alone; tested on {tested_on.label}"
+        f"{number}: fine-tuned on {annotated.samples} annotated images of {annotated.label}"
+        f"{_unlike_training_splits(annotated)}, or trained on them alone; tested on "
+        f"{tested_on.label}"
     )
     header = ("Started from", *(network.label for network in networks))
     return Table(title, header, tuple(rows), (_STAR,))
+
+
+def _unlike_training_splits(annotated: Training) -> str:
+    """Names the splits that were learnt from, where these are not the usual ones."""
+    return "" if annotated.splits == ("train",) else f", {describe_splits(annotated.splits)}"
 
 
 def _transfer_key(run: EvaluatedRun) -> tuple[Hashable, bool]:
@@ -207,7 +214,9 @@ def _dice_cell(runs: Sequence[EvaluatedRun], role: str, best: Iterable[Evaluated
             first.excluded,
         )
         notes += [f"paper: {each}" for each in _printed(theirs)]
-    return Cell(first.dice, tuple(notes), strong=first in best)
+    warned = f" {WARNING}" if first.seen_before() else ""
+    notes += [each for each in (first.seen_before(),) if each is not None]
+    return Cell(f"{first.dice}{warned}", tuple(notes), strong=first in best)
 
 
 def _printed(scores: Iterable[paper.PaperDice]) -> list[str]:

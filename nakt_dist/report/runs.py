@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -13,6 +13,7 @@ from nakt_dist.report.evaluations import EvaluatedRun, read_evaluation
 from nakt_dist.report.fields import printable, read_field
 from nakt_dist.report.lineage import Lineage, parse_lineage
 from nakt_dist.report.pseudo_sets import PseudoSet, read_pseudo_set
+from nakt_dist.report.training_sets import TrainingSet, known_training_sets
 from nakt_dist.runtime.files import file_sha256, read_json, value_sha256
 from nakt_dist.runtime.record import RECORD_NAME, RunRecord, read_record
 from nakt_dist.shards.manifest import MANIFEST_NAME, PseudoLabelManifest
@@ -67,6 +68,7 @@ class Collection:
         classified: evaluations of classifiers, by place.
         classifier_trainings: records of ``nakt train`` for classification, by place.
         attention: records of ``nakt attention``, by place.
+        learnt: what networks learnt from, by SHA-256 of their weights.
     """
 
     evaluations: tuple[EvaluatedRun, ...]
@@ -77,6 +79,7 @@ class Collection:
     classified: tuple[ClassifiedRun, ...] = ()
     classifier_trainings: tuple[FoundRecord, ...] = ()
     attention: tuple[FoundRecord, ...] = ()
+    learnt: Mapping[str, TrainingSet] = field(default_factory=dict)
 
 
 def collect(folders: Sequence[str | Path]) -> Collection:
@@ -100,12 +103,13 @@ def collect(folders: Sequence[str | Path]) -> Collection:
     classifiers = [found for found in tests if is_classifier_test(found.record)]
     segmenters = [found for found in tests if not is_classifier_test(found.record)]
     teachers = _teachers(records, pseudo_sets)
+    learnt = known_training_sets(found.record for found in records)
 
     def read_segmenter(found: FoundRecord) -> EvaluatedRun:
-        return read_evaluation(found.record, found.place, found.folder, teachers)
+        return read_evaluation(found.record, found.place, found.folder, teachers, learnt)
 
     def read_classifier(found: FoundRecord) -> ClassifiedRun:
-        return read_classified(found.record, found.place, found.folder)
+        return read_classified(found.record, found.place, found.folder, learnt)
 
     evaluations = _named_by_network(_read_tests(segmenters, read_segmenter, left_out))
     classified = _read_tests(classifiers, read_classifier, left_out)
@@ -121,6 +125,7 @@ def collect(folders: Sequence[str | Path]) -> Collection:
         classified=tuple(classified),
         classifier_trainings=tuple(found for found in trainings if _trains_classifier(found)),
         attention=tuple(found for found in records if found.record.stage == "attention"),
+        learnt=learnt,
     )
 
 
@@ -269,10 +274,8 @@ def _read_pseudo_sets(
 
 
 def _teachers(records: Sequence[FoundRecord], pseudo_sets: Sequence[PseudoSet]) -> set[str]:
-    """Returns the SHA-256 of every network that is known to have written pseudo masks."""
-    named = {
-        teacher.weights_sha256 for lineage in _lineages(records) for teacher in lineage.teachers
-    }
+    """Returns the SHA-256 of every network that wrote pseudo masks or was followed."""
+    named = {weights for lineage in _lineages(records) for weights in lineage.teachers_weights}
     written = {
         str(teacher.get("weights_sha256"))
         for each in pseudo_sets

@@ -19,7 +19,9 @@ _CELL_INCHES = 2.4
 _HEAD_INCHES = 0.8
 _LEFT = 0.02
 _OPACITY = 0.55
-_OUTLINE_COLOURS = (SKY, ORANGE)
+OUTLINE_COLOURS = (SKY, ORANGE)
+"""Of the first and the second kind of outline on a sheet."""
+
 _SOFT = LinearSegmentedColormap.from_list("soft mask", [ORANGE, ORANGE])
 
 
@@ -78,7 +80,7 @@ def draw_sheet(title: str, groups: Sequence[Group]) -> bytes:
     """
     panels = [panel for group in groups for panel in group.panels]
     labels = dict.fromkeys(outline.label for panel in panels for outline in panel.outlines)
-    colour_of = dict(zip(labels, _OUTLINE_COLOURS, strict=False))
+    colour_of = dict(zip(labels, OUTLINE_COLOURS, strict=False))
     rows = [math.ceil(len(group.panels) / _COLUMNS) for group in groups]
     aspect = panels[0].image.shape[0] / panels[0].image.shape[1] if panels else 1
     row_inches = _CELL_INCHES * min(max(aspect, 0.3), 2) + 0.55
@@ -114,15 +116,19 @@ def _draw_panel(axes: Axes, panel: Panel, colour_of: dict[str, str]) -> None:
         opacity = _OPACITY * np.clip(panel.soft, 0, 1)
         axes.imshow(panel.soft, cmap=_SOFT, alpha=opacity, interpolation="nearest")
     for outline in panel.outlines:
-        if outline.mask.any():
-            # A frame of background closes outlines that touch the image's edge.
-            framed = np.pad(outline.mask, 1).astype(float)
-            rows, columns = np.arange(framed.shape[0]) - 1, np.arange(framed.shape[1]) - 1
-            colour = colour_of[outline.label]
-            axes.contour(columns, rows, framed, [0.5], colors=[colour], linewidths=1.6)
+        draw_outline(axes, outline.mask, colour_of[outline.label])
     height, width = panel.image.shape[:2]
     axes.set_xlim(-0.5, width - 0.5)
     axes.set_ylim(height - 0.5, -0.5)
     axes.text(
         0.5, -0.04, panel.caption, transform=axes.transAxes, ha="center", va="top", fontsize=9
     )
+
+
+def draw_outline(axes: Axes, mask: np.ndarray, colour: str) -> None:
+    """Draws the outline of a mask, bool (H, W), over an image of its size; none of an empty one."""
+    if mask.any():
+        # A frame of background closes outlines that touch the image's edge.
+        framed = np.pad(mask, 1).astype(float)
+        rows, columns = np.arange(framed.shape[0]) - 1, np.arange(framed.shape[1]) - 1
+        axes.contour(columns, rows, framed, [0.5], colors=[colour], linewidths=1.6)

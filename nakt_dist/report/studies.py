@@ -1,7 +1,6 @@
 """Groups classifiers into the rows and columns of a study: what differs, and what repeats."""
 
-import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +15,15 @@ from nakt_dist.report.classifier_lineage import (
     TrainingSet,
 )
 from nakt_dist.report.classifier_runs import ClassifiedRun, FindingSet
+from nakt_dist.report.fields import label_dataset
+from nakt_dist.report.method_names import name_methods
+from nakt_dist.report.telling import (
+    describe_findings,
+    describe_packing,
+    describe_policy,
+    describe_splits,
+    tell_apart,
+)
 
 
 @dataclass(frozen=True)
@@ -45,9 +53,10 @@ class Setting:
         return (self.network.order, trained_on.label, trained_on.samples, self.start.label)
 
     @property
-    def label(self) -> str:
-        """Network and number of images, such as ``"DenseNet-121, 1,000 images"``."""
-        return f"{self.network.label}, {self.trained_on.samples:,} images"
+    def at_home(self) -> bool:
+        """Whether it learnt from the dataset that it is tested on, by its name."""
+        tested_on = self.tested_on
+        return self.trained_on.label == label_dataset(tested_on.dataset, tested_on.phantom)
 
 
 @dataclass(frozen=True)
@@ -92,6 +101,7 @@ class Study:
 
     Attributes:
         tested_on: the test set.
+        label: its name, with what tells it from the others of the report.
         cells: the runs of each setting by method; settings and methods in order.
         methods: all methods, in the order of columns.
         others: evaluations of teachers, of networks that students started from, and of foreign
@@ -99,6 +109,7 @@ class Study:
     """
 
     tested_on: FindingSet
+    label: str
     cells: dict[Setting, dict[Method, Repeats]]
     methods: tuple[Method, ...]
     others: tuple[ClassifiedRun, ...]
@@ -114,6 +125,29 @@ class Study:
     def name(self, method: Method) -> str:
         """Names a method by what tells it from the others here."""
         return name_methods(self.methods)[method]
+
+    @property
+    def names_datasets(self) -> bool:
+        """Whether it matters which dataset students learnt from."""
+        datasets = {setting.trained_on.label for setting in self.cells}
+        return len(datasets) > 1 or not all(setting.at_home for setting in self.cells)
+
+    def told(self, setting: Setting) -> str:
+        """Says what tells a setting from those of its network, dataset, size and start."""
+        return _tell_settings(self.cells)[setting]
+
+    def size(self, setting: Setting) -> str:
+        """Returns how many images were learnt from, and what tells a setting from its likes."""
+        told = self.told(setting)
+        return f"{setting.trained_on.samples:,}{f', {told}' if told else ''}"
+
+    def label_of(self, setting: Setting) -> str:
+        """Names a setting, such as ``"DenseNet-121, 1,000 images"``, without its first weights."""
+        images = f"{setting.trained_on.samples:,} images"
+        if self.names_datasets:
+            images += f" of {setting.trained_on.label}"
+        told = self.told(setting)
+        return ", ".join([setting.network.label, images, *([told] if told else [])])
 
 
 def make_studies(runs: Iterable[ClassifiedRun]) -> tuple[list[Study], list[tuple[str, str]]]:
@@ -132,6 +166,7 @@ def make_studies(runs: Iterable[ClassifiedRun]) -> tuple[list[Study], list[tuple
     starts = {each.start.weights_sha256 for each in lineages} - {None}
     left_out: list[tuple[str, str]] = []
     tests = dict.fromkeys(run.tested_on for run in runs)
+    labels = _label_tests(tests)
     studies = []
     for tested_on in tests:
         here = [run for run in runs if run.tested_on == tested_on]
@@ -141,7 +176,7 @@ def make_studies(runs: Iterable[ClassifiedRun]) -> tuple[list[Study], list[tuple
         ordered = tuple(sorted(methods, key=lambda method: method.order))
         places = {run.place for run in students}
         others = tuple(run for run in here if run.place not in places)
-        studies.append(Study(tested_on, cells, ordered, others))
+        studies.append(Study(tested_on, labels[tested_on], cells, ordered, others))
     return sorted(studies, key=lambda study: -len(study.cells)), left_out
 
 
@@ -188,43 +223,36 @@ def baselines(cell: dict[Method, Repeats]) -> list[Method]:
     return [method for method in cell if method.kind == Kind.TRANSFER_LEARNING]
 
 
-def name_methods(methods: Sequence[Method]) -> dict[Method, str]:
-    """Names methods in a few words; parts and settings only where they tell some apart."""
-    several_parts = len({method.parts for method in methods}) > 1
-    return {
-        method: ", ".join(
-            [
-                method.kind.value,
-                *_telling_teacher(method, methods),
-                *_telling_parts(method, several_parts),
-                *_telling_settings(method, methods),
-            ]
-        )
-        for method in methods
-    }
+def _label_tests(tests: Iterable[FindingSet]) -> dict[FindingSet, str]:
+    """Names test sets; where names are the same, says what differs."""
+    findings = describe_findings(each.findings for each in tests)
+
+    def facts(each: FindingSet) -> Mapping[str, str]:
+        return {
+            "findings": findings[each.findings],
+            **describe_policy(each.policy),
+            "size": f"{each.height} × {each.width} pixels",
+            "packing": describe_packing(each.fingerprint),
+        }
+
+    told = tell_apart(tests, lambda each: each.label, facts)
+    return {each: f"{each.label}{f', {words}' if words else ''}" for each, words in told.items()}
 
 
-def _telling_teacher(method: Method, methods: Sequence[Method]) -> list[str]:
-    teacher = method.teacher
-    if teacher is None:
-        return []
-    others = {each.teacher for each in methods} - {None}
-    alike = [each for each in others if each.label == teacher.label]
-    digits = f" {teacher.weights_sha256[:6]}" if len(alike) > 1 else ""
-    return [f"teacher {teacher.label}{digits}"]
+def _tell_settings(settings: Iterable[Setting]) -> dict[Setting, str]:
+    """Says what differs between settings of one network, dataset, size and start."""
+    findings = describe_findings(each.findings for each in settings)
 
+    def name(each: Setting) -> tuple[Any, ...]:
+        trained_on = each.trained_on
+        return each.network, trained_on.label, trained_on.samples, each.start
 
-def _telling_parts(method: Method, several: bool) -> list[str]:
-    if method.parts != "all layers":
-        return [method.parts]
-    return [method.parts] if several and method.teacher is None else []
+    def facts(each: Setting) -> Mapping[str, str]:
+        return {
+            "findings": findings[each.findings],
+            **describe_policy(each.policy),
+            "splits": describe_splits(each.trained_on.splits),
+            "packing": describe_packing(each.trained_on.fingerprint),
+        }
 
-
-def _telling_settings(method: Method, methods: Sequence[Method]) -> list[str]:
-    """Names the settings that differ between methods which are otherwise the same."""
-    place = (method.kind, method.parts, method.teacher)
-    alike = [each for each in methods if (each.kind, each.parts, each.teacher) == place]
-    ours, others = json.loads(method.settings), [json.loads(each.settings) for each in alike]
-    keys = sorted({key for each in others for key in each})
-    differing = [key for key in keys if any(each.get(key) != ours.get(key) for each in others)]
-    return [f"{key.split('.', 1)[1]} {json.dumps(ours.get(key))}"[:60] for key in differing]
+    return tell_apart(settings, name, facts)

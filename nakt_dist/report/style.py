@@ -1,6 +1,7 @@
 """How every figure looks: colours, type, and PNG bytes that repeat."""
 
 import io
+import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -17,6 +18,9 @@ GREY = "#8A8F98"
 ROLE_COLOURS = {
     Role.TEACHER: BLACK,
     Role.STUDENT: BLUE,
+    Role.DISTILLED: GREEN,
+    Role.ATTENTIVE: SKY,
+    Role.DISTILLED_AND_ATTENTIVE: PURPLE,
     Role.FROM_SCRATCH: GREY,
     Role.FINE_TUNED_STUDENT: GREEN,
     Role.FINE_TUNED_TEACHER: ORANGE,
@@ -55,6 +59,11 @@ def to_png(canvas: Canvas) -> bytes:
     stream = io.BytesIO()
     canvas.savefig(stream, format="png", dpi=_DOTS_PER_INCH, metadata={"Software": None})
     return stream.getvalue()
+
+
+def wrap(text: str, length: int) -> str:
+    """Breaks a text into lines of at most so many characters, between words where it can."""
+    return textwrap.fill(text, length, break_on_hyphens=False)
 
 
 def shorten(text: str, length: int = 44) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 from nakt_dist.report import paper
 from nakt_dist.report.capability import Capability, Transfer, transfer_of
 from nakt_dist.report.comparability import meetings
-from nakt_dist.report.document import Cell, Table
+from nakt_dist.report.document import WARNING, Cell, Table
 from nakt_dist.report.evaluations import EvaluatedRun
 from nakt_dist.report.fields import printable
 from nakt_dist.report.lineage import Training, describe_rule
@@ -41,7 +41,7 @@ def main_table(
     several = len({run.tested_on for run in evaluations}) > 1
     header = ["Role", "Run", "Network", "Dice %", "95 % interval", "KTC %"]
     header += [*(["Test set"] if several else []), "Test images", "Learnt from", "Exclusion"]
-    remarks = [_DICE, _CAPABILITY, *meetings(evaluations)]
+    remarks = [_DICE, _CAPABILITY, *(f"{WARNING} {each}" for each in meetings(evaluations))]
     rows = []
     for run in evaluations:
         transfer = transfer_of(run)
@@ -53,7 +53,7 @@ def main_table(
             Cell(run.role.value),
             Cell(run.name),
             Cell(run.network.label),
-            Cell(run.dice, strong=is_best),
+            Cell(f"{run.dice} {WARNING}" if run.seen_before() else run.dice, strong=is_best),
             Cell(run.interval),
             Cell(
                 show_capability(capability) if is_best else "",

@@ -1,9 +1,17 @@
-"""What the index says about the findings of each sample."""
+"""What the index says about the findings, facts and patient of each sample."""
 
 import json
-from collections.abc import Collection, Iterable, Iterator
+import math
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from typing import Any
+
+COUNTED = ("positive", "negative", "uncertain", "blank")
+"""What the findings of an image are counted as."""
 
 _VALUES = (-1, 0, 1)
+_WORDS = {1: "positive", 0: "negative", -1: "uncertain", None: "blank"}
+_OLDEST = 150
 
 
 def parse_findings(text: str | None, vocabulary: Collection[str]) -> dict[str, int] | None:
@@ -34,6 +42,68 @@ def parse_findings(text: str | None, vocabulary: Collection[str]) -> dict[str, i
         if type(found) is not int or found not in _VALUES:
             raise ValueError(f"the finding '{name}' is {str(found)[:60]!r}, expected -1, 0 or 1")
     return value
+
+
+def count_findings(
+    findings: Iterable[Mapping[str, int] | None],
+    splits: Iterable[str],
+    vocabulary: Iterable[str],
+) -> dict[str, dict[str, dict[str, int]]]:
+    """Counts what the images of each split have of each finding.
+
+    Args:
+        findings: of each image, as ``parse_findings`` returns them; None counts nowhere.
+        splits: of each image.
+        vocabulary: the findings that the manifest names.
+
+    Returns:
+        By finding and split the number of images that are each of ``COUNTED``.
+    """
+    names = list(vocabulary)
+    counts: Counter[tuple[str, str, str]] = Counter()
+    seen: dict[str, None] = {}
+    for found, split in zip(findings, splits, strict=True):
+        seen[split] = None
+        if found is not None:
+            counts.update((name, split, _WORDS[found.get(name)]) for name in names)
+    return {
+        name: {split: {word: counts[name, split, word] for word in COUNTED} for split in seen}
+        for name in names
+    }
+
+
+def parse_labels(text: str | None) -> dict[str, Any]:
+    """Reads one entry of the column ``labels``.
+
+    Args:
+        text: JSON of the image's labels and facts by name.
+
+    Returns:
+        Texts, finite numbers and truth values by name; ``age`` is a number from 0 to 150.
+
+    Raises:
+        ValueError: saying what is wrong with the entry.
+    """
+    shown = repr(text and text[:60])
+    try:
+        value = json.loads(text or "")
+    except (ValueError, RecursionError):
+        raise ValueError(f"labels are {shown}, expected JSON") from None
+    if not isinstance(value, dict):
+        raise ValueError(f"labels are {shown}, expected an object of values by name")
+    for name, found in value.items():
+        if not _is_plain(found):
+            raise ValueError(
+                f"the label {name[:60]!r} is {str(found)[:60]!r}, expected a text or a number"
+            )
+    age = value.get("age", 0)
+    if isinstance(age, bool | str) or not 0 <= age <= _OLDEST:
+        raise ValueError(f"the age is {str(age)[:60]!r}, expected years from 0 to {_OLDEST}")
+    return value
+
+
+def _is_plain(value: Any) -> bool:
+    return isinstance(value, str | int) or (isinstance(value, float) and math.isfinite(value))
 
 
 def patients_in_two_splits(

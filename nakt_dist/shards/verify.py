@@ -13,7 +13,7 @@ from PIL import Image
 
 from nakt_dist.errors import DatasetError, UnusableSample
 from nakt_dist.runtime.files import file_sha256, read_json
-from nakt_dist.shards.findings import parse_findings, patients_in_two_splits
+from nakt_dist.shards.findings import parse_findings, parse_labels, patients_in_two_splits
 from nakt_dist.shards.manifest import (
     INDEX_NAME,
     MANIFEST_NAME,
@@ -67,8 +67,9 @@ def verify_folder(
 
     Every byte is read: checksums of files and of members, the order of keys, that images and
     masks decode to the manifest's size, that findings are of the manifest's vocabulary, that
-    the sums of inputs and samples hold, that no patient is in two splits, and that nothing
-    unnamed lies among the shards.
+    the index says the same of each image as the JSON in its shard, that the sums of inputs and
+    samples hold, that no patient is in two splits, and that nothing unnamed lies among the
+    shards.
 
     Args:
         folder: a local folder with a manifest.
@@ -184,7 +185,7 @@ def _check_shard(
         for row in rows:
             try:
                 _check_row(row, entry, size)
-                _check_findings(row, manifest)
+                _check_facts(row, manifest)
                 _check_sample(stream, row, manifest)
             except UnusableSample as error:
                 found += 1
@@ -242,11 +243,17 @@ def _check_row(row: Mapping[str, Any], entry: ShardEntry, shard_bytes: int) -> N
             refuse(columns[1], f"at most the {shard_bytes - offset} bytes up to the shard's end")
 
 
-def _check_findings(row: Mapping[str, Any], manifest: ShardManifest | PseudoLabelManifest) -> None:
+def _check_facts(row: Mapping[str, Any], manifest: ShardManifest | PseudoLabelManifest) -> None:
+    """Checks what the index says of an image beside where its bytes are.
+
+    Raises:
+        UnusableSample: findings or labels are none.
+    """
     if isinstance(manifest, PseudoLabelManifest):
         return
     try:
         parse_findings(row["findings"], manifest.findings)
+        parse_labels(row["labels"])
     except ValueError as error:
         raise UnusableSample("wrong_row", f"the index: {error}") from None
 
@@ -268,7 +275,7 @@ def _check_sample(
             )
         try:
             if extension == "json":
-                json.loads(data)
+                _check_description(json.loads(data), row)
                 continue
             with Image.open(io.BytesIO(data), formats=("PNG", "JPEG")) as image:
                 _check_size(extension, image, manifest)  # before the pixels take memory
@@ -277,6 +284,31 @@ def _check_sample(
             raise
         except Exception as error:  # whatever a decoder raises, the sample is damaged
             raise UnusableSample("undecodable", f".{extension} does not decode: {error}") from None
+
+
+def _check_description(description: Any, row: Mapping[str, Any]) -> None:
+    """Compares a sample's JSON with its row of the index, whose findings and labels are right.
+
+    Raises:
+        UnusableSample: they contradict each other, so that readers of tars and of the index
+            would learn different things.
+    """
+    if not isinstance(description, Mapping):
+        raise UnusableSample("undecodable", ".json is no object of values by name")
+    in_index = {
+        "source": row["source"],
+        "patient_id": row["patient_id"],
+        "labels": json.loads(row["labels"]),
+        "findings": None if row["findings"] is None else json.loads(row["findings"]),
+    }
+    for name, expected in in_index.items():
+        found = description.get(name)
+        if found != expected:
+            raise UnusableSample(
+                "wrong_row",
+                f"the index has {name} {str(expected)[:80]!r}, its .json in the shard "
+                f"{str(found)[:80]!r}; expected the same",
+            )
 
 
 def _check_size(

@@ -34,7 +34,12 @@ SOURCES: dict[str, Source] = {
         Source("images_csv", images_csv.scan),
         Source("chexpert", chexpert.scan, card="chexpert"),
         Source("mimic_cxr", mimic_cxr.scan, card="mimic_cxr"),
-        Source("chestxray14", chestxray14.scan, card="chestxray14"),
+        Source(
+            "chestxray14",
+            chestxray14.scan,
+            card="chestxray14",
+            split_files=tuple(chestxray14.LISTS.values()),
+        ),
     )
 }
 

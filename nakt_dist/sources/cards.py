@@ -105,15 +105,16 @@ def count_listing(listing: SourceListing) -> dict[str, int]:
     (``SourceListing.found``) goes before.
 
     Returns:
-        ``"images"``, ``"images with a mask"``, ``"class X"`` and ``"split X"`` for each class
-        and official split, and all that the layout has counted, such as ``"patients"``.
+        ``"images"``, ``"images with a mask"``, ``"class X"`` and ``"official split X"`` for
+        each class and official split, and all that the layout has counted, such as ``"patients"``.
     """
     records = [r for r in listing.records if r.problem is None or r.problem[0] not in NO_IMAGES]
     counts = Counter(listing.left_out)
     counts["images"] = len(records) + sum(listing.left_out.values())
     counts["images with a mask"] = sum(bool(record.masks) for record in records)
     counts.update(f"class {record.stratum}" for record in records if record.stratum)
-    counts.update(f"split {record.official_split}" for record in records if record.official_split)
+    splits = [record.official_split for record in records if record.official_split]
+    counts.update(f"official split {split}" for split in splits)
     return dict(sorted({**counts, **listing.found}.items()))
 
 

@@ -8,7 +8,7 @@ each image that either side knows and says how many there were of each kind.
 import functools
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,12 @@ from typing import Any
 from nakt_dist.errors import DatasetError
 from nakt_dist.sources.csv_tables import TableRow, quoted, row_record
 from nakt_dist.sources.files import FolderContents, FoundFile, printable
-from nakt_dist.sources.listing import check_choices, finish_listing, image_record
+from nakt_dist.sources.listing import (
+    check_choices,
+    finish_listing,
+    image_record,
+    links_told,
+)
 from nakt_dist.sources.record import SourceListing, SourceRecord
 
 VIEWS = ("frontal", "lateral", "unknown")
@@ -157,7 +162,7 @@ def join(
     files_of: Callable[[str], Sequence[FoundFile]],
     views: Sequence[str],
     findings: Sequence[str],
-    used_files: Iterable[str],
+    used_files: Sequence[str],
 ) -> SourceListing:
     """Makes the listing of what the tables name and what the folder holds.
 
@@ -176,9 +181,12 @@ def join(
 
     Raises:
         ConfigurationError: a view is unknown.
-        DatasetError: not one of the named images is there.
+        DatasetError: the tables have no row, or not one of the named images is there.
     """
     check_choices("views", views, VIEWS)
+    if not tables.images and not tables.records:
+        names = ", ".join(f"'{name}'" for name in used_files)
+        raise DatasetError(f"{names}: has no row below the header; download the table again")
     _require_an_image(contents, tables, files_of)
     counts = _Counts(tables.found)
     left_out: Counter[str] = Counter()
@@ -215,6 +223,7 @@ def _require_an_image(
             f"The tables below '{printable(str(tables.root))}' name {len(tables.images)} images "
             f"and none of them is there ({len(contents.images)} other images are); set the source "
             "to a folder that holds both the tables and the images"
+            f"{links_told(link.name for link in contents.refused_links)}"
         )
 
 
@@ -234,7 +243,7 @@ class _Counts:
         self.found["images"] += 1
         self.found[f"view {view}"] += 1
         if image.official_split:
-            self.found[f"split {image.official_split}"] += 1
+            self.found[f"official split {image.official_split}"] += 1
         if image.patient_id:
             self._patients.add(image.patient_id)
         if "study" in image.labels:

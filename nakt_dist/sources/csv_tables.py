@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple, TextIO
+from typing import Any, NamedTuple, TextIO
 
 from nakt_dist.errors import DatasetError, nearest_name
 from nakt_dist.sources.files import FolderContents, FoundFile
@@ -74,7 +74,8 @@ def read_rows(
         if windows_letters is not None:
             lines = _with_windows_letters(lines, windows_letters)
         reader = csv.reader(lines, strict=True)
-        header = [name.strip() for name in next(reader, [])]
+        rows = _rows(reader, table.name)
+        header = [name.strip() for name in next(rows, [])]
         positions = _positions(table, header, required, optional)
         width = len(header)
         while header and not header[-1]:
@@ -82,7 +83,7 @@ def read_rows(
         narrowest = len(header)
         padded = None in positions
         positions = [width if position is None else position for position in positions]
-        for row in reader:
+        for row in rows:
             if not any(row):
                 continue
             fault = None
@@ -91,6 +92,22 @@ def read_rows(
             if padded or len(row) < width:  # absent columns read the cell after the last
                 row = [*row[:width], *[""] * max(width + 1 - len(row), 1)]
             yield TableRow(reader.line_num, tuple([row[p].strip() for p in positions]), fault)
+
+
+def _rows(reader: Any, name: str) -> Iterator[list[str]]:
+    """Yields what a ``csv.reader`` does; its complaints name where the row begins."""
+    while True:
+        first = reader.line_num + 1
+        try:
+            row = next(reader, None)
+        except csv.Error as error:
+            raise DatasetError(
+                f"'{name}' cannot be read (the row that begins in line {first}: {error}); mend "
+                "what stands in quotes there, or download the table again"
+            ) from None
+        if row is None:
+            return
+        yield row
 
 
 def read_list(file: FoundFile) -> list[str]:
@@ -169,17 +186,21 @@ def _opened(file: FoundFile, errors: str = "replace") -> Iterator[TextIO]:
         with file.path.open("rb") as raw:
             start = raw.read(2)
         if start in _UTF16_MARKS:
-            raise DatasetError(
-                f"'{file.name}' is UTF-16 text, as spreadsheets write it; expected UTF-8. "
-                "Download the table again, or save it as CSV in UTF-8"
-            )
+            raise _is_utf_16(file.name)
         open_text = gzip.open if start == _GZIP_MARK else open
         with open_text(file.path, "rt", encoding="utf-8-sig", errors=errors, newline="") as text:
             yield text
-    except (OSError, EOFError, zlib.error, csv.Error) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise DatasetError(
             f"'{file.name}' cannot be read ({error}); download the table again"
         ) from error
+
+
+def _is_utf_16(name: str) -> DatasetError:
+    return DatasetError(
+        f"'{name}' is UTF-16 text, as spreadsheets write it; expected UTF-8. "
+        "Download the table again, or save it as CSV in UTF-8"
+    )
 
 
 def _lines(text: TextIO, name: str) -> Iterator[str]:
@@ -187,6 +208,8 @@ def _lines(text: TextIO, name: str) -> Iterator[str]:
         line = text.readline(MAX_LINE_CHARACTERS)
         if not line:
             return
+        if number == 1 and "\0" in line:  # UTF-16 without its mark: every other byte is 0
+            raise _is_utf_16(name)
         if len(line) == MAX_LINE_CHARACTERS or number > MAX_LINES:
             what = f"line {number} is" if number <= MAX_LINES else f"its {number} lines are"
             raise DatasetError(

@@ -1,8 +1,10 @@
 """Any folder of images with a table of findings: the layout for sets that have no other."""
 
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from decimal import Decimal
 from pathlib import Path
 
 from nakt_dist.errors import DatasetError, nearest_name
@@ -22,6 +24,8 @@ from nakt_dist.sources.record import SourceListing
 from nakt_dist.sources.table_columns import TableColumns, by_finding, canonical_names
 
 MOST_FINDINGS = 200
+_NOBODY = frozenset({"", "nan", "na", "n/a", "<na>", "none", "null"})
+_NUMBER = re.compile(r"\d{1,40}(?:\.\d{1,10})?", re.ASCII)
 
 
 def scan(
@@ -65,7 +69,8 @@ def scan(
             occur, sorted. Others are counted and left away.
         unlabelled_values: entries of that column that say nothing, such as ``todo``, whatever
             their case.
-        patient_column: names the patient, who stays in one split.
+        patient_column: names the patient, who stays in one split. Empty cells and those that
+            say ``nan``, ``NA``, ``None`` or ``null`` name nobody.
         study_column: names the study.
         sex_column: ``F``, ``M``, ``female`` or ``male``; others are unknown.
         age_column: years, or as ``060Y``.
@@ -103,6 +108,11 @@ def scan(
     file = _find_table(root, contents, table)
     contents = _of_folder(root, contents, folder)
     rows = _Table(root, file, columns, _Images(contents.images, folder))
+    if rows.left_out and not (rows.tables.images or rows.tables.records):
+        raise DatasetError(
+            f"'{file.name}': the option 'filters' leaves none of its {rows.left_out.total()} rows "
+            f"({', '.join(rows.left_out)}); correct the wanted values"
+        )
     kept = [image for image in contents.images if image.name not in rows.names_left_out]
     listing = join(
         replace(contents, images=kept),
@@ -161,7 +171,27 @@ class _Table:
         self.names_left_out: set[str] = set()
         self.findings = self._vocabulary()
         self._read()
+        self._count_patients()
         self.names_left_out -= {file.name for files in self.files.values() for file in files}
+
+    def _patient(self, cell: str) -> str | None:
+        """Returns the patient as published; None for what programs write where nothing is."""
+        if self._columns.facts["patient"] and cell.casefold() in _NOBODY:
+            self.tables.found["rows that name no patient"] += 1
+            return None
+        return cell or None
+
+    def _count_patients(self) -> None:
+        """Counts names of patients that may be one number written in several ways."""
+        written: dict[Decimal, set[str]] = defaultdict(set)
+        for image in self.tables.images.values():
+            if image.patient_id is not None and _NUMBER.fullmatch(image.patient_id):
+                written[Decimal(image.patient_id)].add(image.patient_id)
+        alike = [names for names in written.values() if len(names) > 1]
+        if alike:
+            example = " and ".join(f"'{name}'" for name in sorted(alike[0])[:2])
+            words = f"patients whose names are one number, such as {example}, taken as several"
+            self.tables.found[words] = sum(map(len, alike))
 
     def _rows(self, found: Counter[str]) -> Iterator[tuple[TableRow, Mapping[str, str]]]:
         names = self._columns.all
@@ -220,7 +250,7 @@ class _Table:
             place,
             NamedImage(
                 name=place,
-                patient_id=known["patient"] or None,
+                patient_id=self._patient(known["patient"]),
                 official_split=columns.split_of(known["split"]),
                 labels=facts(
                     sex=sex_of(known["sex"]),

@@ -61,7 +61,9 @@ def scan(root: Path, parts: Sequence[str] = ("train",)) -> SourceListing:
             place = "'train/' or directly" if part == "train" else "'test/'"
             raise wrong_layout(root, "kaggle_nerve", f"'.tif' images in {place}")
 
-    left_out = Counter({f"split {part}": len(images[part]) for part in PARTS if part not in parts})
+    left_out = Counter(
+        {f"official split {part}": len(images[part]) for part in PARTS if part not in parts}
+    )
     if "train" in parts:
         records += [_training_record(image, masks) for image in images["train"]]
         known = {(image.folder, image.stem) for image in images["train"]}

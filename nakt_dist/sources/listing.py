@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from nakt_dist.errors import ConfigurationError, DatasetError, nearest_name
-from nakt_dist.sources.files import FolderContents, FoundFile, printable
+from nakt_dist.sources.files import FolderContents, FoundFile, printable, walk
 from nakt_dist.sources.record import SourceListing, SourceRecord
 
 
@@ -36,9 +36,23 @@ def wrong_layout(root: Path, layout: str, expected: str) -> DatasetError:
     entries = sorted(printable(path.name) for path in root.iterdir())
     found = ", ".join(f"'{name}'" for name in entries[:8]) or "nothing"
     more = f" and {len(entries) - 8} more" if len(entries) > 8 else ""
+    links = links_told(link.name for link in walk(root).refused_links)
     return DatasetError(
         f"'{printable(str(root))}' is not of the layout '{layout}': expected {expected}; "
-        f"found {found}{more}. Set the source to the right folder, or choose another layout"
+        f"found {found}{more}. Set the source to the right folder, or choose another layout{links}"
+    )
+
+
+def links_told(names: Iterable[str]) -> str:
+    """Returns the end of a message that says which links were not followed; empty without any."""
+    links = sorted(names)
+    if not links:
+        return ""
+    first = ", ".join(f"'{name}'" for name in links[:3])
+    more = f" and {len(links) - 3} more" if len(links) > 3 else ""
+    return (
+        f". The link {first}{more} leads to a folder outside of the source and was not followed; "
+        "put the folder itself there, or mount it there (mount --bind)"
     )
 
 

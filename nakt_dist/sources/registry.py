@@ -20,11 +20,14 @@ class Source:
         scan: lists a dataset; its first argument is the root, the others are the options.
         card: name of the dataset card that describes this layout's one dataset; None where
             several datasets come in this layout.
+        split_files: names of the files that give the official splits, where these are apart
+            from the tables that the layout requires.
     """
 
     name: str
     scan: Callable[..., SourceListing]
     card: str | None = None
+    split_files: tuple[str, ...] = ()
 
     @property
     def options(self) -> dict[str, Any]:

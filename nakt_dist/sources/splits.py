@@ -61,23 +61,55 @@ def assign_splits(
     return [split_of_group[identity] for identity in group_of_sample]
 
 
-def official_splits(records: Sequence[SourceRecord], missing: str | None = None) -> list[str]:
+def strata_of(records: Sequence[SourceRecord]) -> list[str]:
+    """Returns the class by which each record is kept even over the splits.
+
+    That is its own stratum where the dataset has any. Where it labels findings instead, each
+    record takes the rarest finding that its patient has in any image, so that also the few
+    patients with a rare finding are spread over the splits; without any finding it is ``""``.
+    The rarest is the one of the fewest patients, the first by name of several such.
+    """
+    own = [record.stratum for record in records]
+    if any(own):
+        return own
+    present: dict[tuple[str, str], set[str]] = defaultdict(set)
+    identities = [
+        ("sample", record.name) if record.patient_id is None else ("group", record.patient_id)
+        for record in records
+    ]
+    for identity, record in zip(identities, records, strict=True):
+        findings = record.findings or {}
+        present[identity].update(name for name, value in findings.items() if value == 1)
+    patients = Counter(name for names in present.values() for name in names)
+    rarest = {
+        identity: min(names, key=lambda name: (patients[name], name), default="")
+        for identity, names in present.items()
+    }
+    return [rarest[identity] for identity in identities]
+
+
+def official_splits(
+    records: Sequence[SourceRecord], missing: str | None = None, named_by: Sequence[str] = ()
+) -> list[str]:
     """Returns the split that the dataset itself assigns to each record.
 
     Args:
         records: records without a problem.
         missing: name of the split for records to which the dataset assigns none, such as
             ``"unlabelled"``; without it there must be no such record.
+        named_by: the files that assign the splits, where they are apart from the table.
 
     Raises:
         DatasetError: a record has no official split and ``missing`` is not given.
     """
     without = [record.name for record in records if record.official_split is None]
     if without and missing is None:
+        files = f" Its splits come from {' and '.join(named_by)}: put them below the source."
         raise DatasetError(
             f"The dataset assigns no split to {len(without)} of {len(records)} images "
-            f"('{without[0]}' is the first); name a split for them, such as 'unlabelled', or "
-            "ask for fractions instead of the official splits"
+            f"('{without[0]}' is the first).{files if named_by else ''} Or name a split for these "
+            "images, such as splits.without_official: unlabelled, or set splits.official to "
+            "false to divide all images by splits.fractions"
         )
     return [record.official_split or str(missing) for record in records]
 

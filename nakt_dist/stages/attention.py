@@ -12,9 +12,7 @@ from nakt_dist.config import AttentionConfig, ShownNetworkConfig, as_plain, save
 from nakt_dist.errors import ConfigurationError, nearest_name
 from nakt_dist.evaluation.attention_maps import (
     MEASURES,
-    Attention,
     AttentionReader,
-    choose_images,
     mean_or_none,
     similarities,
     summarise_similarity,
@@ -26,6 +24,8 @@ from nakt_dist.evaluation.attention_sheet import (
     ShownFindings,
     attention_rows,
 )
+from nakt_dist.evaluation.facts import read_facts
+from nakt_dist.evaluation.image_choice import choose_images, choose_other_images
 from nakt_dist.loading.samples import SelectedSamples, select_samples
 from nakt_dist.models.network_file import TrainedNetwork, open_network
 from nakt_dist.models.registry import is_classifier
@@ -38,7 +38,7 @@ from nakt_dist.runtime.processes import require_one_process, say
 from nakt_dist.runtime.progress import progress_bar
 from nakt_dist.runtime.record import RunRecord, Stopwatch, package_versions
 from nakt_dist.shards.tables import write_table
-from nakt_dist.sources.labels import NO_FINDING
+from nakt_dist.sources.labels import NO_FINDING, canonical_finding
 
 SHEET_NAME = "attention.png"
 TABLE_NAME = "attention.parquet"
@@ -152,9 +152,9 @@ def _draw_sheet(
         kind = "exact" if activation.is_exact else "gradient"
     rows = attention_rows(reader, activation, images, numbers, findings, device, config.batch_size)
     manifest = samples.images.manifest
-    joined = "and its teacher" if is_taught_by(student, teacher) else "beside"
+    joined = "its teacher" if is_taught_by(student, teacher) else "the network"
     sheet = draw_attention_sheet(
-        f"{student.name} {joined} {teacher.name} on "
+        f"Attention of the student “{student.name}” and of {joined} “{teacher.name}” on "
         f"{label_dataset(manifest.dataset, manifest.phantom)}",
         _notes(taps, kind),
         list(findings.outputs),
@@ -168,7 +168,8 @@ def _notes(taps: Sequence[tuple[str, str]], kind: str | None) -> list[str]:
     notes = [f"Attention: mean of squares over the channels of {layers}"]
     if kind is not None:
         notes.append(
-            "Class activation: what each place adds to the student's logit, on one scale per image"
+            "Class activation: what each place adds to the student's logit, on one scale per "
+            "image; the logit's bias is no part of it"
             if kind == "exact"
             else "Class activation: Grad-CAM of the student's logit there, on one scale per image"
         )
@@ -193,7 +194,10 @@ def _choose_findings(
     if is_classifier(student.spec.name):
         names = output_names(student, config.student.labels)
     known = samples.images.manifest.findings
-    for label in config.labels or ():
+    asked = [name if name in names else canonical_finding(name) for name in config.labels or ()]
+    for label in asked:
+        if asked.count(label) > 1:
+            raise ConfigurationError(f"labels has '{label}' twice; leave it there once")
         if label not in names:
             answers = f"answers {', '.join(names)}" if names else "does not say what it answers"
             raise ConfigurationError(
@@ -201,7 +205,7 @@ def _choose_findings(
                 f"'{student.name}' {answers}. Name one of its outputs, or set student.labels to "
                 "the names of all its outputs in order"
             )
-    shown = config.labels or _most_frequent(names, said)
+    shown = asked or _most_frequent(names, said)
     return ShownFindings({name: names.index(name) for name in shown}, said, known)
 
 
@@ -253,20 +257,34 @@ def _measure(
     images = PlainImages(samples, samples.images.manifest.channels)
     order = np.random.Generator(np.random.PCG64(config.seed)).permutation(len(samples))
     numbers = np.sort(order[: config.similarity_images]).tolist()
+    others = _others(config, samples, numbers)
     keys = samples.images.keys
     rows: list[dict[str, Any]] = []
-    before: Attention | None = None
     with progress_bar("attention", len(numbers)) as advance:
         for start in range(0, len(numbers), config.batch_size):
             batch = numbers[start : start + config.batch_size]
-            attention = reader.read(images.batch(batch, device))
-            measured = similarities(attention, before)
-            before = attention
+            other = images.batch([others.get(number, number) for number in batch], device)
+            measured = similarities(reader.read(images.batch(batch, device), other))
             for place, number in enumerate(batch):
                 values = {name: measured[name][place] for name in MEASURES}
+                if number not in others:
+                    values["similarity_to_other_image"] = np.nan
                 rows.append({"number": number, "key": keys[number], **_without_nan(values)})
             advance(len(batch))
     return rows
+
+
+def _others(
+    config: AttentionConfig, samples: SelectedSamples, numbers: Sequence[int]
+) -> dict[int, int]:
+    """Chooses among all samples another patient's image for each of those measured.
+
+    Which that is does not depend on how many are measured.
+    """
+    facts = read_facts(samples.images)
+    patients, views = ([each[name] for each in facts] for name in ("patient_id", "view"))
+    chosen = choose_other_images(patients, views, config.seed)
+    return {number: chosen[number] for number in numbers if chosen[number] is not None}
 
 
 def _without_nan(values: Mapping[str, float]) -> dict[str, float | None]:
@@ -292,7 +310,7 @@ def _sentence(record: RunRecord, output: Path) -> str:
     mean, other = (record.metrics[f"{name}_mean"] for name in MEASURES[:2])
     if mean is None:
         return f"attention {record.name}: no image on which both networks have attention"
-    beside = f" ({other:.3f} to another image's)" if other is not None else ""
+    beside = f" ({other:.3f} to another patient's image)" if other is not None else ""
     return (
         f"attention {record.name}: similarity {mean:.3f}{beside} over "
         f"{record.counts['images']} images. Written to {output}"

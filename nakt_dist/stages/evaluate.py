@@ -11,12 +11,13 @@ import torch
 from nakt_dist.config import EvaluateConfig, as_plain, save_config
 from nakt_dist.errors import DatasetError
 from nakt_dist.evaluation.classification_scores import ClassificationScores
+from nakt_dist.evaluation.origin import describe_meetings, meetings, task_of
 from nakt_dist.evaluation.scores import PREDICTIONS_NAME, TaskScores
 from nakt_dist.evaluation.segmentation_scores import SegmentationScores
 from nakt_dist.loading.batches import as_float
 from nakt_dist.loading.samples import SelectedSamples, select_samples
 from nakt_dist.models.network_file import TrainedNetwork, open_network
-from nakt_dist.models.registry import is_classifier
+from nakt_dist.report.lineage import label_dataset
 from nakt_dist.runtime.devices import choose_device
 from nakt_dist.runtime.files import differing_fields
 from nakt_dist.runtime.outputs import check_output
@@ -49,7 +50,7 @@ def run(config: EvaluateConfig) -> RunRecord:
             share no label.
         DatasetError: the dataset is absent, damaged or without masks, or the output holds
             another evaluation.
-        CheckpointError: the weights cannot be used.
+        CheckpointError: the weights cannot be used, or contradict themselves.
     """
     stopwatch = Stopwatch()
     device = choose_device(config.device, config.threads)
@@ -58,12 +59,13 @@ def run(config: EvaluateConfig) -> RunRecord:
     scores = _scores(config, trained, samples)
     identity = _identity(config, trained, scores)
     scores.check_references(identity)
+    met = _meet(config, trained, scores)
     output = Path(config.output)
     check_output(output, "evaluate")
     output.mkdir(parents=True, exist_ok=True)
     record = _finished(config, output, identity)
     if record is None:
-        return _evaluate(config, trained, scores, identity, output, device, stopwatch)
+        return _evaluate(config, trained, scores, identity, met, output, device, stopwatch)
     WorkLedger(output / LEDGER_NAME, identity, 0).close()  # a kill may have left it
     say(f"{scores.sentence(record)} (was complete already)")
     return record
@@ -72,11 +74,23 @@ def run(config: EvaluateConfig) -> RunRecord:
 def _scores(
     config: EvaluateConfig, trained: TrainedNetwork, samples: SelectedSamples
 ) -> TaskScores:
-    """Chooses the task by what the weights say, and for foreign ones by their architecture."""
-    task = trained.lineage.get("task")
-    if task == "classification" or (task is None and is_classifier(trained.spec.name)):
+    """Chooses the task by the architecture, which the weights may not contradict."""
+    if task_of(trained) == "classification":
         return ClassificationScores(config, trained, samples)
     return SegmentationScores(config, trained, samples)
+
+
+def _meet(
+    config: EvaluateConfig, trained: TrainedNetwork, scores: TaskScores
+) -> dict[str, bool | None]:
+    """Warns where the network may have met its test images; says it for the record, too."""
+    manifest = scores.dataset.samples.images.manifest
+    found = meetings(trained, manifest.dataset, manifest.fingerprint, config.splits)
+    splits = "all splits" if config.splits is None else f"split {' + '.join(config.splits)}"
+    test_set = f"{label_dataset(manifest.dataset, manifest.phantom)}, {splits}"
+    for sentence in describe_meetings(found, trained.name, test_set):
+        say(f"evaluate: warning: {sentence}")
+    return {kind: meeting.as_stored for kind, meeting in found.items()}
 
 
 def _identity(
@@ -122,6 +136,7 @@ def _evaluate(
     trained: TrainedNetwork,
     scores: TaskScores,
     identity: Mapping[str, Any],
+    met: Mapping[str, bool | None],
     output: Path,
     device: torch.device,
     stopwatch: Stopwatch,
@@ -148,7 +163,9 @@ def _evaluate(
             if finished is not None:
                 return finished
             if held:
-                record = _finalise(config, trained, scores, identity, output, ledger, stopwatch)
+                record = _finalise(
+                    config, trained, scores, identity, met, output, ledger, stopwatch
+                )
                 ledger.close()
                 # Whichever rank this is.
                 print(scores.sentence(record), file=sys.stderr, flush=True)
@@ -178,6 +195,7 @@ def _finalise(
     trained: TrainedNetwork,
     scores: TaskScores,
     identity: Mapping[str, Any],
+    met: Mapping[str, bool | None],
     output: Path,
     ledger: WorkLedger,
     stopwatch: Stopwatch,
@@ -218,6 +236,7 @@ def _finalise(
                 "height": manifest.height,
                 "width": manifest.width,
             },
+            "met_test_images": met,
             **details,
         },
         seconds=stopwatch.seconds,

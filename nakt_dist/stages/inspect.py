@@ -1,4 +1,4 @@
-"""``nakt inspect``: what an exclusion rule does to a set of pseudo-labels."""
+"""``nakt inspect``: what an exclusion rule does to pseudo-labels, or what a dataset holds."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
@@ -28,6 +28,7 @@ from nakt_dist.runtime.processes import require_one_process
 from nakt_dist.runtime.record import RunRecord, Stopwatch, package_versions
 from nakt_dist.shards.reader import IndexedShards, PseudoLabels
 from nakt_dist.shards.tables import write_table
+from nakt_dist.stages.inspect_dataset import inspect_dataset, is_packed_dataset
 from nakt_dist.transfer.exclusion import ExclusionRule
 
 ENTROPY_NAME = "entropy_histogram.png"
@@ -62,6 +63,8 @@ def run(config: InspectConfig) -> RunRecord:
     Writes ``counts.json``, ``excluded.parquet``, the histograms of entropy (paper A, figure 3)
     and of target pixels, and, where a dataset is given, a sheet of kept and excluded images.
 
+    A packed dataset is counted instead: see ``nakt_dist.stages.inspect_dataset``.
+
     Everything is read, checked and drawn before the first file is written.
 
     Raises:
@@ -70,6 +73,8 @@ def run(config: InspectConfig) -> RunRecord:
         DatasetError: the pseudo-labels are absent, damaged, or not of the dataset.
     """
     require_one_process("inspect")
+    if is_packed_dataset(config.pseudo_labels):
+        return inspect_dataset(config)
     stopwatch = Stopwatch()
     output = _output_of(config)
     pseudo = read_pseudo_set(config.pseudo_labels)

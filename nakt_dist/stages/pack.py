@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict
+from multiprocessing.synchronize import Event
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ from nakt_dist.shards.manifest import (
     ShardEntry,
     ShardManifest,
 )
-from nakt_dist.shards.tables import INDEX_SCHEMA, REJECTED_SCHEMA, read_table, write_table
+from nakt_dist.shards.tables import INDEX_SCHEMA, REJECTED_SCHEMA, write_table
 from nakt_dist.stages.pack_plan import (
     PackPlan,
     make_plan,
@@ -37,9 +38,14 @@ from nakt_dist.stages.pack_plan import (
     tolerated_problems,
 )
 from nakt_dist.stages.pack_shard import pack_shard
+from nakt_dist.stages.pack_summary import announce, announce_speed, count_positives
 
 LEDGER_NAME = ".pack"
 _LARGEST_VOCABULARY = 100
+_GUARD = (
+    "Each worker imports the script that calls pack: put the call below "
+    "'if __name__ == \"__main__\":' there, or set workers=1"
+)
 
 
 def run(config: PackConfig) -> RunRecord:
@@ -54,6 +60,7 @@ def run(config: PackConfig) -> RunRecord:
             its own workers.
         DatasetError: the source is not of the layout, or the output holds something else.
     """
+    _refuse_import_by_worker()
     require_one_process("pack")
     stopwatch = Stopwatch()
     output = Path(config.output)
@@ -67,7 +74,9 @@ def run(config: PackConfig) -> RunRecord:
     output.mkdir(parents=True, exist_ok=True)
     with sole_user(output, "pack"):
         manifest, packed_now = _pack(config, plan, output)
-    _announce(config, plan, manifest, output, packed_now, stopwatch.seconds)
+    positives = count_positives(output, manifest)
+    announce(config, plan, manifest, positives, output)
+    announce_speed(packed_now, stopwatch.seconds)
     return RunRecord(
         stage="pack",
         name=config.dataset_name,
@@ -78,6 +87,7 @@ def run(config: PackConfig) -> RunRecord:
             "splits": manifest.splits,
             "patients": manifest.patients,
             "found": manifest.found,
+            "positives": positives,
             "fingerprint": manifest.fingerprint,
         },
         seconds=stopwatch.seconds,
@@ -136,7 +146,8 @@ def write_shards(
             yield number
         return
     context = multiprocessing.get_context("spawn")  # forking a process with threads can hang
-    with ProcessPoolExecutor(workers, context, _begin_worker) as pool:
+    begun = context.Event()
+    with ProcessPoolExecutor(workers, context, _begin_worker, (begun,)) as pool:
         with _interrupts_ignored():  # workers inherit it: Ctrl-C is the main process's to answer
             futures = {pool.submit(_write_one, *task): number for number, task in tasks.items()}
         try:
@@ -144,6 +155,8 @@ def write_shards(
                 future.result()
                 yield futures.pop(future)
         except BrokenProcessPool:
+            if not begun.is_set():
+                raise NaktError(f"pack: its worker processes could not start. {_GUARD}") from None
             raise NaktError(
                 "pack: a worker process was killed, often for want of memory. Finished shards "
                 "are kept: run the same command again, with fewer --workers if memory is short"
@@ -164,8 +177,20 @@ def _interrupts_ignored() -> Iterator[None]:
         signal.signal(signal.SIGINT, previous)
 
 
-def _begin_worker() -> None:
-    """Ends the worker when the main process is gone, however that went."""
+def _refuse_import_by_worker() -> None:
+    """Refuses to pack in a worker that is only importing the script which started it.
+
+    Raises:
+        ConfigurationError: the script packs whenever it is imported.
+    """
+    # What multiprocessing itself asks before it lets a process start others.
+    if getattr(multiprocessing.current_process(), "_inheriting", False):
+        raise ConfigurationError(f"pack was called while a worker process starts. {_GUARD}")
+
+
+def _begin_worker(begun: Event) -> None:
+    """Says that a worker runs, and ends it when the main process is gone, however that went."""
+    begun.set()
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
@@ -287,59 +312,3 @@ def _mask_kind(plan: PackPlan) -> str:
     if len(kinds) > 1:
         raise DatasetError(f"the layout mixes masks of kinds {sorted(kinds)}; pack them apart")
     return kinds.pop() if kinds else "none"
-
-
-def _announce(
-    config: PackConfig,
-    plan: PackPlan,
-    manifest: ShardManifest,
-    output: Path,
-    packed_now: int,
-    seconds: float,
-) -> None:
-    counts = manifest.counts
-    phantom = " (phantom images)" if manifest.phantom else ""
-    say(f"pack {manifest.dataset}{phantom}: {counts['packed']} samples in {output}")
-    say(
-        f"  inputs {counts['inputs']} = packed {counts['packed']} + rejected {counts['rejected']}"
-        f"; united from several masks {counts['united_masks']}"
-    )
-    for words, count in manifest.left_out.items():
-        say(f"  left out by setting, {words}: {count}")
-    for words, count in manifest.found.items():
-        say(f"  {words}: {count}")
-    if manifest.findings:
-        policy = manifest.label_policy
-        say(
-            f"  findings {len(manifest.findings)}, kept as published; uncertain ones count as "
-            f"{policy['uncertain']}, blank ones as {policy['blank']}, unless a reader differs"
-        )
-    say(f"  {_how_split(config, manifest)}")
-    say("  splits " + ", ".join(f"{name} {count}" for name, count in manifest.splits.items()))
-    for comparison in () if manifest.phantom else plan.expected:
-        wanted = "unknown" if comparison.expected is None else comparison.expected
-        say(f"  {comparison.what}: card expects {wanted}, found {comparison.found}")
-    if packed_now:
-        say(f"  {packed_now / seconds:.0f} images/s over {seconds:.1f} s")
-    else:
-        say("  was complete already; nothing was written")
-    if counts["rejected"]:
-        reasons = read_table(output / REJECTED_NAME, REJECTED_SCHEMA)["reason"].to_pylist()
-        found = ", ".join(f"{reason} {count}" for reason, count in Counter(reasons).most_common())
-        say(f"  rejected: {found} (each one in {output / REJECTED_NAME})")
-    if manifest.ignored_files:
-        found = ", ".join(f"{suffix} {count}" for suffix, count in manifest.ignored_files.items())
-        say(f"  files of no sample, by suffix: {found}")
-
-
-def _how_split(config: PackConfig, manifest: ShardManifest) -> str:
-    """Says by what the samples were divided; that no patient is in two splits was checked."""
-    known, without = manifest.patients["known"], manifest.patients["images_without"]
-    how = "split as the dataset itself is; " if config.splits.official else ""
-    if config.splits.validation_from_train:
-        how += f"{config.splits.validation_from_train:g} of its training is validation; "
-    if known == 0:
-        by_image = "" if config.splits.official else ": split by image"
-        return f"{how}no patients known{by_image}, so images of one patient may be in two splits"
-    rest = f"; {without} images of no known patient" if without else ""
-    return f"{how}{known} patients, none of them in two splits{rest}"

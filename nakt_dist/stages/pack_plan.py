@@ -20,7 +20,7 @@ from nakt_dist.shards.findings import patients_in_two_splits
 from nakt_dist.sources import SOURCES, SourceListing, SourceRecord, scan_source
 from nakt_dist.sources.cards import CountComparison, compare_counts, load_card
 from nakt_dist.sources.keys import assign_keys
-from nakt_dist.sources.splits import assign_splits, choose_subset, official_splits
+from nakt_dist.sources.splits import assign_splits, choose_subset, official_splits, strata_of
 
 CARDS_FOLDER = Path(__file__).parents[2] / "shards" / "cards"
 PHANTOM_MARKER = "PHANTOM.json"
@@ -157,7 +157,9 @@ def _splits_of(
         tolerated = tolerated_problems(config)
         usable = [number for number, each in enumerate(records) if is_usable(each, tolerated)]
         official = official_splits(
-            [records[number] for number in usable], config.splits.without_official
+            [records[number] for number in usable],
+            config.splits.without_official,
+            SOURCES[config.layout].split_files,
         )
         official = _with_validation(
             config, [keys[number] for number in usable], [records[n] for n in usable], official
@@ -168,8 +170,7 @@ def _splits_of(
             splits[number] = split
         return splits
     groups = [record.patient_id for record in records]
-    strata = [record.stratum for record in records]
-    return assign_splits(keys, groups, strata, config.splits.fractions, config.seed)
+    return assign_splits(keys, groups, strata_of(records), config.splits.fractions, config.seed)
 
 
 def _with_validation(
@@ -196,7 +197,7 @@ def _with_validation(
     divided = assign_splits(
         [keys[number] for number in training],
         [records[number].patient_id for number in training],
-        [records[number].stratum for number in training],
+        strata_of([records[number] for number in training]),
         {"train": 1 - share, "validation": share},
         config.seed,
     )

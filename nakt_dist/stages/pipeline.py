@@ -3,8 +3,9 @@
 Every stage skips what is done and goes on where it was killed, so the whole pipeline does.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from nakt_dist.config import PipelineConfig, as_plain
@@ -23,11 +24,13 @@ class Step:
     Attributes:
         stage: the verb.
         combination: which of the step's matrix, in words; empty without one.
+        place: where it stands in the file, for messages.
         config: its checked configuration.
     """
 
     stage: str
     combination: str
+    place: str
     config: Any
 
 
@@ -71,11 +74,34 @@ def read_steps(config: PipelineConfig) -> list[Step]:
     folders = {"root": config.root, "data": config.data}
     check_names(config.definitions, "definitions", folders)
     names = {**folders, **config.definitions}
-    return [
+    steps = [
         step
         for number, values in enumerate(config.steps, start=1)
         for step in _read_step(values, f"steps[{number}]", names)
     ]
+    _check_outputs(steps)
+    return steps
+
+
+def _check_outputs(steps: Sequence[Step]) -> None:
+    """Refuses two steps that write to one folder.
+
+    A page of ``report`` may be written several times, as more runs are done. Every other stage
+    would refuse the second step once the first has run for hours, or do nothing.
+    """
+    first_of: dict[str, Step] = {}
+    for step in steps:
+        output = getattr(step.config, "output", None)
+        if output is None:
+            continue
+        path = output if "://" in output else str(Path(output).resolve())
+        first = first_of.setdefault(path, step)
+        if first is step or first.stage == step.stage == "report":
+            continue
+        raise ConfigurationError(
+            f"{step.place}: its output {output} is also that of {first.place}; give each step an "
+            "output of its own, with every name of a matrix in it, as in runs/student-${seed}"
+        )
 
 
 def _read_step(step: Mapping[str, Any], where: str, names: Mapping[str, Any]) -> Iterator[Step]:
@@ -101,7 +127,6 @@ def _read_step(step: Mapping[str, Any], where: str, names: Mapping[str, Any]) ->
         repeats = combinations(matrix, exclude, names) if "matrix" in step else [{}]
     except ConfigurationError as error:
         raise ConfigurationError(f"{where}: {error}") from None
-    outputs: dict[Any, str] = {}
     for combination in repeats:
         words = describe(combination)
         place = f"{where} ({words})" if words else where
@@ -111,11 +136,4 @@ def _read_step(step: Mapping[str, Any], where: str, names: Mapping[str, Any]) ->
             )
         except ConfigurationError as error:
             raise ConfigurationError(f"{place}: {error}") from None
-        output = getattr(stage_config, "output", None)
-        if output is not None and output in outputs:
-            raise ConfigurationError(
-                f"{place}: its output {output} is also that of {outputs[output]}; put every name "
-                f"of the matrix into it, such as ${{{next(iter(combination))}}}"
-            )
-        outputs[output] = place
-        yield Step(stage, words, stage_config)
+        yield Step(stage, words, place, stage_config)

@@ -53,8 +53,8 @@ def attention_loss(
         A scalar, float32 whatever the autocast (float64 for float64 input).
 
     Raises:
-        ConfigurationError: a tensor is not (N, C, H, W), or the batches or planes differ in
-            number.
+        ConfigurationError: a tensor is not (N, C, H, W), its planes are 1 × 1, or the batches or
+            planes differ in number.
     """
     _check_shapes(student, teacher, reduction)
     with torch.autocast(student.device.type, enabled=False):
@@ -130,19 +130,27 @@ def match_size(
 
 
 def check_planes(activation: torch.Tensor, whose: str) -> None:
-    """Refuses an activation that is not (N, C, H, W).
+    """Refuses an activation that is not (N, C, H, W), or whose planes are single numbers.
+
+    A plane of one number, divided by its norm, is 1 or -1 whatever the image shows.
 
     Args:
         activation: what a tap gave.
         whose: ``student`` or ``teacher``, for the message.
 
     Raises:
-        ConfigurationError: it has another number of dimensions.
+        ConfigurationError: it has another number of dimensions, or H × W is 1 × 1.
     """
     if activation.ndim != 4:
         raise ConfigurationError(
             f"attention: the {whose}'s tap gives a tensor of shape {tuple(activation.shape)}; "
             "expected (images, planes, height, width). Tap a layer before the global pooling"
+        )
+    if activation.shape[2:].numel() == 1:
+        raise ConfigurationError(
+            f"attention: the {whose}'s tap gives planes of 1 × 1 ({activation.shape[1]} of them), "
+            "which have no direction to compare. Take larger images (preprocessing.height and "
+            "width, or another packing), or tap an earlier layer"
         )
 
 

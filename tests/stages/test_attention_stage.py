@@ -14,11 +14,19 @@ from PIL import Image
 from nakt_dist.cli import main
 from nakt_dist.config import AttentionConfig, ShownNetworkConfig, TapConfig
 from nakt_dist.errors import ConfigurationError, DatasetError
+from nakt_dist.evaluation.image_choice import choose_other_images
 from nakt_dist.models.network_file import open_network
+from nakt_dist.models.spec import ModelSpec
 from nakt_dist.runtime.record import read_record
 from nakt_dist.shards.reader import IndexedShards
 from nakt_dist.stages import attention
-from tests.datasets import make_chest_dataset, make_classifier, make_packed_dataset, make_weights
+from tests.datasets import (
+    make_blob,
+    make_chest_dataset,
+    make_classifier,
+    make_packed_dataset,
+    make_weights,
+)
 from tests.recipes import file_hashes
 
 LABELS = ("Nodule", "Pleural Effusion", "Hernia", "No Finding")
@@ -76,8 +84,11 @@ def test_similarity_is_measured_on_every_image_and_averaged_per_finding(
     assert [row["key"] for row in rows] == images.keys
     assert [row["similarity"] for row in rows] == pytest.approx(expected, abs=1e-3)
     assert record.metrics["similarity_mean"] == pytest.approx(np.mean(expected), abs=1e-3)
-    others = [np.corrcoef(s, t)[0, 1] for s, t in zip(student[1:], teacher[:-1], strict=True)]
-    assert rows[0]["similarity_to_other_image"] is None
+    patients = IndexedShards(dataset).patients
+    chosen = choose_other_images(patients, ["frontal"] * 16, 0)
+    assert all(patients[other] != patients[row] for row, other in enumerate(chosen))
+    others = [np.corrcoef(student[row], teacher[other])[0, 1] for row, other in enumerate(chosen)]
+    assert [row["similarity_to_other_image"] for row in rows] == pytest.approx(others, abs=1e-3)
     measured = record.metrics["similarity_to_other_image_mean"]
     assert measured == pytest.approx(np.mean(others), abs=1e-3)
 
@@ -134,7 +145,7 @@ def test_samples_are_shown_by_key_and_a_foreign_network_is_told_its_labels(
 ) -> None:
     keys = IndexedShards(dataset).keys
     foreign = make_classifier(tmp_path / "foreign.safetensors", None, outputs=4)
-    student = ShownNetworkConfig(str(foreign), model=open_network(networks[0]).spec)
+    student = ShownNetworkConfig(str(foreign), model=ModelSpec("densenet40", in_channels=3))
     config = attention_config(
         tmp_path / "out", dataset, networks, student=student, samples=[keys[3], keys[1], keys[0]]
     )
@@ -143,11 +154,29 @@ def test_samples_are_shown_by_key_and_a_foreign_network_is_told_its_labels(
     assert record.details["class_activation"] is None  # nobody says what its outputs are
     with pytest.raises(ConfigurationError, match="does not say what it answers"):
         attention.run(replace(config, labels=["Nodule"]))
-    named = replace(config, student=replace(student, labels=list(LABELS)), labels=["Nodule"])
+    published = ["Nodule", "Effusion", "Hernia", "No Finding"]
+    named = replace(config, student=replace(student, labels=published), labels=["Effusion"])
     assert attention.run(named).details["class_activation"] == "exact"
 
 
-def test_segmentation_networks_are_shown_without_class_activation(tmp_path: Path) -> None:
+def test_a_foreign_teacher_of_any_number_of_outputs_may_be_looked_at(
+    dataset: Path, networks: tuple[Path, Path], tmp_path: Path
+) -> None:
+    torch.save(ModelSpec("densenet121", 3, 1000).build().state_dict(), tmp_path / "imagenet.pth")
+    teacher = ShownNetworkConfig(str(tmp_path / "imagenet.pth"), model=ModelSpec("densenet121", 3))
+    config = attention_config(tmp_path / "out", dataset, networks, teacher=teacher)
+    with pytest.raises(ConfigurationError, match="teacher's tap gives planes of 1 × 1"):
+        attention.run(config)
+    assert not (tmp_path / "out").exists()
+    record = attention.run(
+        replace(config, taps=[TapConfig("features.squeeze", "features.denseblock2")])
+    )
+    assert record.metrics["similarity_mean"] is not None
+
+
+def test_segmentation_networks_are_shown_with_outlines_and_without_class_activation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     dataset = make_packed_dataset(tmp_path)
     networks = tuple(
         make_weights(tmp_path / f"{seed}.safetensors", base_channels=4 * seed, seed=seed)
@@ -156,8 +185,23 @@ def test_segmentation_networks_are_shown_without_class_activation(tmp_path: Path
     layers = [name for name, _ in open_network(networks[0]).network.named_modules()]
     layer = next(name for name in layers if name.count(".") == 1)
     config = attention_config(tmp_path / "out", dataset, networks, taps=[TapConfig(layer, layer)])
+    sheets = []
+    monkeypatch.setattr(
+        attention, "draw_attention_sheet", lambda *each: sheets.append(each) or b"a sheet"
+    )
     record = attention.run(config)
     assert record.details["class_activation"] is None
+    ((title, _, findings, rows),) = sheets
+    assert title == "Attention of the student “1” and of the network “2” on squares"
+    assert findings == []
+    images = {}
+    for number in range(12):
+        image, target = make_blob(number)
+        images[image.tobytes()] = target
+    for row in rows:
+        annotation, prediction = row.outlines
+        assert (annotation.mask == images[row.image.tobytes()]).all()
+        assert prediction.mask.shape == (32, 32)
     assert record.details["labels"] == []
     assert record.details["figure"] is None
     assert record.metrics["similarity_mean"] is not None
@@ -173,10 +217,11 @@ def test_what_cannot_be_is_refused_before_anything_is_written(
     refused = {
         "samples has 'nobody'": {"samples": ["nobody"]},
         "did you mean 'Nodule'": {"labels": ["Noduls"]},
+        "labels has 'Pleural Effusion' twice": {"labels": ["Effusion", "Pleural Effusion"]},
         "there is no layer 'features.squeze', did you mean 'features.squeeze'": {
             "taps": [TapConfig("features.squeeze", "features.squeze")]
         },
-        "student.labels names 1 outputs": {
+        "student.labels gives 1 names": {
             "student": ShownNetworkConfig(str(networks[0]), labels=["Nodule"])
         },
     }

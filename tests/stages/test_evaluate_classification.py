@@ -14,15 +14,25 @@ import torch
 from PIL import Image
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from nakt_dist.config import ImageConfig, LabelConfig, PackConfig
+from nakt_dist.config import (
+    AttentionConfig,
+    ImageConfig,
+    LabelConfig,
+    PackConfig,
+    ShownNetworkConfig,
+)
 from nakt_dist.errors import CheckpointError, ConfigurationError, DatasetError
 from nakt_dist.evaluation import classification_scores
 from nakt_dist.models.network_file import open_network
 from nakt_dist.models.spec import ModelSpec
+from nakt_dist.models.weights import save_weights
+from nakt_dist.runtime.files import file_sha256, value_sha256
 from nakt_dist.runtime.record import read_record
+from nakt_dist.shards.manifest import INDEX_NAME, MANIFEST_NAME
 from nakt_dist.shards.reader import IndexedShards
+from nakt_dist.shards.tables import INDEX_SCHEMA, write_table
 from nakt_dist.sources.labels import CHEXPERT_FINDINGS
-from nakt_dist.stages import evaluate, pack
+from nakt_dist.stages import attention, evaluate, pack
 from tests.datasets import (
     make_chest_dataset,
     make_classifier,
@@ -117,7 +127,9 @@ def test_the_numbers_are_scikit_learns(evaluated: tuple[Path, Any]) -> None:
     assert set(file_hashes(output)) == {"config.yaml", "predictions.parquet", "record.json"}
 
 
-def test_women_and_men_are_compared_on_the_same_labels(evaluated: tuple[Path, Any]) -> None:
+def test_women_and_men_are_compared_on_the_same_labels(
+    dataset: Path, evaluated: tuple[Path, Any]
+) -> None:
     output, record = evaluated
     found = columns(output)
 
@@ -132,10 +144,19 @@ def test_women_and_men_are_compared_on_the_same_labels(evaluated: tuple[Path, An
         ]
         assert (row["group"], row["images"], row["labels_counted"]) == (sex, len(chosen), 3)
         assert row["auroc_mean"] == pytest.approx(100 * np.mean(values))
+    assert found["projection"] == [
+        json.loads(text)["projection"]
+        for text in IndexedShards(dataset).index["labels"].to_pylist()
+    ]
+    groups = {
+        row["group"] for row in record.details["subgroups"] if row["attribute"] == "projection"
+    }
+    assert groups == {"AP", "PA"}
+    assert record.details["gaps"]["projection"] > 0
     gap = abs(women["auroc_mean"] - men["auroc_mean"])
     assert record.details["gaps"]["sex"] == pytest.approx(gap)
     assert record.details["gaps"]["view"] is None  # all are frontal
-    assert sum(row["images"] for row in record.details["subgroups"]) == 3 * 80
+    assert sum(row["images"] for row in record.details["subgroups"]) == 4 * 80
 
 
 def test_a_label_of_one_class_is_left_out_and_counted(
@@ -177,6 +198,134 @@ def test_answers_that_are_not_numbers_are_no_result(
 
     with pytest.raises(CheckpointError, match="diverged"):
         evaluate.run(evaluate_config(tmp_path / "out", dataset, weights))
+
+
+# ------------------------------------------------------------------- what the lineage says
+
+
+def with_lineage(weights: Path, path: Path, **lineage: Any) -> Path:
+    """Saves the same network with a further lineage."""
+    loaded = open_network(weights)
+    lineage = {**loaded.lineage, **lineage}
+    save_weights(path, loaded.network.state_dict(), loaded.spec, {"lineage": json.dumps(lineage)})
+    return path
+
+
+@pytest.mark.parametrize("kind", ["training", "teacher"])
+def test_a_network_tested_on_what_it_learnt_from_is_called_out(
+    dataset: Path, weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: str
+) -> None:
+    manifest = IndexedShards(dataset).manifest
+    learnt = {"dataset": "chest", "fingerprint": manifest.fingerprint, "splits": ["train"]}
+    elsewhere = learnt | {"fingerprint": "f", "dataset": "elsewhere"}
+    changes = {
+        "training": {"trained_on": learnt},
+        "teacher": {
+            "trained_on": elsewhere,
+            "transfer": {"teacher": learnt | {"trained_on": "chest"}},
+        },
+    }
+    path = with_lineage(weights, tmp_path / "w.safetensors", parent=None, **changes[kind])
+
+    record = evaluate.run(evaluate_config(tmp_path / "all", dataset, path))
+
+    expected = dict.fromkeys(("training", "validation", "parents", "teacher"), False)
+    assert record.details["met_test_images"] == expected | {kind: True}
+    said = capsys.readouterr().err
+    assert said.count("evaluate: warning: 'w' ") == 1
+    assert "images that it is tested on (chest, all splits): the result is too high" in said
+    again = evaluate.run(evaluate_config(tmp_path / "test", dataset, path, splits=["test"]))
+    assert again.details["met_test_images"] == expected
+    assert "tested on (" not in capsys.readouterr().err
+
+
+def test_a_policy_other_than_that_of_training_is_said(
+    dataset: Path, weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    learnt = {"uncertain": "one", "blank": "zero"}
+    path = with_lineage(weights, tmp_path / "w.safetensors", label_policy=learnt)
+
+    record = evaluate.run(evaluate_config(tmp_path / "out", dataset, path))
+
+    tested = {"uncertain": "zero", "blank": "zero"}
+    assert record.details["other_label_policy"] == {"trained": learnt, "tested": tested}
+    said = capsys.readouterr().err
+    assert "learnt with labels read as uncertain: one, blank: zero, and is tested with" in said
+    as_learnt = evaluate_config(
+        tmp_path / "same", dataset, path, labels=LabelConfig(uncertain="one")
+    )
+    assert evaluate.run(as_learnt).details["other_label_policy"] is None
+    assert "learnt with" not in capsys.readouterr().err
+
+
+def test_a_lineage_of_another_task_is_refused(dataset: Path, weights: Path, tmp_path: Path) -> None:
+    path = with_lineage(weights, tmp_path / "w.safetensors", task="segmentation")
+
+    with pytest.raises(CheckpointError, match="one of classification"):
+        evaluate.run(evaluate_config(tmp_path / "out", dataset, path))
+
+
+# ----------------------------------------------------------------------------- damaged facts
+
+
+@pytest.mark.parametrize(
+    "text", ["[1]", "null", "text", "[" * 100_000, '{"age": 99999999999}', '{"age": -1}']
+)
+@pytest.mark.parametrize("stage", ["evaluate", "attention"])
+def test_facts_that_are_none_are_damage_of_the_index(
+    weights: Path, tmp_path: Path, text: str, stage: str
+) -> None:
+    dataset = make_chest_dataset(tmp_path, images=4, splits={"test": 1})
+    path = dataset / INDEX_NAME
+    rows = pq.read_table(path).to_pylist()
+    rows[1]["labels"] = text
+    write_table(path, INDEX_SCHEMA, [rows], None)
+    content = json.loads((dataset / MANIFEST_NAME).read_text())
+    content["files"][INDEX_NAME] = file_sha256(path)
+    del content["fingerprint"]
+    content["fingerprint"] = value_sha256(content)
+    (dataset / MANIFEST_NAME).write_text(json.dumps(content))
+
+    with pytest.raises(DatasetError, match="Run nakt verify") as refusal:
+        if stage == "evaluate":
+            evaluate.run(evaluate_config(tmp_path / "out", dataset, weights))
+        else:
+            shown = ShownNetworkConfig(str(weights))
+            config = AttentionConfig(shown, shown, str(dataset), str(tmp_path / "out"))
+            attention.run(replace(config, images=1, device="cpu", threads=1))
+    assert str(path) in str(refusal.value)
+    assert rows[1]["key"] in str(refusal.value)
+    assert not (tmp_path / "out").exists()
+
+
+# ------------------------------------------------------------- intervals that say little
+
+
+def test_an_interval_from_few_patients_is_called_out(
+    weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    dataset = make_chest_dataset(tmp_path, images=12, splits={"test": 1})
+    config = evaluate_config(tmp_path / "out", dataset, weights)
+
+    record = evaluate.run(config)
+
+    interval = record.details["interval"]
+    assert (interval["patients_drawn"], interval["images_without_patient"]) == (6, 0)
+    assert interval["resamples"] == 100
+    assert "the interval rests on 6 patients; from fewer than 20" in interval["cautions"][0]
+    said = capsys.readouterr().err
+    assert "12 images of 6 patients, 95 % interval" in said
+    assert "evaluate out: warning: the interval rests on 6 patients" in said
+    evaluate.run(config)
+    assert "warning: the interval rests on 6 patients" in capsys.readouterr().err
+
+
+def test_an_interval_from_enough_patients_is_not(
+    evaluated: tuple[Path, Any],
+) -> None:
+    interval = evaluated[1].details["interval"]
+    assert (interval["patients_drawn"], interval["resamples_without_a_label"]) == (40, 0)
+    assert interval["cautions"] == []
 
 
 # ------------------------------------------------------------- outputs and labels that match
@@ -243,7 +392,7 @@ def foreign(output: Path, dataset: Path, folder: Path, names: Any, outputs: int 
     weights = folder / "foreign.safetensors"
     if not weights.exists():
         make_classifier(weights, None, outputs=outputs)
-    model = ModelSpec("densenet40", in_channels=3, num_outputs=outputs)
+    model = ModelSpec("densenet40", in_channels=3)  # the file's head has so many outputs
     labels = None if names is None else LabelConfig(names=names)
     return evaluate_config(output, dataset, weights, model=model, labels=labels)
 
@@ -390,7 +539,33 @@ def test_two_networks_are_compared_over_the_labels_both_have(
     assert found["labels_counted"] == 3
     assert found["compared_with"] == "first"
     assert found["weights_sha256"] == first_record.inputs["weights_sha256"]
-    assert "against first" in capsys.readouterr().err
+    assert found["auroc_mean"] == pytest.approx(record.metrics["auroc_mean"])
+    assert found["compared_auroc_mean"] == pytest.approx(first_record.metrics["auroc_mean"])
+    assert "; against first, over the 3 labels that count for both" in capsys.readouterr().err
+
+
+def test_the_difference_goes_with_the_means_that_are_printed_beside_it(
+    dataset: Path,
+    other_weights: Path,
+    evaluated: tuple[Path, Any],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    only = LabelConfig(names=["Nodule", "Cardiomegaly"])
+    config = evaluate_config(
+        tmp_path / "out", dataset, other_weights, labels=only, compare_with=str(evaluated[0])
+    )
+
+    found = evaluate.run(config).metrics["paired_difference"]
+
+    theirs = {label["name"]: label["auroc"] for label in evaluated[1].details["labels"]}
+    expected = np.mean([theirs["Nodule"], theirs["Cardiomegaly"]])
+    assert found["compared_auroc_mean"] == pytest.approx(expected)
+    assert found["labels_counted"] == 2
+    said = capsys.readouterr().err
+    match = re.search(r"over the 2 labels.*?, ([\d.]+) and ([\d.]+) %: difference ([-+.\d]+)", said)
+    ours, others, difference = map(float, match.groups())
+    assert difference == pytest.approx(ours - others, abs=0.011)
 
 
 def test_the_comparison_may_be_asked_for_later(

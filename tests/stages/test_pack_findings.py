@@ -15,6 +15,7 @@ from nakt_dist.config import ImageConfig, PackConfig, SplitConfig
 from nakt_dist.config.labels import LabelConfig
 from nakt_dist.errors import ConfigurationError, DatasetError
 from nakt_dist.loading.labels import labelled_targets
+from nakt_dist.phantoms import write_phantom_dataset
 from nakt_dist.runtime.files import file_sha256, value_sha256
 from nakt_dist.runtime.record import RunRecord
 from nakt_dist.shards.manifest import INDEX_NAME, MANIFEST_NAME, ShardManifest
@@ -41,10 +42,8 @@ def publish(root: Path, *rows: str) -> Path:
 
 
 def pack_table(source: Path, output: Path, **settings: Any) -> RunRecord:
-    settings = {"layout_options": COLUMNS, "image": SMALL, "workers": 1} | settings
-    return pack.run(
-        PackConfig(layout="images_csv", source=str(source), output=str(output), **settings)
-    )
+    defaults = {"layout": "images_csv", "layout_options": COLUMNS, "image": SMALL, "workers": 1}
+    return pack.run(PackConfig(source=str(source), output=str(output), **(defaults | settings)))
 
 
 def rejected(output: Path) -> dict[str, str]:
@@ -116,6 +115,54 @@ def test_what_was_counted_is_printed_and_stored(
     assert record.details["found"]["rows without a label"] == 1
     assert record.details["patients"] == {"known": 2, "images_without": 0}
     assert ShardManifest.read(tmp_path / "out").found == record.details["found"]
+
+
+def test_positives_are_printed_by_split(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    rows = [f"t{n}.png,{'AB'[n % 2]},p{n},train" for n in range(4)] + ["v.png,B,q,test"]
+    source = publish(tmp_path / "source", *rows)
+    record = pack_table(source, tmp_path / "out", splits=SplitConfig(official=True))
+
+    printed = capsys.readouterr().err
+    assert "positive in test/train: A 0/2, B 1/2" in printed
+    assert "without AUROC there: A (test), B (test)" in printed
+    assert record.details["positives"] == {
+        "A": {"test": 0, "train": 2},
+        "B": {"test": 1, "train": 2},
+    }
+
+
+def test_official_splits_are_told_from_those_of_fractions(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    source = publish(tmp_path / "source", *OFFICIAL)
+    card = tmp_path / "card.yaml"
+    fields = {"title", "modality", "task", "source", "licence", "citation"}
+    counts = {"images": 36, "official split test": 7}
+    content = dict.fromkeys(fields, "x") | {"layout": "images_csv", "expected_counts": counts}
+    card.write_text(json.dumps(content))
+    pack_table(source, tmp_path / "fractions", card=str(card))
+    printed = capsys.readouterr().err
+    assert "images: card expects 36, found 36" in printed
+    assert "official split test: 6" in printed
+    assert "card expects 7" not in printed
+    pack_table(source, tmp_path / "out", card=str(card), splits=SplitConfig(official=True))
+    assert "official split test: card expects 7, found 6" in capsys.readouterr().err
+
+
+def test_absent_official_splits_name_the_setting_and_the_files(
+    tmp_path: Path,
+) -> None:
+    write_phantom_dataset("chest_chestxray14", tmp_path / "source", count=4, image_size=32)
+    for path in (tmp_path / "source").rglob("*_list.txt"):
+        path.unlink()
+    with pytest.raises(DatasetError, match=r"train_val_list\.txt and test_list.*without_official"):
+        pack_table(
+            tmp_path / "source",
+            tmp_path / "out",
+            layout="chestxray14",
+            layout_options={},
+            splits=SplitConfig(official=True),
+        )
 
 
 def test_other_findings_on_the_same_output_are_refused(tmp_path: Path) -> None:
@@ -236,6 +283,35 @@ def test_verify_finds_findings_that_are_none(tmp_path: Path, text: str) -> None:
     assert "finding" in damage.detail
 
 
+@pytest.mark.parametrize(
+    ("column", "text"),
+    [
+        ("findings", '{"Edema": 0, "Mass": 0, "Nodule": 0}'),
+        ("findings", None),
+        ("labels", '{"age": 21, "sex": "F"}'),
+        ("labels", '{"age": 2000}'),
+        ("labels", '{"age": "old"}'),
+        ("labels", '{"age": NaN}'),
+        ("labels", '{"sex": ["F"]}'),
+        ("labels", "[]"),
+        ("labels", "{"),
+        ("labels", None),
+        ("source", "other.png"),
+    ],
+)
+def test_verify_finds_an_index_that_says_otherwise_than_the_shard(
+    tmp_path: Path, column: str, text: str | None
+) -> None:
+    folder = make_labelled_dataset(tmp_path)
+    images = IndexedShards(folder)
+    key = next(k for k, f in zip(images.keys, images.findings(), strict=True) if f["Edema"])
+    alter(folder, lambda row: row["key"] == key and row.update({column: text}))
+    (damage,) = verify_folder(folder)
+    assert damage.key == key
+    assert "the index" in damage.detail
+    assert column in damage.detail or "age" in damage.detail or "label" in damage.detail
+
+
 def test_verify_builds_damaged_findings_again(tmp_path: Path) -> None:
     folder = make_labelled_dataset(tmp_path)
     before = (folder / INDEX_NAME).read_bytes()
@@ -273,6 +349,9 @@ def test_the_covid_collection_is_packed_by_patient(real_data: Path, tmp_path: Pa
     assert all(len(splits) == 1 for splits in found.values())
     assert set(manifest.splits) == {"train", "validation", "test"}
     assert positives(tmp_path / "out") == {"COVID-19": 55, "ARDS": 9}
+    for split in manifest.splits:  # each can be learnt from and measured
+        found = IndexedShards(tmp_path / "out", [split]).findings()
+        assert {each["ARDS"] for each in found} == {0, 1}
 
 
 @pytest.mark.realdata

@@ -4,6 +4,9 @@ import functools
 import io
 import json
 import os
+import re
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -472,3 +475,43 @@ def test_nothing_in_the_output_names_the_machine_but_the_saved_source(
         if path.name != "config.yaml":
             assert os.fsencode(breast) not in path.read_bytes(), path.name
     assert str(breast) not in json.dumps(ShardManifest.read(tmp_path / "out").config)
+
+
+# ---------------------------------------------------------------- from a script
+
+
+def script_of(code: str, folder: Path) -> subprocess.CompletedProcess:
+    path = folder / "script.py"
+    path.write_text(code)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    words = [sys.executable, str(path)]
+    return subprocess.run(words, cwd=folder, capture_output=True, text=True, env=environment)
+
+
+def test_a_script_that_packs_whenever_it_is_imported_is_told_what_to_do(
+    breast: Path, tmp_path: Path
+) -> None:
+    ended = script_of(
+        f"""
+from nakt_dist.config import ImageConfig, PackConfig
+from nakt_dist.stages import pack
+
+small = ImageConfig(height=16, width=16)
+pack.run(PackConfig("busi", {str(breast)!r}, "out", image=small, samples_per_shard=8, workers=2))
+""",
+        tmp_path,
+    )
+    assert ended.returncode == 1
+    last = ended.stderr.strip().splitlines()[-1]
+    assert "its worker processes could not start" in last
+    assert 'if __name__ == "__main__":' in last
+    assert "memory" not in ended.stderr
+
+
+def test_the_example_of_the_readme_runs_as_a_script(breast: Path, tmp_path: Path) -> None:
+    readme = (CONFIGS.parent / "README.md").read_text()
+    (example,) = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
+    source = f"source={str(breast)!r}, samples_per_shard=8, workers=2"
+    ended = script_of(example.replace('source="data/busi"', source), tmp_path)
+    assert ended.returncode == 0, ended.stderr
+    assert ShardManifest.read(tmp_path / "shards" / "busi").counts["packed"] == 37

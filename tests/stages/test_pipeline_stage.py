@@ -204,6 +204,26 @@ def test_a_mistake_in_a_matrix_is_found_before_the_first_step(
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.parametrize("output", ["${root}/shards", "${root}//./shards/", "${root}/x/../shards"])
+def test_two_steps_may_not_write_to_one_folder(tmp_path: Path, output: str) -> None:
+    for last in (PACK, changed(PACK, seed=1), changed(PHANTOMS, count=3)):
+        steps = [PHANTOMS, PACK, changed(last, output=output)]
+        with pytest.raises(
+            ConfigurationError, match=r"steps\[3\], .* also that of steps\[2\], pack"
+        ):
+            pipeline.run(PipelineConfig(steps=steps, root=str(tmp_path / "runs")))
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_report_may_be_written_again_but_not_over_another_stage(tmp_path: Path) -> None:
+    report = {"stage": "report", "config": {"runs": ["r"], "output": "${root}/page"}}
+    steps = pipeline.read_steps(PipelineConfig(steps=[report, PHANTOMS, report], root="runs"))
+    assert [step.stage for step in steps] == ["report", "phantoms", "report"]
+    with pytest.raises(ConfigurationError, match=r"steps\[2\], report: its output runs/published"):
+        over = changed(report, output="${root}/published")
+        pipeline.read_steps(PipelineConfig(steps=[PHANTOMS, over], root="runs"))
+
+
 def test_definitions_may_not_hide_the_folders(tmp_path: Path) -> None:
     config = PipelineConfig(steps=[PHANTOMS], root=str(tmp_path), definitions={"data": 1})
     with pytest.raises(ConfigurationError, match="definitions defines 'data' a second time"):

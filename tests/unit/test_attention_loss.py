@@ -270,3 +270,13 @@ def test_beta_divides_as_in_the_papers_text_or_multiplies_as_in_its_equation():
     attention = torch.tensor(0.5)
     assert weighted(attention, 20.0).item() == pytest.approx(0.025)
     assert weighted(attention, 20.0, "multiply").item() == pytest.approx(10.0)
+
+
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+def test_planes_of_one_number_have_no_direction_to_compare(reduction):
+    large, small = activations(0, 2, 3, 4, 4), activations(1, 2, 3, 1, 1)
+    with pytest.raises(ConfigurationError, match=r"student's tap gives planes of 1 × 1 .*larger"):
+        attention_loss(small, large, reduction)
+    with pytest.raises(ConfigurationError, match=r"teacher's tap gives planes of 1 × 1 .*earlier"):
+        attention_loss(large, small, reduction)
+    assert attention_loss(activations(1, 2, 3, 1, 2), large, reduction).isfinite()

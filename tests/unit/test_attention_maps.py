@@ -1,12 +1,14 @@
 """Class activation, similarity of attention maps, and the choice of what to show."""
 
 import dataclasses
+import io
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from torch import nn
 
 from nakt_dist.config import AttentionConfig, PreprocessingConfig, ShownNetworkConfig, TapConfig
@@ -15,7 +17,6 @@ from nakt_dist.evaluation.attention_maps import (
     MEASURES,
     Attention,
     AttentionReader,
-    choose_images,
     map_similarity,
     plane_similarity,
     similarities,
@@ -27,14 +28,17 @@ from nakt_dist.evaluation.class_activation import (
     find_pooled_features,
     gradient_class_activation,
 )
+from nakt_dist.evaluation.image_choice import choose_images, choose_other_images
 from nakt_dist.models import ModelSpec, build_model
 from nakt_dist.models.network_file import TrainedNetwork
 from nakt_dist.models.taps import find_module
 from nakt_dist.report.attention_figures import (
     AttentionRow,
+    _column_titles,
     draw_attention_sheet,
     draw_similarity,
 )
+from nakt_dist.report.sheets import Outline
 from nakt_dist.transfer.attention import attention_loss
 
 NAN = float("nan")
@@ -203,46 +207,29 @@ def test_plane_similarity_passes_over_planes_without_direction():
 
 def batch(seed, images, sides=(3,)):
     generator = torch.Generator().manual_seed(seed)
-    taps = [torch.randn(2, images, 4, side, side, generator=generator) for side in sides]
-    return Attention(torch.zeros(images, 1), *(tuple(tap[who] for tap in taps) for who in (0, 1)))
+    taps = [torch.randn(3, images, 4, side, side, generator=generator) for side in sides]
+    return Attention(torch.zeros(images, 1), *(tuple(tap[who] for tap in taps) for who in range(3)))
 
 
-def joined(*batches):
-    def join(name):
-        taps = zip(*(getattr(each, name) for each in batches), strict=True)
-        return tuple(torch.cat(tap) for tap in taps)
-
-    return Attention(torch.zeros(1), join("student"), join("teacher"))
-
-
-def test_batches_do_not_matter_to_what_is_measured():
-    first, second = batch(0, 3), batch(1, 2)
-    whole = similarities(joined(first, second))
-    parts = [similarities(first), similarities(second, first)]
-    for name in MEASURES:
-        expected = np.concatenate([part[name] for part in parts])
-        assert whole[name] == pytest.approx(expected, nan_ok=True)
-    assert np.isnan(whole["similarity_to_other_image"][0])
-    assert not np.isnan(whole["similarity_to_other_image"][1:]).any()
-
-
-def test_the_other_image_is_the_one_before():
+def test_the_control_is_the_teachers_map_of_the_other_image():
     attention = batch(0, 3)
     squares = [
-        tap[0].square().mean(1, keepdim=True) for tap in (attention.student, attention.teacher)
+        tap[0].square().mean(1, keepdim=True) for tap in (attention.student, attention.other)
     ]
-    expected = map_similarity(squares[0][1:], squares[1][:-1]).tolist()
-    measured = similarities(attention)["similarity_to_other_image"][1:]
-    assert measured.tolist() == pytest.approx(expected)
+    measured = similarities(attention)["similarity_to_other_image"]
+    assert measured.tolist() == pytest.approx(map_similarity(*squares).tolist())
+    without = similarities(dataclasses.replace(attention, other=None))
+    assert np.isnan(without["similarity_to_other_image"]).all()
+    assert without["similarity"] == pytest.approx(similarities(attention)["similarity"])
 
 
 def test_several_taps_are_averaged():
     attention = batch(0, 3, sides=(2, 5))
     each = [
-        similarities(Attention(attention.output, (student,), (teacher,)))
-        for student, teacher in zip(attention.student, attention.teacher, strict=True)
+        similarities(Attention(attention.output, *((tap,) for tap in taps)))
+        for taps in zip(attention.student, attention.teacher, attention.other, strict=True)
     ]
-    for name in ("similarity", "plane_similarity"):
+    for name in MEASURES:
         expected = (each[0][name] + each[1][name]) / 2
         assert similarities(attention)[name] == pytest.approx(expected)
 
@@ -265,6 +252,22 @@ def test_a_network_beside_itself_looks_at_the_same():
     assert measured["plane_similarity"] == pytest.approx([1, 1, 1])
     expected = networks[0].network(image.expand(-1, 3, -1, -1))
     assert torch.allclose(attention.output, expected, atol=1e-6)
+
+
+def test_the_reader_reads_the_other_image_with_the_teacher_alone():
+    student, teacher = trained(), trained()
+    reader = AttentionReader(student, teacher, [("features.squeeze", "features.squeeze")])
+    image, other = torch.rand(2, 3, 1, 48, 48)
+    attention = reader.read(image, other)
+    assert torch.equal(attention.other[0], reader.read(other).teacher[0])
+    assert reader.read(image).other is None
+
+
+def test_planes_of_one_number_are_refused():
+    layer = "features.denseblock4.denselayer15"
+    reader = AttentionReader(trained("densenet121"), trained("densenet121"), [(layer, layer)])
+    with pytest.raises(ConfigurationError, match=r"student's tap gives planes of 1 × 1 \(32 of"):
+        reader.read(torch.rand(2, 1, 32, 32))
 
 
 def test_a_tap_without_planes_is_refused():
@@ -294,6 +297,33 @@ def test_each_findings_positives_come_in_turn_and_stand_together():
     assert positive[rest[:6], 0].all()
     assert positive[rest[6:8], 1].all()
     assert not positive[rest[8:]].any()
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(["a", "b", "c", None]), st.sampled_from(["f", "l", None])),
+        min_size=1,
+        max_size=30,
+    ),
+    st.integers(0, 100),
+)
+@settings(max_examples=150, deadline=None)
+def test_the_other_image_is_of_another_patient_and_of_the_same_view_where_it_can_be(facts, seed):
+    owners = [row if patient is None else patient for row, (patient, _) in enumerate(facts)]
+    views = [view for _, view in facts]
+    chosen = choose_other_images([patient for patient, _ in facts], views, seed)
+    assert len(chosen) == len(facts)
+    for row, other in enumerate(chosen):
+        strangers = [each for each in range(len(facts)) if owners[each] != owners[row]]
+        alike = [each for each in strangers if views[each] == views[row]]
+        assert (other is None) == (not strangers)
+        assert other is None or other in (alike or strangers)
+    assert chosen == choose_other_images([patient for patient, _ in facts], views, seed)
+
+
+def test_every_image_has_its_own_other_image_where_patients_have_equally_many():
+    chosen = choose_other_images([str(row // 2) for row in range(10)], ["frontal"] * 10, 0)
+    assert sorted(chosen) == list(range(10))
 
 
 def test_similarity_is_summarised_over_the_positive_images_by_hand():
@@ -341,6 +371,9 @@ def test_taps_are_those_asked_for_then_those_trained_with_then_the_papers():
         "x",
         {"attention": 3},
         {"attention": {"taps": 5}},
+        {"attention": {"preset": 5}},
+        {"attention": {"preset": ["paper"]}},
+        {"attention": {"preset": "authors"}},
         {"attention": {"taps": [{"student": "a"}]}},
         {"attention": {"taps": [{"student": 1, "teacher": 2}]}},
     ],
@@ -355,6 +388,19 @@ def test_preset_and_taps_exclude_each_other():
         config(preset="paper", taps=[TapConfig("a", "b")])
 
 
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"labels": []}, "labels must be a list of findings"),
+        ({"labels": ["Mass", "Edema", "Mass"]}, "labels has 'Mass' twice"),
+        ({"samples": ["k", "k"]}, "samples has 'k' twice"),
+    ],
+)
+def test_nothing_is_asked_for_twice_or_not_at_all(changes, said):
+    with pytest.raises(ConfigurationError, match=said):
+        config(**changes)
+
+
 def test_whether_the_teacher_taught_the_student():
     followed = {"transfer": {"teacher": {"weights_sha256": "t"}, "attention": None}}
     assert is_taught_by(trained(lineage=followed), trained(sha256="t")) is True
@@ -367,9 +413,11 @@ def test_outputs_are_named_by_the_setting_or_the_weights():
     assert output_names(trained(), None) == ()
     assert output_names(trained(), names) == ("A", "B", "C")
     assert output_names(trained(lineage={"labels": names}), None) == ("A", "B", "C")
-    with pytest.raises(ConfigurationError, match=r"names 2 outputs \(A, B\), and 'network' has 3"):
+    published = ["Effusion", "Mass", "Pleural_Thickening"]
+    assert output_names(trained(), published) == ("Pleural Effusion", "Mass", "Pleural Thickening")
+    with pytest.raises(ConfigurationError, match=r"student.labels gives 2 names \(A, B\)"):
         output_names(trained(), ["A", "B"])
-    with pytest.raises(CheckpointError, match="as labels"):
+    with pytest.raises(CheckpointError, match="its lineage names the labels"):
         output_names(trained(lineage={"labels": ["A", "A", "B"]}), None)
 
 
@@ -396,6 +444,25 @@ def test_a_sheet_is_drawn_whatever_there_is_to_show(taps, findings):
     sheet = draw_attention_sheet("title", ["note"], names, rows)
     assert sheet.startswith(b"\x89PNG")
     assert sheet == draw_attention_sheet("title", ["note"], names, rows)
+
+
+def test_a_sheet_of_outlines_has_no_empty_band_and_shows_them():
+    mask = np.zeros((20, 30), dtype=bool)
+    mask[5:15, 5:20] = True
+    plain = row(findings=0)
+    drawn = dataclasses.replace(
+        plain, outlines=(Outline(mask, "annotation"), Outline(~mask, "student's prediction"))
+    )
+    sheets = [draw_attention_sheet("title", ["note"], [], [each]) for each in (plain, drawn)]
+    assert sheets[0] != sheets[1]
+    more_notes = draw_attention_sheet("title", ["note"] * 4, [], [drawn])
+    heights = [Image.open(io.BytesIO(sheet)).height for sheet in (sheets[1], more_notes)]
+    assert heights[0] < heights[1]
+
+
+def test_a_long_finding_is_written_on_two_lines_and_not_cut():
+    titles = _column_titles(1, ["Enlarged Cardiomediastinum", "Edema"])
+    assert titles[3:] == ["Enlarged\nCardiomediastinum", "Edema"]
 
 
 def test_the_similarity_figure_shows_findings_with_images_only():

@@ -163,6 +163,55 @@ def test_a_value_of_another_type_is_refused_by_key(stage, arguments, key):
     assert "\n" not in message
 
 
+@pytest.mark.parametrize(
+    ("stage", "arguments", "message"),
+    [
+        (
+            "train",
+            [*TRAIN, "--labels.uncertain=X"],
+            "labels.uncertain is X; expected zero, one, ignore or null",
+        ),
+        (
+            "train",
+            [*TRAIN, "--labels.uncertain={Atelectasis: one}"],
+            "labels.uncertain is {'Atelectasis': 'one'}; expected zero, one, ignore or null",
+        ),
+        (
+            "train",
+            [*TRAIN, "--teacher={weights: w, attention: {preset: papr}}"],
+            "teacher.attention.preset is papr; expected paper, authors_code or null, did you mean "
+            "'paper'?",
+        ),
+        (
+            "train",
+            [*TRAIN, "--teacher={weights: w, attention: {taps: [{student: 1, teacher: b}]}}"],
+            "teacher.attention.taps.student is 1; expected a text",
+        ),
+        (
+            "train",
+            [*TRAIN, "--model", "densenet40"],
+            "model is the text 'densenet40'; expected settings by name, such as "
+            "{name: densenet40} (in a command line --model.name densenet40)",
+        ),
+        (
+            "train",
+            [*TRAIN, "--data.exclusion.combine=neither"],
+            "data.exclusion.combine is neither; expected either or both, did you mean 'either'?",
+        ),
+        (
+            "train",
+            [*TRAIN, "--validation={dataset: d, splits: test}"],
+            "validation.splits is test; expected a list as in [a, b] or null",
+        ),
+        ("train", [*TRAIN, "--trainable.x=1"], "trainable.x is '1'; expected a text or a list"),
+        ("pack", [*PACK, "--image={height: tall}"], "image.height is tall; expected a whole num"),
+        ("pack", [*PACK, "--splits.fractions=0.8"], "splits.fractions is 0.8; expected settings"),
+    ],
+)
+def test_a_wrong_value_is_told_in_one_line_with_what_was_expected(stage, arguments, message):
+    assert refused(stage, arguments).startswith(message)
+
+
 def test_a_value_of_another_type_inside_a_list_is_refused_by_key():
     assert "weight" in refused("teach", values=teachers(weight="heavy"))
     assert "output" in refused("teach", values=teachers(output="hard"))

@@ -37,8 +37,13 @@ class TestReadRows:
 
     def test_bytes_of_other_encodings(self, tmp_path: Path) -> None:
         assert cells(table(tmp_path, b"a,b\nJos\xe9,2\n"), "a", "b") == [("Jos\ufffd", "2")]
-        for encoding in ("utf-16", "utf-16-be"):
-            content = "\ufeffa,b\n".encode(encoding)
+        for text, encoding in (
+            ("\ufeffa,b\n", "utf-16"),
+            ("\ufeffa,b\n", "utf-16-be"),
+            ("a,b\n1,2\n", "utf-16-le"),
+            ("a,b\n1,2\n", "utf-16-be"),
+        ):
+            content = text.encode(encoding)
             with pytest.raises(DatasetError, match=r"UTF-16 text.*save it as CSV in UTF-8"):
                 cells(table(tmp_path, content), "a")
 
@@ -63,7 +68,9 @@ class TestReadRows:
             ("Paths,Sex\n", "lacks the column 'Path', did you mean 'Paths'"),
             ("Path,Sex,Path\n", "names the column 'Path' twice"),
             ('Path\n"a"b\n', "cannot be read .*download the table again"),
-            ('Path\n"' + "a\n" * 80_000, "cannot be read"),
+            ('Path\n"' + "a\n" * 80_000, r"cannot be read \(the row that begins in line 2: "),
+            ('Path\nx\n\n"a\nb"c\n', r"begins in line 4: .*what stands in quotes there"),
+            ('Path\nx\ny,"z\n', r"begins in line 3: unexpected end of data"),
             (gzip.compress(b"Path\na\n" * 99)[:-12], "cannot be read"),
             (b"\x1f\x8b\x00not gzip", "cannot be read"),
             (gzip.compress(b"Path\n" + b"a" * 2**21), "line 2 is longer than any published"),

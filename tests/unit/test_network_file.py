@@ -1,5 +1,7 @@
 import json
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import safetensors.torch
@@ -10,7 +12,7 @@ from nakt_dist.config.reading import read_config
 from nakt_dist.config.teaching import IMAGENET_MEAN
 from nakt_dist.errors import CheckpointError, ConfigurationError
 from nakt_dist.models import ModelSpec, save_weights
-from nakt_dist.models.network_file import describe_for_file, open_network
+from nakt_dist.models.network_file import describe_for_file, name_of_weights, open_network
 from nakt_dist.models.registry import build_model
 
 SPEC = ModelSpec("unet", options={"base_channels": 4, "normalisation": "none"})
@@ -256,3 +258,69 @@ def test_a_description_nested_too_deeply_is_refused(path):
     safetensors.torch.save_file(SPEC.build().state_dict(), path, fields)
     with pytest.raises(CheckpointError, match="network description"):
         open_network(path)
+
+
+def foreign(path, outputs, style):
+    """A DenseNet as torchvision's file has it, or as reproductions of CheXNet do."""
+    with torch.random.fork_rng(devices=[]):
+        state = ModelSpec("densenet121", 3, outputs).build().state_dict()
+    state = {
+        re.sub(r"(denselayer\d+\.(?:norm|conv))([12]\.)", r"\1.\2", name): tensor
+        for name, tensor in state.items()
+        if not name.endswith("num_batches_tracked")
+    }
+    if style == "chexnet":
+        state = {
+            f"module.densenet121.{name.replace('classifier.', 'classifier.0.')}": tensor
+            for name, tensor in state.items()
+        }
+        torch.save({"epoch": 3, "state_dict": state}, path)
+    else:
+        torch.save(state, path)
+    return path
+
+
+@pytest.mark.parametrize(("outputs", "style"), [(1000, "torchvision"), (14, "chexnet")])
+def test_a_foreign_classifier_has_as_many_outputs_as_its_head(tmp_path, outputs, style, capsys):
+    path = foreign(tmp_path / "densenet.pth", outputs, style)
+    opened = open_network(path, ModelSpec("densenet121", 3))
+    assert opened.spec == ModelSpec("densenet121", 3, outputs)
+    assert opened.network(torch.rand(1, 3, 32, 32)).shape == (1, outputs)
+    assert f"takes its {outputs} outputs from the head in the file" in capsys.readouterr().err
+    assert open_network(path, replace(opened.spec)).spec.num_outputs == outputs
+    assert capsys.readouterr().err == ""
+    with pytest.raises(CheckpointError, match=f"set num_outputs to {outputs}"):
+        open_network(path, ModelSpec("densenet121", 3, 5))
+
+
+def test_a_foreign_timm_classifier_has_as_many_outputs_as_its_head(tmp_path):
+    state = ModelSpec("timm:resnet10t", 3, 5).build().state_dict()
+    torch.save(state, tmp_path / "net.pth")
+    assert open_network(tmp_path / "net.pth", ModelSpec("timm:resnet10t", 3)).spec.num_outputs == 5
+
+
+def test_a_classifier_of_one_output_stays_one(path, capsys):
+    spec = ModelSpec("densenet40", 3)
+    assert open_network(store(path, spec), spec).spec == spec
+    assert open_network(store(path, replace(spec, num_outputs=2)), spec).spec.num_outputs == 2
+    capsys.readouterr()
+
+
+def test_a_segmentation_head_of_several_classes_is_still_refused(path):
+    with pytest.raises(CheckpointError, match="a head of one logit"):
+        open_network(store(path, replace(SPEC, num_outputs=3)), SPEC)
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        ("a/model.pth.tar", "model"),
+        ("a/m.25.pth.tar", "m.25"),
+        ("a/model.tar", "model"),
+        ("a/teacher.v2.pt", "teacher.v2"),
+        ("a/student/best.safetensors", "student"),
+        ("a/other.safetensors", "other"),
+    ],
+)
+def test_a_network_is_called_after_its_run_or_its_file(path, name):
+    assert name_of_weights(Path(path)) == name

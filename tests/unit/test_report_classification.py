@@ -97,7 +97,7 @@ def test_table_2_has_a_row_for_each_network_size_and_start(study_folder: Path):
     assert table.header[3:] == (
         "Transfer learning, all layers",
         "Transfer learning, last 34 layers",
-        "Attention transfer, teacher “teacher” (mimic)",
+        "Attention transfer, teacher “teacher” of mimic (phantom)",
     )
     rows = [tuple(cell.text for cell in row[:3]) for row in table.rows]
     assert rows == [
@@ -151,8 +151,8 @@ def test_a_repeated_seed_does_not_narrow_an_interval(tmp_path: Path):
     [
         (
             [followed(attention={**ATTENTION, "beta": beta}) for beta in (1, 500)],
-            ["Attention transfer, teacher “teacher” (mimic), beta 1",
-             "Attention transfer, teacher “teacher” (mimic), beta 500"],
+            ["Attention transfer, teacher “teacher” of mimic, β 1",
+             "Attention transfer, teacher “teacher” of mimic, β 500"],
         ),
         (
             [followed("mimic-teacher"), followed("mimic-teacher", distillation=DISTILLATION),
@@ -270,7 +270,7 @@ def test_predictions_must_be_what_the_record_sums_up(tmp_path: Path, damage: str
             path.write_bytes((tmp_path / "x" / "predictions.parquet").read_bytes())
     left_out: list[LeftOut] = []
     found = one_difference(tmp_path / "runs", left_out)
-    assert found.over_patients is None and found.verdict == "undecided: an interval is missing"
+    assert found.over_patients is None and found.verdict == "undecided: only one seed"
     assert [each.place for each in left_out] == ["runs/b"]
     assert "no interval over patients" in left_out[0].reason
     assert str(tmp_path) not in left_out[0].reason
@@ -290,7 +290,9 @@ def test_other_images_are_not_resampled_together(tmp_path: Path):
         ((1.0, 1.2, 1.1), (-0.1, 2.0), "undecided"),
         ((3.0, -1.0, 1.0), (0.1, 2.0), "undecided"),
         ((-1.0, -1.2, -1.1), (-2.0, -0.1), "worse"),
-        ((1.0,), (0.1, 2.0), "undecided: an interval is missing"),
+        ((1.0,), (0.1, 2.0), "undecided: only one seed"),
+        ((1.0,), None, "undecided: only one seed"),
+        ((1.0, 1.2), None, "undecided: no interval over patients"),
     ],
 )
 def test_better_and_worse_need_both_intervals(values, over_patients, verdict: str):
@@ -349,7 +351,7 @@ def test_findings_without_a_class_are_named_and_counted(tmp_path: Path):
     (run,) = study.runs
     shown = run.findings[0]
     assert table.rows[0][2].notes == (
-        f"AP {shown.average_precision:.1f} · ECE {shown.calibration_error:.1f}",
+        f"AP {shown.average_precision:.1f} · ECE {shown.calibration_error:.1f} points",
     )
     assert 1 < shown.calibration_error < 100  # percentage points, where the record has a share
     assert any(
@@ -405,8 +407,9 @@ def test_curves_are_grouped_by_network_size_and_method(study_folder: Path):
     ]
     assert [len(methods) for methods in curves.values()] == [3, 3, 2, 2]
     assert all(len(repeats) == 3 for methods in curves.values() for repeats in methods.values())
-    figure = draw_auroc_curves(curves)
-    assert figure.png == draw_auroc_curves(curves).png and figure.png.startswith(b"\x89PNG")
+    (figure,), (again,) = draw_auroc_curves(curves), draw_auroc_curves(curves)
+    assert figure.png == again.png and figure.png.startswith(b"\x89PNG")
+    assert figure.title.endswith("chexpert (phantom)")
 
 
 @pytest.mark.parametrize(
@@ -418,7 +421,7 @@ def test_a_training_without_validations_is_named(tmp_path: Path, text: str):
     (folder / "metrics.jsonl").write_text(text)
     left_out: list[LeftOut] = []
     curves = collect_curves(collect([tmp_path]).classifier_trainings, left_out)
-    assert draw_auroc_curves(curves) is None
+    assert not draw_auroc_curves(curves)
     assert left_out[0].place.endswith("run") and "no learning curve" in left_out[0].reason
 
 
@@ -436,7 +439,7 @@ def cautions_of(folder: Path) -> str:
         (classifier(parent=start("x", classifier(images_of(split="test")))),
          "started from weights that learnt from the very splits"),
         (classifier() | {"validated_on": images_of(split="test")}, "has its best epoch chosen on"),
-        (classifier(images_of() | {"fingerprint": "0"}), "another packing of its test set"),
+        (classifier(images_of() | {"fingerprint": "0"}), "another packing of the test set"),
         (classifier() | {"validated_on": None}, "No validation set chose the epoch of run"),
         (classifier(transfer=followed("t", "chexpert")), "whether from its test patients, no"),
         (classifier(images_of("mimic")), "Intervals over seeds"),
@@ -450,9 +453,10 @@ def test_a_network_that_may_have_met_its_test_images_is_named(tmp_path: Path, tr
 def test_a_teacher_that_learnt_from_the_test_images_is_named(tmp_path: Path):
     write_classified(tmp_path / "teacher", classifier(images_of(split="test")))
     write_classified(tmp_path / "student", classifier(transfer=followed("teacher", "chexpert")))
-    assert "The teacher “teacher” (chexpert) of students here learnt from the very splits" in (
-        cautions_of(tmp_path)
-    )
+    assert (
+        "⚠ The teacher “teacher” of chexpert (phantom) of students tested on chexpert (phantom), "
+        "split test learnt from the very splits"
+    ) in cautions_of(tmp_path)
 
 
 def test_unlike_recipes_and_starts_are_named(tmp_path: Path):
@@ -565,12 +569,17 @@ def test_the_document_of_a_study_holds_every_part(study_folder: Path):
         "left-out", "runs",
     ]  # fmt: skip
     assert [figure.name for figure in document.figures] == [
-        "auroc-by-size-1.png", "learning-curves-auroc.png", "auroc-by-finding-1.png",
+        "auroc-by-size-1.png", "learning-curves-auroc-1.png", "auroc-by-finding-1.png",
     ]  # fmt: skip
     brief = document.sections[0].blocks
-    assert isinstance(brief[-1], Bullets) and len(brief[-1].items) == 4  # against the best only
-    first = "DenseNet-121, 100 images, from imagenet: Attention transfer, teacher “teacher” (mimic)"
-    assert brief[-1].items[0].startswith(f"{first}, reaches ")
+    assert isinstance(brief[-1], Bullets) and len(brief[-1].items) == 5  # against the best only
+    assert brief[-1].items[0] == (
+        "Tested on chexpert (phantom), split test, 80 images of 40 patients, mean AUROC:"
+    )
+    first = (
+        "DenseNet-121, 100 images, from imagenet: Attention transfer, teacher “teacher” of mimic"
+    )
+    assert brief[-1].items[1].startswith(f"{first} (phantom), reaches ")
     assert "Nothing: every record" in to_markdown(document)
 
 
@@ -584,7 +593,8 @@ def test_both_kinds_in_one_folder_give_both(tmp_path: Path):
     assert len(set(identifiers)) == len(identifiers)
     assert document.subtitle.startswith("2 evaluations of 2 networks on 2 test sets")
     titles = [table.title for table in terminal_tables(collection)]
-    assert titles[0].startswith("Tested on breast") and titles[1].startswith("Table 2 (paper B)")
+    assert titles[0].startswith("Tested on breast")
+    assert titles[1].startswith("Mean AUROC % on chexpert")
 
 
 def test_a_folder_without_any_evaluation_is_refused(tmp_path: Path):

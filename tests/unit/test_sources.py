@@ -136,7 +136,7 @@ class TestKaggleNerve:
             f"{prefix}2_1_mask.tif": "mask_without_image",
             f"{prefix}1_1 (copy).tif": "unrecognised_name",
         }
-        assert listing.left_out == {"split test": 1}
+        assert listing.left_out == {"official split test": 1}
 
     def test_both_parts(self, tmp_path: Path) -> None:
         root = write_tree(tmp_path, "train/1_1.tif", "train/1_1_mask.tif", "test/1.tif")

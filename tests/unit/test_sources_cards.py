@@ -36,13 +36,13 @@ def test_counts_beside_the_cards() -> None:
         SourceRecord("c", image, problem=("missing_image", "")),
         SourceRecord("d", image, official_split="test"),
     ]
-    listing = SourceListing(records, left_out={"class normal": 4, "split test": 2})
+    listing = SourceListing(records, left_out={"class normal": 4, "official split test": 2})
     assert count_listing(listing) == {
         "class benign": 2,
         "class normal": 4,
         "images": 9,
         "images with a mask": 1,
-        "split test": 3,
+        "official split test": 3,
     }
     comparison = compare_counts(load_card("busi", CARDS), listing)
     assert comparison[0] == CountComparison("images", 780, 9)

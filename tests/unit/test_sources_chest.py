@@ -116,8 +116,8 @@ class TestChexpert:
             "patients": 2,
             "rows in train.csv": 4,
             "rows in valid.csv": 1,
-            "split train": 3,
-            "split validation": 1,
+            "official split train": 3,
+            "official split validation": 1,
             "studies": 3,
             "view frontal": 3,
             "view lateral": 1,
@@ -337,8 +337,8 @@ class TestMimicCxr:
             "rows of labels": 4,
             "rows of metadata": 5,
             "split rows of no image": 1,
-            "split train": 3,
-            "split validation": 1,
+            "official split train": 3,
+            "official split validation": 1,
             "studies": 3,
             "studies named by the metadata": 4,
             "studies without a label row": 1,
@@ -528,8 +528,8 @@ class TestChestXray14:
             "files that no table names": 1,
             "listed names without a row": 1,
             f"rows in {table}": 3,
-            "split test": 1,
-            "split train": 2,
+            "official split test": 1,
+            "official split train": 2,
             "view frontal": 3,
         }
         assert listing.ignored_files == {}
@@ -663,7 +663,8 @@ class TestShared:
     @pytest.mark.parametrize("name", ["chexpert", "mimic_cxr", "chestxray14"])
     def test_cards_state_the_published_numbers(self, name: str) -> None:
         card = load_card(name, CARDS)
-        splits = [n for what, n in card.expected_counts.items() if what.startswith("split ")]
+        expected = card.expected_counts
+        splits = [count for what, count in expected.items() if what.startswith("official split ")]
         assert sum(splits) == card.expected_counts["images"]
         assert set(card.labels) == set(
             LABEL_SETS["chestxray14_with_no_finding" if name == "chestxray14" else name]
@@ -678,7 +679,7 @@ class TestShared:
             "studies": 3,
             "patients": 2,
             "studies without a label row": 1,
-            "split train": 3,
-            "split validation": 1,
-            "split test": 0,
+            "official split train": 3,
+            "official split validation": 1,
+            "official split test": 0,
         }

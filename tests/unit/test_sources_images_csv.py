@@ -287,6 +287,49 @@ def test_a_table_that_is_not_there_is_refused_with_the_nearest(tmp_path: Path) -
         scan(tmp_path, table="meta.csv")
 
 
+def test_a_table_without_a_row_is_refused(tmp_path: Path) -> None:
+    publish(tmp_path, "filename,finding")
+    with pytest.raises(DatasetError, match=r"'metadata\.csv': has no row below the header"):
+        scan(tmp_path, **IN_ONE_COLUMN)
+
+
+def test_filters_that_leave_no_row_are_refused(tmp_path: Path) -> None:
+    publish(tmp_path, "filename,modality", "a.png,CT", "b.png,MR")
+    with pytest.raises(DatasetError, match=r"leaves none of its 2 rows \(modality is not X-ray\)"):
+        scan(tmp_path, filters={"modality": ["X-ray"]})
+
+
+def test_a_folder_of_images_that_is_a_link_out_of_the_dataset_is_named(tmp_path: Path) -> None:
+    publish(tmp_path / "real", "filename")
+    root = tmp_path / "root"
+    root.mkdir()
+    (root / "metadata.csv").write_text("filename\na.png\n")
+    (root / "images").symlink_to(tmp_path / "real" / "images")
+    with pytest.raises(DatasetError, match=r"The link 'images' leads to a folder outside"):
+        scan(root, image_folder="images")
+    write_tree(root, "other/z.png")
+    with pytest.raises(DatasetError, match=r"none of them is there.* The link 'images' leads to"):
+        scan(root)
+
+
+def test_patients_that_are_nobody_or_one_number_are_counted(tmp_path: Path) -> None:
+    rows = ["a.png,1", "b.png,01", "c.png,nan", "d.png,"]
+    publish(tmp_path, "filename,patient", *rows)
+    listing = scan(tmp_path, patient_column="patient")
+    assert [record.patient_id for record in listing.records] == ["1", "01", None, None]
+    assert listing.found["rows that name no patient"] == 2
+    told = "patients whose names are one number, such as '01' and '1', taken as several"
+    assert listing.found[told] == 2
+
+
+@pytest.mark.parametrize("cells", [("1", "2", "p1", "p01"), ("0" * 39 + "1", "x", "1e0", "")])
+def test_patients_of_different_numbers_are_not_alike(tmp_path: Path, cells: list[str]) -> None:
+    rows = [f"{name}.png,{cell}" for name, cell in zip("abcd", cells, strict=True)]
+    publish(tmp_path, "filename,patient", *rows)
+    found = scan(tmp_path, patient_column="patient").found
+    assert not any("one number" in words for words in found)
+
+
 def test_a_folder_without_images_is_refused(tmp_path: Path) -> None:
     publish(tmp_path, "filename", "a.png")
     with pytest.raises(DatasetError, match="images below 'pictures'"):

@@ -1,6 +1,7 @@
 """Splits keep groups whole, strata even, and do not depend on order."""
 
 from collections import Counter, defaultdict
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 
 from nakt_dist.errors import ConfigurationError, DatasetError
 from nakt_dist.sources import SourceRecord
-from nakt_dist.sources.splits import assign_splits, choose_subset, official_splits
+from nakt_dist.sources.splits import assign_splits, choose_subset, official_splits, strata_of
 
 FRACTIONS = st.sampled_from(
     [
@@ -119,6 +120,10 @@ def test_official_splits() -> None:
     assert official_splits(records, missing="unlabelled") == ["train", "unlabelled"]
     with pytest.raises(DatasetError, match=r"no split to 1 of 2 images \('b' is the first\)"):
         official_splits(records)
+    with pytest.raises(
+        DatasetError, match=r"come from a\.txt and b\.txt.*splits\.without_official"
+    ):
+        official_splits(records, named_by=("a.txt", "b.txt"))
 
 
 @given(st.sets(st.text(max_size=5), max_size=30), st.data())
@@ -135,3 +140,43 @@ def test_subset_too_large() -> None:
         choose_subset(["a", "b"], 3, 0)
     with pytest.raises(ConfigurationError, match="ask for 0 to 2"):
         choose_subset(["a", "b"], -1, 0)
+
+
+def findings_of(*rows: tuple[str | None, str]) -> list[SourceRecord]:
+    """Records of a patient and the initials of the findings that are present; x is absent."""
+    return [
+        SourceRecord(
+            f"{number:03d}",
+            Path("unused"),
+            patient_id=patient,
+            findings={"x": 0, **dict.fromkeys(initials, 1), "u": -1},
+        )
+        for number, (patient, initials) in enumerate(rows)
+    ]
+
+
+def test_strata_of_findings_are_the_rarest_of_each_patient() -> None:
+    rows = [("1", "c"), ("1", "ac"), ("2", "c"), ("2", ""), ("3", ""), (None, "b"), (None, "")]
+    records = findings_of(*rows, ("4", "b"))
+    # patients with a finding: a 1, b 2, c 2
+    assert strata_of(records) == ["a", "a", "c", "c", "", "b", "", "b"]
+    without = [SourceRecord("a", Path("unused")), SourceRecord("b", Path("unused"))]
+    assert strata_of(without) == ["", ""]
+
+
+def test_strata_of_the_dataset_go_before_findings() -> None:
+    records = findings_of(("1", "a"), ("2", "b"))
+    assert strata_of([replace(records[0], stratum="benign"), records[1]]) == ["benign", ""]
+
+
+def test_the_patients_with_a_rare_finding_are_spread_over_the_splits() -> None:
+    # 30 patients of 2 images; 5 of them have the rare finding, in one of the two
+    rows = [(f"p{n}", "ab" if n % 6 == 0 and i else "a") for n in range(30) for i in range(2)]
+    records = findings_of(*rows)
+    keys, patients = [r.name for r in records], [r.patient_id for r in records]
+    fractions = {"train": 0.6, "validation": 0.2, "test": 0.2}
+    for seed in range(20):
+        splits = assign_splits(keys, patients, strata_of(records), fractions, seed)
+        assert Counter(splits) == {"train": 36, "validation": 12, "test": 12}
+        rare = Counter(s for s, r in zip(splits, records, strict=True) if r.findings.get("b"))
+        assert rare == {"train": 3, "validation": 1, "test": 1}

@@ -1,0 +1,156 @@
+"""``nakt inspect`` of a packed dataset: how much of what is in which split."""
+
+import csv
+import io
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nakt_dist.config import InspectConfig, as_plain, save_config
+from nakt_dist.errors import ConfigurationError, DatasetError, UnusableSample
+from nakt_dist.loading.decode import decode_pixels
+from nakt_dist.report.fields import printable
+from nakt_dist.report.lineage import label_dataset
+from nakt_dist.report.sheets import Group, Panel, draw_sheet
+from nakt_dist.runtime.files import read_json, write_bytes
+from nakt_dist.runtime.record import RunRecord, Stopwatch, package_versions
+from nakt_dist.shards.findings import COUNTED, count_findings
+from nakt_dist.shards.location import DatasetLocation
+from nakt_dist.shards.manifest import MANIFEST_NAME, ShardManifest
+from nakt_dist.shards.reader import IndexedShards
+from nakt_dist.transfer.exclusion import ExclusionRule
+
+FINDINGS_NAME = "findings.csv"
+IMAGES_NAME = "images.png"
+_MOST_NAMED = 2
+
+
+def is_packed_dataset(root: str) -> bool:
+    """Says whether a folder or URL holds a packed dataset; False where it cannot be read."""
+    try:
+        location = DatasetLocation(root)
+        location.refresh(MANIFEST_NAME)
+        found = read_json(location.folder / MANIFEST_NAME, "manifest")
+    except DatasetError:  # who reads pseudo-labels there says what is wrong
+        return False
+    return found.get("format") == ShardManifest.FORMAT
+
+
+def inspect_dataset(config: InspectConfig) -> RunRecord:
+    """Prints samples and patients by split, and the findings of each split.
+
+    With ``config.output`` it writes ``findings.csv`` and ``images.png``, a sheet of
+    ``config.images`` images of each split, chosen by the seed. Captions name findings only.
+
+    Raises:
+        ConfigurationError: settings are set that only pseudo-labels have.
+        DatasetError: the dataset is damaged.
+    """
+    stopwatch = Stopwatch()
+    if config.dataset is not None or config.exclusion != ExclusionRule():
+        raise ConfigurationError(
+            f"{config.pseudo_labels} is a packed dataset, which has no masks to exclude; leave out "
+            "dataset and exclusion, or name a folder of pseudo-labels"
+        )
+    images = IndexedShards(config.pseudo_labels)
+    manifest = images.manifest
+    findings, splits = images.findings(), images.index["split"].to_pylist()
+    counts = count_findings(findings, splits, manifest.findings)
+    by_split = _count_splits(images, findings)
+    print(f"{_label(manifest)}: {len(images)} images")
+    _print_table(("split", "images", "patients", "without labels"), by_split)
+    if counts:
+        _print_table(("finding", "split", *COUNTED), _rows(counts))
+    if config.output is not None:
+        sheet = _draw_images(config, images, findings)
+        output = Path(config.output)
+        output.mkdir(parents=True, exist_ok=True)
+        write_bytes(output / FINDINGS_NAME, _as_csv(counts))
+        write_bytes(output / IMAGES_NAME, sheet)
+        save_config(config, output)
+        print(f"Written to {output}", flush=True)
+    return RunRecord(
+        stage="inspect",
+        name=manifest.dataset,
+        config=as_plain(config),
+        inputs={"dataset": manifest.fingerprint},
+        counts={"images": len(images)},
+        details={"splits": dict(manifest.splits), "findings": counts},
+        seconds=stopwatch.seconds,
+        versions=package_versions(),
+    )
+
+
+def _count_splits(
+    images: IndexedShards, findings: list[Mapping[str, int] | None]
+) -> list[tuple[Any, ...]]:
+    """Returns name, images, known patients and images without labels of each split."""
+    splits = images.index["split"].to_pylist()
+    known = {pair for pair in zip(splits, images.patients, strict=True) if pair[1] is not None}
+    patients = Counter(split for split, _ in known)
+    without = Counter(s for s, found in zip(splits, findings, strict=True) if found is None)
+    return [(s, n, patients[s], without[s]) for s, n in Counter(splits).items()]
+
+
+def _label(manifest: ShardManifest) -> str:
+    return label_dataset(printable(manifest.dataset), manifest.phantom)
+
+
+def _rows(counts: Mapping[str, Mapping[str, Mapping[str, int]]]) -> Iterator[tuple[Any, ...]]:
+    for name, by_split in counts.items():
+        for split, numbers in by_split.items():
+            yield printable(name), split, *(numbers[each] for each in COUNTED)
+
+
+def _print_table(head: tuple[str, ...], rows: Any) -> None:
+    """Prints a table whose texts stand left and whose numbers stand right."""
+    table = [head, *rows]
+    widths = [max(len(str(row[column])) for row in table) for column in range(len(head))]
+    texts = [isinstance(cell, str) for cell in table[-1]]
+    for row in table:
+        cells = zip(row, widths, texts, strict=True)
+        print(
+            "  ".join(
+                f"{cell:<{width}}" if text else f"{cell:>{width}}" for cell, width, text in cells
+            )
+        )
+
+
+def _as_csv(counts: Mapping[str, Mapping[str, Mapping[str, int]]]) -> bytes:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerows([("finding", "split", *COUNTED), *_rows(counts)])
+    return text.getvalue().encode()
+
+
+def _draw_images(
+    config: InspectConfig, images: IndexedShards, findings: list[Mapping[str, int] | None]
+) -> bytes:
+    splits = np.array(images.index["split"].to_pylist(), dtype=object)
+    groups = []
+    for split in dict.fromkeys(splits):
+        rows = np.flatnonzero(splits == split)
+        order = np.random.Generator(np.random.PCG64(config.seed)).permutation(len(rows))
+        chosen = np.sort(rows[order[: config.images]])
+        panels = tuple(_panel(images, int(row), findings[row]) for row in chosen)
+        groups.append(Group(f"{split}: {len(chosen)} of {len(rows)} images", panels))
+    return draw_sheet(f"Images of {_label(images.manifest)}", groups)
+
+
+def _panel(images: IndexedShards, row: int, findings: Mapping[str, int] | None) -> Panel:
+    try:
+        image = decode_pixels(images.image_bytes(row))
+    except UnusableSample as error:
+        raise DatasetError(
+            f"{images.describe(row)}: image: {error.detail}. Run nakt verify"
+        ) from None
+    present = [printable(name) for name, value in (findings or {}).items() if value == 1]
+    if len(present) > _MOST_NAMED:
+        present = [*present[: _MOST_NAMED - 1], f"and {len(present) - _MOST_NAMED + 1} more"]
+    return Panel(
+        image=image[0] if len(image) == 1 else image.transpose(1, 2, 0),
+        caption="\n".join(present),
+    )

@@ -1,0 +1,127 @@
+"""What ``nakt pack`` says when it is done."""
+
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+
+from nakt_dist.config import PackConfig
+from nakt_dist.errors import DatasetError
+from nakt_dist.runtime.processes import say
+from nakt_dist.shards.findings import count_findings, parse_findings
+from nakt_dist.shards.manifest import INDEX_NAME, REJECTED_NAME, ShardManifest
+from nakt_dist.shards.tables import INDEX_SCHEMA, REJECTED_SCHEMA, read_table
+from nakt_dist.stages.pack_plan import PackPlan
+
+_OFFICIAL = "official split "
+
+
+def count_positives(folder: Path, manifest: ShardManifest) -> dict[str, dict[str, int]]:
+    """Returns how many images of each split have each finding, by finding and split.
+
+    Raises:
+        DatasetError: the index is damaged.
+    """
+    if not manifest.findings:
+        return {}
+    index = read_table(folder / INDEX_NAME, INDEX_SCHEMA)
+    try:
+        findings = [
+            parse_findings(text, manifest.findings) for text in index["findings"].to_pylist()
+        ]
+    except ValueError as error:
+        raise DatasetError(
+            f"{folder / INDEX_NAME}: {error}. Run nakt verify on the folder"
+        ) from None
+    counts = count_findings(findings, index["split"].to_pylist(), manifest.findings)
+    return {
+        name: {split: by_split.get(split, {}).get("positive", 0) for split in manifest.splits}
+        for name, by_split in counts.items()
+    }
+
+
+def announce(
+    config: PackConfig,
+    plan: PackPlan,
+    manifest: ShardManifest,
+    positives: Mapping[str, Mapping[str, int]],
+    output: Path,
+) -> None:
+    """Prints what was packed, left out, found and set aside."""
+    counts = manifest.counts
+    phantom = " (phantom images)" if manifest.phantom else ""
+    say(f"pack {manifest.dataset}{phantom}: {counts['packed']} samples in {output}")
+    say(
+        f"  inputs {counts['inputs']} = packed {counts['packed']} + rejected {counts['rejected']}"
+        f"; united from several masks {counts['united_masks']}"
+    )
+    for words, count in manifest.left_out.items():
+        say(f"  left out by setting, {words}: {count}")
+    for words, count in manifest.found.items():
+        say(f"  {words}: {count}")
+    _announce_findings(manifest)
+    say(f"  {_how_split(config, manifest)}")
+    say("  splits " + ", ".join(f"{name} {count}" for name, count in manifest.splits.items()))
+    _announce_positives(manifest, positives)
+    for comparison in () if manifest.phantom else plan.expected:
+        if comparison.what.startswith(_OFFICIAL) and not config.splits.official:
+            continue  # beside splits of our own they would only mislead
+        wanted = "unknown" if comparison.expected is None else comparison.expected
+        say(f"  {comparison.what}: card expects {wanted}, found {comparison.found}")
+    if counts["rejected"]:
+        reasons = read_table(output / REJECTED_NAME, REJECTED_SCHEMA)["reason"].to_pylist()
+        found = ", ".join(f"{reason} {count}" for reason, count in Counter(reasons).most_common())
+        say(f"  rejected: {found} (each one in {output / REJECTED_NAME})")
+    if manifest.ignored_files:
+        found = ", ".join(f"{suffix} {count}" for suffix, count in manifest.ignored_files.items())
+        say(f"  files of no sample, by suffix: {found}")
+
+
+def announce_speed(packed_now: int, seconds: float) -> None:
+    """Prints how fast the images were packed, if any were."""
+    if packed_now:
+        say(f"  {packed_now / seconds:.0f} images/s over {seconds:.1f} s")
+    else:
+        say("  was complete already; nothing was written")
+
+
+def _announce_findings(manifest: ShardManifest) -> None:
+    if manifest.findings:
+        policy = manifest.label_policy
+        say(
+            f"  findings {len(manifest.findings)}, kept as published; uncertain ones count as "
+            f"{policy['uncertain']}, blank ones as {policy['blank']}, unless a reader differs"
+        )
+
+
+def _announce_positives(
+    manifest: ShardManifest, positives: Mapping[str, Mapping[str, int]]
+) -> None:
+    """Prints the positives of each finding, and the findings that do not differ in a split."""
+    if not positives:
+        return
+    splits = list(manifest.splits)
+    counts = (
+        f"{name} {'/'.join(str(by_split[split]) for split in splits)}"
+        for name, by_split in positives.items()
+    )
+    say(f"  positive in {'/'.join(splits)}: {', '.join(counts)}")
+    alike = {
+        name: [split for split in splits if by_split[split] in (0, manifest.splits[split])]
+        for name, by_split in positives.items()
+    }
+    told = ", ".join(f"{name} ({', '.join(where)})" for name, where in alike.items() if where)
+    if told:
+        say(f"  alike in all images of a split, so without AUROC there: {told}")
+
+
+def _how_split(config: PackConfig, manifest: ShardManifest) -> str:
+    """Says by what the samples were divided; that no patient is in two splits was checked."""
+    known, without = manifest.patients["known"], manifest.patients["images_without"]
+    how = "split as the dataset itself is; " if config.splits.official else ""
+    if config.splits.validation_from_train:
+        how += f"{config.splits.validation_from_train:g} of its training is validation; "
+    if known == 0:
+        by_image = "" if config.splits.official else ": split by image"
+        return f"{how}no patients known{by_image}, so images of one patient may be in two splits"
+    rest = f"; {without} images of no known patient" if without else ""
+    return f"{how}{known} patients, none of them in two splits{rest}"

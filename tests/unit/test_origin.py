@@ -1,0 +1,149 @@
+"""Whether a network has met its test images, and how it read labels: from its lineage."""
+
+import itertools
+
+import pytest
+from torch import nn
+
+from nakt_dist.config import PreprocessingConfig
+from nakt_dist.errors import CheckpointError
+from nakt_dist.evaluation.origin import (
+    Meeting,
+    describe_meetings,
+    meetings,
+    other_policy,
+    task_of,
+)
+from nakt_dist.models.network_file import TrainedNetwork
+from nakt_dist.models.spec import ModelSpec
+from nakt_dist.report.classifier_runs import FindingSet, meeting
+from nakt_dist.report.training_sets import TrainingSet
+
+POLICY = {"uncertain": "zero", "blank": "zero"}
+
+
+def trained(lineage, name="densenet40"):
+    spec = ModelSpec(name)
+    return TrainedNetwork("net", nn.Identity(), spec, PreprocessingConfig(), lineage, "s")
+
+
+def images(dataset="chest", fingerprint="f", splits=("train",)):
+    return {
+        "dataset": dataset,
+        "fingerprint": fingerprint,
+        "splits": None if splits is None else list(splits),
+    }
+
+
+def found(lineage, splits=("test",)):
+    result = meetings(trained(lineage), "chest", "f", splits and list(splits))
+    return {kind: each.as_stored for kind, each in result.items()}
+
+
+NOTHING = {"training": False, "validation": False, "parents": False, "teacher": False}
+
+
+@pytest.mark.parametrize(
+    ("splits", "tested", "met"),
+    [
+        (("train",), ("test",), False),
+        (("train", "test"), ("test",), True),
+        (None, ("test",), True),
+        (("train",), None, True),
+        (None, None, True),
+    ],
+)
+def test_equal_packings_meet_where_their_splits_overlap(splits, tested, met):
+    assert found({"trained_on": images(splits=splits)}, tested) == NOTHING | {"training": met}
+    chosen = {"trained_on": images("else", "g"), "validated_on": images(splits=splits)}
+    assert found(chosen, tested) == NOTHING | {"validation": met}
+
+
+def test_all_ways_to_meet_are_told_apart():
+    apart, met = images("else", "g"), images(splits=None)
+    grandparent = {"lineage": {"trained_on": met, "parent": None}}
+    parent = {"lineage": {"trained_on": apart, "parent": grandparent}}
+    assert found({"trained_on": apart, "parent": parent}) == NOTHING | {"parents": True}
+    teacher = {"trained_on": "chest", "fingerprint": "f", "splits": ["test"]}
+    followed = {"trained_on": apart, "transfer": {"teacher": teacher}}
+    assert found(followed) == NOTHING | {"teacher": True}
+    started = {"trained_on": apart, "parent": {"lineage": followed}}
+    assert found(started) == NOTHING | {"teacher": True}
+
+
+def test_what_the_lineage_cannot_tell_is_neither_true_nor_false():
+    assert found({}) == dict.fromkeys(NOTHING)
+    other_packing = {"trained_on": images(fingerprint="g")}
+    assert found(other_packing) == NOTHING | {"training": None}
+    by_name = {"trained_on": images(), "transfer": {"teacher": {"trained_on": "chest"}}}
+    assert found(by_name) == NOTHING | {"teacher": None}
+    foreign = {"trained_on": images(), "parent": {"name": "imagenet", "lineage": {}}}
+    assert found(foreign) == NOTHING | {"parents": None, "teacher": None}
+
+
+def test_it_is_said_in_words():
+    result = meetings(trained({"trained_on": images(splits=None)}), "chest", "f", ["test"])
+    (sentence,) = describe_meetings(result, "net", "chest, split test")
+    assert sentence.startswith("'net' learnt from images that it is tested on (chest, split test)")
+    result = meetings(trained({"trained_on": images(fingerprint="g")}), "chest", "f", ["test"])
+    (sentence,) = describe_meetings(result, "net", "chest, split test")
+    assert "patients may be shared" in sentence
+    assert describe_meetings(meetings(trained({}), "chest", "f", None), "net", "chest") == []
+
+
+def test_the_report_comes_to_the_same():
+    choices = itertools.product(
+        ("chest", "else"), ("f", "g"), (("train",), ("train", "test"), None), (("test",), None)
+    )
+    said: dict[Meeting, set[str | None]] = {}
+    for dataset, fingerprint, splits, tested in choices:
+        learnt = TrainingSet(dataset, fingerprint, False, splits, 10)
+        theirs = FindingSet("chest", "f", tested, False, 32, 32, ("Edema",), "{}")
+        lineage = {"trained_on": images(dataset, fingerprint, splits)}
+        ours = meetings(trained(lineage), "chest", "f", tested)["training"]
+        said.setdefault(ours, set()).add(meeting(learnt, theirs))
+    assert said.keys() == {Meeting.MET, Meeting.SAME_NAME, Meeting.APART}
+    assert said[Meeting.APART] == {None}
+    assert len(said[Meeting.MET] | said[Meeting.SAME_NAME]) == 2
+
+
+@pytest.mark.parametrize(
+    "lineage",
+    [
+        {"trained_on": 5},
+        {"trained_on": {"dataset": 5}},
+        {"trained_on": images() | {"splits": "test"}},
+        {"trained_on": images() | {"splits": [1]}},
+        {"trained_on": images(), "validated_on": []},
+        {"parent": "p"},
+        {"parent": {"lineage": [1]}},
+        {"transfer": "x"},
+        {"transfer": {"teacher": {"fingerprint": ["f"]}}},
+    ],
+)
+def test_a_damaged_lineage_is_named(lineage):
+    with pytest.raises(CheckpointError, match="the weights of 'net': their lineage has"):
+        found(lineage)
+
+
+def test_another_policy_is_found():
+    same = {"label_policy": POLICY}
+    assert other_policy(trained(same), POLICY) is None
+    assert other_policy(trained({}), POLICY) is None
+    other = {"label_policy": {"uncertain": "one", "blank": "zero"}}
+    assert other_policy(trained(other), POLICY) == {
+        "trained": {"uncertain": "one", "blank": "zero"},
+        "tested": POLICY,
+    }
+    with pytest.raises(CheckpointError, match="as label_policy"):
+        other_policy(trained({"label_policy": "zero"}), POLICY)
+
+
+def test_the_task_is_the_architectures():
+    assert task_of(trained({})) == task_of(trained({"task": "classification"})) == "classification"
+    assert task_of(trained({}, "unet")) == "segmentation"
+    with pytest.raises(CheckpointError, match="the task is 'segmentation', but the network dense"):
+        task_of(trained({"task": "segmentation"}))
+    for task in ("classification", ["x"], 5):
+        with pytest.raises(CheckpointError, match="the network unet is one of segmentation"):
+            task_of(trained({"task": task}, "unet"))
