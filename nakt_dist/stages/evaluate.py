@@ -16,7 +16,7 @@ from nakt_dist.evaluation.scores import PREDICTIONS_NAME, TaskScores
 from nakt_dist.evaluation.segmentation_scores import SegmentationScores
 from nakt_dist.loading.batches import as_float
 from nakt_dist.loading.samples import SelectedSamples, select_samples
-from nakt_dist.models.network_file import TrainedNetwork, open_network
+from nakt_dist.models.network_file import TrainedNetwork, describe_other_size, open_network
 from nakt_dist.report.lineage import label_dataset
 from nakt_dist.runtime.devices import choose_device
 from nakt_dist.runtime.files import differing_fields
@@ -90,6 +90,9 @@ def _meet(
     test_set = f"{label_dataset(manifest.dataset, manifest.phantom)}, {splits}"
     for sentence in describe_meetings(found, trained.name, test_set):
         say(f"evaluate: warning: {sentence}")
+    notice = describe_other_size(trained, manifest.height, manifest.width)
+    if notice is not None:
+        say(f"evaluate: {notice}")
     return {kind: meeting.as_stored for kind, meeting in found.items()}
 
 

@@ -15,7 +15,7 @@ import torch
 
 from nakt_dist.config import TeachConfig, TeacherConfig, as_plain, save_config
 from nakt_dist.errors import ConfigurationError, DatasetError
-from nakt_dist.models.network_file import open_network
+from nakt_dist.models.network_file import describe_other_size, open_network
 from nakt_dist.runtime.devices import choose_device
 from nakt_dist.runtime.files import differing_fields, file_sha256
 from nakt_dist.runtime.outputs import check_output
@@ -80,6 +80,9 @@ def open_teacher(config: TeacherConfig, device: torch.device, images: IndexedSha
             f"{config.weights}: the network wants {trained.spec.in_channels} channels; images "
             f"have {images.manifest.channels}, which can be brought to 1 or 3"
         )
+    notice = describe_other_size(trained, images.manifest.height, images.manifest.width)
+    if notice is not None:
+        say(f"teach: {notice}")
     preprocessing = trained.preprocessing
     return Teacher(
         network=trained.network,

@@ -1,4 +1,4 @@
-"""``nakt train``: a network learns from masks or pseudo masks, resumable at any moment."""
+"""``nakt train``: a network learns, from whatever was annotated or taught; it may be killed."""
 
 from collections.abc import Mapping
 from pathlib import Path

@@ -6,14 +6,13 @@ from collections.abc import Mapping
 import numpy as np
 import torch
 from torch import nn
-from torch.nn import functional
 
 from nakt_dist.config import PreprocessingConfig, RecipeConfig
 from nakt_dist.evaluation.auroc import mean_auroc
 from nakt_dist.evaluation.dice import dice_per_image
 from nakt_dist.training.following import Following
 from nakt_dist.transfer.classification import classification_loss
-from nakt_dist.transfer.ensemble import prepare_image
+from nakt_dist.transfer.ensemble import at_size, prepare_image
 from nakt_dist.transfer.losses import segmentation_loss
 
 
@@ -109,10 +108,7 @@ class SegmentationTask(TrainingTask):
     metric = "dice"
 
     def _finish(self, output: torch.Tensor, image: torch.Tensor) -> torch.Tensor:
-        logits, size = output.float(), image.shape[-2:]
-        if logits.shape[-2:] == size:
-            return logits
-        return functional.interpolate(logits, size, mode="bilinear", align_corners=False)
+        return at_size(output, image.shape[-2:])
 
     def loss(
         self, logits: torch.Tensor, target: torch.Tensor, divisor: float | None = None

@@ -82,11 +82,16 @@ def logits_at_image_size(
     Returns:
         float32 (N, K, H, W).
     """
-    logits = network(prepare_image(image, in_channels, height, width, mean, std)).float()
-    size = image.shape[-2:]
-    if logits.shape[-2:] == size:
+    logits = network(prepare_image(image, in_channels, height, width, mean, std))
+    return at_size(logits, image.shape[-2:])
+
+
+def at_size(logits: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
+    """Brings logits (N, K, h, w) to ``size`` (H, W) as float32, bilinearly where they differ."""
+    logits = logits.float()
+    if logits.shape[-2:] == tuple(size):
         return logits
-    return functional.interpolate(logits, size, mode="bilinear", align_corners=False)
+    return functional.interpolate(logits, tuple(size), mode="bilinear", align_corners=False)
 
 
 def prepare_image(

@@ -21,9 +21,15 @@ from nakt_dist.models.weights import save_weights
 from nakt_dist.runtime.files import file_sha256
 from nakt_dist.runtime.record import read_record
 from nakt_dist.shards.reader import IndexedShards
-from nakt_dist.stages import evaluate, pack
+from nakt_dist.stages import evaluate, pack, teach, train
 from tests.datasets import make_packed_dataset, make_weights, publish_images
-from tests.recipes import TINY_UNET, evaluate_config, file_hashes
+from tests.recipes import (
+    TINY_UNET,
+    evaluate_config,
+    file_hashes,
+    teach_config,
+    train_config,
+)
 
 
 @pytest.fixture(scope="module")
@@ -283,3 +289,24 @@ def test_a_teacher_record_that_is_absent_costs_no_forward_pass(
 
     with pytest.raises(DatasetError, match="no run record here"):
         evaluate.run(config)
+
+
+def test_a_network_that_learnt_from_images_of_another_size_is_announced(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small = make_packed_dataset(tmp_path / "small", splits={"train": 1.0})
+    large = make_packed_dataset(tmp_path / "large", height=48, width=48)
+    train.run(train_config(tmp_path / "run", small, recipe={"steps": 1}))
+    capsys.readouterr()
+
+    for dataset in (small, large):
+        evaluate.run(
+            evaluate_config(tmp_path / f"test-{dataset.parent.name}", dataset, tmp_path / "run")
+        )
+        teach.run(
+            teach_config(tmp_path / f"taught-{dataset.parent.name}", dataset, tmp_path / "run")
+        )
+
+    said = capsys.readouterr().err
+    notice = "run learnt from images of 32 × 32 pixels and sees 48 × 48 here"
+    assert [said.count(f"{stage}: {notice}") for stage in ("evaluate", "teach")] == [1, 1]
