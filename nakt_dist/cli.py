@@ -9,9 +9,12 @@ from typing import Any
 
 from nakt_dist import __version__
 from nakt_dist import config as configs
+from nakt_dist.config.doctor import name_stage
 from nakt_dist.config.reading import read_config
-from nakt_dist.errors import ConfigurationError, NaktError, nearest_name
-from nakt_dist.runtime.processes import process_place
+from nakt_dist.config.words import name_rest
+from nakt_dist.errors import ConfigurationError, NaktError, StartAgain, nearest_name
+from nakt_dist.runtime.preemption import REQUEUE_ALONE_EXIT_CODE, REQUEUE_EXIT_CODE
+from nakt_dist.runtime.processes import printable_lines, process_place
 
 
 @dataclass(frozen=True)
@@ -22,30 +25,53 @@ class Stage:
         config: its configuration class.
         summary: one line for the help.
         positional: the field that words without a dash fill, or None.
+        rest: the field that the words after ``--`` fill, or None.
+        distributed: whether several processes may run it together.
     """
 
     config: Callable[..., Any]
     summary: str
     positional: str | None = None
+    rest: str | None = None
+    distributed: bool = False
 
 
 STAGES = {
     "phantoms": Stage(configs.PhantomsConfig, "write a procedural dataset to try everything on"),
     "pack": Stage(configs.PackConfig, "turn a dataset as published into shards"),
     "verify": Stage(configs.VerifyConfig, "re-read shards and name any damage", "folder"),
-    "teach": Stage(configs.TeachConfig, "let teachers write pseudo masks for a packed dataset"),
+    "teach": Stage(
+        configs.TeachConfig,
+        "let teachers write pseudo masks for a packed dataset",
+        distributed=True,
+    ),
     "inspect": Stage(
         configs.InspectConfig,
         "show what exclusion leaves of pseudo-labels, or what a dataset holds",
         "pseudo_labels",
     ),
-    "train": Stage(configs.TrainConfig, "train a network on masks, pseudo masks or findings"),
+    "train": Stage(
+        configs.TrainConfig,
+        "train a network on masks, pseudo masks or findings",
+        distributed=True,
+    ),
     "evaluate": Stage(
-        configs.EvaluateConfig, "measure the Dice of every image, or the AUROC of a classifier"
+        configs.EvaluateConfig,
+        "measure the Dice of every image, or the AUROC of a classifier",
+        distributed=True,
     ),
     "attention": Stage(configs.AttentionConfig, "show where a student and its teacher look"),
     "report": Stage(configs.ReportConfig, "make tables, figures and one page of runs", "runs"),
     "pipeline": Stage(configs.PipelineConfig, "run stages one after the other from one file"),
+    "doctor": Stage(
+        configs.DoctorConfig,
+        "say what a launch resolves to and what is wrong: doctor STAGE --config FILE",
+        rest="settings",
+        distributed=True,
+    ),
+    "submit": Stage(
+        configs.SubmitConfig, "run a stage as a SLURM job: submit STAGE … -- …", "stage", "words"
+    ),
 }
 
 
@@ -57,7 +83,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     Returns:
         0 when all went well, 1 on an error the user can mend, 2 on a wrong command line,
-        130 when interrupted.
+        75 when the job was asked to leave and goes on when it is started again, 76 when that
+        befell this process alone, 130 when interrupted.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     if not words or words[0] in ("-h", "--help"):
@@ -71,6 +98,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         load_stage(words[0]).run(config)
     except ConfigurationError as error:
         return _complain(error, 2)
+    except StartAgain as error:
+        code = REQUEUE_ALONE_EXIT_CODE if error.alone else REQUEUE_EXIT_CODE
+        return _complain(error, code)
     except NaktError as error:
         return _complain(error, 1)
     except KeyboardInterrupt:
@@ -85,7 +115,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _complain(message: object, code: int) -> int:
     place = process_place()
     rank = f" (process {place.rank})" if place.world_size > 1 else ""
-    print(f"nakt: error{rank}: {message}", file=sys.stderr)
+    print(printable_lines(f"nakt: error{rank}: {message}"), file=sys.stderr)
     return code
 
 
@@ -123,9 +153,20 @@ def parse_config(stage: str, arguments: Sequence[str], values: Any = None) -> An
             f"there is no stage '{stage}'{nearest_name(stage, STAGES)} "
             f"(stages: {', '.join(STAGES)})"
         )
-    words = _name_positional(stage, list(arguments))
     kind = STAGES[stage]
-    return read_config(kind.config, f"nakt {stage}", kind.summary, words, values)
+    words = name_stage(arguments) if stage == "doctor" else list(arguments)
+    if kind.rest is not None:
+        words = name_rest(kind.rest, words)
+    words = _name_positional(stage, words)
+    try:
+        return read_config(kind.config, f"nakt {stage}", kind.summary, words, values)
+    except ConfigurationError as error:
+        if kind.rest is None or stage == "doctor" or values is not None or "--" in arguments:
+            raise
+        raise ConfigurationError(
+            f"{error}; settings of the stage to run stand after --, as in "
+            f"nakt {stage} train --nodes 2 -- --config FILE"
+        ) from None
 
 
 def _name_positional(stage: str, words: list[str]) -> list[str]:

@@ -24,6 +24,19 @@ class CheckpointError(NaktError):
     """Weights cannot be read, are not safe to read, or do not fit the network."""
 
 
+class StartAgain(NaktError):
+    """The work had to stop; the same command goes on from the last checkpoint.
+
+    The process leaves with the code on which a scheduler queues the job again.
+
+    Attributes:
+        alone: whether this process alone stopped, so that its peers wait for it in vain and have
+            to be ended.
+    """
+
+    alone = False
+
+
 class UnusableSample(NaktError):
     """One sample cannot be used; it is set aside with this reason and the work goes on.
 

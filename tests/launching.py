@@ -14,12 +14,13 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import psutil
 import pytest
@@ -72,6 +73,11 @@ class Program:
     def output(self) -> str:
         """What it has printed so far."""
         return self._log.read_text()
+
+    @property
+    def status(self) -> int | None:
+        """The first process's exit status, None while it runs."""
+        return self._process.poll()
 
     def processes(self) -> list[psutil.Process]:
         """All living processes that descend from it, orphans included."""
@@ -184,6 +190,15 @@ class Death:
         os.replace = replace
 
 
+class Mishap(Protocol):
+    """What befalls one rank: a ``Death``, or one of ``tests.mishaps``."""
+
+    rank: int
+
+    def arm(self) -> None:
+        """Prepares it, in the rank's own process."""
+
+
 @dataclass(frozen=True)
 class Outcome:
     """How a rank ended.
@@ -203,8 +218,10 @@ def run_ranks(
     config: Any,
     world_size: int = 1,
     timeout: float = 60,
-    death: Death | None = None,
+    death: "Mishap | None" = None,
     only: Sequence[int] | None = None,
+    environment: Mapping[str, str] | None = None,
+    log: Path | None = None,
 ) -> list[Outcome]:
     """Runs a stage in one process, or in as many as a launcher would have started.
 
@@ -212,13 +229,14 @@ def run_ranks(
         config: of the stage, which its class names.
         world_size: number of processes.
         timeout: seconds after which the launch counts as hung.
-        death: kills one of them.
+        death: what befalls one of them.
         only: the ranks that start; None for all.
+        environment: variables that the launcher sets besides.
+        log: file for what the ranks print.
     """
-    _start_server()
-    port = _free_port()
+    environments = [{**each, **(environment or {})} for each in rank_environments(world_size)]
     wanted = range(world_size) if only is None else only
-    ranks = [_Rank(config, rank, world_size, port, death) for rank in wanted]
+    ranks = [_Rank(config, rank, environments[rank], death, log) for rank in wanted]
     deadline = time.monotonic() + timeout
     try:
         for rank in ranks:
@@ -232,9 +250,14 @@ def run_ranks(
             rank.process.join()
 
 
-def finish(config: Any, world_size: int = 1, timeout: float = 60) -> list[RunRecord]:
+def finish(
+    config: Any,
+    world_size: int = 1,
+    timeout: float = 60,
+    environment: Mapping[str, str] | None = None,
+) -> list[RunRecord]:
     """Runs a stage as ``run_ranks`` does; every rank must succeed. Returns their records."""
-    outcomes = run_ranks(config, world_size, timeout)
+    outcomes = run_ranks(config, world_size, timeout, environment=environment)
     assert all(outcome.record for outcome in outcomes), outcomes
     return [outcome.record for outcome in outcomes]
 
@@ -249,17 +272,35 @@ def errors_of(config: Any, world_size: int = 1, timeout: float = 60) -> list[str
 _CONTEXT = multiprocessing.get_context("forkserver")
 
 
+def rank_environments(world_size: int) -> list[dict[str, str]]:
+    """Returns what a launcher tells each rank, with a free port to meet at; nothing to one."""
+    if world_size == 1:
+        return [{}]
+    port = _free_port()
+    values = [(rank, world_size, rank, "127.0.0.1", port) for rank in range(world_size)]
+    return [dict(zip(_LAUNCHER_VARIABLES, map(str, each), strict=True)) for each in values]
+
+
+def fork(target: Callable[..., None], *arguments: Any) -> BaseProcess:
+    """Starts a function in a process forked from the server that has imported everything."""
+    _start_server()
+    process = _CONTEXT.Process(target=target, args=arguments)
+    process.start()
+    return process
+
+
 class _Rank:
     def __init__(
-        self, config: Any, rank: int, world_size: int, port: int, death: Death | None
+        self,
+        config: Any,
+        rank: int,
+        environment: dict[str, str],
+        death: "Mishap | None",
+        log: Path | None,
     ) -> None:
-        values = (rank, world_size, rank, "127.0.0.1", port)
-        launched = dict(zip(_LAUNCHER_VARIABLES, map(str, values), strict=True))
         self._receiver, sender = _CONTEXT.Pipe(duplex=False)
         mine = death if death is not None and death.rank == rank else None
-        arguments = (config, launched if world_size > 1 else {}, mine, sender)
-        self.process = _CONTEXT.Process(target=_run_stage, args=arguments)
-        self.process.start()
+        self.process = fork(_run_stage, config, environment, mine, log, sender)
         sender.close()
 
     def outcome(self) -> Outcome:
@@ -270,10 +311,17 @@ class _Rank:
 
 
 def _run_stage(
-    config: Any, environment: dict[str, str], death: Death | None, sender: Connection
+    config: Any,
+    environment: dict[str, str],
+    death: "Mishap | None",
+    log: Path | None,
+    sender: Connection,
 ) -> None:
     """What a forked rank does; any other error than ours prints its traceback."""
     os.environ.update(environment)
+    if log is not None:
+        with log.open("a") as stream:
+            os.dup2(stream.fileno(), 2)
     if death is not None:
         death.arm()
     stage = type(config).__name__.removesuffix("Config").lower()

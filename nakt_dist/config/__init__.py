@@ -4,6 +4,7 @@
 """
 
 from nakt_dist.config.attention import AttentionConfig, ShownNetworkConfig
+from nakt_dist.config.doctor import DoctorConfig
 from nakt_dist.config.evaluating import EvaluateConfig, PipelineConfig, ReportConfig
 from nakt_dist.config.labels import LabelConfig
 from nakt_dist.config.packing import (
@@ -14,6 +15,7 @@ from nakt_dist.config.packing import (
     VerifyConfig,
 )
 from nakt_dist.config.plain import CONFIG_NAME, as_plain, save_config
+from nakt_dist.config.submitting import SubmitConfig
 from nakt_dist.config.teaching import InspectConfig, PreprocessingConfig, TeachConfig, TeacherConfig
 from nakt_dist.config.training import (
     AugmentationConfig,
@@ -38,6 +40,7 @@ __all__ = [
     "CheckpointConfig",
     "DataConfig",
     "DistillationConfig",
+    "DoctorConfig",
     "EvaluateConfig",
     "ImageConfig",
     "InspectConfig",
@@ -50,6 +53,7 @@ __all__ = [
     "ReportConfig",
     "ShownNetworkConfig",
     "SplitConfig",
+    "SubmitConfig",
     "TapConfig",
     "TeachConfig",
     "TeacherConfig",

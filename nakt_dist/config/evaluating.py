@@ -6,6 +6,7 @@ from typing import Any, Literal
 from nakt_dist.config.labels import LabelConfig
 from nakt_dist.config.plain import require
 from nakt_dist.config.teaching import PreprocessingConfig
+from nakt_dist.errors import ConfigurationError
 from nakt_dist.models.spec import ModelSpec
 
 
@@ -74,11 +75,13 @@ class ReportConfig:
         runs: folders that hold records, at any depth.
         output: folder for ``report.md``, ``report.html`` and the figures.
         title: of the page.
+        images: show sheets of real images on the page, too; those of phantoms always are.
     """
 
     runs: list[str]
     output: str = "runs/report"
     title: str = "Knowledge transfer report"
+    images: bool = False
 
     def __post_init__(self) -> None:
         require(len(self.runs) > 0, "runs", "at least one folder")
@@ -95,9 +98,21 @@ class PipelineConfig:
         root: folder that replaces ``${root}`` in every setting.
         data: folder of published datasets; replaces ``${data}``.
         definitions: values that replace ``${name}`` in every step.
+        only_step: run this step alone, counted from 1; all are read and checked as ever.
+        only_run: of that step's matrix, run this combination alone, counted from 1; what a
+            task of a scheduler's array is given.
     """
 
     steps: list[dict[str, Any]]
     root: str = "runs/pipeline"
     data: str = "data"
     definitions: dict[str, Any] = field(default_factory=dict)
+    only_step: int | None = None
+    only_run: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.only_run is not None and self.only_step is None:
+            raise ConfigurationError(
+                f"only_run is {self.only_run} but only_step is not set: a run belongs to a step. "
+                "Set only_step to the number of the step in the file"
+            )

@@ -101,6 +101,9 @@ class PackConfig:
         card: dataset card with the expected counts: a name in ``shards/cards`` or a file; by
             default that of the layout, where it has one.
         phantom: says that the images are procedural; found by itself for our phantoms.
+        deidentify: replace what names a patient, a study or a file by keyed hashes; the same
+            key gives the same hashes in every dataset. Pixels stay as they are.
+        deidentify_key: file with the key; made, readable by its owner alone, where it is absent.
     """
 
     layout: str
@@ -119,6 +122,8 @@ class PackConfig:
     workers: int | None = None
     card: str | None = None
     phantom: bool | None = None
+    deidentify: bool = False
+    deidentify_key: str = "~/.config/nakt_dist/deidentify.key"
 
     def __post_init__(self) -> None:
         require(self.samples_per_shard > 0, "samples_per_shard", "positive")
@@ -141,12 +146,15 @@ class VerifyConfig:
         repair: rebuild what is damaged, and only that (packed datasets).
         source: the dataset as published, when it is no longer where it was packed from.
         workers: processes for the repair; None takes all cores.
+        deidentify_key: file with the key of a de-identified dataset, where it is not the usual
+            one; the repair of such a dataset needs ``source`` as well.
     """
 
     folder: str
     repair: bool = False
     source: str | None = None
     workers: int | None = None
+    deidentify_key: str | None = None
 
 
 @dataclass(frozen=True)

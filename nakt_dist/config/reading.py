@@ -17,10 +17,11 @@ import jsonargparse
 import yaml
 
 from nakt_dist.config.complaints import explain_value
+from nakt_dist.config.documents import check_document, read_settings_file
 from nakt_dist.errors import ConfigurationError, nearest_name
 
 _CLASS_KEYS = {"class_path", "init_args", "dict_kwargs"}
-_read_yaml = jsonargparse.get_loader("yaml")
+_load_yaml = jsonargparse.get_loader("yaml")
 
 
 def read_config(
@@ -41,6 +42,7 @@ def read_config(
     parser = _parser(kind, program, summary)
     try:
         if values is None:
+            words = _with_true(kind, words)
             _check_words(kind, words)
             parsed = parser.parse_args(list(words))
         else:
@@ -91,11 +93,27 @@ def _refuse_classes(value: Any) -> Any:
     return value
 
 
+def _read_yaml(text: str) -> Any:
+    check_document(text)
+    return _load_yaml(text)
+
+
 # Every text passes here, whether file, argument or part of one, before anything looks at it.
 jsonargparse.set_loader(
     "yaml_without_classes", lambda text: _refuse_classes(_read_yaml(text)), (yaml.YAMLError,)
 )
 jsonargparse.set_parsing_settings(instantiate_subclass_spec_in_any=False)
+
+
+def _with_true(kind: type, words: Sequence[str]) -> list[str]:
+    """Gives each yes-or-no setting that stands alone its value: ``--repair`` is true."""
+    completed = []
+    for number, word in enumerate(words):
+        following = words[number + 1] if number + 1 < len(words) else "-"
+        alone = word.startswith("--") and following.startswith("-") and "=" not in word
+        yes_or_no = alone and _type_at(kind, word[2:].split(".")) is bool
+        completed.append(f"{word}=true" if yes_or_no else word)
+    return completed
 
 
 def _check_words(kind: type, words: Sequence[str]) -> None:
@@ -107,8 +125,9 @@ def _check_words(kind: type, words: Sequence[str]) -> None:
             continue
         name = key[2:].rstrip("+")
         _refuse_classes({name: None})
-        if name == "config" and Path(value).is_file():
-            _check_text(kind, Path(value).read_text(errors="replace"), "")
+        if name == "config":
+            path = Path(value).expanduser() if value.startswith("~/") else Path(value)
+            _check_text(kind, read_settings_file(path), "")
         else:
             _check_text(_type_at(kind, name.split(".")), value, name)
 

@@ -99,6 +99,10 @@ class RecipeConfig:
         positive_weighting: ``balanced`` weighs each finding's positives by its negatives /
             positives (classification); the papers do not.
         largest_gradient_norm: clips the gradient; None, as in the paper, does not.
+        not_finite: what follows a loss or gradient that is not a number: ``stop``, or ``skip``
+            the batch; its keys go to ``not_finite.jsonl`` either way.
+        halve_when_out_of_memory: when the GPU's memory is full, go on from the last checkpoint
+            with micro-batches of half the size; the global batches stay as they are.
         precision: ``no``, ``bf16`` or ``fp16`` autocast.
         channels_last: memory format of images and network.
         compile: torch.compile the network.
@@ -115,6 +119,8 @@ class RecipeConfig:
     cross_entropy_weight: float = 1.0
     positive_weighting: Literal["none", "balanced"] = "none"
     largest_gradient_norm: float | None = None
+    not_finite: Literal["stop", "skip"] = "stop"
+    halve_when_out_of_memory: bool = False
     precision: Literal["no", "bf16", "fp16"] = "no"
     channels_last: bool = False
     compile: bool = False
@@ -139,6 +145,10 @@ class RecipeConfig:
         )
         require(0 < self.decay_factor <= 1, "recipe.decay_factor", "in (0, 1]")
 
+    def total_steps(self, steps_per_epoch: int) -> int:
+        """Returns the optimiser steps of the whole training."""
+        return self.steps or self.epochs * steps_per_epoch
+
 
 @dataclass(frozen=True)
 class CheckpointConfig:
@@ -147,8 +157,8 @@ class CheckpointConfig:
     Attributes:
         every_epochs: epochs between checkpoints and validations.
         every_steps: steps between checkpoints besides; None for none.
-        keep: how many checkpoints stay; the one before the last is used should the last be
-            damaged.
+        keep: how many checkpoints stay, besides the best one; the one before the last is used
+            should the last be damaged.
     """
 
     every_epochs: int = 1
@@ -216,6 +226,8 @@ class TrainConfig:
         memory_cache_megabytes: decoded images kept in memory up to this size; 0 for none.
         threads: CPU threads of torch per process; None leaves torch's choice.
         log_keys: write the keys of every global batch to ``batches.jsonl``.
+        watchdog_seconds: when nothing happens for so long (a step, a batch of validation, a
+            checkpoint), the job ends and says what each process was doing.
     """
 
     output: str
@@ -240,11 +252,13 @@ class TrainConfig:
     memory_cache_megabytes: int = 2048
     threads: int | None = None
     log_keys: bool = False
+    watchdog_seconds: float = 600.0
 
     def __post_init__(self) -> None:
         require(self.seed >= 0, "seed", "0 or more")
         require(self.workers >= 0, "workers", "0 or more")
         require(self.threads is None or self.threads > 0, "threads", "positive")
+        require(0 < self.watchdog_seconds <= 604800, "watchdog_seconds", "positive, at most a week")
         if self.data.streaming and self.recipe.steps is None:
             raise ConfigurationError(
                 "data.streaming needs recipe.steps: a stream has no epochs. "

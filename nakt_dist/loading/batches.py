@@ -1,7 +1,7 @@
 """Batches for training, by index or from a stream."""
 
-from collections.abc import Callable, Iterator, Mapping
-from typing import BinaryIO
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, BinaryIO
 
 import torch
 from torch.utils.data import DataLoader, Sampler
@@ -10,8 +10,10 @@ from nakt_dist.config import DataConfig
 from nakt_dist.errors import DatasetError, UnusableSample
 from nakt_dist.loading.decode import decode_pixels
 from nakt_dist.loading.labels import LabelledTargets
+from nakt_dist.loading.loader_errors import explain_loader_errors
 from nakt_dist.loading.sampler import GlobalBatches, Share
 from nakt_dist.loading.samples import CachedImages, SelectedSamples
+from nakt_dist.runtime.preemption import shield_loader_process
 from nakt_dist.shards.location import DatasetLocation
 
 Batch = Mapping[str, torch.Tensor]
@@ -56,14 +58,17 @@ def indexed_batches(
         last_step: where to stop.
         workers: loader processes; 0 reads in this process.
     """
-    yield from DataLoader(
+    loader = DataLoader(
         dataset,
         batch_sampler=_MicroBatches(order, share, rank, first_step, last_step),
         num_workers=workers,
+        worker_init_fn=shield_loader_process,
         pin_memory=torch.cuda.is_available(),
         # Else starting to read draws from torch's own: dropout after a resume would differ.
         generator=torch.Generator(),
     )
+    with explain_loader_errors():
+        yield from loader
 
 
 def streamed_batches(
@@ -77,7 +82,8 @@ def streamed_batches(
     """Yields micro-batches without end from a shuffled stream over the shards.
 
     Only statistically repeatable; see ``StatisticallyRepeatableStream``. Samples that were
-    not selected (exclusion) are passed over.
+    not selected (exclusion) are passed over. What is read is compared with the index's
+    checksums, as it is when reading by index.
 
     Args:
         config: names the dataset and the pseudo-labels.
@@ -87,6 +93,9 @@ def streamed_batches(
         rank: of this process.
         targets: of these samples, in their order, for a classifier; a streamed image finds
             its own by key. None when the target is a mask, which lies beside the image.
+
+    Raises:
+        DatasetError: a shard is damaged, differs from the index, or holds none of the samples.
     """
     from nakt_dist.shards.streaming import StatisticallyRepeatableStream
 
@@ -104,9 +113,11 @@ def streamed_batches(
         sidecar_names=sidecars,
         sidecar_opener=_opener(config.pseudo_labels) if config.pseudo_labels else None,
     )
-    wanted = (
-        _decoded(sample, numbers, targets) for sample in stream if sample["__key__"] in numbers
-    )
+    in_shards = sum(entry.samples for entry in entries)
+    # How many others come before a sample comes again is about geometric, on average in_shards:
+    # that it is 50 times as many by chance has a probability of e^-50.
+    chosen = _chosen(stream, numbers, 50 * in_shards + config.shuffle_buffer)
+    wanted = (_decoded(sample, samples, number, targets) for sample, number in chosen)
     while True:
         batch = [next(wanted) for _ in range(micro_batch_size)]
         yield torch.utils.data.default_collate(batch)
@@ -122,18 +133,57 @@ def _opener(url: str) -> Callable[[str], BinaryIO]:
     return lambda name: fsspec.open(f"{location.url}/{name}", "rb").open()
 
 
+def _chosen(
+    stream: Iterable[Mapping[str, Any]], numbers: Mapping[str, int], most_in_vain: int
+) -> Iterator[tuple[Mapping[str, Any], int]]:
+    """Yields the samples that were selected, each with its number.
+
+    Raises:
+        DatasetError: none came in so long that none will: the shards are not the index's.
+    """
+    in_vain = 0
+    for sample in stream:
+        number = numbers.get(sample["__key__"])
+        if number is not None:
+            in_vain = 0
+            yield sample, number
+            continue
+        in_vain += 1
+        if in_vain > most_in_vain:
+            raise DatasetError(
+                f"{in_vain} samples of the stream, and none is one that was selected: the shards "
+                "are not those of the index. Run nakt verify"
+            )
+
+
+def _check_mask(samples: SelectedSamples, number: int, mask: bytes) -> None:
+    if samples.pseudo_labels is None:
+        samples.images.check_bytes(number, "mask", mask)
+    else:
+        samples.pseudo_labels.check_bytes(number, mask)
+
+
 def _decoded(
-    sample: Mapping[str, bytes], numbers: Mapping[str, int], targets: LabelledTargets | None
+    sample: Mapping[str, Any],
+    samples: SelectedSamples,
+    number: int,
+    targets: LabelledTargets | None,
 ) -> dict[str, torch.Tensor]:
     key = sample["__key__"]
     image = sample.get("jpg") or sample.get("png")
-    mask = sample.get("soft.png") or sample.get("mask.png")
+    mask = sample.get("soft.png" if samples.mask_is_soft else "mask.png")
     if image is None or (mask is None and targets is None):
         raise DatasetError(f"key {key} of the stream has no image or no mask; run nakt verify")
-    number = numbers[key]
+    manifest = samples.images.manifest
+    size = (manifest.height, manifest.width)
     try:
-        pixels = decode_pixels(image)
-        target = decode_pixels(mask) if targets is None else targets.values[number]
+        samples.images.check_bytes(number, "image", image)
+        pixels = decode_pixels(image, size)
+        if targets is None:
+            _check_mask(samples, number, mask)
+            target = decode_pixels(mask, size)
+        else:
+            target = targets.values[number]
     except UnusableSample as error:
         raise DatasetError(f"key {key} of the stream {error.detail}. Run nakt verify") from None
     return {

@@ -180,15 +180,24 @@ class CachedImages(torch.utils.data.Dataset, ABC):
         samples: what to read.
         planes: H × W planes of uint8 that a decoded sample takes.
         cache_megabytes: decoded samples are kept while they all fit in this; else none are.
+
+    Attributes:
+        samples: what is read.
+        decoded_bytes: that a decoded sample takes.
     """
 
     def __init__(self, samples: SelectedSamples, planes: int, cache_megabytes: int = 0) -> None:
         self.samples = samples
         manifest = samples.images.manifest
         self._size = (manifest.height, manifest.width)
-        needed = len(samples) * planes * manifest.height * manifest.width
-        fits = needed <= cache_megabytes * 1e6
+        self.decoded_bytes = planes * manifest.height * manifest.width
+        fits = len(samples) * self.decoded_bytes <= cache_megabytes * 1e6
         self._decoded: dict[int, Mapping[str, torch.Tensor]] | None = {} if fits else None
+
+    @property
+    def cache_bytes(self) -> int:
+        """Bytes that a process keeps once it has read all samples; 0 where it keeps none."""
+        return 0 if self._decoded is None else len(self) * self.decoded_bytes
 
     def __len__(self) -> int:
         return len(self.samples)

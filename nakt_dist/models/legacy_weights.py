@@ -3,6 +3,7 @@
 import pickle
 import re
 import warnings
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,8 @@ _CONTAINERS = (
 )
 _DEEPEST_CONTAINER = 3
 _WRAPPERS = ("module.", "model.", "_orig_mod.")
+_MOST_WRAPPERS = 16
+_MOST_VALUES_PER_BYTE = 8  # a file may name a tensor more than once, and a value may be one bit
 
 _REFUSED_NAME = re.compile(r"GLOBAL (\S+)")
 _PICKLE_START = b"\x80"
@@ -46,6 +49,7 @@ def read_legacy(path: Path) -> tuple[dict[str, Tensor], str]:
         CheckpointError: the file holds pickled code objects, is damaged or of another kind, or
             holds no state dict.
     """
+    _check_archive(path)
     try:
         with warnings.catch_warnings():  # they advise to file issues with PyTorch
             warnings.simplefilter("ignore")
@@ -61,19 +65,63 @@ def read_legacy(path: Path) -> tuple[dict[str, Tensor], str]:
             f"{path}: found {found}; expected tensors by name, either alone or under one of "
             f"{', '.join(_CONTAINERS)}"
         )
+    _check_entries(path, state_dict)
     plain = {name: tensor.detach() for name, tensor in state_dict.items()}
     return without_wrapper_names(plain), ":".join(("torch", *containers))
 
 
 def without_wrapper_names(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
     """Takes off the prefixes of DDP, Lightning and torch.compile that all names share."""
-    while True:
+    for _ in range(_MOST_WRAPPERS):  # a name may be millions of them
         shared = [
             prefix for prefix in _WRAPPERS if all(name.startswith(prefix) for name in state_dict)
         ]
         if not state_dict or not shared:
             return state_dict
         state_dict = {name.removeprefix(shared[0]): each for name, each in state_dict.items()}
+    return state_dict
+
+
+def _check_archive(path: Path) -> None:
+    """Refuses an archive that unpacks to more than its file: torch compresses no tensors.
+
+    Raises:
+        CheckpointError: it is compressed, or its parts lie over each other.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            held = sum(part.file_size for part in archive.infolist())
+    except (zipfile.BadZipFile, OSError, ValueError, EOFError, NotImplementedError):
+        return  # not an archive, or torch says what is wrong with it
+    size = path.stat().st_size
+    if held > size:
+        raise CheckpointError(
+            f"{path}: an archive of {size} bytes that unpacks to {held}, expected one that is not "
+            "compressed, as torch writes them; unpack and store it, or copy it from its origin"
+        )
+
+
+def _check_entries(path: Path, state_dict: Mapping[Any, Tensor]) -> None:
+    """Refuses tensors that are only announced, or that no network could take.
+
+    Raises:
+        CheckpointError: names the entry.
+    """
+    values, most = 0, _MOST_VALUES_PER_BYTE * path.stat().st_size
+    for name, tensor in state_dict.items():
+        if not isinstance(name, str):
+            raise CheckpointError(f"{path}: names a tensor {name!r}; expected text by name")
+        if tensor.layout != torch.strided or tensor.is_quantized or tensor.device.type != "cpu":
+            raise CheckpointError(
+                f"{path}: entry {name[:100]!r} is not a dense tensor with values (layout "
+                f"{tensor.layout}, {tensor.dtype}, {tensor.device}); save it as a dense one"
+            )
+        values += tensor.numel()
+        if values > most:
+            raise CheckpointError(
+                f"{path}: up to entry {name[:100]!r} its {path.stat().st_size} bytes announce "
+                f"{values} values; save its tensors with .clone(), which stores each value"
+            )
 
 
 def _find_state_dict(

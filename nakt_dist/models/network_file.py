@@ -14,7 +14,7 @@ from nakt_dist.config import PreprocessingConfig
 from nakt_dist.errors import CheckpointError, ConfigurationError
 from nakt_dist.models.described import build_described, check_finite
 from nakt_dist.models.registry import is_classifier
-from nakt_dist.models.spec import ModelSpec
+from nakt_dist.models.spec import ModelSpec, is_nested_deeper
 from nakt_dist.models.weights import LoadedWeights, load_into, read_weights
 from nakt_dist.runtime.processes import say
 
@@ -22,6 +22,7 @@ BEST_WEIGHTS = "best.safetensors"
 LAST_WEIGHTS = "last.safetensors"
 
 _LARGEST_SIDE = 8192
+_MOST_NESTED = 200  # a lineage holds those of its teachers
 
 
 @dataclass(frozen=True)
@@ -176,9 +177,10 @@ def _stored(metadata: Mapping[str, str], field: str, path: Path) -> dict[str, An
         value = json.loads(metadata.get(field, "{}"))
     except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{path}: its {field} cannot be read: {error}") from None
-    if not isinstance(value, dict):
+    if not isinstance(value, dict) or is_nested_deeper(value, _MOST_NESTED):
+        found = "nested too deeply" if isinstance(value, dict) else f"a JSON {type(value).__name__}"
         raise CheckpointError(
-            f"{path}: its {field} is a JSON {type(value).__name__}, expected an object; copy the "
+            f"{path}: its {field} is {found}, expected an object; copy the "
             "file again from its origin"
         )
     return value

@@ -11,6 +11,9 @@ if TYPE_CHECKING:
     from torch import nn
 
 
+_MOST_NESTED = 16
+
+
 @dataclass(frozen=True)
 class ModelSpec:
     """A network as a configuration and a weights file describe it.
@@ -68,7 +71,8 @@ class ModelSpec:
         """Reads what ``to_json`` wrote.
 
         Raises:
-            ConfigurationError: the text is not JSON, or a field is unknown or of another type.
+            ConfigurationError: the text is not JSON, is nested deeper than options are, or a
+                field is unknown or of another type.
         """
         try:
             values = json.loads(text)
@@ -78,8 +82,21 @@ class ModelSpec:
             raise ConfigurationError(
                 f"network description: found {type(values).__name__}, expected a mapping"
             )
+        if is_nested_deeper(values, _MOST_NESTED):
+            raise ConfigurationError(
+                f"network description: nested more than {_MOST_NESTED} deep, expected options"
+            )
         _check_fields(values)
         return cls(**values)
+
+
+def is_nested_deeper(value: Any, levels: int) -> bool:
+    """Says whether what was read from JSON has more levels of lists and mappings than these."""
+    if isinstance(value, dict):
+        value = list(value.values())
+    if not isinstance(value, list):
+        return False
+    return levels == 0 or any(is_nested_deeper(each, levels - 1) for each in value)
 
 
 def _check_fields(values: dict[str, Any]) -> None:

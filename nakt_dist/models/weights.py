@@ -153,10 +153,8 @@ def _read_safetensors(path: Path) -> LoadedWeights:
     data = _whole_file(path)
     try:
         tensors = safetensors.torch.load(data)
-    except (SafetensorError, KeyError, ValueError, RuntimeError) as error:
-        raise CheckpointError(
-            f"{path}: damaged, or not a safetensors file ({error}); copy it again from its origin"
-        ) from error
+    except Exception as error:  # of a hostile header torch raises many kinds
+        raise _not_safetensors(path, error) from error
     if not tensors:
         raise CheckpointError(f"{path}: holds no tensors; expected a network's weights")
     header_size = int.from_bytes(data[:_HEADER_SIZE_BYTES], "little")
@@ -174,8 +172,15 @@ def _read_safetensors(path: Path) -> LoadedWeights:
     )
 
 
+def _not_safetensors(path: Path, error: Exception) -> CheckpointError:
+    return CheckpointError(
+        f"{path}: damaged, or not a safetensors file ({str(error)[:300]}); copy it again from its "
+        "origin"
+    )
+
+
 def _whole_file(path: Path) -> bytes:
-    """Reads a file after a look at its first bytes: it may be a huge file of another kind."""
+    """Reads a file after a look at its header: it may be a huge file of another kind."""
     size = path.stat().st_size
     with path.open("rb") as stream:
         claimed = int.from_bytes(stream.read(_HEADER_SIZE_BYTES), "little")
@@ -185,6 +190,11 @@ def _whole_file(path: Path) -> bytes:
                 f"a header of {claimed}; copy it again from its origin, or, if it is a PyTorch "
                 "file, name it .pt"
             )
+        try:
+            with safetensors.safe_open(path, "pt"):
+                pass  # the header is compared with the file's size
+        except Exception as error:  # as above
+            raise _not_safetensors(path, error) from error
         stream.seek(0)
         return stream.read()
 

@@ -47,6 +47,7 @@ class Attention:
         teacher_sha256: of its weights.
         taught: whether the student followed this teacher while it learnt; None if unknown.
         tested_on: the images, as figures name them.
+        phantom: whether the images are procedural.
         labels: per finding ``name``, ``images``, ``similarity_mean``, ``similarity_std`` and
             ``similarity_to_other_image_mean``.
     """
@@ -57,6 +58,7 @@ class Attention:
     teacher_sha256: str
     taught: bool | None
     tested_on: str
+    phantom: bool
     labels: tuple[Mapping[str, Any], ...]
 
 
@@ -95,6 +97,7 @@ def _read(found: FoundRecord, known: Mapping[str, TrainingSet]) -> Attention:
         teacher_sha256=weights,
         taught=read_field(details, "teacher.taught_this_student", (bool, type(None))),
         tested_on=label_dataset(dataset, phantom),
+        phantom=phantom,
         labels=tuple(_read_label(each) for each in read_field(details, "labels", list)),
     )
 
@@ -109,13 +112,14 @@ def _read_label(value: Any) -> Mapping[str, Any]:
 
 
 def attention_figures(
-    comparisons: Sequence[Attention], left_out: list[LeftOut]
+    comparisons: Sequence[Attention], left_out: list[LeftOut], show_images: bool = False
 ) -> Iterator[Figure]:
     """Draws the similarity by finding, students of one teacher side by side, and the sheets.
 
     Args:
         comparisons: as read.
-        left_out: sheets that cannot be shown are added here.
+        left_out: sheets that are not shown are added here.
+        show_images: show sheets of images that are no phantoms.
     """
     groups: dict[tuple[str, str], list[Attention]] = {}
     for each in comparisons:
@@ -129,12 +133,19 @@ def attention_figures(
         else:
             yield _draw_students(group, name)
     for number, each in enumerate(comparisons, start=1):
-        if number > _MOST_SHEETS:
+        if not (each.phantom or show_images):  # a page is passed on, patients' images are not
+            left_out.append(LeftOut(each.found.place, _NOT_SHOWN))
+        elif number > _MOST_SHEETS:
             reason = f"its attention sheet is not shown, {_MOST_SHEETS} others are"
             left_out.append(LeftOut(each.found.place, reason))
         elif (png := _read_sheet(each, left_out)) is not None:
             yield Figure(f"attention-sheet-{number}.png", png, _sheet_title(each), _SHEET_CAPTION)
 
+
+_NOT_SHOWN = (
+    f"its attention sheet shows images of the dataset and stays where it is ({SHEET_NAME}); "
+    "images: true shows it here"
+)
 
 _SHEET_CAPTION = (
     "Attention: mean over channels of the squared activation at the layer where both are "

@@ -47,12 +47,15 @@ class ClassifierParts:
     appendix: Table | None
 
 
-def make_classifier_parts(collection: Collection, left_out: list[LeftOut]) -> ClassifierParts:
+def make_classifier_parts(
+    collection: Collection, left_out: list[LeftOut], show_images: bool = False
+) -> ClassifierParts:
     """Makes what a report says about classifiers.
 
     Args:
         collection: what was found.
         left_out: what cannot be used is added here.
+        show_images: show images that are no phantoms.
     """
     studies, repeated = make_studies(collection.classified)
     left_out += [LeftOut(place, reason) for place, reason in repeated]
@@ -64,7 +67,8 @@ def make_classifier_parts(collection: Collection, left_out: list[LeftOut]) -> Cl
         Section("curves", "Learning curves", tuple(_curves(collection, left_out))),
         Section("by-finding", "Findings", tuple(_findings(studies))),
         Section("groups", "Groups of patients", tuple(_groups(studies))),
-        Section("attention", "Where the networks look", tuple(_attention(collection, left_out))),
+        Section("attention", "Where the networks look",
+                tuple(_attention(collection, left_out, show_images))),
         Section("auroc-comparable", "What is not comparable: classification",
                 _what_is_not_comparable(studies, collection)),
     ]  # fmt: skip
@@ -156,9 +160,11 @@ def _groups(studies: Sequence[Study]) -> Iterator[Block]:
     yield from (table for table in tables if table is not None)
 
 
-def _attention(collection: Collection, left_out: list[LeftOut]) -> Iterator[Block]:
+def _attention(
+    collection: Collection, left_out: list[LeftOut], show_images: bool
+) -> Iterator[Block]:
     comparisons = read_attention(collection.attention, left_out, collection.learnt)
-    yield from attention_figures(comparisons, left_out)
+    yield from attention_figures(comparisons, left_out, show_images)
 
 
 def _what_is_not_comparable(studies: Sequence[Study], collection: Collection) -> tuple[Block, ...]:

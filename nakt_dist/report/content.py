@@ -38,15 +38,16 @@ from nakt_dist.report.tables import exclusion_table, main_table, records_table, 
 from nakt_dist.transfer.exclusion import ExclusionRule
 
 
-def make_document(collection: Collection, title: str) -> Document:
+def make_document(collection: Collection, title: str, show_images: bool = False) -> Document:
     """Makes the whole report.
 
     Args:
         collection: what was found: segmentation, classification, or both.
         title: the heading.
+        show_images: show images that are no phantoms.
     """
     left_out = list(collection.left_out)
-    parts = make_classifier_parts(collection, left_out)  # both may leave out more
+    parts = make_classifier_parts(collection, left_out, show_images)  # both may leave out more
     about_segmentation = _segmentation(collection, left_out)
     opening: list[Block] = [Notice(PHANTOM_NOTICE)] if uses_phantoms(collection) else []
     runs = collection.evaluations

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from nakt_dist.errors import DatasetError
+from nakt_dist.runtime.processes import printable
 
 Value = TypeVar("Value")
 _LARGEST = 2**63 - 1
@@ -46,11 +47,6 @@ def read_names(record: Any, path: str) -> tuple[str, ...] | None:
     if not all(isinstance(name, str) for name in value):
         raise DatasetError(f"the field '{path}' is {value!r:.60}, expected a list of texts")
     return tuple(sorted(printable(name) for name in value))
-
-
-def printable(text: str) -> str:
-    """Replaces control characters, which could steer a terminal, by question marks."""
-    return "".join(character if character.isprintable() else "?" for character in text)
 
 
 def label_dataset(name: str, phantom: bool) -> str:

@@ -44,3 +44,12 @@ def gpu_is_wanted(device: str) -> bool:
     """Says whether there is a GPU, and neither setting nor ``accelerate --cpu`` is against it."""
     asked_for_cpu = device == "cpu" or os.environ.get("ACCELERATE_USE_CPU", "").lower() == "true"
     return torch.cuda.is_available() and not asked_for_cpu
+
+
+def group_backend(device: str) -> str:
+    """Returns the backend of a process group over such devices: ``nccl`` of GPUs, else ``gloo``.
+
+    Args:
+        device: as for ``choose_device``.
+    """
+    return "nccl" if gpu_is_wanted(device) else "gloo"

@@ -1,43 +1,73 @@
-"""The process group, through Accelerate."""
+"""The process group, through Accelerate, and what its processes agree on."""
 
-from collections.abc import Sequence
+import contextlib
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import timedelta
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from accelerate.utils import InitProcessGroupKwargs
+from accelerate.utils import DeepSpeedPlugin, InitProcessGroupKwargs
+from torch import distributed
 
-from nakt_dist.errors import NaktError
-from nakt_dist.runtime.devices import gpu_is_wanted
+from nakt_dist.errors import ConfigurationError, NaktError
+from nakt_dist.runtime.devices import choose_device, gpu_is_wanted, group_backend
 from nakt_dist.runtime.processes import process_place
 
-COLLECTIVE_TIMEOUT = timedelta(minutes=10)
-"""How long a process waits for its peers before it gives up with an error."""
+Value = TypeVar("Value")
+
+_PEER_IS_GONE = (
+    "Connection closed by peer", "Connection reset by peer", "Broken pipe", "Timed out waiting",
+    "Connection refused", "Socket Timeout", "recvBytes", "sendBytes",
+)  # fmt: skip
 
 
-def make_accelerator(precision: str, device: str) -> Accelerator:
+def uses_deepspeed() -> bool:
+    """Says whether the launch was asked for DeepSpeed, by an accelerate configuration file."""
+    return os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() == "true"
+
+
+def make_accelerator(
+    precision: str,
+    device: str,
+    accumulation: int = 1,
+    deepspeed: Callable[[], Mapping[str, Any]] = dict,
+    timeout: timedelta = timedelta(minutes=10),
+) -> Accelerator:
     """Joins the process group of this launch, if there is one.
 
     Args:
         precision: ``no``, ``bf16`` or ``fp16``.
         device: ``auto`` or ``cpu``.
+        accumulation: micro-batches per optimiser step.
+        deepspeed: asked, where the launch wants DeepSpeed, for settings that replace those of its
+            configuration, such as ``gradient_clipping``.
+        timeout: how long a process waits for its peers before it gives up with an error.
 
     Raises:
+        ConfigurationError: as ``check_launch``, and what ``deepspeed`` raises.
         NaktError: the launcher started several processes but no group came about.
     """
-    on_cpu = not gpu_is_wanted(device)
+    settings = deepspeed() if uses_deepspeed() else {}
+    zero_stage = check_launch(precision, device)
     expected = process_place().world_size
-    group = InitProcessGroupKwargs(backend="gloo" if on_cpu else "nccl", timeout=COLLECTIVE_TIMEOUT)
+    group = InitProcessGroupKwargs(backend=group_backend(device), timeout=timeout)
+    plugin = None if zero_stage is None else _deepspeed_plugin(settings)
     # An earlier stage of this process may have had another precision.
     AcceleratorState._reset_state()
     accelerator = Accelerator(
-        cpu=on_cpu,
-        mixed_precision=precision,
+        # Accelerate takes cpu=True for "no DeepSpeed".
+        cpu=plugin is None and not gpu_is_wanted(device),
+        mixed_precision=precision if plugin is None else "no",
+        gradient_accumulation_steps=accumulation,
+        deepspeed_plugin=plugin,
         # With a backend named, one plain process would be taken for a group that is not there.
-        kwargs_handlers=[group] if expected > 1 else None,
+        kwargs_handlers=[group] if expected > 1 or plugin is not None else None,
     )
+    accelerator.gradient_accumulation_steps = accumulation  # a variable may say something else
     if accelerator.num_processes != expected:
         raise NaktError(
             f"the launcher set WORLD_SIZE={expected}, but the process group has "
@@ -45,6 +75,184 @@ def make_accelerator(precision: str, device: str) -> Accelerator:
             "(--cpu where there is no GPU) or torchrun"
         )
     return accelerator
+
+
+def check_launch(precision: str, device: str) -> int | None:
+    """Refuses a launch that cannot train, before any process group exists.
+
+    Args:
+        precision: ``no``, ``bf16`` or ``fp16``.
+        device: ``auto`` or ``cpu``.
+
+    Returns:
+        The ZeRO stage, 1 to 3; None where the launch does not ask for DeepSpeed.
+
+    Raises:
+        ConfigurationError: the device cannot have the precision; another way of sharding is asked
+            for; or DeepSpeed is, and is not installed, has no launcher or no ZeRO stage, or would
+            use a GPU that the stage was told not to use.
+    """
+    _refuse_other_sharding()
+    _check_precision(precision, device)
+    return _zero_stage(device) if uses_deepspeed() else None
+
+
+def _refuse_other_sharding() -> None:
+    """Refuses what Accelerate would switch on by variables that this project does not train with.
+
+    Raises:
+        ConfigurationError: FSDP or Megatron is asked for.
+    """
+    for name, what in (("ACCELERATE_USE_FSDP", "FSDP"), ("ACCELERATE_USE_MEGATRON_LM", "Megatron")):
+        if os.environ.get(name, "false").lower() == "true":
+            raise ConfigurationError(
+                f"{what} was asked for ({name}), which nakt does not train with. Take "
+                "configs/accelerate/ddp.yaml, or deepspeed_zero3.yaml, which divides weights, "
+                "gradients and optimiser among the processes as well"
+            )
+
+
+def _check_precision(precision: str, device: str) -> None:
+    """Refuses autocast to what the device does not compute with.
+
+    Raises:
+        ConfigurationError: it is fp16 on a CPU, or bf16 on a GPU without it.
+    """
+    on_gpu = gpu_is_wanted(device)
+    if precision == "fp16" and not on_gpu:
+        raise ConfigurationError(
+            "recipe.precision is fp16, which needs a GPU; set it to bf16 or no"
+        )
+    if precision == "bf16" and on_gpu:
+        with torch.cuda.device(choose_device(device, None)):
+            if not torch.cuda.is_bf16_supported():
+                raise ConfigurationError(
+                    "recipe.precision is bf16, which this GPU does not have; set it to fp16 or no"
+                )
+
+
+def _zero_stage(device: str) -> int:
+    """Returns the stage of ZeRO that the launch asks for.
+
+    Raises:
+        ConfigurationError: DeepSpeed cannot be had; see ``check_launch``.
+    """
+    if torch.cuda.is_available() and not gpu_is_wanted(device):
+        raise ConfigurationError(
+            "device is cpu, but DeepSpeed would take the GPU of this machine. Set device to auto, "
+            "or hide the GPUs (CUDA_VISIBLE_DEVICES='')"
+        )
+    if "RANK" not in os.environ:
+        raise ConfigurationError(
+            "DeepSpeed was asked for, but no launcher started this process. Start it with "
+            "accelerate launch --config_file configs/accelerate/deepspeed_zero2.yaml"
+        )
+    try:
+        stage = DeepSpeedPlugin().hf_ds_config.get_value("zero_optimization.stage")
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        reason = " ".join(str(error).split())
+        raise ConfigurationError(
+            f"the DeepSpeed settings of this launch cannot be read: {reason}. Mend the "
+            "accelerate configuration, or the file that its deepspeed_config_file names"
+        ) from None
+    if stage not in (1, 2, 3):
+        raise ConfigurationError(
+            f"the accelerate configuration's zero_stage is {stage}, expected 1, 2 or 3. Without "
+            "ZeRO, take configs/accelerate/ddp.yaml"
+        )
+    try:
+        import deepspeed  # noqa: F401
+    except ImportError as error:
+        raise ConfigurationError(
+            f"DeepSpeed was asked for by the accelerate configuration, but cannot be imported "
+            f"({error}). Install it: pip install 'nakt_dist[deepspeed]'"
+        ) from None
+    return stage
+
+
+def _deepspeed_plugin(settings: Mapping[str, Any]) -> DeepSpeedPlugin:
+    """Reads the launch's DeepSpeed settings and puts the stage's in their place."""
+    from deepspeed import ops
+
+    plugin = DeepSpeedPlugin()
+    plugin.deepspeed_config.update(settings)
+    # On CPUs it would compile an all-reduce of its own: minutes, a compiler, and a lock that a
+    # killed build leaves behind, at which every later start waits for ever. gloo does as well.
+    ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    return plugin
+
+
+class Agreement:
+    """Decisions that all processes of a launch take alike.
+
+    They talk over a group of their own on the CPU, which costs a fraction of a millisecond and
+    never waits for a GPU.
+
+    Args:
+        accelerator: of this launch.
+        timeout: how long to wait for a peer.
+    """
+
+    def __init__(self, accelerator: Accelerator, timeout: timedelta) -> None:
+        self._group = None
+        self._is_main = accelerator.is_main_process
+        if accelerator.num_processes > 1:
+            self._group = distributed.new_group(backend="gloo", timeout=timeout)
+
+    def largest(self, value: int) -> int:
+        """Returns the largest of the processes' values."""
+        if self._group is None:
+            return value
+        shared = torch.tensor(value, dtype=torch.int64)
+        distributed.all_reduce(shared, distributed.ReduceOp.MAX, group=self._group)
+        return int(shared)
+
+    def of_main(self, decide: Callable[[], Value]) -> Value:
+        """Lets the main process decide for all.
+
+        Args:
+            decide: called on the main process alone.
+
+        Raises:
+            NaktError: what ``decide`` raised, on every process.
+        """
+        if self._group is None:
+            return decide()
+        answer: list[Any] = [None, None]
+        if self._is_main:
+            try:
+                answer[0] = decide()
+            except NaktError as error:
+                answer[1] = error
+        distributed.broadcast_object_list(answer, src=0, group=self._group)
+        if answer[1] is not None:
+            raise answer[1]
+        return answer[0]
+
+
+@contextlib.contextmanager
+def explain_lost_peers() -> Iterator[None]:
+    """Turns what a process meets when a peer has ended into one clear error.
+
+    Raises:
+        NaktError: a peer is gone, or does not answer within the timeout.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if "EADDRINUSE" in str(error) or "address already in use" in str(error).lower():
+            raise NaktError(
+                f"port {os.environ.get('MASTER_PORT')} is taken, at which the processes were to "
+                "meet. Choose another (--main_process_port, --master_port, MASTER_PORT)"
+            ) from None
+        lost = isinstance(error, distributed.DistError)
+        if not lost and not any(sign in str(error) for sign in _PEER_IS_GONE):
+            raise
+        first = str(error).splitlines()[0]
+        raise NaktError(
+            f"another process of this job has ended or does not answer ({first}). Its own message "
+            "says why; start the same command again to go on from the last checkpoint"
+        ) from None
 
 
 def gather_rows(accelerator: Accelerator, pieces: Sequence[torch.Tensor], count: int) -> np.ndarray:
@@ -83,3 +291,11 @@ def average_buffers(accelerator: Accelerator, network: torch.nn.Module) -> None:
     for buffer in network.buffers():
         if buffer.is_floating_point():
             buffer.copy_(accelerator.reduce(buffer.detach().clone(), "mean"))
+
+
+def share_buffers_of_main(accelerator: Accelerator, network: torch.nn.Module) -> None:
+    """Gives all processes the main one's buffers, as DDP does before each step."""
+    if accelerator.num_processes == 1:
+        return
+    for buffer in network.buffers():
+        distributed.broadcast(buffer, src=0)

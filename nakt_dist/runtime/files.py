@@ -1,46 +1,134 @@
 """Files that are whole or absent, and their fingerprints."""
 
 import contextlib
+import errno
+import functools
 import hashlib
 import json
 import os
 import secrets
 import shutil
+import stat
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from nakt_dist.errors import DatasetError
+from nakt_dist.errors import DatasetError, NaktError
+
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @contextlib.contextmanager
-def atomic_write(path: Path, staging: Path | None = None) -> Iterator[BinaryIO]:
+def atomic_write(
+    path: Path, staging: Path | None = None, replace: bool = True, mode: int = 0o666
+) -> Iterator[BinaryIO]:
     """Opens a temporary file that takes the name ``path`` only when all went well.
 
-    The data is flushed to the disk before the rename and the folder after it, so a crash
+    The data is flushed to the disk before the file is named and the folder after it, so a crash
     or a power cut leaves either the old file or the new one, never a part.
 
     Args:
         path: the final name; its folder must exist.
         staging: folder for the temporary file, on the same file system; a kill -9 leaves its
             remains there. By default the folder of ``path``.
+        replace: take the place of a file that has the name; otherwise it stays.
+        mode: who may use the file, less what the umask takes away.
 
     Yields:
         A binary file open for writing and seeking.
+
+    Raises:
+        NaktError: the disk is full.
+        FileExistsError: without ``replace``, the name is taken; of several writers one gets it.
     """
     temporary = (staging or path.parent) / f".{path.name}.{secrets.token_hex(6)}.tmp"
     try:
-        with temporary.open("w+b") as stream:
-            yield stream
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.replace(path)
-    except BaseException as error:
+        with naming(path):
+            with open(temporary, "x+b", opener=functools.partial(os.open, mode=mode)) as stream:
+                yield stream
+                stream.flush()
+                os.fsync(stream.fileno())
+            if replace:
+                temporary.replace(path)
+            else:
+                _take_name(temporary, path)
+    except BaseException:
         temporary.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.errno is not None and error.filename is None:
-            error.filename = str(path)  # a full disk does not say which file it was about
         raise
     flush_folder(path.parent)
+
+
+def _take_name(temporary: Path, path: Path) -> None:
+    """Gives a file a name that nobody has taken.
+
+    Raises:
+        FileExistsError: it is taken.
+    """
+    try:
+        os.link(temporary, path)
+    except (FileExistsError, FileNotFoundError):
+        raise
+    except OSError:  # a file system without hard links: the name first, then what it stands for
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+        temporary.replace(path)
+    else:
+        temporary.unlink()
+
+
+@contextlib.contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Names the file in an error of writing it; a full disk does not say what it was about.
+
+    Raises:
+        NaktError: the disk, or the user's share of it, is full.
+    """
+    try:
+        yield
+    except NaktError:  # names its own file, such as one of the cache
+        raise
+    except Exception as error:
+        full = _no_room(error)
+        if full is not None:
+            raise NaktError(
+                f"{path}: cannot be written: {full.strerror}. Make room there and run the same "
+                "command again; what was finished is kept"
+            ) from error
+        if isinstance(error, OSError) and error.errno is not None and error.filename is None:
+            error.filename = str(path)
+        raise
+
+
+def _no_room(error: BaseException | None) -> OSError | None:
+    """Finds the full disk behind an error; torch and pyarrow raise others on top of it."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in _NO_ROOM:
+            return error
+        error = error.__cause__ or error.__context__
+    return None
+
+
+def write_new_json(path: Path, value: Any) -> bool:
+    """Writes ``value`` as JSON unless the file is there already; of several writers one wins.
+
+    Where the file system has no hard links the file is empty for a moment.
+
+    Args:
+        path: the final name; its folder must exist.
+        value: JSON-serialisable.
+
+    Returns:
+        Whether this call wrote it.
+
+    Raises:
+        NaktError: the disk is full.
+    """
+    try:
+        with atomic_write(path, replace=False) as stream:
+            stream.write(json_bytes(value))
+    except FileExistsError:
+        return False
+    return True
 
 
 def remove_unfinished(folder: Path) -> None:
@@ -78,24 +166,40 @@ def json_bytes(value: Any) -> bytes:
     return (json.dumps(value, indent=2, sort_keys=True) + "\n").encode()
 
 
-def read_json(path: Path, what: str) -> dict[str, Any]:
+def read_json(path: Path, what: str, most_bytes: int = 2**30) -> dict[str, Any]:
     """Reads a JSON object.
 
     Args:
         path: the file.
         what: what the file is, for the message, such as ``"shard manifest"``.
+        most_bytes: of a file that is read at all; JSON takes many times its size in memory.
 
     Raises:
-        DatasetError: the file is absent, not JSON, nested too deeply or not an object.
+        DatasetError: the file is absent, not a regular file, too large, not JSON, nested too
+            deeply, names a field twice or is not an object.
     """
     try:
-        value = json.loads(path.read_bytes())
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):  # to read a pipe would be to wait, perhaps for ever
+            raise ValueError("it is not a regular file")
+        if status.st_size > most_bytes:
+            raise ValueError(f"it has {status.st_size} bytes, expected at most {most_bytes}")
+        value = json.loads(path.read_bytes(), object_pairs_hook=_without_repetition)
     except FileNotFoundError:
         raise DatasetError(f"{path}: no {what} here") from None
     except (OSError, ValueError, RecursionError) as error:
         raise DatasetError(f"{path}: the {what} cannot be read: {error}") from None
     if not isinstance(value, dict):
         raise DatasetError(f"{path}: the {what} holds a {type(value).__name__}, expected an object")
+    return value
+
+
+def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Builds an object; of two equal names other readers would take the first."""
+    value = dict(pairs)
+    if len(value) < len(pairs):
+        twice = Counter(name for name, _ in pairs).most_common(1)[0][0]
+        raise ValueError(f"the field {twice[:60]!r} stands there twice")
     return value
 
 

@@ -25,10 +25,15 @@ def check_output(folder: Path, stage: str) -> None:
     Raises:
         DatasetError: names the stage whose folder it is.
     """
-    for owner, names in _LEFT_BY.items():
-        found = next((name for name in names if (folder / name).exists()), None)
+    for owner in _LEFT_BY:
+        found = left_by(folder, owner)
         if owner != stage and found is not None:
             raise DatasetError(
                 f"{folder}: holds what {owner} has written ({found}); {stage} would write among "
                 "it. Choose another --output"
             )
+
+
+def left_by(folder: Path, stage: str) -> str | None:
+    """Names something in a folder that only this stage writes; None where there is nothing."""
+    return next((name for name in _LEFT_BY.get(stage, ()) if (folder / name).exists()), None)

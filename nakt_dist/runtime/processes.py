@@ -68,6 +68,16 @@ def require_one_process(stage: str) -> None:
 
 
 def say(message: str) -> None:
-    """Prints one line for the user, on the main process only."""
+    """Prints lines for the user, on the main process only; ``printable_lines`` of them."""
     if process_place().is_main:
-        print(message, file=sys.stderr, flush=True)
+        print(printable_lines(message), file=sys.stderr, flush=True)
+
+
+def printable_lines(text: str) -> str:
+    """Makes each line ``printable``: names in it may come from a dataset that anybody wrote."""
+    return "\n".join(printable(line) for line in text.split("\n"))
+
+
+def printable(text: str) -> str:
+    """Replaces control characters, which could steer a terminal, by question marks."""
+    return "".join(character if character.isprintable() else "?" for character in text)

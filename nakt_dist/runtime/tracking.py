@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from nakt_dist.runtime.files import naming, write_bytes
+
 METRICS_NAME = "metrics.jsonl"
 _RUN_ID_NAME = "wandb_run_id.txt"
 
@@ -18,31 +20,55 @@ class JsonLines:
         path: the file.
         resume_step: lines of later steps, written by a process that was killed before its
             next checkpoint, are dropped.
+        redone: lines of the resumed step itself that hold this field are dropped as well, since
+            they are written again.
     """
 
-    def __init__(self, path: Path, resume_step: int) -> None:
-        kept = [line for line in _whole_lines(path) if json.loads(line)["step"] <= resume_step]
-        temporary = path.with_suffix(".tmp")
-        temporary.write_text("".join(line + "\n" for line in kept))
-        temporary.replace(path)
+    def __init__(self, path: Path, resume_step: int, redone: str | None = None) -> None:
+        kept = [
+            line
+            for line, value in _whole_lines(path)
+            if value["step"] < resume_step or (value["step"] == resume_step and redone not in value)
+        ]
+        write_bytes(path, "".join(line + "\n" for line in kept).encode())
+        self._path = path
         self._stream = path.open("a")
+
+    def __enter__(self) -> "JsonLines":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def write(self, value: Mapping[str, Any]) -> None:
         """Appends one object, which must hold ``step``."""
-        self._stream.write(json.dumps(value) + "\n")
-        self._stream.flush()
+        with naming(self._path):
+            self._stream.write(json.dumps(value) + "\n")
+            self._stream.flush()
+
+    def sync(self) -> None:
+        """Puts what was written on the disk."""
+        with naming(self._path):
+            os.fsync(self._stream.fileno())
 
     def close(self) -> None:
         """Closes the file."""
-        self._stream.close()
+        with naming(self._path):
+            self._stream.close()
 
 
-def _whole_lines(path: Path) -> list[str]:
-    """Returns the lines of a file but for a last one cut by a kill."""
-    if not path.exists():
-        return []
-    text = path.read_text()
-    return text[: text.rfind("\n") + 1].splitlines()
+def _whole_lines(path: Path) -> list[tuple[str, dict[str, Any]]]:
+    """Returns a file's lines and what they hold, up to where a kill or a power cut spoilt it."""
+    whole: list[tuple[str, dict[str, Any]]] = []
+    text = path.read_text(errors="replace") if path.exists() else ""
+    for line in text[: text.rfind("\n") + 1].splitlines():
+        try:
+            value = json.loads(line)
+            int(value["step"])
+        except (ValueError, KeyError, TypeError):
+            break
+        whole.append((line, value))
+    return whole
 
 
 class Tracker:
@@ -57,6 +83,7 @@ class Tracker:
         project: W&B project.
         name: of the run.
         config: shown in W&B; paths in it are reduced to their last part.
+        redone: a metric of the resumed step that is about to be logged again, or None.
     """
 
     def __init__(
@@ -67,17 +94,28 @@ class Tracker:
         project: str,
         name: str,
         config: Mapping[str, Any],
+        redone: str | None = None,
     ) -> None:
-        self._lines = JsonLines(folder / METRICS_NAME, resume_step)
+        self._lines = JsonLines(folder / METRICS_NAME, resume_step, redone)
         self._wandb = None
         if wandb_mode != "off":
             self._wandb = _start_wandb(folder, wandb_mode, project, name, config)
+
+    def __enter__(self) -> "Tracker":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
         """Logs numbers at an explicit step, so that a resumed run does not begin at 0."""
         self._lines.write({"step": step, **metrics})
         if self._wandb is not None:
             self._wandb.log(dict(metrics), step=step)
+
+    def sync(self) -> None:
+        """Puts what was logged on the disk."""
+        self._lines.sync()
 
     def close(self) -> None:
         """Ends the run."""
@@ -95,7 +133,7 @@ def _start_wandb(
 
     id_path = folder / _RUN_ID_NAME
     if not id_path.exists():
-        id_path.write_text(secrets.token_hex(4))
+        write_bytes(id_path, secrets.token_hex(4).encode())
     return wandb.init(
         project=project,
         name=name,

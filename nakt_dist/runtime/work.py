@@ -12,14 +12,18 @@ import contextlib
 import fcntl
 import os
 import shutil
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
 from nakt_dist.errors import DatasetError
-from nakt_dist.runtime.files import differing_fields, read_json, write_json
+from nakt_dist.runtime.files import differing_fields, read_json, write_json, write_new_json
 
+LOCK_NAME = ".lock"
 _ATTEMPTS = 100
+_PAUSE_SECONDS = 0.02
+_HELD: set[IO[str]] = set()
 
 
 class WorkLedger:
@@ -48,25 +52,29 @@ class WorkLedger:
             try:
                 return self._take_up(path)
             except FileNotFoundError:
-                continue  # the job ended, and took its folder along, just now
-        raise DatasetError(f"{self.folder}: keeps vanishing; does something else delete it?")
+                time.sleep(_PAUSE_SECONDS)  # the job ended, and took its folder along, just now
+        raise DatasetError(
+            f"{path}: stays empty, or keeps vanishing; delete the folder if no job works there"
+        )
 
     def _take_up(self, path: Path) -> None:
-        if path.exists():
-            try:
-                found = read_json(path, "record of an unfinished job")
-            except DatasetError:
-                if path.exists():
-                    raise
-                raise FileNotFoundError(path) from None
-            if found != self.identity:
-                differences = "; ".join(differing_fields(found, self.identity)[:5])
-                raise DatasetError(
-                    f"{self.folder.parent}: holds an unfinished job with other settings "
-                    f"({differences}). Finish it with its own settings, or delete the folder"
-                )
-        else:
-            write_json(path, self.identity)
+        # Of two jobs that begin at once, the second must find the first one's settings.
+        if not path.exists() and write_new_json(path, self.identity):
+            return
+        try:
+            if path.stat().st_size == 0:  # without hard links, while another rank writes it
+                raise FileNotFoundError(path)
+            found = read_json(path, "record of an unfinished job")
+        except DatasetError:
+            if path.exists():
+                raise
+            raise FileNotFoundError(path) from None
+        if found != self.identity:
+            differences = "; ".join(differing_fields(found, self.identity)[:5])
+            raise DatasetError(
+                f"{self.folder.parent}: holds an unfinished job with other settings "
+                f"({differences}). Finish it with its own settings, or delete the folder"
+            )
 
     def receipt_path(self, piece: int) -> Path:
         """Returns where the receipt of a piece is or will be."""
@@ -129,7 +137,21 @@ def hold_lock(path: Path) -> Iterator[bool]:
             return
         except OSError:
             pass  # no locks here: doing a piece twice is harmless
-        yield _is_still_named(stream, path)
+        _HELD.add(stream)
+        try:
+            yield _is_still_named(stream, path)
+        finally:
+            _HELD.discard(stream)
+
+
+def _leave_locks_to_the_parent() -> None:
+    """Closes a forked child's copies: a loader process would keep the lock of a killed trainer."""
+    for stream in _HELD:
+        stream.close()
+    _HELD.clear()
+
+
+os.register_at_fork(after_in_child=_leave_locks_to_the_parent)
 
 
 def _is_still_named(stream: IO[str], path: Path) -> bool:
@@ -151,14 +173,19 @@ def sole_user(folder: Path, what: str) -> Iterator[None]:
     Raises:
         DatasetError: another living process holds the folder.
     """
-    lock = folder / ".lock"
+    lock = folder / LOCK_NAME
     with hold_lock(lock) as held:
         if not held:
-            raise DatasetError(
-                f"{folder}: another {what} is writing here right now. Wait for it, stop it, "
-                "or choose another --output"
-            )
+            raise in_use(folder, what)
         try:
             yield
         finally:
             lock.unlink(missing_ok=True)
+
+
+def in_use(folder: Path, what: str) -> DatasetError:
+    """The error of an output folder that another living process writes."""
+    return DatasetError(
+        f"{folder}: another {what} is writing here right now. Wait for it, stop it, "
+        "or choose another --output"
+    )

@@ -14,6 +14,9 @@ from nakt_dist.runtime.work import hold_lock
 
 DEFAULT_CACHE = Path("~/.cache/nakt_dist")
 
+_NEVER_OPENED = {"dask", "reference"}
+"""Storage systems of fsspec that hand code on, or render templates found in a file."""
+
 
 class DatasetLocation:
     """Where a dataset's files are; remote ones are copied once to a local cache.
@@ -25,8 +28,9 @@ class DatasetLocation:
 
     Raises:
         DatasetError: the protocol is not one of fsspec's; in particular a ``pipe:`` URL,
-            which other readers would run as a shell command. Or the URL cannot be opened, for
-            example because the package for its protocol is not installed.
+            which other readers would run as a shell command. Or it is one that may run what
+            it finds, alone or in a chain. Or the URL cannot be opened, for example because
+            the package for its protocol is not installed.
     """
 
     def __init__(self, url: str | Path, cache: Path = DEFAULT_CACHE) -> None:
@@ -36,7 +40,12 @@ class DatasetLocation:
             self.folder = _expanded(self.url)
             return
         protocol = self.url.split(":")[0]
-        if protocol not in fsspec.available_protocols() or "://" not in self.url:
+        chained = {each.split(":")[0] for each in self.url.split("::")}
+        if (
+            protocol not in fsspec.available_protocols()
+            or "://" not in self.url
+            or chained & _NEVER_OPENED
+        ):
             raise DatasetError(
                 f"{self.url}: '{protocol}:' is not opened. Expected a local folder or a URL of "
                 "a storage system that fsspec knows, such as s3:// or gs://"

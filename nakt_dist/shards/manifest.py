@@ -22,6 +22,11 @@ from nakt_dist.runtime.files import (
 MANIFEST_NAME = "manifest.json"
 INDEX_NAME = "index.parquet"
 REJECTED_NAME = "rejected.parquet"
+MOST_MANIFEST_BYTES = 2**26
+"""Enough for 300,000 shards."""
+
+_LONGEST_NAME_BYTES = 255  # of most file systems
+_LONGEST_SIDE = 2**16
 
 
 @dataclass(frozen=True)
@@ -80,7 +85,7 @@ class _Manifest:
             DatasetError: it is absent, damaged, edited or of another format.
         """
         path = folder / MANIFEST_NAME
-        value = read_json(path, cls.WHAT)
+        value = read_json(path, cls.WHAT, MOST_MANIFEST_BYTES)
         found = value.pop("format", None)
         if found != cls.FORMAT:
             raise DatasetError(
@@ -94,8 +99,12 @@ class _Manifest:
                 _check_types(path, f"shards[{number}].", ShardEntry, entry)
             value["shards"] = tuple(ShardEntry(**entry) for entry in value["shards"])
             manifest = cls(**value)
+            named: set[str] = set()
             for name in [entry.name for entry in manifest.shards] + list(manifest.files):
                 _check_plain_name(path, name)
+                if name in named:
+                    raise DatasetError(f"{path}: names the file {name!r} twice, expected it once")
+                named.add(name)
             manifest.fingerprint  # noqa: B018 - computed here, where its errors are caught
         except (TypeError, KeyError) as error:
             raise DatasetError(f"{path}: a field is missing or unknown: {error}") from None
@@ -224,8 +233,10 @@ class PseudoLabelManifest(_Manifest):
 
 
 def _check_plain_name(path: Path, name: str) -> None:
-    """Refuses a file name that could lead out of the dataset's folder."""
-    plain = isinstance(name, str) and name and not set(name) & set("/\\:\0")
+    """Refuses a file name that could lead out of the dataset's folder, or that none can have."""
+    plain = isinstance(name, str) and name and not set(name) & set("/\\:")
+    # What cannot be printed holds what would move the cursor, or is no Unicode.
+    plain = plain and name.isprintable() and len(name.encode()) <= _LONGEST_NAME_BYTES
     if not plain or name.startswith("."):
         raise DatasetError(
             f"{path}: names the file {name!r}; expected a plain file name beside the manifest"
@@ -280,7 +291,10 @@ def _is_teachers(value: Any) -> bool:
 _TEXT = (_is_text, "text")
 _COUNT = (_is_count, "a whole number of 0 or more")
 _COUNTS = (_is_mapping_of(_is_count), "an object of whole numbers of 0 or more")
-_SIDE = (lambda value: _is_count(value) and value > 0, "a whole number of 1 or more")
+_SIDE = (
+    lambda value: _is_count(value) and 0 < value <= _LONGEST_SIDE,
+    f"a whole number from 1 to {_LONGEST_SIDE}",
+)
 _FLAG = (lambda value: isinstance(value, bool), "true or false")
 _OBJECT = (lambda value: isinstance(value, Mapping), "an object")
 

@@ -1,8 +1,9 @@
-"""Random access to packed samples by memory-mapping the shards."""
+"""Random access to packed samples: a sample is read at its place in the shard."""
 
 import json
-import mmap
+import os
 import threading
+import weakref
 import zlib
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
@@ -29,43 +30,71 @@ from nakt_dist.shards.tables import INDEX_SCHEMA, PSEUDO_INDEX_SCHEMA, check_row
 _OPEN_SHARDS = 64
 
 
-class _MappedShards:
-    """Keeps the most recently used shards memory-mapped."""
+class _OpenShard:
+    """A shard's file, closed when its last reader lets go of it.
+
+    It is not memory-mapped: a mapped file that somebody truncates kills its readers by SIGBUS.
+    """
+
+    def __init__(self, path: Path) -> None:
+        # Without waiting: a pipe in the place of a shard would be waited for for ever.
+        self.descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+        weakref.finalize(self, os.close, self.descriptor)
+        self.bytes = os.fstat(self.descriptor).st_size
+
+
+class _OpenShards:
+    """Keeps the most recently used shards open."""
 
     def __init__(self, location: DatasetLocation, shards: Sequence[ShardEntry]) -> None:
         self._location = location
         self._shards = shards
-        self._maps: OrderedDict[int, mmap.mmap] = OrderedDict()
+        self._open: OrderedDict[int, _OpenShard] = OrderedDict()
         self._lock = threading.Lock()
 
     def __reduce__(self) -> tuple:
-        """Leaves the maps behind: worker processes open their own."""
+        """Leaves the open files behind: worker processes open their own."""
         return (type(self), (self._location, self._shards))
 
     def read(self, shard: int, offset: int, size: int) -> bytes:
-        """Returns ``size`` bytes at ``offset`` of a shard."""
-        with self._lock:
-            mapped = self._maps.get(shard)
-            if mapped is None:
-                mapped = self._maps[shard] = self._open(self._shards[shard])
-                if len(self._maps) > _OPEN_SHARDS:
-                    self._maps.popitem(last=False)  # closed when the last reader lets go
-            self._maps.move_to_end(shard)
-        return mapped[offset : offset + size]
+        """Returns ``size`` bytes at ``offset`` of a shard; fewer where it ends before.
 
-    def _open(self, entry: ShardEntry) -> mmap.mmap:
+        Raises:
+            DatasetError: the shard is absent, of another size, or its disk gives an error.
+        """
+        entry = self._shards[shard]
+        with self._lock:
+            file = self._open.get(shard)
+            if file is None:
+                file = self._open[shard] = self._opened(entry)
+                if len(self._open) > _OPEN_SHARDS:
+                    self._open.popitem(last=False)
+            self._open.move_to_end(shard)
+        try:
+            # A damaged index may ask for more memory than there is.
+            return os.pread(file.descriptor, max(min(size, entry.bytes - offset), 0), offset)
+        except OSError as error:
+            raise DatasetError(
+                f"{self._location.folder / entry.name}: cannot be read: {error.strerror}. Run "
+                "nakt verify on the folder"
+            ) from None
+
+    def _opened(self, entry: ShardEntry) -> _OpenShard:
         def is_whole(path: Path) -> bool:
             return path.is_file() and path.stat().st_size == entry.bytes > 0
 
         path = self._location.local(entry.name, is_whole, entry.sha256)
-        if not is_whole(path):
-            found = f"{path.stat().st_size} bytes" if path.exists() else "no such file"
+        try:
+            file = _OpenShard(path)
+            found = f"{file.bytes} bytes"
+        except OSError as error:
+            file, found = None, error.strerror.lower()
+        if file is None or not file.bytes == entry.bytes > 0:
             raise DatasetError(
                 f"{path}: found {found}, expected {entry.bytes} bytes as the manifest says. "
                 "Run nakt verify on the folder"
             )
-        with path.open("rb") as stream:
-            return mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
+        return file
 
 
 class IndexedShards:
@@ -101,7 +130,7 @@ class IndexedShards:
         members = ("image", "mask", "json")
         check_rows(path, index, len(self.manifest.shards), members, ("image", "json"))
         self.index = index if splits is None else self._of_splits(index, splits)
-        self._maps = _MappedShards(location, self.manifest.shards)
+        self._files = _OpenShards(location, self.manifest.shards)
         self._cache_columns()
 
     def _of_splits(self, index: pa.Table, splits: Sequence[str]) -> pa.Table:
@@ -154,8 +183,18 @@ class IndexedShards:
         return None if np.isnan(size) else self._member(number, "mask")
 
     def metadata(self, number: int) -> dict[str, Any]:
-        """Returns the sample's JSON: labels, patient, source, original size."""
-        return json.loads(self._member(number, "json"))
+        """Returns the sample's JSON: labels, patient, source, original size.
+
+        Raises:
+            UnusableSample: its bytes have changed, or are no JSON object.
+        """
+        try:
+            value = json.loads(self._member(number, "json"))
+        except (ValueError, RecursionError) as error:
+            raise UnusableSample("undecodable", f"the json does not decode: {error}") from None
+        if not isinstance(value, dict):
+            raise UnusableSample("undecodable", "the json is no object of values by name")
+        return value
 
     def findings(self) -> list[dict[str, int] | None]:
         """Returns what the dataset says of each sample, as it published it.
@@ -191,11 +230,24 @@ class IndexedShards:
     def _member(self, number: int, member: str) -> bytes:
         offset = int(self._columns[f"{member}_offset"][number])
         size = int(self._columns[f"{member}_size"][number])
-        data = self._maps.read(int(self.shard_numbers[number]), offset, size)
+        data = self._files.read(int(self.shard_numbers[number]), offset, size)
+        self.check_bytes(number, member, data)
+        return data
+
+    def check_bytes(self, number: int, member: str, data: bytes) -> None:
+        """Compares bytes that were read, perhaps from a stream, with the stored checksum.
+
+        Args:
+            number: of the sample.
+            member: ``"image"``, ``"mask"`` or ``"json"``.
+            data: what was read.
+
+        Raises:
+            UnusableSample: they differ.
+        """
         # A damaged JPEG decodes to another picture without complaint; the checksum complains.
         if zlib.crc32(data) != self._columns[f"{member}_crc32"][number]:
             raise UnusableSample("checksum_differs", f"the {member}'s bytes have changed")
-        return data
 
     def describe(self, number: int) -> str:
         """Returns ``shard/key`` of a sample, for messages."""
@@ -229,7 +281,7 @@ class PseudoLabels:
         filled = ("soft", "target_pixels", "entropy")
         check_rows(path, table, len(self.manifest.shards), ("soft",), filled)
         self.statistics = _rows_by_key(table, dataset.keys, self.root)
-        self._maps = _MappedShards(location, self.manifest.shards)
+        self._files = _OpenShards(location, self.manifest.shards)
         self._cache_columns()
 
     def _cache_columns(self) -> None:
@@ -252,14 +304,22 @@ class PseudoLabels:
         Raises:
             UnusableSample: its bytes are not those that were written.
         """
-        shard, offset, size, crc32 = (int(column[number]) for column in self._columns.values())
-        data = self._maps.read(shard, offset, size)
-        if zlib.crc32(data) != crc32:
-            name = self.manifest.shards[shard].name
+        shard, offset, size, _ = (int(column[number]) for column in self._columns.values())
+        data = self._files.read(shard, offset, size)
+        self.check_bytes(number, data)
+        return data
+
+    def check_bytes(self, number: int, data: bytes) -> None:
+        """Compares bytes that were read, perhaps from a stream, with the stored checksum.
+
+        Raises:
+            UnusableSample: they differ.
+        """
+        if zlib.crc32(data) != self._columns["soft_crc32"][number]:
+            name = self.manifest.shards[int(self._columns["shard"][number])].name
             raise UnusableSample(
                 "checksum_differs", f"the soft mask's bytes in {name} have changed"
             )
-        return data
 
 
 def _current(location: DatasetLocation, name: str, sha256: str) -> Path:

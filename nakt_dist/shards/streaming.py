@@ -7,9 +7,10 @@ from typing import Any, BinaryIO
 
 import webdataset as wds
 from webdataset.filters import shuffle
-from webdataset.tariterators import group_by_keys, tar_file_expander
+from webdataset.tariterators import group_by_keys
 
 from nakt_dist.errors import DatasetError
+from nakt_dist.shards.tars import stream_members
 
 _Opener = Callable[[str], BinaryIO]
 
@@ -38,6 +39,10 @@ class StatisticallyRepeatableStream(wds.DataPipeline):
 
     Yields:
         Mappings with ``__key__`` and the files of the sample by extension, as bytes.
+
+    Raises:
+        DatasetError: a tar is damaged or holds what no shard holds (see ``stream_members``), a
+            sidecar is not that of its shard, or no shard holds a sample.
     """
 
     def __init__(
@@ -60,12 +65,17 @@ class StatisticallyRepeatableStream(wds.DataPipeline):
                 yield from generator.sample(pairs, len(pairs))
 
         def read_shards(source: Iterable[tuple[str, str | None]]) -> Iterator[dict[str, Any]]:
+            empty = 0
             for shard, sidecar in source:
+                empty += 1
                 samples = _samples_of(shard, opener)
-                if sidecar is None:
-                    yield from samples
-                else:
-                    yield from _merged(shard, samples, _samples_of(sidecar, sidecar_opener))
+                if sidecar is not None:
+                    samples = _merged(shard, samples, _samples_of(sidecar, sidecar_opener))
+                for sample in samples:
+                    empty = 0
+                    yield sample
+                if empty == len(pairs):  # else it would look for a sample for ever
+                    raise DatasetError(f"none of the {empty} shards of the stream holds a sample")
 
         super().__init__(
             draw_shards,
@@ -77,7 +87,10 @@ class StatisticallyRepeatableStream(wds.DataPipeline):
 def _samples_of(name: str, opener: _Opener) -> Iterator[dict[str, Any]]:
     """Groups the members of one tar by key."""
     with opener(name) as stream:
-        files = tar_file_expander([{"url": name, "stream": stream}], handler=wds.reraise_exception)
+        files = (
+            {"fname": member, "data": data, "__url__": name}
+            for member, data in stream_members(name, stream)
+        )
         yield from group_by_keys(files, handler=wds.reraise_exception)
 
 
@@ -91,5 +104,11 @@ def _merged(
             raise DatasetError(
                 f"{shard}: its sidecar holds key {keys[1]!r} where the shard holds {keys[0]!r}. "
                 "Run teach again on this packing"
+            )
+        common = {name for name in sample if name in sidecar and not name.startswith("__")}
+        if common:
+            raise DatasetError(
+                f"{shard}: key {keys[0]!r} has {sorted(common)} in the shard and in its sidecar, "
+                "so that it is open which one holds. Run nakt verify on both"
             )
         yield {**sidecar, **sample}

@@ -4,12 +4,14 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from nakt_dist.errors import DatasetError
 from nakt_dist.runtime.files import atomic_write
+from nakt_dist.shards.tars import MOST_MEMBER_BYTES
 
 _MEMBER_COLUMNS = [
     (f"{member}_{column}", kind)
@@ -132,6 +134,8 @@ def check_rows(
 ) -> None:
     """Checks what samples are looked up by: a reader then needs to check nothing per sample.
 
+    Keys are those that a shard can hold, each there once.
+
     Args:
         path: the table's file, for the message.
         table: with columns as ``read_table`` checks them.
@@ -151,6 +155,11 @@ def check_rows(
         pc.greater_equal(table["shard"], 0), pc.less(table["shard"], pa.scalar(shards, pa.int64()))
     )
     _require(path, table, "shard", inside, f"a number from 0 to {shards - 1}")
+    plain = pc.match_substring_regex(table["key"], r"^[^./\\\x00]+$")
+    _require(path, table, "key", plain, "a name without . / \\")
+    first_rows = pc.index_in(table["key"], value_set=table["key"].combine_chunks())
+    alone = pc.equal(first_rows, pa.array(np.arange(len(table), dtype=np.int32)))
+    _require(path, table, "key", alone, "each key once")
 
 
 def _check_member(path: Path, table: pa.Table, member: str, may_be_absent: bool) -> None:
@@ -163,6 +172,8 @@ def _check_member(path: Path, table: pa.Table, member: str, may_be_absent: bool)
         _require(path, table, name, good, expected)
     for name in (offset, size):
         _require(path, table, name, pc.greater_equal(table[name], 0), "0 or more")
+    small = pc.less_equal(table[size], MOST_MEMBER_BYTES)
+    _require(path, table, size, small, f"at most {MOST_MEMBER_BYTES}")
 
 
 def _require(path: Path, table: pa.Table, column: str, good: pa.ChunkedArray, what: str) -> None:

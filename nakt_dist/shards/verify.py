@@ -4,19 +4,20 @@ import io
 import json
 import zlib
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from PIL import Image
 
 from nakt_dist.errors import DatasetError, UnusableSample
 from nakt_dist.runtime.files import file_sha256, read_json
+from nakt_dist.shards.damage import Damage, bytes_at, check_tar, locate_outside_members, members_of
 from nakt_dist.shards.findings import parse_findings, parse_labels, patients_in_two_splits
 from nakt_dist.shards.manifest import (
     INDEX_NAME,
     MANIFEST_NAME,
+    MOST_MANIFEST_BYTES,
     REJECTED_NAME,
     PseudoLabelManifest,
     ShardEntry,
@@ -28,25 +29,9 @@ from nakt_dist.shards.tables import (
     REJECTED_SCHEMA,
     read_table,
 )
-from nakt_dist.shards.writer import ShardWriter
+from nakt_dist.shards.tars import MOST_MEMBER_BYTES
 
-
-@dataclass(frozen=True)
-class Damage:
-    """One thing that is not as the manifest says.
-
-    Attributes:
-        file: name of the shard or table.
-        key: the sample's key, or None when the damage is not in one sample.
-        detail: what was found and what was expected.
-    """
-
-    file: str
-    key: str | None
-    detail: str
-
-    def __str__(self) -> str:
-        return f"{self.file}{f', key {self.key}' if self.key else ''}: {self.detail}"
+_EXTENSIONS = ("jpg", "png")
 
 
 def read_any_manifest(folder: Path) -> ShardManifest | PseudoLabelManifest:
@@ -55,7 +40,7 @@ def read_any_manifest(folder: Path) -> ShardManifest | PseudoLabelManifest:
     Raises:
         DatasetError: there is none, or it is neither.
     """
-    found = read_json(folder / MANIFEST_NAME, "manifest").get("format")
+    found = read_json(folder / MANIFEST_NAME, "manifest", MOST_MANIFEST_BYTES).get("format")
     kind = PseudoLabelManifest if found == PseudoLabelManifest.FORMAT else ShardManifest
     return kind.read(folder)
 
@@ -65,11 +50,11 @@ def verify_folder(
 ) -> Iterator[Damage]:
     """Checks a packed dataset or a folder of pseudo-labels.
 
-    Every byte is read: checksums of files and of members, the order of keys, that images and
-    masks decode to the manifest's size, that findings are of the manifest's vocabulary, that
-    the index says the same of each image as the JSON in its shard, that the sums of inputs and
-    samples hold, that no patient is in two splits, and that nothing unnamed lies among the
-    shards.
+    Every byte is read: checksums of files and of members, the order of keys, that the tars
+    themselves hold the index's files and nothing else, that images and masks decode to the
+    manifest's size, that findings are of the manifest's vocabulary, that the index says the
+    same of each image as the JSON in its shard, that the sums of inputs and samples hold, that
+    no patient is in two splits, and that nothing unnamed lies among the shards.
 
     Args:
         folder: a local folder with a manifest.
@@ -190,23 +175,12 @@ def _check_shard(
             except UnusableSample as error:
                 found += 1
                 yield Damage(entry.name, row["key"], error.detail)
-    if not found and file_sha256(path) != entry.sha256:
-        yield _locate_outside_members(path, entry, rows)
-
-
-def _members_of(row: Mapping[str, Any]) -> dict[str, tuple[int, int, int]]:
-    """Returns (offset, size, crc32) of each file of a sample, by extension, in tar order."""
-    names = {
-        "image": row.get("extension"),
-        "mask": "mask.png",
-        "json": "json",
-        "soft": "soft.png",
-    }
-    return {
-        extension: (row[f"{name}_offset"], row[f"{name}_size"], row[f"{name}_crc32"])
-        for name, extension in names.items()
-        if row.get(f"{name}_offset") is not None
-    }
+    if found or size != entry.bytes:
+        return
+    if file_sha256(path) != entry.sha256:
+        yield locate_outside_members(path, entry, rows)
+    else:
+        yield from check_tar(path, entry, rows)
 
 
 def _check_row(row: Mapping[str, Any], entry: ShardEntry, shard_bytes: int) -> None:
@@ -227,8 +201,8 @@ def _check_row(row: Mapping[str, Any], entry: ShardEntry, shard_bytes: int) -> N
     if row["split"] != entry.split:
         refuse("split", f"{entry.split!r}, that of the shard")
     pseudo = "soft_offset" in row
-    if not pseudo and not row["extension"]:
-        refuse("extension", "that of the image")
+    if not pseudo and row["extension"] not in _EXTENSIONS:
+        refuse("extension", " or ".join(_EXTENSIONS))
     for member in ("soft",) if pseudo else ("image", "mask", "json"):
         columns = [f"{member}_{each}" for each in ("offset", "size", "crc32")]
         absent = [column for column in columns if row[column] is None]
@@ -241,6 +215,8 @@ def _check_row(row: Mapping[str, Any], entry: ShardEntry, shard_bytes: int) -> N
             refuse(columns[0], f"a position in the {shard_bytes} bytes of the shard")
         if not 0 <= size <= shard_bytes - offset:
             refuse(columns[1], f"at most the {shard_bytes - offset} bytes up to the shard's end")
+        if size > MOST_MEMBER_BYTES:
+            refuse(columns[1], f"at most {MOST_MEMBER_BYTES}")
 
 
 def _check_facts(row: Mapping[str, Any], manifest: ShardManifest | PseudoLabelManifest) -> None:
@@ -259,16 +235,15 @@ def _check_facts(row: Mapping[str, Any], manifest: ShardManifest | PseudoLabelMa
 
 
 def _check_sample(
-    stream: io.BufferedReader, row: Mapping[str, Any], manifest: ShardManifest | PseudoLabelManifest
+    stream: BinaryIO, row: Mapping[str, Any], manifest: ShardManifest | PseudoLabelManifest
 ) -> None:
     """Checks checksums and decodes every file of a sample.
 
     Raises:
         UnusableSample: a file is not what it was, or not what it should be.
     """
-    for extension, (offset, size, crc32) in _members_of(row).items():
-        stream.seek(offset)
-        data = stream.read(size)
+    for extension, (offset, size, crc32) in members_of(row).items():
+        data = bytes_at(stream, offset, size)
         if zlib.crc32(data) != crc32:
             raise UnusableSample(
                 "changed", f"the bytes of .{extension} differ from the index's checksum"
@@ -317,22 +292,3 @@ def _check_size(
     found, expected = (image.height, image.width), (manifest.height, manifest.width)
     if found != expected:
         raise UnusableSample("wrong_size", f".{extension} is {found}, expected {expected}")
-
-
-def _locate_outside_members(path: Path, entry: ShardEntry, rows: list[Mapping[str, Any]]) -> Damage:
-    """Finds the key whose tar header or padding changed, by writing the shard anew in memory."""
-    data = path.read_bytes()
-    anew = io.BytesIO()
-    writer = ShardWriter(anew)
-    for row in rows:
-        files = {
-            extension: data[offset : offset + size]
-            for extension, (offset, size, _) in _members_of(row).items()
-        }
-        writer.add(row["key"], files)
-        length = anew.tell()
-        if data[:length] != anew.getvalue():
-            return Damage(
-                entry.name, row["key"], "a tar header or padding of this sample has changed"
-            )
-    return Damage(entry.name, None, "the end of the archive has changed")

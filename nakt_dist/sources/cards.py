@@ -1,5 +1,6 @@
 """Dataset cards: what a dataset is, where to get it, and how many images it should have."""
 
+import reprlib
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields
@@ -92,7 +93,7 @@ def load_card(path_or_name: str | Path, cards_folder: Path) -> DatasetCard:
         )
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise ConfigurationError(f"The card '{path}' cannot be read: {error}") from error
     return _card_from(content, path)
 
@@ -163,8 +164,8 @@ def _check_field(path: Path, name: str, value: Any) -> None:
         right, expected = isinstance(value, str) and bool(value.strip()), "text"
     if not right:
         raise ConfigurationError(
-            f"'{name}' in the card '{path}' is {value!r}; expected {expected} (quote what YAML "
-            "reads as another type)"
+            f"'{name}' in the card '{path}' is {reprlib.repr(value)}; expected {expected} "
+            "(quote what YAML reads as another type)"
         )
 
 

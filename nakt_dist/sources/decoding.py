@@ -42,6 +42,7 @@ _PASSING_FAULTS = {
 _MAX_BYTES_PER_PIXEL = 8  # four channels of 16 bits, uncompressed
 _HEADER_BYTES = 2**20
 _TIFF_PHOTOMETRIC = 262
+_TIFF_TILE = (322, 323)
 _EXIF_ORIENTATION = 274
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -119,6 +120,8 @@ def decode(content: bytes, name: str, max_pixels: int) -> DecodedImage:
                 "too_many_pixels",
                 f"'{name}' is {width}×{height}; expected at most {max_pixels} pixels",
             )
+        if image.format == "TIFF":
+            _check_tiles(image, name, max_pixels)
         return _load(image)
     except (UnusableSample, MemoryError):
         raise
@@ -161,6 +164,16 @@ def _read_bytes(path: Path, name: str, max_bytes: int) -> bytes:
     if not content:
         raise UnusableSample("empty_file", f"'{name}' has no bytes; expected an image")
     return content
+
+
+def _check_tiles(image: ImageFile.ImageFile, name: str, max_pixels: int) -> None:
+    """Refuses tiles larger than a picture may be: each is decoded whole, however small that is."""
+    width, height = (int(image.tag_v2.get(tag, 1)) for tag in _TIFF_TILE)
+    if width * height > max_pixels:
+        raise UnusableSample(
+            "too_many_pixels",
+            f"'{name}' has tiles of {width}×{height}; expected at most {max_pixels} pixels",
+        )
 
 
 def _load(image: ImageFile.ImageFile) -> DecodedImage:

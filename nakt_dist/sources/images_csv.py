@@ -21,7 +21,7 @@ from nakt_dist.sources.csv_tables import TableRow, quoted, read_rows
 from nakt_dist.sources.files import FolderContents, FoundFile, walk
 from nakt_dist.sources.listing import require_folder, wrong_layout
 from nakt_dist.sources.record import SourceListing
-from nakt_dist.sources.table_columns import TableColumns, by_finding, canonical_names
+from nakt_dist.sources.table_columns import IMAGE_COLUMN, TableColumns, by_finding, canonical_names
 
 MOST_FINDINGS = 200
 _NOBODY = frozenset({"", "nan", "na", "n/a", "<na>", "none", "null"})
@@ -31,7 +31,7 @@ _NUMBER = re.compile(r"\d{1,40}(?:\.\d{1,10})?", re.ASCII)
 def scan(
     root: Path,
     table: str = "metadata.csv",
-    image_column: str = "filename",
+    image_column: str = IMAGE_COLUMN,
     image_folder: str = "",
     finding_columns: Mapping[str, str] | Sequence[str] = (),
     findings_column: str | None = None,
@@ -189,8 +189,7 @@ class _Table:
                 written[Decimal(image.patient_id)].add(image.patient_id)
         alike = [names for names in written.values() if len(names) > 1]
         if alike:
-            example = " and ".join(f"'{name}'" for name in sorted(alike[0])[:2])
-            words = f"patients whose names are one number, such as {example}, taken as several"
+            words = "patients whose names are one number, such as '1' and '01', taken as several"
             self.tables.found[words] = sum(map(len, alike))
 
     def _rows(self, found: Counter[str]) -> Iterator[tuple[TableRow, Mapping[str, str]]]:

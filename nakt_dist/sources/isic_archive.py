@@ -1,12 +1,13 @@
 """Images from the ISIC archive: ``ISIC_0000000.jpg`` with ``ISIC_0000000.json`` beside it."""
 
 import json
+import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from nakt_dist.sources.files import FoundFile, walk
+from nakt_dist.sources.files import FoundFile, printable, walk
 from nakt_dist.sources.listing import (
     finish_listing,
     image_record,
@@ -93,5 +94,12 @@ def _read_facts(path: Path) -> dict[str, Any] | None:
     clinical = outer.get("clinical") if isinstance(outer, Mapping) else None
     for level in (document, outer, clinical):
         if isinstance(level, Mapping):
-            facts |= {k: v for k, v in level.items() if isinstance(v, str | int | float | bool)}
+            facts |= {k: printable(v) if isinstance(v, str) else v for k, v in _plain(level)}
     return facts
+
+
+def _plain(level: Mapping[str, Any]) -> Iterator[tuple[str, str | int | float]]:
+    """Yields texts and numbers; what is too large for a number is infinite, and none."""
+    for name, value in level.items():
+        if isinstance(value, str | int) or (isinstance(value, float) and math.isfinite(value)):
+            yield name, value

@@ -4,11 +4,15 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from nakt_dist.errors import ConfigurationError
 from nakt_dist.sources.chest import Problem, read_findings
 from nakt_dist.sources.csv_tables import quoted
 from nakt_dist.sources.labels import canonical_finding
+
+IMAGE_COLUMN = "filename"
+"""The column that names the image, where no option says otherwise."""
 
 _SPLIT_NAME = re.compile(r"(?!pseudo$)[a-z0-9][a-z0-9_-]{0,40}")
 
@@ -62,10 +66,13 @@ class TableColumns:
         return tuple(dict.fromkeys(wanted))
 
     def refused_by(self, cells: Mapping[str, str]) -> str | None:
-        """Says in words which filter a row does not pass, None if it passes all."""
+        """Says in words which filter a row does not pass, None if it passes all.
+
+        What the filter wants is not said: it may be long, and may name patients.
+        """
         for column, wanted in self.filters.items():
             if cells[column] not in wanted:
-                return f"{column} is not {' or '.join(sorted(wanted))}"
+                return f"filters on {column}"
         return None
 
     def listed(self, cells: Mapping[str, str]) -> frozenset[str]:
@@ -104,6 +111,22 @@ class TableColumns:
                 "{Training: train}"
             )
         return split or None
+
+
+def identifying_filters(options: Mapping[str, Any]) -> list[str]:
+    """Returns the columns of images, patients and studies among the ``filters`` of a layout.
+
+    Args:
+        options: of ``nakt_dist.sources.images_csv``; other layouts have no filters.
+    """
+    identifiers = (
+        options.get("image_column", IMAGE_COLUMN),
+        options.get("patient_column"),
+        options.get("study_column"),
+    )
+    filters = options.get("filters")
+    wanted = filters if isinstance(filters, Mapping) else {}  # scanning refuses anything else
+    return [column for column in wanted if column in identifiers]
 
 
 def by_finding(columns: Mapping[str, str] | Sequence[str]) -> dict[str, str]:

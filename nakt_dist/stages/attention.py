@@ -89,7 +89,8 @@ def run(config: AttentionConfig) -> RunRecord:
     record = RunRecord(
         stage="attention",
         name=output.resolve().name,
-        config=as_plain(config),
+        # Keys can name patients: the record, which is passed on, says how many were asked for.
+        config={**as_plain(config), "samples": config.samples and len(config.samples)},
         inputs={
             "weights_sha256": student.weights_sha256,
             "teacher_weights_sha256": teacher.weights_sha256,

@@ -56,9 +56,7 @@ def run(config: EvaluateConfig) -> RunRecord:
     device = choose_device(config.device, config.threads)
     trained = open_network(config.weights, config.model, config.preprocessing, device)
     samples = select_samples(config.dataset, config.splits, cache=config.cache)
-    scores = _scores(config, trained, samples)
-    identity = _identity(config, trained, scores)
-    scores.check_references(identity)
+    scores, identity = open_scores(config, trained, samples)
     met = _meet(config, trained, scores)
     output = Path(config.output)
     check_output(output, "evaluate")
@@ -69,6 +67,26 @@ def run(config: EvaluateConfig) -> RunRecord:
     WorkLedger(output / LEDGER_NAME, identity, 0).close()  # a kill may have left it
     say(f"{scores.sentence(record)} (was complete already)")
     return record
+
+
+def open_scores(
+    config: EvaluateConfig, trained: TrainedNetwork, samples: SelectedSamples
+) -> tuple[TaskScores, dict[str, Any]]:
+    """Chooses the task, and checks that settings, network and test images belong together.
+
+    Returns:
+        The scores, and what decides their predictions.
+
+    Raises:
+        ConfigurationError: a setting does not fit the network's task, or network and test set
+            share no label.
+        DatasetError: another evaluation that this one refers to is absent, or is no match.
+        CheckpointError: the weights contradict themselves.
+    """
+    scores = _scores(config, trained, samples)
+    identity = _identity(config, trained, scores)
+    scores.check_references(identity)
+    return scores, identity
 
 
 def _scores(

@@ -102,7 +102,7 @@ def _label(manifest: ShardManifest) -> str:
 def _rows(counts: Mapping[str, Mapping[str, Mapping[str, int]]]) -> Iterator[tuple[Any, ...]]:
     for name, by_split in counts.items():
         for split, numbers in by_split.items():
-            yield printable(name), split, *(numbers[each] for each in COUNTED)
+            yield printable(name), printable(split), *(numbers[each] for each in COUNTED)
 
 
 def _print_table(head: tuple[str, ...], rows: Any) -> None:
@@ -122,8 +122,16 @@ def _print_table(head: tuple[str, ...], rows: Any) -> None:
 def _as_csv(counts: Mapping[str, Mapping[str, Mapping[str, int]]]) -> bytes:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerows([("finding", "split", *COUNTED), *_rows(counts)])
+    writer.writerow(("finding", "split", *COUNTED))
+    writer.writerows(
+        [_as_text(finding), _as_text(split), *rest] for finding, split, *rest in _rows(counts)
+    )
     return text.getvalue().encode()
+
+
+def _as_text(name: str) -> str:
+    """Marks a name that a spreadsheet would take for a formula, and run, as text."""
+    return f"'{name}" if name.startswith(("=", "+", "-", "@")) else name
 
 
 def _draw_images(

@@ -31,12 +31,8 @@ from nakt_dist.shards.manifest import (
     ShardManifest,
 )
 from nakt_dist.shards.tables import INDEX_SCHEMA, REJECTED_SCHEMA, write_table
-from nakt_dist.stages.pack_plan import (
-    PackPlan,
-    make_plan,
-    modification_sha256,
-    tolerated_problems,
-)
+from nakt_dist.stages.pack_identity import modification_sha256
+from nakt_dist.stages.pack_plan import PackPlan, make_plan, tolerated_problems
 from nakt_dist.stages.pack_shard import pack_shard
 from nakt_dist.stages.pack_summary import announce, announce_speed, count_positives
 
@@ -97,7 +93,7 @@ def run(config: PackConfig) -> RunRecord:
 
 def _pack(config: PackConfig, plan: PackPlan, output: Path) -> tuple[ShardManifest, int]:
     """Returns the manifest and how many inputs were read now rather than earlier."""
-    identity = {**plan.identity, "source_modification_sha256": modification_sha256(plan)}
+    identity = {**plan.identity, "source_modification_sha256": modification_sha256(plan.records)}
     ledger = WorkLedger(output / LEDGER_NAME, identity, len(plan.shards))
     if (output / MANIFEST_NAME).exists():
         manifest = ShardManifest.read(output)
@@ -138,7 +134,7 @@ def write_shards(
 ) -> Iterator[int]:
     """Writes the given shards with a pool of workers, and yields each number when done."""
     workers = min(config.workers or len(os.sched_getaffinity(0)), max(len(numbers), 1))
-    settings = (config.image, config.masks, tolerated_problems(config))
+    settings = (config.image, config.masks, tolerated_problems(config), config.deidentify)
     tasks = {number: (ledger, output, number, plan.shards[number], *settings) for number in numbers}
     if workers == 1:
         for number, task in tasks.items():
@@ -249,7 +245,8 @@ def _finalise(
             f"{output}: {summary.packed} packed and {summary.rejected} rejected are not the "
             f"{plan.num_inputs} inputs; delete the folder and pack again, and report this"
         )
-    save_config(config, output, leave_out=("output", "workers"), staging=staging)
+    left_out = ("output", "workers", "deidentify_key", *(["source"] if config.deidentify else []))
+    save_config(config, output, leave_out=left_out, staging=staging)
     flush_folder(output)
     manifest.write(output, staging)
     return manifest

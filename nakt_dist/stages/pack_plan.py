@@ -5,27 +5,26 @@ by any number of workers, in any order, and again, always with the same bytes. A
 turns out to be unusable leaves its shard one sample short; nothing moves up.
 """
 
-import hashlib
-import json
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from nakt_dist.config import PackConfig, as_plain
+from nakt_dist.config import PackConfig
 from nakt_dist.errors import ConfigurationError, DatasetError
 from nakt_dist.shards.findings import patients_in_two_splits
 from nakt_dist.sources import SOURCES, SourceListing, SourceRecord, scan_source
 from nakt_dist.sources.cards import CountComparison, compare_counts, load_card
+from nakt_dist.sources.deidentification import deidentify, without_names
 from nakt_dist.sources.keys import assign_keys
 from nakt_dist.sources.splits import assign_splits, choose_subset, official_splits, strata_of
+from nakt_dist.stages.pack_identity import dataset_identity, open_pseudonyms
 
 CARDS_FOLDER = Path(__file__).parents[2] / "shards" / "cards"
 PHANTOM_MARKER = "PHANTOM.json"
 UNFINISHED_PHANTOM_MARKER = "PHANTOM.incomplete"
-_NOT_IN_THE_BYTES = ("source", "output", "workers", "card")
 
 
 @dataclass(frozen=True)
@@ -74,12 +73,25 @@ class PackPlan:
         """Inputs over all shards."""
         return sum(len(shard.keys) for shard in self.shards)
 
+    @property
+    def records(self) -> list[SourceRecord]:
+        """The inputs of all shards, in order."""
+        return [record for shard in self.shards for record in shard.records]
 
-def make_plan(config: PackConfig) -> PackPlan:
+
+def make_plan(config: PackConfig, may_make_key: bool = True) -> PackPlan:
     """Lists the dataset and assigns every input to a shard.
 
+    De-identified, a dataset has the same images in the same splits. Only their order differs:
+    it follows from the keys, so that it gives no original name away, and those are hashes then.
+
+    Args:
+        config: of the packing.
+        may_make_key: write a new key where ``deidentify`` is set and there is none.
+
     Raises:
-        ConfigurationError: unknown layout, option, or fractions that do not sum to 1.
+        ConfigurationError: unknown layout, option, or fractions that do not sum to 1; or the key
+            of ``deidentify`` cannot be used.
         DatasetError: the source is not of the layout, holds no image, or its own splits share
             a patient.
     """
@@ -98,14 +110,26 @@ def make_plan(config: PackConfig) -> PackPlan:
         wanted = choose_subset(keys, config.count, config.seed)
         chosen = [number for number in chosen if keys[number] in wanted]
         left_out[f"beyond count {config.count}"] = len(keys) - len(chosen)
+    pseudonyms = open_pseudonyms(config, may_make_key)
+    if pseudonyms is not None:
+        records = deidentify(listing.records, pseudonyms)
+        listing = replace(
+            listing, records=records, ignored_files=without_names(listing.ignored_files)
+        )
+        keys = assign_keys([record.name for record in records])
     shards = tuple(_cut_into_shards(config, keys, listing.records, splits, chosen))
     _check_patients(config, shards)
+    inputs = [
+        (shard.name, key, record)
+        for shard in shards
+        for key, record in zip(shard.keys, shard.records, strict=True)
+    ]
     return PackPlan(
         shards=shards,
         left_out=left_out,
         ignored_files=dict(listing.ignored_files),
         phantom=_is_phantom(source) if config.phantom is None else config.phantom,
-        identity=_identity(config, shards, listing.findings),
+        identity=dataset_identity(config, inputs, listing.findings, pseudonyms),
         findings=tuple(listing.findings),
         found=dict(listing.found),
         expected=tuple(_expected_counts(config, listing)),
@@ -237,57 +261,6 @@ def _cut_into_shards(
 
 def _split_order(config: PackConfig, splits: Sequence[str]) -> list[str]:
     return sorted(set(splits)) if config.splits.official else list(config.splits.fractions)
-
-
-def _identity(
-    config: PackConfig, shards: Sequence[ShardPlan], findings: Sequence[str]
-) -> dict[str, Any]:
-    """The settings that decide the bytes, and a fingerprint of the inputs."""
-    settings = {
-        name: value for name, value in as_plain(config).items() if name not in _NOT_IN_THE_BYTES
-    }
-    return {**settings, "source_content_sha256": _source_content_sha256(shards, findings)}
-
-
-def _source_content_sha256(shards: Sequence[ShardPlan], findings: Sequence[str]) -> str:
-    """A fingerprint of the listed files and of everything that the tables say about them."""
-    digest = hashlib.sha256(json.dumps(list(findings)).encode())
-    for shard in shards:
-        for key, record in zip(shard.keys, shard.records, strict=True):
-            masks = [[path.name, _size(path)] for path in record.masks]
-            facts = [record.mask_kind, record.mask_classes, record.patient_id, record.stratum]
-            facts += [None if record.findings is None else dict(record.findings)]
-            facts += [dict(record.labels), record.problem, record.name, _size(record.image), masks]
-            digest.update(json.dumps([shard.name, key, facts], sort_keys=True).encode())
-    return digest.hexdigest()
-
-
-def modification_sha256(plan: PackPlan) -> str:
-    """A fingerprint of when the inputs were last changed.
-
-    It is no part of the dataset, which a copy of the source must give byte for byte; but an
-    interrupted packing does not go on over files that have changed meanwhile.
-    """
-    digest = hashlib.sha256()
-    for shard in plan.shards:
-        for record in shard.records:
-            for path in (record.image, *record.masks):
-                digest.update(f"{_modified(path)};".encode())
-    return digest.hexdigest()
-
-
-def _modified(path: Path) -> int:
-    try:
-        return path.stat().st_mtime_ns
-    except OSError:
-        return -1
-
-
-def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except OSError:
-        return -1  # vanished or unreadable: the worker sets it aside with the reason
 
 
 def _is_phantom(source: Path) -> bool:

@@ -10,6 +10,7 @@ from nakt_dist.config import ImageConfig
 from nakt_dist.errors import UnusableSample
 from nakt_dist.shards.writer import Member, write_shard
 from nakt_dist.sources import SourceRecord
+from nakt_dist.sources.deidentification import HIDDEN_DETAIL
 from nakt_dist.sources.images import (
     encode_image,
     encode_mask_png,
@@ -29,6 +30,7 @@ def pack_shard(
     image: ImageConfig,
     masks: bool,
     tolerated: Collection[str],
+    deidentified: bool,
 ) -> dict[str, Any]:
     """Writes one shard atomically.
 
@@ -40,6 +42,7 @@ def pack_shard(
         image: the form of the images.
         masks: whether masks are read.
         tolerated: reasons of problems for which an input is not set aside.
+        deidentified: tell no more than the reason why an input is set aside.
 
     Returns:
         A receipt: ``entry`` of the manifest, ``rows`` of the index, ``rejected`` rows.
@@ -54,7 +57,8 @@ def pack_shard(
                     raise UnusableSample(*record.problem)
                 files = _convert(record, image, masks)
             except UnusableSample as error:
-                reason = {"reason": error.reason, "detail": error.detail}
+                detail = HIDDEN_DETAIL if deidentified else error.detail
+                reason = {"reason": error.reason, "detail": detail}
                 rejected.append({"source": record.name, "key": key, **reason})
                 continue
             rows[key] = _row(key, number, plan.split, record, image)

@@ -59,6 +59,9 @@ def announce(
     for words, count in manifest.found.items():
         say(f"  {words}: {count}")
     _announce_findings(manifest)
+    if config.deidentify:
+        fingerprint = manifest.config["deidentified"]["key_fingerprint"]
+        say(f"  de-identified with the key {config.deidentify_key} (fingerprint {fingerprint})")
     say(f"  {_how_split(config, manifest)}")
     say("  splits " + ", ".join(f"{name} {count}" for name, count in manifest.splits.items()))
     _announce_positives(manifest, positives)

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from nakt_dist.config import PhantomsConfig, as_plain
 from nakt_dist.phantoms import write_phantom_dataset
+from nakt_dist.runtime.files import naming
 from nakt_dist.runtime.processes import require_one_process, say
 from nakt_dist.runtime.record import RunRecord, Stopwatch, package_versions
 
@@ -14,12 +15,15 @@ def run(config: PhantomsConfig) -> RunRecord:
     Raises:
         ConfigurationError: the kind is unknown.
         DatasetError: the folder holds something else.
+        NaktError: its disk is full.
     """
     require_one_process("phantoms")
     stopwatch = Stopwatch()
-    summary = write_phantom_dataset(
-        config.kind, Path(config.output), config.count, config.image_size, config.seed
-    )
+    output = Path(config.output)
+    with naming(output):
+        summary = write_phantom_dataset(
+            config.kind, output, config.count, config.image_size, config.seed
+        )
     say(
         f"phantoms {summary.kind}: {summary.images} procedural images in {config.output} "
         f"(layout {summary.layout}), {summary.with_target} with a target"

@@ -11,10 +11,11 @@ from typing import Any
 from nakt_dist.config import PipelineConfig, as_plain
 from nakt_dist.config.matrix import check_names, combinations, describe, fill_in
 from nakt_dist.errors import ConfigurationError, nearest_name
-from nakt_dist.runtime.processes import require_one_process, say
+from nakt_dist.runtime.processes import process_place, say
 from nakt_dist.runtime.record import RunRecord, Stopwatch, package_versions
 
 _KEYS = ("stage", "config", "matrix", "exclude")
+_NO_STEPS = ("pipeline", "submit")
 
 
 @dataclass(frozen=True)
@@ -22,12 +23,14 @@ class Step:
     """One stage to run.
 
     Attributes:
+        number: of the step in the file, from 1; alike for all combinations of its matrix.
         stage: the verb.
         combination: which of the step's matrix, in words; empty without one.
         place: where it stands in the file, for messages.
         config: its checked configuration.
     """
 
+    number: int
     stage: str
     combination: str
     place: str
@@ -38,17 +41,19 @@ def run(config: PipelineConfig) -> RunRecord:
     """Runs the steps in order.
 
     All steps, every combination of a matrix included, are read and checked before the first
-    begins, so that a typo in the last one costs nothing.
+    begins, so that a typo in the last one costs nothing. Where ``only_step`` and ``only_run``
+    leave one stage, it may run in several processes if it can.
 
     Raises:
         ConfigurationError: a step is not ``{stage, config}`` with or without ``matrix`` and
-            ``exclude``, its configuration is wrong, or a ``${name}`` is unknown.
+            ``exclude``, its configuration is wrong, a ``${name}`` is unknown, or there is no
+            such ``only_step`` or ``only_run``; or as ``check_processes``.
     """
     from nakt_dist.cli import load_stage
 
-    require_one_process("pipeline")
     stopwatch = Stopwatch()
-    steps = read_steps(config)
+    steps = chosen_steps(read_steps(config), config.only_step, config.only_run)
+    check_processes(config, process_place().world_size)
     seconds: dict[str, float] = {}
     for number, step in enumerate(steps, start=1):
         say(f"[{number}/{len(steps)}] {step.stage} {step.combination}".rstrip())
@@ -77,10 +82,67 @@ def read_steps(config: PipelineConfig) -> list[Step]:
     steps = [
         step
         for number, values in enumerate(config.steps, start=1)
-        for step in _read_step(values, f"steps[{number}]", names)
+        for step in _read_step(values, number, names)
     ]
     _check_outputs(steps)
     return steps
+
+
+def chosen_steps(steps: Sequence[Step], only_step: int | None, only_run: int | None) -> list[Step]:
+    """Returns the runs of one step, or one of them, or all steps where none is named.
+
+    Args:
+        steps: of ``read_steps``.
+        only_step: number of a step, from 1.
+        only_run: number of a combination of its matrix, from 1.
+
+    Raises:
+        ConfigurationError: there is no such step or run; says how many there are.
+    """
+    if only_step is None:
+        return list(steps)
+    runs = [step for step in steps if step.number == only_step]
+    if not runs:
+        last = steps[-1].number if steps else 0
+        raise ConfigurationError(
+            f"only_step is {only_step}, expected 1 to {last}: the file's steps"
+        )
+    if only_run is None:
+        return runs
+    if not 1 <= only_run <= len(runs):
+        raise ConfigurationError(
+            f"only_run is {only_run}, expected 1 to {len(runs)}: the runs of steps[{only_step}], "
+            f"{runs[0].stage}"
+        )
+    return [runs[only_run - 1]]
+
+
+def check_processes(config: Any, count: int) -> None:
+    """Refuses several processes for what runs as one.
+
+    Args:
+        config: of any stage; of a pipeline, the runs that it names are looked at.
+        count: the processes that would share the work.
+
+    Raises:
+        ConfigurationError: it runs as one process, and ``count`` is more; or a pipeline's steps
+            are wrong, as in ``run``.
+    """
+    from nakt_dist.cli import STAGES
+
+    if count == 1:
+        return
+    what = next(name for name, stage in STAGES.items() if stage.config is type(config))
+    if isinstance(config, PipelineConfig):
+        steps = chosen_steps(read_steps(config), config.only_step, config.only_run)
+        what = steps[0].stage if len(steps) == 1 else f"a pipeline of {len(steps)} stages"
+    able = [name for name, stage in STAGES.items() if stage.distributed]
+    if what not in able:
+        raise ConfigurationError(
+            f"{what} runs as one process, and {count} were to share it. Expected one, without "
+            "accelerate launch or torchrun (in a job: nodes and tasks_per_node of 1). Several do "
+            f"{', '.join(able)}, or one run of these from a pipeline (only_step and only_run)"
+        )
 
 
 def _check_outputs(steps: Sequence[Step]) -> None:
@@ -104,11 +166,12 @@ def _check_outputs(steps: Sequence[Step]) -> None:
         )
 
 
-def _read_step(step: Mapping[str, Any], where: str, names: Mapping[str, Any]) -> Iterator[Step]:
+def _read_step(step: Mapping[str, Any], number: int, names: Mapping[str, Any]) -> Iterator[Step]:
     """Reads a step and all its combinations; messages begin with where they stand."""
     from nakt_dist.cli import STAGES, parse_config
 
-    stages = [name for name in STAGES if name != "pipeline"]
+    where = f"steps[{number}]"
+    stages = [name for name in STAGES if name not in _NO_STEPS]
     if not {"stage", "config"} <= set(step) or step["stage"] not in stages:
         raise ConfigurationError(
             f"{where} is {step}; expected stage (one of {', '.join(stages)}) and config"
@@ -136,4 +199,4 @@ def _read_step(step: Mapping[str, Any], where: str, names: Mapping[str, Any]) ->
             )
         except ConfigurationError as error:
             raise ConfigurationError(f"{place}: {error}") from None
-        yield Step(stage, words, place, stage_config)
+        yield Step(number, stage, words, place, stage_config)

@@ -34,7 +34,7 @@ def run(config: ReportConfig) -> RunRecord:
     require_one_process("report")
     stopwatch = Stopwatch()
     collection = collect(config.runs)
-    document = make_document(collection, config.title)
+    document = make_document(collection, config.title, config.images)
     output = Path(config.output)
     (output / FIGURE_FOLDER).mkdir(parents=True, exist_ok=True)
     for figure in document.figures:

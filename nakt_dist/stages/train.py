@@ -1,6 +1,9 @@
 """``nakt train``: a network learns, from whatever was annotated or taught; it may be killed."""
 
+import gc
 from collections.abc import Mapping
+from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -8,17 +11,19 @@ import torch
 
 from nakt_dist.config import TrainConfig, as_plain, save_config
 from nakt_dist.errors import DatasetError
-from nakt_dist.models.network_file import BEST_WEIGHTS, LAST_WEIGHTS, describe_for_file
+from nakt_dist.loading.loader_errors import explain_loader_errors
+from nakt_dist.loading.sampler import Share
+from nakt_dist.models.network_file import BEST_WEIGHTS, describe_for_file
 from nakt_dist.runtime.devices import choose_device
-from nakt_dist.runtime.distributed import make_accelerator
+from nakt_dist.runtime.distributed import explain_lost_peers, make_accelerator
 from nakt_dist.runtime.files import (
     differing_fields,
-    file_sha256,
     read_json,
     remove_unfinished,
     write_json,
 )
 from nakt_dist.runtime.outputs import check_output
+from nakt_dist.runtime.preemption import StopRequests
 from nakt_dist.runtime.processes import process_place, say
 from nakt_dist.runtime.record import (
     RECORD_NAME,
@@ -28,23 +33,25 @@ from nakt_dist.runtime.record import (
     read_record,
 )
 from nakt_dist.runtime.tracking import METRICS_NAME
+from nakt_dist.runtime.watchdog import clear_stacks
 from nakt_dist.runtime.work import sole_user
 from nakt_dist.stages.train_plan import TrainPlan, lineage_of, make_plan, make_task
 from nakt_dist.training.checkpoint import Progress
-from nakt_dist.training.loop import (
-    CHECKPOINTS_NAME,
-    TrainingLoop,
-    TrainingRun,
-    describe_progress,
-)
+from nakt_dist.training.gpu_memory import GpuMemoryFull, largest_part, remembered_micro_batch_size
+from nakt_dist.training.loop import CHECKPOINTS_NAME, TrainingLoop, describe_progress
+from nakt_dist.training.run import TrainingRun
+from nakt_dist.training.zero import deepspeed_settings
 
 _IDENTITY_NAME = "identity.json"
 _MAY_CHANGE = (
     "output", "checkpoint", "tracking", "device", "workers", "memory_cache_megabytes", "threads",
-    "log_keys", "init", "init_labels",
+    "log_keys", "init", "init_labels", "watchdog_seconds",
 )  # fmt: skip
 _MAY_CHANGE_IN_DATA = ("dataset", "pseudo_labels", "cache")
-_MAY_CHANGE_IN_RECIPE = ("epochs", "steps", "micro_batch_size")
+_MAY_CHANGE_IN_RECIPE = (
+    "epochs", "steps", "micro_batch_size", "not_finite", "halve_when_out_of_memory",
+)  # fmt: skip
+_TIME_FOR_STACKS = timedelta(minutes=2)
 _MAY_CHANGE_IN_TEACHER = ("weights",)
 
 
@@ -59,21 +66,54 @@ def run(config: TrainConfig) -> RunRecord:
         ConfigurationError: settings contradict each other or the run in ``output``.
         DatasetError: data are absent, damaged, or were made for something else.
         CheckpointError: ``init`` cannot be read or does not fit the network.
+        StartAgain: SIGTERM or SIGUSR1 asked to leave; all is saved at the step reached.
     """
     stopwatch = Stopwatch()
     choose_device(config.device, config.threads)
     output = Path(config.output)
     check_output(output, "train")
     output.mkdir(parents=True, exist_ok=True)
-    if process_place().is_main:
+    with StopRequests() as stop, explain_loader_errors(), explain_lost_peers():
+        if not process_place().is_main:
+            return _train(config, output, stop, stopwatch)
         with sole_user(output, "train"):
             remove_unfinished(output)
             remove_unfinished(output / CHECKPOINTS_NAME)
-            return _train(config, output, stopwatch)
-    return _train(config, output, stopwatch)
+            clear_stacks(output)
+            return _train(config, output, stop, stopwatch)
 
 
-def _train(config: TrainConfig, output: Path, stopwatch: Stopwatch) -> RunRecord:
+def _train(
+    config: TrainConfig, output: Path, stop: StopRequests, stopwatch: Stopwatch
+) -> RunRecord:
+    """Trains; one process alone goes on by itself when the GPU's memory was full."""
+    while True:
+        try:
+            return _train_with(_as_remembered(config, output), output, stop, stopwatch)
+        except GpuMemoryFull as error:
+            if process_place().world_size > 1:
+                raise  # the others wait for this one's gradients: only a new start helps
+            say(f"train: {error}")
+        gc.collect()  # Accelerate ties network and optimiser into rings
+        torch.cuda.empty_cache()
+
+
+def _as_remembered(config: TrainConfig, output: Path) -> TrainConfig:
+    """Returns the configuration with the micro-batches that an earlier launch had to lower."""
+    if not config.recipe.halve_when_out_of_memory:
+        return config
+    recipe = config.recipe
+    size, asked = remembered_micro_batch_size(output), recipe.micro_batch_size
+    if size is None or (asked is not None and asked <= size):
+        return config
+    # Another number of processes has another part of the global batch to divide.
+    part = largest_part(recipe.global_batch_size // process_place().world_size, size)
+    return replace(config, recipe=replace(recipe, micro_batch_size=part))
+
+
+def _train_with(
+    config: TrainConfig, output: Path, stop: StopRequests, stopwatch: Stopwatch
+) -> RunRecord:
     plan = make_plan(config)
     config = plan.config
     finished = _finished_record(config, output)
@@ -84,24 +124,37 @@ def _train(config: TrainConfig, output: Path, stopwatch: Stopwatch) -> RunRecord
     if finished is not None:
         say(f"train: {output} is finished; nothing to do")
         return finished
-    accelerator = make_accelerator(config.recipe.precision, config.device)
+    recipe = config.recipe
+    world_size = process_place().world_size
+    share = Share.of(recipe.global_batch_size, world_size, recipe.micro_batch_size)
+    # The watchdog speaks first: it knows more than a collective operation that timed out.
+    timeout = timedelta(seconds=config.watchdog_seconds) + _TIME_FOR_STACKS
+    accelerator = make_accelerator(
+        recipe.precision, config.device, share.accumulation,
+        lambda: deepspeed_settings(recipe, share), timeout,
+    )  # fmt: skip
     if accelerator.is_main_process:
         say(f"train {output.name}: {plan.start.spec.name} on {_names(plan)}")
     accelerator.wait_for_everyone()
     cache = config.memory_cache_megabytes
+    task = make_task(plan, accelerator.device)
     loop = TrainingLoop(
         TrainingRun(
             config=config,
             spec=plan.start.spec,
             network=network,
-            task=make_task(plan, accelerator.device),
+            task=task,
             training=plan.training.images(cache),
             validation=plan.validation.images(cache) if plan.validation else None,
             metadata=describe_for_file(config.preprocessing, lineage),
             accelerator=accelerator,
+            share=share,
+            timeout=timeout,
+            stop=stop,
         )
     )
     if accelerator.is_main_process:
+        (output / RECORD_NAME).unlink(missing_ok=True)  # of fewer steps: no longer true
         save_config(config, output)
     first_step = loop.progress.step
     progress = loop.train()
@@ -113,7 +166,7 @@ def _train(config: TrainConfig, output: Path, stopwatch: Stopwatch) -> RunRecord
         inputs={"dataset": samples.images.manifest.fingerprint},
         counts={"images": len(samples), "before_exclusion": samples.before_exclusion},
         metrics={
-            f"best_validation_{loop.task.metric}": progress.best_metric,
+            f"best_validation_{task.metric}": progress.best_metric,
             "steps_now": progress.step - first_step,
         },
         details={
@@ -121,8 +174,7 @@ def _train(config: TrainConfig, output: Path, stopwatch: Stopwatch) -> RunRecord
             "total_steps": loop.total_steps,
             "processes": accelerator.num_processes,
             "lineage": lineage,
-            "best_weights_sha256": file_sha256(output / BEST_WEIGHTS),
-            "last_weights_sha256": file_sha256(output / LAST_WEIGHTS),
+            **loop.milestones.weights_sha256(),
         },
         seconds=stopwatch.seconds,
         versions=package_versions(),
@@ -131,7 +183,7 @@ def _train(config: TrainConfig, output: Path, stopwatch: Stopwatch) -> RunRecord
         record.write(output)
         say(
             f"train {output.name}: {progress.step} steps in {stopwatch.seconds:.0f} s; "
-            f"{_best(progress, loop.task.metric)}{BEST_WEIGHTS} and {METRICS_NAME} in {output}"
+            f"{_best(progress, task.metric)}{BEST_WEIGHTS} and {METRICS_NAME} in {output}"
         )
     accelerator.wait_for_everyone()
     accelerator.end_training()

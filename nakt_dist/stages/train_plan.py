@@ -130,6 +130,19 @@ def make_task(plan: TrainPlan, device: torch.device) -> TrainingTask:
     return ClassificationTask(*common, weights)
 
 
+def select(data: DataConfig) -> SelectedSamples:
+    """Opens and chooses the samples that the settings name.
+
+    Raises:
+        ConfigurationError: as ``select_samples``.
+        DatasetError: as ``select_samples``.
+    """
+    return select_samples(
+        data.dataset, data.splits, data.pseudo_labels, data.exclusion, data.count,
+        data.subset_seed, data.cache,
+    )  # fmt: skip
+
+
 def _open_set(
     config: TrainConfig, data: DataConfig | None, training: LabelledTargets | None
 ) -> LearningSet | None:
@@ -140,10 +153,7 @@ def _open_set(
     """
     if data is None:
         return None
-    samples = select_samples(
-        data.dataset, data.splits, data.pseudo_labels, data.exclusion, data.count,
-        data.subset_seed, data.cache,
-    )  # fmt: skip
+    samples = select(data)
     if config.task == "segmentation":
         return LearningSet(samples, None)
     labels = config.labels or LabelConfig()

@@ -116,7 +116,8 @@ def _plan_again(
 
     Raises:
         DatasetError: the plan differs: the source has other files now.
-        ConfigurationError: the saved configuration is gone.
+        ConfigurationError: the saved configuration is gone, or the source or the key of a
+            de-identified dataset is wanting.
     """
     from nakt_dist.cli import parse_config
 
@@ -125,10 +126,21 @@ def _plan_again(
     arguments = [f"--config={folder / CONFIG_NAME}", f"--output={folder}"]
     if config.source is not None:
         arguments.append(f"--source={config.source}")
-    if config.workers is not None:
-        arguments.append(f"--workers={config.workers}")
+    elif "deidentified" in manifest.config:
+        raise ConfigurationError(
+            f"{folder}: was packed with deidentify, so it does not say from where; give the "
+            "dataset as published with --source, and the key with --deidentify_key"
+        )
+    for name in ("workers", "deidentify_key"):
+        if getattr(config, name) is not None:
+            arguments.append(f"--{name}={getattr(config, name)}")
     pack_config = parse_config("pack", arguments)
-    plan = make_plan(pack_config)
+    plan = make_plan(pack_config, may_make_key=False)
+    if plan.identity.get("deidentified") != manifest.config.get("deidentified"):
+        raise ConfigurationError(
+            f"{pack_config.deidentify_key}: is another key than the one {folder} was packed with; "
+            "give that one with --deidentify_key"
+        )
     if plan.identity != manifest.config:
         raise DatasetError(
             f"{pack_config.source}: its files are not those the dataset was packed from; "

@@ -1,21 +1,19 @@
 """Checkpoints that are whole or absent, and know when they are damaged."""
 
-import json
-import pickle
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
 from torch import nn
 
 from nakt_dist.errors import CheckpointError, DatasetError
 from nakt_dist.models.spec import ModelSpec
 from nakt_dist.models.weights import read_weights, save_weights
 from nakt_dist.runtime.files import (
-    atomic_write,
     file_sha256,
     flush_folder,
     read_json,
@@ -24,9 +22,16 @@ from nakt_dist.runtime.files import (
 )
 from nakt_dist.runtime.processes import say
 
+Moments = Mapping[str, Mapping[str, torch.Tensor]]
+"""Adam's state by the name of the parameter: ``step``, ``exp_avg`` and ``exp_avg_sq``.
+
+Under whole names and in whole tensors, so that DDP, every stage of ZeRO and any number of
+processes go on from the same checkpoint.
+"""
+
 _POINTER = "latest"
 _MODEL = "model.safetensors"
-_STATE = "training_state.pt"
+_MOMENTS = "optimiser.safetensors"
 _PROGRESS = "progress.json"
 
 
@@ -36,13 +41,28 @@ class Progress:
 
     Attributes:
         step: optimiser steps done.
-        best_metric: best validation Dice so far; None before the first.
+        best_metric: best validation metric so far; None before the first.
         best_step: the step it was reached at.
+        validated_step: the last step after which the network was scored.
     """
 
     step: int = 0
     best_metric: float | None = None
     best_step: int | None = None
+    validated_step: int | None = None
+
+
+@dataclass(frozen=True)
+class TrainingState:
+    """What a run needs besides its weights to go on; order, schedule and seeds follow the step.
+
+    Attributes:
+        moments: Adam's state by parameter, whole tensors.
+        scaler: of fp16 losses, plain numbers; None for other precisions.
+    """
+
+    moments: Moments
+    scaler: Mapping[str, float | int] | None = None
 
 
 class CheckpointStore:
@@ -53,7 +73,7 @@ class CheckpointStore:
 
     Args:
         folder: ``OUTPUT/checkpoints``.
-        keep: how many stay.
+        keep: how many stay, besides the one with the best validation metric.
     """
 
     def __init__(self, folder: Path, keep: int) -> None:
@@ -64,7 +84,7 @@ class CheckpointStore:
         self,
         progress: Progress,
         network: nn.Module,
-        training_state: Mapping[str, Any],
+        training_state: TrainingState,
         spec: ModelSpec,
         metadata: Mapping[str, str],
     ) -> Path:
@@ -72,8 +92,8 @@ class CheckpointStore:
 
         Args:
             progress: how far the run is.
-            network: its unwrapped network.
-            training_state: state dicts of optimiser and scaler: tensors and plain values.
+            network: its network, whole and unwrapped.
+            training_state: of the learner.
             spec: the architecture.
             metadata: for the weights file.
 
@@ -81,25 +101,55 @@ class CheckpointStore:
             The weights file inside the checkpoint.
         """
         self._folder.mkdir(parents=True, exist_ok=True)
-        final = self._folder / f"step-{progress.step:09d}"
+        self._drop_later(progress.step)
+        final = self._named(progress.step)
         aside = self._folder / f".{final.name}.tmp"
         shutil.rmtree(aside, ignore_errors=True)
         aside.mkdir()
         save_weights(aside / _MODEL, network.state_dict(), spec, metadata)
-        with atomic_write(aside / _STATE) as stream:
-            torch.save(dict(training_state), stream)
-        files = {name: file_sha256(aside / name) for name in (_MODEL, _STATE)}
-        write_json(aside / _PROGRESS, {**vars(progress), "files": files})
+        write_bytes(aside / _MOMENTS, save(_flat(training_state.moments)))
+        content = {
+            "progress": vars(progress),
+            "scaler": training_state.scaler,
+            "files": {name: file_sha256(aside / name) for name in (_MODEL, _MOMENTS)},
+        }
+        write_json(aside / _PROGRESS, content)
         shutil.rmtree(final, ignore_errors=True)
         aside.replace(final)
         flush_folder(self._folder)
         write_bytes(self._folder / _POINTER, final.name.encode())
-        self._drop_old()
+        self._drop_old(progress)
         return final / _MODEL
 
-    def _drop_old(self) -> None:
+    def update(self, progress: Progress) -> None:
+        """Changes what the checkpoint of ``progress.step`` says of validation."""
+        path = self._named(progress.step) / _PROGRESS
+        content = read_json(path, "checkpoint's progress")
+        write_json(path, {**content, "progress": vars(progress)}, staging=self._folder)
+        self._drop_old(progress)
+
+    def restore_best(self, progress: Progress, path: Path) -> None:
+        """Puts the weights of the best step back, where those of a lost step stand at ``path``."""
+        folder = self._named(progress.best_step or 0)
+        if not folder.is_dir() or _damage(folder) is not None:
+            return
+        if not path.exists() or file_sha256(path) != file_sha256(folder / _MODEL):
+            write_bytes(path, (folder / _MODEL).read_bytes())
+
+    def _named(self, step: int) -> Path:
+        return self._folder / f"step-{step:09d}"
+
+    def _drop_later(self, step: int) -> None:
+        """Drops what is left of steps that were lost and are done again."""
+        for folder in self._folder.glob("step-*"):
+            if folder.name > self._named(step).name:
+                shutil.rmtree(folder, ignore_errors=True)
+
+    def _drop_old(self, progress: Progress) -> None:
+        best = self._named(progress.best_step or 0)
         for folder in self._all()[self._keep :]:
-            shutil.rmtree(folder, ignore_errors=True)
+            if folder != best:
+                shutil.rmtree(folder, ignore_errors=True)
 
     def _all(self) -> list[Path]:
         """Checkpoint folders, the one the pointer names first, then the newest."""
@@ -130,34 +180,54 @@ class CheckpointStore:
         return None
 
 
-def load_checkpoint(folder: Path) -> tuple[Progress, dict[str, torch.Tensor], dict[str, Any]]:
+def load_checkpoint(folder: Path) -> tuple[Progress, dict[str, torch.Tensor], TrainingState]:
     """Reads a checkpoint that ``CheckpointStore.latest`` found whole.
 
     Returns:
         Progress, the network's state dict, and the training state.
 
     Raises:
-        CheckpointError: the training state is not what training writes, such as pickled code.
+        CheckpointError: a file in it is not what training writes.
     """
-    progress = read_json(folder / _PROGRESS, "checkpoint's progress")
-    progress.pop("files")
+    content = read_json(folder / _PROGRESS, "checkpoint's progress")
     try:
-        state = torch.load(folder / _STATE, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError):
+        progress = Progress(**content["progress"])
+        moments = _by_name(load_file(folder / _MOMENTS))
+        state = TrainingState(moments, content["scaler"])
+    except (SafetensorError, KeyError, TypeError, ValueError) as error:
         raise CheckpointError(
-            f"{folder / _STATE}: holds something other than tensors and plain values, which "
-            "training never writes; do not use this checkpoint"
+            f"{folder}: holds something that training never writes ({error}); do not use this "
+            "checkpoint"
         ) from None
-    return Progress(**progress), dict(read_weights(folder / _MODEL).state_dict), state
+    return progress, dict(read_weights(folder / _MODEL).state_dict), state
+
+
+def _flat(moments: Moments) -> dict[str, torch.Tensor]:
+    """Names tensors ``PARAMETER:KIND``; parameters' names hold no colon."""
+    return {
+        f"{name}:{kind}": value.detach().cpu().contiguous()
+        for name, kinds in moments.items()
+        for kind, value in kinds.items()
+    }
+
+
+def _by_name(tensors: Mapping[str, torch.Tensor]) -> dict[str, dict[str, torch.Tensor]]:
+    moments: dict[str, dict[str, torch.Tensor]] = {}
+    for flat_name, value in tensors.items():
+        name, _, kind = flat_name.rpartition(":")
+        moments.setdefault(name, {})[kind] = value
+    return moments
 
 
 def _damage(folder: Path) -> str | None:
     """Says what is wrong with a checkpoint, or None."""
     try:
-        files = read_json(folder / _PROGRESS, "checkpoint's progress")["files"]
+        files = read_json(folder / _PROGRESS, "checkpoint's progress").get("files")
+        if not isinstance(files, dict) or set(files) != {_MODEL, _MOMENTS}:
+            return f"{_PROGRESS} does not name its files"
         for name, sha256 in files.items():
             if file_sha256(folder / name) != sha256:
                 return f"{name} has changed"
-    except (OSError, DatasetError, KeyError, json.JSONDecodeError) as error:
+    except (OSError, DatasetError) as error:
         return str(error)
     return None

@@ -100,15 +100,6 @@ def test_a_failing_step_keeps_what_was_done_before_it(tmp_path: Path) -> None:
     assert (tmp_path / "runs" / "shards" / "manifest.json").exists()
 
 
-def test_several_processes_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("WORLD_SIZE", "2")
-
-    with pytest.raises(ConfigurationError, match="pipeline was started as 2 processes"):
-        pipeline.run(PipelineConfig(steps=[PHANTOMS, PACK], root=str(tmp_path / "runs")))
-
-    assert not (tmp_path / "runs").exists()
-
-
 def packed(**settings: Any) -> dict[str, Any]:
     """A step that packs the phantoms at two sizes with two seeds."""
     config = {**PACK["config"], "output": "${root}/${size.name}-${seed}", "seed": "${seed}"}
@@ -228,6 +219,78 @@ def test_definitions_may_not_hide_the_folders(tmp_path: Path) -> None:
     config = PipelineConfig(steps=[PHANTOMS], root=str(tmp_path), definitions={"data": 1})
     with pytest.raises(ConfigurationError, match="definitions defines 'data' a second time"):
         pipeline.run(config)
+
+
+def test_one_run_of_one_step_is_run_alone_and_one_step_with_all_its_runs(tmp_path: Path) -> None:
+    steps = [PHANTOMS, packed()]
+    pipeline.run(PipelineConfig(steps=steps, root=str(tmp_path), only_step=1))
+    assert not list(tmp_path.glob("*/manifest.json"))
+
+    record = pipeline.run(PipelineConfig(steps=steps, root=str(tmp_path), only_step=2, only_run=3))
+
+    assert record.counts["steps"] == 1
+    assert [path.parent.name for path in tmp_path.glob("*/manifest.json")] == ["all-0"]
+    pipeline.run(PipelineConfig(steps=steps, root=str(tmp_path), only_step=2))
+    assert len(list(tmp_path.glob("*/manifest.json"))) == 4
+
+
+@pytest.mark.parametrize(
+    ("only", "message"),
+    [
+        ({"only_step": 3}, r"only_step is 3, expected 1 to 2"),
+        ({"only_step": 0}, r"only_step is 0, expected 1 to 2"),
+        ({"only_step": 2, "only_run": 5}, r"only_run is 5, expected 1 to 4.*steps\[2\], pack"),
+        ({"only_step": 2, "only_run": 0}, r"only_run is 0, expected 1 to 4"),
+        ({"only_step": 1, "only_run": 2}, r"only_run is 2, expected 1 to 1"),
+        ({"only_run": 1}, r"only_run is 1 but only_step is not set"),
+    ],
+)
+def test_a_step_or_run_that_is_not_there_is_refused(
+    tmp_path: Path, only: dict[str, int], message: str
+) -> None:
+    with pytest.raises(ConfigurationError, match=message):
+        pipeline.run(PipelineConfig(steps=[PHANTOMS, packed()], root=str(tmp_path / "r"), **only))
+    assert not (tmp_path / "r").exists()
+
+
+def test_a_mistake_in_another_step_is_found_though_it_would_not_run(tmp_path: Path) -> None:
+    steps = [PHANTOMS, packed(seed="${sede}")]
+    with pytest.raises(ConfigurationError, match="mean 'seed'"):
+        pipeline.run(PipelineConfig(steps=steps, root=str(tmp_path / "r"), only_step=1))
+
+
+@pytest.mark.parametrize(
+    ("only", "what"),
+    [
+        ({}, "a pipeline of 6 stages"),
+        ({"only_step": 2}, "a pipeline of 3 stages"),
+        ({"only_step": 1}, "phantoms"),
+        ({"only_step": 3}, None),
+        ({"only_step": 2, "only_run": 2}, None),
+        ({"only_step": 2, "only_run": 4}, "only_run is 4, expected 1 to 3"),
+    ],
+)
+def test_several_processes_may_share_one_run_of_a_stage_that_is_distributed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, only: dict[str, int], what: str | None
+) -> None:
+    evaluate = {"weights": "w", "dataset": "d", "output": "${root}/test"}
+    three = {**evaluate, "output": "${root}/test-${seed}"}
+    steps = [
+        PHANTOMS,
+        {"stage": "evaluate", "matrix": {"seed": [5, 6, 7]}, "config": three},
+        {"stage": "evaluate", "config": evaluate},
+        PACK,
+    ]
+    config = PipelineConfig(steps=steps, root=str(tmp_path / "r"), **only)
+
+    pipeline.check_processes(config, 1)
+    if what is None:
+        pipeline.check_processes(config, 2)
+        return
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ConfigurationError, match=what):
+        pipeline.run(config)
+    assert not (tmp_path / "r").exists()
 
 
 def test_a_whole_matrix_may_be_a_definition_whose_values_use_others() -> None:

@@ -8,7 +8,12 @@ from nakt_dist.errors import CheckpointError
 from nakt_dist.models.spec import ModelSpec
 from nakt_dist.models.weights import read_weights
 from nakt_dist.runtime.files import file_sha256, read_json, write_json
-from nakt_dist.training.checkpoint import CheckpointStore, Progress, load_checkpoint
+from nakt_dist.training.checkpoint import (
+    CheckpointStore,
+    Progress,
+    TrainingState,
+    load_checkpoint,
+)
 
 SPEC = ModelSpec("unet", options={"base_channels": 4})
 
@@ -27,7 +32,9 @@ def trained(steps, seed=0):
 
 def save(store, step, network_and_optimiser=None):
     network, optimiser = network_and_optimiser or trained(1)
-    state = {"optimiser": optimiser.state_dict(), "scaler": None}
+    names = [name for name, _ in network.named_parameters()]
+    moments = {names[n]: dict(each) for n, each in optimiser.state_dict()["state"].items()}
+    state = TrainingState(moments, {"scale": 65536.0, "_growth_tracker": 3})
     return store.save(Progress(step, 0.5, 1), network, state, SPEC, {"lineage": "{}"})
 
 
@@ -40,7 +47,7 @@ def store(tmp_path):
     return CheckpointStore(tmp_path / "checkpoints", keep=2)
 
 
-def damage(folder, name="training_state.pt"):
+def damage(folder, name="optimiser.safetensors"):
     content = bytearray((folder / name).read_bytes())
     content[len(content) // 2] ^= 1
     (folder / name).write_bytes(content)
@@ -55,16 +62,15 @@ def test_a_checkpoint_comes_back_bit_for_bit(store):
     weights = save(store, 3, (network, optimiser))
     progress, state_dict, state = load_checkpoint(store.latest())
     assert progress == Progress(3, 0.5, 1)
-    assert state["scaler"] is None
+    assert state.scaler == {"scale": 65536.0, "_growth_tracker": 3}
     assert list(state_dict) == list(network.state_dict())
     assert all(torch.equal(state_dict[name], value) for name, value in network.state_dict().items())
-    again = torch.optim.Adam(network.parameters(), lr=1.0)
-    again.load_state_dict(state["optimiser"])
-    expected = optimiser.state_dict()
-    assert again.state_dict()["param_groups"] == expected["param_groups"]
-    for number, moments in expected["state"].items():
-        for name, value in moments.items():
-            assert torch.equal(again.state_dict()["state"][number][name], value)
+    expected = optimiser.state_dict()["state"]
+    assert set(state.moments) == {name for name, _ in network.named_parameters()}
+    for number, (name, _) in enumerate(network.named_parameters()):
+        assert state.moments[name].keys() == {"step", "exp_avg", "exp_avg_sq"}
+        for kind, value in expected[number].items():
+            assert torch.equal(state.moments[name][kind], value)
     assert read_weights(weights).spec == SPEC
 
 
@@ -83,7 +89,7 @@ def test_the_same_step_saved_again_replaces_its_checkpoint(store):
     assert all(torch.equal(state_dict[name], value) for name, value in network.state_dict().items())
 
 
-@pytest.mark.parametrize("name", ["training_state.pt", "model.safetensors", "progress.json"])
+@pytest.mark.parametrize("name", ["optimiser.safetensors", "model.safetensors", "progress.json"])
 @pytest.mark.parametrize("kind", ["flipped", "truncated", "absent"])
 def test_a_damaged_newest_checkpoint_gives_way_to_the_one_before_it(store, capsys, name, kind):
     for step in (5, 10):
@@ -146,14 +152,75 @@ class Malicious:
 @pytest.mark.parametrize("writer", ["torch", "pickle"])
 def test_pickled_code_in_a_training_state_is_refused_and_does_not_run(store, tmp_path, writer):
     folder = save(store, 5).parent
-    path, marker = folder / "training_state.pt", tmp_path / "marker"
+    path, marker = folder / "optimiser.safetensors", tmp_path / "marker"
     if writer == "torch":
         torch.save({"optimiser": Malicious(marker)}, path)
     else:
         path.write_bytes(pickle.dumps({"optimiser": Malicious(marker)}, protocol=2))
-    progress = read_json(folder / "progress.json", "progress")
-    progress["files"][path.name] = file_sha256(path)
-    write_json(folder / "progress.json", progress)
-    with pytest.raises(CheckpointError, match="training_state"):
+    sign(folder)
+    with pytest.raises(CheckpointError, match="do not use this checkpoint"):
         load_checkpoint(store.latest())
     assert not marker.exists()
+
+
+def sign(folder):
+    """Makes the checkpoint agree with its files, as somebody would who tampers with it."""
+    progress = read_json(folder / "progress.json", "progress")
+    progress["files"] = {name: file_sha256(folder / name) for name in progress["files"]}
+    write_json(folder / "progress.json", progress)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"progress": {"stride": 1}}, {"progress": None}, {"progress": [1, 2]}],
+)
+def test_a_progress_that_training_never_writes_is_refused(store, change):
+    folder = save(store, 5).parent
+    content = read_json(folder / "progress.json", "progress")
+    write_json(folder / "progress.json", {**content, **change})
+    with pytest.raises(CheckpointError, match="do not use this checkpoint"):
+        load_checkpoint(folder)
+
+
+@pytest.mark.parametrize("files", [None, [], {}, {"model.safetensors": "0"}, "model.safetensors"])
+def test_a_checkpoint_that_does_not_name_its_files_is_damaged(store, capsys, files):
+    for step in (5, 10):
+        save(store, step)
+    newest = store.latest()
+    content = read_json(newest / "progress.json", "progress")
+    write_json(newest / "progress.json", {**content, "files": files})
+    assert store.latest().name == "step-000000005"
+    assert "does not name its files" in capsys.readouterr().err
+
+
+def test_the_best_checkpoint_stays_besides_the_newest(store, tmp_path):
+    for step, best in ((5, 5), (10, 5), (15, 5), (20, 20), (25, 20), (30, 20)):
+        network, _ = trained(1)
+        store.save(Progress(step, 0.5, best), network, TrainingState({}), SPEC, {"lineage": "{}"})
+        kept = names(tmp_path / "checkpoints")[1:]
+        assert f"step-{best:09d}" in kept
+        assert len(kept) == len({best, *range(max(step - 5, 5), step + 1, 5)})
+
+
+def test_what_a_checkpoint_says_of_validation_can_be_changed(store):
+    save(store, 5)
+    store.update(Progress(5, 0.75, 5, 5))
+    assert load_checkpoint(store.latest())[0] == Progress(5, 0.75, 5, 5)
+
+
+def test_steps_that_were_lost_do_not_count_among_those_kept(store, tmp_path):
+    for step in (5, 10):
+        save(store, step)
+    damage(store.latest())
+    assert store.latest().name == "step-000000005"
+    save(store, 7)
+    assert names(tmp_path / "checkpoints") == ["latest", "step-000000005", "step-000000007"]
+
+
+def test_the_best_weights_of_a_lost_step_give_way_to_the_best_that_is_kept(store, tmp_path):
+    weights, best = save(store, 5), tmp_path / "best.safetensors"
+    best.write_bytes(b"of a step that was lost")
+    store.restore_best(Progress(5, 0.5, None), best)
+    assert best.read_bytes() == b"of a step that was lost"
+    store.restore_best(Progress(5, 0.5, 5), best)
+    assert best.read_bytes() == weights.read_bytes()

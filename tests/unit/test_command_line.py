@@ -15,7 +15,7 @@ from nakt_dist.errors import (
     NaktError,
     UnusableSample,
 )
-from nakt_dist.runtime.processes import process_place
+from nakt_dist.runtime.processes import process_place, say
 from tests.datasets import make_packed_dataset
 
 
@@ -142,6 +142,14 @@ def test_an_error_of_the_system_is_told_with_its_file(stage_that, capsys):
     stage_that(raising(PermissionError(13, "Permission denied", "/data/shards")))
     assert main(["verify", "folder"]) == 1
     assert capsys.readouterr().err == "nakt: error: Permission denied: /data/shards\n"
+
+
+def test_no_name_that_a_dataset_gives_steers_the_terminal(stage_that, capsys):
+    say("damaged: \x1b[2J\rkey\nand another")
+    assert capsys.readouterr().err == "damaged: ?[2J?key\nand another\n"
+    stage_that(raising(DatasetError("the key \x1b]0;owned\x07 is damaged")))
+    assert main(["verify", "folder"]) == 1
+    assert capsys.readouterr().err == "nakt: error: the key ?]0;owned? is damaged\n"
 
 
 def test_an_interruption_ends_with_130_and_how_to_go_on(stage_that, capsys):

@@ -24,6 +24,8 @@ MINIMAL = {
     "evaluate": ["--weights=w", "--dataset=d", "--output=o", "--splits=null"],
     "attention": ["--student.weights=s", "--teacher.weights=t", "--dataset=d", "--output=o"],
     "report": ["one", "two"],
+    "doctor": ["--wait_seconds=5"],
+    "submit": ["train", "--nodes=2"],
     "pipeline": ["--steps=[{stage: verify, config: {folder: f}}]"],
 }
 TRAIN = ["--output=o", "--data.dataset=d", "--recipe.steps=1"]

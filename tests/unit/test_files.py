@@ -2,6 +2,7 @@ import hashlib
 import json
 import os
 import signal
+import stat
 import subprocess
 import sys
 
@@ -16,6 +17,7 @@ from nakt_dist.runtime.files import (
     value_sha256,
     write_bytes,
     write_json,
+    write_new_json,
 )
 
 
@@ -66,6 +68,35 @@ def test_a_written_file_can_be_sought_in(tmp_path):
         stream.seek(1)
         stream.write(b"bc")
     assert path.read_bytes() == b"abc"
+
+
+@pytest.fixture(params=[True, False], ids=["hard_links", "no_hard_links"])
+def hard_links(request, monkeypatch):
+    def link(*_):
+        raise PermissionError(1, "Operation not permitted")
+
+    if not request.param:
+        monkeypatch.setattr(os, "link", link)
+
+
+@pytest.mark.usefixtures("hard_links")
+def test_of_two_that_write_one_file_the_first_to_end_keeps_its_name(tmp_path):
+    path = tmp_path / "file"
+    with pytest.raises(FileExistsError), atomic_write(path, replace=False) as late:
+        late.write(b"late")
+        with atomic_write(path, replace=False) as first:
+            first.write(b"first")
+    assert path.read_bytes() == b"first"
+    assert not write_new_json(path, {})
+    assert write_new_json(tmp_path / "new", {"a": 1})
+    assert read_json(tmp_path / "new", "value") == {"a": 1}
+    assert names(tmp_path) == ["file", "new"]
+
+
+def test_a_secret_is_never_readable_for_others_not_even_unfinished(tmp_path):
+    with atomic_write(tmp_path / "secret", mode=0o600) as stream:
+        assert stat.S_IMODE(os.fstat(stream.fileno()).st_mode) == 0o600
+    assert stat.S_IMODE((tmp_path / "secret").stat().st_mode) == 0o600
 
 
 def test_equal_values_give_equal_bytes_of_json(tmp_path):

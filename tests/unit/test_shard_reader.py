@@ -135,7 +135,7 @@ def test_spawned_loader_workers_read_the_same(packed):
 
 
 def test_many_threads_read_at_once(packed, monkeypatch):
-    monkeypatch.setattr("nakt_dist.shards.reader._OPEN_SHARDS", 1)  # maps are dropped all the time
+    monkeypatch.setattr("nakt_dist.shards.reader._OPEN_SHARDS", 1)  # files are closed all the time
     images = IndexedShards(packed)
     expected = [images.image_bytes(number) for number in range(len(images))]
     numbers = np.random.default_rng(0).integers(0, len(images), 2000).tolist()

@@ -159,3 +159,11 @@ def test_streamed_batches_hold_the_selected_samples_only(folders):
         assert batch["target"].shape == (4, 1, 32, 32)
         numbers.update(batch["number"].tolist())
     assert set(numbers) == set(range(len(samples)))
+
+
+def test_a_sample_that_is_one_of_many_is_waited_for_however_seldom_it_comes(tmp_path):
+    dataset = str(make_packed_dataset(tmp_path, splits={"train": 1.0}, samples_per_shard=12))
+    config = DataConfig(dataset=dataset, streaming=True, shuffle_buffer=12)
+    samples = select_samples(dataset, ["train"], count=1)
+    batches = itertools.islice(streamed_batches(config, samples, 1, seed=0, rank=0), 500)
+    assert [batch["number"].tolist() for batch in batches] == [[0]] * 500

@@ -47,6 +47,23 @@ def test_a_last_line_cut_by_a_kill_is_dropped(tmp_path):
     assert [line["step"] for line in lines(path)] == [1, 2, 3]
 
 
+@pytest.mark.parametrize("spoilt", ["\0\0\0\0", '{"loss": 1}', "[]", '{"step": "x"}'])
+def test_what_stands_after_a_spoilt_line_is_dropped(tmp_path, spoilt):
+    path = tmp_path / METRICS_NAME
+    track(tmp_path, [1, 2])
+    path.write_text(path.read_text() + spoilt + '\n{"step": 2, "loss": 7}\n')
+    track(tmp_path, [3], resume_step=2)
+    assert [line["step"] for line in lines(path)] == [1, 2, 3]
+
+
+def test_a_metric_that_is_logged_again_stands_there_once(tmp_path):
+    path = tmp_path / METRICS_NAME
+    path.write_text('{"step": 1, "score": 1}\n{"step": 2, "loss": 1}\n{"step": 2, "score": 2}\n')
+    with JsonLines(path, 2, redone="score") as again:
+        again.write({"step": 2, "score": 3})
+    assert [line.get("score") for line in lines(path)] == [1, None, 3]
+
+
 @pytest.mark.parametrize("content", ["", '{"step": 1', "\n"])
 def test_a_file_that_was_cut_at_its_beginning_is_begun_again(tmp_path, content):
     path = tmp_path / METRICS_NAME

@@ -1,0 +1,109 @@
+"""SLURM: the file of a job, and sbatch."""
+
+import re
+import shlex
+import shutil
+import subprocess
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+
+from nakt_dist.errors import ConfigurationError, NaktError
+
+_OPTION = re.compile(r"#SBATCH (--[a-z-]+)=?(.*)")
+_SUBMIT_SECONDS = 60
+
+
+def job_file(
+    options: Mapping[str, str | int | None],
+    extra: Sequence[str],
+    environment: Mapping[str, str | None],
+    words: Sequence[str],
+    per_task: str | None = None,
+) -> str:
+    """Returns the text of a job: ``launch/slurm/job.sbatch`` with these settings and words.
+
+    Args:
+        options: of sbatch, such as ``{"--nodes": 2}``; they replace those of the file. None
+            leaves one out.
+        extra: further options, as sbatch reads them; they replace the others.
+        environment: settings of the script, such as ``NAKT_PYTHON``; None leaves one out.
+        words: the stage and its settings.
+        per_task: name of one more setting of the stage, whose value is the number of the task
+            in an array.
+
+    Raises:
+        ConfigurationError: an option holds a line break, which would begin another line.
+    """
+    template = resources.files("nakt_dist.runtime").joinpath("job.sbatch").read_text()
+    first, *lines = template.splitlines()
+    chosen = {found[1]: found[2] for line in lines if (found := _OPTION.fullmatch(line))}
+    chosen |= {name: _quoted(name, value) for name, value in options.items() if value is not None}
+    further = {option.split("=", 1)[0] for option in extra}
+    kept = [
+        f"{name}={value}" if value else name
+        for name, value in chosen.items()
+        if name not in further
+    ]
+    arguments = shlex.join(words)
+    if per_task is not None:
+        arguments += f' --{per_task} "$SLURM_ARRAY_TASK_ID"'
+    return "\n".join(
+        [
+            first,
+            *(f"#SBATCH {option}" for option in [*kept, *extra]),
+            "",
+            *(
+                f"export {name}={shlex.quote(value)}"
+                for name, value in environment.items()
+                if value is not None
+            ),
+            f"set -- {arguments}",
+            *(line for line in lines if not _OPTION.fullmatch(line)),
+            "",
+        ]
+    )
+
+
+def _quoted(name: str, value: str | int) -> str:
+    if not str(value).isprintable():
+        raise ConfigurationError(f"{name[2:]} is {value!r}; expected text on one line")
+    return shlex.quote(str(value))
+
+
+def sbatch_command(path: Path) -> list[str]:
+    """Returns the words that submit a job file and print the job's id alone."""
+    return ["sbatch", "--parsable", str(path)]
+
+
+def submit(path: Path, instead: str) -> str:
+    """Submits a job file.
+
+    Args:
+        path: of the file.
+        instead: what to do on a machine without sbatch, for the message.
+
+    Returns:
+        The job's id.
+
+    Raises:
+        NaktError: there is no sbatch here, it does not answer, or it refuses the job.
+    """
+    if shutil.which("sbatch") is None:
+        raise NaktError(
+            f"sbatch is not on this machine, so that {path} was written but not submitted. Run "
+            f"the same command on a machine of the cluster where jobs are submitted, or {instead}"
+        )
+    try:
+        ended = subprocess.run(
+            sbatch_command(path), capture_output=True, text=True, timeout=_SUBMIT_SECONDS
+        )
+    except subprocess.TimeoutExpired:
+        raise NaktError(
+            f"sbatch did not answer within {_SUBMIT_SECONDS} s; look with `squeue --me` whether "
+            f"the job is there, and if not submit it with: sbatch {shlex.quote(str(path))}"
+        ) from None
+    if ended.returncode:
+        reason = " ".join(ended.stderr.split()) or f"exit status {ended.returncode}"
+        raise NaktError(f"sbatch refuses {path}: {reason}")
+    return ended.stdout.strip().split(";")[0]  # in a federation the cluster's name follows

@@ -1,0 +1,162 @@
+"""``nakt doctor``: what a launch resolves to and what is wrong with it, before an hour is spent.
+
+It is started as the stage would be: ``accelerate launch … -m nakt_dist doctor train --config
+FILE``. It trains nothing and leaves nothing behind.
+"""
+
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from nakt_dist.config import DoctorConfig, TrainConfig, as_plain
+from nakt_dist.errors import NaktError
+from nakt_dist.runtime.files import value_sha256
+from nakt_dist.runtime.machine import (
+    free_bytes,
+    is_locked,
+    locks_work,
+    look_around,
+    nearest_folder,
+)
+from nakt_dist.runtime.meeting import Meeting, MeetingPlace
+from nakt_dist.runtime.outputs import check_output, left_by
+from nakt_dist.runtime.processes import process_place
+from nakt_dist.runtime.record import RECORD_NAME, RunRecord, Stopwatch, package_versions
+from nakt_dist.runtime.work import LOCK_NAME, in_use
+from nakt_dist.shards.manifest import MANIFEST_NAME
+from nakt_dist.stages.doctor_data import examine_other
+from nakt_dist.stages.doctor_findings import Findings, in_words
+from nakt_dist.stages.doctor_report import Diagnosis, diagnose, print_diagnosis
+from nakt_dist.stages.doctor_training import examine_training
+from nakt_dist.stages.pipeline import check_processes
+
+_WRITTEN_LAST = {
+    "pack": MANIFEST_NAME, "teach": MANIFEST_NAME, "train": RECORD_NAME, "evaluate": RECORD_NAME,
+}  # fmt: skip
+"""Of the stages that go on where they stopped, and do nothing when they are done."""
+
+
+def run(config: DoctorConfig) -> RunRecord:
+    """Examines this process, gathers what the others of the launch found, and prints it.
+
+    Raises:
+        NaktError: something is wrong; all of it has been printed. Or this process does not
+            reach the first one.
+    """
+    stopwatch = Stopwatch()
+    place = process_place()
+    met = _examine_all(config)
+    diagnosis = Diagnosis({}, (), ())
+    if place.is_main:
+        diagnosis = diagnose(config.stage, met)
+        print_diagnosis(diagnosis)
+    if diagnosis.problems:
+        raise NaktError(
+            f"doctor found {len(diagnosis.problems)} problem"
+            f"{'' if len(diagnosis.problems) == 1 else 's'}, listed above"
+        )
+    return RunRecord(
+        stage="doctor",
+        name=config.stage or "machine",
+        config=as_plain(config),
+        counts={"problems": 0, "notes": len(diagnosis.notes), "processes": place.world_size},
+        details={"facts": diagnosis.facts},
+        seconds=stopwatch.seconds,
+        versions=package_versions(),
+    )
+
+
+def _examine_all(config: DoctorConfig) -> Meeting:
+    """Examines this process, and gathers what the others of the launch found.
+
+    Raises:
+        NaktError: this process does not reach the first one.
+    """
+    place, found = process_place(), None
+    try:
+        meeting_place = MeetingPlace(config.wait_seconds)  # an examination may take long
+        found = examine(config)
+        return meeting_place.meet(json.dumps(found.as_plain()))
+    except NaktError as error:
+        if not place.is_main:
+            raise
+        found = found or examine(config)
+        found.add_problem(f"processes: {error}")
+        return Meeting([json.dumps(found.as_plain())] + [None] * (place.world_size - 1), {}, 0.0)
+
+
+def examine(config: DoctorConfig) -> Findings:
+    """Returns what this process finds."""
+    place = process_place()
+    found = Findings(place.rank, look_around("cpu", None), versions=package_versions())
+    stage_config = _read_settings(config, found)
+    with found.problem_if_refused("device"):
+        device, threads = (getattr(stage_config, each, None) for each in ("device", "threads"))
+        found.machine = look_around(device or "auto", threads)
+    if stage_config is not None:
+        with found.problem_if_refused("processes"):
+            check_processes(stage_config, place.world_size)
+        found.inputs["settings"] = value_sha256(as_plain(stage_config))
+        with tempfile.TemporaryDirectory(prefix="nakt-doctor-") as cache:
+            if isinstance(stage_config, TrainConfig):
+                examine_training(stage_config, found, Path(cache))
+            else:
+                examine_other(stage_config, found, Path(cache))
+        _look_at_output(str(config.stage), stage_config, found)
+    return found
+
+
+def _read_settings(config: DoctorConfig, found: Findings) -> Any:
+    """Returns the stage's configuration; None without a stage, or where it is wrong."""
+    from nakt_dist.cli import parse_config
+
+    if config.stage is None:
+        return None
+    with found.problem_if_refused("settings"):
+        return parse_config(config.stage, config.settings)
+    return None
+
+
+def _look_at_output(stage: str, config: Any, found: Findings) -> None:
+    """Looks at the folder that the stage would write, and at the disk below it."""
+    output = getattr(config, "output", None)
+    if output is None:
+        return
+    folder = Path(output)
+    nearest = nearest_folder(folder)
+    found.inputs["output"] = f"in {nearest}"
+    with found.problem_if_refused("output"):
+        found.facts["output"] = f"{folder}: {_state(stage, folder)}"
+        check_output(folder, stage)
+        if is_locked(folder / LOCK_NAME):
+            raise in_use(folder, stage)
+        works = locks_work(nearest)
+        found.facts["file locks"] = "work" if works else "do not work"
+        if not works:
+            found.notes.append(
+                f"locks do not work at {nearest}: two jobs that write one output would not "
+                "notice each other; start one at a time"
+            )
+    left = free_bytes(nearest)
+    needs = f", {stage} writes about {in_words(found.disk)}" if found.disk else ""
+    found.facts["disk"] = f"{in_words(left)} left at {nearest}{needs}"
+    if found.disk > left:
+        found.add_problem(
+            f"disk: {stage} writes about {in_words(found.disk)}, and {in_words(left)} are left at "
+            f"{nearest}. Make room, or choose another --output"
+        )
+
+
+def _state(stage: str, folder: Path) -> str:
+    """Says how far the work in an output folder is."""
+    if not folder.is_dir() or not any(folder.iterdir()):
+        return "new"
+    last = _WRITTEN_LAST.get(stage)
+    if last is not None and (folder / last).is_file():
+        return "finished; the same settings do nothing more"
+    if left_by(folder, stage) is None:
+        return "holds other files"
+    if last is None:
+        return "written before; the stage does all of it again"
+    return "unfinished; the same settings go on with it"

@@ -1,0 +1,205 @@
+"""What ``nakt doctor`` looks at besides training: datasets, weights, sources and runs."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from nakt_dist.config import (
+    AttentionConfig,
+    EvaluateConfig,
+    InspectConfig,
+    PackConfig,
+    PipelineConfig,
+    ReportConfig,
+    TeachConfig,
+    VerifyConfig,
+)
+from nakt_dist.errors import DatasetError
+from nakt_dist.loading.samples import SelectedSamples, select_samples
+from nakt_dist.models.network_file import TrainedNetwork, open_network, weights_path
+from nakt_dist.shards.location import DatasetLocation
+from nakt_dist.shards.manifest import PseudoLabelManifest, ShardManifest
+from nakt_dist.shards.reader import IndexedShards
+from nakt_dist.shards.verify import read_any_manifest
+from nakt_dist.stages.doctor_findings import Findings, in_words
+from nakt_dist.stages.evaluate import open_scores
+from nakt_dist.stages.pack_identity import check_deidentify
+from nakt_dist.stages.pack_plan import is_usable, make_plan, tolerated_problems
+from nakt_dist.stages.pipeline import chosen_steps, read_steps
+from nakt_dist.stages.teach import open_teacher
+
+_JPEG_BYTES_PER_PIXEL = 0.4
+_MASK_BYTES_PER_PIXEL = 0.4
+"""Of soft masks as PNG; both are rough, to notice a disk that is far too small."""
+
+
+def examine_other(config: Any, found: Findings, cache: Path) -> None:
+    """Looks at what any other stage reads.
+
+    Args:
+        config: of the stage.
+        found: filled here.
+        cache: folder for what has to be fetched to look at it.
+    """
+    for kind, examine in _EXAMINATIONS.items():
+        if isinstance(config, kind):
+            examine(config, found, cache)
+
+
+def tell_samples(
+    found: Findings,
+    name: str,
+    samples: SelectedSamples,
+    dataset: str,
+    splits: Sequence[str] | None,
+    pseudo_labels: str | None = None,
+) -> None:
+    """Says what a choice of samples is, and whether its shards are all there.
+
+    Raises:
+        DatasetError: shards are absent or of another size.
+    """
+    manifest = samples.images.manifest
+    phantom = " (phantom)" if manifest.phantom else ""
+    where = "all splits" if splits is None else f"split {' + '.join(splits)}"
+    kind = "pseudo masks" if samples.mask_is_soft else f"masks: {manifest.mask_kind}"
+    known = f", findings: {len(manifest.findings)}" if manifest.findings else ""
+    found.facts[name] = (
+        f"{len(samples):,} of {manifest.num_samples:,} samples of {manifest.dataset}{phantom}, "
+        f"{where}; {manifest.height}×{manifest.width}×{manifest.channels}; {kind}{known}; "
+        f"{dataset} ({manifest.fingerprint[:12]})"
+    )
+    found.inputs[name] = manifest.fingerprint
+    hidden = manifest.config.get("deidentified")
+    found.inputs[f"{name}'s key"] = str(hidden and hidden.get("key_fingerprint"))
+    _check_shards(dataset, manifest)
+    if pseudo_labels is not None and samples.pseudo_labels is not None:
+        found.inputs[f"{name}'s pseudo-labels"] = samples.pseudo_labels.manifest.fingerprint
+        _check_shards(pseudo_labels, samples.pseudo_labels.manifest)
+
+
+def tell_weights(path: Path, sha256: str) -> str:
+    """Returns a weights file in words: name, size and the first digits of its SHA-256."""
+    return f"{path} ({in_words(path.stat().st_size)}, {sha256[:12]})"
+
+
+def _check_shards(folder: str, manifest: ShardManifest | PseudoLabelManifest) -> None:
+    location = DatasetLocation(folder) if "://" not in folder else None
+    if location is None:
+        return  # shards behind a URL are fetched when they are read
+    wrong = [
+        entry.name
+        for entry in manifest.shards
+        if not (path := location.folder / entry.name).is_file()
+        or path.stat().st_size != entry.bytes
+    ]
+    if wrong:
+        raise DatasetError(
+            f"{folder}: {len(wrong)} of {len(manifest.shards)} shards are absent or of another "
+            f"size than the manifest says ({wrong[0]} is the first). Run nakt verify on the folder"
+        )
+
+
+def _examine_pack(config: PackConfig, found: Findings, cache: Path) -> None:
+    with found.problem_if_refused("pack"):
+        if config.deidentify:
+            key = Path(config.deidentify_key)
+            found.facts["key"] = f"{key} ({'is there' if key.exists() else 'will be made'})"
+            if not key.exists():
+                check_deidentify(config)
+                config = replace(config, deidentify=False)  # else the plan would want the key
+        plan = make_plan(config, may_make_key=False)
+        tolerated = tolerated_problems(config)
+        unusable = sum(not is_usable(record, tolerated) for record in plan.records)
+        found.facts["source"] = (
+            f"{plan.num_inputs:,} inputs of layout {config.layout} in {config.source}, "
+            f"{unusable:,} of them without a file, a label or a mask that should be there"
+        )
+        form = config.image
+        per_pixel = _JPEG_BYTES_PER_PIXEL if form.encoding == "jpg" else 1
+        channels = 1 if form.colour == "grey" else 3
+        found.disk = int(plan.num_inputs * form.height * form.width * channels * per_pixel)
+
+
+def _examine_teach(config: TeachConfig, found: Findings, cache: Path) -> None:
+    with found.problem_if_refused("data"):
+        samples = select_samples(config.dataset, None, cache=str(cache))
+        tell_samples(found, "data", samples, config.dataset, None)
+        manifest = samples.images.manifest
+        pixels = manifest.num_samples * manifest.height * manifest.width
+        found.disk = int(pixels * _MASK_BYTES_PER_PIXEL)
+        _look_at_teachers(config, found, samples.images)
+
+
+def _look_at_teachers(config: TeachConfig, found: Findings, images: IndexedShards) -> None:
+    for number, teacher in enumerate(config.teachers, start=1):
+        with found.problem_if_refused(f"teacher {number}"):
+            opened = open_teacher(teacher, torch.device("cpu"), images)
+            name = opened.provenance["name"]
+            sha256 = opened.provenance["weights_sha256"]
+            words = tell_weights(weights_path(teacher.weights), sha256)
+            found.facts[f"teacher {number}"] = f"{name}: {words}"
+
+
+def _examine_evaluate(config: EvaluateConfig, found: Findings, cache: Path) -> None:
+    trained = _look_at_network(found, "weights", config)
+    with found.problem_if_refused("data"):
+        samples = select_samples(config.dataset, config.splits, cache=str(cache))
+        tell_samples(found, "data", samples, config.dataset, config.splits)
+        if trained is not None:
+            with found.problem_if_refused("evaluate"):
+                open_scores(config, trained, samples)
+
+
+def _examine_attention(config: AttentionConfig, found: Findings, cache: Path) -> None:
+    _look_at_network(found, "student", config.student)
+    _look_at_network(found, "teacher", config.teacher)
+    with found.problem_if_refused("data"):
+        samples = select_samples(config.dataset, config.splits, cache=str(cache))
+        tell_samples(found, "data", samples, config.dataset, config.splits)
+
+
+def _look_at_network(found: Findings, name: str, config: Any) -> TrainedNetwork | None:
+    with found.problem_if_refused(name):
+        trained = open_network(config.weights, config.model, config.preprocessing)
+        words = tell_weights(weights_path(config.weights), trained.weights_sha256)
+        found.facts[name] = f"{trained.name}, {trained.spec.name}: {words}"
+        return trained
+    return None
+
+
+def _examine_folder(config: VerifyConfig | InspectConfig, found: Findings, cache: Path) -> None:
+    folder = config.folder if isinstance(config, VerifyConfig) else config.pseudo_labels
+    with found.problem_if_refused("data"):
+        manifest = read_any_manifest(Path(folder))
+        found.facts["data"] = f"{manifest.num_samples:,} samples of {manifest.dataset} in {folder}"
+        _check_shards(folder, manifest)
+
+
+def _examine_report(config: ReportConfig, found: Findings, cache: Path) -> None:
+    for run in config.runs:
+        if not Path(run).is_dir():
+            found.add_problem(f"runs: {run} is no folder; name folders that hold records")
+    records = sum(len(list(Path(run).rglob("record.json"))) for run in config.runs)
+    found.facts["records"] = f"{records:,} below {', '.join(config.runs)}"
+
+
+def _examine_pipeline(config: PipelineConfig, found: Findings, cache: Path) -> None:
+    with found.problem_if_refused("steps"):
+        steps = chosen_steps(read_steps(config), config.only_step, config.only_run)
+        found.facts["steps"] = f"{len(steps)}: {', '.join(step.stage for step in steps)}"
+
+
+_EXAMINATIONS = {
+    PackConfig: _examine_pack,
+    TeachConfig: _examine_teach,
+    EvaluateConfig: _examine_evaluate,
+    AttentionConfig: _examine_attention,
+    VerifyConfig: _examine_folder,
+    InspectConfig: _examine_folder,
+    ReportConfig: _examine_report,
+    PipelineConfig: _examine_pipeline,
+}

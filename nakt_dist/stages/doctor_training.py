@@ -1,0 +1,159 @@
+"""What ``nakt doctor train`` looks at: data, networks, batch, precision and what it will take."""
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+from nakt_dist.config import DataConfig, TrainConfig
+from nakt_dist.loading.sampler import GlobalBatches, Share
+from nakt_dist.models.initialise import read_initial_weights
+from nakt_dist.models.network_file import weights_path
+from nakt_dist.runtime.distributed import check_launch, uses_deepspeed
+from nakt_dist.runtime.processes import process_place
+from nakt_dist.stages.doctor_data import tell_samples, tell_weights
+from nakt_dist.stages.doctor_findings import Findings, in_words
+from nakt_dist.stages.train_plan import TrainPlan, make_plan, select
+from nakt_dist.training.zero import deepspeed_settings
+
+_BATCHES_IN_FLIGHT = 2
+"""Micro-batches that each loader process holds ready: PyTorch's default."""
+
+
+def examine_training(config: TrainConfig, found: Findings, cache: Path) -> None:
+    """Looks at a training run.
+
+    Args:
+        config: of the run.
+        found: filled here.
+        cache: folder for what has to be fetched to look at it.
+    """
+    config = _with_cache(config, cache)
+    for name, data in (("data", config.data), ("validation", config.validation)):
+        if data is not None:
+            _look_at_data(found, name, data)
+    if config.init is not None:
+        with found.problem_if_refused("init"):
+            loaded = read_initial_weights(config.init)
+            found.facts["init"] = tell_weights(loaded.path, loaded.sha256)
+    if config.teacher is not None:
+        with found.problem_if_refused("teacher"):
+            found.facts["teacher"] = str(weights_path(config.teacher.weights))
+    _look_at_keys(config, found)
+    share = _look_at_batch(config, found)
+    _look_at_precision(config, found)
+    _look_at_launch(config, found, share)
+    if not found.problems:  # the rest needs all of the above
+        with found.problem_if_refused("train"):
+            _look_at_plan(config, found, share)
+
+
+def _with_cache(config: TrainConfig, cache: Path) -> TrainConfig:
+    """Reads what lies behind a URL into a folder that goes away."""
+    validation = config.validation
+    return replace(
+        config,
+        data=replace(config.data, cache=str(cache)),
+        validation=None if validation is None else replace(validation, cache=str(cache)),
+    )
+
+
+def _look_at_data(found: Findings, name: str, data: DataConfig) -> None:
+    with found.problem_if_refused(name):
+        samples = select(data)
+        tell_samples(found, name, samples, data.dataset, data.splits, data.pseudo_labels)
+
+
+def _look_at_keys(config: TrainConfig, found: Findings) -> None:
+    """Warns where patients in training and validation cannot be told to be the same."""
+    keys = {name: key for name, key in found.inputs.items() if name.endswith("key")}
+    if len(set(keys.values())) > 1:
+        found.notes.append(
+            "training and validation data were not de-identified with one key, so that a patient "
+            "in both of them would go unnoticed"
+        )
+
+
+def _look_at_batch(config: TrainConfig, found: Findings) -> Share | None:
+    recipe, world = config.recipe, process_place().world_size
+    with found.problem_if_refused("batch"):
+        share = Share.of(recipe.global_batch_size, world, recipe.micro_batch_size)
+        found.facts["global batch"] = (
+            f"{share.batch_size} = micro-batch {share.micro_batch_size} × accumulation "
+            f"{share.accumulation} × {world} process{'' if world == 1 else 'es'}"
+        )
+        return share
+    return None
+
+
+def _look_at_precision(config: TrainConfig, found: Findings) -> None:
+    precision = config.recipe.precision
+    found.facts["precision"] = {"no": "float32"}.get(precision, f"{precision} autocast")
+    launched = os.environ.get("ACCELERATE_MIXED_PRECISION", precision)
+    if launched not in (precision, "no"):
+        found.notes.append(
+            f"accelerate was launched with mixed_precision {launched}; recipe.precision decides"
+        )
+
+
+def _look_at_launch(config: TrainConfig, found: Findings, share: Share | None) -> None:
+    """Looks at what the launcher asks for besides processes, as the stage does."""
+    with found.problem_if_refused("launch"):
+        zero_stage = check_launch(config.recipe.precision, config.device)
+        found.facts["DeepSpeed"] = f"ZeRO stage {zero_stage}" if zero_stage else "not used"
+    if uses_deepspeed() and share is not None:
+        with found.problem_if_refused("DeepSpeed"):
+            deepspeed_settings(config.recipe, share)
+
+
+def _look_at_plan(config: TrainConfig, found: Findings, share: Share) -> None:
+    """Opens everything together, as the stage does, and says what it will take.
+
+    Raises:
+        NaktError: parts do not belong together.
+    """
+    plan = make_plan(config)
+    recipe, size = config.recipe, len(plan.training.samples)
+    per_epoch = GlobalBatches(size, recipe.global_batch_size, config.seed).steps_per_epoch
+    steps = recipe.total_steps(per_epoch)
+    found.facts["steps"] = f"{steps:,}, {per_epoch:,} in an epoch of {size:,} images"
+    if plan.teacher is not None:
+        path = weights_path(config.teacher.weights)
+        found.facts["teacher"] = (
+            f"{plan.teacher.name} ({plan.teacher.spec.name}), frozen: "
+            f"{tell_weights(path, plan.teacher.weights_sha256)}"
+        )
+    parameters = _count_parameters(plan)
+    weights = 4 * parameters
+    checkpoint = 3 * weights  # Adam keeps two numbers besides each weight
+    learnt = "findings" if plan.labels else "masks"
+    found.facts["network"] = f"{plan.start.spec.name}, {parameters:,} parameters, learns {learnt}"
+    # While one is written, the oldest is still there; best and last weights lie beside.
+    found.disk = (config.checkpoint.keep + 2) * checkpoint + 2 * weights
+    found.facts["checkpoint"] = (
+        f"about {in_words(checkpoint)} each, {config.checkpoint.keep} kept besides the best"
+    )
+    _look_at_loading(plan, found, share)
+
+
+def _count_parameters(plan: TrainPlan) -> int:
+    parent = plan.start.parent
+    network = parent.network if parent else plan.start.spec.without_encoder_weights().build()
+    return sum(each.numel() for each in network.parameters())
+
+
+def _look_at_loading(plan: TrainPlan, found: Findings, share: Share) -> None:
+    """Says what decoded images take: in memory where they all fit, in flight with workers.
+
+    Raises:
+        ConfigurationError: the masks are of a kind that cannot be learnt.
+    """
+    config, allowed = plan.config, plan.config.memory_cache_megabytes
+    if plan.validation is not None:
+        found.memory += plan.validation.images(allowed).cache_bytes
+    training = plan.training.images(allowed)
+    if config.data.streaming:
+        return
+    # Each loader process comes to read all images, and keeps its own.
+    found.memory += training.cache_bytes * max(config.workers, 1)
+    in_flight = _BATCHES_IN_FLIGHT * config.workers * share.micro_batch_size
+    found.shared_memory = in_flight * training.decoded_bytes

@@ -1,0 +1,151 @@
+"""``nakt submit``: writes a stage as a SLURM job and submits it, once its settings are right."""
+
+import shlex
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from nakt_dist.config import PipelineConfig, SubmitConfig, as_plain
+from nakt_dist.errors import ConfigurationError
+from nakt_dist.runtime.files import write_bytes
+from nakt_dist.runtime.processes import require_one_process, say
+from nakt_dist.runtime.record import RunRecord, Stopwatch, package_versions
+from nakt_dist.runtime.slurm import job_file, sbatch_command, submit
+from nakt_dist.stages.pipeline import check_processes, chosen_steps, read_steps
+
+
+def run(config: SubmitConfig) -> RunRecord:
+    """Submits a job, or prints it.
+
+    The stage's settings, and all steps of a pipeline, are checked first, so that a typo costs no
+    time in the queue.
+
+    Raises:
+        ConfigurationError: a setting of the stage or of the job is wrong, or several processes
+            are asked for where the stage runs as one.
+        NaktError: there is no sbatch here, or it refuses the job.
+    """
+    from nakt_dist.cli import parse_config
+
+    require_one_process("submit")
+    stopwatch = Stopwatch()
+    if config.stage == "submit":
+        raise ConfigurationError("submit cannot submit itself; name the stage to run")
+    stage_config = parse_config(config.stage, config.words)
+    jobs = _check(config, stage_config)
+    path, text = _job(config, stage_config, jobs)
+    command = sbatch_command(path)
+    job = None
+    if config.dry_run:
+        print(f"{text}\n# {path}\n# {shlex.join(command)}")
+    else:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_bytes(path, text.encode())
+        job = submit(path, f"without a cluster: {_without_cluster(config)}")
+        say(f"submit: job {job}{f', an array of {jobs}' if config.array else ''}; file {path}")
+    return RunRecord(
+        stage="submit",
+        name=path.stem,
+        config=as_plain(config),
+        counts={"jobs": 0 if config.dry_run else jobs},
+        details={"job": job, "file": str(path), "command": command},
+        seconds=stopwatch.seconds,
+        versions=package_versions(),
+    )
+
+
+def _check(config: SubmitConfig, stage_config: Any) -> int:
+    """Checks what the job is asked to be against what the stage is; returns how many jobs."""
+    jobs = 1
+    if config.array:
+        _check_array(stage_config)
+    if isinstance(stage_config, PipelineConfig):
+        only = (stage_config.only_step, stage_config.only_run)
+        runs = chosen_steps(read_steps(stage_config), *only)
+        if config.array:
+            jobs, stage_config = len(runs), replace(stage_config, only_run=1)
+    check_processes(stage_config, config.nodes * config.tasks)
+    if config.accelerate_config:
+        _check_accelerate_config(Path(config.accelerate_config))
+    return jobs
+
+
+def _check_array(stage_config: Any) -> None:
+    step = getattr(stage_config, "only_step", None)
+    if step is None or stage_config.only_run is not None:
+        raise ConfigurationError(
+            "array is set, but an array does the runs of one step of a pipeline. Expected: "
+            "nakt submit pipeline --array -- --config FILE --only_step NUMBER, without only_run"
+        )
+
+
+def _check_accelerate_config(path: Path) -> None:
+    """Reads the file as each node will."""
+    from nakt_dist.runtime.accelerate_environment import launch_environment  # takes seconds
+
+    try:
+        launch_environment(path)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"accelerate_config: {error}") from None
+
+
+def _job(config: SubmitConfig, stage_config: Any, jobs: int) -> tuple[Path, str]:
+    """Returns where the job's file goes, and its text."""
+    folder, name = _place(config, stage_config)
+    log = str(folder).replace("%", "%%") + f"/%x-{'%A_%a' if config.array else '%j'}.log"
+    limit = f"%{config.array_limit}" if config.array_limit else ""
+    options = {
+        "--job-name": name,
+        "--nodes": config.nodes,
+        "--ntasks-per-node": config.tasks,
+        "--gpus-per-node": config.gpus_per_node,
+        "--cpus-per-task": config.cpus_per_task,
+        "--time": config.time,
+        "--mem": config.memory,
+        "--partition": config.partition,
+        "--account": config.account,
+        "--qos": config.qos,
+        "--array": f"1-{jobs}{limit}" if config.array else None,
+        "--signal": f"USR1@{config.warning_seconds}",
+        "--chdir": str(Path.cwd()),
+        "--output": log,
+    }
+    environment = {
+        "NAKT_PYTHON": config.python or ("python" if config.activate else sys.executable),
+        "NAKT_ACTIVATE": config.activate,
+        "NAKT_ACCELERATE_CONFIG": config.accelerate_config,
+        "NAKT_MASTER_ADDR": config.master_address,
+        "NAKT_JOB_FOLDER": str(folder),
+    }
+    words = [config.stage, *config.words]
+    text = job_file(options, config.extra, environment, words, "only_run" if config.array else None)
+    return folder / f"{name}.sbatch", text
+
+
+def _place(config: SubmitConfig, stage_config: Any) -> tuple[Path, str]:
+    """Returns the folder of the job's file and log, and the job's name.
+
+    By default they stand beside the stage's output: what is in it belongs to the stage.
+    """
+    output = getattr(stage_config, "output", None) or getattr(stage_config, "root", None)
+    parts: Sequence[Any] = [config.stage]
+    if isinstance(stage_config, PipelineConfig):
+        chosen = (stage_config.only_step, stage_config.only_run)
+        parts = [*parts, *(number for number in chosen if number is not None)]
+    if output is None or "://" in output:
+        folder = Path.cwd()
+    else:
+        folder, parts = Path(output).resolve().parent, [Path(output).resolve().name, *parts]
+    if config.folder is not None:
+        folder = Path(config.folder).resolve()
+    return folder, "-".join(map(str, parts))
+
+
+def _without_cluster(config: SubmitConfig) -> str:
+    """Returns the command that does here what the job would do on one node."""
+    words = shlex.join([config.stage, *config.words])
+    if config.array or config.tasks == 1:
+        return f"nakt {words}"
+    return f"torchrun --nproc_per_node {config.tasks} -m nakt_dist {words}"

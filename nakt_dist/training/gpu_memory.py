@@ -1,0 +1,93 @@
+"""What training does about a GPU whose memory is full."""
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from nakt_dist.errors import DatasetError, NaktError, StartAgain
+from nakt_dist.loading.sampler import Share
+from nakt_dist.runtime.files import read_json, write_json
+
+SMALLER_NAME = "micro_batch_size.json"
+
+
+class GpuMemoryFull(StartAgain):
+    """The GPU's memory did not suffice; smaller micro-batches are to be tried.
+
+    Attributes:
+        micro_batch_size: the size to go on with.
+    """
+
+    alone = True
+
+    def __init__(self, message: str, micro_batch_size: int) -> None:
+        super().__init__(message)
+        self.micro_batch_size = micro_batch_size
+
+    def __reduce__(self) -> tuple:  # so that it crosses process boundaries whole
+        return (type(self), (str(self), self.micro_batch_size))
+
+
+@contextlib.contextmanager
+def explain_full_memory(output: Path, share: Share, halve: bool) -> Iterator[None]:
+    """Turns CUDA's "out of memory" into what can be done about it.
+
+    Args:
+        output: of the run.
+        share: how the global batch is divided.
+        halve: whether to go on with micro-batches of half the size.
+
+    Raises:
+        GpuMemoryFull: they are to be halved, and can be.
+        NaktError: they are not, or are one image already.
+    """
+    try:
+        yield
+    except torch.cuda.OutOfMemoryError as error:
+        size = share.micro_batch_size
+        half = largest_smaller_part(share)
+        first = str(error).splitlines()[0]
+        if halve and half is not None:
+            write_json(output / SMALLER_NAME, {"micro_batch_size": half})
+            raise GpuMemoryFull(
+                f"{output}: the GPU's memory is full with micro-batches of {size} images "
+                f"({first}); from the last checkpoint it goes on with {half}",
+                half,
+            ) from None
+        lower = f"recipe.micro_batch_size to {half} (now {size}), " if half is not None else ""
+        raise NaktError(
+            f"{output}: the GPU's memory is full ({first}). Lower {lower}the images' size (pack "
+            "--image.height and width) or the network's (model.options), or take recipe.precision "
+            "bf16; recipe.halve_when_out_of_memory true lowers the first by itself. The global "
+            "batch stays the same"
+        ) from None
+
+
+def largest_smaller_part(share: Share) -> int | None:
+    """Returns the largest micro-batch of at most half the size, or None when there is none."""
+    part = share.batch_size // share.world_size
+    return largest_part(part, share.micro_batch_size // 2)
+
+
+def largest_part(images: int, most: int) -> int | None:
+    """Returns the largest size up to ``most`` that divides ``images``; None when it is below 1."""
+    return max((size for size in range(1, most + 1) if images % size == 0), default=None)
+
+
+def remembered_micro_batch_size(output: Path) -> int | None:
+    """Returns the size that an earlier launch had to lower its micro-batches to, or None.
+
+    Raises:
+        DatasetError: the note says something else.
+    """
+    path = output / SMALLER_NAME
+    if not path.exists():
+        return None
+    found: Mapping[str, Any] = read_json(path, "note of a smaller micro-batch")
+    size = found.get("micro_batch_size")
+    if not isinstance(size, int) or size < 1:
+        raise DatasetError(f"{path}: micro_batch_size is {size!r}, expected 1 or more; delete it")
+    return size

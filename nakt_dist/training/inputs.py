@@ -1,0 +1,116 @@
+"""What each step of training sees: batches, augmented, and the keys that are in them."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+
+from nakt_dist.config import TrainConfig
+from nakt_dist.loading.augmentation import augment, draw_parameters
+from nakt_dist.loading.batches import Batch, as_float, indexed_batches, streamed_batches
+from nakt_dist.loading.labels import LabelledImages
+from nakt_dist.loading.sampler import GlobalBatches, Share
+from nakt_dist.loading.samples import CachedImages
+
+_STEPS_REMEMBERED = 256
+
+
+class TrainingInputs:
+    """One process's micro-batches of one training run.
+
+    Args:
+        config: of the run.
+        dataset: samples to learn from.
+        share: how global batches are divided.
+        rank: of this process.
+        device: where batches are augmented.
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        dataset: CachedImages,
+        share: Share,
+        rank: int,
+        device: torch.device,
+    ) -> None:
+        self._config = config
+        self._dataset = dataset
+        self._share = share
+        self._rank = rank
+        self._device = device
+        self._streaming = config.data.streaming
+        self._order = GlobalBatches(len(dataset), config.recipe.global_batch_size, config.seed)
+        self._targets = dataset.targets if isinstance(dataset, LabelledImages) else None
+        self._labels_that_count = None
+        if self._targets is not None and not self._streaming:
+            self._labels_that_count = (~np.isnan(self._targets.values)).sum(1)
+        self._batches: Iterator[Batch] = iter(())
+        self._read: dict[int, list[int]] = {}
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Whole global batches per epoch."""
+        return self._order.steps_per_epoch
+
+    def epoch_of(self, step: int) -> int:
+        """Returns the epoch, from 0, that a step belongs to."""
+        return self._order.epoch_of(step)
+
+    def open(self, first_step: int, last_step: int) -> None:
+        """Begins to read at a step, up to another, exclusive; resuming costs nothing."""
+        data = self._config.data
+        if self._streaming:
+            self._batches = streamed_batches(
+                data, self._dataset.samples, self._share.micro_batch_size,
+                self._config.seed + first_step, self._rank, self._targets,
+            )  # fmt: skip
+        else:
+            self._batches = indexed_batches(
+                self._dataset, self._order, self._share, self._rank, first_step, last_step,
+                self._config.workers,
+            )  # fmt: skip
+
+    def micro_batches(self, step: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Yields image and target, float32, of each of the step's micro-batches of this process."""
+        numbers = self._remember(step)
+        for _ in range(self._share.accumulation):
+            batch = next(self._batches)
+            numbers += batch["number"].tolist()
+            yield self._prepared(batch, step)
+
+    def _remember(self, step: int) -> list[int]:
+        """Keeps which samples a step reads, of the last steps: a stream cannot be asked again."""
+        self._read.pop(step - _STEPS_REMEMBERED, None)
+        return self._read.setdefault(step, [])
+
+    def _prepared(self, batch: Batch, step: int) -> tuple[torch.Tensor, torch.Tensor]:
+        image, target = as_float(batch, self._device)
+        if self._config.augmentation.enabled:
+            # A stream has no epochs; its steps stand in for them.
+            epoch = step if self._streaming else self._order.epoch_of(step)
+            parameters = draw_parameters(
+                self._config.augmentation, batch["number"].numpy(), self._config.seed, epoch,
+                *image.shape[-2:],
+            )  # fmt: skip
+            image, target = augment(image, target, parameters.to(image.device))
+        if self._config.recipe.channels_last:
+            image = image.contiguous(memory_format=torch.channels_last)
+        return image, target
+
+    def labels_per_part(self, step: int) -> float | None:
+        """How many labels count, on average over the parts that a global batch is cut into.
+
+        Ignored labels fall unevenly into the parts; a common divisor makes the loss that of the
+        whole batch. A stream does not know its batches beforehand: None.
+        """
+        if self._labels_that_count is None:
+            return None
+        parts = self._share.accumulation * self._share.world_size
+        return float(self._labels_that_count[self._order.batch(step)].sum()) / parts
+
+    def keys(self, step: int) -> list[str]:
+        """Keys of a step's global batch; of a stream, those of them that this process has read."""
+        index = self._dataset.samples.images.index["key"]
+        numbers = self._read.get(step, []) if self._streaming else self._order.batch(step)
+        return [index[int(number)].as_py() for number in numbers]

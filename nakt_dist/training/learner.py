@@ -1,0 +1,138 @@
+"""A network and its optimiser, in one process or copied to many (DDP)."""
+
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager
+
+import torch
+from accelerate import Accelerator
+from torch import nn
+
+from nakt_dist.config import RecipeConfig
+from nakt_dist.errors import CheckpointError
+from nakt_dist.runtime.distributed import average_buffers
+from nakt_dist.training.checkpoint import Moments, TrainingState
+from nakt_dist.training.tasks import TrainingTask
+
+
+class Learner:
+    """Takes optimiser steps on a network.
+
+    Args:
+        accelerator: of this launch.
+        network: on its device, with the weights to go on from.
+        task: says which module is trained.
+        recipe: how.
+        state: what ``training_state`` returned when the checkpoint was written, or None.
+    """
+
+    def __init__(
+        self,
+        accelerator: Accelerator,
+        network: nn.Module,
+        task: TrainingTask,
+        recipe: RecipeConfig,
+        state: TrainingState | None,
+    ) -> None:
+        self._accelerator = accelerator
+        self._recipe = recipe
+        self.network = network
+        self.trained = {name: p for name, p in network.named_parameters() if p.requires_grad}
+        optimiser = torch.optim.Adam(self.trained.values(), lr=recipe.learning_rate)
+        # Taps are set before anything is compiled or wrapped: later ones would never be reached.
+        self._prepare(task.wrap(network), optimiser, state)
+        # Compiled on top of what prepare returns; parameters stay those of the bare network.
+        self.module = torch.compile(self._prepared) if recipe.compile else self._prepared
+
+    def _prepare(
+        self, module: nn.Module, optimiser: torch.optim.Adam, state: TrainingState | None
+    ) -> None:
+        if state is not None:
+            check_names(self.trained, state.moments)
+            names = enumerate(self.trained)
+            numbered = {n: state.moments[name] for n, name in names if name in state.moments}
+            optimiser.load_state_dict({**optimiser.state_dict(), "state": numbered})
+        self._prepared, self._optimiser = self._accelerator.prepare(module, optimiser)
+        if state is not None and self._accelerator.scaler is not None and state.scaler:
+            self._accelerator.scaler.load_state_dict(state.scaler)
+
+    def begin_step(self, learning_rate: float) -> None:
+        """Sets the mode and the learning rate of a step."""
+        self._prepared.train()
+        for group in self._optimiser.param_groups:
+            group["lr"] = learning_rate
+
+    def micro_batch(self) -> AbstractContextManager[None]:
+        """Surrounds forward and backward of one micro-batch; gradients meet in the last one."""
+        return self._accelerator.accumulate(self._prepared)
+
+    def autocast(self) -> AbstractContextManager[None]:
+        """Surrounds forward passes."""
+        return self._accelerator.autocast()
+
+    def backward(self, loss: torch.Tensor) -> None:
+        """Adds the gradients of a micro-batch's mean loss, divided by their number."""
+        self._accelerator.backward(loss)
+
+    def gradients_are_finite(self) -> torch.Tensor:
+        """Says whether all gradients are numbers, a scalar bool that nobody has waited for yet.
+
+        Those of a scaled loss are judged by its scaler.
+        """
+        gradients = [each.grad for each in self.trained.values() if each.grad is not None]
+        if self._accelerator.scaler is not None or not gradients:
+            return torch.tensor(True, device=self._accelerator.device)
+        return torch.nn.utils.get_total_norm(gradients).isfinite()
+
+    def end_step(self) -> None:
+        """Moves the weights by the gradients gathered."""
+        if self._recipe.largest_gradient_norm is not None:
+            self._accelerator.clip_grad_norm_(
+                self._prepared.parameters(), self._recipe.largest_gradient_norm
+            )
+        self._optimiser.step()
+        self._optimiser.zero_grad()
+
+    def copy_of_buffers(self) -> list[torch.Tensor]:
+        """Returns BatchNorm's statistics and other buffers as they are, for ``drop_step``."""
+        return [buffer.detach().clone() for buffer in self.network.buffers()]
+
+    def drop_step(self, buffers: Sequence[torch.Tensor]) -> None:
+        """Forgets the gradients gathered, and what the forward passes did to the buffers."""
+        self._optimiser.zero_grad()
+        for buffer, before in zip(self.network.buffers(), buffers, strict=True):
+            buffer.copy_(before)
+
+    def average_buffers(self) -> None:
+        """Makes BatchNorm's statistics agree on all processes."""
+        average_buffers(self._accelerator, self.network)
+
+    def whole_network(self) -> nn.Module:
+        """Returns the network with whole weights, alike on all processes, to score or save.
+
+        A collective operation: all processes call it.
+        """
+        return self.network
+
+    def training_state(self) -> TrainingState:
+        """Returns what ``state`` takes; a collective operation: all processes call it."""
+        scaler = self._accelerator.scaler
+        return TrainingState(self._moments(), None if scaler is None else scaler.state_dict())
+
+    def _moments(self) -> Moments:
+        numbered = self._optimiser.state_dict()["state"]
+        names = list(self.trained)
+        return {names[number]: dict(moments) for number, moments in numbered.items()}
+
+
+def check_names(trained: Iterable[str], moments: Moments) -> None:
+    """Refuses a checkpoint of other parameters; one without a gradient so far has no moments.
+
+    Raises:
+        CheckpointError: the checkpoint knows a parameter that is not trained.
+    """
+    unknown = sorted(set(moments) - set(trained))
+    if unknown:
+        raise CheckpointError(
+            f"the checkpoint's optimiser knows parameters that are not trained now "
+            f"({', '.join(unknown[:5])}). Choose another --output, or delete the folder"
+        )

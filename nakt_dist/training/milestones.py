@@ -1,0 +1,191 @@
+"""When a network that learns is saved and scored, and what is kept of it."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from torch import nn
+
+from nakt_dist.errors import StartAgain
+from nakt_dist.models.network_file import BEST_WEIGHTS, LAST_WEIGHTS
+from nakt_dist.models.weights import save_weights
+from nakt_dist.runtime.distributed import Agreement
+from nakt_dist.runtime.files import file_sha256
+from nakt_dist.runtime.tracking import JsonLines, Tracker
+from nakt_dist.training.checkpoint import CheckpointStore, Progress
+from nakt_dist.training.finiteness import Finiteness
+from nakt_dist.training.learner import Learner
+from nakt_dist.training.run import TrainingRun
+from nakt_dist.training.validation import validation_rows
+
+
+class Milestones:
+    """Saves and scores a network while it learns; its methods are collective operations.
+
+    A checkpoint is written first and the network scored then, since that may take longer than a
+    scheduler waits. A launch that was killed in between leaves the scoring to the next one.
+
+    Args:
+        run: of this launch.
+        store: of its checkpoints.
+        progress: how far the run is.
+        learner: has the network.
+        finiteness: looks at what is to be saved.
+        agreement: of the processes.
+        steps_per_epoch: optimiser steps.
+        total_steps: of the whole run.
+        beat: called before whatever takes time.
+    """
+
+    def __init__(
+        self,
+        run: TrainingRun,
+        store: CheckpointStore,
+        progress: Progress,
+        learner: Learner,
+        finiteness: Finiteness,
+        agreement: Agreement,
+        steps_per_epoch: int,
+        total_steps: int,
+        beat: Callable[[str], None],
+    ) -> None:
+        self.progress = progress
+        self.tracker: Tracker | None = None
+        self.logs: list[Tracker | JsonLines] = []
+        self._run = run
+        self._store = store
+        self._learner = learner
+        self._finiteness = finiteness
+        self._agreement = agreement
+        self._steps_per_epoch = steps_per_epoch
+        self._total_steps = total_steps
+        self._beat = beat
+        self._saved_step = progress.step
+
+    def settle(self) -> None:
+        """Does what the last launch had no time for, or what belongs to an end that came nearer."""
+        done = self.progress.step
+        if self.ends(done) and not (self._run.output / LAST_WEIGHTS).exists():
+            self._save()
+        if self.owes_score:
+            self._validate()
+
+    @property
+    def owes_score(self) -> bool:
+        """Whether the network ought to have been scored at the step reached, and was not."""
+        done = self.progress.step
+        return done > 0 and self._is_scored(done) and self.progress.validated_step != done
+
+    def pass_step(self, done: int) -> None:
+        """Saves and scores after ``done`` steps, when it is time.
+
+        Raises:
+            NaktError: what would be saved is not finite.
+            StartAgain: as ``leave_if_asked``.
+        """
+        self.progress = replace(self.progress, step=done)
+        is_scored = self._is_scored(done)
+        if is_scored or self._is_saved(done):
+            self._learner.average_buffers()
+            self._save()
+        if is_scored:
+            self.leave_if_asked()
+            self._validate()
+
+    def leave_if_asked(self) -> None:
+        """Saves and leaves, on all processes at the same step, when any was sent a signal.
+
+        Raises:
+            StartAgain: one was.
+        """
+        stop, done = self._run.stop, self.progress.step
+        if not self._agreement.largest(stop.received):
+            return
+        if done > self._saved_step:
+            # BatchNorm's statistics as they are: averaging them is for scoring, and would make
+            # the steps to come differ from those of a run that nobody interrupted.
+            self._save()
+        asked = stop.name or "a signal to another process"
+        raise StartAgain(
+            f"{self._run.output}: asked to leave by {asked}; saved at step {done} of "
+            f"{self._total_steps}. Start the same command again to go on"
+        )
+
+    def ends(self, done: int) -> bool:
+        """Says whether these were all steps."""
+        return done == self._total_steps
+
+    def weights_sha256(self) -> dict[str, str]:
+        """Returns the fingerprints of the weights files, alike on all processes."""
+        names = {"best_weights_sha256": BEST_WEIGHTS, "last_weights_sha256": LAST_WEIGHTS}
+        return self._agreement.of_main(
+            lambda: {field: file_sha256(self._run.output / name) for field, name in names.items()}
+        )
+
+    def _is_saved(self, done: int) -> bool:
+        every = self._run.config.checkpoint.every_steps
+        return every is not None and done % every == 0
+
+    def _is_scored(self, done: int) -> bool:
+        if self._run.config.data.streaming:  # without epochs
+            return self.ends(done) or self._is_saved(done)
+        epoch, rest = divmod(done, self._steps_per_epoch)
+        every = self._run.config.checkpoint.every_epochs
+        return self.ends(done) or (rest == 0 and epoch % every == 0)
+
+    def _save(self) -> None:
+        """Writes a checkpoint on the main process, while the others wait."""
+        done = self.progress.step
+        self._beat(f"checkpoint of step {done}")
+        network, state = self._learner.whole_network(), self._learner.training_state()
+        self._finiteness.check_network(network, done)
+
+        def write() -> None:
+            if self.ends(done):
+                self._write_weights(LAST_WEIGHTS, network)
+            self._sync_logs()
+            self._store.save(self.progress, network, state, self._run.spec, self._run.metadata)
+
+        self._agreement.of_main(write)
+        self._saved_step = done
+
+    def _validate(self) -> None:
+        """Scores the network just saved, and keeps its weights where it is the best so far."""
+        network = self._learner.whole_network()
+        self.progress = replace(self.progress, validated_step=self.progress.step)
+        is_best = self._run.validation is None or self._score(network)
+
+        def note() -> None:
+            # Weights first: a kill in between is mended by this validation, done again.
+            if is_best:
+                self._write_weights(BEST_WEIGHTS, network)
+            self._sync_logs()
+            self._store.update(self.progress)
+
+        self._agreement.of_main(note)
+
+    def _score(self, network: nn.Module) -> bool:
+        """Measures the validation metric; says whether it is the best so far."""
+        task, done = self._run.task, self.progress.step
+        rows = validation_rows(
+            self._run.accelerator, self._learner, network, task, self._run.validation,
+            self._run.share.micro_batch_size, self._beat,
+        )  # fmt: skip
+        metrics = task.validation_metrics(rows)
+        value, best = metrics[task.metric], self.progress.best_metric
+        is_best = best is None or value > best
+        if is_best:
+            self.progress = replace(self.progress, best_metric=value, best_step=done)
+        if self.tracker is not None:
+            scores = {f"validation_{each}": number for each, number in metrics.items()}
+            best_so_far = {f"best_{task.metric}": self.progress.best_metric}
+            self.tracker.log(done, {**scores, **best_so_far})
+        return is_best
+
+    def _write_weights(self, name: str, network: nn.Module) -> None:
+        state = network.state_dict()
+        save_weights(self._run.output / name, state, self._run.spec, self._run.metadata)
+
+    def _sync_logs(self) -> None:
+        """What a checkpoint counts as done is on the disk before it."""
+        for log in self.logs:
+            log.sync()

@@ -1,0 +1,52 @@
+"""What one training run consists of."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+
+from accelerate import Accelerator
+from torch import nn
+
+from nakt_dist.config import TrainConfig
+from nakt_dist.loading.sampler import Share
+from nakt_dist.loading.samples import CachedImages
+from nakt_dist.models.spec import ModelSpec
+from nakt_dist.runtime.preemption import StopRequests
+from nakt_dist.training.tasks import TrainingTask
+
+
+@dataclass(frozen=True)
+class TrainingRun:
+    """Everything a loop works with.
+
+    Attributes:
+        config: of the stage.
+        spec: of the network.
+        network: with the weights to start from; what is not trained is frozen already.
+        task: what is learnt.
+        training: samples to learn from.
+        validation: samples to choose the best epoch on, or None.
+        metadata: written into every weights file: preprocessing and lineage.
+        accelerator: of this launch.
+        share: how it divides the global batches.
+        timeout: how long a process waits for its peers.
+        stop: signals that ask to leave.
+    """
+
+    config: TrainConfig
+    spec: ModelSpec
+    network: nn.Module
+    task: TrainingTask
+    training: CachedImages
+    validation: CachedImages | None
+    metadata: Mapping[str, str]
+    accelerator: Accelerator
+    share: Share
+    timeout: timedelta
+    stop: StopRequests
+
+    @property
+    def output(self) -> Path:
+        """Folder of the run."""
+        return Path(self.config.output)

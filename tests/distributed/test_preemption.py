@@ -1,0 +1,135 @@
+"""Jobs that are asked to leave: all ranks save at one step, and nobody sees that they left."""
+
+import signal
+from pathlib import Path
+
+import pytest
+
+from nakt_dist.config import CheckpointConfig, DataConfig, TrainConfig
+from nakt_dist.errors import StartAgain
+from nakt_dist.models.spec import ModelSpec
+from tests.datasets import make_packed_dataset
+from tests.launching import NAKT, finish, program, run_ranks, torchrun
+from tests.mishaps import Signalled
+from tests.recipes import file_hashes, logged_losses, read_lines, train_config
+
+pytestmark = [pytest.mark.distributed, pytest.mark.timeout(180)]
+
+WITH_BATCHNORM = ModelSpec("unet", options={"base_channels": 4, "normalisation": "batch"})
+FINAL = ("last.safetensors", "best.safetensors", "metrics.jsonl", "batches.jsonl")
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("dataset")
+    return make_packed_dataset(folder, images=24, splits={"train": 2 / 3, "validation": 1 / 3})
+
+
+def config_of(output: Path, dataset: Path, **changes: object) -> TrainConfig:
+    """Six steps, and no checkpoint before the last but the one that a signal brings about."""
+    settings = {
+        "model": WITH_BATCHNORM,
+        "validation": DataConfig(str(dataset), splits=["validation"]),
+        "checkpoint": CheckpointConfig(every_epochs=99),
+        **changes,
+    }
+    return train_config(output, dataset, **settings)
+
+
+def assert_same_bits(output: Path, undisturbed: Path) -> None:
+    found, expected = file_hashes(output), file_hashes(undisturbed)
+    assert {name: found[name] for name in FINAL} == {name: expected[name] for name in FINAL}
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_signal_to_one_rank_makes_both_save_at_the_same_step_and_go_on_unnoticed(
+    dataset: Path, tmp_path: Path, number: int, rank: int
+) -> None:
+    finish(config_of(tmp_path / "undisturbed", dataset), 2)
+    config = config_of(tmp_path / "out", dataset)
+
+    outcomes = run_ranks(config, 2, death=Signalled(step=4, rank=rank, number=number))
+
+    assert all(isinstance(outcome.error, StartAgain) for outcome in outcomes)
+    assert all("saved at step 4 of 6" in str(outcome.error) for outcome in outcomes)
+    assert (tmp_path / "out" / "checkpoints" / "latest").read_text() == "step-000000004"
+    (record, *_) = finish(config, 2)
+    assert record.metrics["steps_now"] == 2
+    assert_same_bits(tmp_path / "out", tmp_path / "undisturbed")
+
+
+def test_a_job_that_leaves_at_every_step_is_one_job(dataset: Path, tmp_path: Path) -> None:
+    finish(config_of(tmp_path / "undisturbed", dataset), 2)
+    config = config_of(tmp_path / "out", dataset)
+
+    for step in (1, 2, 3, 4, 5):
+        outcomes = run_ranks(config, 2, death=Signalled(step=step, rank=1))
+        assert all("leave" in str(outcome.error) for outcome in outcomes)
+    finish(config, 2)
+
+    assert_same_bits(tmp_path / "out", tmp_path / "undisturbed")
+
+
+@pytest.mark.parametrize("world_size", [1, 2])
+def test_a_validation_that_the_job_left_before_is_made_up_for(
+    dataset: Path, tmp_path: Path, world_size: int
+) -> None:
+    each_epoch = {"checkpoint": CheckpointConfig(every_epochs=1)}
+    finish(config_of(tmp_path / "undisturbed", dataset, **each_epoch), world_size)
+    config = config_of(tmp_path / "out", dataset, **each_epoch)
+
+    outcomes = run_ranks(config, world_size, death=Signalled(step=4))
+    assert all("saved at step 4 of 6" in str(outcome.error) for outcome in outcomes)
+    scored = [
+        line["step"] for line in read_lines(tmp_path / "out" / "metrics.jsonl") if len(line) == 3
+    ]
+    assert scored == [2]
+    finish(config, world_size)
+
+    assert_same_bits(tmp_path / "out", tmp_path / "undisturbed")
+
+
+@pytest.mark.parametrize("worlds", [(2, 1), (1, 4)])
+def test_a_job_may_come_back_with_another_number_of_processes(
+    dataset: Path, tmp_path: Path, worlds: tuple[int, int]
+) -> None:
+    plain = ModelSpec("unet", options={"base_channels": 4, "normalisation": "none"})
+    finish(config_of(tmp_path / "undisturbed", dataset, model=plain))
+    config = config_of(tmp_path / "out", dataset, model=plain)
+
+    run_ranks(config, worlds[0], death=Signalled(step=3))
+    finish(config, worlds[1])
+
+    found, expected = logged_losses(tmp_path / "out"), logged_losses(tmp_path / "undisturbed")
+    assert [step for step, _ in found] == [step for step, _ in expected]
+    assert [loss for _, loss in found] == pytest.approx([loss for _, loss in expected], abs=1e-4)
+    batches = [(tmp_path / name / "batches.jsonl").read_text() for name in ("out", "undisturbed")]
+    assert batches[0] == batches[1]
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_the_whole_job_signalled_leaves_with_the_code_that_requeues(
+    dataset: Path, tmp_path: Path, processes: int
+) -> None:
+    """Loader processes get the signal as well, as under a scheduler, and must not die of it."""
+    output = tmp_path / "out"
+    words = (
+        "train", f"--output={output}", f"--data.dataset={dataset}", "--data.splits=[train]",
+        "--recipe.steps=4000", "--recipe.global_batch_size=8", "--model.name=unet",
+        '--model.options={"base_channels": 4, "normalisation": "none"}',
+        "--checkpoint.every_epochs=9999", "--device=cpu", "--threads=1", "--workers=1",
+    )  # fmt: skip
+    launch = NAKT if processes == 1 else torchrun(2)
+    with program(*launch, *words, log=tmp_path / "log") as training:
+        training.wait_until(lambda: (output / "metrics.jsonl").exists())
+        training.wait_until(lambda: len(logged_losses(output)) >= 3)
+        for process in training.processes():
+            process.send_signal(signal.SIGTERM)  # torchrun passes it on: its children get it twice
+        status = training.wait(60)
+        assert not training.orphans()
+
+    assert status == 75 if processes == 1 else status != 0  # torchrun has codes of its own
+    assert "asked to leave by SIGTERM; saved at step" in training.output
+    assert (output / "checkpoints" / "latest").exists()
+    assert not (output / "record.json").exists()

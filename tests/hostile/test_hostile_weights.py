@@ -1,0 +1,246 @@
+"""Weights that run code, announce what they do not hold, or unpack to more than they are."""
+
+import io
+import json
+import os
+import pickle
+import resource
+import struct
+import warnings
+import zipfile
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+
+from nakt_dist.errors import CheckpointError
+from nakt_dist.models.initialise import read_initial_weights
+from nakt_dist.models.network_file import open_network, stored_lineage
+from nakt_dist.models.weights import read_weights
+from tests.datasets import make_weights
+
+pytestmark = pytest.mark.faults
+
+PICKLES = (".pt", ".pth", ".bin", ".ckpt", ".tar")
+
+
+class Trap:
+    """Touches a file when it is unpickled."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> tuple:
+        return (os.mkdir, (str(self.mark),))
+
+
+@pytest.mark.parametrize("suffix", [*PICKLES, ".safetensors"])
+@pytest.mark.parametrize("writer", ["pickle", "torch", "old_torch"])
+@pytest.mark.parametrize("reader", [read_weights, read_initial_weights, open_network])
+def test_a_pickle_runs_nothing_whatever_it_is_called(tmp_path, suffix, writer, reader):
+    mark, path = tmp_path / "mark", tmp_path / f"weights{suffix}"
+    content = {"weight": torch.ones(2), "more": Trap(mark)}
+    if writer == "pickle":
+        path.write_bytes(pickle.dumps(content))
+    else:
+        torch.save(content, path, _use_new_zipfile_serialization=writer == "torch")
+    with pytest.raises(CheckpointError, match="weights"):
+        reader(path)
+    assert not mark.exists()
+    data = path.read_bytes()
+    pickle.loads(data) if writer == "pickle" else torch.load(io.BytesIO(data), weights_only=False)
+    assert mark.exists()  # the trap was a real one
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["pipe:mkdir mark", "pipe:mkdir mark;.pt", "|mkdir mark", "$(mkdir mark)", "`mkdir mark`"],
+)
+@pytest.mark.parametrize("reader", [read_weights, read_initial_weights, open_network])
+def test_a_name_that_is_a_command_is_a_file_that_is_not_there(tmp_path, monkeypatch, reader, name):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(CheckpointError, match="no such"):
+        reader(name)
+    assert list(tmp_path.iterdir()) == []
+
+
+def safetensors_bytes(header: object, content: bytes = bytes(4), claimed: int | None = None):
+    text = header if isinstance(header, bytes) else json.dumps(header).encode()
+    return struct.pack("<Q", len(text) if claimed is None else claimed) + text + content
+
+
+def entry(dtype: str = "F32", shape: object = (1,), offsets: object = (0, 4)) -> dict:
+    return {"dtype": dtype, "shape": shape, "data_offsets": offsets}
+
+
+LYING = {
+    "header_of_sixteen_exabytes": safetensors_bytes({"a": entry()}, claimed=2**64 - 1),
+    "header_to_the_last_byte": safetensors_bytes({"a": entry()}, claimed=60),
+    "header_of_nothing": safetensors_bytes(b"", b""),
+    "header_is_a_list": safetensors_bytes([entry()]),
+    "header_is_deep": safetensors_bytes(b'{"a":' + b"[" * 50_000 + b"]" * 50_000 + b"}"),
+    "header_is_not_utf_8": safetensors_bytes(b'{"\xff":1}'),
+    "overlapping": safetensors_bytes({"a": entry(), "b": entry()}),
+    "half_overlapping": safetensors_bytes({"a": entry(), "b": entry(offsets=(2, 6))}, bytes(6)),
+    "with_a_gap": safetensors_bytes({"a": entry(), "b": entry(offsets=(8, 12))}, bytes(12)),
+    "outside_of_the_file": safetensors_bytes({"a": entry(shape=(100,), offsets=(0, 400))}),
+    "beyond_any_file": safetensors_bytes({"a": entry(offsets=(2**63, 2**63 + 4))}),
+    "backwards": safetensors_bytes({"a": entry(offsets=(4, 0))}),
+    "before_the_file": safetensors_bytes({"a": entry(offsets=(-4, 0))}),
+    "of_another_size_than_its_shape": safetensors_bytes({"a": entry(shape=(2,))}),
+    "shape_that_overflows": safetensors_bytes({"a": entry(shape=(2**62, 8))}),
+    "empty_shape_that_overflows": safetensors_bytes({"a": entry("F32", (2**63, 0), (0, 0))}, b""),
+    "shape_below_nothing": safetensors_bytes({"a": entry(shape=(-1,))}),
+    "shape_is_a_text": safetensors_bytes({"a": entry(shape="1")}),
+    "unknown_type": safetensors_bytes({"a": entry("OBJECT")}),
+    "type_that_torch_lacks": safetensors_bytes({"a": entry("F8_E8M0", (4,))}),
+    "more_than_it_says": safetensors_bytes({"a": entry()}, bytes(100)),
+    "metadata_is_a_list": safetensors_bytes({"__metadata__": [], "a": entry()}),
+    "metadata_is_nested": safetensors_bytes({"__metadata__": {"a": {}}, "a": entry()}),
+}
+
+
+@pytest.mark.parametrize("data", LYING.values(), ids=LYING)
+def test_safetensors_that_lie_are_refused_by_path(tmp_path, data):
+    path = tmp_path / "weights.safetensors"
+    path.write_bytes(data)
+    with pytest.raises(CheckpointError) as caught:
+        read_weights(path)
+    assert str(path) in str(caught.value)
+    assert len(str(caught.value)) < 1000
+
+
+def described(tmp_path: Path, **metadata: str) -> Path:
+    path = tmp_path / "weights.safetensors"
+    safetensors.torch.save_file({"a": torch.ones(1)}, path, {"nakt_weights": "1", **metadata})
+    return path
+
+
+@pytest.mark.parametrize("depth", [17, 100, 600, 950, 985, 5000])
+def test_a_description_nested_too_deeply_is_refused_at_any_depth(tmp_path, depth):
+    options = '{"a":' * depth + "1" + "}" * depth
+    text = f'{{"name": "unet", "in_channels": 1, "num_outputs": 1, "options": {options}}}'
+    with pytest.raises(CheckpointError, match="network description: n"):
+        read_weights(described(tmp_path, model=text))
+
+
+@pytest.mark.parametrize("depth", [300, 950, 5000])
+def test_a_lineage_nested_too_deeply_is_refused_at_any_depth(tmp_path, depth):
+    model = '{"name": "unet", "in_channels": 1, "num_outputs": 1, "options": {}}'
+    lineage = '{"a":' * depth + "1" + "}" * depth
+    loaded = read_weights(described(tmp_path, model=model, lineage=lineage))
+    with pytest.raises(CheckpointError, match="its lineage"):
+        stored_lineage(loaded)
+
+
+def peak_megabytes() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pt"])
+def test_a_small_file_blown_up_with_nothing_is_not_read(tmp_path, suffix):
+    path = make_weights(tmp_path / "whole.safetensors")
+    path = path.rename(tmp_path / f"weights{suffix}")
+    os.truncate(path, 50 * 2**30)  # a hole on disk
+    before = peak_megabytes()
+    with pytest.raises(CheckpointError, match="damaged, or not"):
+        read_weights(path)
+    assert peak_megabytes() < before + 200
+
+
+def deflated(data: bytes) -> bytes:
+    """Returns a copy of torch's archive with compressed parts, which torch reads as well."""
+    stream = io.BytesIO()
+    with (
+        zipfile.ZipFile(io.BytesIO(data)) as archive,
+        zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as copy,
+    ):
+        for part in archive.infolist():
+            copy.writestr(part.filename, archive.read(part))
+    return stream.getvalue()
+
+
+def test_an_archive_that_unpacks_to_more_than_its_file_is_not_unpacked(tmp_path):
+    path = tmp_path / "weights.pt"
+    torch.save({"a": torch.zeros(10_000_000)}, path)
+    path.write_bytes(deflated(path.read_bytes()))
+    assert path.stat().st_size < 1_000_000
+    before = peak_megabytes()
+    with pytest.raises(CheckpointError, match="unpacks to 400"):
+        read_weights(path)
+    assert peak_megabytes() < before + 20
+    assert torch.load(path, weights_only=True)["a"].numel() == 10_000_000  # torch would have
+
+
+@pytest.mark.filterwarnings("ignore")  # torch's advice on the kinds tried here
+@pytest.mark.parametrize(
+    ("make", "told"),
+    [
+        (lambda: torch.ones(1).expand(10**6, 10**6), "announce 1000000000000 values"),
+        (lambda: torch.sparse_coo_tensor([[0], [0]], [1.0], (10**6, 10**6)), "not a dense tensor"),
+        (lambda: torch.eye(3).to_sparse(), "not a dense tensor"),
+        (lambda: torch.empty(3, device="meta"), "not a dense tensor"),
+        (lambda: torch.quantize_per_tensor(torch.ones(3), 0.1, 0, torch.qint8), "not a dense"),
+    ],
+    ids=["expanded", "huge_sparse", "sparse", "without_values", "quantised"],
+)
+def test_tensors_that_are_only_announced_are_refused_by_name(tmp_path, make, told):
+    path = tmp_path / "weights.pt"
+    torch.save({"layer.weight": make()}, path)
+    with pytest.raises(CheckpointError, match=told) as caught:
+        read_initial_weights(path)
+    assert "'layer.weight'" in str(caught.value)
+
+
+def test_tied_and_sliced_tensors_are_no_announcements(tmp_path):
+    base = torch.arange(100.0)
+    state = {"a": base, "b": base, "row": base[:5], "scalar": torch.tensor(1), "none": base[:0]}
+    torch.save(state, tmp_path / "weights.pt")
+    loaded = read_weights(tmp_path / "weights.pt").state_dict
+    assert all(torch.equal(loaded[name], state[name]) for name in state)
+
+
+@pytest.mark.parametrize("name", [1, None, ("a", "b"), b"a"])
+def test_names_that_are_no_text_are_refused(tmp_path, name):
+    torch.save({name: torch.ones(1)}, tmp_path / "weights.pt")
+    with pytest.raises(CheckpointError, match="expected text by name"):
+        read_weights(tmp_path / "weights.pt")
+
+
+@pytest.mark.timeout(20)
+def test_a_name_of_a_million_wrappers_is_taken_off_only_so_far(tmp_path):
+    name = "model." * 1_000_000 + "weight"
+    torch.save({name: torch.ones(1)}, tmp_path / "weights.pt")
+    (found,) = read_weights(tmp_path / "weights.pt").state_dict
+    assert found.endswith("weight") and len(found) < len(name)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize("suffix", [".safetensors", ".pt"])
+@pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16, torch.float64])
+def test_weights_that_are_not_finite_are_refused_before_they_are_used(
+    tmp_path, value, suffix, kind
+):
+    path = tmp_path / f"weights{suffix}"
+    state = {"good": torch.ones(3), "bad": torch.tensor([1.0, value], dtype=kind)}
+    (safetensors.torch.save_file if suffix == ".safetensors" else torch.save)(state, path)
+    for read in (read_initial_weights, open_network):
+        with pytest.raises(CheckpointError, match="'bad' holds 1 of 2 values that are NaN or inf"):
+            read(path)
+
+
+def test_no_single_damaged_byte_of_a_pickle_escapes_as_another_error(tmp_path):
+    path = tmp_path / "weights.pt"
+    torch.save({"a": torch.ones(3)}, path, _use_new_zipfile_serialization=False)
+    data = path.read_bytes()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for position in range(0, len(data), 3):
+            changed = bytearray(data)
+            changed[position] ^= 0x15
+            path.write_bytes(changed)
+            try:
+                assert all(map(torch.is_tensor, read_weights(path).state_dict.values()))
+            except CheckpointError:
+                continue

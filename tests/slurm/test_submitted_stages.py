@@ -1,0 +1,130 @@
+"""Stages submitted with ``nakt submit`` to two nodes of a real SLURM."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from nakt_dist.config import CheckpointConfig
+from nakt_dist.runtime.files import read_json
+from tests.datasets import make_packed_dataset, make_weights
+from tests.launching import finish
+from tests.recipes import file_hashes, logged_losses, teach_config, train_config
+from tests.slurm_jobs import ROOT, Job, call, nakt_submits, require_local_cluster
+
+pytestmark = [pytest.mark.slurm, pytest.mark.timeout(420)]
+
+TWO_NODES = ("--nodes=2", "--time=30")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cluster() -> None:
+    require_local_cluster()
+
+
+@pytest.fixture(scope="module")
+def dataset(cluster: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("dataset")
+    return make_packed_dataset(folder, images=24, splits={"train": 1.0})
+
+
+def test_teach_over_two_nodes_gives_the_bytes_of_one_process(dataset: Path, tmp_path: Path) -> None:
+    weights = make_weights(tmp_path / "teacher.safetensors")
+    finish(teach_config(tmp_path / "one", dataset, weights))
+    output = tmp_path / "with a space" / "two"
+
+    words = (
+        "teach", *TWO_NODES, "--", f'--teachers=[{{"weights": "{weights}"}}]',
+        f"--dataset={dataset}", f"--output={output}", "--device=cpu", "--threads=1",
+    )  # fmt: skip
+    with nakt_submits(*words, folder=tmp_path) as job:
+        job.succeed()
+
+    assert job.log.parent == output.parent
+    assert file_hashes(output) == file_hashes(tmp_path / "one")
+
+
+def test_train_warned_in_the_middle_is_queued_again_and_ends_as_if_undisturbed(
+    dataset: Path, tmp_path: Path
+) -> None:
+    steps, output = 400, tmp_path / "out"
+    undisturbed = train_config(
+        tmp_path / "undisturbed",
+        dataset,
+        recipe={"steps": steps},
+        checkpoint=CheckpointConfig(every_steps=10),
+    )
+    finish(undisturbed, 2, timeout=120)
+
+    def reached() -> int:
+        pointer = output / "checkpoints" / "latest"
+        return int(pointer.read_text().split("-")[1]) if pointer.exists() else 0
+
+    words = (
+        "train", *TWO_NODES, "--accelerate-config", str(ROOT / "configs/accelerate/cpu.yaml"), "--",
+        f"--output={output}", f"--data.dataset={dataset}", f"--recipe.steps={steps}",
+        "--recipe.global_batch_size=8", "--recipe.learning_rate=0.01", "--model.name=unet",
+        '--model.options={"base_channels": 4, "normalisation": "none"}',
+        "--checkpoint.every_steps=10", "--device=cpu", "--threads=1", "--log_keys=true",
+    )  # fmt: skip
+    with nakt_submits(*words, folder=tmp_path) as job:
+        job.wait_until(lambda: reached() >= 10)
+        call("scancel", "--signal=USR1", job.number)
+        job.wait_until_queued_again()
+        assert 10 <= reached() < steps
+        job.succeed()
+        assert job.restarts == 1
+
+    assert logged_losses(output) == logged_losses(tmp_path / "undisturbed")
+    batches = [(each / "batches.jsonl").read_bytes() for each in (output, tmp_path / "undisturbed")]
+    assert batches[0] == batches[1]
+
+
+def test_a_stage_that_fails_is_not_queued_again(dataset: Path, tmp_path: Path) -> None:
+    damaged = make_packed_dataset(tmp_path, images=4, splits={"train": 1.0})
+    shard = damaged / "train-000000.tar"
+    content = bytearray(shard.read_bytes())
+    content[600] ^= 1
+    shard.write_bytes(content)
+
+    with nakt_submits("verify", "--time=30", "--", damaged, folder=tmp_path) as job:
+        assert job.wait() == "FAILED"
+        assert job.facts()["ExitCode"] == "1:0"
+        assert job.restarts == 0
+
+    assert "nakt: error:" in job.output
+    assert "train-000000.tar" in job.output
+
+
+def test_an_array_does_every_run_of_a_step(tmp_path: Path) -> None:
+    steps = [
+        {
+            "stage": "phantoms",
+            "matrix": {"kind": ["breast_ultrasound", "thyroid_ultrasound"], "seed": [0, 1]},
+            "exclude": [{"kind": "thyroid_ultrasound", "seed": 0}],
+            "config": {
+                "kind": "${kind}", "output": "${root}/${kind}-${seed}", "seed": "${seed}",
+                "count": 3, "image_size": 32,
+            },
+        },
+        {"stage": "report", "config": {"runs": ["${root}"], "output": "${root}/report"}},
+    ]  # fmt: skip
+    file = tmp_path / "study.yaml"
+    file.write_text(yaml.safe_dump({"root": str(tmp_path / "runs"), "steps": steps}))
+
+    words = ("pipeline", "--array", "--time=30", "--", f"--config={file}", "--only_step=1")
+    with nakt_submits(*words, folder=tmp_path) as array:
+        for task in (1, 2, 3):
+            log = array.log.with_name(f"runs-pipeline-1-{array.number}_{task}.log")
+            Job(f"{array.number}_{task}", log).succeed()
+
+    found = {
+        path.parent.name: read_json(path, "phantom")["kind"]
+        for path in (tmp_path / "runs").glob("*/PHANTOM.json")
+    }
+    assert found == {
+        "breast_ultrasound-0": "breast_ultrasound",
+        "breast_ultrasound-1": "breast_ultrasound",
+        "thyroid_ultrasound-1": "thyroid_ultrasound",
+    }
+    assert not (tmp_path / "runs" / "report").exists()

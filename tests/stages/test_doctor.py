@@ -1,0 +1,555 @@
+"""``nakt doctor``: what a launch resolves to, and what is wrong, before an hour is spent."""
+
+import contextlib
+import fcntl
+import importlib.machinery
+import json
+import os
+import re
+import struct
+import sys
+import threading
+import time
+import types
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from nakt_dist.cli import main, parse_config
+from nakt_dist.config import DataConfig, DoctorConfig, as_plain
+from nakt_dist.errors import ConfigurationError, NaktError
+from nakt_dist.runtime import machine
+from nakt_dist.runtime.distributed import check_launch, make_accelerator
+from nakt_dist.runtime.machine import Machine, available_memory, is_locked
+from nakt_dist.runtime.meeting import Meeting, MeetingPlace
+from nakt_dist.stages import doctor, pack, train
+from nakt_dist.stages.doctor_findings import Findings
+from nakt_dist.stages.doctor_report import Diagnosis, diagnose
+from tests.datasets import make_packed_dataset, make_weights
+from tests.launching import NAKT, program, rank_environments, torchrun
+from tests.recipes import evaluate_config, file_hashes, teach_config, train_config
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Holds ``squares``, a packed dataset with masks, and ``teacher.safetensors``."""
+    folder = tmp_path_factory.mktemp("doctor")
+    make_packed_dataset(folder, images=16, splits={"train": 0.75, "test": 0.25})
+    make_weights(folder / "teacher.safetensors")
+    return folder
+
+
+def settings_file(path: Path, config: object) -> Path:
+    path.write_text(yaml.safe_dump(as_plain(config)))
+    return path
+
+
+def ask(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, dict[str, str], list[str]]:
+    """Runs the doctor; returns its exit code, its facts and the problems it names."""
+    capsys.readouterr()
+    code = main(["doctor", *words])
+    rows = [re.split(r"\s{2,}", line, maxsplit=1) for line in capsys.readouterr().out.splitlines()]
+    problems = [words for name, words in rows if name == "problem"]
+    return code, dict(rows), problems
+
+
+def test_a_sound_training_is_described_and_nothing_is_written(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = train_config(
+        tmp_path / "run", folder / "squares", {"global_batch_size": 8, "micro_batch_size": 2}
+    )
+    path = settings_file(tmp_path / "train.yaml", config)
+    before = file_hashes(folder)
+    code, facts, problems = ask(capsys, "train", "--config", str(path), "--workers", "2")
+    assert (code, problems) == (0, [])
+    assert facts["problems"] == "none"
+    assert facts["processes"] == "1 on 1 host"
+    assert facts["global batch"] == "8 = micro-batch 2 × accumulation 4 × 1 process"
+    assert facts["data"].startswith("12 of 16 samples of squares, split train; 32×32×1; masks")
+    assert facts["steps"] == "6, 1 in an epoch of 12 images"
+    assert (facts["precision"], facts["DeepSpeed"]) == ("float32", "not used")
+    assert facts["network"].startswith("unet, ")
+    assert facts["output"] == f"{tmp_path / 'run'}: new"
+    assert re.fullmatch(r".* left at .*, train writes about \d+ MiB", facts["disk"])
+    assert "torch" in facts["versions"] and facts["file locks"] == "work"
+    assert [each.name for each in tmp_path.iterdir()] == ["train.yaml"]
+    assert file_hashes(folder) == before
+
+
+def test_every_mistake_is_told_at_once_with_what_to_do(
+    folder: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
+    config = train_config(
+        tmp_path / "run",
+        folder / "squares",
+        {"global_batch_size": 9, "micro_batch_size": 2, "precision": "fp16"},
+        {"splits": ["trian"]},
+        init=str(folder / "absent.safetensors"),
+    )
+    path = settings_file(tmp_path / "train.yaml", config)
+    code, facts, problems = ask(capsys, "train", "--config", str(path))
+    assert code == 1
+    told = "\n".join(problems)
+    for words in ("did you mean 'train'", "absent.safetensors", "not a multiple", "needs a GPU"):
+        assert words in told
+    assert "recipe.precision decides" in facts["note"]
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["train", "--recipe.stepps", "3"], "did you mean 'recipe.steps'"),
+        (["trian"], "did you mean 'train'"),
+        (["pack", "--layout=busi", "--source=absent", "--output=out"], "absent"),
+        (["verify", "absent"], "no manifest here"),
+        (["report", "absent"], "is no folder"),
+    ],
+)
+def test_any_stage_can_be_asked_about(
+    words: list[str], told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, _, problems = ask(capsys, *words)
+    assert code == 1 and told in problems[0]
+
+
+def test_without_a_stage_the_machine_is_described(capsys: pytest.CaptureFixture[str]) -> None:
+    code, facts, _ = ask(capsys)
+    assert code == 0
+    assert {"stage", "processes", "device", "memory", "shared memory", "versions"} <= set(facts)
+
+
+def test_own_settings_stand_before_the_stage_and_all_others_behind_it() -> None:
+    config = parse_config("doctor", ["--wait_seconds=5", "pack", "--count", "3", "--labels={}"])
+    assert config == DoctorConfig("pack", ["--count", "3", "--labels={}"], 5.0)
+    assert parse_config("doctor", ["pack", "--", "--count=3"]).settings == ["--count=3"]
+    with pytest.raises(ConfigurationError, match="did you mean 'wait_seconds'"):
+        parse_config("doctor", ["--wait_second=5"])
+
+
+def test_teaching_evaluating_and_packing_name_what_they_found(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    weights, dataset = folder / "teacher.safetensors", folder / "squares"
+    for config in (
+        teach_config(tmp_path / "pseudo", dataset, weights),
+        evaluate_config(tmp_path / "test", dataset, weights),
+    ):
+        stage = type(config).__name__.removesuffix("Config").lower()
+        path = settings_file(tmp_path / "config.yaml", config)
+        code, facts, problems = ask(capsys, stage, "--config", str(path))
+        assert (code, problems) == (0, []), problems
+        assert "16 of 16 samples of squares" in facts["data"]
+        assert "teacher" in facts["teacher 1" if stage == "teach" else "weights"]
+    source = folder / "squares-published"
+    words = ["--layout=image_folder", f"--source={source}", f"--output={tmp_path / 'out'}"]
+    key = tmp_path / "some.key"
+    code, facts, _ = ask(capsys, "pack", *words, "--deidentify", f"--deidentify_key={key}")
+    assert code == 0 and facts["source"].startswith("16 inputs of layout image_folder")
+    assert facts["key"] == f"{key} (will be made)" and not key.exists()
+
+
+def test_shards_that_are_not_whole_are_noticed_without_reading_them(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    dataset = make_packed_dataset(tmp_path)
+    (dataset / "train-000000.tar").unlink()
+    with (dataset / "train-000001.tar").open("ab") as stream:
+        stream.write(b"more")
+    path = settings_file(tmp_path / "train.yaml", train_config(tmp_path / "run", dataset))
+    code, _, problems = ask(capsys, "train", "--config", str(path))
+    assert code == 1 and "2 of 4 shards are absent or of another size" in problems[0]
+
+
+def test_the_output_is_new_unfinished_finished_locked_or_another_stages(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = train_config(tmp_path / "run", folder / "squares", {"steps": 2})
+    path = settings_file(tmp_path / "train.yaml", config)
+
+    def state() -> tuple[int, str, list[str]]:
+        code, facts, problems = ask(capsys, "train", "--config", str(path))
+        return code, facts["output"].rsplit(": ", 1)[1], problems
+
+    assert state()[:2] == (0, "new")
+    (tmp_path / "run" / "checkpoints").mkdir(parents=True)
+    assert state()[:2] == (0, "unfinished; the same settings go on with it")
+    (tmp_path / "run" / "checkpoints").rmdir()
+    train.run(config)
+    assert state()[:2] == (0, "finished; the same settings do nothing more")
+    lock = tmp_path / "run" / ".lock"
+    with lock.open("w") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        code, _, problems = state()
+        assert code == 1 and "another train is writing here right now" in problems[0]
+    assert not is_locked(lock) and state()[0] == 0
+    (tmp_path / "run" / "predictions.parquet").write_text("")
+    code, _, problems = state()
+    assert code == 1 and "what evaluate has written" in problems[0]
+
+
+def test_a_disk_and_a_memory_that_are_too_small_are_told(
+    folder: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    config = train_config(tmp_path / "run", folder / "squares", workers=2)
+    path = settings_file(tmp_path / "train.yaml", config)
+    monkeypatch.setattr("nakt_dist.stages.doctor.free_bytes", lambda folder: 1000)
+    monkeypatch.setattr(machine, "free_bytes", lambda folder: 1000)
+    monkeypatch.setattr(machine, "available_memory", lambda: 1000)
+    code, _, problems = ask(capsys, "train", "--config", str(path))
+    assert code == 1
+    assert [each.split(":")[0] for each in problems] == ["disk", "memory", "shared memory"]
+    assert "choose another --output" in problems[0] and "--shm-size" in problems[2]
+
+
+def launched(monkeypatch: pytest.MonkeyPatch, **environment: str) -> None:
+    """Sets what a launcher would, on a machine without a GPU."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+
+
+def of_deepspeed(stage: str) -> dict[str, str]:
+    variables = {"ACCELERATE_USE_DEEPSPEED": "true", "ACCELERATE_DEEPSPEED_ZERO_STAGE": stage}
+    return {"RANK": "0", **variables}
+
+
+def test_deepspeed_is_told_as_accelerate_asks_for_it(
+    folder: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    launched(monkeypatch, **of_deepspeed("3"))
+    package = types.ModuleType("deepspeed")
+    package.__spec__ = importlib.machinery.ModuleSpec("deepspeed", None)
+    monkeypatch.setitem(sys.modules, "deepspeed", package)
+    config = train_config(tmp_path / "run", folder / "squares")
+    path = settings_file(tmp_path / "train.yaml", config)
+    code, facts, problems = ask(capsys, "train", "--config", str(path))
+    assert (code, problems, facts["DeepSpeed"]) == (0, [], "ZeRO stage 3")
+    other = tmp_path / "deepspeed.json"
+    other.write_text(json.dumps({"zero_optimization": {"stage": 1}}))
+    monkeypatch.setenv("ACCELERATE_DEEPSPEED_CONFIG_FILE", str(other))
+    assert ask(capsys, "train", "--config", str(path))[1]["DeepSpeed"] == "ZeRO stage 1"
+    other.write_text("{}")
+    assert "cannot be read" in ask(capsys, "train", "--config", str(path))[2][0]
+    monkeypatch.delenv("ACCELERATE_DEEPSPEED_CONFIG_FILE")
+    monkeypatch.setitem(sys.modules, "deepspeed", None)
+    code, _, problems = ask(capsys, "train", "--config", str(path))
+    assert code == 1 and "nakt_dist[deepspeed]" in problems[0]
+
+
+@pytest.mark.parametrize(
+    ("environment", "precision", "gpus", "told"),
+    [
+        ({"ACCELERATE_USE_FSDP": "true"}, "no", False, "FSDP was asked for"),
+        ({"ACCELERATE_USE_MEGATRON_LM": "true"}, "no", False, "Megatron was asked for"),
+        (of_deepspeed("0"), "no", False, "zero_stage is 0, expected 1, 2 or 3"),
+        (of_deepspeed("2"), "no", True, "device is cpu, but DeepSpeed would take the GPU"),
+        ({"ACCELERATE_USE_DEEPSPEED": "true"}, "no", False, "no launcher started this process"),
+        ({}, "fp16", False, "fp16, which needs a GPU"),
+    ],
+)
+def test_a_launch_that_train_refuses_is_refused_alike(
+    environment: dict[str, str],
+    precision: str,
+    gpus: bool,
+    told: str,
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    launched(monkeypatch, **environment)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpus)
+    config = train_config(tmp_path / "run", folder / "squares", {"precision": precision})
+    path = settings_file(tmp_path / "train.yaml", config)
+    (problem,) = doctor.examine(DoctorConfig("train", ["--config", str(path)])).problems
+    with pytest.raises(ConfigurationError) as refusal:
+        make_accelerator(precision, "cpu")
+    assert told in problem and problem == f"launch: {refusal.value}"
+
+
+def test_a_gpu_without_bf16_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "device", contextlib.nullcontext)
+    for supported in (True, False):
+        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda s=supported: s)
+        with (
+            contextlib.nullcontext()
+            if supported
+            else pytest.raises(ConfigurationError, match="bf16, which this GPU does not have")
+        ):
+            assert check_launch("bf16", "auto") is None
+
+
+def test_data_hidden_with_different_keys_are_not_compared_in_silence(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = parse_config(
+        "pack", ["--config", str(folder / "squares" / "config.yaml"), "--output=x"]
+    )
+    hidden = replace(config, output=str(tmp_path / "hidden"), workers=1, deidentify=True)
+    pack.run(replace(hidden, deidentify_key=str(tmp_path / "some.key")))
+    validation = DataConfig(dataset=str(tmp_path / "hidden"), splits=["test"])
+    config = train_config(tmp_path / "run", folder / "squares", validation=validation)
+    path = settings_file(tmp_path / "train.yaml", config)
+    code, facts, _ = ask(capsys, "train", "--config", str(path))
+    assert code == 0 and "were not de-identified with one key" in facts["note"]
+
+
+def a_machine(host: str = "n1", gpu: str = "", memory: int = 10**9) -> Machine:
+    return Machine(host, 4, 4, gpu or "cpu", gpu, "nccl" if gpu else "gloo", memory, 10**9)
+
+
+def of_ranks(*found: Findings | None, faults: dict[int, str] | None = None) -> Diagnosis:
+    texts = [None if each is None else json.dumps(each.as_plain()) for each in found]
+    return diagnose("train", Meeting(texts, faults or {}, 0.1))
+
+
+def test_processes_that_differ_are_told_apart_by_rank_and_host() -> None:
+    one = Findings(0, a_machine(), inputs={"data": "aaaa"}, versions={"torch": "2.6"})
+    two = Findings(1, a_machine("n2"), inputs={"data": "bbbb"}, versions={"torch": "2.7"})
+    problems = of_ranks(one, two).problems
+    assert (
+        "data differs between processes (aaaa: process 0 on n1; bbbb: process 1 on n2)"
+        in (problems[0])
+    )
+    assert "torch differs" in problems[1]
+    assert of_ranks(one, replace(two, inputs=one.inputs, versions=one.versions)).problems == ()
+
+
+def test_a_gpu_that_two_processes_take_is_told() -> None:
+    found = [Findings(rank, a_machine(gpu="GPU-7")) for rank in (0, 1)]
+    (problem,) = of_ranks(*found).problems
+    assert "processes 0, 1 share one GPU of n1" in problem
+    assert of_ranks(found[0], Findings(1, a_machine("n2", gpu="GPU-7"))).problems == ()
+
+
+def test_the_memory_of_all_processes_of_a_host_counts() -> None:
+    found = [Findings(rank, a_machine(), memory=600_000_000) for rank in (0, 1)]
+    (problem,) = of_ranks(*found).problems
+    assert problem.startswith("memory: images take about 1.1 GiB in processes 0, 1 on n1")
+    assert of_ranks(found[0]).problems == ()
+
+
+def test_processes_that_did_not_come_or_cannot_pass_data_are_named() -> None:
+    found = Findings(0, a_machine(), problems=["a problem"])
+    (own, absent) = of_ranks(found, None, None).problems
+    assert own == "a problem" and "nothing came from processes 1, 2 of 3" in absent
+    (problem,) = of_ranks(replace(found, problems=[]), faults={0: "refused"}).problems
+    assert "refused; data does not pass" in problem
+
+
+@pytest.mark.distributed
+def test_all_processes_of_a_launch_report_and_the_first_prints_one_table(
+    folder: Path, tmp_path: Path
+) -> None:
+    config = train_config(tmp_path / "run", folder / "squares")
+    path = settings_file(tmp_path / "train.yaml", config)
+    words = (*torchrun(2), "doctor", "--wait_seconds=60", "train", "--config", str(path))
+    with program(*words, log=tmp_path / "log") as started:
+        printed = started.succeed(timeout=240)
+    assert (
+        len(re.findall(r"^global batch +8 = micro-batch 4 × accumulation 1 × 2", printed, re.M))
+        == 1
+    )
+    assert re.search(r"^backend +gloo \(all met over gloo in", printed, re.M)
+    assert re.search(r"^process 0 .*\n^process 1 ", printed, re.M)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.distributed
+def test_a_process_that_is_missing_is_named_and_nobody_waits_for_ever(tmp_path: Path) -> None:
+    for rank, told in (
+        (0, "nothing came from processes 1, 2 of 3 within the time"),
+        (1, "process 1 of 3 and process 0 do not meet at 127.0.0.1:"),
+    ):
+        words, launched = (*NAKT, "doctor", "--wait_seconds=2"), rank_environments(3)[rank]
+        with program(*words, log=tmp_path / f"{rank}", **launched) as started:
+            assert started.wait(timeout=120) == 1
+            assert told in started.output
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_gpu_is_told_by_name_and_what_is_free_of_it() -> None:
+    found = machine.look_around("auto", None)
+    assert re.fullmatch(r"cuda:0 .+ \([\d.]+ of [\d.]+ GiB free\)", found.device)
+    assert found.gpu and found.backend == "nccl"
+
+
+def test_a_stage_of_one_process_is_not_started_as_several(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(os.environ, "WORLD_SIZE", "2")
+    monkeypatch.setitem(os.environ, "RANK", "0")
+    (problem,) = doctor.examine(DoctorConfig("report", [str(tmp_path)])).problems
+    assert "processes: report runs as one process, and 2 were to share it" in problem
+
+
+def test_of_a_pipeline_the_chosen_steps_are_looked_at(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step = {"stage": "report", "config": {"runs": [str(tmp_path)], "output": str(tmp_path / "to")}}
+    path = tmp_path / "pipeline.yaml"
+    path.write_text(yaml.safe_dump({"root": str(tmp_path), "steps": [step, step]}))
+    words = ["--config", str(path), "--only_step"]
+    assert ask(capsys, "pipeline", *words, "2")[1]["steps"] == "1: report"
+    code, _, problems = ask(capsys, "pipeline", *words, "3")
+    assert code == 1 and "only_step is 3, expected 1 to 2" in problems[0]
+    monkeypatch.setitem(os.environ, "WORLD_SIZE", "2")
+    (problem,) = doctor.examine(DoctorConfig("pipeline", [*words, "2"])).problems
+    assert "report runs as one process" in problem
+
+
+def test_a_packing_that_would_give_patients_away_is_refused(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = folder / "squares-published"
+    words = ["pack", "--layout=image_folder", f"--source={source}", f"--output={tmp_path / 'out'}"]
+    code, _, problems = ask(capsys, *words, "--deidentify", f"--deidentify_key={source / 'a.key'}")
+    assert code == 1 and "with which it would be passed on" in problems[0]
+    key = tmp_path / "some.key"
+    key.write_text("0" * 64)
+    key.chmod(0o644)
+    code, _, problems = ask(capsys, *words, "--deidentify", f"--deidentify_key={key}")
+    assert code == 1 and "chmod 600" in problems[0]
+    key.chmod(0o600)
+    code, facts, problems = ask(capsys, *words, "--deidentify", f"--deidentify_key={key}")
+    assert (code, problems) == (0, []) and facts["source"].startswith("16 inputs")
+
+
+def test_an_evaluation_that_another_one_does_not_fit_is_refused(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    weights, dataset = folder / "teacher.safetensors", folder / "squares"
+    config = evaluate_config(
+        tmp_path / "test", dataset, weights, teacher_record=str(tmp_path / "absent.json")
+    )
+    path = settings_file(tmp_path / "evaluate.yaml", config)
+    code, _, problems = ask(capsys, "evaluate", "--config", str(path))
+    assert code == 1 and problems[0].startswith("evaluate: ") and "absent.json" in problems[0]
+
+
+def test_a_stage_that_starts_anew_is_not_called_finished(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    weights = folder / "teacher.safetensors"
+    output = tmp_path / "attention"
+    output.mkdir()
+    for name in ("attention.parquet", "record.json"):
+        (output / name).touch()
+    _, facts, _ = ask(
+        capsys, "attention", f"--student.weights={weights}", f"--teacher.weights={weights}",
+        f"--dataset={folder / 'squares'}", f"--output={output}",
+    )  # fmt: skip
+    assert facts["output"].endswith("written before; the stage does all of it again")
+
+
+def test_each_loader_process_keeps_its_own_decoded_images(folder: Path, tmp_path: Path) -> None:
+    validation = DataConfig(dataset=str(folder / "squares"), splits=["test"])
+    config = train_config(tmp_path / "run", folder / "squares", validation=validation, workers=3)
+    path = settings_file(tmp_path / "train.yaml", config)
+    found = doctor.examine(DoctorConfig("train", ["--config", str(path)]))
+    assert found.problems == []
+    image = 2 * 32 * 32  # with its mask
+    assert found.memory == (3 * 12 + 4) * image
+    assert found.shared_memory == 2 * 3 * 8 * image
+
+
+def test_the_limits_of_the_own_control_group_and_of_those_above_it_count(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = tmp_path / "cgroup"
+    own.write_text("4:memory:/elsewhere\n0::/slurm/job_7/step_0\n")
+    monkeypatch.setattr(machine, "_OWN_CGROUPS", own)
+    monkeypatch.setattr(machine, "_CGROUP", tmp_path)
+    for name, limit in (("slurm", "max"), ("slurm/job_7", "9000"), ("slurm/job_7/step_0", "max")):
+        group = tmp_path / name
+        group.mkdir()
+        (group / "memory.max").write_text(f"{limit}\n")
+        (group / "memory.current").write_text("8000\n")
+        (group / "memory.stat").write_text("anon 5000\ninactive_file 2500\n")
+    assert available_memory() == 9000 - 8000 + 2500
+    own.write_text("0::/\n")
+    assert available_memory() > 10**6
+
+
+def test_to_ask_for_a_lock_keeps_nobody_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock = tmp_path / ".lock"
+    assert not is_locked(lock)
+    with lock.open("w") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        monkeypatch.setattr(fcntl, "flock", lambda *_: pytest.fail("takes the lock itself"))
+        assert is_locked(lock)
+    assert not is_locked(lock)
+
+
+def test_a_lock_on_a_range_of_bytes_is_noticed_as_file_servers_keep_them(tmp_path: Path) -> None:
+    lock = tmp_path / ".lock"
+    with lock.open("w") as stream:
+        whole = struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
+        fcntl.fcntl(stream, fcntl.F_OFD_SETLK, whole)
+        assert is_locked(lock)
+    assert not is_locked(lock)
+
+
+def launched_as(monkeypatch: pytest.MonkeyPatch, environment: dict[str, str]) -> None:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+
+
+def test_the_first_process_is_found_while_it_still_examines(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    first, second = rank_environments(2)
+    came = []
+
+    def slow_examination(config: DoctorConfig) -> Findings:
+        launched_as(monkeypatch, second)
+        came.append(MeetingPlace(5.0))
+        launched_as(monkeypatch, first)
+        return Findings(0, a_machine())
+
+    launched_as(monkeypatch, first)
+    monkeypatch.setattr(doctor, "examine", slow_examination)
+    with pytest.raises(NaktError, match="1 problem"):  # the other one tells nothing
+        doctor.run(DoctorConfig(wait_seconds=0.5))
+    assert came
+
+
+def test_the_others_wait_for_a_first_process_that_takes_longer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    places, left = [], []
+    for environment in rank_environments(3)[:2]:
+        launched_as(monkeypatch, environment)
+        places.append(MeetingPlace(1.0))
+    other = threading.Thread(target=lambda: left.append(places[1].meet("one")), daemon=True)
+    other.start()
+    time.sleep(3)
+    met = places[0].meet("zero")
+    other.join(30)
+    assert met.texts == ["zero", "one", None] and left == [Meeting([], {}, 0.0)]
+
+
+def test_the_backend_is_not_said_to_work_when_it_was_not_tried() -> None:
+    gpus = [Findings(rank, a_machine(gpu=f"GPU-{rank}")) for rank in (0, 1)]
+    told = of_ranks(*gpus).facts["backend"]
+    assert told == "nccl (itself not tried; all met over gloo in 0.1 s)"
+    assert of_ranks(gpus[0], None).facts["backend"] == "nccl (itself not tried; not all met)"

@@ -1,0 +1,53 @@
+"""Signals that ask to leave, noted by the process and outlived by its loaders."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from nakt_dist.runtime.preemption import StopRequests
+
+LOADER = """
+import sys, time
+from nakt_dist.runtime import preemption
+preemption._LOADER_SECONDS = int(sys.argv[1])
+preemption.shield_loader_process()
+print("ready", flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_a_signal_is_noted_and_the_handlers_come_back(number: int) -> None:
+    before = [signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGUSR1)]
+    with StopRequests() as stop:
+        assert (stop.received, stop.name) == (0, "")
+        os.kill(os.getpid(), number)
+        assert (stop.received, stop.name) == (number, signal.Signals(number).name)
+
+    assert [signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGUSR1)] == before
+
+
+@pytest.mark.parametrize(("seconds", "outlives"), [(60, True), (1, False)])
+def test_a_loader_outlives_the_warning_for_a_while_and_not_for_ever(
+    seconds: int, outlives: bool
+) -> None:
+    root = Path(__file__).parents[2]
+    words = [sys.executable, "-c", LOADER, str(seconds)]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, cwd=root) as loader:
+        try:
+            assert loader.stdout.readline() == b"ready\n"
+            for number in (signal.SIGUSR1, signal.SIGTERM, signal.SIGTERM):
+                loader.send_signal(number)
+                time.sleep(0.1)
+            if outlives:
+                time.sleep(1.5)
+                assert loader.poll() is None
+            else:
+                assert loader.wait(10) == -signal.SIGALRM
+        finally:
+            loader.kill()
