@@ -90,7 +90,10 @@ def _check_archive(path: Path) -> None:
     """
     try:
         with zipfile.ZipFile(path) as archive:
-            held = sum(part.file_size for part in archive.infolist())
+            parts = archive.infolist()
+        if any(part.filename.endswith("/constants.pkl") for part in parts):
+            return  # TorchScript, whose code is compressed; torch refuses it without unpacking
+        held = sum(part.file_size for part in parts)
     except (zipfile.BadZipFile, OSError, ValueError, EOFError, NotImplementedError):
         return  # not an archive, or torch says what is wrong with it
     size = path.stat().st_size

@@ -146,12 +146,15 @@ def test_a_list_of_its_members_is_refused_too(hostile):
         list(list_members(SHARD, io.BytesIO(hostile)))
 
 
-@pytest.mark.parametrize("key", ["k", "k" * 99, "k" * 100, "ü" * 100])
-@pytest.mark.parametrize("format_number", [tarfile.PAX_FORMAT, tarfile.USTAR_FORMAT])
-def test_honest_tars_of_other_writers_are_read_whole(key, format_number):
+@pytest.mark.parametrize(
+    ("format_number", "key"),
+    [
+        *((tarfile.PAX_FORMAT, key) for key in ("k", "k" * 99, "k" * 100, "ü" * 100)),
+        (tarfile.USTAR_FORMAT, "k"),  # which has no longer names
+    ],
+)
+def test_honest_tars_of_other_writers_are_read_whole(format_number, key):
     members = {f"{key}.png": b"1", f"{key}.mask.png": b"", "other.json": bytes(1000)}
-    if format_number == tarfile.USTAR_FORMAT and len(key.encode()) > 90:
-        pytest.skip("that format has no such names")
     data = packed_bytes(members, format=format_number)
     assert dict(stream_members(SHARD, io.BytesIO(data))) == members
     for member in list_members(SHARD, io.BytesIO(data)):

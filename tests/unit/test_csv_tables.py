@@ -75,7 +75,7 @@ class TestReadRows:
             (b"\x1f\x8b\x00not gzip", "cannot be read"),
             (
                 gzip.compress(b"Path\n" + b"a" * 2**21, mtime=0),
-                "line 2 is longer than any publ",
+                "line 2 is longer than any published",
             ),
         ],
     )
