@@ -35,7 +35,8 @@ def here(tmp_path: Path) -> Path:
     [
         ({}, ["up", "tests yes", "down"], 0),
         ({"TESTS": "1"}, ["up", "tests yes", "down"], 1),
-        ({"UP": "1"}, ["up"], 1),
+        ({"UP": "1"}, ["up", "tests no"], 0),
+        ({"UP": "1", "NAKT_TEST_SLURM": "yes"}, ["up"], 1),
         ({"DOWN": "0"}, ["tests yes"], 0),
         ({"USER_ID": "1000"}, ["tests no"], 0),
         ({"USER_ID": "1000", "NAKT_TEST_SLURM": "yes", "UP": "1"}, ["up"], 1),
