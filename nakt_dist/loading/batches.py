@@ -10,7 +10,6 @@ from nakt_dist.config import DataConfig
 from nakt_dist.errors import DatasetError, UnusableSample
 from nakt_dist.loading.decode import decode_pixels
 from nakt_dist.loading.labels import LabelledTargets
-from nakt_dist.loading.loader_errors import explain_loader_errors
 from nakt_dist.loading.sampler import GlobalBatches, Share
 from nakt_dist.loading.samples import CachedImages, SelectedSamples
 from nakt_dist.runtime.preemption import shield_loader_process
@@ -67,8 +66,7 @@ def indexed_batches(
         # Else starting to read draws from torch's own: dropout after a resume would differ.
         generator=torch.Generator(),
     )
-    with explain_loader_errors():
-        yield from loader
+    yield from loader
 
 
 def streamed_batches(

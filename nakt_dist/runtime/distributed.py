@@ -14,6 +14,7 @@ from accelerate.utils import DeepSpeedPlugin, InitProcessGroupKwargs
 from torch import distributed
 
 from nakt_dist.errors import ConfigurationError, NaktError
+from nakt_dist.runtime.deepspeed_launch import read_plugin, uses_deepspeed
 from nakt_dist.runtime.devices import choose_device, gpu_is_wanted, group_backend
 from nakt_dist.runtime.processes import process_place
 
@@ -23,11 +24,6 @@ _PEER_IS_GONE = (
     "Connection closed by peer", "Connection reset by peer", "Broken pipe", "Timed out waiting",
     "Connection refused", "Socket Timeout", "recvBytes", "sendBytes",
 )  # fmt: skip
-
-
-def uses_deepspeed() -> bool:
-    """Says whether the launch was asked for DeepSpeed, by an accelerate configuration file."""
-    return os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() == "true"
 
 
 def make_accelerator(
@@ -52,10 +48,11 @@ def make_accelerator(
         NaktError: the launcher started several processes but no group came about.
     """
     settings = deepspeed() if uses_deepspeed() else {}
-    zero_stage = check_launch(precision, device)
+    plugin = check_launch(precision, device)
+    if plugin is not None:
+        plugin.deepspeed_config.update(settings)
     expected = process_place().world_size
     group = InitProcessGroupKwargs(backend=group_backend(device), timeout=timeout)
-    plugin = None if zero_stage is None else _deepspeed_plugin(settings)
     # An earlier stage of this process may have had another precision.
     AcceleratorState._reset_state()
     accelerator = Accelerator(
@@ -77,7 +74,7 @@ def make_accelerator(
     return accelerator
 
 
-def check_launch(precision: str, device: str) -> int | None:
+def check_launch(precision: str, device: str) -> DeepSpeedPlugin | None:
     """Refuses a launch that cannot train, before any process group exists.
 
     Args:
@@ -85,7 +82,7 @@ def check_launch(precision: str, device: str) -> int | None:
         device: ``auto`` or ``cpu``.
 
     Returns:
-        The ZeRO stage, 1 to 3; None where the launch does not ask for DeepSpeed.
+        The launch's DeepSpeed settings; None where it does not ask for DeepSpeed.
 
     Raises:
         ConfigurationError: the device cannot have the precision; another way of sharding is asked
@@ -94,7 +91,7 @@ def check_launch(precision: str, device: str) -> int | None:
     """
     _refuse_other_sharding()
     _check_precision(precision, device)
-    return _zero_stage(device) if uses_deepspeed() else None
+    return read_plugin(device) if uses_deepspeed() else None
 
 
 def _refuse_other_sharding() -> None:
@@ -129,57 +126,6 @@ def _check_precision(precision: str, device: str) -> None:
                 raise ConfigurationError(
                     "recipe.precision is bf16, which this GPU does not have; set it to fp16 or no"
                 )
-
-
-def _zero_stage(device: str) -> int:
-    """Returns the stage of ZeRO that the launch asks for.
-
-    Raises:
-        ConfigurationError: DeepSpeed cannot be had; see ``check_launch``.
-    """
-    if torch.cuda.is_available() and not gpu_is_wanted(device):
-        raise ConfigurationError(
-            "device is cpu, but DeepSpeed would take the GPU of this machine. Set device to auto, "
-            "or hide the GPUs (CUDA_VISIBLE_DEVICES='')"
-        )
-    if "RANK" not in os.environ:
-        raise ConfigurationError(
-            "DeepSpeed was asked for, but no launcher started this process. Start it with "
-            "accelerate launch --config_file configs/accelerate/deepspeed_zero2.yaml"
-        )
-    try:
-        stage = DeepSpeedPlugin().hf_ds_config.get_value("zero_optimization.stage")
-    except (OSError, ValueError, TypeError, AttributeError) as error:
-        reason = " ".join(str(error).split())
-        raise ConfigurationError(
-            f"the DeepSpeed settings of this launch cannot be read: {reason}. Mend the "
-            "accelerate configuration, or the file that its deepspeed_config_file names"
-        ) from None
-    if stage not in (1, 2, 3):
-        raise ConfigurationError(
-            f"the accelerate configuration's zero_stage is {stage}, expected 1, 2 or 3. Without "
-            "ZeRO, take configs/accelerate/ddp.yaml"
-        )
-    try:
-        import deepspeed  # noqa: F401
-    except ImportError as error:
-        raise ConfigurationError(
-            f"DeepSpeed was asked for by the accelerate configuration, but cannot be imported "
-            f"({error}). Install it: pip install 'nakt_dist[deepspeed]'"
-        ) from None
-    return stage
-
-
-def _deepspeed_plugin(settings: Mapping[str, Any]) -> DeepSpeedPlugin:
-    """Reads the launch's DeepSpeed settings and puts the stage's in their place."""
-    from deepspeed import ops
-
-    plugin = DeepSpeedPlugin()
-    plugin.deepspeed_config.update(settings)
-    # On CPUs it would compile an all-reduce of its own: minutes, a compiler, and a lock that a
-    # killed build leaves behind, at which every later start waits for ever. gloo does as well.
-    ops.__compatible_ops__["deepspeed_shm_comm"] = False
-    return plugin
 
 
 class Agreement:

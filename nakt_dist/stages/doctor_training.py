@@ -8,7 +8,8 @@ from nakt_dist.config import DataConfig, TrainConfig
 from nakt_dist.loading.sampler import GlobalBatches, Share
 from nakt_dist.models.initialise import read_initial_weights
 from nakt_dist.models.network_file import weights_path
-from nakt_dist.runtime.distributed import check_launch, uses_deepspeed
+from nakt_dist.runtime.deepspeed_launch import uses_deepspeed, zero_stage
+from nakt_dist.runtime.distributed import check_launch
 from nakt_dist.runtime.processes import process_place
 from nakt_dist.stages.doctor_data import tell_samples, tell_weights
 from nakt_dist.stages.doctor_findings import Findings, in_words
@@ -98,8 +99,8 @@ def _look_at_precision(config: TrainConfig, found: Findings) -> None:
 def _look_at_launch(config: TrainConfig, found: Findings, share: Share | None) -> None:
     """Looks at what the launcher asks for besides processes, as the stage does."""
     with found.problem_if_refused("launch"):
-        zero_stage = check_launch(config.recipe.precision, config.device)
-        found.facts["DeepSpeed"] = f"ZeRO stage {zero_stage}" if zero_stage else "not used"
+        plugin = check_launch(config.recipe.precision, config.device)
+        found.facts["DeepSpeed"] = f"ZeRO stage {zero_stage(plugin)}" if plugin else "not used"
     if uses_deepspeed() and share is not None:
         with found.problem_if_refused("DeepSpeed"):
             deepspeed_settings(config.recipe, share)

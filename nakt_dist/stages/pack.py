@@ -60,11 +60,6 @@ def run(config: PackConfig) -> RunRecord:
     require_one_process("pack")
     stopwatch = Stopwatch()
     output = Path(config.output)
-    if output.resolve().is_relative_to(Path(config.source).resolve()):
-        raise ConfigurationError(
-            f"output {output} lies in the source {config.source}, where it would be listed with "
-            "the dataset; choose a folder elsewhere"
-        )
     plan = make_plan(config)
     check_output(output, "pack")
     output.mkdir(parents=True, exist_ok=True)

@@ -73,6 +73,7 @@ def run(config: TrainConfig) -> RunRecord:
     output = Path(config.output)
     check_output(output, "train")
     output.mkdir(parents=True, exist_ok=True)
+    # Torch tells of a dead loader process wherever this one happens to be.
     with StopRequests() as stop, explain_loader_errors(), explain_lost_peers():
         if not process_place().is_main:
             return _train(config, output, stop, stopwatch)

@@ -87,7 +87,7 @@ class CheckpointStore:
         training_state: TrainingState,
         spec: ModelSpec,
         metadata: Mapping[str, str],
-    ) -> Path:
+    ) -> None:
         """Writes a checkpoint; called on one process.
 
         Args:
@@ -96,9 +96,6 @@ class CheckpointStore:
             training_state: of the learner.
             spec: the architecture.
             metadata: for the weights file.
-
-        Returns:
-            The weights file inside the checkpoint.
         """
         self._folder.mkdir(parents=True, exist_ok=True)
         self._drop_later(progress.step)
@@ -114,12 +111,11 @@ class CheckpointStore:
             "files": {name: file_sha256(aside / name) for name in (_MODEL, _MOMENTS)},
         }
         write_json(aside / _PROGRESS, content)
-        shutil.rmtree(final, ignore_errors=True)
+        shutil.rmtree(final, ignore_errors=True)  # damaged, else its step were not done again
         aside.replace(final)
         flush_folder(self._folder)
         write_bytes(self._folder / _POINTER, final.name.encode())
         self._drop_old(progress)
-        return final / _MODEL
 
     def update(self, progress: Progress) -> None:
         """Changes what the checkpoint of ``progress.step`` says of validation."""

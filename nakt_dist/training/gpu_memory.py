@@ -15,20 +15,9 @@ SMALLER_NAME = "micro_batch_size.json"
 
 
 class GpuMemoryFull(StartAgain):
-    """The GPU's memory did not suffice; smaller micro-batches are to be tried.
-
-    Attributes:
-        micro_batch_size: the size to go on with.
-    """
+    """The GPU's memory did not suffice; the next start takes smaller micro-batches."""
 
     alone = True
-
-    def __init__(self, message: str, micro_batch_size: int) -> None:
-        super().__init__(message)
-        self.micro_batch_size = micro_batch_size
-
-    def __reduce__(self) -> tuple:  # so that it crosses process boundaries whole
-        return (type(self), (str(self), self.micro_batch_size))
 
 
 @contextlib.contextmanager
@@ -54,8 +43,7 @@ def explain_full_memory(output: Path, share: Share, halve: bool) -> Iterator[Non
             write_json(output / SMALLER_NAME, {"micro_batch_size": half})
             raise GpuMemoryFull(
                 f"{output}: the GPU's memory is full with micro-batches of {size} images "
-                f"({first}); from the last checkpoint it goes on with {half}",
-                half,
+                f"({first}); from the last checkpoint it goes on with {half}"
             ) from None
         lower = f"recipe.micro_batch_size to {half} (now {size}), " if half is not None else ""
         raise NaktError(

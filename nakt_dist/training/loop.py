@@ -10,7 +10,8 @@ import torch
 from nakt_dist.errors import ConfigurationError, NaktError
 from nakt_dist.models.network_file import BEST_WEIGHTS
 from nakt_dist.models.trainable import keep_frozen_statistics
-from nakt_dist.runtime.distributed import Agreement, uses_deepspeed
+from nakt_dist.runtime.deepspeed_launch import uses_deepspeed
+from nakt_dist.runtime.distributed import Agreement
 from nakt_dist.runtime.processes import process_place, say
 from nakt_dist.runtime.progress import progress_bar
 from nakt_dist.runtime.tracking import JsonLines, Tracker

@@ -65,7 +65,8 @@ class Milestones:
         """Does what the last launch had no time for, or what belongs to an end that came nearer."""
         done = self.progress.step
         if self.ends(done) and not (self._run.output / LAST_WEIGHTS).exists():
-            self._save()
+            network = self._learner.whole_network()
+            self._agreement.of_main(lambda: self._write_weights(LAST_WEIGHTS, network))
         if self.owes_score:
             self._validate()
 

@@ -1,6 +1,7 @@
 """Jobs that are asked to leave: all ranks save at one step, and nobody sees that they left."""
 
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -88,6 +89,27 @@ def test_a_validation_that_the_job_left_before_is_made_up_for(
     finish(config, world_size)
 
     assert_same_bits(tmp_path / "out", tmp_path / "undisturbed")
+
+
+@pytest.mark.parametrize("world_size", [1, 2])
+def test_a_run_that_is_to_end_where_it_left_keeps_its_only_checkpoint(
+    dataset: Path, tmp_path: Path, world_size: int
+) -> None:
+    """Nothing is written again that a kill could leave half done."""
+    config = config_of(
+        tmp_path / "out", dataset, checkpoint=CheckpointConfig(every_epochs=99, keep=1)
+    )
+    run_ranks(config, world_size, death=Signalled(step=4))
+    checkpoint = tmp_path / "out" / "checkpoints" / "step-000000004"
+    before = checkpoint.stat().st_ino
+
+    shorter = replace(config, recipe=replace(config.recipe, steps=4))
+    (record, *_) = finish(shorter, world_size)
+
+    assert record.metrics["steps_now"] == 0
+    assert checkpoint.stat().st_ino == before
+    last, kept = tmp_path / "out" / "last.safetensors", checkpoint / "model.safetensors"
+    assert last.read_bytes() == kept.read_bytes()
 
 
 @pytest.mark.parametrize("worlds", [(2, 1), (1, 4)])

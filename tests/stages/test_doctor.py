@@ -155,6 +155,9 @@ def test_teaching_evaluating_and_packing_name_what_they_found(
     code, facts, _ = ask(capsys, "pack", *words, "--deidentify", f"--deidentify_key={key}")
     assert code == 0 and facts["source"].startswith("16 inputs of layout image_folder")
     assert facts["key"] == f"{key} (will be made)" and not key.exists()
+    inside = ["--layout=image_folder", f"--source={source}", f"--output={source / 'out'}"]
+    code, _, problems = ask(capsys, "pack", *inside)
+    assert code == 1 and "lies in the source" in problems[0]
 
 
 def test_shards_that_are_not_whole_are_noticed_without_reading_them(
@@ -234,6 +237,7 @@ def test_deepspeed_is_told_as_accelerate_asks_for_it(
     launched(monkeypatch, **of_deepspeed("3"))
     package = types.ModuleType("deepspeed")
     package.__spec__ = importlib.machinery.ModuleSpec("deepspeed", None)
+    package.ops = types.SimpleNamespace(__compatible_ops__={})
     monkeypatch.setitem(sys.modules, "deepspeed", package)
     config = train_config(tmp_path / "run", folder / "squares")
     path = settings_file(tmp_path / "train.yaml", config)

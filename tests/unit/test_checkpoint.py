@@ -35,7 +35,13 @@ def save(store, step, network_and_optimiser=None):
     names = [name for name, _ in network.named_parameters()]
     moments = {names[n]: dict(each) for n, each in optimiser.state_dict()["state"].items()}
     state = TrainingState(moments, {"scale": 65536.0, "_growth_tracker": 3})
-    return store.save(Progress(step, 0.5, 1), network, state, SPEC, {"lineage": "{}"})
+    store.save(Progress(step, 0.5, 1), network, state, SPEC, {"lineage": "{}"})
+
+
+def saved(store, step, network_and_optimiser=None):
+    """The folder of a checkpoint just written."""
+    save(store, step, network_and_optimiser)
+    return store.latest()
 
 
 def names(folder):
@@ -59,7 +65,7 @@ def test_a_run_without_checkpoints_has_no_latest(store):
 
 def test_a_checkpoint_comes_back_bit_for_bit(store):
     network, optimiser = trained(3)
-    weights = save(store, 3, (network, optimiser))
+    weights = saved(store, 3, (network, optimiser)) / "model.safetensors"
     progress, state_dict, state = load_checkpoint(store.latest())
     assert progress == Progress(3, 0.5, 1)
     assert state.scaler == {"scale": 65536.0, "_growth_tracker": 3}
@@ -109,7 +115,7 @@ def test_a_damaged_newest_checkpoint_gives_way_to_the_one_before_it(store, capsy
 
 def test_no_whole_checkpoint_is_an_error_and_not_a_new_beginning(store):
     for step in (5, 10):
-        damage(save(store, step).parent)
+        damage(saved(store, step))
     with pytest.raises(CheckpointError, match="all 2 checkpoints are damaged"):
         store.latest()
 
@@ -151,7 +157,7 @@ class Malicious:
 
 @pytest.mark.parametrize("writer", ["torch", "pickle"])
 def test_pickled_code_in_a_training_state_is_refused_and_does_not_run(store, tmp_path, writer):
-    folder = save(store, 5).parent
+    folder = saved(store, 5)
     path, marker = folder / "optimiser.safetensors", tmp_path / "marker"
     if writer == "torch":
         torch.save({"optimiser": Malicious(marker)}, path)
@@ -175,7 +181,7 @@ def sign(folder):
     [{"progress": {"stride": 1}}, {"progress": None}, {"progress": [1, 2]}],
 )
 def test_a_progress_that_training_never_writes_is_refused(store, change):
-    folder = save(store, 5).parent
+    folder = saved(store, 5)
     content = read_json(folder / "progress.json", "progress")
     write_json(folder / "progress.json", {**content, **change})
     with pytest.raises(CheckpointError, match="do not use this checkpoint"):
@@ -218,7 +224,7 @@ def test_steps_that_were_lost_do_not_count_among_those_kept(store, tmp_path):
 
 
 def test_the_best_weights_of_a_lost_step_give_way_to_the_best_that_is_kept(store, tmp_path):
-    weights, best = save(store, 5), tmp_path / "best.safetensors"
+    weights, best = saved(store, 5) / "model.safetensors", tmp_path / "best.safetensors"
     best.write_bytes(b"of a step that was lost")
     store.restore_best(Progress(5, 0.5, None), best)
     assert best.read_bytes() == b"of a step that was lost"
