@@ -13,7 +13,11 @@ from nakt_dist.config.doctor import name_stage
 from nakt_dist.config.reading import read_config
 from nakt_dist.config.words import name_rest
 from nakt_dist.errors import ConfigurationError, NaktError, StartAgain, nearest_name
-from nakt_dist.runtime.preemption import REQUEUE_ALONE_EXIT_CODE, REQUEUE_EXIT_CODE
+from nakt_dist.runtime.preemption import (
+    REQUEUE_ALONE_EXIT_CODE,
+    REQUEUE_EXIT_CODE,
+    ignore_stop_signals,
+)
 from nakt_dist.runtime.processes import printable_lines, process_place
 
 
@@ -99,6 +103,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ConfigurationError as error:
         return _complain(error, 2)
     except StartAgain as error:
+        ignore_stop_signals()
         code = REQUEUE_ALONE_EXIT_CODE if error.alone else REQUEUE_EXIT_CODE
         return _complain(error, code)
     except NaktError as error:

@@ -54,6 +54,13 @@ class StopRequests:
             shield_loader_process()
 
 
+def ignore_stop_signals() -> None:
+    """Lets the code say how this process ended: its peers' launcher may signal it once more."""
+    if threading.current_thread() is threading.main_thread():
+        for number in _SIGNALS:
+            signal.signal(number, signal.SIG_IGN)
+
+
 def shield_loader_process(*_: object) -> None:
     """Lets a loader process outlive SIGTERM for a while: its trainer still needs the next batch.
 

@@ -12,7 +12,6 @@ import pytest
 import nakt_dist
 from nakt_dist.config import DataConfig, ImageConfig, PackConfig
 from nakt_dist.stages import evaluate, pack, teach, train
-from tests.datasets import make_packed_dataset, make_weights
 from tests.launching import Death, finish, run_ranks
 from tests.recipes import evaluate_config, file_hashes, teach_config, train_config
 
@@ -71,17 +70,6 @@ def test_a_module_that_asks_is_found(tmp_path: Path, text: str) -> None:
     path.write_text(text)
 
     assert list(uses_of_clocks(path))
-
-
-@pytest.fixture(scope="module")
-def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("dataset")
-    return make_packed_dataset(folder, images=24, splits={"train": 2 / 3, "validation": 1 / 3})
-
-
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_weights(tmp_path_factory.mktemp("weights") / "tiny.safetensors", seed=7)
 
 
 def pack_case(output: Path, dataset: Path, weights: Path) -> PackConfig:

@@ -15,7 +15,7 @@ from nakt_dist.errors import DatasetError, NaktError, UnusableSample
 from nakt_dist.loading.loader_errors import explain_loader_errors
 from nakt_dist.shards.reader import IndexedShards, PseudoLabels
 from nakt_dist.stages import evaluate, pack, teach, train
-from tests.datasets import make_packed_dataset, make_pseudo_labels, make_weights, publish_images
+from tests.datasets import make_packed_dataset, make_pseudo_labels, publish_images
 from tests.faults.chaos_cases import trained_steps
 from tests.faults.chaos_launches import ForkedLaunch
 from tests.launching import fork
@@ -29,11 +29,6 @@ def packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Six shards of four images."""
     folder = tmp_path_factory.mktemp("packed")
     return make_packed_dataset(folder, images=24, splits={"train": 1.0})
-
-
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_weights(tmp_path_factory.mktemp("weights") / "tiny.safetensors", seed=7)
 
 
 @pytest.fixture

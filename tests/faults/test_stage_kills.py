@@ -9,7 +9,7 @@ import pytest
 
 from nakt_dist.config import DataConfig, VerifyConfig
 from nakt_dist.stages import teach
-from tests.datasets import make_packed_dataset, make_weights
+from tests.datasets import make_packed_dataset
 from tests.launching import NAKT, Death, finish, program, run_ranks
 from tests.recipes import (
     evaluate_config,
@@ -21,17 +21,6 @@ from tests.recipes import (
 )
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(240)]
-
-
-@pytest.fixture(scope="module")
-def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("dataset")
-    return make_packed_dataset(folder, images=24, splits={"train": 2 / 3, "validation": 1 / 3})
-
-
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_weights(tmp_path_factory.mktemp("weights") / "tiny.safetensors", seed=7)
 
 
 def trained(output: Path) -> dict[str, Any]:

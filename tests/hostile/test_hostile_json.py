@@ -2,10 +2,8 @@
 
 import json
 import os
-import shutil
 import tracemalloc
 from collections.abc import Callable
-from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -21,25 +19,8 @@ from nakt_dist.shards.reader import IndexedShards, PseudoLabels
 from nakt_dist.shards.verify import verify_folder
 from nakt_dist.shards.writer import write_shard
 from nakt_dist.stages import pack
-from tests.datasets import make_packed_dataset, make_pseudo_labels
 
 pytestmark = pytest.mark.faults
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory) -> Path:
-    """A dataset and its pseudo-labels; not to be damaged."""
-    folder = tmp_path_factory.mktemp("hostile_json")
-    make_packed_dataset(folder, 4, splits={"train": 1.0}, name="images")
-    make_pseudo_labels(folder, folder / "images")
-    return folder
-
-
-@pytest.fixture
-def folders(whole, tmp_path) -> tuple[Path, Path]:
-    for name in ("images", "pseudo"):
-        shutil.copytree(whole / name, tmp_path / name)
-    return tmp_path / "images", tmp_path / "pseudo"
 
 
 TEXTS = {

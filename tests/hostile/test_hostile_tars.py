@@ -4,7 +4,6 @@ import gzip
 import io
 import itertools
 import os
-import shutil
 import tarfile
 import tracemalloc
 from pathlib import Path
@@ -36,7 +35,6 @@ from nakt_dist.shards.reader import IndexedShards, PseudoLabels
 from nakt_dist.shards.streaming import StatisticallyRepeatableStream
 from nakt_dist.shards.tars import list_members, stream_members
 from nakt_dist.shards.verify import verify_folder
-from tests.datasets import make_packed_dataset, make_pseudo_labels
 
 pytestmark = pytest.mark.faults
 
@@ -170,23 +168,6 @@ def test_a_shard_that_brings_its_own_soft_masks_is_refused():
     shard = ended(file_blocks("a.png"), file_blocks("a.soft.png", b"planted"))
     with pytest.raises(DatasetError, match=r"\['soft.png'\] in the shard and in its sidecar"):
         keys_until_the_end(shard, ended(file_blocks("a.soft.png")))
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory) -> Path:
-    """One shard of four samples, and pseudo-labels for it; not to be damaged."""
-    folder = tmp_path_factory.mktemp("hostile_tars")
-    make_packed_dataset(folder, 4, splits={"train": 1.0}, name="images")
-    make_pseudo_labels(folder, folder / "images")
-    return folder
-
-
-@pytest.fixture
-def folders(whole, tmp_path) -> tuple[Path, Path]:
-    """A copy of both, to damage."""
-    for name in ("images", "pseudo"):
-        shutil.copytree(whole / name, tmp_path / name)
-    return tmp_path / "images", tmp_path / "pseudo"
 
 
 def replace_second_header(folder: Path, shard: str, member: str, **changes: object) -> None:

@@ -20,6 +20,18 @@ print("ready", flush=True)
 time.sleep(60)
 """
 
+LEAVING = """
+import atexit, os, signal, sys
+from nakt_dist import cli
+from nakt_dist.errors import StartAgain
+def leave(config):
+    raise StartAgain("asked to leave")
+cli.parse_config = lambda *_: None
+cli.load_stage = lambda _: type("Stage", (), {"run": staticmethod(leave)})
+atexit.register(os.kill, os.getpid(), signal.SIGTERM)
+sys.exit(cli.main(["train"]))
+"""
+
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
 def test_a_signal_is_noted_and_the_handlers_come_back(number: int) -> None:
@@ -30,6 +42,12 @@ def test_a_signal_is_noted_and_the_handlers_come_back(number: int) -> None:
         assert (stop.received, stop.name) == (number, signal.Signals(number).name)
 
     assert [signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGUSR1)] == before
+
+
+def test_a_process_that_leaves_says_so_although_it_is_signalled_again() -> None:
+    root = Path(__file__).parents[2]
+    ended = subprocess.run([sys.executable, "-c", LEAVING], capture_output=True, cwd=root)
+    assert ended.returncode == 75, ended.stderr
 
 
 @pytest.mark.parametrize(("seconds", "outlives"), [(60, True), (1, False)])
