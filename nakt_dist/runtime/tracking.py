@@ -64,8 +64,10 @@ def _whole_lines(path: Path) -> list[tuple[str, dict[str, Any]]]:
     for line in text[: text.rfind("\n") + 1].splitlines():
         try:
             value = json.loads(line)
-            int(value["step"])
+            intact = type(value["step"]) is int
         except (ValueError, KeyError, TypeError):
+            intact = False
+        if not intact:
             break
         whole.append((line, value))
     return whole

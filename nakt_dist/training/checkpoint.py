@@ -4,6 +4,7 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -17,6 +18,7 @@ from nakt_dist.runtime.files import (
     file_sha256,
     flush_folder,
     read_json,
+    value_sha256,
     write_bytes,
     write_json,
 )
@@ -33,6 +35,7 @@ _POINTER = "latest"
 _MODEL = "model.safetensors"
 _MOMENTS = "optimiser.safetensors"
 _PROGRESS = "progress.json"
+_SEAL = "sha256"
 
 
 @dataclass(frozen=True)
@@ -110,7 +113,7 @@ class CheckpointStore:
             "scaler": training_state.scaler,
             "files": {name: file_sha256(aside / name) for name in (_MODEL, _MOMENTS)},
         }
-        write_json(aside / _PROGRESS, content)
+        write_json(aside / _PROGRESS, _sealed(content))
         shutil.rmtree(final, ignore_errors=True)  # damaged, else its step were not done again
         aside.replace(final)
         flush_folder(self._folder)
@@ -120,8 +123,8 @@ class CheckpointStore:
     def update(self, progress: Progress) -> None:
         """Changes what the checkpoint of ``progress.step`` says of validation."""
         path = self._named(progress.step) / _PROGRESS
-        content = read_json(path, "checkpoint's progress")
-        write_json(path, {**content, "progress": vars(progress)}, staging=self._folder)
+        content = {**_read_progress(path.parent), "progress": vars(progress)}
+        write_json(path, _sealed(content), staging=self._folder)
         self._drop_old(progress)
 
     def restore_best(self, progress: Progress, path: Path) -> None:
@@ -133,7 +136,7 @@ class CheckpointStore:
             write_bytes(path, (folder / _MODEL).read_bytes())
 
     def _named(self, step: int) -> Path:
-        return self._folder / f"step-{step:09d}"
+        return self._folder / _name(step)
 
     def _drop_later(self, step: int) -> None:
         """Drops what is left of steps that were lost and are done again."""
@@ -160,8 +163,11 @@ class CheckpointStore:
         """Returns the newest whole checkpoint, or None when the run has none yet.
 
         Raises:
-            CheckpointError: there are checkpoints and all are damaged.
+            CheckpointError: there are checkpoints and all are damaged, or the pointer is no file.
         """
+        pointer = self._folder / _POINTER
+        if pointer.is_dir():
+            raise CheckpointError(f"{pointer}: is a folder, expected a file; delete it")
         folders = self._all() if self._folder.is_dir() else []
         for folder in folders:
             damage = _damage(folder)
@@ -176,6 +182,10 @@ class CheckpointStore:
         return None
 
 
+def _name(step: int) -> str:
+    return f"step-{step:09d}"
+
+
 def load_checkpoint(folder: Path) -> tuple[Progress, dict[str, torch.Tensor], TrainingState]:
     """Reads a checkpoint that ``CheckpointStore.latest`` found whole.
 
@@ -185,7 +195,7 @@ def load_checkpoint(folder: Path) -> tuple[Progress, dict[str, torch.Tensor], Tr
     Raises:
         CheckpointError: a file in it is not what training writes.
     """
-    content = read_json(folder / _PROGRESS, "checkpoint's progress")
+    content = _read_progress(folder)
     try:
         progress = Progress(**content["progress"])
         moments = _by_name(load_file(folder / _MOMENTS))
@@ -215,15 +225,32 @@ def _by_name(tensors: Mapping[str, torch.Tensor]) -> dict[str, dict[str, torch.T
     return moments
 
 
+def _read_progress(folder: Path) -> dict[str, Any]:
+    return read_json(folder / _PROGRESS, "checkpoint's progress")
+
+
+def _sealed(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Adds the checksum of all the rest."""
+    rest = {name: value for name, value in content.items() if name != _SEAL}
+    return {**rest, _SEAL: value_sha256(rest)}
+
+
 def _damage(folder: Path) -> str | None:
     """Says what is wrong with a checkpoint, or None."""
     try:
-        files = read_json(folder / _PROGRESS, "checkpoint's progress").get("files")
+        content = _read_progress(folder)
+        files = content.get("files")
         if not isinstance(files, dict) or set(files) != {_MODEL, _MOMENTS}:
             return f"{_PROGRESS} does not name its files"
+        if content != _sealed(content):
+            return f"{_PROGRESS} has changed"
+        if folder.name != _name(content["progress"]["step"]):
+            return f"{_PROGRESS} is that of another step"
         for name, sha256 in files.items():
             if file_sha256(folder / name) != sha256:
                 return f"{name} has changed"
     except (OSError, DatasetError) as error:
         return str(error)
+    except (KeyError, TypeError, ValueError):
+        return f"{_PROGRESS} does not say its step"
     return None

@@ -62,7 +62,8 @@ def largest_smaller_part(share: Share) -> int | None:
 
 def largest_part(images: int, most: int) -> int | None:
     """Returns the largest size up to ``most`` that divides ``images``; None when it is below 1."""
-    return max((size for size in range(1, most + 1) if images % size == 0), default=None)
+    sizes = range(1, min(images, most) + 1)
+    return max((size for size in sizes if images % size == 0), default=None)
 
 
 def remembered_micro_batch_size(output: Path) -> int | None:
@@ -76,6 +77,6 @@ def remembered_micro_batch_size(output: Path) -> int | None:
         return None
     found: Mapping[str, Any] = read_json(path, "note of a smaller micro-batch")
     size = found.get("micro_batch_size")
-    if not isinstance(size, int) or size < 1:
+    if type(size) is not int or size < 1:
         raise DatasetError(f"{path}: micro_batch_size is {size!r}, expected 1 or more; delete it")
     return size

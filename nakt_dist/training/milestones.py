@@ -64,7 +64,7 @@ class Milestones:
     def settle(self) -> None:
         """Does what the last launch had no time for, or what belongs to an end that came nearer."""
         done = self.progress.step
-        if self.ends(done) and not (self._run.output / LAST_WEIGHTS).exists():
+        if self.ends(done):  # those of fewer steps may lie there
             network = self._learner.whole_network()
             self._agreement.of_main(lambda: self._write_weights(LAST_WEIGHTS, network))
         if self.owes_score:

@@ -99,6 +99,7 @@ def test_a_run_that_is_to_end_where_it_left_keeps_its_only_checkpoint(
     config = config_of(
         tmp_path / "out", dataset, checkpoint=CheckpointConfig(every_epochs=99, keep=1)
     )
+    finish(replace(config, recipe=replace(config.recipe, steps=2)), world_size)
     run_ranks(config, world_size, death=Signalled(step=4))
     checkpoint = tmp_path / "out" / "checkpoints" / "step-000000004"
     before = checkpoint.stat().st_ino

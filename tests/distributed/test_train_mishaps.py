@@ -9,6 +9,7 @@ from safetensors.torch import load_file
 from nakt_dist.config import CheckpointConfig, TrackingConfig
 from nakt_dist.errors import NaktError, StartAgain
 from nakt_dist.models.spec import ModelSpec
+from nakt_dist.training.gpu_memory import largest_part
 from tests.datasets import make_packed_dataset
 from tests.launching import errors_of, finish, run_ranks
 from tests.mishaps import Hung, Killed, NotANumber, SmallMemory
@@ -158,6 +159,10 @@ def test_several_processes_halve_their_micro_batches_when_they_are_started_again
     assert record.config["recipe"]["micro_batch_size"] == 2
 
 
+def test_a_note_of_a_larger_micro_batch_than_there_are_images_costs_nothing() -> None:
+    assert largest_part(8, 10**12) == 8
+
+
 def test_one_image_that_is_too_large_is_an_error(dataset: Path, tmp_path: Path) -> None:
     recipe = {"halve_when_out_of_memory": True}
     config = train_config(tmp_path / "out", dataset, recipe=recipe)
@@ -168,9 +173,12 @@ def test_one_image_that_is_too_large_is_an_error(dataset: Path, tmp_path: Path) 
     assert "recipe.micro_batch_size" not in str(outcome.error).split("Lower")[1].split(",")[0]
 
 
-def test_a_damaged_note_of_a_smaller_micro_batch_is_refused(dataset: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("size", ['"two"', "true", "0"])
+def test_a_damaged_note_of_a_smaller_micro_batch_is_refused(
+    size: str, dataset: Path, tmp_path: Path
+) -> None:
     config = train_config(tmp_path / "out", dataset, recipe={"halve_when_out_of_memory": True})
     (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "micro_batch_size.json").write_text('{"micro_batch_size": "two"}')
+    (tmp_path / "out" / "micro_batch_size.json").write_text(f'{{"micro_batch_size": {size}}}')
 
     assert "expected 1 or more" in errors_of(config)[0]

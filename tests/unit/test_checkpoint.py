@@ -1,5 +1,6 @@
 import os
 import pickle
+import shutil
 
 import pytest
 import torch
@@ -7,7 +8,7 @@ import torch
 from nakt_dist.errors import CheckpointError
 from nakt_dist.models.spec import ModelSpec
 from nakt_dist.models.weights import read_weights
-from nakt_dist.runtime.files import file_sha256, read_json, write_json
+from nakt_dist.runtime.files import file_sha256, read_json, value_sha256, write_json
 from nakt_dist.training.checkpoint import (
     CheckpointStore,
     Progress,
@@ -169,11 +170,12 @@ def test_pickled_code_in_a_training_state_is_refused_and_does_not_run(store, tmp
     assert not marker.exists()
 
 
-def sign(folder):
+def sign(folder, **changes):
     """Makes the checkpoint agree with its files, as somebody would who tampers with it."""
-    progress = read_json(folder / "progress.json", "progress")
-    progress["files"] = {name: file_sha256(folder / name) for name in progress["files"]}
-    write_json(folder / "progress.json", progress)
+    content = read_json(folder / "progress.json", "progress") | changes
+    content["files"] = {name: file_sha256(folder / name) for name in content["files"]}
+    del content["sha256"]
+    write_json(folder / "progress.json", {**content, "sha256": value_sha256(content)})
 
 
 @pytest.mark.parametrize(
@@ -186,6 +188,9 @@ def test_a_progress_that_training_never_writes_is_refused(store, change):
     write_json(folder / "progress.json", {**content, **change})
     with pytest.raises(CheckpointError, match="do not use this checkpoint"):
         load_checkpoint(folder)
+    sign(folder, **change)
+    with pytest.raises(CheckpointError, match="all 1 checkpoints are damaged"):
+        store.latest()
 
 
 @pytest.mark.parametrize("files", [None, [], {}, {"model.safetensors": "0"}, "model.safetensors"])
@@ -197,6 +202,40 @@ def test_a_checkpoint_that_does_not_name_its_files_is_damaged(store, capsys, fil
     write_json(newest / "progress.json", {**content, "files": files})
     assert store.latest().name == "step-000000005"
     assert "does not name its files" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"step": 5}, {"step": "10"}, {"step": -3}, {"best_metric": float("nan")},
+        {"best_step": -1}, {"validated_step": 10}, {"more": 1},
+    ],
+)  # fmt: skip
+def test_progress_that_was_changed_is_damaged(store, capsys, change):
+    for step in (5, 10):
+        save(store, step)
+    newest = store.latest()
+    content = read_json(newest / "progress.json", "progress")
+    changed = {**content, "progress": {**content["progress"], **change}}
+    write_json(newest / "progress.json", changed)
+    assert store.latest().name == "step-000000005"
+    assert "progress.json has changed" in capsys.readouterr().err
+
+
+def test_a_checkpoint_under_the_name_of_another_step_is_damaged(store, capsys):
+    save(store, 5)
+    shutil.copytree(store.latest(), store.latest().with_name("step-000000010"))
+    (store.latest().parent / "latest").write_text("step-000000010")
+    assert store.latest().name == "step-000000005"
+    assert "progress.json is that of another step" in capsys.readouterr().err
+
+
+def test_a_pointer_that_is_a_folder_is_said_to_be_one(store):
+    folder = saved(store, 5).parent
+    (folder / "latest").unlink()
+    (folder / "latest").mkdir()
+    with pytest.raises(CheckpointError, match="latest: is a folder, expected a file; delete it"):
+        store.latest()
 
 
 def test_the_best_checkpoint_stays_besides_the_newest(store, tmp_path):

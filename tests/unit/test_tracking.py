@@ -47,7 +47,10 @@ def test_a_last_line_cut_by_a_kill_is_dropped(tmp_path):
     assert [line["step"] for line in lines(path)] == [1, 2, 3]
 
 
-@pytest.mark.parametrize("spoilt", ["\0\0\0\0", '{"loss": 1}', "[]", '{"step": "x"}'])
+@pytest.mark.parametrize(
+    "spoilt",
+    ["\0\0\0\0", '{"loss": 1}', "[]", '{"step": "3"}', '{"step": Infinity}', '{"step": true}'],
+)
 def test_what_stands_after_a_spoilt_line_is_dropped(tmp_path, spoilt):
     path = tmp_path / METRICS_NAME
     track(tmp_path, [1, 2])
