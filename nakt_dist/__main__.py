@@ -3,7 +3,7 @@
 import sys
 
 from nakt_dist.cli import main
-from nakt_dist.runtime.relaunch import start_missing_processes
+from nakt_dist.runtime.relaunch import mend_launch
 
-start_missing_processes(sys.argv[1:])
+mend_launch(sys.argv[1:])
 sys.exit(main())

@@ -18,7 +18,7 @@ from nakt_dist.runtime.preemption import (
     REQUEUE_EXIT_CODE,
     ignore_stop_signals,
 )
-from nakt_dist.runtime.processes import printable_lines, process_place
+from nakt_dist.runtime.processes import ProcessPlace, printable_lines, process_place
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _complain(message: object, code: int) -> int:
-    place = process_place()
+    try:
+        place = process_place()
+    except ConfigurationError:  # this may be what it complains about
+        place = ProcessPlace()
     rank = f" (process {place.rank})" if place.world_size > 1 else ""
     print(printable_lines(f"nakt: error{rank}: {message}"), file=sys.stderr)
     return code

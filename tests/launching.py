@@ -226,7 +226,7 @@ def run_ranks(
     """Runs a stage in one process, or in as many as a launcher would have started.
 
     Args:
-        config: of the stage, which its class names.
+        config: of the stage, which its class names; or a list with one for each rank.
         world_size: number of processes.
         timeout: seconds after which the launch counts as hung.
         death: what befalls one of them.
@@ -236,7 +236,8 @@ def run_ranks(
     """
     environments = [{**each, **(environment or {})} for each in rank_environments(world_size)]
     wanted = range(world_size) if only is None else only
-    ranks = [_Rank(config, rank, environments[rank], death, log) for rank in wanted]
+    configs = config if isinstance(config, list) else [config] * world_size
+    ranks = [_Rank(configs[rank], rank, environments[rank], death, log) for rank in wanted]
     deadline = time.monotonic() + timeout
     try:
         for rank in ranks:
@@ -276,7 +277,7 @@ def rank_environments(world_size: int) -> list[dict[str, str]]:
     """Returns what a launcher tells each rank, with a free port to meet at; nothing to one."""
     if world_size == 1:
         return [{}]
-    port = _free_port()
+    port = free_port()
     values = [(rank, world_size, rank, "127.0.0.1", port) for rank in range(world_size)]
     return [dict(zip(_LAUNCHER_VARIABLES, map(str, each), strict=True)) for each in values]
 
@@ -350,7 +351,8 @@ def _start_server() -> None:
             os.environ["OMP_NUM_THREADS"] = before
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """Returns a port that nobody listened at just now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]

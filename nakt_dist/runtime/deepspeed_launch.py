@@ -22,7 +22,8 @@ def read_plugin(device: str) -> DeepSpeedPlugin:
 
     Raises:
         ConfigurationError: DeepSpeed is not installed, has no launcher or no ZeRO stage, or would
-            use a GPU that the stage was told not to use; or its settings cannot be read.
+            use a GPU that the stage was told not to use; or its settings cannot be read, or hold
+            what the stage decides.
     """
     if torch.cuda.is_available() and not gpu_is_wanted(device):
         raise ConfigurationError(
@@ -48,6 +49,7 @@ def read_plugin(device: str) -> DeepSpeedPlugin:
             f"the accelerate configuration's zero_stage is {stage}, expected 1, 2 or 3. Without "
             "ZeRO, take configs/accelerate/ddp.yaml"
         )
+    _refuse_what_the_stage_decides(plugin)
     _prepare_deepspeed()
     return plugin
 
@@ -55,6 +57,35 @@ def read_plugin(device: str) -> DeepSpeedPlugin:
 def zero_stage(plugin: DeepSpeedPlugin) -> int | None:
     """Returns the stage of ZeRO that the settings ask for."""
     return plugin.hf_ds_config.get_value("zero_optimization.stage")
+
+
+def _refuse_what_the_stage_decides(plugin: DeepSpeedPlugin) -> None:
+    """Refuses parts of a DeepSpeed file that would give another training than the recipe.
+
+    Raises:
+        ConfigurationError: names the part.
+    """
+    asked = plugin.hf_ds_config.get_value
+    refused = {
+        "optimizer": asked("optimizer"),
+        "scheduler": asked("scheduler"),
+        "fp16.enabled": asked("fp16.enabled") not in (None, False, "auto"),
+        "bf16.enabled": asked("bf16.enabled") not in (None, False, "auto"),
+    }
+    for name, found in refused.items():
+        if found:
+            raise ConfigurationError(
+                f"the DeepSpeed settings of this launch hold '{name}', which the recipe decides "
+                "(recipe.*). Leave it out of the file"
+            )
+    for what in ("optimizer", "param"):
+        device = asked(f"zero_optimization.offload_{what}.device")
+        if device not in (None, "none"):
+            raise ConfigurationError(
+                f"the DeepSpeed settings of this launch offload to {device} (offload_{what}), "
+                "which nakt does not train with: DeepSpeed would compile an optimiser first. Set "
+                "it to none, and take zero_stage 3 where memory is short"
+            )
 
 
 def _prepare_deepspeed() -> None:

@@ -10,12 +10,17 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from accelerate.utils import DeepSpeedPlugin, InitProcessGroupKwargs
+from accelerate.utils import (
+    GradientAccumulationPlugin,
+    InitProcessGroupKwargs,
+)
 from torch import distributed
 
 from nakt_dist.errors import ConfigurationError, NaktError
-from nakt_dist.runtime.deepspeed_launch import read_plugin, uses_deepspeed
-from nakt_dist.runtime.devices import choose_device, gpu_is_wanted, group_backend
+from nakt_dist.runtime.deepspeed_launch import uses_deepspeed
+from nakt_dist.runtime.devices import gpu_is_wanted, group_backend
+from nakt_dist.runtime.files import differing_fields
+from nakt_dist.runtime.launch_check import check_launch
 from nakt_dist.runtime.processes import process_place
 
 Value = TypeVar("Value")
@@ -55,16 +60,25 @@ def make_accelerator(
     group = InitProcessGroupKwargs(backend=group_backend(device), timeout=timeout)
     # An earlier stage of this process may have had another precision.
     AcceleratorState._reset_state()
-    accelerator = Accelerator(
-        # Accelerate takes cpu=True for "no DeepSpeed".
-        cpu=plugin is None and not gpu_is_wanted(device),
-        mixed_precision=precision if plugin is None else "no",
-        gradient_accumulation_steps=accumulation,
-        deepspeed_plugin=plugin,
-        # With a backend named, one plain process would be taken for a group that is not there.
-        kwargs_handlers=[group] if expected > 1 or plugin is not None else None,
-    )
-    accelerator.gradient_accumulation_steps = accumulation  # a variable may say something else
+    try:
+        accelerator = Accelerator(
+            # Accelerate takes cpu=True for "no DeepSpeed".
+            cpu=plugin is None and not gpu_is_wanted(device),
+            mixed_precision=precision if plugin is None else "no",
+            # Named, so that no variable decides on them.
+            gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=accumulation),
+            dynamo_backend="no",
+            deepspeed_plugin=plugin,
+            # With a backend named, one plain process would be taken for an absent group.
+            kwargs_handlers=[group] if expected > 1 or plugin is not None else None,
+        )
+    except (ValueError, KeyError, AssertionError) as error:
+        AcceleratorState._reset_state(reset_partial_state=True)
+        reason = " ".join(str(error).split())
+        raise ConfigurationError(
+            f"accelerate refuses this launch: {reason}. Mend its configuration file, or the "
+            "ACCELERATE_… and launcher variables of this process"
+        ) from None
     if accelerator.num_processes != expected:
         raise NaktError(
             f"the launcher set WORLD_SIZE={expected}, but the process group has "
@@ -72,60 +86,6 @@ def make_accelerator(
             "(--cpu where there is no GPU) or torchrun"
         )
     return accelerator
-
-
-def check_launch(precision: str, device: str) -> DeepSpeedPlugin | None:
-    """Refuses a launch that cannot train, before any process group exists.
-
-    Args:
-        precision: ``no``, ``bf16`` or ``fp16``.
-        device: ``auto`` or ``cpu``.
-
-    Returns:
-        The launch's DeepSpeed settings; None where it does not ask for DeepSpeed.
-
-    Raises:
-        ConfigurationError: the device cannot have the precision; another way of sharding is asked
-            for; or DeepSpeed is, and is not installed, has no launcher or no ZeRO stage, or would
-            use a GPU that the stage was told not to use.
-    """
-    _refuse_other_sharding()
-    _check_precision(precision, device)
-    return read_plugin(device) if uses_deepspeed() else None
-
-
-def _refuse_other_sharding() -> None:
-    """Refuses what Accelerate would switch on by variables that this project does not train with.
-
-    Raises:
-        ConfigurationError: FSDP or Megatron is asked for.
-    """
-    for name, what in (("ACCELERATE_USE_FSDP", "FSDP"), ("ACCELERATE_USE_MEGATRON_LM", "Megatron")):
-        if os.environ.get(name, "false").lower() == "true":
-            raise ConfigurationError(
-                f"{what} was asked for ({name}), which nakt does not train with. Take "
-                "configs/accelerate/ddp.yaml, or deepspeed_zero3.yaml, which divides weights, "
-                "gradients and optimiser among the processes as well"
-            )
-
-
-def _check_precision(precision: str, device: str) -> None:
-    """Refuses autocast to what the device does not compute with.
-
-    Raises:
-        ConfigurationError: it is fp16 on a CPU, or bf16 on a GPU without it.
-    """
-    on_gpu = gpu_is_wanted(device)
-    if precision == "fp16" and not on_gpu:
-        raise ConfigurationError(
-            "recipe.precision is fp16, which needs a GPU; set it to bf16 or no"
-        )
-    if precision == "bf16" and on_gpu:
-        with torch.cuda.device(choose_device(device, None)):
-            if not torch.cuda.is_bf16_supported():
-                raise ConfigurationError(
-                    "recipe.precision is bf16, which this GPU does not have; set it to fp16 or no"
-                )
 
 
 class Agreement:
@@ -152,6 +112,28 @@ class Agreement:
         shared = torch.tensor(value, dtype=torch.int64)
         distributed.all_reduce(shared, distributed.ReduceOp.MAX, group=self._group)
         return int(shared)
+
+    def check_alike(self, started: Mapping[str, Any]) -> None:
+        """Refuses processes that were not started alike: they would learn different things.
+
+        Args:
+            started: settings, data and the like; plain values.
+
+        Raises:
+            ConfigurationError: names what differs, on every process.
+        """
+        if self._group is None:
+            return
+        gathered: list[Any] = [None] * distributed.get_world_size(self._group)
+        distributed.all_gather_object(gathered, dict(started), group=self._group)
+        for rank, theirs in enumerate(gathered):
+            differences = differing_fields(theirs, gathered[0])
+            if differences:
+                raise ConfigurationError(
+                    f"process {rank} was started otherwise than process 0, whose values are those "
+                    f"expected ({'; '.join(differences[:5])}). Start all of them with the same "
+                    "command, files and versions"
+                )
 
     def of_main(self, decide: Callable[[], Value]) -> Value:
         """Lets the main process decide for all.

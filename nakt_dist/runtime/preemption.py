@@ -16,7 +16,10 @@ _SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 
 
 class StopRequests:
-    """Notes SIGTERM and SIGUSR1 instead of dying of them, between ``with`` and its end.
+    """Notes SIGTERM and SIGUSR1 instead of dying of them, from ``listen`` to the end of ``with``.
+
+    Before there is anything to save a process dies of them, which is sooner than any answer: it
+    may be waiting for its peers where no Python runs.
 
     A scheduler sends them some minutes before it takes a node away, to every process of the
     job, loader processes included: those go on, so that the step they read for can end. Only a
@@ -34,9 +37,12 @@ class StopRequests:
         return signal.Signals(self.received).name if self.received else ""
 
     def __enter__(self) -> "StopRequests":
-        if threading.current_thread() is threading.main_thread():
-            self._before = {each: signal.signal(each, self._note) for each in _SIGNALS}
         return self
+
+    def listen(self) -> None:
+        """Begins to note signals; does nothing where it does already."""
+        if not self._before and threading.current_thread() is threading.main_thread():
+            self._before = {each: signal.signal(each, self._note) for each in _SIGNALS}
 
     def __exit__(
         self,
@@ -46,6 +52,7 @@ class StopRequests:
     ) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler or signal.SIG_DFL)
+        self._before = {}
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         if os.getpid() == self._owner:

@@ -35,7 +35,7 @@ def process_place() -> ProcessPlace:
     """Reads RANK, WORLD_SIZE and LOCAL_RANK as torchrun and accelerate launch set them.
 
     Raises:
-        ConfigurationError: a variable is not a number, or the rank is outside the world.
+        ConfigurationError: a variable is not a number, or a rank is outside the world.
     """
     try:
         rank, world_size, local_rank = (
@@ -51,6 +51,8 @@ def process_place() -> ProcessPlace:
             f"RANK is {rank} and WORLD_SIZE {world_size}; expected 0 <= RANK < WORLD_SIZE. "
             "Unset both to run one plain process"
         )
+    if local_rank < 0:
+        raise ConfigurationError(f"LOCAL_RANK is {local_rank}; expected 0 or more")
     return ProcessPlace(rank, world_size, local_rank)
 
 

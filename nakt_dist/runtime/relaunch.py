@@ -1,41 +1,65 @@
-"""Mends one launch command: ``accelerate launch --cpu --num_processes N`` starts one process.
+"""Mends what launchers leave undone.
 
-Accelerate leaves several CPU processes to mpirun; where none was asked for it starts a single
-process and says nothing (its issue 2741). That process then starts what the user wanted.
+``accelerate launch --cpu --num_processes N`` leaves several CPU processes to mpirun; where none
+was asked for it starts a single process and says nothing (its issue 2741). That process then
+starts what the user wanted.
+
+A launcher that dies of a signal, or of kill -9, may leave its processes behind, which would go on
+unseen and hold their output. They are ended with it.
 """
 
+import ctypes
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import yaml
 
+_PR_SET_PDEATHSIG = 1
 
-def start_missing_processes(arguments: Sequence[str]) -> None:
-    """Becomes a launcher of as many processes as accelerate was asked for; else does nothing.
+
+def mend_launch(arguments: Sequence[str]) -> None:
+    """Ends with its launcher, and becomes one where accelerate was asked for more processes.
+
+    Does nothing where no launcher started this process.
 
     Args:
         arguments: words after the program's name.
     """
-    if "WORLD_SIZE" in os.environ or os.environ.get("ACCELERATE_USE_CPU") != "True":
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        _end_with_parent()
         return
     count = asked_of_accelerate(_words_of_parent())
-    if count > 1:
+    if count is None or "WORLD_SIZE" in os.environ:
+        return
+    _end_with_parent()
+    if count > 1 and os.environ.get("ACCELERATE_USE_CPU") == "True":
         launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
         number = f"--nproc_per_node={count}"
         os.execv(sys.executable, [*launcher, number, "-m", "nakt_dist", *arguments])
 
 
-def asked_of_accelerate(words: Sequence[str]) -> int:
-    """Returns the number of processes that an accelerate command line means, 1 for any other.
+def _end_with_parent() -> None:
+    """Asks Linux for SIGTERM when the parent ends, however it does; elsewhere does nothing."""
+    if not sys.platform.startswith("linux"):
+        return
+    parent = os.getppid()
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+    if os.getppid() != parent:  # it ended just before
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def asked_of_accelerate(words: Sequence[str]) -> int | None:
+    """Returns the number of processes that an accelerate command line means, None for any other.
 
     Args:
         words: of the command line, the interpreter's included.
     """
     launch = next((number for number, word in enumerate(words) if word.endswith("launch")), None)
     if launch is None or "accelerate" not in " ".join(words[: launch + 1]):
-        return 1
+        return None
     options: dict[str, str] = {}
     ours = False
     for word, following in zip(words[launch + 1 :], [*words[launch + 2 :], ""], strict=True):

@@ -9,7 +9,7 @@ from nakt_dist.loading.sampler import GlobalBatches, Share
 from nakt_dist.models.initialise import read_initial_weights
 from nakt_dist.models.network_file import weights_path
 from nakt_dist.runtime.deepspeed_launch import uses_deepspeed, zero_stage
-from nakt_dist.runtime.distributed import check_launch
+from nakt_dist.runtime.launch_check import check_launch
 from nakt_dist.runtime.processes import process_place
 from nakt_dist.stages.doctor_data import tell_samples, tell_weights
 from nakt_dist.stages.doctor_findings import Findings, in_words

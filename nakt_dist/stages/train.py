@@ -151,6 +151,7 @@ def _train_with(
             accelerator=accelerator,
             share=share,
             timeout=timeout,
+            alike=_alike(config, lineage),
             stop=stop,
         )
     )
@@ -233,6 +234,18 @@ def _deciding_settings(config: TrainConfig) -> dict[str, Any]:
     for part in ("data", "validation"):
         plain[part] = plain[part] and _without(plain[part], _MAY_CHANGE_IN_DATA)
     return plain
+
+
+def _alike(config: TrainConfig, lineage: Mapping[str, Any]) -> dict[str, Any]:
+    """What all processes of a launch must have been started with."""
+    return {
+        "settings": _deciding_settings(config),
+        "recipe": vars(config.recipe),
+        "checkpoint": vars(config.checkpoint),
+        "tracking": vars(config.tracking),
+        "lineage": _without_names(lineage),
+        "versions": package_versions(),
+    }
 
 
 def _without(settings: Mapping[str, Any], names: tuple[str, ...]) -> dict[str, Any]:

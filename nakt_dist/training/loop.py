@@ -47,7 +47,7 @@ class TrainingLoop:
         recipe = config.recipe
         self.total_steps = recipe.total_steps(self._inputs.steps_per_epoch)
         self._agreement = Agreement(accelerator, run.timeout)
-        self._check_alike(run.share.micro_batch_size)
+        self._agreement.check_alike(run.alike)
         self._watchdog = Watchdog(run.output, process_place(), config.watchdog_seconds)
         store = CheckpointStore(run.output / CHECKPOINTS_NAME, config.checkpoint.keep)
         progress, self._learner = self._resume(store)
@@ -61,20 +61,6 @@ class TrainingLoop:
     def progress(self) -> Progress:
         """How far the run is."""
         return self.milestones.progress
-
-    def _check_alike(self, micro_batch_size: int) -> None:
-        """Refuses processes that divide the batches differently: they would wait for ever.
-
-        Raises:
-            NaktError: they read different settings or notes.
-        """
-        largest = self._agreement.largest(micro_batch_size)
-        if largest != -self._agreement.largest(-micro_batch_size):
-            raise NaktError(
-                f"{self._run.output}: processes divide the batches by different sizes, this one by "
-                f"{micro_batch_size}, another by up to {largest}: they do not see the same files. "
-                "Start again"
-            )
 
     def _resume(self, store: CheckpointStore) -> tuple[Progress, Learner]:
         """Reads the newest whole checkpoint, if any, and spreads the network over the devices."""
@@ -108,6 +94,7 @@ class TrainingLoop:
         teacher = following and following.teacher_sha256()
         first, output = self.progress.step, self._run.output
         is_main = self._accelerator.is_main_process
+        self._run.stop.listen()
         with ExitStack() as stack:
             tracker = stack.enter_context(self._tracker(first)) if is_main else None
             keys = None

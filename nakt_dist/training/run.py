@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 from accelerate import Accelerator
 from torch import nn
@@ -31,6 +32,7 @@ class TrainingRun:
         accelerator: of this launch.
         share: how it divides the global batches.
         timeout: how long a process waits for its peers.
+        alike: what has to be the same in every process.
         stop: signals that ask to leave.
     """
 
@@ -44,6 +46,7 @@ class TrainingRun:
     accelerator: Accelerator
     share: Share
     timeout: timedelta
+    alike: Mapping[str, Any]
     stop: StopRequests
 
     @property

@@ -39,6 +39,7 @@ def deepspeed_settings(recipe: RecipeConfig, share: Share) -> dict[str, Any]:
                 "the others off, or start with configs/accelerate/ddp.yaml"
             )
     settings: dict[str, Any] = {
+        "train_batch_size": share.batch_size,
         "train_micro_batch_size_per_gpu": share.micro_batch_size,
         "gradient_accumulation_steps": share.accumulation,
         # 0 is "never"; left out, Accelerate would clip at 1.

@@ -1,6 +1,8 @@
 """Jobs that are asked to leave: all ranks save at one step, and nobody sees that they left."""
 
+import os
 import signal
+import socket
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +12,15 @@ from nakt_dist.config import CheckpointConfig, DataConfig, TrainConfig
 from nakt_dist.errors import StartAgain
 from nakt_dist.models.spec import ModelSpec
 from tests.datasets import make_packed_dataset
-from tests.launching import NAKT, finish, program, run_ranks, torchrun
+from tests.launching import (
+    NAKT,
+    accelerate_launch,
+    finish,
+    free_port,
+    program,
+    run_ranks,
+    torchrun,
+)
 from tests.mishaps import Signalled
 from tests.recipes import file_hashes, logged_losses, read_lines, train_config
 
@@ -131,18 +141,68 @@ def test_a_job_may_come_back_with_another_number_of_processes(
     assert batches[0] == batches[1]
 
 
+@pytest.mark.parametrize(
+    ("launcher", "number"),
+    [
+        ("accelerate", signal.SIGTERM),
+        ("accelerate", signal.SIGKILL),
+        ("torchrun", signal.SIGUSR1),
+        ("torchrun", signal.SIGKILL),
+    ],
+)
+def test_a_launcher_that_dies_leaves_nobody_training(
+    launcher: str, number: int, dataset: Path, tmp_path: Path
+) -> None:
+    """Launchers do not pass every signal on."""
+    output = tmp_path / "out"
+    alone = accelerate_launch("--cpu", "--num_processes=2")
+    launch = torchrun(2) if launcher == "torchrun" else alone
+    with program(*launch, *endless(output, dataset), log=tmp_path / "log") as training:
+        training.wait_until(lambda: (output / "metrics.jsonl").exists())
+        training.wait_until(lambda: len(logged_losses(output)) >= 3)
+        os.kill(training.pid, number)
+        assert training.wait(60) != 0
+        assert not training.orphans(60)
+
+    assert "asked to leave by SIGTERM; saved at step" in training.output
+    assert (output / "checkpoints" / "latest").exists()
+
+
+def test_a_rank_that_waits_for_its_peer_ends_at_the_first_signal(
+    dataset: Path, tmp_path: Path
+) -> None:
+    """Nothing is there to save, and where it waits no Python runs."""
+    alone = {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1"}
+    port = str(free_port())
+    words = (*NAKT, *endless(tmp_path / "out", dataset))
+    with program(*words, log=tmp_path / "log", **alone, MASTER_PORT=port) as training:
+        training.wait_until(lambda: listens(int(port)))
+        os.kill(training.pid, signal.SIGTERM)
+        assert training.wait(10) == -signal.SIGTERM
+
+
+def listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def endless(output: Path, dataset: Path) -> tuple[str, ...]:
+    """Words of a training that nobody waits for."""
+    return (
+        "train", f"--output={output}", f"--data.dataset={dataset}", "--data.splits=[train]",
+        "--recipe.steps=4000", "--recipe.global_batch_size=8", "--model.name=unet",
+        '--model.options={"base_channels": 4, "normalisation": "none"}',
+        "--checkpoint.every_epochs=9999", "--device=cpu", "--threads=1", "--workers=1",
+    )  # fmt: skip
+
+
 @pytest.mark.parametrize("processes", [1, 2])
 def test_the_whole_job_signalled_leaves_with_the_code_that_requeues(
     dataset: Path, tmp_path: Path, processes: int
 ) -> None:
     """Loader processes get the signal as well, as under a scheduler, and must not die of it."""
     output = tmp_path / "out"
-    words = (
-        "train", f"--output={output}", f"--data.dataset={dataset}", "--data.splits=[train]",
-        "--recipe.steps=4000", "--recipe.global_batch_size=8", "--model.name=unet",
-        '--model.options={"base_channels": 4, "normalisation": "none"}',
-        "--checkpoint.every_epochs=9999", "--device=cpu", "--threads=1", "--workers=1",
-    )  # fmt: skip
+    words = endless(output, dataset)
     launch = NAKT if processes == 1 else torchrun(2)
     with program(*launch, *words, log=tmp_path / "log") as training:
         training.wait_until(lambda: (output / "metrics.jsonl").exists())

@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from nakt_dist.config import DataConfig
+from nakt_dist.config import AugmentationConfig, CheckpointConfig, DataConfig
 from nakt_dist.models.spec import ModelSpec
 from nakt_dist.shards.reader import IndexedShards
 from tests.datasets import make_packed_dataset
@@ -152,6 +152,41 @@ def test_a_world_that_does_not_divide_the_batch_is_refused_on_every_rank(
 
     assert len(messages) == 3
     assert all("8 is not a multiple of 3 processes" in message for message in messages)
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"recipe": {"learning_rate": 0.5}}, "recipe.learning_rate: found 0.5, expected 0.01"),
+        ({"recipe": {"precision": "bf16"}}, "recipe.precision: found 'bf16', expected 'no'"),
+        ({"recipe": {"steps": 4}}, "recipe.steps: found 4, expected 6"),
+        ({"seed": 9}, "settings.seed: found 9, expected 0"),
+        ({"augmentation": AugmentationConfig(enabled=False)}, "augmentation.enabled: found False"),
+        ({"checkpoint": CheckpointConfig(every_steps=1)}, "checkpoint.every_steps: found 1"),
+    ],
+)
+def test_processes_that_were_started_otherwise_are_refused(
+    dataset: Path, tmp_path: Path, changes: dict[str, Any], told: str
+) -> None:
+    own = [
+        train_config(tmp_path / "out", dataset),
+        train_config(tmp_path / "out", dataset, **changes),
+    ]
+
+    outcomes = run_ranks(own, 2)
+
+    for outcome in outcomes:
+        assert "process 1 was started otherwise than process 0" in str(outcome.error)
+        assert told in str(outcome.error)
+
+
+def test_processes_that_see_other_data_are_refused(dataset: Path, tmp_path: Path) -> None:
+    other = make_packed_dataset(tmp_path, images=24, splits={"train": 1.0}, seed=1)
+    own = [train_config(tmp_path / "out", each) for each in (dataset, other)]
+
+    outcomes = run_ranks(own, 2)
+
+    assert all("lineage.trained_on.fingerprint: found" in str(each.error) for each in outcomes)
 
 
 def test_an_error_on_one_rank_alone_ends_the_launch_with_its_message(tmp_path: Path) -> None:

@@ -22,7 +22,8 @@ from nakt_dist.cli import main, parse_config
 from nakt_dist.config import DataConfig, DoctorConfig, as_plain
 from nakt_dist.errors import ConfigurationError, NaktError
 from nakt_dist.runtime import machine
-from nakt_dist.runtime.distributed import check_launch, make_accelerator
+from nakt_dist.runtime.distributed import make_accelerator
+from nakt_dist.runtime.launch_check import check_launch
 from nakt_dist.runtime.machine import Machine, available_memory, is_locked
 from nakt_dist.runtime.meeting import Meeting, MeetingPlace
 from nakt_dist.stages import doctor, pack, train

@@ -62,9 +62,15 @@ def run_job(
         ("train", "1 76", 0, True),
         ("train", "75 76", 0, True),
         ("report", "75", 0, True),
-        *((stage, "138", 0, True) for stage in ("pack", "teach", "train", "evaluate", "pipeline")),
+        *(
+            (stage, signalled, 0, True)
+            for stage in ("pack", "teach", "train", "evaluate", "pipeline")
+            for signalled in ("138", "143")
+        ),
         *((stage, "138", 138, False) for stage in ("attention", "inspect", "verify", "report")),
+        ("verify", "143", 143, False),
         ("teach", "138 1", 1, False),
+        ("teach", "1 143", 1, False),
     ],
 )
 def test_the_exits_of_the_tasks_decide_whether_a_job_is_queued_again(
@@ -77,7 +83,7 @@ def test_the_exits_of_the_tasks_decide_whether_a_job_is_queued_again(
     assert ("queued again (1 of at most 50 times)" in ended.stderr) == queued_again
     if queued_again:
         assert (here / "requeued").read_text() == "requeue 12\n"
-    assert ("submit it with more time" in ended.stderr) == (status == 138)
+    assert ("submit it with more time" in ended.stderr) == (status in (138, 143))
 
 
 @pytest.mark.parametrize("exits", ["75 75", "143 76"])

@@ -37,6 +37,9 @@ sys.exit(cli.main(["train"]))
 def test_a_signal_is_noted_and_the_handlers_come_back(number: int) -> None:
     before = [signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGUSR1)]
     with StopRequests() as stop:
+        assert [signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGUSR1)] == before
+        stop.listen()
+        stop.listen()
         assert (stop.received, stop.name) == (0, "")
         os.kill(os.getpid(), number)
         assert (stop.received, stop.name) == (number, signal.Signals(number).name)

@@ -1,0 +1,106 @@
+"""Whether a launch can train, found out before any process group exists."""
+
+import os
+import socket
+
+import torch
+from accelerate.utils import DeepSpeedPlugin
+
+from nakt_dist.errors import ConfigurationError
+from nakt_dist.runtime.deepspeed_launch import read_plugin, uses_deepspeed
+from nakt_dist.runtime.devices import choose_device, gpu_is_wanted
+from nakt_dist.runtime.processes import process_place
+
+
+def check_launch(precision: str, device: str) -> DeepSpeedPlugin | None:
+    """Refuses a launch that cannot train.
+
+    Args:
+        precision: ``no``, ``bf16`` or ``fp16``.
+        device: ``auto`` or ``cpu``.
+
+    Returns:
+        The launch's DeepSpeed settings; None where it does not ask for DeepSpeed.
+
+    Raises:
+        ConfigurationError: the device cannot have the precision; another way of sharding is asked
+            for; or DeepSpeed is, and is not installed, has no launcher or no ZeRO stage, or would
+            use a GPU that the stage was told not to use.
+    """
+    _refuse_other_sharding()
+    _check_meeting_point()
+    _check_precision(precision, device)
+    return read_plugin(device) if uses_deepspeed() else None
+
+
+def _refuse_other_sharding() -> None:
+    """Refuses what Accelerate would switch on by variables that this project does not train with.
+
+    Raises:
+        ConfigurationError: FSDP, Megatron or the like is asked for.
+    """
+    for name, what in (
+        ("ACCELERATE_USE_FSDP", "FSDP"),
+        ("ACCELERATE_USE_MEGATRON_LM", "Megatron"),
+        ("ACCELERATE_USE_PARALLELISM_CONFIG", "parallelism within a network"),
+    ):
+        if os.environ.get(name, "false").lower() == "true":
+            raise ConfigurationError(
+                f"{what} was asked for ({name}), which nakt does not train with. Take "
+                "configs/accelerate/ddp.yaml, or deepspeed_zero3.yaml, which divides weights, "
+                "gradients and optimiser among the processes as well"
+            )
+
+
+def _check_meeting_point() -> None:
+    """Refuses variables with which processes could not meet, which torch meets with a traceback.
+
+    Raises:
+        ConfigurationError: a variable is absent or means nothing, or MPI started the processes.
+    """
+    world_size = process_place().world_size
+    for name in ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE"):
+        if os.environ.get(name, "1") not in ("1", str(world_size)):
+            raise ConfigurationError(
+                f"MPI started {os.environ[name]} processes ({name}), but WORLD_SIZE says "
+                f"{world_size}. Start with torchrun, accelerate launch or nakt submit"
+            )
+    if world_size == 1:
+        return
+    address, port = os.environ.get("MASTER_ADDR", ""), os.environ.get("MASTER_PORT", "")
+    if not (port.isdecimal() and 0 < int(port) < 65536):
+        raise ConfigurationError(
+            f"WORLD_SIZE is {world_size} and MASTER_PORT '{port}'; expected 1 to 65535, the same "
+            "in all processes. torchrun and accelerate launch set it"
+        )
+    try:
+        socket.getaddrinfo(address or None, int(port))
+    except OSError as error:
+        address = f"'{address}', which leads nowhere ({error.strerror})"
+    else:
+        if address:
+            return
+        address = "absent"
+    raise ConfigurationError(
+        f"WORLD_SIZE is {world_size} and MASTER_ADDR {address}; expected the host of process 0. "
+        "torchrun and accelerate launch set it"
+    )
+
+
+def _check_precision(precision: str, device: str) -> None:
+    """Refuses autocast to what the device does not compute with.
+
+    Raises:
+        ConfigurationError: it is fp16 on a CPU, or bf16 on a GPU without it.
+    """
+    on_gpu = gpu_is_wanted(device)
+    if precision == "fp16" and not on_gpu:
+        raise ConfigurationError(
+            "recipe.precision is fp16, which needs a GPU; set it to bf16 or no"
+        )
+    if precision == "bf16" and on_gpu:
+        with torch.cuda.device(choose_device(device, None)):
+            if not torch.cuda.is_bf16_supported():
+                raise ConfigurationError(
+                    "recipe.precision is bf16, which this GPU does not have; set it to fp16 or no"
+                )
