@@ -112,6 +112,8 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         help="ranks forked from a warm server, or torchrun, whose every start takes seconds",
     )  # fmt: skip
     options = parser.parse_args(arguments)
+    if options.kills < 1:
+        parser.error(f"--kills is {options.kills}; without one there is nothing to compare")
     options.images = options.images or IMAGES[options.stage]
     return options
 

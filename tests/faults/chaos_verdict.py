@@ -11,7 +11,7 @@ from tests.faults.chaos_cases import Case
 from tests.recipes import file_hashes
 
 _SHOWN = 5
-_OF_ONE_PROCESS = ("steps_now", "images_per_second")
+_OF_ONE_LAUNCH = ("steps_now", "images_per_second", "processes")
 
 
 @dataclass(frozen=True)
@@ -77,16 +77,20 @@ def _differences(case: Case, output: Path, undisturbed: Path) -> list[str]:
         or (found[name] != expected[name] and name not in case.changing)
     ]
     if case.last == RECORD_NAME and _results(output) != _results(undisturbed):
-        names.append("the metrics in record.json")
+        names.append("the results in record.json")
     return names
 
 
 def _results(output: Path) -> dict[str, Any] | None:
-    """Returns the metrics that do not depend on how often a run was started."""
+    """Returns what a record says that does not depend on how often a run was started."""
     if not (output / RECORD_NAME).exists():
         return None
-    metrics = read_record(output / RECORD_NAME).metrics
-    return {name: value for name, value in metrics.items() if name not in _OF_ONE_PROCESS}
+    record = read_record(output / RECORD_NAME)
+    parts = {name: getattr(record, name) for name in ("inputs", "counts", "metrics", "details")}
+    return {
+        part: {name: value for name, value in values.items() if name not in _OF_ONE_LAUNCH}
+        for part, values in parts.items()
+    }
 
 
 def _some(names: Sequence[str]) -> str:

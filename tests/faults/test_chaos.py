@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from nakt_dist.runtime.record import RunRecord
 from tests.datasets import make_packed_dataset
 from tests.faults import chaos_rounds
 from tests.faults.chaos_cases import Case, packed_keys, trained_steps
@@ -116,6 +117,27 @@ def test_steps_that_are_left_out_or_done_twice_are_counted(tmp_path: Path) -> No
 
     assert (verdict.lost, verdict.duplicated) == (("2",), ("1",))
     assert verdict.differing == ("batches.jsonl",)
+
+
+@pytest.mark.parametrize("part", ["inputs", "counts", "metrics", "details"])
+def test_a_record_that_says_something_else_is_not_identical(part: str, tmp_path: Path) -> None:
+    for name in ("out", "undisturbed"):
+        record = RunRecord("train", "out", config={}, metrics={"steps_now": len(name)})
+        if name == "out":
+            record = replace(record, **{part: {"images": 1}})
+        (tmp_path / name).mkdir()
+        record.write(tmp_path / name)
+    case = replace(PACKING, last="record.json", changing=("record.json",))
+    case = replace(case, expected=(), found=lambda _: [])
+
+    verdict = judge(case, tmp_path / "out", tmp_path / "undisturbed")
+
+    assert verdict.differing == ("the results in record.json",)
+
+
+def test_chaos_without_a_kill_is_refused() -> None:
+    with pytest.raises(SystemExit):
+        main(["pack", "--kills", "0"])
 
 
 def test_what_is_wrong_is_said_and_the_status_is_not_zero(
