@@ -13,7 +13,7 @@ import fcntl
 import os
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -46,21 +46,43 @@ class WorkLedger:
         Raises:
             DatasetError: the folder holds an unfinished job of another identity.
         """
-        path = self.folder / "identity.json"
+        self._until_settled(self._begin_or_take_up)
+
+    def check(self) -> None:
+        """Looks whether the job could be begun or taken up, and writes nothing.
+
+        Raises:
+            DatasetError: as ``open``.
+        """
+        self._until_settled(self._check_what_is_there)
+
+    def _until_settled(self, act: Callable[[], None]) -> None:
         for _ in range(_ATTEMPTS):
-            self.folder.mkdir(parents=True, exist_ok=True)
             try:
-                return self._take_up(path)
+                return act()
             except FileNotFoundError:
                 time.sleep(_PAUSE_SECONDS)  # the job ended, and took its folder along, just now
         raise DatasetError(
-            f"{path}: stays empty, or keeps vanishing; delete the folder if no job works there"
+            f"{self._identity_path}: stays empty, or keeps vanishing; delete the folder if no job "
+            "works there"
         )
 
-    def _take_up(self, path: Path) -> None:
+    @property
+    def _identity_path(self) -> Path:
+        return self.folder / "identity.json"
+
+    def _begin_or_take_up(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
         # Of two jobs that begin at once, the second must find the first one's settings.
-        if not path.exists() and write_new_json(path, self.identity):
-            return
+        if self._identity_path.exists() or not write_new_json(self._identity_path, self.identity):
+            self._compare()
+
+    def _check_what_is_there(self) -> None:
+        if self._identity_path.exists():
+            self._compare()
+
+    def _compare(self) -> None:
+        path = self._identity_path
         try:
             if path.stat().st_size == 0:  # without hard links, while another rank writes it
                 raise FileNotFoundError(path)

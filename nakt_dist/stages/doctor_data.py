@@ -20,16 +20,18 @@ from nakt_dist.config import (
 from nakt_dist.errors import DatasetError
 from nakt_dist.loading.samples import SelectedSamples, select_samples
 from nakt_dist.models.network_file import TrainedNetwork, open_network, weights_path
+from nakt_dist.runtime.devices import choose_device
+from nakt_dist.runtime.outputs import check_output
 from nakt_dist.shards.location import DatasetLocation
 from nakt_dist.shards.manifest import PseudoLabelManifest, ShardManifest
 from nakt_dist.shards.reader import IndexedShards
 from nakt_dist.shards.verify import read_any_manifest
+from nakt_dist.stages import evaluate, pack, teach
 from nakt_dist.stages.doctor_findings import Findings, in_words
-from nakt_dist.stages.evaluate import open_scores
 from nakt_dist.stages.pack_identity import check_deidentify
 from nakt_dist.stages.pack_plan import is_usable, make_plan, tolerated_problems
 from nakt_dist.stages.pipeline import chosen_steps, read_steps
-from nakt_dist.stages.teach import open_teacher
+from nakt_dist.transfer.ensemble import Teacher
 
 _JPEG_BYTES_PER_PIXEL = 0.4
 _MASK_BYTES_PER_PIXEL = 0.4
@@ -105,12 +107,13 @@ def _check_shards(folder: str, manifest: ShardManifest | PseudoLabelManifest) ->
 
 def _examine_pack(config: PackConfig, found: Findings, cache: Path) -> None:
     with found.problem_if_refused("pack"):
+        key = Path(config.deidentify_key).expanduser()
+        will_make_key = config.deidentify and not key.exists()
         if config.deidentify:
-            key = Path(config.deidentify_key)
-            found.facts["key"] = f"{key} ({'is there' if key.exists() else 'will be made'})"
-            if not key.exists():
-                check_deidentify(config)
-                config = replace(config, deidentify=False)  # else the plan would want the key
+            found.facts["key"] = f"{key} ({'will be made' if will_make_key else 'is there'})"
+        if will_make_key:
+            check_deidentify(config)
+            config = replace(config, deidentify=False)  # else the plan would want the key
         plan = make_plan(config, may_make_key=False)
         tolerated = tolerated_problems(config)
         unusable = sum(not is_usable(record, tolerated) for record in plan.records)
@@ -122,6 +125,10 @@ def _examine_pack(config: PackConfig, found: Findings, cache: Path) -> None:
         per_pixel = _JPEG_BYTES_PER_PIXEL if form.encoding == "jpg" else 1
         channels = 1 if form.colour == "grey" else 3
         found.disk = int(plan.num_inputs * form.height * form.width * channels * per_pixel)
+        if not will_make_key:  # without the key nobody knows what the dataset would be
+            with found.problem_if_refused("output"):
+                check_output(Path(config.output), "pack")
+                pack.check_own_output(plan, Path(config.output))
 
 
 def _examine_teach(config: TeachConfig, found: Findings, cache: Path) -> None:
@@ -131,17 +138,27 @@ def _examine_teach(config: TeachConfig, found: Findings, cache: Path) -> None:
         manifest = samples.images.manifest
         pixels = manifest.num_samples * manifest.height * manifest.width
         found.disk = int(pixels * _MASK_BYTES_PER_PIXEL)
-        _look_at_teachers(config, found, samples.images)
+        teachers = _look_at_teachers(config, found, samples.images)
+        if len(teachers) == len(config.teachers):
+            with found.problem_if_refused("device"):
+                device = choose_device(config.device, config.threads)
+                with found.problem_if_refused("output"):
+                    check_output(Path(config.output), "teach")
+                    teach.check_own_output(config, samples.images, teachers, device)
 
 
-def _look_at_teachers(config: TeachConfig, found: Findings, images: IndexedShards) -> None:
+def _look_at_teachers(config: TeachConfig, found: Findings, images: IndexedShards) -> list[Teacher]:
+    """Returns those that can be used."""
+    teachers = []
     for number, teacher in enumerate(config.teachers, start=1):
         with found.problem_if_refused(f"teacher {number}"):
-            opened = open_teacher(teacher, torch.device("cpu"), images)
+            opened = teach.open_teacher(teacher, torch.device("cpu"), images)
             name = opened.provenance["name"]
             sha256 = opened.provenance["weights_sha256"]
             words = tell_weights(weights_path(teacher.weights), sha256)
             found.facts[f"teacher {number}"] = f"{name}: {words}"
+            teachers.append(opened)
+    return teachers
 
 
 def _examine_evaluate(config: EvaluateConfig, found: Findings, cache: Path) -> None:
@@ -151,7 +168,10 @@ def _examine_evaluate(config: EvaluateConfig, found: Findings, cache: Path) -> N
         tell_samples(found, "data", samples, config.dataset, config.splits)
         if trained is not None:
             with found.problem_if_refused("evaluate"):
-                open_scores(config, trained, samples)
+                _, identity = evaluate.open_scores(config, trained, samples)
+                with found.problem_if_refused("output"):
+                    check_output(Path(config.output), "evaluate")
+                    evaluate.check_own_output(config, identity)
 
 
 def _examine_attention(config: AttentionConfig, found: Findings, cache: Path) -> None:

@@ -4,16 +4,21 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
+from torch import nn
+
 from nakt_dist.config import DataConfig, TrainConfig
 from nakt_dist.loading.sampler import GlobalBatches, Share
 from nakt_dist.models.initialise import read_initial_weights
 from nakt_dist.models.network_file import weights_path
+from nakt_dist.models.trainable import select_trainable
 from nakt_dist.runtime.deepspeed_launch import uses_deepspeed, zero_stage
 from nakt_dist.runtime.launch_check import check_launch
+from nakt_dist.runtime.outputs import check_output
 from nakt_dist.runtime.processes import process_place
 from nakt_dist.stages.doctor_data import tell_samples, tell_weights
 from nakt_dist.stages.doctor_findings import Findings, in_words
-from nakt_dist.stages.train_plan import TrainPlan, make_plan, select
+from nakt_dist.stages.train import check_own_output
+from nakt_dist.stages.train_plan import TrainPlan, lineage_of, make_plan, select
 from nakt_dist.training.zero import deepspeed_settings
 
 _BATCHES_IN_FLIGHT = 2
@@ -123,7 +128,8 @@ def _look_at_plan(config: TrainConfig, found: Findings, share: Share) -> None:
             f"{plan.teacher.name} ({plan.teacher.spec.name}), frozen: "
             f"{tell_weights(path, plan.teacher.weights_sha256)}"
         )
-    parameters = _count_parameters(plan)
+    network = _build_without_weights(plan)
+    parameters = sum(each.numel() for each in network.parameters())
     weights = 4 * parameters
     checkpoint = 3 * weights  # Adam keeps two numbers besides each weight
     learnt = "findings" if plan.labels else "masks"
@@ -133,13 +139,17 @@ def _look_at_plan(config: TrainConfig, found: Findings, share: Share) -> None:
     found.facts["checkpoint"] = (
         f"about {in_words(checkpoint)} each, {config.checkpoint.keep} kept besides the best"
     )
+    lineage = lineage_of(plan, select_trainable(network, config.trainable))
+    with found.problem_if_refused("output"):
+        check_output(Path(config.output), "train")
+        check_own_output(plan.config, lineage)
     _look_at_loading(plan, found, share)
 
 
-def _count_parameters(plan: TrainPlan) -> int:
+def _build_without_weights(plan: TrainPlan) -> nn.Module:
+    """Returns a network like the one to train; what its weights would be does not matter."""
     parent = plan.start.parent
-    network = parent.network if parent else plan.start.spec.without_encoder_weights().build()
-    return sum(each.numel() for each in network.parameters())
+    return parent.network if parent else plan.start.spec.without_encoder_weights().build()
 
 
 def _look_at_loading(plan: TrainPlan, found: Findings, share: Share) -> None:

@@ -89,6 +89,21 @@ def open_scores(
     return scores, identity
 
 
+def check_own_output(config: EvaluateConfig, identity: Mapping[str, Any]) -> None:
+    """Looks whether the output is absent, or of this very evaluation, and writes nothing.
+
+    Args:
+        config: of the evaluation.
+        identity: as ``open_scores`` gives it.
+
+    Raises:
+        DatasetError: it holds another evaluation, finished or not.
+    """
+    output = Path(config.output)
+    if _finished(config, output, identity) is None:
+        WorkLedger(output / LEDGER_NAME, identity, 0).check()
+
+
 def _scores(
     config: EvaluateConfig, trained: TrainedNetwork, samples: SelectedSamples
 ) -> TaskScores:

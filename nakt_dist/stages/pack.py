@@ -88,16 +88,8 @@ def run(config: PackConfig) -> RunRecord:
 
 def _pack(config: PackConfig, plan: PackPlan, output: Path) -> tuple[ShardManifest, int]:
     """Returns the manifest and how many inputs were read now rather than earlier."""
-    identity = {**plan.identity, "source_modification_sha256": modification_sha256(plan.records)}
-    ledger = WorkLedger(output / LEDGER_NAME, identity, len(plan.shards))
-    if (output / MANIFEST_NAME).exists():
-        manifest = ShardManifest.read(output)
-        if manifest.config != json.loads(json.dumps(plan.identity)):
-            differences = "; ".join(differing_fields(manifest.config, plan.identity)[:5])
-            raise DatasetError(
-                f"{output}: already holds a dataset packed otherwise ({differences}). "
-                "Choose another --output, or delete the folder"
-            )
+    ledger, manifest = _ledger(plan, output), _finished(plan, output)
+    if manifest is not None:
         ledger.close()
         return manifest, 0
     ledger.open()
@@ -111,6 +103,39 @@ def _pack(config: PackConfig, plan: PackPlan, output: Path) -> tuple[ShardManife
     manifest = _finalise(config, plan, output, ledger)
     ledger.close()
     return manifest, inputs
+
+
+def check_own_output(plan: PackPlan, output: Path) -> None:
+    """Looks whether an output is absent, or of this very packing, and writes nothing.
+
+    Raises:
+        DatasetError: it holds a dataset packed otherwise, or an unfinished one.
+    """
+    if _finished(plan, output) is None:
+        _ledger(plan, output).check()
+
+
+def _ledger(plan: PackPlan, output: Path) -> WorkLedger:
+    identity = {**plan.identity, "source_modification_sha256": modification_sha256(plan.records)}
+    return WorkLedger(output / LEDGER_NAME, identity, len(plan.shards))
+
+
+def _finished(plan: PackPlan, output: Path) -> ShardManifest | None:
+    """Returns the manifest of this packing, once it is done.
+
+    Raises:
+        DatasetError: it is that of a dataset packed otherwise.
+    """
+    if not (output / MANIFEST_NAME).exists():
+        return None
+    manifest = ShardManifest.read(output)
+    if manifest.config != json.loads(json.dumps(plan.identity)):
+        differences = "; ".join(differing_fields(manifest.config, plan.identity)[:5])
+        raise DatasetError(
+            f"{output}: already holds a dataset packed otherwise ({differences}). "
+            "Choose another --output, or delete the folder"
+        )
+    return manifest
 
 
 def _is_whole(ledger: WorkLedger, number: int, output: Path) -> bool:

@@ -104,6 +104,25 @@ def open_teacher(config: TeacherConfig, device: torch.device, images: IndexedSha
     )
 
 
+def check_own_output(
+    config: TeachConfig, images: IndexedShards, teachers: list[Teacher], device: torch.device
+) -> None:
+    """Looks whether the output is absent, or of this very work, and writes nothing.
+
+    Args:
+        config: of the teaching.
+        images: the packed dataset, all splits.
+        teachers: as ``open_teacher`` gives them, on any device.
+        device: that the teachers would work on.
+
+    Raises:
+        DatasetError: it holds other pseudo-labels, finished or not.
+    """
+    output, identity = Path(config.output), _identity(config, images, teachers, device)
+    if not _is_finished(output, identity):
+        WorkLedger(output / LEDGER_NAME, identity, 0).check()
+
+
 def _identity(
     config: TeachConfig, images: IndexedShards, teachers: list[Teacher], device: torch.device
 ) -> dict[str, Any]:

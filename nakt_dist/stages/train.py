@@ -121,7 +121,9 @@ def _train_with(
     torch.manual_seed(config.seed)
     network, trainable = plan.start.build()
     lineage = lineage_of(plan, trainable)
-    _check_identity(config, output, lineage)
+    has_begun = check_own_output(config, lineage)
+    if not has_begun and process_place().is_main:
+        write_json(output / _IDENTITY_NAME, _identity(config, lineage))
     if finished is not None:
         say(f"train: {output} is finished; nothing to do")
         return finished
@@ -262,21 +264,32 @@ def _without_names(lineage: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _check_identity(config: TrainConfig, output: Path, lineage: Mapping[str, Any]) -> None:
+def _identity(config: TrainConfig, lineage: Mapping[str, Any]) -> dict[str, Any]:
+    return {"settings": _deciding_settings(config), "lineage": _without_names(lineage)}
+
+
+def check_own_output(config: TrainConfig, lineage: Mapping[str, Any]) -> bool:
     """Refuses to go on with another run's checkpoints, or with data that have changed.
+
+    Args:
+        config: of the run, with the preprocessing that ``make_plan`` fills in.
+        lineage: as ``lineage_of`` gives it.
+
+    Returns:
+        Whether the output holds this run, with a checkpoint; nothing is written.
 
     Raises:
         DatasetError: names what differs.
     """
+    output = Path(config.output)
     path = output / _IDENTITY_NAME
-    identity = {"settings": _deciding_settings(config), "lineage": _without_names(lineage)}
     # Before its first checkpoint a run has nothing to lose: a mistaken setting may be mended.
-    if path.exists() and (output / CHECKPOINTS_NAME).exists():
-        differences = differing_fields(read_json(path, "identity"), identity)
-        if differences:
-            raise DatasetError(
-                f"{output}: holds a training run with other settings or data "
-                f"({'; '.join(differences[:5])}). Choose another --output, or delete the folder"
-            )
-    elif process_place().is_main:
-        write_json(path, identity)
+    if not path.exists() or not (output / CHECKPOINTS_NAME).exists():
+        return False
+    differences = differing_fields(read_json(path, "identity"), _identity(config, lineage))
+    if differences:
+        raise DatasetError(
+            f"{output}: holds a training run with other settings or data "
+            f"({'; '.join(differences[:5])}). Choose another --output, or delete the folder"
+        )
+    return True

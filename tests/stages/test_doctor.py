@@ -6,6 +6,7 @@ import importlib.machinery
 import json
 import os
 import re
+import shutil
 import struct
 import sys
 import threading
@@ -26,7 +27,8 @@ from nakt_dist.runtime.distributed import make_accelerator
 from nakt_dist.runtime.launch_check import check_launch
 from nakt_dist.runtime.machine import Machine, available_memory, is_locked
 from nakt_dist.runtime.meeting import Meeting, MeetingPlace
-from nakt_dist.stages import doctor, pack, train
+from nakt_dist.runtime.work import WorkLedger
+from nakt_dist.stages import doctor, evaluate, pack, teach, train
 from nakt_dist.stages.doctor_findings import Findings
 from nakt_dist.stages.doctor_report import Diagnosis, diagnose
 from tests.datasets import make_packed_dataset, make_weights
@@ -44,7 +46,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def settings_file(path: Path, config: object) -> Path:
-    path.write_text(yaml.safe_dump(as_plain(config)))
+    path.write_text(yaml.safe_dump(as_plain(config), sort_keys=False))  # splits have an order
     return path
 
 
@@ -198,6 +200,90 @@ def test_the_output_is_new_unfinished_finished_locked_or_another_stages(
     (tmp_path / "run" / "predictions.parquet").write_text("")
     code, _, problems = state()
     assert code == 1 and "what evaluate has written" in problems[0]
+
+
+def agrees_with_the_stage(
+    capsys: pytest.CaptureFixture[str], folder: Path, config: object, told: str | None
+) -> None:
+    """Asks the doctor, which must say what the stage will, once, and change no file."""
+    stage = type(config).__name__.removesuffix("Config").lower()
+    path = settings_file(folder / "settings.yaml", config)
+    before = file_hashes(folder)
+    code, _, problems = ask(capsys, stage, "--config", str(path))
+    assert file_hashes(folder) == before
+    if told is None:
+        assert (code, problems) == (0, [])
+        return
+    with pytest.raises(NaktError, match=told) as refusal:
+        {"pack": pack, "teach": teach, "train": train, "evaluate": evaluate}[stage].run(config)
+    assert problems == [f"output: {refusal.value}"]
+
+
+def test_an_output_that_a_stage_would_refuse_is_told(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    dataset, weights = folder / "squares", folder / "teacher.safetensors"
+    pseudo = teach_config(tmp_path / "pseudo", dataset, weights)
+    teach.run(pseudo)
+    agrees_with_the_stage(capsys, tmp_path, pseudo, None)
+    other = replace(pseudo, batch_size=5)
+    agrees_with_the_stage(capsys, tmp_path, other, "already holds other pseudo-labels")
+    test = evaluate_config(tmp_path / "test", dataset, weights)
+    evaluate.run(test)
+    agrees_with_the_stage(capsys, tmp_path, test, None)
+    agrees_with_the_stage(capsys, tmp_path, replace(test, overlays=2), None)
+    other = replace(test, splits=["test"])
+    agrees_with_the_stage(capsys, tmp_path, other, "already holds another evaluation")
+    shutil.copytree(dataset, tmp_path / "packed")
+    words = ["--config", str(dataset / "config.yaml"), f"--source={folder / 'squares-published'}"]
+    packing = parse_config("pack", [*words, f"--output={tmp_path / 'packed'}", "--workers=1"])
+    agrees_with_the_stage(capsys, tmp_path, packing, None)
+    other = replace(packing, seed=3)
+    agrees_with_the_stage(capsys, tmp_path, other, "already holds a dataset packed otherwise")
+
+
+@pytest.mark.parametrize("stage", ["pack", "teach", "evaluate"])
+def test_work_that_was_begun_with_other_settings_is_told(
+    stage: str, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    dataset, weights, output = folder / "squares", folder / "teacher.safetensors", tmp_path / "out"
+    words = ["--config", str(dataset / "config.yaml"), f"--source={folder / 'squares-published'}"]
+    config = {
+        "pack": parse_config("pack", [*words, f"--output={output}", "--workers=1"]),
+        "teach": teach_config(output, dataset, weights),
+        "evaluate": evaluate_config(output, dataset, weights),
+    }[stage]
+    WorkLedger(output / f".{stage}", {"seed": 3}, 1).open()
+    agrees_with_the_stage(capsys, tmp_path, config, "unfinished job with other settings")
+
+
+def test_another_training_in_the_output_is_told_be_it_finished_or_not(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = train_config(tmp_path / "run", folder / "squares", {"steps": 2})
+    train.run(config)
+    other = replace(config, recipe=replace(config.recipe, learning_rate=0.5))
+    told = "other settings or data .settings.recipe.learning_rate"
+    agrees_with_the_stage(capsys, tmp_path, other, told)
+    (tmp_path / "run" / "record.json").unlink()
+    agrees_with_the_stage(capsys, tmp_path, other, told)
+    fewer = replace(config, trainable=["head"])
+    agrees_with_the_stage(capsys, tmp_path, fewer, "lineage.trainable.parameters")
+    agrees_with_the_stage(capsys, tmp_path, config, None)
+    further = replace(config, output=str(tmp_path / "on"), init=str(tmp_path / "run"), model=None)
+    train.run(further)
+    agrees_with_the_stage(capsys, tmp_path, further, None)
+
+
+def test_what_a_dataset_would_be_without_its_key_is_not_compared(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(folder / "squares", tmp_path / "packed")
+    words = ["--layout=image_folder", f"--source={folder / 'squares-published'}", "--deidentify"]
+    key = tmp_path / "some.key"
+    words += [f"--output={tmp_path / 'packed'}", f"--deidentify_key={key}"]
+    code, _, problems = ask(capsys, "pack", *words)
+    assert (code, problems) == (0, []) and not key.exists()
 
 
 def test_a_disk_and_a_memory_that_are_too_small_are_told(
@@ -421,7 +507,10 @@ def test_of_a_pipeline_the_chosen_steps_are_looked_at(
 
 
 def test_a_packing_that_would_give_patients_away_is_refused(
-    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    folder: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     source = folder / "squares-published"
     words = ["pack", "--layout=image_folder", f"--source={source}", f"--output={tmp_path / 'out'}"]
@@ -435,6 +524,9 @@ def test_a_packing_that_would_give_patients_away_is_refused(
     key.chmod(0o600)
     code, facts, problems = ask(capsys, *words, "--deidentify", f"--deidentify_key={key}")
     assert (code, problems) == (0, []) and facts["source"].startswith("16 inputs")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    _, facts, _ = ask(capsys, *words, "--deidentify", "--deidentify_key=~/some.key")
+    assert facts["key"] == f"{key} (is there)"
 
 
 def test_an_evaluation_that_another_one_does_not_fit_is_refused(

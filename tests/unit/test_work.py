@@ -210,3 +210,12 @@ def test_the_output_of_a_killed_user_is_free_at_once(tmp_path):
     holder.join(20)
     with sole_user(tmp_path, "train"):
         pass
+
+
+def test_another_job_is_refused_without_beginning_one(tmp_path):
+    job = WorkLedger(tmp_path / ".teach", IDENTITY, 6)
+    job.check()
+    assert list(tmp_path.iterdir()) == []
+    WorkLedger(tmp_path / ".teach", {**IDENTITY, "dataset": "circles"}, 6).open()
+    with pytest.raises(DatasetError, match="dataset: found 'circles', expected 'squares'"):
+        job.check()
