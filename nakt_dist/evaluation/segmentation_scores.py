@@ -39,6 +39,7 @@ class SegmentationScores(TaskScores):
 
     Raises:
         ConfigurationError: a setting is one of classification, or the masks hold classes.
+        DatasetError: some of the images have no mask.
     """
 
     schema = PREDICTIONS_SCHEMA
@@ -51,6 +52,7 @@ class SegmentationScores(TaskScores):
                 raise ConfigurationError(
                     f"{name} is for classifiers, and {config.weights} segments; leave it out"
                 )
+        samples.check_masks("", "give a classifier's weights")
         self._config = config
         self._trained = trained
         self.dataset = MaskedImages(samples)

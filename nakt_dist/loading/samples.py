@@ -38,24 +38,31 @@ class SelectedSamples:
         return self.pseudo_labels is not None
 
     def target_bytes(self, number: int) -> bytes:
-        """Returns the encoded target of a sample.
-
-        Raises:
-            DatasetError: the dataset has no mask for it.
-        """
+        """Returns the encoded target of a sample, which must have one: see ``check_masks``."""
         if self.pseudo_labels is not None:
             return self.pseudo_labels.soft_mask_bytes(number)
-        data = self.images.mask_bytes(number)
-        if data is None:
-            raise DatasetError(
-                f"{self.images.describe(number)}: has no mask. Pack the dataset with "
-                f"masks (--masks true), or train on data.pseudo_labels{self._or_findings()}"
-            )
-        return data
+        return self.images.mask_bytes(number)
 
-    def _or_findings(self) -> str:
+    def check_masks(self, otherwise: str, with_findings: str) -> None:
+        """Refuses samples without a target; none is read.
+
+        Args:
+            otherwise: what else than packing masks can be done, as the end of a sentence.
+            with_findings: the same where the dataset has findings.
+
+        Raises:
+            DatasetError: the dataset has no mask for some of them; says for how many.
+        """
+        without = () if self.pseudo_labels is not None else self.images.without_mask()
+        if not len(without):
+            return
         known = self.images.manifest.findings
-        return f"; for its {len(known)} findings set task: classification" if known else ""
+        findings = f", or for its {len(known)} findings {with_findings}" if known else ""
+        raise DatasetError(
+            f"{self.images.root}: {len(without)} of {len(self)} samples have no mask (the first: "
+            f"{self.images.describe(without[0])}). Pack the dataset with a mask for each "
+            f"(--masks true){otherwise}{findings}"
+        )
 
     def describe(self) -> dict[str, Any]:
         """Says what these samples are, for a checkpoint's lineage and a report."""
@@ -241,6 +248,7 @@ class MaskedImages(CachedImages):
 
     Raises:
         ConfigurationError: the dataset's own masks are wanted and hold class indices.
+        DatasetError: they are wanted, and some samples have none.
     """
 
     def __init__(self, samples: SelectedSamples, cache_megabytes: int = 0) -> None:
@@ -250,6 +258,7 @@ class MaskedImages(CachedImages):
                 f"{samples.images.root}: its masks hold class indices; training needs a binary "
                 "target. Pack it with layout_options.classes naming the target classes"
             )
+        samples.check_masks(", or train on data.pseudo_labels", "set task: classification")
         super().__init__(samples, manifest.channels + 1, cache_megabytes)
 
     def _target(self, number: int) -> torch.Tensor:

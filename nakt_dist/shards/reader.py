@@ -182,6 +182,10 @@ class IndexedShards:
         size = self._columns["mask_size"][number]
         return None if np.isnan(size) else self._member(number, "mask")
 
+    def without_mask(self) -> np.ndarray:
+        """Returns the numbers, int64 (N,), of the samples for which the dataset has no mask."""
+        return np.flatnonzero(np.isnan(self._columns["mask_size"]))
+
     def metadata(self, number: int) -> dict[str, Any]:
         """Returns the sample's JSON: labels, patient, source, original size.
 

@@ -80,7 +80,8 @@ def open_scores(
     Raises:
         ConfigurationError: a setting does not fit the network's task, or network and test set
             share no label.
-        DatasetError: another evaluation that this one refers to is absent, or is no match.
+        DatasetError: images have no mask, or another evaluation that this one refers to is
+            absent, or is no match.
         CheckpointError: the weights contradict themselves.
     """
     scores = _scores(config, trained, samples)

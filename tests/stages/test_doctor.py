@@ -541,6 +541,19 @@ def test_an_evaluation_that_another_one_does_not_fit_is_refused(
     assert code == 1 and problems[0].startswith("evaluate: ") and "absent.json" in problems[0]
 
 
+def test_images_without_masks_are_told_of_evaluate_and_of_train(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    dataset = make_packed_dataset(tmp_path, images=16, with_masks=False)
+    for stage, config in (
+        ("evaluate", evaluate_config(tmp_path / "out", dataset, folder / "teacher.safetensors")),
+        ("train", train_config(tmp_path / "out", dataset)),
+    ):
+        path = settings_file(tmp_path / "settings.yaml", config)
+        code, _, (problem,) = ask(capsys, stage, "--config", str(path))
+        assert code == 1 and problem.startswith(f"{stage}: ") and "have no mask" in problem
+
+
 def test_a_stage_that_starts_anew_is_not_called_finished(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -22,7 +22,7 @@ from nakt_dist.runtime.files import file_sha256
 from nakt_dist.runtime.record import read_record
 from nakt_dist.shards.reader import IndexedShards
 from nakt_dist.stages import evaluate, pack, teach, train
-from tests.datasets import make_packed_dataset, make_weights, publish_images
+from tests.datasets import make_chest_dataset, make_packed_dataset, make_weights, publish_images
 from tests.recipes import (
     TINY_UNET,
     evaluate_config,
@@ -141,10 +141,18 @@ def test_other_weights_on_the_same_output_are_refused(
 def test_images_without_masks_are_one_clear_error(weights: Path, tmp_path: Path) -> None:
     dataset = make_packed_dataset(tmp_path, with_masks=False)
 
-    with pytest.raises(DatasetError, match="mask"):
+    with pytest.raises(DatasetError, match="12 of 12 samples have no mask") as refusal:
         evaluate.run(evaluate_config(tmp_path / "out", dataset, weights))
 
-    assert not (tmp_path / "out" / "record.json").exists()
+    assert str(refusal.value).endswith("Pack the dataset with a mask for each (--masks true)")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_dataset_of_findings_is_for_a_classifier(weights: Path, tmp_path: Path) -> None:
+    dataset = make_chest_dataset(tmp_path, images=12)
+
+    with pytest.raises(DatasetError, match="or for its 15 findings give a classifier's weights"):
+        evaluate.run(evaluate_config(tmp_path / "out", dataset, weights))
 
 
 # ------------------------------------------------------------------------ empty masks

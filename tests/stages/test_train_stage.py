@@ -318,7 +318,7 @@ def test_a_damaged_image_is_one_clear_error(tmp_path: Path) -> None:
 def test_images_without_masks_are_one_clear_error(tmp_path: Path) -> None:
     dataset = make_packed_dataset(tmp_path, images=24, splits=TWO_SPLITS, with_masks=False)
 
-    with pytest.raises(DatasetError, match="has no mask"):
+    with pytest.raises(DatasetError, match="of 16 samples have no mask"):
         train.run(train_config(tmp_path / "out", dataset))
 
 

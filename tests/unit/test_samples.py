@@ -6,14 +6,16 @@ import numpy as np
 import pytest
 import torch
 
+from nakt_dist.config import PackConfig
 from nakt_dist.errors import ConfigurationError, DatasetError, UnusableSample
 from nakt_dist.loading.batches import as_float, indexed_batches
 from nakt_dist.loading.decode import decode_pixels
 from nakt_dist.loading.sampler import GlobalBatches, Share
 from nakt_dist.loading.samples import MaskedImages, kept_by, select_samples
 from nakt_dist.shards.reader import IndexedShards, PseudoLabels
+from nakt_dist.stages import pack
 from nakt_dist.transfer.exclusion import ExclusionRule
-from tests.datasets import make_blob, make_packed_dataset, make_pseudo_labels
+from tests.datasets import make_blob, make_packed_dataset, make_pseudo_labels, publish_images
 
 
 @pytest.fixture(scope="module")
@@ -120,9 +122,25 @@ def test_transferal_images_need_no_mask_of_their_own(tmp_path):
     labels = make_pseudo_labels(tmp_path, dataset)
     item = MaskedImages(select_samples(dataset, None, labels))[0]
     assert item["target"].shape == (1, 32, 32)
-    with pytest.raises(DatasetError, match="has no mask") as caught:
-        MaskedImages(select_samples(dataset, None))[0]
+    with pytest.raises(DatasetError, match="3 of 3 samples have no mask") as caught:
+        MaskedImages(select_samples(dataset, None))
     assert "train-000000.tar:image_00" in str(caught.value)
+    assert "or train on data.pseudo_labels" in str(caught.value)
+
+
+def test_images_of_which_some_have_no_mask_are_counted_before_any_is_read(tmp_path):
+    source = publish_images(tmp_path / "source", images=12)
+    for number in (3, 5):
+        (source / f"image_{number:03d}_mask.png").unlink()
+    options = {"layout_options": {"require_masks": False}, "workers": 1}
+    pack.run(PackConfig("image_folder", str(source), str(tmp_path / "packed"), **options))
+    samples = select_samples(str(tmp_path / "packed"), None)
+    with pytest.raises(DatasetError, match="2 of 12 samples have no mask"):
+        MaskedImages(samples)
+    keys = samples.images.keys
+    without = [keys.index(key) for key in ("image_003", "image_005")]
+    rest = np.setdiff1d(np.arange(12), without)
+    assert len(MaskedImages(dataclasses.replace(samples, images=samples.images.select(rest)))) == 10
 
 
 @pytest.mark.parametrize("megabytes", [0, 1])
