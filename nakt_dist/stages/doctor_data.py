@@ -28,6 +28,7 @@ from nakt_dist.shards.reader import IndexedShards
 from nakt_dist.shards.verify import read_any_manifest
 from nakt_dist.stages import evaluate, pack, teach
 from nakt_dist.stages.doctor_findings import Findings, in_words
+from nakt_dist.stages.inspect_dataset import check_settings
 from nakt_dist.stages.pack_identity import check_deidentify
 from nakt_dist.stages.pack_plan import is_usable, make_plan, tolerated_problems
 from nakt_dist.stages.pipeline import chosen_steps, read_steps
@@ -191,12 +192,32 @@ def _look_at_network(found: Findings, name: str, config: Any) -> TrainedNetwork 
     return None
 
 
-def _examine_folder(config: VerifyConfig | InspectConfig, found: Findings, cache: Path) -> None:
-    folder = config.folder if isinstance(config, VerifyConfig) else config.pseudo_labels
+def _examine_verify(config: VerifyConfig, found: Findings, cache: Path) -> None:
     with found.problem_if_refused("data"):
-        manifest = read_any_manifest(Path(folder))
-        found.facts["data"] = f"{manifest.num_samples:,} samples of {manifest.dataset} in {folder}"
-        _check_shards(folder, manifest)
+        _tell_folder(found, config.folder)
+
+
+def _examine_inspect(config: InspectConfig, found: Findings, cache: Path) -> None:
+    folder = config.pseudo_labels
+    with found.problem_if_refused("data"):
+        manifest = _tell_folder(found, folder)
+        if isinstance(manifest, ShardManifest):
+            check_settings(config)
+        elif config.dataset is not None:
+            images = IndexedShards(config.dataset, cache=cache)
+            manifest.check_made_for(images.manifest, Path(folder))
+
+
+def _tell_folder(found: Findings, folder: str) -> ShardManifest | PseudoLabelManifest:
+    """Says what a dataset or pseudo-labels are, and whether their shards are all there.
+
+    Raises:
+        DatasetError: they are neither, or shards are absent or of another size.
+    """
+    manifest = read_any_manifest(Path(folder))
+    found.facts["data"] = f"{manifest.num_samples:,} samples of {manifest.dataset} in {folder}"
+    _check_shards(folder, manifest)
+    return manifest
 
 
 def _examine_report(config: ReportConfig, found: Findings, cache: Path) -> None:
@@ -218,8 +239,8 @@ _EXAMINATIONS = {
     TeachConfig: _examine_teach,
     EvaluateConfig: _examine_evaluate,
     AttentionConfig: _examine_attention,
-    VerifyConfig: _examine_folder,
-    InspectConfig: _examine_folder,
+    VerifyConfig: _examine_verify,
+    InspectConfig: _examine_inspect,
     ReportConfig: _examine_report,
     PipelineConfig: _examine_pipeline,
 }

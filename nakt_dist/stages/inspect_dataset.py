@@ -50,11 +50,7 @@ def inspect_dataset(config: InspectConfig) -> RunRecord:
         DatasetError: the dataset is damaged.
     """
     stopwatch = Stopwatch()
-    if config.dataset is not None or config.exclusion != ExclusionRule():
-        raise ConfigurationError(
-            f"{config.pseudo_labels} is a packed dataset, which has no masks to exclude; leave out "
-            "dataset and exclusion, or name a folder of pseudo-labels"
-        )
+    check_settings(config)
     images = IndexedShards(config.pseudo_labels)
     manifest = images.manifest
     findings, splits = images.findings(), images.index["split"].to_pylist()
@@ -82,6 +78,19 @@ def inspect_dataset(config: InspectConfig) -> RunRecord:
         seconds=stopwatch.seconds,
         versions=package_versions(),
     )
+
+
+def check_settings(config: InspectConfig) -> None:
+    """Refuses what can be asked of pseudo-labels alone.
+
+    Raises:
+        ConfigurationError: such a setting is set.
+    """
+    if config.dataset is not None or config.exclusion != ExclusionRule():
+        raise ConfigurationError(
+            f"{config.pseudo_labels} is a packed dataset, which has no masks to exclude; leave out "
+            "dataset and exclusion, or name a folder of pseudo-labels"
+        )
 
 
 def _count_splits(

@@ -31,7 +31,7 @@ from nakt_dist.runtime.work import WorkLedger
 from nakt_dist.stages import doctor, evaluate, pack, teach, train
 from nakt_dist.stages.doctor_findings import Findings
 from nakt_dist.stages.doctor_report import Diagnosis, diagnose
-from tests.datasets import make_packed_dataset, make_weights
+from tests.datasets import make_packed_dataset, make_pseudo_labels, make_weights
 from tests.launching import NAKT, program, rank_environments, torchrun
 from tests.recipes import evaluate_config, file_hashes, teach_config, train_config
 
@@ -552,6 +552,21 @@ def test_images_without_masks_are_told_of_evaluate_and_of_train(
         path = settings_file(tmp_path / "settings.yaml", config)
         code, _, (problem,) = ask(capsys, stage, "--config", str(path))
         assert code == 1 and problem.startswith(f"{stage}: ") and "have no mask" in problem
+
+
+def test_pseudo_labels_of_another_dataset_are_told_of_inspect(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pseudo = make_pseudo_labels(tmp_path, folder / "squares")
+    other = make_packed_dataset(tmp_path, name="circles")
+    words = ["inspect", str(pseudo), f"--output={tmp_path / 'out'}"]
+    assert ask(capsys, *words, f"--dataset={folder / 'squares'}")[0] == 0
+    code, _, problems = ask(capsys, *words, f"--dataset={other}")
+    assert code == 1 and "pseudo-labels of dataset 'squares', not of 'circles'" in problems[0]
+    code, _, problems = ask(capsys, *words, f"--dataset={tmp_path / 'absent'}")
+    assert code == 1 and "absent" in problems[0]
+    code, _, problems = ask(capsys, "inspect", str(other), f"--dataset={other}")
+    assert code == 1 and "is a packed dataset, which has no masks to exclude" in problems[0]
 
 
 def test_a_stage_that_starts_anew_is_not_called_finished(
