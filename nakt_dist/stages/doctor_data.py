@@ -1,5 +1,6 @@
 """What ``nakt doctor`` looks at besides training: datasets, weights, sources and runs."""
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from nakt_dist.config import (
     PackConfig,
     PipelineConfig,
     ReportConfig,
+    SubmitConfig,
     TeachConfig,
     VerifyConfig,
 )
@@ -32,6 +34,7 @@ from nakt_dist.stages.inspect_dataset import check_settings
 from nakt_dist.stages.pack_identity import check_deidentify
 from nakt_dist.stages.pack_plan import is_usable, make_plan, tolerated_problems
 from nakt_dist.stages.pipeline import chosen_steps, read_steps
+from nakt_dist.stages.submit import check_job
 from nakt_dist.transfer.ensemble import Teacher
 
 _JPEG_BYTES_PER_PIXEL = 0.4
@@ -234,6 +237,18 @@ def _examine_pipeline(config: PipelineConfig, found: Findings, cache: Path) -> N
         found.facts["steps"] = f"{len(steps)}: {', '.join(step.stage for step in steps)}"
 
 
+def _examine_submit(config: SubmitConfig, found: Findings, cache: Path) -> None:
+    with found.problem_if_refused("job"):
+        check_job(config)
+        nodes = f"{config.nodes} node{'' if config.nodes == 1 else 's'}"
+        tasks = f"{config.tasks} task{'' if config.tasks == 1 else 's'}"
+        found.facts["job"] = f"{config.stage} on {nodes}, {tasks} on each"
+        found.notes.append(
+            "only settings were looked at; for data, weights and output ask: "
+            f"nakt doctor {shlex.join([config.stage, *config.words])}"
+        )
+
+
 _EXAMINATIONS = {
     PackConfig: _examine_pack,
     TeachConfig: _examine_teach,
@@ -243,4 +258,5 @@ _EXAMINATIONS = {
     InspectConfig: _examine_inspect,
     ReportConfig: _examine_report,
     PipelineConfig: _examine_pipeline,
+    SubmitConfig: _examine_submit,
 }

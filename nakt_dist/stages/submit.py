@@ -7,8 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from nakt_dist.config import PipelineConfig, SubmitConfig, as_plain
+from nakt_dist.config import PipelineConfig, SubmitConfig, TrainConfig, as_plain
 from nakt_dist.errors import ConfigurationError
+from nakt_dist.loading.sampler import Share
 from nakt_dist.runtime.files import write_bytes
 from nakt_dist.runtime.processes import require_one_process, say
 from nakt_dist.runtime.record import RunRecord, Stopwatch, package_versions
@@ -23,18 +24,12 @@ def run(config: SubmitConfig) -> RunRecord:
     time in the queue.
 
     Raises:
-        ConfigurationError: a setting of the stage or of the job is wrong, or several processes
-            are asked for where the stage runs as one.
+        ConfigurationError: as ``check_job``.
         NaktError: there is no sbatch here, or it refuses the job.
     """
-    from nakt_dist.cli import parse_config
-
     require_one_process("submit")
     stopwatch = Stopwatch()
-    if config.stage == "submit":
-        raise ConfigurationError("submit cannot submit itself; name the stage to run")
-    stage_config = parse_config(config.stage, config.words)
-    jobs = _check(config, stage_config)
+    stage_config, jobs = check_job(config)
     path, text = _job(config, stage_config, jobs)
     command = sbatch_command(path)
     job = None
@@ -56,9 +51,27 @@ def run(config: SubmitConfig) -> RunRecord:
     )
 
 
-def _check(config: SubmitConfig, stage_config: Any) -> int:
+def check_job(config: SubmitConfig) -> tuple[Any, int]:
+    """Checks the settings of the job and of its stage; what the stage reads is not looked at.
+
+    Returns:
+        The stage's configuration, and how many jobs there will be.
+
+    Raises:
+        ConfigurationError: a setting of the stage or of the job is wrong, several processes are
+            asked for where the stage runs as one, or they cannot share its global batch.
+    """
+    from nakt_dist.cli import parse_config
+
+    if config.stage == "submit":
+        raise ConfigurationError("submit cannot submit itself; name the stage to run")
+    stage_config = parse_config(config.stage, config.words)
+    return stage_config, _check_against_stage(config, stage_config)
+
+
+def _check_against_stage(config: SubmitConfig, stage_config: Any) -> int:
     """Checks what the job is asked to be against what the stage is; returns how many jobs."""
-    jobs = 1
+    jobs, processes, parts = 1, config.nodes * config.tasks, [(stage_config, "")]
     if config.array:
         _check_array(stage_config)
     if isinstance(stage_config, PipelineConfig):
@@ -66,10 +79,23 @@ def _check(config: SubmitConfig, stage_config: Any) -> int:
         runs = chosen_steps(read_steps(stage_config), *only)
         if config.array:
             jobs, stage_config = len(runs), replace(stage_config, only_run=1)
-    check_processes(stage_config, config.nodes * config.tasks)
+        parts = [(step.config, f"{step.place}: ") for step in runs]
+    check_processes(stage_config, processes)
+    for part, place in parts:
+        _check_batch(part, processes, place)
     if config.accelerate_config:
         _check_accelerate_config(Path(config.accelerate_config))
     return jobs
+
+
+def _check_batch(stage_config: Any, processes: int, place: str) -> None:
+    if not isinstance(stage_config, TrainConfig):
+        return
+    recipe = stage_config.recipe
+    try:
+        Share.of(recipe.global_batch_size, processes, recipe.micro_batch_size)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{place}{error}") from None
 
 
 def _check_array(stage_config: Any) -> None:

@@ -569,6 +569,21 @@ def test_pseudo_labels_of_another_dataset_are_told_of_inspect(
     assert code == 1 and "is a packed dataset, which has no masks to exclude" in problems[0]
 
 
+def test_a_job_is_looked_at_before_it_is_submitted_and_its_data_by_asking_about_the_stage(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    job = ["submit", "train", "--nodes=2", "--tasks-per-node=4", "--", "--output=out"]
+    job += ["--data.dataset=absent", "--recipe.steps=5"]
+    code, facts, problems = ask(capsys, *job, "--recipe.global_batch_size=16")
+    assert (code, problems) == (0, [])
+    assert facts["job"] == "train on 2 nodes, 4 tasks on each"
+    assert "nakt doctor train --output=out --data.dataset=absent" in facts["note"]
+    code, _, problems = ask(capsys, *job, "--recipe.global_batch_size=4")
+    assert code == 1 and problems[0].startswith("job: recipe.global_batch_size 4 is not a multiple")
+    code, _, problems = ask(capsys, *job, "--recipe.stepz=4")
+    assert code == 1 and "did you mean 'recipe.steps'" in problems[0]
+
+
 def test_a_stage_that_starts_anew_is_not_called_finished(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -13,7 +13,10 @@ from nakt_dist.errors import ConfigurationError
 from nakt_dist.runtime.slurm import job_file
 from nakt_dist.stages import submit
 
-TRAIN = ("--output=runs/student", "--data.dataset=shards/a", "--recipe.steps=5")
+TRAIN = (
+    "--output=runs/student", "--data.dataset=shards/a", "--recipe.steps=5",
+    "--recipe.global_batch_size=8",
+)  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
@@ -151,6 +154,10 @@ def test_what_sbatch_complains_about_is_passed_on(
         (("train", "--accelerate-config=no.yaml", "--", *TRAIN), "accelerate_config: no.yaml: "),
         (("train", "--dry-run", "--nodez=2", "--", *TRAIN), "did you mean 'nodes'"),
         (("train", "--partition=a\n#SBATCH --x", "--", *TRAIN), "expected text on one line"),
+        (
+            ("train", "--nodes=4", "--tasks-per-node=4", "--", *TRAIN),
+            "recipe.global_batch_size 8 is not a multiple of 16 processes",
+        ),
         (("train", "--array-limit=3", "--", *TRAIN), "array_limit is set but array is not"),
     ],
 )
@@ -229,6 +236,23 @@ def test_a_pipeline_is_looked_through_before_it_is_submitted(
 ) -> None:
     assert main(["submit", "pipeline", *words, f"--config={write_study(here)}"]) == 2
     assert told in capsys.readouterr().err
+
+
+def test_a_batch_that_the_tasks_of_an_array_cannot_share_is_found_before_the_queue(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train = {"output": "${root}/${batch}", "data": {"dataset": "d"}}
+    train["recipe"] = {"steps": 5, "global_batch_size": "${batch}"}
+    file = here / "study.yaml"
+    step = {"stage": "train", "matrix": {"batch": [8, 4]}, "config": train}
+    file.write_text(yaml.safe_dump({"root": "runs", "steps": [step]}))
+    words = ("--gpus-per-node=8", "--", f"--config={file}", "--only_step=1")
+
+    assert main(["submit", "pipeline", "--array", "--dry-run", *words]) == 2
+
+    told = "steps[1], train (batch=4): recipe.global_batch_size 4 is not a multiple of 8 processes"
+    assert told in capsys.readouterr().err
+    assert main(["submit", "pipeline", "--dry-run", *words, "--only_run=1"]) == 0
 
 
 def test_a_typo_in_the_last_step_of_a_pipeline_costs_no_time_in_the_queue(
