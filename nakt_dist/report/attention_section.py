@@ -25,6 +25,7 @@ from nakt_dist.report.style import (
     to_png,
 )
 from nakt_dist.report.training_sets import TrainingSet
+from nakt_dist.runtime.files import read_regular_file
 
 SHEET_NAME = "attention.png"
 _PNG = b"\x89PNG\r\n\x1a\n"
@@ -162,11 +163,9 @@ def _sheet_title(each: Attention) -> str:
 def _read_sheet(each: Attention, left_out: list[LeftOut]) -> bytes | None:
     path = each.found.folder / SHEET_NAME
     try:
-        if path.stat().st_size > _LARGEST_SHEET:
-            raise ValueError(f"is larger than {_LARGEST_SHEET // 2**20} MiB")
-        png = path.read_bytes()
+        png = read_regular_file(path, _LARGEST_SHEET)
         if not png.startswith(_PNG):
-            raise ValueError("is not a PNG")
+            raise ValueError("it is not a PNG")
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
         left_out.append(LeftOut(each.found.place, f"no attention sheet: {SHEET_NAME}: {reason}"))

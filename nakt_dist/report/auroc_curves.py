@@ -1,6 +1,5 @@
 """Learning curves of classifiers (paper B, figure 3): do students with a teacher overfit later?"""
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ from nakt_dist.report.classifier_lineage import (
 from nakt_dist.report.document import Figure
 from nakt_dist.report.fields import printable
 from nakt_dist.report.following import NOBODY
+from nakt_dist.report.learning_curves import can_be_drawn, reading_metrics
 from nakt_dist.report.method_names import name_methods
 from nakt_dist.report.method_style import draw_legend, method_styles
 from nakt_dist.report.runs import FoundRecord, LeftOut
@@ -111,9 +111,7 @@ def read_auroc_curve(path: Path, steps_per_epoch: float | None) -> AurocCurve:
     Raises:
         ValueError: the file is absent, damaged, or holds no validation.
     """
-    try:
-        lines = path.read_text(encoding="utf-8").split("\n")
-        rows = [json.loads(line) for line in lines[:-1] if line]
+    with reading_metrics(path) as rows:
         validations = {
             row["step"]: (row["validation_auroc"], row["validation_loss"])
             for row in rows
@@ -122,10 +120,7 @@ def read_auroc_curve(path: Path, steps_per_epoch: float | None) -> AurocCurve:
         losses = [(row["step"], row["cross_entropy"]) for row in rows if "cross_entropy" in row]
         table = np.array([(step, *values) for step, values in sorted(validations.items())], float)
         logged = np.array(losses, dtype=np.float64).reshape(-1, 2)
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        reason = error.strerror if isinstance(error, OSError) else repr(error)
-        raise ValueError(f"no learning curve: {path.name}: {reason}") from None
-    if not len(table) or not np.isfinite(table).all():
+    if not len(table) or not can_be_drawn(table).all():
         raise ValueError(f"no learning curve: {path.name} holds no validation, or not a number")
     steps, auroc, loss = table.T
     return AurocCurve(steps, 100 * auroc, loss, _mean_between(logged, steps), steps_per_epoch)
@@ -134,7 +129,7 @@ def read_auroc_curve(path: Path, steps_per_epoch: float | None) -> AurocCurve:
 def _mean_between(logged: np.ndarray, steps: np.ndarray) -> np.ndarray:
     """Averages what was logged after each validation up to the next; NaN where nothing was."""
     place = np.searchsorted(steps, logged[:, 0], "left")
-    usable = (place < len(steps)) & np.isfinite(logged[:, 1])
+    usable = (place < len(steps)) & can_be_drawn(logged[:, 1])
     counts = np.bincount(place[usable], minlength=len(steps))
     sums = np.bincount(place[usable], logged[usable, 1], minlength=len(steps))
     return np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)

@@ -1,10 +1,12 @@
 """Learning curves from ``metrics.jsonl``: loss and validation Dice."""
 
+import contextlib
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -14,6 +16,7 @@ from nakt_dist.report.document import Figure
 from nakt_dist.report.fields import printable
 from nakt_dist.report.runs import FoundRecord, LeftOut
 from nakt_dist.report.style import BLUE, GREY, ORANGE, figure_style, shorten, to_png
+from nakt_dist.runtime.files import read_regular_file
 from nakt_dist.runtime.tracking import METRICS_NAME
 
 _COLUMNS = 3
@@ -51,15 +54,10 @@ def read_curve(name: str, path: Path) -> LearningCurve:
     Raises:
         ValueError: the file is absent, damaged, or holds no loss.
     """
-    try:
-        lines = path.read_text(encoding="utf-8").split("\n")
-        rows = [json.loads(line) for line in lines[:-1] if line]
+    with reading_metrics(path) as rows:
         loss = [(row["step"], row["loss"]) for row in rows if "loss" in row]
         dice = [(row["step"], row["validation_dice"]) for row in rows if "validation_dice" in row]
         losses, validations = _finite_pairs(loss), _finite_pairs(dice)
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        reason = error.strerror if isinstance(error, OSError) else repr(error)
-        raise ValueError(f"no learning curve: {path.name}: {reason}") from None
     if not len(losses):
         raise ValueError(f"no learning curve: {path.name} holds no loss")
     return LearningCurve(
@@ -67,10 +65,36 @@ def read_curve(name: str, path: Path) -> LearningCurve:
     )
 
 
+@contextlib.contextmanager
+def reading_metrics(path: Path) -> Iterator[list[dict[str, Any]]]:
+    """Reads the metrics of a training; what is wrong with them is told in one way.
+
+    Args:
+        path: of ``metrics.jsonl``.
+
+    Yields:
+        What each line holds; a last line cut by a kill is ignored.
+
+    Raises:
+        ValueError: the file cannot be read, or what is done with the lines shows them damaged.
+    """
+    try:
+        lines = read_regular_file(path).decode().split("\n")
+        yield [json.loads(line) for line in lines[:-1] if line]
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
+        reason = error.strerror if isinstance(error, OSError) else repr(error)
+        raise ValueError(f"no learning curve: {path.name}: {reason}") from None
+
+
 def _finite_pairs(pairs: Sequence[tuple[float, float]]) -> np.ndarray:
     """Returns float64 (N, 2) without the pairs that hold an infinity or no number."""
     values = np.array(pairs, dtype=np.float64).reshape(-1, 2)
-    return values[np.isfinite(values).all(axis=1)]
+    return values[can_be_drawn(values).all(axis=1)]
+
+
+def can_be_drawn(values: np.ndarray) -> np.ndarray:
+    """Says which values are numbers that a float32, and so a loss, can be; bool of one shape."""
+    return np.abs(values) <= np.finfo(np.float32).max
 
 
 def moving_mean(values: np.ndarray, window: int) -> np.ndarray:

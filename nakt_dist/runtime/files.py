@@ -166,6 +166,21 @@ def json_bytes(value: Any) -> bytes:
     return (json.dumps(value, indent=2, sort_keys=True) + "\n").encode()
 
 
+def read_regular_file(path: Path, most_bytes: int = 2**30) -> bytes:
+    """Reads a file that others may have put there.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is not a regular file, or has more bytes than ``most_bytes``.
+    """
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):  # to read a pipe would be to wait, perhaps for ever
+        raise ValueError("it is not a regular file")
+    if status.st_size > most_bytes:
+        raise ValueError(f"it has {status.st_size} bytes, expected at most {most_bytes}")
+    return path.read_bytes()
+
+
 def read_json(path: Path, what: str, most_bytes: int = 2**30) -> dict[str, Any]:
     """Reads a JSON object.
 
@@ -179,12 +194,8 @@ def read_json(path: Path, what: str, most_bytes: int = 2**30) -> dict[str, Any]:
             deeply, names a field twice or is not an object.
     """
     try:
-        status = path.stat()
-        if not stat.S_ISREG(status.st_mode):  # to read a pipe would be to wait, perhaps for ever
-            raise ValueError("it is not a regular file")
-        if status.st_size > most_bytes:
-            raise ValueError(f"it has {status.st_size} bytes, expected at most {most_bytes}")
-        value = json.loads(path.read_bytes(), object_pairs_hook=_without_repetition)
+        content = read_regular_file(path, most_bytes)
+        value = json.loads(content, object_pairs_hook=_without_repetition)
     except FileNotFoundError:
         raise DatasetError(f"{path}: no {what} here") from None
     except (OSError, ValueError, RecursionError) as error:

@@ -1,6 +1,8 @@
 """Figures are real pictures, and what they show follows from the numbers."""
 
 import io
+import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -92,8 +94,12 @@ def test_a_curve_is_read_up_to_a_line_cut_by_a_kill(tmp_path: Path):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "[1]\n", '{"step": 1}\n', '{"loss": 1}\n', "damage\n", "\xff\n"]
-)
+    "text",
+    [
+        "", "[1]\n", '{"step": 1}\n', '{"loss": 1}\n', "damage\n", "\xff\n",
+        f'{{"step": 4, "loss": 1{400 * "0"}}}\n', f'{{"step": 1{400 * "0"}, "loss": 4}}\n',
+    ],
+)  # fmt: skip
 def test_a_training_without_usable_metrics_is_named(tmp_path: Path, text: str):
     write_evaluation(tmp_path / "run", lineage(annotations()), scores(0.5))
     folder = write_training(tmp_path / "training", lineage(annotations()))
@@ -101,6 +107,29 @@ def test_a_training_without_usable_metrics_is_named(tmp_path: Path, text: str):
     left_out: list[LeftOut] = []
     assert draw_learning_curves(collect([tmp_path]).trainings, left_out) is None
     assert left_out[0].place.endswith("training") and "metrics.jsonl" in left_out[0].reason
+
+
+@pytest.mark.parametrize("values", [(1.7e308, 1), (1, 1.7e308)], ids=["step", "loss"])
+def test_a_number_that_no_loss_can_be_is_left_out_of_its_curve(tmp_path: Path, values):
+    write_evaluation(tmp_path / "run", lineage(annotations()), scores(0.5))
+    path = write_training(tmp_path / "training", lineage(annotations())) / "metrics.jsonl"
+    pairs = [(1, 2.0), values, (3, 1.0)]
+    lines = [json.dumps({"step": step, "loss": loss}) for step, loss in pairs]
+    path.write_text("\n".join(lines) + "\n")
+    assert read_curve("run", path).loss.tolist() == [2.0, 1.0]
+    assert draw_learning_curves(collect([tmp_path]).trainings, []) is not None
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("kind", ["pipe", "device"])
+def test_metrics_that_are_no_regular_file_are_named_and_not_waited_for(tmp_path: Path, kind: str):
+    write_evaluation(tmp_path / "run", lineage(annotations()), scores(0.5))
+    path = write_training(tmp_path / "training", lineage(annotations())) / "metrics.jsonl"
+    path.unlink(missing_ok=True)
+    os.mkfifo(path) if kind == "pipe" else path.symlink_to("/dev/zero")
+    left_out: list[LeftOut] = []
+    assert draw_learning_curves(collect([tmp_path]).trainings, left_out) is None
+    assert "it is not a regular file" in left_out[0].reason
 
 
 def test_learning_curves_are_drawn_for_every_training(tmp_path: Path):

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 from pathlib import Path
 from typing import Any
 
@@ -413,8 +414,13 @@ def test_curves_are_grouped_by_network_size_and_method(study_folder: Path):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "damage\n", '{"step": 1, "validation_auroc": null}\n', "[1]\n"]
-)
+    "text",
+    [
+        "", "damage\n", '{"step": 1, "validation_auroc": null}\n', "[1]\n",
+        f'{{"step": 1{400 * "0"}, "validation_auroc": 0.5, "validation_loss": 1}}\n',
+        f'{{"step": 1, "cross_entropy": 1{400 * "0"}}}\n',
+    ],
+)  # fmt: skip
 def test_a_training_without_validations_is_named(tmp_path: Path, text: str):
     write_classified(tmp_path / "test", classifier())
     folder = write_classifier_training(tmp_path / "run", classifier())
@@ -543,6 +549,14 @@ def test_attention_is_shown_by_finding_and_as_sheets(tmp_path: Path):
     names = [figure.name for figure in both.figures]
     assert names == ["attention-similarity-1.png", "attention-sheet-1.png"]
     assert "attention/b" in to_markdown(both) and "is not a PNG" in to_markdown(both)
+
+
+@pytest.mark.timeout(60)
+def test_a_pipe_in_the_place_of_a_sheet_is_named_and_not_waited_for(tmp_path: Path):
+    write_classified(tmp_path / "test", classifier())
+    write_attention(tmp_path / "attention", "student")
+    os.mkfifo(tmp_path / "attention" / "attention.png")
+    assert "it is not a regular file" in to_markdown(make_document(collect([tmp_path]), "Title"))
 
 
 @pytest.mark.parametrize(
