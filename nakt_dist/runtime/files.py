@@ -134,10 +134,15 @@ def write_new_json(path: Path, value: Any) -> bool:
 def remove_unfinished(folder: Path) -> None:
     """Removes what a kill left of atomic writes; only for a folder nobody else writes to."""
     for path in folder.glob(".*.tmp"):
-        if path.is_dir():
-            shutil.rmtree(path)
-        else:
-            path.unlink(missing_ok=True)
+        remove(path)
+
+
+def remove(path: Path) -> None:
+    """Removes a file, a link, or a folder with all that is in it; never what a link points to."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def flush_folder(folder: Path) -> None:

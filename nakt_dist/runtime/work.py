@@ -9,9 +9,11 @@ deterministic and written atomically.
 """
 
 import contextlib
+import errno
 import fcntl
 import os
 import shutil
+import stat
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -23,6 +25,7 @@ from nakt_dist.runtime.files import differing_fields, read_json, write_json, wri
 LOCK_NAME = ".lock"
 _ATTEMPTS = 100
 _PAUSE_SECONDS = 0.02
+_NO_FILE = (errno.ELOOP, errno.ENXIO, errno.EISDIR)  # a link, a pipe, a folder
 _HELD: set[IO[str]] = set()
 
 
@@ -44,7 +47,7 @@ class WorkLedger:
         """Begins the job, or takes up the one that is there.
 
         Raises:
-            DatasetError: the folder holds an unfinished job of another identity.
+            DatasetError: the folder holds an unfinished job of another identity, or is a link.
         """
         self._until_settled(self._begin_or_take_up)
 
@@ -57,6 +60,11 @@ class WorkLedger:
         self._until_settled(self._check_what_is_there)
 
     def _until_settled(self, act: Callable[[], None]) -> None:
+        if self.folder.is_symlink():
+            raise DatasetError(
+                f"{self.folder}: is a link, expected a folder of our own or none: what is written "
+                "there would lie elsewhere. Remove the link"
+            )
         for _ in range(_ATTEMPTS):
             try:
                 return act()
@@ -145,9 +153,12 @@ def hold_lock(path: Path) -> Iterator[bool]:
     Yields:
         True when the lock is held, or when the file system has no locks at all; False when
         a living process holds it, or when the folder is gone because the job has ended.
+
+    Raises:
+        DatasetError: what has the name is no regular file.
     """
     try:
-        stream = path.open("a")
+        stream = _open_lock(path)
     except FileNotFoundError:
         yield False
         return
@@ -164,6 +175,24 @@ def hold_lock(path: Path) -> Iterator[bool]:
             yield _is_still_named(stream, path)
         finally:
             _HELD.discard(stream)
+
+
+def _open_lock(path: Path) -> IO[str]:
+    """Opens a lock, or makes it; follows no link, and waits for no pipe."""
+    flags = os.O_NOFOLLOW | os.O_NONBLOCK
+    try:
+        stream = open(path, "a", opener=lambda name, mode: os.open(name, mode | flags, 0o666))  # noqa: SIM115
+    except OSError as error:
+        if error.errno not in _NO_FILE:
+            raise
+    else:
+        if stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
+            return stream
+        stream.close()
+    raise DatasetError(
+        f"{path}: is a link, a pipe or a folder, expected a lock, which is a regular file, or "
+        "nothing. Remove it"
+    )
 
 
 def _leave_locks_to_the_parent() -> None:

@@ -1,12 +1,11 @@
 """``nakt verify``: re-reads a packed dataset or pseudo-labels, and can rebuild what is damaged."""
 
-import shutil
 import tempfile
 from pathlib import Path
 
 from nakt_dist.config import CONFIG_NAME, PackConfig, VerifyConfig, as_plain
 from nakt_dist.errors import ConfigurationError, DatasetError
-from nakt_dist.runtime.files import file_sha256
+from nakt_dist.runtime.files import file_sha256, remove
 from nakt_dist.runtime.processes import require_one_process, say
 from nakt_dist.runtime.progress import progress_bar
 from nakt_dist.runtime.record import RunRecord, Stopwatch, package_versions
@@ -75,20 +74,17 @@ def _repair(
     """Packs damaged shards again into a folder aside, and moves over what is as it was.
 
     Raises:
-        DatasetError: the source gives other bytes now, or a stray file is in the way.
+        DatasetError: the source gives other bytes now, or a stray file or folder is in the way.
     """
     names = {damage.file for damage in damages}
-    known = {entry.name for entry in manifest.shards}
-    stray = sorted(names - known - set(manifest.files))
-    if stray:
-        raise DatasetError(f"{folder}: {', '.join(stray)} cannot be rebuilt; remove or restore it")
+    _refuse_what_is_in_the_way(folder, manifest, names)
     plan, pack_config = _plan_again(config, folder, manifest)
     tables = {name for name in manifest.files if name in names}
     # A table needs the receipts of all shards; they are packed aside and most thrown away.
     wanted = [number for number, shard in enumerate(plan.shards) if tables or shard.name in names]
     repaired = []
     for left in folder.glob(".repair-*"):  # by a repair that was killed
-        shutil.rmtree(left)
+        remove(left)
     with tempfile.TemporaryDirectory(prefix=".repair-", dir=folder) as aside:
         rebuilt = Path(aside)
         ledger = WorkLedger(rebuilt / LEDGER_NAME, plan.identity, len(plan.shards))
@@ -107,6 +103,24 @@ def _repair(
             say(f"repaired: {name}")
             repaired.append(name)
     return repaired
+
+
+def _refuse_what_is_in_the_way(folder: Path, manifest: ShardManifest, names: set[str]) -> None:
+    """Refuses damage that no packing mends.
+
+    Raises:
+        DatasetError: a damaged file is not one of the dataset's, or a folder has its name.
+    """
+    known = {entry.name for entry in manifest.shards}
+    stray = sorted(names - known - set(manifest.files))
+    if stray:
+        raise DatasetError(f"{folder}: {', '.join(stray)} cannot be rebuilt; remove or restore it")
+    for name in sorted(names):
+        if (folder / name).is_dir() and not (folder / name).is_symlink():
+            raise DatasetError(
+                f"{folder}: {name} is a folder where a file belongs; remove or rename it, then "
+                "repair again"
+            )
 
 
 def _plan_again(

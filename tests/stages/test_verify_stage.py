@@ -128,6 +128,38 @@ def test_damage_in_several_files_is_repaired_in_one_go(folder: Path) -> None:
     assert file_hashes(folder) == before
 
 
+def test_repair_removes_a_link_in_the_place_of_its_own_folder_and_not_what_it_points_to(
+    folder: Path, tmp_path: Path
+) -> None:
+    victim = tmp_path / "victim"
+    victim.mkdir()
+    (victim / "file").write_text("theirs")
+    before = file_hashes(folder)
+    (folder / ".repair-x").symlink_to(victim)
+    (folder / ".repair-y").write_text("a file")
+    shard, _, position = image_of(folder, 5)
+    flip_byte(shard, position)
+
+    verify.run(VerifyConfig(folder=str(folder), repair=True, workers=1))
+
+    assert (victim / "file").read_text() == "theirs"
+    assert file_hashes(folder) == before
+
+
+def test_a_folder_in_the_place_of_a_shard_is_named_before_anything_is_rebuilt(folder: Path) -> None:
+    first, *_, last = sorted(folder.glob("*.tar"))
+    flip_byte(first, 600)
+    damaged = first.read_bytes()
+    last.unlink()
+    last.mkdir()
+    with pytest.raises(DatasetError, match=f"{last.name} is a folder where a file belongs"):
+        verify.run(VerifyConfig(folder=str(folder), repair=True, workers=1))
+    assert first.read_bytes() == damaged and not (folder / ".lock").exists()
+
+    last.rmdir()
+    verify.run(VerifyConfig(folder=str(folder), repair=True, workers=1))
+
+
 def test_repair_finds_a_source_that_has_moved(folder: Path, tmp_path: Path) -> None:
     before = file_hashes(folder)
     (tmp_path / "squares-published").rename(tmp_path / "moved")

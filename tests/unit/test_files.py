@@ -14,6 +14,7 @@ from nakt_dist.runtime.files import (
     differing_fields,
     file_sha256,
     read_json,
+    remove_unfinished,
     value_sha256,
     write_bytes,
     write_json,
@@ -159,3 +160,19 @@ def test_differing_fields_are_named_with_both_values_at_any_depth():
         "seed: found 0, expected 7",
     ]
     assert differing_fields(found, dict(reversed(found.items()))) == []
+
+
+def test_what_a_kill_left_is_removed_and_what_a_link_points_to_stays(tmp_path):
+    victim = tmp_path / "victim"
+    victim.mkdir()
+    (victim / "file").write_text("theirs")
+    output = tmp_path / "output"
+    (output / ".step.tmp").mkdir(parents=True)
+    (output / ".step.tmp" / "part").touch()
+    (output / ".file.tmp").touch()
+    (output / ".link.tmp").symlink_to(victim)
+    (output / ".dangling.tmp").symlink_to(tmp_path / "nowhere")
+    (output / "kept.tmp").touch()
+    remove_unfinished(output)
+    assert names(output) == ["kept.tmp"]
+    assert names(victim) == ["file"]

@@ -1,5 +1,6 @@
 import fcntl
 import multiprocessing
+import os
 import time
 from pathlib import Path
 
@@ -184,6 +185,38 @@ def test_a_second_user_of_an_output_is_refused(tmp_path):
     with sole_user(tmp_path, "pack"):
         pass
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("kind", ["link", "link_to_nothing", "pipe", "folder"])
+def test_what_is_no_plain_lock_is_refused_and_not_followed_or_waited_for(tmp_path, kind):
+    output, elsewhere = tmp_path / "output", tmp_path / "elsewhere"
+    output.mkdir()
+    elsewhere.mkdir()
+    if kind == "pipe":
+        os.mkfifo(output / ".lock")
+    elif kind == "folder":
+        (output / ".lock").mkdir()
+    else:
+        if kind == "link":
+            (elsewhere / "lock").write_text("theirs")
+        (output / ".lock").symlink_to(elsewhere / "lock")
+    left = {path.name: path.read_text() for path in elsewhere.iterdir()}
+    with pytest.raises(DatasetError) as caught, sole_user(output, "pack"):
+        pass
+    assert f"{output / '.lock'}: is a link, a pipe or a folder" in str(caught.value)
+    assert {path.name: path.read_text() for path in elsewhere.iterdir()} == left
+
+
+def test_a_ledger_that_is_a_link_is_refused_and_not_followed(tmp_path):
+    victim = tmp_path / "victim"
+    victim.mkdir()
+    for there in (victim, tmp_path / "absent"):
+        (tmp_path / ".teach").unlink(missing_ok=True)
+        (tmp_path / ".teach").symlink_to(there)
+        with pytest.raises(DatasetError, match=r"\.teach: is a link"):
+            ledger(tmp_path)
+    assert list(victim.iterdir()) == []
 
 
 def test_an_output_is_free_again_after_an_error(tmp_path):
