@@ -83,7 +83,7 @@ def read_dicom(content: bytes, name: str, max_pixels: int, full_range: bool) -> 
 
     Raises:
         UnusableSample: ``not_an_image``, ``too_many_pixels``, ``several_frames``,
-            ``unsupported_dicom``, ``truncated_image`` or ``unreadable``.
+            ``unsupported_dicom``, ``non_finite_pixels``, ``truncated_image`` or ``unreadable``.
         ConfigurationError: pydicom, or what decodes this compression, is not installed.
     """
     pydicom = _import_pydicom(name)
@@ -94,7 +94,8 @@ def read_dicom(content: bytes, name: str, max_pixels: int, full_range: bool) -> 
         _check_header(header, name, max_pixels)
         _check_compression(pydicom, header, name)
         stored = pydicom.pixels.pixel_array(header, index=0)
-        return _picture(pydicom, header, stored, name, full_range)
+        with np.errstate(all="ignore"):  # what overflows is judged by its result
+            return _picture(pydicom, header, stored, name, full_range)
     except (UnusableSample, ConfigurationError, MemoryError):
         raise
     except Exception as error:  # pydicom's messages may quote the header: only the kind is told
@@ -188,6 +189,7 @@ def _picture(
     photometric, bits = header.PhotometricInterpretation, int(header.BitsStored)
     if photometric in _COLOURS:
         return DicomPicture(stored, photometric, bits, "kept", None)
+    _check_tables(header, name)
     values, known = _rescaled(pydicom, header, stored)
     if not np.isfinite(values).all():
         raise UnusableSample("non_finite_pixels", f"'{name}' rescales to NaN or infinite values")
@@ -201,10 +203,24 @@ def _picture(
         unit = (values - low) / span if span else np.zeros(values.shape)
         shown = unit, scaling, [low, high]
     unit, scaling, value_range = shown
+    if not (np.isfinite(unit).all() and np.isfinite(value_range or 0).all()):
+        raise UnusableSample("non_finite_pixels", f"'{name}' has values too large to be scaled")
     grey = np.floor(unit.clip(0, 1) * 255 + 0.5).astype(np.uint8)
     if photometric == "MONOCHROME1":
         grey = 255 - grey
     return DicomPicture(grey, photometric, bits, scaling, value_range)
+
+
+def _check_tables(header: Any, name: str) -> None:
+    """Refuses a look-up table that does not say how large its entries can be."""
+    for sequence in ("ModalityLUTSequence", "VOILUTSequence"):
+        tables = header.get(sequence)
+        bits = int(tables[0].LUTDescriptor[2]) if tables else 16
+        if not 1 <= bits <= 16:
+            raise UnusableSample(
+                "unsupported_dicom",
+                f"'{name}' has a look-up table with entries of {bits} bits; expected 1 to 16",
+            )
 
 
 def _rescaled(
@@ -227,7 +243,8 @@ def _of_interest(
 ) -> tuple[np.ndarray, str, list[float] | None] | None:
     """Applies the file's first table or window of interest; None where it has neither.
 
-    A window whose width the standard forbids counts as none.
+    A window whose width the standard forbids, or that is not of finite numbers, counts as none:
+    it only says how the picture is shown, and its values are sound without it.
     """
     if header.get("VOILUTSequence"):
         shown, top = _looked_up(header, header.VOILUTSequence[0], values)
@@ -261,11 +278,11 @@ def _looked_up(header: Any, table: Any, values: np.ndarray) -> tuple[np.ndarray,
 
 
 def _first(value: Any) -> float | None:
-    """Returns a number, the first where an element holds several, None for an empty one."""
+    """Returns a number, the first where an element holds several; None without a finite one."""
     if value is None or value == "":
         return None
     values = [value] if isinstance(value, int | float) else list(value)
-    return float(values[0]) if values else None
+    return float(values[0]) if values and np.isfinite(float(values[0])) else None
 
 
 def _unsupported(name: str, what: str) -> UnusableSample:

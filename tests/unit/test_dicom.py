@@ -175,6 +175,21 @@ def test_a_window_that_the_standard_forbids_counts_as_none(tmp_path: Path, width
     assert info["scaling"] == "min_max"
 
 
+@pytest.mark.parametrize("name", ["WindowWidth", "WindowCenter"])
+@pytest.mark.parametrize("number", ["nan ", "inf ", "-inf"])
+@pytest.mark.parametrize("function", ["LINEAR", "LINEAR_EXACT", "SIGMOID"])
+def test_a_window_that_is_no_finite_number_counts_as_none(
+    tmp_path: Path, name: str, number: str, function: str
+) -> None:
+    ds = dataset_of(RAMP, WindowCenter="2048", WindowWidth="4000", VOILUTFunction=function)
+    written = str(int(ds[name].value)).encode()
+    path = tmp_path / "film.dcm"
+    path.write_bytes(bytes_of(ds).replace(written, number.encode()))
+    pixels, info = read_image(path, "grey", 10_000, "min_max")
+    np.testing.assert_array_equal(pixels, read(tmp_path, dataset_of(RAMP))[0])
+    assert (info["scaling"], info["range"]) == ("min_max", [0, 4032])
+
+
 def test_a_window_of_one_is_a_threshold(tmp_path: Path) -> None:
     pixels, _ = read(tmp_path, dataset_of(RAMP, WindowCenter=1024.5, WindowWidth=1))
     np.testing.assert_array_equal(pixels, 255 * (RAMP > 1024))
@@ -300,6 +315,49 @@ def test_a_file_without_a_picture_is_no_image() -> None:
     content = bytes_of(ds)
     without = content[: content.index(b"\xe0\x7f\x10\x00")]
     assert problem_of(without).reason == "not_an_image"
+
+
+@pytest.mark.parametrize("sequence", ["VOILUTSequence", "ModalityLUTSequence"])
+@pytest.mark.parametrize("bits", [0, 17, 65535])
+@pytest.mark.parametrize("full_range", [False, True])
+def test_a_table_whose_entries_have_no_known_range_is_not_supported(
+    sequence: str, bits: int, full_range: bool
+) -> None:
+    content = bytes_of(dataset_of(RAMP, **{sequence: [table_of(list(range(4096)), 0, bits)]}))
+    with pytest.raises(UnusableSample, match=f"entries of {bits} bits") as caught:
+        read_dicom(content, "film.dcm", 10_000, full_range)
+    assert caught.value.reason == "unsupported_dicom"
+
+
+@pytest.mark.filterwarnings("error:::nakt_dist")
+@pytest.mark.parametrize(
+    ("elements", "full_range"),
+    [
+        ({"RescaleSlope": "1E306", "RescaleIntercept": "0"}, False),
+        ({"RescaleSlope": "5E304", "RescaleIntercept": "-1.7E308"}, False),
+        ({"RescaleSlope": "4.4E304", "RescaleIntercept": "0"}, True),
+        ({"WindowCenter": "-1.5E308", "WindowWidth": "1.5E308"}, False),
+    ],
+)
+def test_values_beyond_what_numbers_hold_are_set_aside_and_never_reach_the_range(
+    elements: dict[str, str], full_range: bool
+) -> None:
+    signed = dataset_of(RAMP.astype(np.int16) - 2048, **elements)
+    for ds in (signed, dataset_of(RAMP, **elements)):
+        content = bytes_of(ds)
+        try:
+            picture = read_dicom(content, "film.dcm", 10_000, full_range)
+        except UnusableSample as problem:
+            assert problem.reason == "non_finite_pixels"
+        else:
+            json.dumps(picture.range, allow_nan=False)
+
+
+@pytest.mark.filterwarnings("error:::nakt_dist")
+def test_a_steep_sigmoid_is_a_threshold() -> None:
+    ds = dataset_of(RAMP, WindowCenter=1000, WindowWidth=1e-6, VOILUTFunction="SIGMOID")
+    picture = read_dicom(bytes_of(ds), "film.dcm", 10_000, full_range=False)
+    np.testing.assert_array_equal(picture.pixels, 255 * (RAMP > 1000))
 
 
 def test_a_file_that_ends_early_is_truncated() -> None:
