@@ -41,6 +41,7 @@ _PASSING_FAULTS = {
 """Errors of the machine rather than of the file."""
 _MAX_BYTES_PER_PIXEL = 8  # four channels of 16 bits, uncompressed
 _HEADER_BYTES = 2**20
+_TIFF_BITS = 258
 _TIFF_PHOTOMETRIC = 262
 _TIFF_TILE = (322, 323)
 _EXIF_ORIENTATION = 274
@@ -84,7 +85,7 @@ def decode_file(path: Path, max_pixels: int) -> DecodedImage:
 
     Raises:
         UnusableSample: ``unreadable``, ``empty_file``, ``too_many_bytes``, ``not_an_image``,
-            ``too_many_pixels`` or ``truncated_image``.
+            ``too_many_pixels``, ``sixteen_bit_colour`` or ``truncated_image``.
     """
     name = printable(path.name)
     return decode(read_content(path, max_pixels), name, max_pixels)
@@ -104,7 +105,8 @@ def decode(content: bytes, name: str, max_pixels: int) -> DecodedImage:
     """Decodes the first picture of a file's bytes, as ``decode_file`` says.
 
     Raises:
-        UnusableSample: ``not_an_image``, ``too_many_pixels`` or ``truncated_image``.
+        UnusableSample: ``not_an_image``, ``too_many_pixels``, ``sixteen_bit_colour``,
+            ``truncated_image`` or ``unreadable``.
     """
     reader = next((reader for magic, reader in _READERS if magic.match(content)), None)
     if reader is None:
@@ -122,6 +124,7 @@ def decode(content: bytes, name: str, max_pixels: int) -> DecodedImage:
             )
         if image.format == "TIFF":
             _check_tiles(image, name, max_pixels)
+        _check_depth(image, name)
         return _load(image)
     except (UnusableSample, MemoryError):
         raise
@@ -173,6 +176,21 @@ def _check_tiles(image: ImageFile.ImageFile, name: str, max_pixels: int) -> None
         raise UnusableSample(
             "too_many_pixels",
             f"'{name}' has tiles of {width}×{height}; expected at most {max_pixels} pixels",
+        )
+
+
+def _check_depth(image: ImageFile.ImageFile, name: str) -> None:
+    """Refuses several channels of more than 8 bits: Pillow keeps only the high byte of each."""
+    deep = False
+    if image.format == "TIFF":
+        deep = max(image.tag_v2.get(_TIFF_BITS, (1,))) > 8
+    elif image.format == "PNG":
+        deep = ";16" in image.tile[0][3]
+    if deep and image.mode not in WIDE_MODES:
+        raise UnusableSample(
+            "sixteen_bit_colour",
+            f"'{name}' has more than 8 bits a channel in the colour mode {image.mode}; expected "
+            "them in one grey channel alone. Save it as 16-bit grey or as 8-bit colour",
         )
 
 

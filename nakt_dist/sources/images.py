@@ -46,8 +46,8 @@ def read_image(
       images, and whole numbers outside 0..65535, have no known full range and get
       ``"min_max"``.
 
-    Colour images of 16 bits a channel lose their low bytes in Pillow. A DICOM file may say
-    itself how its values are shown; see ``nakt_dist.sources.dicom.read_dicom``.
+    Images of more than 8 bits a channel in colour or with transparency are refused. A DICOM
+    file may say itself how its values are shown; see ``nakt_dist.sources.dicom.read_dicom``.
 
     Args:
         path: the file; its content decides the format, not its suffix.
@@ -65,8 +65,9 @@ def read_image(
 
     Raises:
         UnusableSample: ``empty_file``, ``not_an_image``, ``truncated_image``,
-            ``too_many_pixels``, ``too_many_bytes``, ``non_finite_pixels`` or ``unreadable``;
-            of a DICOM file also ``several_frames`` or ``unsupported_dicom``.
+            ``too_many_pixels``, ``too_many_bytes``, ``sixteen_bit_colour``,
+            ``non_finite_pixels`` or ``unreadable``; of a DICOM file also ``several_frames``
+            or ``unsupported_dicom``.
         ConfigurationError: a DICOM file, and what reads it is not installed.
     """
     name = printable(path.name)

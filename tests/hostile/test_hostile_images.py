@@ -69,6 +69,23 @@ def tiff(width: int, height: int, tile: int, content: bytes) -> bytes:
     return b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + bytes(4) + content
 
 
+def deep_png(kind: int, channels: int) -> bytes:
+    """Returns a PNG of 16 bits in several channels, of which the high bytes are almost black."""
+    values = np.repeat(GREY[..., None].astype(">u2") * 16, channels, axis=2)
+    rows = b"".join(b"\0" + row.tobytes() for row in values)
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", SIDE, SIDE, 16, kind, 0, 0, 0))
+    end = chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + header + end
+
+
+def deep_tiff() -> bytes:
+    """Returns a TIFF of 16 bits a colour: one of 8 bits and twice the width, said otherwise."""
+    bits, width = struct.Struct("<HHH"), struct.Struct("<HHII")
+    data = encoded(np.repeat(COLOUR, 2, axis=1), "TIFF")
+    data = data.replace(bits.pack(8, 8, 8), bits.pack(16, 16, 16), 1)
+    return data.replace(width.pack(256, 4, 1, 2 * SIDE), width.pack(256, 4, 1, SIDE), 1)
+
+
 def jpeg_of_size(width: int, height: int) -> bytes:
     """Returns a JPEG whose header announces another size than it has."""
     data = encoded(GREY, "JPEG")
@@ -148,6 +165,10 @@ SET_ASIDE = {
     "international_text_bomb.png": (png(chunk(b"iTXt", b"a\0\1\0\0\0" + HUGE)), "unreadable"),
     "profile_bomb.png": (png(chunk(b"iCCP", b"a\0\0" + HUGE)), "unreadable"),
     "wrong_checksum.png": (png()[:-20] + b"\0\0\0\0" + png()[-16:], None),
+    "deep_grey_alpha.png": (deep_png(4, 2), "sixteen_bit_colour"),
+    "deep_colour.png": (deep_png(2, 3), "sixteen_bit_colour"),
+    "deep_colour_alpha.png": (deep_png(6, 4), "sixteen_bit_colour"),
+    "deep_colour.tif": (deep_tiff(), "sixteen_bit_colour"),
     "not_a_number.tif": (encoded(np.full((4, 4), np.nan, np.float32), "TIFF"), "non_finite_pixels"),
 }
 """By file name the bytes, and the reason; None where decoders of other versions differ."""
