@@ -145,6 +145,8 @@ class VerifyConfig:
         folder: a packed dataset or a folder of pseudo-labels.
         repair: rebuild what is damaged, and only that (packed datasets).
         source: the dataset as published, when it is no longer where it was packed from.
+        layout_options: those that name files or folders of a de-identified dataset, such as
+            ``{table: films.csv}``; it does not say them.
         workers: processes for the repair; None takes all cores.
         deidentify_key: file with the key of a de-identified dataset, where it is not the usual
             one; the repair of such a dataset needs ``source`` as well.
@@ -153,6 +155,7 @@ class VerifyConfig:
     folder: str
     repair: bool = False
     source: str | None = None
+    layout_options: dict[str, Any] = field(default_factory=dict)
     workers: int | None = None
     deidentify_key: str | None = None
 

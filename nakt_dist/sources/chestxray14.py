@@ -56,7 +56,7 @@ def scan(root: Path, table: str | None = None, views: Sequence[str] = VIEWS) -> 
     lists = {split: find_table(contents, name) for split, name in LISTS.items()}
     splits = _read_lists(lists)
     for row in read_rows(entries, COLUMNS, FACTS, wide_rows=True):
-        tables.found[f"rows in {entries.file_name}"] += 1
+        tables.found["rows in the table"] += 1
         _add(tables, entries, row, splits)
     if any(lists.values()):
         images = tables.images

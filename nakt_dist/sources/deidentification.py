@@ -31,7 +31,11 @@ KEPT_LABELS = frozenset(
 )  # fmt: skip
 """Facts that stay as published; every other label of a record is replaced by its hash."""
 
+PATH_OPTIONS = frozenset({"image_folder", "mask_folder", "table"})
+"""Options of layouts that name files or folders of the dataset."""
+
 _DIGITS = 24
+_OUTSIDE = "image outside of "
 _PLAIN_SUFFIXES = frozenset(
     {
         ".csv", ".gz", ".htm", ".html", ".json", ".md", ".npy", ".pdf", ".tar", ".txt", ".xlsx",
@@ -103,8 +107,11 @@ def without_names(counts: Mapping[str, int]) -> dict[str, int]:
     """
     kept: Counter[str] = Counter()
     for words, count in counts.items():
-        plain = words in _PLAIN_SUFFIXES or words.startswith("image outside of ")
-        kept[words if plain else "other suffixes"] += count
+        if words.startswith(_OUTSIDE):
+            words = f"{_OUTSIDE}the folder of images"
+        elif words not in _PLAIN_SUFFIXES:
+            words = "other suffixes"
+        kept[words] += count
     return dict(sorted(kept.items()))
 
 

@@ -5,7 +5,9 @@ that could name a patient are never parsed, so they reach neither samples nor me
 """
 
 import io
+import logging
 import types
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -90,11 +92,12 @@ def read_dicom(content: bytes, name: str, max_pixels: int, full_range: bool) -> 
     if _DEFLATED in content:  # pydicom would inflate the file whole, however large it becomes
         raise _unsupported(name, "is deflated as a whole")
     try:
-        header = pydicom.dcmread(io.BytesIO(content), specific_tags=_ELEMENTS)
-        _check_header(header, name, max_pixels)
-        _check_compression(pydicom, header, name)
-        stored = pydicom.pixels.pixel_array(header, index=0)
-        with np.errstate(all="ignore"):  # what overflows is judged by its result
+        # pydicom's warnings quote the header; what overflows is judged by its result
+        with warnings.catch_warnings(action="ignore"), np.errstate(all="ignore"):
+            header = pydicom.dcmread(io.BytesIO(content), specific_tags=_ELEMENTS)
+            _check_header(header, name, max_pixels)
+            _check_compression(pydicom, header, name)
+            stored = pydicom.pixels.pixel_array(header, index=0)
             return _picture(pydicom, header, stored, name, full_range)
     except (UnusableSample, ConfigurationError, MemoryError):
         raise
@@ -111,8 +114,9 @@ def _import_pydicom(name: str) -> types.ModuleType:
             f"'{name}' is a DICOM file, which needs pydicom: pip install 'nakt_dist[dicom]', or "
             "move such files out of the dataset"
         ) from None
-    # a value that breaks the standard is read as it is, without a warning that quotes it
+    # a value that breaks the standard is read as it is, without a warning or log that quotes it
     pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
+    logging.getLogger("pydicom").setLevel(logging.CRITICAL)
     return pydicom
 
 

@@ -217,7 +217,7 @@ class _Table:
     def _read(self) -> None:
         column = self._columns.image
         for row, cells in self._rows(self.tables.found):
-            self.tables.found[f"rows in {self._file.file_name}"] += 1
+            self.tables.found["rows in the table"] += 1
             path = cells[column].replace("\\", "/").removeprefix("./")
             refused = self._columns.refused_by(cells)
             if row.fault:

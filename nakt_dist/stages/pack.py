@@ -10,7 +10,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from multiprocessing.synchronize import Event
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ from nakt_dist.shards.manifest import (
     ShardManifest,
 )
 from nakt_dist.shards.tables import INDEX_SCHEMA, REJECTED_SCHEMA, write_table
-from nakt_dist.stages.pack_identity import modification_sha256
+from nakt_dist.stages.pack_identity import kept_layout_options, modification_sha256
 from nakt_dist.stages.pack_plan import PackPlan, make_plan, tolerated_problems
 from nakt_dist.stages.pack_shard import pack_shard
 from nakt_dist.stages.pack_summary import announce, announce_speed, count_positives
@@ -266,7 +266,8 @@ def _finalise(
             f"{plan.num_inputs} inputs; delete the folder and pack again, and report this"
         )
     left_out = ("output", "workers", "deidentify_key", *(["source"] if config.deidentify else []))
-    save_config(config, output, leave_out=left_out, staging=staging)
+    kept = replace(config, layout_options=kept_layout_options(config))
+    save_config(kept, output, leave_out=left_out, staging=staging)
     flush_folder(output)
     manifest.write(output, staging)
     return manifest

@@ -11,7 +11,7 @@ from nakt_dist.errors import ConfigurationError
 from nakt_dist.runtime.key_file import make_key, read_key
 from nakt_dist.runtime.processes import say
 from nakt_dist.sources import SourceRecord
-from nakt_dist.sources.deidentification import METHOD, Pseudonyms
+from nakt_dist.sources.deidentification import METHOD, PATH_OPTIONS, Pseudonyms
 from nakt_dist.sources.table_columns import identifying_filters
 
 _NOT_IN_THE_BYTES = ("source", "output", "workers", "card", "deidentify", "deidentify_key")
@@ -43,8 +43,9 @@ def check_deidentify(config: PackConfig) -> None:
     """Refuses settings of ``deidentify`` by which patients would be given away.
 
     Raises:
-        ConfigurationError: the key lies where it would be passed on with the data, or a filter of
-            the layout names patients, studies or images.
+        ConfigurationError: the key lies where it would be passed on with the data, a filter of
+            the layout names patients, studies or images, or any cell of a table may name a
+            finding.
     """
     path = Path(config.deidentify_key).expanduser()
     for name in ("source", "output"):
@@ -61,6 +62,23 @@ def check_deidentify(config: PackConfig) -> None:
             "studies or images apart, and settings are kept beside the shards. To deidentify, "
             "leave this filter out and point the option 'table' at a table of the wanted rows"
         )
+    column = config.layout_options.get("findings_column")
+    if column and not config.layout_options.get("finding_names"):
+        raise ConfigurationError(
+            f"layout_options.findings_column is '{column}' without finding_names, so that whatever "
+            "its cells hold would name a finding, in clear. To deidentify, list the wanted "
+            "findings in layout_options.finding_names"
+        )
+
+
+def kept_layout_options(config: PackConfig) -> dict[str, Any]:
+    """Returns the layout's options as they are kept beside the shards.
+
+    De-identified, those that name files or folders of the source are left out.
+    """
+    options = as_plain(config)["layout_options"]
+    left_out = PATH_OPTIONS if config.deidentify else ()
+    return {name: value for name, value in options.items() if name not in left_out}
 
 
 def dataset_identity(
@@ -80,6 +98,10 @@ def dataset_identity(
     settings = {
         name: value for name, value in as_plain(config).items() if name not in _NOT_IN_THE_BYTES
     }
+    settings["layout_options"] = kept_layout_options(config)
+    left_out = sorted(config.layout_options.keys() - settings["layout_options"].keys())
+    if left_out:
+        settings["layout_options_left_out"] = left_out
     if pseudonyms is not None:
         settings["deidentified"] = {"method": METHOD, "key_fingerprint": pseudonyms.fingerprint}
     content = _source_content_sha256(inputs, findings, pseudonyms)

@@ -1,6 +1,7 @@
 """``nakt verify``: re-reads a packed dataset or pseudo-labels, and can rebuild what is damaged."""
 
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 from nakt_dist.config import CONFIG_NAME, PackConfig, VerifyConfig, as_plain
@@ -130,8 +131,8 @@ def _plan_again(
 
     Raises:
         DatasetError: the plan differs: the source has other files now.
-        ConfigurationError: the saved configuration is gone, or the source or the key of a
-            de-identified dataset is wanting.
+        ConfigurationError: the saved configuration is gone, or the source, the key or an option
+            of a de-identified dataset is wanting.
     """
     from nakt_dist.cli import parse_config
 
@@ -148,7 +149,10 @@ def _plan_again(
     for name in ("workers", "deidentify_key"):
         if getattr(config, name) is not None:
             arguments.append(f"--{name}={getattr(config, name)}")
+    _check_options(config, folder, manifest)
     pack_config = parse_config("pack", arguments)
+    options = {**pack_config.layout_options, **config.layout_options}
+    pack_config = replace(pack_config, layout_options=options)
     plan = make_plan(pack_config, may_make_key=False)
     if plan.identity.get("deidentified") != manifest.config.get("deidentified"):
         raise ConfigurationError(
@@ -161,6 +165,17 @@ def _plan_again(
             "give the right one with --source"
         )
     return plan, pack_config
+
+
+def _check_options(config: VerifyConfig, folder: Path, manifest: ShardManifest) -> None:
+    given = sorted(config.layout_options)
+    wanted = manifest.config.get("layout_options_left_out", [])
+    if given != wanted:
+        raise ConfigurationError(
+            f"{folder}: layout_options gives {given}; expected {wanted}, which packing with "
+            "deidentify left out of its settings. Give each as --layout_options.NAME VALUE, as "
+            "it was packed with"
+        )
 
 
 def _write_tables(folder: Path, ledger: WorkLedger) -> None:

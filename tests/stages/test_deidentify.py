@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import shutil
 import stat
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -131,6 +132,66 @@ def test_nothing_that_is_written_or_printed_names_a_patient_a_study_or_a_file(
     secret = (str(source), key.read_text().strip(), str(key))
     assert traces(tmp_path / "hidden", secret) == []
     assert key.read_text().strip() not in printed
+
+
+def named_by_paths(source: Path, folder: Path) -> tuple[Path, dict[str, str]]:
+    """Returns a copy whose table and folder are named after a patient, and options that say so."""
+    place = folder / "named" / f"of_{NAME}"
+    shutil.copytree(source, place)
+    table = place / f"table_{NAME}.csv"
+    (place / "metadata.csv").rename(table)
+    table.write_text(table.read_text().replace("films/", ""))
+    Image.new("L", (8, 8)).save(place / "aside.png")
+    (place / "films").rename(place / f"films_{NAME}")
+    paths = {"table": table.name, "image_folder": f"films_{NAME}"}
+    return place, paths
+
+
+def test_no_file_names_the_table_or_the_folder_of_the_images(
+    source: Path, key: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    place, paths = named_by_paths(source, tmp_path)
+    config = pack_config(place, tmp_path / "hidden", key)
+    pack.run(replace(config, layout_options={**config.layout_options, **paths}))
+    assert traces(tmp_path / "hidden", (NAME, NUMBER, STUDY)) == []
+    assert not any(name in "".join(capfd.readouterr()) for name in (NAME, NUMBER, STUDY))
+    manifest = ShardManifest.read(tmp_path / "hidden")
+    assert manifest.found["rows in the table"] == 17
+    assert manifest.ignored_files["image outside of the folder of images"] == 1
+    assert manifest.config["layout_options"] == config.layout_options
+    assert manifest.config["layout_options_left_out"] == ["image_folder", "table"]
+
+
+def test_a_repair_asks_for_the_options_that_were_left_out(
+    source: Path, key: Path, tmp_path: Path
+) -> None:
+    place, paths = named_by_paths(source, tmp_path)
+    folder = tmp_path / "hidden"
+    config = pack_config(place, folder, key)
+    pack.run(replace(config, layout_options={**config.layout_options, **paths}))
+    before = file_hashes(folder)
+    (folder / "index.parquet").unlink()
+    words = [str(folder), "--repair", "--workers=1", f"--source={place}", f"--deidentify_key={key}"]
+    told = [f"--layout_options.{name}={value}" for name, value in paths.items()]
+    for given in ([], told[:1], [*told, "--layout_options.views=[frontal]"]):
+        with pytest.raises(ConfigurationError, match=r"expected \['image_folder', 'table'\]"):
+            verify.run(parse_config("verify", [*words, *given]))
+    verify.run(parse_config("verify", [*words, *told]))
+    assert file_hashes(folder) == before
+
+
+def test_findings_of_one_column_are_packed_by_the_names_that_are_wanted_alone(
+    source: Path, key: Path, tmp_path: Path
+) -> None:
+    """Without them, whatever stands in a cell would be the name of a finding."""
+    config = pack_config(source, tmp_path / "out", key)
+    options = {name: config.layout_options[name] for name in ("patient_column", "study_column")}
+    options["findings_column"] = "Nodule"
+    with pytest.raises(ConfigurationError, match="finding_names"):
+        pack.run(replace(config, layout_options=options))
+    assert not (tmp_path / "out").exists()
+    pack.run(replace(config, layout_options={**options, "finding_names": ["1"]}))
+    assert traces(tmp_path / "out", (NAME, NUMBER, STUDY)) == []
 
 
 @pytest.mark.parametrize("kind", ["chest_chexpert", "chest_mimic"])

@@ -1,10 +1,13 @@
 """DICOM files: values as the header says they are shown, and nothing else of the header."""
 
 import builtins
+import contextlib
 import io
 import json
+import logging
 import struct
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -380,6 +383,19 @@ def test_damage_of_any_kind_is_set_aside(data: st.DataObject) -> None:
 
 
 # ---------------------------------------------------------------- around the file
+
+
+def test_nothing_of_a_header_is_in_a_warning_or_a_log(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    ds = dataset_of(RAMP, SpecificCharacterSet="ISO_IR 100", WindowCenter="2048", WindowWidth="64")
+    content = bytes_of(ds).replace(b"ISO_IR 100", b"MILLER^ANN").replace(b"2048", b"204x")
+    with warnings.catch_warnings(record=True) as warned, caplog.at_level(logging.DEBUG):
+        warnings.simplefilter("always")
+        with contextlib.suppress(UnusableSample):
+            read_dicom(content, "film.dcm", 10_000, full_range=False)
+    assert warned == []
+    assert "MILLER" not in caplog.text
 
 
 def test_without_pydicom_the_extra_is_named(

@@ -527,7 +527,7 @@ class TestChestXray14:
             "ages above 120, taken as unknown": 1,
             "files that no table names": 1,
             "listed names without a row": 1,
-            f"rows in {table}": 3,
+            "rows in the table": 3,
             "official split test": 1,
             "official split train": 2,
             "view frontal": 3,

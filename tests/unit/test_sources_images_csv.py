@@ -255,7 +255,7 @@ def test_quoted_commas_and_line_breaks_and_an_empty_last_column_are_read(tmp_pat
     assert by_name(listing)["images/a.png"].findings == {"Edema": 1, "Mass": 0}
     assert by_name(listing)["images/b.png"].findings == {"Edema": 0, "Mass": 1}
     assert by_name(listing)["images/c.png"].findings == {"Edema": 0, "Mass": 1}
-    assert listing.found["rows in metadata.csv"] == 3
+    assert listing.found["rows in the table"] == 3
 
 
 def test_a_row_with_shifted_cells_is_set_aside(tmp_path: Path) -> None:
