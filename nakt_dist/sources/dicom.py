@@ -147,9 +147,10 @@ def _check_header(header: Any, name: str, max_pixels: int) -> None:
 
 
 def _check_compression(pydicom: types.ModuleType, header: Any, name: str) -> None:
-    """Refuses what cannot be decoded, and a compressed picture larger than the header says."""
+    """Refuses what cannot be decoded, and a picture of another size than the header says."""
     syntax = header.file_meta.TransferSyntaxUID
     if syntax in _UNCOMPRESSED:
+        _check_length(header, name)
         return
     try:
         decoder = pydicom.pixels.get_decoder(syntax)
@@ -169,6 +170,20 @@ def _check_compression(pydicom: types.ModuleType, header: Any, name: str) -> Non
             "unreadable",
             f"'{name}': its header says {expected[1]}×{expected[0]} pixels and its compressed "
             f"picture {'nothing' if announced is None else f'{announced[1]}×{announced[0]}'}",
+        )
+
+
+def _check_length(header: Any, name: str) -> None:
+    """Refuses more pixel data than the header announces; pydicom itself refuses less."""
+    # YBR_FULL_422 stores each colour difference once for two pixels
+    half = header.PhotometricInterpretation == "YBR_FULL_422"
+    values = header.Rows * header.Columns * (2 if half else header.get("SamplesPerPixel", 1))
+    expected, found = values * header.BitsAllocated // 8, len(header.PixelData)
+    if found > expected + 1:  # a byte of padding makes the length even
+        raise UnusableSample(
+            "unreadable",
+            f"'{name}': its header says {header.Columns}×{header.Rows} pixels, which are "
+            f"{expected} bytes, and its pixel data has {found} bytes",
         )
 
 

@@ -292,6 +292,42 @@ def test_a_compressed_picture_larger_than_announced_is_not_decoded(syntax: str, 
     assert "400×300" in problem.detail
 
 
+@pytest.mark.parametrize(
+    ("ds", "syntax"),
+    [
+        (dataset_of(RAMP, Rows=4), ExplicitVRLittleEndian),
+        (dataset_of(RAMP, Columns=7), ImplicitVRLittleEndian),
+        (dataset_of(RAMP, Rows=7, Columns=9), ExplicitVRBigEndian),
+        (dataset_of(RAMP, BitsAllocated=8, BitsStored=8, HighBit=7), ExplicitVRLittleEndian),
+        (dataset_of(np.zeros((4, 5, 3), np.uint8), 8, "RGB", Columns=4), ExplicitVRLittleEndian),
+        (
+            dataset_of(np.zeros((4, 6, 2), np.uint8), 8, "YBR_FULL_422", Rows=3, SamplesPerPixel=3),
+            ExplicitVRLittleEndian,
+        ),
+    ],
+    ids=["rows", "columns", "two_bytes", "bits", "colours", "half_colours"],
+)
+def test_more_pixel_data_than_announced_is_not_read_in_part(ds: Dataset, syntax: str) -> None:
+    problem = problem_of(bytes_of(ds, syntax))
+    assert problem.reason == "unreadable"
+    assert f"{len(ds.PixelData)} bytes" in problem.detail
+
+
+@pytest.mark.parametrize(
+    "ds",
+    [
+        dataset_of(gradient(5, 7), 8),
+        dataset_of(np.zeros((4, 5, 3), np.uint8), 8, "RGB"),
+        dataset_of(np.zeros((4, 6, 2), np.uint8), 8, "YBR_FULL_422", SamplesPerPixel=3),
+        dataset_of(RAMP.astype(np.uint32)),
+    ],
+    ids=["odd_length", "colours", "half_colours", "four_bytes"],
+)
+def test_pixel_data_of_the_announced_length_is_read(ds: Dataset) -> None:
+    picture = read_dicom(bytes_of(ds), "film.dcm", 10_000, full_range=False)
+    assert picture.pixels.shape[:2] == (ds.Rows, ds.Columns)
+
+
 def test_several_frames_are_one_sample_too_many() -> None:
     frames = np.concatenate([RAMP, RAMP])
     ds = dataset_of(frames, Rows=8, NumberOfFrames=2)
