@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from nakt_dist.errors import CheckpointError
+from nakt_dist.models.pickled_calls import check_pickled_calls
 
 LEGACY_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt", ".tar")
 
@@ -35,7 +36,9 @@ _MOST_VALUES_PER_BYTE = 8  # a file may name a tensor more than once, and a valu
 
 _REFUSED_NAME = re.compile(r"GLOBAL (\S+)")
 _PICKLE_START = b"\x80"
-_ARCHIVES_OF_CODE = ("TorchScript archives", "legacy .tar format")
+_ARCHIVE_START = b"PK\x03\x04"  # by which torch tells archives
+_TORCHSCRIPT = "TorchScript archives"
+_ARCHIVES_OF_CODE = (_TORCHSCRIPT, "legacy .tar format")
 
 
 def read_legacy(path: Path) -> tuple[dict[str, Tensor], str]:
@@ -49,14 +52,16 @@ def read_legacy(path: Path) -> tuple[dict[str, Tensor], str]:
         CheckpointError: the file holds pickled code objects, is damaged or of another kind, or
             holds no state dict.
     """
-    _check_archive(path)
     try:
+        check_pickled_calls(path, _is_archive(path), _most_values(path))
         with warnings.catch_warnings():  # they advise to file issues with PyTorch
             warnings.simplefilter("ignore")
             content = torch.load(path, map_location="cpu", weights_only=True)
+        state_dict, containers = _find_state_dict(content)
+    except CheckpointError:
+        raise
     except Exception as error:  # torch raises whatever its reader stumbles over, KeyError too
         raise _refusal(path, error) from None
-    state_dict, containers = _find_state_dict(content)
     if state_dict is None:
         found = type(content).__name__
         if isinstance(content, Mapping):
@@ -82,26 +87,33 @@ def without_wrapper_names(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
     return state_dict
 
 
-def _check_archive(path: Path) -> None:
-    """Refuses an archive that unpacks to more than its file: torch compresses no tensors.
+def _is_archive(path: Path) -> bool:
+    """Says whether a file is an archive; refuses one that unpacks to more than its file.
 
     Raises:
-        CheckpointError: it is compressed, or its parts lie over each other.
+        CheckpointError: it is compressed, as torch writes none, or its parts lie over each other.
+        RuntimeError: it holds a program as torch.jit writes it, compressed or not.
+        Exception: what ``zipfile`` finds wrong with it.
     """
-    try:
-        with zipfile.ZipFile(path) as archive:
-            parts = archive.infolist()
-        if any(part.filename.endswith("/constants.pkl") for part in parts):
-            return  # TorchScript, whose code is compressed; torch refuses it without unpacking
-        held = sum(part.file_size for part in parts)
-    except (zipfile.BadZipFile, OSError, ValueError, EOFError, NotImplementedError):
-        return  # not an archive, or torch says what is wrong with it
-    size = path.stat().st_size
+    with path.open("rb") as stream:
+        if stream.read(len(_ARCHIVE_START)) != _ARCHIVE_START:
+            return False
+    with zipfile.ZipFile(path) as archive:
+        parts = archive.infolist()
+    folder = parts[0].filename.split("/")[0]  # the one that torch looks in
+    if any(part.filename == f"{folder}/constants.pkl" for part in parts):
+        raise RuntimeError(_TORCHSCRIPT)
+    size, held = path.stat().st_size, sum(part.file_size for part in parts)
     if held > size:
         raise CheckpointError(
             f"{path}: an archive of {size} bytes that unpacks to {held}, expected one that is not "
             "compressed, as torch writes them; unpack and store it, or copy it from its origin"
         )
+    return True
+
+
+def _most_values(path: Path) -> int:
+    return _MOST_VALUES_PER_BYTE * path.stat().st_size
 
 
 def _check_entries(path: Path, state_dict: Mapping[Any, Tensor]) -> None:
@@ -110,7 +122,7 @@ def _check_entries(path: Path, state_dict: Mapping[Any, Tensor]) -> None:
     Raises:
         CheckpointError: names the entry.
     """
-    values, most = 0, _MOST_VALUES_PER_BYTE * path.stat().st_size
+    values, most = 0, _most_values(path)
     for name, tensor in state_dict.items():
         if not isinstance(name, str):
             raise CheckpointError(f"{path}: names a tensor {name!r}; expected text by name")
@@ -133,7 +145,7 @@ def _find_state_dict(
     if not isinstance(content, Mapping) or not content:
         return None, ()
     if all(isinstance(each, Tensor) for each in content.values()):
-        return content, containers
+        return dict(content), containers  # a file may replace the methods of an OrderedDict
     if len(containers) < _DEEPEST_CONTAINER:
         for name in _CONTAINERS:
             state_dict, trail = _find_state_dict(content.get(name), (*containers, name))

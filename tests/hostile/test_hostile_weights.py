@@ -1,5 +1,6 @@
 """Weights that run code, announce what they do not hold, or unpack to more than they are."""
 
+import codecs
 import io
 import json
 import os
@@ -8,6 +9,7 @@ import resource
 import struct
 import warnings
 import zipfile
+from collections import Counter, OrderedDict
 from pathlib import Path
 
 import pytest
@@ -172,6 +174,144 @@ def test_an_archive_that_unpacks_to_more_than_its_file_is_not_unpacked(tmp_path)
         read_weights(path)
     assert peak_megabytes() < before + 20
     assert torch.load(path, weights_only=True)["a"].numel() == 10_000_000  # torch would have
+
+
+@pytest.mark.parametrize(
+    ("name", "seen"),
+    [("x/constants.pkl", "unpacks to 400"), ("constants.pkl", "not executed")],
+)
+def test_a_member_named_as_in_torchscript_does_not_get_an_archive_unpacked(tmp_path, name, seen):
+    path = tmp_path / "weights.pt"
+    torch.save({"a": torch.zeros(10_000_000)}, path)
+    path.write_bytes(deflated(path.read_bytes()))
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr(f"{path.stem}/{name}", b"")
+    before = peak_megabytes()
+    with pytest.raises(CheckpointError, match=seen):
+        read_weights(path)
+    assert peak_megabytes() < before + 20
+
+
+def test_an_archive_whose_sizes_cannot_be_read_is_not_unpacked(tmp_path):
+    path = tmp_path / "weights.pt"
+    torch.save({"a": torch.zeros(10_000_000)}, path)
+    data = bytearray(deflated(path.read_bytes()))
+    data[data.index(b"PK\x01\x02") + 6] = 99  # the version needed, which torch does not look at
+    path.write_bytes(data)
+    assert torch.load(path, weights_only=True)["a"].numel() == 10_000_000
+    with pytest.raises(CheckpointError, match="damaged, or not"):
+        read_weights(path)
+
+
+class Calls:
+    """Pickles as a call of a function with arguments, whatever these give."""
+
+    def __init__(self, function: object, *arguments: object, state: object = None) -> None:
+        self.call = (function, arguments, state)
+
+    def __reduce__(self) -> tuple:
+        return self.call
+
+
+def nested(depth: int) -> tuple:
+    value: tuple = ("a",)
+    for _ in range(depth):
+        value = (value, value)
+    return value
+
+
+def announced(*size: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    return torch.zeros(1, dtype=dtype).expand(*size)
+
+
+def hexadecimal(rounds: int) -> object:
+    value: object = b"ab"
+    for _ in range(rounds):
+        value = Calls(codecs.encode, value, "hex")
+    return value
+
+
+MUCH = 3 * 10**8
+
+AMPLIFIED = {
+    "size_of_bytes": lambda: Calls(torch.Size, Calls(bytearray, MUCH)),
+    "set_of_bytes": lambda: Calls(set, Calls(bytearray, MUCH)),
+    "counter_of_bytes": lambda: Calls(Counter, Calls(bytearray, MUCH)),
+    "bytes": lambda: Calls(bytearray, MUCH),
+    "bytes_as_a_key": lambda: {"a": torch.ones(1), "b": [Calls(bytearray, MUCH)]},
+    "hexadecimal_of_itself": lambda: hexadecimal(28),
+    "size_of_a_tensor": lambda: Calls(torch.Size, announced(MUCH)),
+    "set_of_a_tensor": lambda: Calls(set, announced(MUCH)),
+    "mapping_of_a_tensor": lambda: Calls(OrderedDict, announced(MUCH, 2)),
+    "state_is_a_tensor": lambda: Calls(OrderedDict, state=announced(MUCH, 2)),
+    "arguments_are_a_tensor": lambda: Calls(
+        torch._tensor._rebuild_from_type_v2, torch.Size, torch.Tensor, announced(MUCH), {}
+    ),
+    "sparse_of_a_tensor": lambda: Calls(
+        torch._utils._rebuild_sparse_tensor,
+        torch.sparse_coo,
+        (announced(1, MUCH, dtype=torch.long), announced(MUCH), (1,), False),
+    ),
+    "copied_tensor": lambda: Calls(
+        torch._utils._rebuild_device_tensor_from_cpu_tensor,
+        announced(MUCH),
+        torch.float64,
+        "cpu",
+        False,
+    ),
+    "key_of_tuples": lambda: {nested(26): 1},
+    "set_of_tuples": lambda: {nested(26)},
+    "mapping_of_tuples": lambda: Calls(OrderedDict, [[nested(26), 1]]),
+}
+
+
+@pytest.mark.timeout(30)
+@pytest.mark.parametrize("archive", [True, False])
+@pytest.mark.parametrize("make", AMPLIFIED.values(), ids=AMPLIFIED)
+def test_a_small_pickle_that_takes_much_memory_or_time_is_refused(tmp_path, make, archive):
+    path = tmp_path / "weights.pt"
+    torch.save(make(), path, _use_new_zipfile_serialization=archive)
+    assert path.stat().st_size < 5000
+    before = peak_megabytes()
+    with pytest.raises(CheckpointError, match="not executed"):
+        read_weights(path)
+    assert peak_megabytes() < before + 20
+
+
+@pytest.mark.parametrize("archive", [True, False])
+def test_what_training_scripts_keep_beside_their_weights_is_read_over(tmp_path, archive):
+    network = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.BatchNorm1d(3))
+    network[0].weight.note = "of a parameter"
+    buffer = torch.ones(2)
+    buffer.note = "of a tensor"
+    optimizer = torch.optim.AdamW(network.parameters())
+    network(torch.ones(4, 2)).sum().backward()
+    optimizer.step()
+    schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, [3, 3, 7])
+    content = {
+        "state_dict": {**network.state_dict(keep_vars=True), "buffer": buffer},
+        "ema": network.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "scheduler": schedule.state_dict(),
+        "shape": torch.ones(2, 3).shape,
+        "names": {"a", "b", (1, 2)},
+        "notes": [b"\xff\x00", bytearray(b"ab"), bytearray(), 1 + 2j, None, 2**70, -1.5],
+        "where": [torch.device("cuda:1"), torch.float16, torch.strided],
+        "pairs": {(1, "a"): [(1, (2, (3,)))]},
+        "old": Calls(OrderedDict, [["a", 1], ["b", torch.ones(1)]]),
+    }
+    path = tmp_path / "weights.ckpt"
+    torch.save(content, path, _use_new_zipfile_serialization=archive)
+    assert set(torch.load(path, weights_only=True)) == set(content)
+    assert set(read_weights(path).state_dict) == {*network.state_dict(), "buffer"}
+
+
+def test_a_mapping_whose_methods_are_replaced_is_no_error_of_python(tmp_path):
+    replaced = {"values": 1, "items": 2, "keys": 3}
+    state = Calls(OrderedDict, [["a", torch.ones(1)]], state=replaced)
+    torch.save(state, tmp_path / "weights.pt")
+    with pytest.raises(CheckpointError, match="damaged, or not"):
+        read_weights(tmp_path / "weights.pt")
 
 
 @pytest.mark.filterwarnings("ignore")  # torch's advice on the kinds tried here
