@@ -16,15 +16,20 @@ _LEFT_BY = {
 
 
 def check_output(folder: Path, stage: str) -> None:
-    """Refuses an output folder that another stage has written.
+    """Refuses an output folder that another stage has written, or that cannot be made.
 
     Args:
         folder: may be absent.
         stage: the stage about to write.
 
     Raises:
-        DatasetError: names the stage whose folder it is.
+        DatasetError: names the stage whose folder it is; or it is a link that leads nowhere.
     """
+    if folder.is_symlink() and not folder.exists():
+        raise DatasetError(
+            f"{folder}: is a link to {folder.readlink()}, which is not there. Make that folder, or "
+            "choose another --output"
+        )
     for owner in _LEFT_BY:
         found = left_by(folder, owner)
         if owner != stage and found is not None:

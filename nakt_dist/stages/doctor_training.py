@@ -17,7 +17,7 @@ from nakt_dist.runtime.outputs import check_output
 from nakt_dist.runtime.processes import process_place
 from nakt_dist.stages.doctor_data import tell_samples, tell_weights
 from nakt_dist.stages.doctor_findings import Findings, in_words
-from nakt_dist.stages.train import check_own_output
+from nakt_dist.stages.train_identity import check_own_output
 from nakt_dist.stages.train_plan import TrainPlan, lineage_of, make_plan, select
 from nakt_dist.training.zero import deepspeed_settings
 

@@ -1,26 +1,21 @@
 """``nakt train``: a network learns, from whatever was annotated or taught; it may be killed."""
 
 import gc
-from collections.abc import Mapping
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from nakt_dist.config import TrainConfig, as_plain, save_config
-from nakt_dist.errors import DatasetError
+from nakt_dist.errors import CheckpointError
 from nakt_dist.loading.loader_errors import explain_loader_errors
 from nakt_dist.loading.sampler import Share
-from nakt_dist.models.network_file import BEST_WEIGHTS, describe_for_file
+from nakt_dist.models.network_file import BEST_WEIGHTS, LAST_WEIGHTS, describe_for_file
 from nakt_dist.runtime.devices import choose_device
 from nakt_dist.runtime.distributed import explain_lost_peers, make_accelerator
 from nakt_dist.runtime.files import (
-    differing_fields,
-    read_json,
     remove_unfinished,
-    write_json,
 )
 from nakt_dist.runtime.outputs import check_output
 from nakt_dist.runtime.preemption import StopRequests
@@ -35,6 +30,7 @@ from nakt_dist.runtime.record import (
 from nakt_dist.runtime.tracking import METRICS_NAME
 from nakt_dist.runtime.watchdog import clear_stacks
 from nakt_dist.runtime.work import sole_user
+from nakt_dist.stages.train_identity import alike, begin_or_go_on
 from nakt_dist.stages.train_plan import TrainPlan, lineage_of, make_plan, make_task
 from nakt_dist.training.checkpoint import Progress
 from nakt_dist.training.gpu_memory import GpuMemoryFull, largest_part, remembered_micro_batch_size
@@ -42,17 +38,7 @@ from nakt_dist.training.loop import CHECKPOINTS_NAME, TrainingLoop, describe_pro
 from nakt_dist.training.run import TrainingRun
 from nakt_dist.training.zero import deepspeed_settings
 
-_IDENTITY_NAME = "identity.json"
-_MAY_CHANGE = (
-    "output", "checkpoint", "tracking", "device", "workers", "memory_cache_megabytes", "threads",
-    "log_keys", "init", "init_labels", "watchdog_seconds",
-)  # fmt: skip
-_MAY_CHANGE_IN_DATA = ("dataset", "pseudo_labels", "cache")
-_MAY_CHANGE_IN_RECIPE = (
-    "epochs", "steps", "micro_batch_size", "not_finite", "halve_when_out_of_memory",
-)  # fmt: skip
 _TIME_FOR_STACKS = timedelta(minutes=2)
-_MAY_CHANGE_IN_TEACHER = ("weights",)
 
 
 def run(config: TrainConfig) -> RunRecord:
@@ -117,13 +103,11 @@ def _train_with(
 ) -> RunRecord:
     plan = make_plan(config)
     config = plan.config
-    finished = _finished_record(config, output)
     torch.manual_seed(config.seed)
     network, trainable = plan.start.build()
     lineage = lineage_of(plan, trainable)
-    has_begun = check_own_output(config, lineage)
-    if not has_begun and process_place().is_main:
-        write_json(output / _IDENTITY_NAME, _identity(config, lineage))
+    begin_or_go_on(config, lineage)
+    finished = _finished_record(config, output)
     if finished is not None:
         say(f"train: {output} is finished; nothing to do")
         return finished
@@ -153,7 +137,7 @@ def _train_with(
             accelerator=accelerator,
             share=share,
             timeout=timeout,
-            alike=_alike(config, lineage),
+            alike=alike(config, lineage),
             stop=stop,
         )
     )
@@ -202,13 +186,24 @@ def _best(progress: Progress, metric: str) -> str:
 
 
 def _finished_record(config: TrainConfig, output: Path) -> RunRecord | None:
-    """Returns the record of this run when it is done and no more was asked for."""
+    """Returns the record of this run when it is done, whole, and no more was asked for.
+
+    Raises:
+        CheckpointError: it is done, and what it would go on from is gone.
+    """
     if not (output / RECORD_NAME).exists():
         return None
     record = read_record(output / RECORD_NAME)
     stored, asked = record.config["recipe"], as_plain(config)["recipe"]
     same_length = all(stored[name] == asked[name] for name in ("epochs", "steps"))
-    return record if same_length else None
+    if same_length and all((output / name).exists() for name in (BEST_WEIGHTS, LAST_WEIGHTS)):
+        return record
+    if not (output / CHECKPOINTS_NAME).exists():
+        raise CheckpointError(
+            f"{output}: a run that is finished, without the {CHECKPOINTS_NAME} that it would go on "
+            "from. Restore them, or choose another --output"
+        )
+    return None
 
 
 def _names(plan: TrainPlan) -> str:
@@ -223,73 +218,3 @@ def _names(plan: TrainPlan) -> str:
     before = f" ({samples.before_exclusion} before exclusion)" if excluded else ""
     teacher = f", following {plan.teacher.name}" if plan.teacher else ""
     return f"{len(samples)} {kind} of {manifest.dataset}{phantom}{before}{teacher}"
-
-
-def _deciding_settings(config: TrainConfig) -> dict[str, Any]:
-    """The settings a resumed run must share with the one that began.
-
-    Places of files are not among them: the lineage says what is there.
-    """
-    plain = _without(as_plain(config), _MAY_CHANGE)
-    plain["recipe"] = _without(plain["recipe"], _MAY_CHANGE_IN_RECIPE)
-    plain["teacher"] = plain["teacher"] and _without(plain["teacher"], _MAY_CHANGE_IN_TEACHER)
-    for part in ("data", "validation"):
-        plain[part] = plain[part] and _without(plain[part], _MAY_CHANGE_IN_DATA)
-    return plain
-
-
-def _alike(config: TrainConfig, lineage: Mapping[str, Any]) -> dict[str, Any]:
-    """What all processes of a launch must have been started with."""
-    return {
-        "settings": _deciding_settings(config),
-        "recipe": vars(config.recipe),
-        "checkpoint": vars(config.checkpoint),
-        "tracking": vars(config.tracking),
-        "lineage": _without_names(lineage),
-        "versions": package_versions(),
-    }
-
-
-def _without(settings: Mapping[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
-    return {name: value for name, value in settings.items() if name not in names}
-
-
-def _without_names(lineage: Mapping[str, Any]) -> dict[str, Any]:
-    """A lineage by its fingerprints: files that were moved or renamed are still the same."""
-    parent, transfer = lineage["parent"], lineage["transfer"]
-    return {
-        **lineage,
-        "parent": parent and _without(parent, ("name",)),
-        "transfer": transfer and {**transfer, "teacher": _without(transfer["teacher"], ("name",))},
-    }
-
-
-def _identity(config: TrainConfig, lineage: Mapping[str, Any]) -> dict[str, Any]:
-    return {"settings": _deciding_settings(config), "lineage": _without_names(lineage)}
-
-
-def check_own_output(config: TrainConfig, lineage: Mapping[str, Any]) -> bool:
-    """Refuses to go on with another run's checkpoints, or with data that have changed.
-
-    Args:
-        config: of the run, with the preprocessing that ``make_plan`` fills in.
-        lineage: as ``lineage_of`` gives it.
-
-    Returns:
-        Whether the output holds this run, with a checkpoint; nothing is written.
-
-    Raises:
-        DatasetError: names what differs.
-    """
-    output = Path(config.output)
-    path = output / _IDENTITY_NAME
-    # Before its first checkpoint a run has nothing to lose: a mistaken setting may be mended.
-    if not path.exists() or not (output / CHECKPOINTS_NAME).exists():
-        return False
-    differences = differing_fields(read_json(path, "identity"), _identity(config, lineage))
-    if differences:
-        raise DatasetError(
-            f"{output}: holds a training run with other settings or data "
-            f"({'; '.join(differences[:5])}). Choose another --output, or delete the folder"
-        )
-    return True

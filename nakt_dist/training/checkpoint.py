@@ -128,8 +128,13 @@ class CheckpointStore:
         self._drop_old(progress)
 
     def restore_best(self, progress: Progress, path: Path) -> None:
-        """Puts the weights of the best step back, where those of a lost step stand at ``path``."""
-        folder = self._named(progress.best_step or 0)
+        """Puts the weights of the best step back, where those of a lost step, or none, are.
+
+        Args:
+            progress: of the run; without scores the best step is the last that was validated.
+            path: of the weights.
+        """
+        folder = self._named(progress.best_step or progress.validated_step or 0)
         if not folder.is_dir() or _damage(folder) is not None:
             return
         if not path.exists() or file_sha256(path) != file_sha256(folder / _MODEL):

@@ -18,7 +18,7 @@ from nakt_dist.config import (
     PreprocessingConfig,
     TrackingConfig,
 )
-from nakt_dist.errors import ConfigurationError, DatasetError, NaktError
+from nakt_dist.errors import CheckpointError, ConfigurationError, DatasetError, NaktError
 from nakt_dist.loading import batches
 from nakt_dist.models.network_file import open_network
 from nakt_dist.models.spec import ModelSpec
@@ -106,6 +106,52 @@ def test_a_finished_run_is_left_alone(dataset: Path, tmp_path: Path) -> None:
 
     assert again == first
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*.*")} == before
+
+
+@pytest.mark.parametrize("name", ["best.safetensors", "last.safetensors"])
+def test_weights_missing_from_a_finished_run_come_back(
+    name: str, dataset: Path, tmp_path: Path
+) -> None:
+    config = train_config(tmp_path / "out", dataset)
+    train.run(config)
+    before = (tmp_path / "out" / name).read_bytes()
+    (tmp_path / "out" / name).unlink()
+
+    assert train.run(config).metrics["steps_now"] == 0
+
+    assert (tmp_path / "out" / name).read_bytes() == before
+
+
+def test_a_finished_run_without_its_checkpoints_stays_what_it_is(
+    dataset: Path, tmp_path: Path
+) -> None:
+    train.run(train_config(tmp_path / "out", dataset, recipe={"steps": 2}))
+    shutil.rmtree(tmp_path / "out" / "checkpoints")
+    before = file_hashes(tmp_path / "out")
+
+    train.run(train_config(tmp_path / "out", dataset, recipe={"steps": 2}))
+    with pytest.raises(DatasetError, match="holds a training run with other settings"):
+        train.run(train_config(tmp_path / "out", dataset, recipe={"steps": 2}, seed=1))
+    with pytest.raises(CheckpointError, match="finished, without the checkpoints"):
+        train.run(train_config(tmp_path / "out", dataset, recipe={"steps": 4}))
+
+    assert file_hashes(tmp_path / "out") == before
+
+
+def test_a_record_of_an_unknown_run_is_not_a_finished_run(dataset: Path, tmp_path: Path) -> None:
+    train.run(train_config(tmp_path / "out", dataset, recipe={"steps": 2}))
+    (tmp_path / "other").mkdir()
+    shutil.copy(tmp_path / "out" / "record.json", tmp_path / "other")
+
+    with pytest.raises(DatasetError, match=r"no identity\.json that says which"):
+        train.run(train_config(tmp_path / "other", dataset, recipe={"steps": 2}))
+
+
+def test_an_output_that_is_a_link_to_nowhere_is_refused(dataset: Path, tmp_path: Path) -> None:
+    (tmp_path / "out").symlink_to(tmp_path / "absent")
+
+    with pytest.raises(DatasetError, match="absent, which is not there"):
+        train.run(train_config(tmp_path / "out", dataset))
 
 
 def test_fewer_steps_than_were_done_are_refused(dataset: Path, tmp_path: Path) -> None:
