@@ -13,6 +13,7 @@ import torch
 
 from nakt_dist.runtime.devices import choose_device, group_backend
 
+MIB = 2**20
 GIB = 2**30
 _SHARED_MEMORY = Path("/dev/shm")
 _CGROUP = Path("/sys/fs/cgroup")

@@ -35,6 +35,8 @@ _WRITTEN_LAST = {
     "pack": MANIFEST_NAME, "teach": MANIFEST_NAME, "train": RECORD_NAME, "evaluate": RECORD_NAME,
 }  # fmt: skip
 """Of the stages that go on where they stopped, and do nothing when they are done."""
+_DISK_MARGIN = 1.1
+"""What a stage writes is estimated."""
 
 
 def run(config: DoctorConfig) -> RunRecord:
@@ -141,10 +143,11 @@ def _look_at_output(stage: str, config: Any, found: Findings) -> None:
     left = free_bytes(nearest)
     needs = f", {stage} writes about {in_words(found.disk)}" if found.disk else ""
     found.facts["disk"] = f"{in_words(left)} left at {nearest}{needs}"
-    if found.disk > left:
+    if found.disk * _DISK_MARGIN > left:
         found.add_problem(
             f"disk: {stage} writes about {in_words(found.disk)}, and {in_words(left)} are left at "
-            f"{nearest}. Make room, or choose another --output"
+            f"{nearest}; a tenth more than it writes should be. Make room, or choose another "
+            "--output"
         )
 
 

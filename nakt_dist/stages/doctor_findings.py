@@ -1,12 +1,13 @@
 """What ``nakt doctor`` finds in one process: facts, and what is wrong."""
 
 import contextlib
+import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from nakt_dist.errors import NaktError
-from nakt_dist.runtime.machine import GIB, Machine
+from nakt_dist.runtime.machine import GIB, MIB, Machine
 
 
 @dataclass
@@ -72,5 +73,12 @@ class Findings:
 
 
 def in_words(size: float) -> str:
-    """Returns a number of bytes as people read it: ``3.2 GiB``, ``14 MiB``."""
-    return f"{size / GIB:.1f} GiB" if size >= GIB else f"{size / 2**20:.0f} MiB"
+    """Returns a number of bytes as people read it: ``3.2 GiB``, ``14 MiB``, ``1.5 MiB``, ``7 KiB``.
+
+    What is not nothing is at least 1 KiB.
+    """
+    if size >= GIB:
+        return f"{size / GIB:.1f} GiB"
+    if size >= MIB:
+        return f"{size / MIB:.{0 if size >= 10 * MIB else 1}f} MiB"
+    return f"{math.ceil(size / 2**10)} KiB"

@@ -29,7 +29,7 @@ from nakt_dist.runtime.machine import Machine, available_memory, is_locked
 from nakt_dist.runtime.meeting import Meeting, MeetingPlace
 from nakt_dist.runtime.work import WorkLedger
 from nakt_dist.stages import doctor, evaluate, pack, teach, train
-from nakt_dist.stages.doctor_findings import Findings
+from nakt_dist.stages.doctor_findings import Findings, in_words
 from nakt_dist.stages.doctor_report import Diagnosis, diagnose
 from tests.datasets import make_packed_dataset, make_pseudo_labels, make_weights
 from tests.launching import NAKT, program, rank_environments, torchrun
@@ -77,7 +77,7 @@ def test_a_sound_training_is_described_and_nothing_is_written(
     assert (facts["precision"], facts["DeepSpeed"]) == ("float32", "not used")
     assert facts["network"].startswith("unet, ")
     assert facts["output"] == f"{tmp_path / 'run'}: new"
-    assert re.fullmatch(r".* left at .*, train writes about \d+ MiB", facts["disk"])
+    assert re.fullmatch(r".* left at .*, train writes about [\d.]+ [KM]iB", facts["disk"])
     assert "torch" in facts["versions"] and facts["file locks"] == "work"
     assert [each.name for each in tmp_path.iterdir()] == ["train.yaml"]
     assert file_hashes(folder) == before
@@ -301,6 +301,38 @@ def test_a_disk_and_a_memory_that_are_too_small_are_told(
     assert code == 1
     assert [each.split(":")[0] for each in problems] == ["disk", "memory", "shared memory"]
     assert "choose another --output" in problems[0] and "--shm-size" in problems[2]
+
+
+@pytest.mark.parametrize("stage", ["pack", "teach"])
+def test_what_small_images_take_besides_their_pixels_is_counted(
+    stage: str,
+    folder: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    dataset, output = folder / "squares", tmp_path / "out"
+    words = ["--config", str(dataset / "config.yaml"), f"--source={folder / 'squares-published'}"]
+    config = {
+        "pack": parse_config("pack", [*words, f"--output={output}", "--workers=1"]),
+        "teach": teach_config(output, dataset, folder / "teacher.safetensors"),
+    }[stage]
+    path = settings_file(tmp_path / "settings.yaml", config)
+    found = doctor.examine(DoctorConfig(stage, ["--config", str(path)]))
+    {"pack": pack, "teach": teach}[stage].run(config)
+    written = sum(each.stat().st_size for each in output.iterdir())
+    assert written < found.disk < 3 * written
+    monkeypatch.setattr("nakt_dist.stages.doctor.free_bytes", lambda folder: 1.05 * found.disk)
+    code, _, problems = ask(capsys, stage, "--config", str(path))
+    assert code == 1 and problems[0].startswith("disk: ")
+    monkeypatch.setattr("nakt_dist.stages.doctor.free_bytes", lambda folder: 1.15 * found.disk)
+    assert ask(capsys, stage, "--config", str(path))[0] == 0
+
+
+def test_what_is_not_nothing_is_not_told_as_nothing() -> None:
+    sizes = (0, 1, 1025, 2**20, 14 * 2**20, 3 * 2**30)
+    told = ["0 KiB", "1 KiB", "2 KiB", "1.0 MiB", "14 MiB", "3.0 GiB"]
+    assert [in_words(size) for size in sizes] == told
 
 
 def launched(monkeypatch: pytest.MonkeyPatch, **environment: str) -> None:
