@@ -121,7 +121,7 @@ class IndexedShards:
         self.manifest = ShardManifest.read(self.root)
         sha256 = self.manifest.files.get(INDEX_NAME, "")
         path = _current(location, INDEX_NAME, sha256)
-        index = read_table(path, INDEX_SCHEMA)
+        index = read_table(path, INDEX_SCHEMA, most_rows=self.manifest.num_samples)
         if index.num_rows != self.manifest.num_samples:
             raise DatasetError(
                 f"{self.root / INDEX_NAME}: {index.num_rows} rows, but the manifest counts "
@@ -281,7 +281,7 @@ class PseudoLabels:
         self.manifest.check_made_for(dataset.manifest, self.root)
         sha256 = self.manifest.files.get(INDEX_NAME, "")
         path = _current(location, INDEX_NAME, sha256)
-        table = read_table(path, PSEUDO_INDEX_SCHEMA)
+        table = read_table(path, PSEUDO_INDEX_SCHEMA, most_rows=self.manifest.num_samples)
         filled = ("soft", "target_pixels", "entropy")
         check_rows(path, table, len(self.manifest.shards), ("soft",), filled)
         self.statistics = _rows_by_key(table, dataset.keys, self.root)

@@ -13,6 +13,10 @@ from nakt_dist.errors import DatasetError
 from nakt_dist.runtime.files import atomic_write
 from nakt_dist.shards.tars import MOST_MEMBER_BYTES
 
+_MOST_TIMES_UNPACKED = 1000  # the index of an annotated dataset unpacks to its tenfold
+_MOST_UNPACKED_BYTES = 2**26
+_CELL_BYTES = 8
+
 _MEMBER_COLUMNS = [
     (f"{member}_{column}", kind)
     for member in ("image", "mask", "json")
@@ -94,24 +98,71 @@ def _batched(pieces: Iterable[list[Any]], minimum: int) -> Iterator[list[Any]]:
         yield waiting
 
 
-def read_table(path: Path, schema: pa.Schema, filters: Any = None) -> pa.Table:
+def read_table(
+    path: Path,
+    schema: pa.Schema,
+    filters: Any = None,
+    most_rows: int | None = None,
+    what: str = "samples",
+) -> pa.Table:
     """Reads a table and checks the names and types of its columns.
+
+    A table that unpacks to far more than its file is refused before it takes the memory.
 
     Args:
         path: the Parquet file.
         schema: the columns it must have.
         filters: as ``pyarrow.parquet.read_table`` takes them.
+        most_rows: how many the manifest knows of; None where there is no manifest.
+        what: a row is one of these, for the message.
 
     Raises:
-        DatasetError: the file is absent, damaged, or has other columns.
+        DatasetError: the file is absent, damaged, too large, or has other columns.
     """
+    texts = [column.name for column in schema if column.type == pa.string()]
     try:
-        _check_columns(path, pq.read_schema(path), schema)  # a filter needs the right types
-        table = pq.read_table(path, filters=filters, partitioning=None)
+        footer = pq.read_metadata(path)
+        found = footer.schema.to_arrow_schema()
+        _check_columns(path, found, schema)  # a filter needs the right types
+        _check_footer(path, footer, most_rows, what)
+        # A text that stands in many rows stays one text until all of them are counted.
+        table = pq.read_table(path, filters=filters, partitioning=None, read_dictionary=texts)
         table.validate(full=True)  # Parquet's text need not be text; without this, readers raise
+        _check_unpacked(path, sum(_text_bytes(table[name]) for name in texts))
+        table = table.cast(schema)
     except (OSError, ValueError, NotImplementedError, pa.ArrowException) as error:
         raise DatasetError(f"{path}: the table cannot be read: {error}") from None
     return table.combine_chunks()
+
+
+def _check_footer(path: Path, footer: pq.FileMetaData, most_rows: int | None, what: str) -> None:
+    rows = footer.num_rows
+    if most_rows is not None and rows > most_rows:
+        raise DatasetError(
+            f"{path}: {rows} rows for {most_rows} {what} of the manifest. Run nakt verify on the "
+            "folder"
+        )
+    groups = (footer.row_group(number) for number in range(footer.num_row_groups))
+    packed_texts = sum(group.total_byte_size for group in groups)
+    _check_unpacked(path, max(packed_texts, rows * footer.num_columns * _CELL_BYTES))
+
+
+def _text_bytes(column: pa.ChunkedArray) -> int:
+    lengths = [
+        pc.sum(pc.take(pc.binary_length(chunk.dictionary), chunk.indices)).as_py()
+        for chunk in column.chunks
+    ]
+    return sum(filter(None, lengths))
+
+
+def _check_unpacked(path: Path, unpacked: int) -> None:
+    size = path.stat().st_size
+    if unpacked > _MOST_UNPACKED_BYTES + _MOST_TIMES_UNPACKED * size:
+        raise DatasetError(
+            f"{path}: a table of {size} bytes that unpacks to {unpacked} or more, expected at "
+            f"most {_MOST_TIMES_UNPACKED} for each byte and {_MOST_UNPACKED_BYTES} besides. Run "
+            "nakt verify on the folder, or copy it from its origin"
+        )
 
 
 def _check_columns(path: Path, found: pa.Schema, expected: pa.Schema) -> None:

@@ -94,9 +94,8 @@ def _check_folder(folder: Path, advance: Callable[[int], None]) -> Iterator[Dama
         if not broken:
             yield from _check_counts(folder, manifest)
         for number, entry in enumerate(manifest.shards):
-            rows = read_table(
-                folder / INDEX_NAME, schema, filters=[("shard", "==", number)]
-            ).to_pylist()
+            shard = [("shard", "==", number)]
+            rows = read_table(folder / INDEX_NAME, schema, shard, manifest.num_samples).to_pylist()
             yield from _check_shard(folder, entry, rows, manifest)
             advance(entry.samples)
     except DatasetError as error:
@@ -120,6 +119,7 @@ def _check_counts(folder: Path, manifest: ShardManifest | PseudoLabelManifest) -
     keys = read_table(
         folder / INDEX_NAME,
         PSEUDO_INDEX_SCHEMA if isinstance(manifest, PseudoLabelManifest) else INDEX_SCHEMA,
+        most_rows=manifest.num_samples,
     )["key"]
     if len(keys) != manifest.num_samples:
         yield Damage(INDEX_NAME, None, f"{len(keys)} rows for {manifest.num_samples} samples")
@@ -129,7 +129,9 @@ def _check_counts(folder: Path, manifest: ShardManifest | PseudoLabelManifest) -
         return
     yield from _check_patients(folder, manifest)
     counts = manifest.counts
-    rejected = read_table(folder / REJECTED_NAME, REJECTED_SCHEMA).num_rows
+    rejected = read_table(
+        folder / REJECTED_NAME, REJECTED_SCHEMA, None, counts["rejected"], "rejected inputs"
+    ).num_rows
     if (counts["packed"], counts["rejected"]) != (len(keys), rejected):
         yield Damage(MANIFEST_NAME, None, f"counts {dict(counts)}, found {len(keys)} + {rejected}")
     if counts["inputs"] != counts["packed"] + counts["rejected"]:

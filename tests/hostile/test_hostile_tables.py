@@ -5,8 +5,10 @@ import gzip
 import re
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hostile_tars import sign
 from PIL import Image
 
 from nakt_dist.config import ImageConfig, InspectConfig, PackConfig, SplitConfig
@@ -14,8 +16,9 @@ from nakt_dist.errors import DatasetError
 from nakt_dist.report.document import Bullets, Cell, Document, Notice, Paragraph, Section, Table
 from nakt_dist.report.markdown import to_markdown
 from nakt_dist.report.page import to_html
-from nakt_dist.shards.manifest import REJECTED_NAME
-from nakt_dist.shards.reader import IndexedShards
+from nakt_dist.shards.manifest import INDEX_NAME, REJECTED_NAME
+from nakt_dist.shards.reader import IndexedShards, PseudoLabels
+from nakt_dist.shards.tables import INDEX_SCHEMA, read_table
 from nakt_dist.shards.verify import verify_folder
 from nakt_dist.sources.csv_tables import read_list, read_rows
 from nakt_dist.sources.files import FoundFile
@@ -162,6 +165,76 @@ def test_no_cell_of_a_table_that_we_write_is_a_formula(packed, tmp_path, capsys)
     assert not [cell for row in rows for cell in row if re.match(r"[=+@\t\r]|-\D", cell)]
     assert not any(len(row) != len(rows[0]) for row in rows)
     assert "\x1b" not in capsys.readouterr().out
+
+
+def write_bomb(path: Path, rows: int, text_bytes: int) -> None:
+    """Writes an index of a few kilobytes whose ``source`` alone is that many bytes in each row."""
+    row = pq.read_table(path).slice(0, 1)
+    columns = {
+        field.name: pa.DictionaryArray.from_arrays(
+            pa.array([0] * rows, pa.int32()),
+            pa.array(["x" * text_bytes]) if field.name == "source" else row[field.name].chunk(0),
+        )
+        for field in row.schema
+        if row[field.name][0].is_valid
+    }
+    empty = {
+        field.name: pa.nulls(rows, field.type) for field in row.schema if field.name not in columns
+    }
+    table = pa.table({**columns, **empty}).select(row.schema.names)
+    pq.write_table(table, path, compression="zstd", store_schema=False)
+    assert path.stat().st_size < 500_000
+    assert pq.read_schema(path).types == row.schema.types
+
+
+@pytest.mark.parametrize(
+    ("rows", "text_bytes", "told"),
+    [
+        (40_000, 10, "40000 rows for 4 samples"),
+        (40_000, 100_000, "40000 rows for 4 samples"),
+        (4, 300_000_000, "unpacks to"),
+        (40_000, 100_000, "unpacks to"),
+    ],
+)
+def test_a_signed_index_that_unpacks_to_much_is_refused_unread(folders, rows, text_bytes, told):
+    images, _ = folders
+    write_bomb(images / INDEX_NAME, rows, text_bytes)
+
+    def say_so(manifest: dict) -> None:
+        if "rows" not in told:
+            manifest["shards"][0]["samples"] = manifest["counts"]["packed"] = rows
+
+    sign(images, say_so)
+    before = pa.default_memory_pool().max_memory()
+    (damage,) = verify_folder(images)
+    assert told in str(damage) and str(images / INDEX_NAME) in str(damage)
+    with pytest.raises(DatasetError, match=told):
+        IndexedShards(images)
+    with pytest.raises(DatasetError, match=r"unpacks to|4 samples"):
+        read_table(images / INDEX_NAME, INDEX_SCHEMA, most_rows=None if "un" in told else 4)
+    assert pa.default_memory_pool().max_memory() < before + 2**28
+
+
+def test_pseudo_labels_of_more_rows_than_their_manifest_says_are_refused_unread(folders):
+    images, pseudo = folders
+    table = pq.read_table(pseudo / INDEX_NAME)
+    pq.write_table(pa.concat_tables([table, table]), pseudo / INDEX_NAME)
+    sign(pseudo)
+    with pytest.raises(DatasetError, match="8 rows for 4 samples"):
+        PseudoLabels(pseudo, IndexedShards(images))
+    assert any("8 rows for 4 samples" in str(damage) for damage in verify_folder(pseudo))
+
+
+def test_rejected_inputs_that_unpack_to_much_are_refused_unread(folders):
+    images, _ = folders
+    texts = pa.DictionaryArray.from_arrays(
+        pa.array([0] * 40_000, pa.int32()), pa.array(["x" * 100_000])
+    )
+    table = pa.table({name: texts for name in ("source", "key", "reason", "detail")})
+    pq.write_table(table, images / REJECTED_NAME, compression="zstd", store_schema=False)
+    sign(images)
+    damages = list(verify_folder(images))
+    assert damages and all("40000 rows for 0 rejected inputs" in str(damage) for damage in damages)
 
 
 def test_no_text_becomes_a_script_or_a_link_in_a_report():
