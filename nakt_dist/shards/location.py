@@ -1,9 +1,9 @@
 """Datasets on local disk or behind a URL, seen as a local folder."""
 
-import shutil
+import functools
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import fsspec
 from fsspec.registry import known_implementations
@@ -11,8 +11,12 @@ from fsspec.registry import known_implementations
 from nakt_dist.errors import DatasetError
 from nakt_dist.runtime.files import atomic_write, value_sha256
 from nakt_dist.runtime.work import hold_lock
+from nakt_dist.shards import tables
+from nakt_dist.shards.manifest import MOST_MANIFEST_BYTES
 
 DEFAULT_CACHE = Path("~/.cache/nakt_dist")
+
+_PIECE_BYTES = 2**20
 
 _NEVER_OPENED = {"dask", "reference"}
 """Storage systems of fsspec that hand code on, or render templates found in a file."""
@@ -60,7 +64,11 @@ class DatasetLocation:
         return self._remote is None
 
     def local(
-        self, name: str, is_whole: Callable[[Path], bool] = Path.exists, version: str = ""
+        self,
+        name: str,
+        is_whole: Callable[[Path], bool] = Path.exists,
+        version: str = "",
+        most_bytes: int | None = None,
     ) -> Path:
         """Returns the local path of a file, copying it first where needed.
 
@@ -69,9 +77,10 @@ class DatasetLocation:
             is_whole: says whether a local copy can be used as it is.
             version: such as a checksum; copies of other versions are other files, so that an
                 older one never stands in for a newer one of the same size.
+            most_bytes: of a file that is fetched to its end; by default those of a table.
 
         Raises:
-            DatasetError: the file cannot be fetched.
+            DatasetError: the file cannot be fetched, or is larger.
         """
         if self.is_local:
             return self.folder / name
@@ -80,24 +89,42 @@ class DatasetLocation:
             return path
         with hold_lock(path.with_name(f".{path.name}.lock")):  # if not held: fetched twice
             if not is_whole(path):
-                self._fetch(name, path)
+                self._fetch(
+                    name, path, tables.MOST_TABLE_BYTES if most_bytes is None else most_bytes
+                )
         return path
 
     def refresh(self, name: str) -> Path:
-        """Fetches a small file again even when there is a copy; the manifest may be newer."""
-        return self.local(name, is_whole=lambda path: False)
+        """Fetches a manifest again even when there is a copy; it may be newer."""
+        return self.local(name, lambda path: False, most_bytes=MOST_MANIFEST_BYTES)
 
-    def _fetch(self, name: str, path: Path) -> None:
+    def _fetch(self, name: str, path: Path, most_bytes: int) -> None:
         try:
             with (
                 self._remote.open(f"{self._root}/{name}", "rb") as source,
                 atomic_write(path) as copy,
             ):
-                shutil.copyfileobj(source, copy, 1 << 20)
+                _copy(source, copy, most_bytes)
         except FileNotFoundError:
             raise DatasetError(f"{self.url}: no file {name} there") from None
+        except _TooLarge:
+            raise DatasetError(
+                f"{self.url}/{name}: found more bytes than it may have, expected at most "
+                f"{most_bytes}. Run nakt verify on the folder there, or put it there again"
+            ) from None
         except Exception as error:  # storage back ends raise errors of their own libraries
             raise DatasetError(f"{self.url}/{name}: cannot be fetched: {error}") from error
+
+
+class _TooLarge(Exception):
+    """A remote file goes on where it should have ended."""
+
+
+def _copy(source: BinaryIO, copy: BinaryIO, most_bytes: int) -> None:
+    for piece in iter(functools.partial(source.read, _PIECE_BYTES), b""):
+        if copy.tell() + len(piece) > most_bytes:
+            raise _TooLarge
+        copy.write(piece)
 
 
 def _is_local(url: str) -> bool:

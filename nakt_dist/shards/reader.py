@@ -83,7 +83,7 @@ class _OpenShards:
         def is_whole(path: Path) -> bool:
             return path.is_file() and path.stat().st_size == entry.bytes > 0
 
-        path = self._location.local(entry.name, is_whole, entry.sha256)
+        path = self._location.local(entry.name, is_whole, entry.sha256, entry.bytes)
         try:
             file = _OpenShard(path)
             found = f"{file.bytes} bytes"

@@ -13,6 +13,9 @@ from nakt_dist.errors import DatasetError
 from nakt_dist.runtime.files import atomic_write
 from nakt_dist.shards.tars import MOST_MEMBER_BYTES
 
+MOST_TABLE_BYTES = 2**32
+"""Enough for 50 million samples."""
+
 _MOST_TIMES_UNPACKED = 1000  # the index of an annotated dataset unpacks to its tenfold
 _MOST_UNPACKED_BYTES = 2**26
 _CELL_BYTES = 8

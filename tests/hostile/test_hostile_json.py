@@ -14,6 +14,7 @@ from PIL import Image
 from nakt_dist.config import ImageConfig, PackConfig, SplitConfig
 from nakt_dist.errors import DatasetError, UnusableSample
 from nakt_dist.runtime.files import read_json
+from nakt_dist.shards import tables
 from nakt_dist.shards.manifest import INDEX_NAME, MANIFEST_NAME, PseudoLabelManifest, ShardManifest
 from nakt_dist.shards.reader import IndexedShards, PseudoLabels
 from nakt_dist.shards.verify import verify_folder
@@ -251,3 +252,28 @@ def test_published_json_of_any_kind_is_packed_into_a_dataset_that_verifies(tmp_p
     assert len(images) == len(FACTS)
     assert all(images.metadata(number)["source"] for number in range(len(images)))
     assert "=cmd|' /C calc'!A1" in images.patients
+
+
+@pytest.mark.parametrize(
+    ("endless", "told", "kept"),
+    [
+        (MANIFEST_NAME, "expected at most 67108864", []),
+        (INDEX_NAME, "expected at most 1000", [MANIFEST_NAME]),
+        ("shard", "expected at most {bytes}", [INDEX_NAME, MANIFEST_NAME]),
+    ],
+)
+def test_a_remote_file_that_never_ends_is_not_fetched_to_its_end(
+    folders, tmp_path, monkeypatch, endless, told, kept
+):
+    images, _ = folders
+    (shard,) = ShardManifest.read(images).shards
+    monkeypatch.setattr(tables, "MOST_TABLE_BYTES", 1000 if endless == INDEX_NAME else 10**6)
+    name = shard.name if endless == "shard" else endless
+    (images / name).unlink()
+    (images / name).symlink_to("/dev/zero")
+    url = images.as_uri()
+    with pytest.raises(DatasetError, match=told.format(bytes=shard.bytes)) as caught:
+        IndexedShards(url, cache=tmp_path / "cache").image_bytes(0)
+    assert f"{url}/{name}" in str(caught.value)
+    left = [path.name for path in (tmp_path / "cache").rglob("*") if path.is_file()]
+    assert sorted(each for each in left if not each.endswith(".lock")) == kept
