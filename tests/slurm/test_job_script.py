@@ -122,8 +122,9 @@ def test_a_task_that_leaves_alone_ends_the_others_at_once_and_the_job_is_queued_
     assert nothing_is_left(tmp_path)
 
 
+@pytest.mark.parametrize("number", ["USR1", "TERM"])
 def test_a_stage_that_does_not_know_the_warning_dies_of_it_and_is_queued_again(
-    tmp_path: Path, variables: None
+    number: str, tmp_path: Path, variables: None
 ) -> None:
     write(
         tmp_path / "program",
@@ -133,17 +134,20 @@ def test_a_stage_that_does_not_know_the_warning_dies_of_it_and_is_queued_again(
     )
     with submitted(*TWO_NODES, "teach", folder=tmp_path) as job:
         job.wait_until(lambda: len(lines_of(tmp_path)) == 2)
-        call("scancel", "--signal=USR1", job.number)
+        call("scancel", f"--signal={number}", job.number)
         job.wait_until_queued_again()
         job.succeed()
 
     assert lines_of(tmp_path, "rank-*-1") == ["0", "1"]
 
 
-def test_a_job_that_is_cancelled_stays_cancelled(tmp_path: Path, variables: None) -> None:
+@pytest.mark.parametrize("answer", ["lambda *_: sys.exit(75)", "signal.SIG_DFL"])
+def test_a_job_that_is_cancelled_stays_cancelled(
+    answer: str, tmp_path: Path, variables: None
+) -> None:
     write(
         tmp_path / "program",
-        "signal.signal(signal.SIGTERM, lambda *_: sys.exit(75))\n"
+        f"signal.signal(signal.SIGTERM, {answer})\n"
         f"open('{tmp_path}/rank-' + os.environ['RANK'], 'w').close()\n"
         "time.sleep(120)\n",
     )
