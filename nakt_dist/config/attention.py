@@ -3,7 +3,13 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
-from nakt_dist.config.plain import require
+from nakt_dist.config.plain import (
+    require,
+    require_paths,
+    require_processes,
+    require_seed,
+    require_splits,
+)
 from nakt_dist.config.teaching import PreprocessingConfig
 from nakt_dist.config.transferring import TapConfig
 from nakt_dist.errors import ConfigurationError
@@ -75,6 +81,8 @@ class AttentionConfig:
     cache: str = "~/.cache/nakt_dist"
 
     def __post_init__(self) -> None:
+        require_paths(self, "dataset", "output", "cache")
+        require_splits(self.splits, "splits")
         if self.preset is not None and self.taps:
             raise ConfigurationError(
                 f"preset is {self.preset} and taps are set as well; leave out one of them"
@@ -95,5 +103,5 @@ class AttentionConfig:
             "positive",
         )
         require(self.batch_size > 0, "batch_size", "positive")
-        require(self.seed >= 0, "seed", "0 or more")
-        require(self.threads is None or self.threads > 0, "threads", "positive")
+        require_seed(self.seed)
+        require_processes(self.threads, "threads")

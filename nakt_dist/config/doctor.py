@@ -25,7 +25,7 @@ class DoctorConfig:
     wait_seconds: float = 60.0
 
     def __post_init__(self) -> None:
-        require(self.wait_seconds > 0, "wait_seconds", "positive")
+        require(0 < self.wait_seconds <= 604800, "wait_seconds", "positive, at most a week")
 
 
 def name_stage(words: Sequence[str]) -> list[str]:

@@ -23,7 +23,7 @@ def read_settings_file(path: Path) -> str:
 
     Raises:
         ConfigurationError: it is absent, no regular file (to read a pipe is to wait, perhaps
-            for ever), far longer than settings are, or cannot be read.
+            for ever), far longer than settings are, no text, or cannot be read.
     """
     if not path.is_file():
         found = "not a regular file" if path.exists() else "no such file"
@@ -31,7 +31,9 @@ def read_settings_file(path: Path) -> str:
     try:
         if path.stat().st_size > _MOST_CHARACTERS:
             raise _too_large(f"{path}: {path.stat().st_size} bytes")
-        return path.read_text(errors="replace")
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise ConfigurationError(f"{path}: not UTF-8 text; expected YAML with settings") from None
     except OSError as error:
         raise ConfigurationError(f"{path}: cannot be read: {error.strerror}") from None
 

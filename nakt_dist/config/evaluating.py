@@ -4,7 +4,13 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from nakt_dist.config.labels import LabelConfig
-from nakt_dist.config.plain import require
+from nakt_dist.config.plain import (
+    require,
+    require_paths,
+    require_processes,
+    require_seed,
+    require_splits,
+)
 from nakt_dist.config.teaching import PreprocessingConfig
 from nakt_dist.errors import ConfigurationError
 from nakt_dist.models.spec import ModelSpec
@@ -60,11 +66,16 @@ class EvaluateConfig:
     cache: str = "~/.cache/nakt_dist"
 
     def __post_init__(self) -> None:
+        require_paths(
+            self, "weights", "dataset", "output", "teacher_record", "compare_with", "cache"
+        )
+        require_splits(self.splits, "splits")
         require(self.batch_size > 0, "batch_size", "positive")
         require(0 < self.threshold < 1, "threshold", "in (0, 1)")
-        require(self.seed >= 0, "seed", "0 or more")
-        require(self.bootstrap_samples > 0, "bootstrap_samples", "positive")
-        require(self.threads is None or self.threads > 0, "threads", "positive")
+        require_seed(self.seed)
+        require(0 < self.bootstrap_samples <= 10**7, "bootstrap_samples", "positive, at most 10⁷")
+        require(self.overlays >= 0, "overlays", "0 or more")
+        require_processes(self.threads, "threads")
 
 
 @dataclass(frozen=True)
@@ -85,6 +96,7 @@ class ReportConfig:
 
     def __post_init__(self) -> None:
         require(len(self.runs) > 0, "runs", "at least one folder")
+        require_paths(self, "output")
 
 
 @dataclass(frozen=True)
@@ -111,6 +123,7 @@ class PipelineConfig:
     only_run: int | None = None
 
     def __post_init__(self) -> None:
+        require_paths(self, "root", "data")
         if self.only_run is not None and self.only_step is None:
             raise ConfigurationError(
                 f"only_run is {self.only_run} but only_step is not set: a run belongs to a step. "

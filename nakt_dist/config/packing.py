@@ -5,8 +5,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from nakt_dist.config.plain import require
+from nakt_dist.config.plain import require, require_paths, require_processes, require_seed
 from nakt_dist.sources.labels import LabelPolicy
+
+_MOST_PIXELS = 100_000_000
 
 
 @dataclass(frozen=True)
@@ -32,11 +34,17 @@ class ImageConfig:
     encoding: Literal["jpg", "png"] = "jpg"
     jpeg_quality: int = 95
     sixteen_bit: Literal["min_max", "full_range"] = "min_max"
-    max_pixels: int = 100_000_000
+    max_pixels: int = _MOST_PIXELS
 
     def __post_init__(self) -> None:
         require(self.height > 0 and self.width > 0, "image.height and image.width", "positive")
+        require(
+            self.height * self.width <= _MOST_PIXELS,
+            "image.height times image.width",
+            f"at most {_MOST_PIXELS} pixels",
+        )
         require(1 <= self.jpeg_quality <= 100, "image.jpeg_quality", "between 1 and 100")
+        require(self.max_pixels > 0, "image.max_pixels", "positive")
 
 
 @dataclass(frozen=True)
@@ -128,8 +136,9 @@ class PackConfig:
     def __post_init__(self) -> None:
         require(self.samples_per_shard > 0, "samples_per_shard", "positive")
         require(self.count is None or self.count > 0, "count", "positive")
-        require(self.workers is None or self.workers > 0, "workers", "positive")
-        require(self.seed >= 0, "seed", "0 or more")
+        require_paths(self, "source", "output", "card", "deidentify_key")
+        require_processes(self.workers, "workers")
+        require_seed(self.seed)
 
     @property
     def dataset_name(self) -> str:
@@ -159,6 +168,10 @@ class VerifyConfig:
     workers: int | None = None
     deidentify_key: str | None = None
 
+    def __post_init__(self) -> None:
+        require_paths(self, "folder", "source", "deidentify_key")
+        require_processes(self.workers, "workers")
+
 
 @dataclass(frozen=True)
 class PhantomsConfig:
@@ -178,3 +191,6 @@ class PhantomsConfig:
     count: int = 200
     image_size: int = 128
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        require_paths(self, "output")

@@ -1,6 +1,6 @@
 """Configurations as plain values and as YAML."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,17 @@ from nakt_dist.errors import ConfigurationError
 from nakt_dist.runtime.files import write_bytes
 
 CONFIG_NAME = "config.yaml"
+
+LARGEST_SIDE = 8192
+"""Most rows or columns of a network's input."""
+
+LARGEST_SEED = 2**63 - 1
+"""What NumPy and torch both take."""
+
+LARGEST_FACTOR = 1e30
+"""Larger numbers, or what a training makes of them, overflow float32."""
+
+_MOST_PROCESSES = 1024
 
 
 def as_plain(config: Any) -> dict[str, Any]:
@@ -50,3 +61,36 @@ def require(condition: bool, name: str, expected: str) -> None:
     """
     if not condition:
         raise ConfigurationError(f"{name} must be {expected}")
+
+
+def require_positive(number: float | None, name: str) -> None:
+    """Refuses a factor that is not above 0, or larger than ``LARGEST_FACTOR``; None passes."""
+    expected = f"positive, at most {LARGEST_FACTOR:g}"
+    require(number is None or 0 < number <= LARGEST_FACTOR, name, expected)
+
+
+def require_seed(seed: int, name: str = "seed") -> None:
+    """Refuses a seed that is not from 0 to ``LARGEST_SEED``."""
+    require(0 <= seed <= LARGEST_SEED, name, f"0 or more, at most {LARGEST_SEED}")
+
+
+def require_processes(number: int | None, name: str, least: int = 1) -> None:
+    """Refuses a number of processes or threads that no machine has; None passes."""
+    expected = f"{'0 or more' if least == 0 else 'positive'}, at most {_MOST_PROCESSES}"
+    require(number is None or least <= number <= _MOST_PROCESSES, name, expected)
+
+
+def require_splits(splits: Sequence[str] | None, name: str) -> None:
+    """Refuses a choice of no split; None, for all, passes."""
+    require(splits is None or len(splits) > 0, name, "a list with a split, or null for all splits")
+
+
+def require_paths(config: Any, *names: str, prefix: str = "") -> None:
+    """Refuses what no file can be called in fields with paths or addresses; None passes."""
+    for name in names:
+        path = getattr(config, name)
+        require(
+            path is None or (path != "" and "\0" not in path),
+            f"{prefix}{name}",
+            f"a path, not {path!r}",
+        )

@@ -21,6 +21,7 @@ from nakt_dist.config.documents import check_document, read_settings_file
 from nakt_dist.errors import ConfigurationError, nearest_name
 
 _CLASS_KEYS = {"class_path", "init_args", "dict_kwargs"}
+_LARGEST_NUMBER = 2**64 - 1  # of an array; seeds of phantoms go so far
 _load_yaml = jsonargparse.get_loader("yaml")
 
 
@@ -53,7 +54,7 @@ def read_config(
     try:
         fields = vars(parser.instantiate(parsed))
     except ValueError as error:  # a group that may be absent reports its own errors inside another
-        found = re.search(r"Errors:\n\s*- (.*)", str(error))
+        found = re.search(r"Errors:\n\s*- (?!Does not validate)(.*)", str(error))
         raise ConfigurationError(found[1] if found else _one_line(str(error))) from None
     fields.pop("config", None)
     return _with_home(kind(**fields))
@@ -137,11 +138,25 @@ def _check_text(kind: Any, text: str, where: str) -> None:
         value = _read_yaml(text)
     except yaml.YAMLError:
         return  # the parser says what is wrong with it
+    except ValueError:  # of Python, which reads no number of thousands of digits
+        raise ConfigurationError(
+            f"{where or 'the file of --config'} holds a number that cannot be read; expected at "
+            f"most {_LARGEST_NUMBER}"
+        ) from None
     _check_shape(kind, _refuse_classes(value), where)
 
 
 def _check_shape(kind: Any, value: Any, where: str) -> None:
-    """Refuses a text where a group of settings belongs: it would be imported as a class."""
+    """Refuses a text where a group of settings belongs: it would be imported as a class.
+
+    Likewise a whole number where a number belongs that neither floats nor arrays hold.
+    """
+    for number in value if isinstance(value, list) else [value]:
+        if isinstance(number, int) and abs(number) > _LARGEST_NUMBER and _takes_numbers(kind):
+            raise ConfigurationError(
+                f"{where} is a number of {len(str(abs(number)))} digits; expected at most "
+                f"{_LARGEST_NUMBER}"
+            )
     if dataclasses.is_dataclass(kind):
         if isinstance(value, str):
             raise ConfigurationError(_not_settings(kind, value, where))
@@ -156,6 +171,11 @@ def _check_shape(kind: Any, value: Any, where: str) -> None:
         for part in typing.get_args(kind):
             if dataclasses.is_dataclass(part) or typing.get_origin(part) is list:
                 _check_shape(part, value, where)
+
+
+def _takes_numbers(kind: Any) -> bool:
+    parts = typing.get_args(kind)
+    return kind in (int, float) or (str not in parts and any(map(_takes_numbers, parts)))
 
 
 def _not_settings(kind: type, value: str, where: str) -> str:

@@ -3,7 +3,15 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
-from nakt_dist.config.plain import require
+from nakt_dist.config.plain import (
+    LARGEST_FACTOR,
+    LARGEST_SIDE,
+    require,
+    require_paths,
+    require_positive,
+    require_processes,
+    require_seed,
+)
 from nakt_dist.models.spec import ModelSpec
 from nakt_dist.transfer.exclusion import ExclusionRule
 
@@ -32,6 +40,13 @@ class PreprocessingConfig:
     std: float | list[float] = 1.0
 
     def __post_init__(self) -> None:
+        for name in ("height", "width"):
+            side = getattr(self, name)
+            require(
+                side is None or 0 < side <= LARGEST_SIDE,
+                f"preprocessing.{name}",
+                f"positive, at most {LARGEST_SIDE}",
+            )
         for name in ("mean", "std"):
             value = getattr(self, name)
             if isinstance(value, tuple):  # so that it equals its copy in a file
@@ -40,6 +55,12 @@ class PreprocessingConfig:
                 value not in ([], ()),
                 f"preprocessing.{name}",
                 "a number, or a list with one number per channel",
+            )
+            numbers = value if isinstance(value, list | tuple) else [value]
+            require(
+                all(abs(number) <= LARGEST_FACTOR for number in numbers),
+                f"preprocessing.{name}",
+                f"from {-LARGEST_FACTOR:g} to {LARGEST_FACTOR:g}",
             )
         deviations = self.std if isinstance(self.std, list) else [self.std]
         require(all(each > 0 for each in deviations), "preprocessing.std", "positive")
@@ -66,7 +87,8 @@ class TeacherConfig:
     output: Literal["soft", "binary"] = "soft"
 
     def __post_init__(self) -> None:
-        require(self.weight > 0, "teachers.weight", "positive")
+        require_paths(self, "weights", prefix="teachers.")
+        require_positive(self.weight, "teachers.weight")
 
 
 @dataclass(frozen=True)
@@ -95,9 +117,10 @@ class TeachConfig:
     cache: str = "~/.cache/nakt_dist"
 
     def __post_init__(self) -> None:
+        require_paths(self, "dataset", "output", "cache")
         require(len(self.teachers) > 0, "teachers", "a list with at least one teacher")
         require(self.batch_size > 0, "batch_size", "positive")
-        require(self.threads is None or self.threads > 0, "threads", "positive")
+        require_processes(self.threads, "threads")
 
 
 @dataclass(frozen=True)
@@ -120,3 +143,20 @@ class InspectConfig:
     exclusion: ExclusionRule = field(default_factory=ExclusionRule)
     images: int = 8
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        require_paths(self, "pseudo_labels", "dataset", "output")
+        require_rule(self.exclusion, "exclusion")
+        require(self.images >= 0, "images", "0 or more")
+        require_seed(self.seed)
+
+
+def require_rule(rule: ExclusionRule, name: str) -> None:
+    """Refuses a rule of exclusion whose limits are no numbers that an image can reach."""
+    for limit in ("alpha", "beta"):
+        value = getattr(rule, limit)
+        require(
+            value is None or 0 <= value <= LARGEST_FACTOR,
+            f"{name}.{limit}",
+            f"from 0 to {LARGEST_FACTOR:g}",
+        )

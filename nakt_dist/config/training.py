@@ -4,8 +4,16 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from nakt_dist.config.labels import LabelConfig
-from nakt_dist.config.plain import require
-from nakt_dist.config.teaching import PreprocessingConfig
+from nakt_dist.config.plain import (
+    LARGEST_FACTOR,
+    require,
+    require_paths,
+    require_positive,
+    require_processes,
+    require_seed,
+    require_splits,
+)
+from nakt_dist.config.teaching import PreprocessingConfig, require_rule
 from nakt_dist.config.transferring import TrainingTeacherConfig
 from nakt_dist.errors import ConfigurationError
 from nakt_dist.models.spec import ModelSpec
@@ -40,6 +48,13 @@ class DataConfig:
     cache: str = "~/.cache/nakt_dist"
 
     def __post_init__(self) -> None:
+        require_paths(self, "dataset", "pseudo_labels", "cache", prefix="data.")
+        require_splits(self.splits, "data.splits")
+        require(self.count is None or self.count > 0, "data.count", "positive")
+        require_seed(self.subset_seed, "data.subset_seed")
+        require(self.shuffle_buffer > 0, "data.shuffle_buffer", "positive")
+        if self.exclusion is not None:
+            require_rule(self.exclusion, "data.exclusion")
         if self.exclusion is not None and self.pseudo_labels is None:
             raise ConfigurationError(
                 "data.exclusion is set but data.pseudo_labels is not: exclusion judges pseudo "
@@ -75,8 +90,17 @@ class AugmentationConfig:
     def __post_init__(self) -> None:
         require(0 < self.smallest_crop <= 1, "augmentation.smallest_crop", "in (0, 1]")
         require(0 <= self.flip_probability <= 1, "augmentation.flip_probability", "in [0, 1]")
-        require(0 < self.gamma[0] <= self.gamma[1], "augmentation.gamma", "ascending, positive")
-        require(0 <= self.contrast[0] <= self.contrast[1], "augmentation.contrast", "ascending")
+        require(0 <= self.largest_rotation <= 180, "augmentation.largest_rotation", "in [0, 180]")
+        require(
+            0 < self.gamma[0] <= self.gamma[1] <= LARGEST_FACTOR,
+            "augmentation.gamma",
+            f"ascending, positive, at most {LARGEST_FACTOR:g}",
+        )
+        require(
+            0 <= self.contrast[0] <= self.contrast[1] <= LARGEST_FACTOR,
+            "augmentation.contrast",
+            f"ascending, 0 or more, at most {LARGEST_FACTOR:g}",
+        )
 
 
 @dataclass(frozen=True)
@@ -130,14 +154,22 @@ class RecipeConfig:
             raise ConfigurationError(
                 f"recipe.epochs is {self.epochs} and recipe.steps {self.steps}; set exactly one"
             )
-        require((self.epochs or self.steps) > 0, "recipe.epochs or recipe.steps", "positive")
+        length = self.steps if self.epochs is None else self.epochs
+        require(length > 0, "recipe.epochs or recipe.steps", "positive")
         require(self.global_batch_size > 0, "recipe.global_batch_size", "positive")
         require(
             self.micro_batch_size is None or self.micro_batch_size > 0,
             "recipe.micro_batch_size",
             "positive",
         )
-        require(self.learning_rate > 0, "recipe.learning_rate", "positive")
+        for name in ("learning_rate", "largest_gradient_norm"):
+            require_positive(getattr(self, name), f"recipe.{name}")
+        weights = (self.dice_weight, self.cross_entropy_weight)
+        require(
+            all(0 <= weight <= LARGEST_FACTOR for weight in weights) and any(weights),
+            "recipe.dice_weight and recipe.cross_entropy_weight",
+            f"from 0 to {LARGEST_FACTOR:g}, and not both 0",
+        )
         require(
             self.decay_every_epochs is None or self.decay_every_epochs > 0,
             "recipe.decay_every_epochs",
@@ -255,9 +287,11 @@ class TrainConfig:
     watchdog_seconds: float = 600.0
 
     def __post_init__(self) -> None:
-        require(self.seed >= 0, "seed", "0 or more")
-        require(self.workers >= 0, "workers", "0 or more")
-        require(self.threads is None or self.threads > 0, "threads", "positive")
+        require_paths(self, "output", "init")
+        require_seed(self.seed)
+        require_processes(self.workers, "workers", least=0)
+        require_processes(self.threads, "threads")
+        require(self.memory_cache_megabytes >= 0, "memory_cache_megabytes", "0 or more")
         require(0 < self.watchdog_seconds <= 604800, "watchdog_seconds", "positive, at most a week")
         if self.data.streaming and self.recipe.steps is None:
             raise ConfigurationError(

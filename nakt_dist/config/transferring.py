@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from nakt_dist.config.plain import require
+from nakt_dist.config.plain import require_paths, require_positive
 from nakt_dist.config.teaching import PreprocessingConfig
 from nakt_dist.errors import ConfigurationError
 from nakt_dist.models.spec import ModelSpec
@@ -47,7 +47,7 @@ class AttentionTransferConfig:
     matching: Literal["adaptive_pool", "interpolate"] = "adaptive_pool"
 
     def __post_init__(self) -> None:
-        require(self.beta > 0, "attention.beta", "positive")
+        require_positive(self.beta, "attention.beta")
         if (self.preset is None) == (not self.taps):
             raise ConfigurationError(
                 f"attention.preset is {self.preset} and attention.taps {self.taps}; set exactly "
@@ -68,8 +68,8 @@ class DistillationConfig:
     weight: float = 1.0
 
     def __post_init__(self) -> None:
-        require(self.temperature > 0, "distillation.temperature", "positive")
-        require(self.weight > 0, "distillation.weight", "positive")
+        for name in ("temperature", "weight"):
+            require_positive(getattr(self, name), f"distillation.{name}")
 
 
 @dataclass(frozen=True)
@@ -96,6 +96,7 @@ class TrainingTeacherConfig:
     distillation: DistillationConfig | None = None
 
     def __post_init__(self) -> None:
+        require_paths(self, "weights", prefix="teacher.")
         if self.attention is None and self.distillation is None:
             raise ConfigurationError(
                 "teacher is set, but neither teacher.attention nor teacher.distillation; set "

@@ -1,4 +1,4 @@
-"""Builds the network that a weights file describes, without trusting the description."""
+"""Builds the network that a weights file or settings describe, without trusting them."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-from nakt_dist.errors import CheckpointError
+from nakt_dist.errors import CheckpointError, ConfigurationError
 from nakt_dist.models.spec import ModelSpec
 from nakt_dist.models.weights import LoadedWeights
 
@@ -28,6 +28,7 @@ _OPTIONS_THAT_FETCH = frozenset(
 )
 _LARGEST_RATIO = 4
 _ALWAYS_ALLOWED_VALUES = 1_000_000
+_MOST_VALUES = 2**33  # of a network in settings: 32 GiB of float32
 # Initialising passes over every value several times, and each pass is counted.
 _PASSES = 32
 # An operation on nothing takes time too; tiny layers could otherwise be asked for without end.
@@ -67,6 +68,28 @@ def check_finite(loaded: LoadedWeights) -> None:
                 "are NaN or infinite, expected finite weights; take a checkpoint from before the "
                 "training diverged"
             )
+
+
+def build_configured(spec: ModelSpec) -> nn.Module:
+    """Builds the network that settings name, unless it is larger than any.
+
+    Raises:
+        ConfigurationError: it would have billions of values, or cannot be built.
+    """
+    try:
+        _check_numbers([spec.in_channels, spec.num_outputs, spec.options])
+        # The order of random numbers is that of the network itself alone.
+        limit = _ValueLimit(_PASSES * _MOST_VALUES)
+        with torch.random.fork_rng(devices=[]), torch.device("meta"), limit:
+            fits = _size(spec.without_encoder_weights().build()) <= _MOST_VALUES
+    except Exception as error:  # some libraries read values, which meta has none of
+        fits = not _too_large(error)
+    if not fits:
+        raise ConfigurationError(
+            f"model {_shown(spec)} has more than {_MOST_VALUES:,} values, or a number above "
+            f"{_LARGEST_OPTION:,} in its settings; lower in_channels, num_outputs or options"
+        )
+    return spec.build()
 
 
 def build_described(loaded: LoadedWeights, spec: ModelSpec) -> nn.Module:
@@ -114,13 +137,16 @@ def _refusal(loaded: LoadedWeights, spec: ModelSpec, held: int, error: Exception
         reason = f"is far larger than the {held} values that it holds"
     else:
         reason = f"cannot be built: {error}"
-    text = spec.to_json()
-    shown = text if len(text) <= 300 else f"{text[:300]}…"
     return CheckpointError(
-        f"{loaded.path}: the network that the file describes, {shown}, {reason}. The description "
-        "is damaged or forged; copy the file again from its origin, or name its network in the "
-        "configuration as model: {name: …, in_channels: …}"
+        f"{loaded.path}: the network that the file describes, {_shown(spec)}, {reason}. The "
+        "description is damaged or forged; copy the file again from its origin, or name its "
+        "network in the configuration as model: {name: …, in_channels: …}"
     )
+
+
+def _shown(spec: ModelSpec) -> str:
+    text = spec.to_json()
+    return text if len(text) <= 300 else f"{text[:300]}…"
 
 
 def _check_options(path: Path, options: dict[str, Any]) -> None:

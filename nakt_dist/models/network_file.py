@@ -11,8 +11,9 @@ import torch
 from torch import nn
 
 from nakt_dist.config import PreprocessingConfig
+from nakt_dist.config.plain import LARGEST_SIDE
 from nakt_dist.errors import CheckpointError, ConfigurationError
-from nakt_dist.models.described import build_described, check_finite
+from nakt_dist.models.described import build_configured, build_described, check_finite
 from nakt_dist.models.registry import is_classifier
 from nakt_dist.models.spec import ModelSpec, is_nested_deeper
 from nakt_dist.models.weights import LoadedWeights, load_into, read_weights
@@ -21,7 +22,6 @@ from nakt_dist.runtime.processes import say
 BEST_WEIGHTS = "best.safetensors"
 LAST_WEIGHTS = "last.safetensors"
 
-_LARGEST_SIDE = 8192
 _MOST_NESTED = 200  # a lineage holds those of its teachers
 
 
@@ -83,6 +83,7 @@ def open_network(
         name: what to call it; None derives it from the path.
 
     Raises:
+        ConfigurationError: ``model`` cannot be built, or is larger than any network.
         CheckpointError: the file is unsafe or damaged, holds values that are not finite, does
             not fit the architecture, describes none and none is given, or describes itself in
             a way that no file of ours does.
@@ -97,14 +98,14 @@ def open_network(
             "as model: {name: …, in_channels: …}"
         )
     bare = spec.without_encoder_weights()
-    network = bare.build() if model is not None else build_described(loaded, bare)
+    network = build_configured(bare) if model is not None else build_described(loaded, bare)
     if loaded.spec is None and is_classifier(spec.name):
         loaded = _in_our_names(loaded, network)
     if model is not None and is_classifier(spec.name):
         spec = replace(spec, num_outputs=_outputs_of(loaded, network, spec))
         if spec != model:
             say(f"{path.name}: takes its {spec.num_outputs} outputs from the head in the file")
-            network = spec.without_encoder_weights().build()
+            network = build_configured(spec.without_encoder_weights())
     load_into(network, loaded)
     network.requires_grad_(False).eval()
     return TrainedNetwork(
@@ -249,7 +250,7 @@ def stored_preprocessing(loaded: LoadedWeights, channels: int) -> PreprocessingC
         side = name in ("height", "width")
         if not (_is_side(value) if side else _is_per_channel(value, channels)):
             expected = (
-                f"null or a whole number from 1 to {_LARGEST_SIDE}"
+                f"null or a whole number from 1 to {LARGEST_SIDE}"
                 if side
                 else f"a finite number, or a list with {channels}, one per input channel"
             )
@@ -266,7 +267,7 @@ def stored_preprocessing(loaded: LoadedWeights, channels: int) -> PreprocessingC
 
 def _is_side(value: Any) -> bool:
     whole = isinstance(value, int) and not isinstance(value, bool)
-    return value is None or (whole and 1 <= value <= _LARGEST_SIDE)
+    return value is None or (whole and 1 <= value <= LARGEST_SIDE)
 
 
 def _is_per_channel(value: Any, channels: int) -> bool:

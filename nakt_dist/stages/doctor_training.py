@@ -8,6 +8,7 @@ from torch import nn
 
 from nakt_dist.config import DataConfig, TrainConfig
 from nakt_dist.loading.sampler import GlobalBatches, Share
+from nakt_dist.models.described import build_configured
 from nakt_dist.models.initialise import read_initial_weights
 from nakt_dist.models.network_file import weights_path
 from nakt_dist.models.trainable import select_trainable
@@ -149,7 +150,8 @@ def _look_at_plan(config: TrainConfig, found: Findings, share: Share) -> None:
 def _build_without_weights(plan: TrainPlan) -> nn.Module:
     """Returns a network like the one to train; what its weights would be does not matter."""
     parent = plan.start.parent
-    return parent.network if parent else plan.start.spec.without_encoder_weights().build()
+    bare = plan.start.spec.without_encoder_weights()
+    return parent.network if parent else build_configured(bare)
 
 
 def _look_at_loading(plan: TrainPlan, found: Findings, share: Share) -> None:

@@ -10,6 +10,7 @@ from nakt_dist.config import PreprocessingConfig, TrainConfig
 from nakt_dist.config.teaching import IMAGENET_MEAN, IMAGENET_STD
 from nakt_dist.errors import CheckpointError, ConfigurationError
 from nakt_dist.loading.labels import name_outputs
+from nakt_dist.models.described import build_configured
 from nakt_dist.models.initialise import initialise, read_initial_weights
 from nakt_dist.models.network_file import (
     TrainedNetwork,
@@ -81,12 +82,13 @@ class Start:
 
         Raises:
             CheckpointError: ``init`` does not fit the network.
-            ConfigurationError: ``trainable`` names a part that is not there.
+            ConfigurationError: ``trainable`` names a part that is not there, or the network is
+                larger than any.
         """
         if self.parent is not None:
             network = self.parent.network.requires_grad_(True)
         else:
-            network = self.spec.build()
+            network = build_configured(self.spec)
         if self.foreign is not None:
             report = initialise(network, self.spec, self.foreign, keep_head=self.keeps_head)
             why = "" if self.keeps_head else " (its outputs are not known to be these findings)"
@@ -187,6 +189,11 @@ def _spec_of(
         raise ConfigurationError(
             f"model {spec.name} classifies images, and task is segmentation; set task: "
             "classification, or choose a segmentation network"
+        )
+    if spec.num_outputs != 1:
+        raise ConfigurationError(
+            f"model.num_outputs is {spec.num_outputs}, and task is segmentation of one target; "
+            "expected 1"
         )
     return spec
 

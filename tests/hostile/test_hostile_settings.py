@@ -8,9 +8,12 @@ import pytest
 
 from nakt_dist.cli import main, parse_config
 from nakt_dist.config import CONFIG_NAME, PackConfig, save_config
+from nakt_dist.config.plain import LARGEST_SEED
 from nakt_dist.errors import ConfigurationError, DatasetError
 from nakt_dist.loading import batches
 from nakt_dist.loading.samples import select_samples
+from nakt_dist.models.described import build_configured
+from nakt_dist.models.spec import ModelSpec
 from nakt_dist.shards.location import DatasetLocation
 from nakt_dist.shards.reader import IndexedShards, PseudoLabels
 from nakt_dist.sources.cards import load_card
@@ -144,6 +147,203 @@ def test_a_hostile_card_is_refused(tmp_path, name):
     with pytest.raises(ConfigurationError) as caught:
         load_card(tmp_path / "card.yaml", tmp_path)
     assert len(str(caught.value)) < 2000
+
+
+HUGE = 10**26
+ANYTHING = {
+    "train": ["--output=o", "--data.dataset=d", "--recipe.steps=1"],
+    "teach": ["--dataset=d", "--output=o", "--teachers=[{weights: w}]"],
+    "evaluate": ["--weights=w", "--dataset=d", "--output=o"],
+    "pack": ["--layout=busi", "--source=s", "--output=o"],
+    "verify": ["folder"],
+    "inspect": ["pseudo"],
+    "attention": ["--student.weights=s", "--teacher.weights=t", "--dataset=d", "--output=o"],
+    "phantoms": ["--kind=thyroid_ultrasound", "--output=o"],
+    "report": ["run"],
+    "doctor": [],
+}
+OUT_OF_RANGE = [
+    ("train", "data.splits", "[]"),
+    ("train", "data.count", "0"),
+    ("train", "data.subset_seed", "-1"),
+    ("train", "data.shuffle_buffer", "0"),
+    ("train", "seed", str(HUGE)),
+    ("train", "seed", str(2**63)),
+    ("train", "threads", "999999999999"),
+    ("train", "workers", "100000"),
+    ("train", "memory_cache_megabytes", "-1"),
+    ("train", "preprocessing.height", "-1"),
+    ("train", "preprocessing.width", "0"),
+    ("train", "preprocessing.width", "1000000"),
+    ("train", "preprocessing.mean", ".nan"),
+    ("train", "preprocessing.mean", "[0.5, .inf]"),
+    ("train", "preprocessing.std", ".inf"),
+    ("train", "preprocessing.std", "[1, .nan]"),
+    ("train", "recipe.learning_rate", ".inf"),
+    ("train", "recipe.learning_rate", "1e300"),
+    ("train", "recipe.learning_rate", ".nan"),
+    ("train", "recipe.dice_weight", "-1"),
+    ("train", "recipe.dice_weight", ".nan"),
+    ("train", "recipe.cross_entropy_weight", ".inf"),
+    ("train", "recipe.largest_gradient_norm", "0"),
+    ("train", "recipe.largest_gradient_norm", "-1"),
+    ("train", "recipe.largest_gradient_norm", ".nan"),
+    ("train", "recipe.decay_factor", ".nan"),
+    ("train", "augmentation.gamma", "[1, .inf]"),
+    ("train", "augmentation.gamma", "[.nan, 1]"),
+    ("train", "augmentation.contrast", "[0, .inf]"),
+    ("train", "augmentation.contrast", "[0, .nan]"),
+    ("train", "augmentation.largest_rotation", ".inf"),
+    ("train", "augmentation.largest_rotation", "-1"),
+    ("train", "augmentation.smallest_crop", ".nan"),
+    ("train", "watchdog_seconds", ".inf"),
+    ("train", "checkpoint.keep", "0"),
+    ("teach", "threads", "100000"),
+    ("evaluate", "splits", "[]"),
+    ("evaluate", "seed", str(HUGE)),
+    ("evaluate", "threshold", ".nan"),
+    ("evaluate", "overlays", "-1"),
+    ("evaluate", "bootstrap_samples", str(HUGE)),
+    ("pack", "image.height", "1000000"),
+    ("pack", "image.max_pixels", "0"),
+    ("pack", "workers", "100000"),
+    ("pack", "seed", str(HUGE)),
+    ("verify", "workers", "0"),
+    ("inspect", "exclusion.alpha", ".nan"),
+    ("inspect", "exclusion.beta", "-1"),
+    ("inspect", "images", "-1"),
+    ("inspect", "seed", "-1"),
+    ("attention", "splits", "[]"),
+    ("attention", "seed", str(HUGE)),
+    ("doctor", "wait_seconds", ".inf"),
+]
+
+
+@pytest.mark.parametrize(("stage", "name", "value"), OUT_OF_RANGE)
+def test_a_setting_of_which_nothing_can_come_is_refused_by_its_name(stage, name, value):
+    message = refused([*ANYTHING[stage], f"--{name}={value}"], stage)
+    assert name in message and "\n" not in message
+    assert " must be " in message or "expected at most" in message
+
+
+@pytest.mark.parametrize("digits", [26, 400, 5000])
+@pytest.mark.parametrize(
+    ("stage", "name"),
+    [
+        ("train", "recipe.learning_rate"),
+        ("train", "recipe.global_batch_size"),
+        ("train", "augmentation.gamma"),
+        ("train", "preprocessing.mean"),
+        ("train", "checkpoint.keep"),
+        ("evaluate", "threshold"),
+        ("pack", "samples_per_shard"),
+        ("doctor", "wait_seconds"),
+    ],
+)
+def test_a_whole_number_that_no_machine_counts_to_is_refused_by_name(tmp_path, stage, name, digits):
+    number = f"1{digits * '0'}"
+    number = f"[1, {number}]" if name == "augmentation.gamma" else number
+    path = tmp_path / "config.yaml"
+    path.write_text("".join(f"{'  ' * n}{key}:\n" for n, key in enumerate(name.split("."))))
+    path.write_text(f"{path.read_text().rstrip()} {number}\n")
+    for words in ([f"--{name}={number}"], [f"--config={path}"]):
+        message = refused([*ANYTHING[stage], *words], stage)
+        assert name in message or (digits == 5000 and "file of --config holds a num" in message)
+        assert "\n" not in message and len(message) < 300
+
+
+def test_a_name_of_many_digits_is_a_name():
+    digits = "2" * 30
+    config = parse_config("pack", ["--layout=busi", "--source=s", "--output=o", f"--name={digits}"])
+    assert config.name == digits
+
+
+def test_no_epochs_are_refused():
+    words = ["--output=o", "--data.dataset=d", "--recipe.epochs=0"]
+    assert "recipe.epochs or recipe.steps must be positive" in refused(words)
+
+
+PATHS = {
+    "train": ["output", "data.dataset", "data.pseudo_labels", "data.cache", "init"],
+    "teach": ["output", "dataset", "cache"],
+    "evaluate": ["output", "dataset", "weights", "teacher_record"],
+    "pack": ["output", "source", "card", "deidentify_key"],
+    "verify": ["folder", "source"],
+    "inspect": ["pseudo_labels", "output"],
+    "attention": ["output", "dataset"],
+    "phantoms": ["output"],
+    "report": ["output"],
+}
+
+
+@pytest.mark.parametrize("path", ["", "a\0b"], ids=["nothing", "nul"])
+@pytest.mark.parametrize(("stage", "name"), [(s, name) for s in PATHS for name in PATHS[s]])
+def test_what_no_file_can_be_called_is_refused_by_the_setting(stage, name, path):
+    assert f"{name} must be a path" in refused([*ANYTHING[stage], f"--{name}={path}"], stage)
+
+
+@pytest.mark.parametrize("weight", [".inf", ".nan", "0"])
+def test_a_weight_that_is_no_positive_number_is_refused_by_its_name(weight):
+    teachers = f"--teachers=[{{weights: w, weight: {weight}}}]"
+    assert "teachers.weight must be" in refused(["--dataset=d", "--output=o", teachers], "teach")
+    for part in ("attention: {preset: paper, beta", "distillation: {weight", "distillation: {temp"):
+        part = part.replace("temp", "temperature")
+        teacher = f"--teacher={{weights: w, {part}: {weight}}}}}"
+        assert " must be positive" in refused([*ANYTHING["train"], teacher])
+
+
+def test_losses_that_both_weigh_nothing_are_refused():
+    weights = ["--recipe.dice_weight=0", "--recipe.cross_entropy_weight=0"]
+    assert "not both 0" in refused([*ANYTHING["train"], *weights])
+
+
+def test_a_program_in_the_place_of_a_settings_file_is_refused_by_its_name(tmp_path):
+    path = tmp_path / "config.yaml"
+    path.write_bytes(b"\x7fELF\x02\xff\xfe\x00seed: 1")
+    assert f"{path}: not UTF-8 text" in refused([f"--config={path}"])
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize(
+    "model",
+    [
+        "{name: unet, options: {base_channels: 1000000}}",
+        "{name: unet, options: {base_channels: 90000}}",
+        "{name: attention_unet, options: {base_channels: 90000}}",
+        "{name: unet, in_channels: 999999999}",
+        "{name: 'smp:Unet/resnet18', options: {decoder_channels: [90000, 90000, 9000, 9, 9]}}",
+    ],
+)
+def test_a_network_of_settings_that_no_memory_holds_is_refused(tmp_path, capsys, model):
+    dataset = make_packed_dataset(tmp_path, 2, splits={"train": 1.0})
+    words = ["--data.dataset", str(dataset), "--recipe.steps=1", "--model", model]
+    assert main(["train", *words, f"--output={tmp_path / 'out'}", "--device=cpu"]) == 2
+    message = capsys.readouterr().err
+    assert "lower in_channels, num_outputs or options" in message and "Traceback" not in message
+
+
+def test_a_classifier_that_no_memory_holds_is_refused():
+    with pytest.raises(ConfigurationError, match="lower in_channels"):
+        build_configured(ModelSpec("densenet40", in_channels=999_999_999))
+
+
+def test_segmentation_with_several_outputs_is_refused_by_the_setting(tmp_path, capsys):
+    dataset = make_packed_dataset(tmp_path, 2, splits={"train": 1.0})
+    words = ["--data.dataset", str(dataset), "--recipe.steps=1", "--device=cpu"]
+    model = "--model={name: unet, num_outputs: 7}"
+    assert main(["train", *words, model, f"--output={tmp_path / 'out'}"]) == 2
+    assert "model.num_outputs is 7" in capsys.readouterr().err
+
+
+def test_the_largest_seed_trains(tmp_path):
+    dataset = make_packed_dataset(tmp_path, 4, splits={"train": 1.0})
+    words = ["--data.dataset", str(dataset), "--recipe.steps=1", "--device=cpu", "--threads=1"]
+    model = "--model={name: unet, options: {base_channels: 4, normalisation: none}}"
+    for streaming in ("false", "true"):
+        output = f"--output={tmp_path / streaming}"
+        seeds = [f"--seed={LARGEST_SEED}", f"--data.streaming={streaming}"]
+        seeds += [f"--data.subset_seed={LARGEST_SEED}"]
+        assert main(["train", *words, model, output, *seeds]) == 0
 
 
 URLS = [
