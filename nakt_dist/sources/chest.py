@@ -26,6 +26,9 @@ from nakt_dist.sources.record import SourceListing, SourceRecord
 
 VIEWS = ("frontal", "lateral", "unknown")
 MAX_AGE = 120
+MOST_REFUSED_ROWS = 5000
+"""So many rows of a table are set aside by themselves, and more while they are the fewer."""
+
 _AGE = re.compile(r"(\d{1,4})(?:\.0+)?([YMWD]?)", re.IGNORECASE)
 _PER_YEAR = {"": 1, "Y": 1, "M": 12, "W": 52, "D": 365}
 _SEXES = {"F": "F", "FEMALE": "F", "M": "M", "MALE": "M"}
@@ -72,6 +75,7 @@ class ChestTables:
     images: dict[str, NamedImage] = field(default_factory=dict)
     found: Counter[str] = field(default_factory=Counter)
     records: list[SourceRecord] = field(default_factory=list)
+    _refused: Counter[str] = field(default_factory=Counter)
 
     def add(self, key: str, image: NamedImage) -> None:
         """Adds what a row says; a row that says the same again is counted.
@@ -91,7 +95,20 @@ class ChestTables:
         self.images[key] = replace(known, problem=problem)
 
     def refuse(self, table: FoundFile, row: TableRow, reason: str, detail: str) -> None:
-        """Sets a row aside that names no image one could look for."""
+        """Sets a row aside that names no image one could look for.
+
+        Raises:
+            DatasetError: there are more than ``MOST_REFUSED_ROWS``, and most of those read so
+                far: each of them takes memory, and a file of a few bytes may hold millions.
+        """
+        self._refused[table.name] += 1
+        refused = self._refused[table.name]
+        if refused > MOST_REFUSED_ROWS and 2 * refused > row.number:
+            raise DatasetError(
+                f"'{table.name}': {refused} of the first {row.number} rows cannot be used, the "
+                f"last of them in line {row.line} ({reason}). Expected a table most of whose rows "
+                "fit the layout; download it again, or choose the layout and the columns that fit"
+            )
         self.records.append(row_record(self.root, table, row.line, reason, detail))
 
     def age(self, text: str) -> int | None:

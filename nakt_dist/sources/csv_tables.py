@@ -35,11 +35,13 @@ class TableRow(NamedTuple):
         line: number of its last line in the file, from 1.
         cells: the wanted columns, without surrounding blanks; ``""`` where the row is short.
         fault: what is wrong with the row, in words, or None; its cells then mean nothing.
+        number: of the row below the header, from 1, where empty ones do not count.
     """
 
     line: int
     cells: tuple[str, ...]
-    fault: str | None = None
+    fault: str | None
+    number: int
 
 
 def read_rows(
@@ -83,15 +85,14 @@ def read_rows(
         narrowest = len(header)
         padded = None in positions
         positions = [width if position is None else position for position in positions]
-        for row in rows:
-            if not any(row):
-                continue
+        for number, row in enumerate(filter(any, rows), start=1):
             fault = None
             if len(row) < narrowest or (not wide_rows and any(row[narrowest:])):
                 fault = f"it has {len(row)} cells; expected {narrowest} as in the header"
             if padded or len(row) < width:  # absent columns read the cell after the last
                 row = [*row[:width], *[""] * max(width + 1 - len(row), 1)]
-            yield TableRow(reader.line_num, tuple([row[p].strip() for p in positions]), fault)
+            cells = tuple([row[p].strip() for p in positions])
+            yield TableRow(reader.line_num, cells, fault, number)
 
 
 def _rows(reader: Any, name: str) -> Iterator[list[str]]:

@@ -3,6 +3,7 @@
 import csv
 import gzip
 import re
+import tracemalloc
 from pathlib import Path
 
 import pyarrow as pa
@@ -20,6 +21,7 @@ from nakt_dist.shards.manifest import INDEX_NAME, REJECTED_NAME
 from nakt_dist.shards.reader import IndexedShards, PseudoLabels
 from nakt_dist.shards.tables import INDEX_SCHEMA, read_table
 from nakt_dist.shards.verify import verify_folder
+from nakt_dist.sources import SourceListing, scan_source
 from nakt_dist.sources.csv_tables import read_list, read_rows
 from nakt_dist.sources.files import FoundFile
 from nakt_dist.stages import pack
@@ -157,6 +159,43 @@ def test_rows_that_name_no_image_are_set_aside_each_with_its_reason(packed):
     assert all(len(row["detail"]) < 1000 for row in rejected)
 
 
+def publish(folder: Path, rows: list[bytes]) -> None:
+    """Writes one image and a compressed table with these rows after its own."""
+    Image.new("L", (16, 16)).save(folder / "a.png")
+    content = b"".join([b"image,finding\n", b"a.png,1\n", *rows])
+    (folder / "metadata.csv.gz").write_bytes(gzip.compress(content))
+
+
+def listed(folder: Path) -> SourceListing:
+    options = {"image_column": "image", "finding_columns": ["finding"]}
+    return scan_source("images_csv", folder, {"table": "metadata.csv.gz", **options})
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("row", [b"b.png,1,1\n", b"../b.png,1\n", b"b.png\n\n\n"])
+def test_a_small_table_of_millions_of_wrong_rows_is_refused_as_a_whole(tmp_path, row):
+    publish(tmp_path, [row] * 2_000_000)
+    tracemalloc.start()
+    with pytest.raises(DatasetError, match="5001 of the first 5002 rows") as caught:
+        listed(tmp_path)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert "metadata.csv.gz" in str(caught.value)
+    assert peak < 30_000_000
+
+
+@pytest.mark.parametrize("row", [b"b.png,1,1\n", b"../b.png,1\n"])
+def test_some_wrong_rows_of_a_large_table_are_set_aside_each_by_its_line(tmp_path, row):
+    wrong = [number for number in range(16_000) if number % 16 in (3, 5, 6, 7, 12, 15)]
+    rows = [b"a.png,1\n"] * 16_000
+    for number in wrong:
+        rows[number] = row
+    publish(tmp_path, rows)
+    names = {record.name for record in listed(tmp_path).records}
+    assert len(wrong) > 5001
+    assert names == {"a.png", *(f"metadata.csv.gz, line {number + 3}" for number in wrong)}
+
+
 def test_no_cell_of_a_table_that_we_write_is_a_formula(packed, tmp_path, capsys):
     run(InspectConfig(pseudo_labels=str(packed), output=str(tmp_path / "inspected")))
     with (tmp_path / "inspected" / "findings.csv").open(newline="", encoding="utf-8") as stream:
@@ -192,7 +231,7 @@ def write_bomb(path: Path, rows: int, text_bytes: int) -> None:
     [
         (40_000, 10, "40000 rows for 4 samples"),
         (40_000, 100_000, "40000 rows for 4 samples"),
-        (4, 300_000_000, "unpacks to"),
+        (4, 100_000_000, "unpacks to"),
         (40_000, 100_000, "unpacks to"),
     ],
 )

@@ -33,7 +33,7 @@ class TestReadRows:
     def test_columns_quotes_and_formulas(self, tmp_path: Path) -> None:
         file = table(tmp_path, 'x,a,b\n0,"1, ""2""\n3",=HYPERLINK("a")\n')
         rows = list(read_rows(file, ("b",), ("absent", "a")))
-        assert rows == [(3, ('=HYPERLINK("a")', "", '1, "2"\n3'), None)]
+        assert rows == [(3, ('=HYPERLINK("a")', "", '1, "2"\n3'), None, 1)]
 
     def test_bytes_of_other_encodings(self, tmp_path: Path) -> None:
         assert cells(table(tmp_path, b"a,b\nJos\xe9,2\n"), "a", "b") == [("Jos\ufffd", "2")]
