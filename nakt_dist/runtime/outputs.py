@@ -23,13 +23,16 @@ def check_output(folder: Path, stage: str) -> None:
         stage: the stage about to write.
 
     Raises:
-        DatasetError: names the stage whose folder it is; or it is a link that leads nowhere.
+        DatasetError: names the stage whose folder it is; or it is a file, or a link that leads
+            nowhere.
     """
     if folder.is_symlink() and not folder.exists():
         raise DatasetError(
             f"{folder}: is a link to {folder.readlink()}, which is not there. Make that folder, or "
             "choose another --output"
         )
+    if folder.exists() and not folder.is_dir():
+        raise DatasetError(f"{folder}: is a file, expected a folder. Choose another --output")
     for owner in _LEFT_BY:
         found = left_by(folder, owner)
         if owner != stage and found is not None:

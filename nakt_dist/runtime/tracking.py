@@ -60,7 +60,7 @@ class JsonLines:
 def _whole_lines(path: Path) -> list[tuple[str, dict[str, Any]]]:
     """Returns a file's lines and what they hold, up to where a kill or a power cut spoilt it."""
     whole: list[tuple[str, dict[str, Any]]] = []
-    text = path.read_text(errors="replace") if path.exists() else ""
+    text = path.read_text(errors="replace") if path.is_file() else ""
     for line in text[: text.rfind("\n") + 1].splitlines():
         try:
             value = json.loads(line)

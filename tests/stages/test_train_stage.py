@@ -147,11 +147,16 @@ def test_a_record_of_an_unknown_run_is_not_a_finished_run(dataset: Path, tmp_pat
         train.run(train_config(tmp_path / "other", dataset, recipe={"steps": 2}))
 
 
-def test_an_output_that_is_a_link_to_nowhere_is_refused(dataset: Path, tmp_path: Path) -> None:
+def test_an_output_that_is_a_file_or_a_link_to_nowhere_is_refused(
+    dataset: Path, tmp_path: Path
+) -> None:
     (tmp_path / "out").symlink_to(tmp_path / "absent")
 
     with pytest.raises(DatasetError, match="absent, which is not there"):
         train.run(train_config(tmp_path / "out", dataset))
+    (tmp_path / "file").touch()
+    with pytest.raises(DatasetError, match="file: is a file, expected a folder"):
+        train.run(train_config(tmp_path / "file", dataset))
 
 
 def test_fewer_steps_than_were_done_are_refused(dataset: Path, tmp_path: Path) -> None:

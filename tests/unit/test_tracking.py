@@ -1,4 +1,5 @@
 import json
+import os
 
 import pytest
 import wandb
@@ -36,6 +37,12 @@ def test_lines_beyond_the_resumed_step_are_dropped(tmp_path):
     track(tmp_path, range(1, 8))
     track(tmp_path, range(5, 7), resume_step=4)
     assert [line["step"] for line in lines(tmp_path / METRICS_NAME)] == [1, 2, 3, 4, 5, 6]
+
+
+def test_what_is_no_file_is_neither_waited_for_nor_kept(tmp_path):
+    os.mkfifo(tmp_path / METRICS_NAME)
+    track(tmp_path, [1])
+    assert [line["step"] for line in lines(tmp_path / METRICS_NAME)] == [1]
 
 
 def test_a_last_line_cut_by_a_kill_is_dropped(tmp_path):
