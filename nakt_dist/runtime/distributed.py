@@ -16,11 +16,12 @@ from accelerate.utils import (
 )
 from torch import distributed
 
-from nakt_dist.errors import ConfigurationError, NaktError
+from nakt_dist.errors import ConfigurationError, NaktError, StartAgain
 from nakt_dist.runtime.deepspeed_launch import uses_deepspeed
 from nakt_dist.runtime.devices import gpu_is_wanted, group_backend
 from nakt_dist.runtime.files import differing_fields
 from nakt_dist.runtime.launch_check import check_launch
+from nakt_dist.runtime.preemption import StopRequests
 from nakt_dist.runtime.processes import process_place
 
 Value = TypeVar("Value")
@@ -132,7 +133,7 @@ class Agreement:
                 raise ConfigurationError(
                     f"process {rank} was started otherwise than process 0, whose values are those "
                     f"expected ({'; '.join(differences[:5])}). Start all of them with the same "
-                    "command, files and versions"
+                    "command, files and versions; once more where a file was not seen yet"
                 )
 
     def of_main(self, decide: Callable[[], Value]) -> Value:
@@ -159,11 +160,15 @@ class Agreement:
 
 
 @contextlib.contextmanager
-def explain_lost_peers() -> Iterator[None]:
+def explain_lost_peers(stop: StopRequests) -> Iterator[None]:
     """Turns what a process meets when a peer has ended into one clear error.
+
+    Args:
+        stop: signals that this process was sent.
 
     Raises:
         NaktError: a peer is gone, or does not answer within the timeout.
+        StartAgain: the same, where all were asked to leave, and the peer was quicker.
     """
     try:
         yield
@@ -177,9 +182,15 @@ def explain_lost_peers() -> Iterator[None]:
         if not lost and not any(sign in str(error) for sign in _PEER_IS_GONE):
             raise
         first = str(error).splitlines()[0]
+        if stop.received:
+            raise StartAgain(
+                f"asked to leave by {stop.name}, and another process has left already. Start the "
+                "same command again to go on from the last checkpoint"
+            ) from None
         raise NaktError(
-            f"another process of this job has ended or does not answer ({first}). Its own message "
-            "says why; start the same command again to go on from the last checkpoint"
+            f"another process of this job has ended or does not answer at "
+            f"{os.environ.get('MASTER_ADDR')} ({first}). Its own message says why; start the same "
+            "command again to go on from the last checkpoint"
         ) from None
 
 

@@ -1,7 +1,6 @@
 """Whether a launch can train, found out before any process group exists."""
 
 import os
-import socket
 
 import torch
 from accelerate.utils import DeepSpeedPlugin
@@ -23,12 +22,12 @@ def check_launch(precision: str, device: str) -> DeepSpeedPlugin | None:
         The launch's DeepSpeed settings; None where it does not ask for DeepSpeed.
 
     Raises:
-        ConfigurationError: the device cannot have the precision; another way of sharding is asked
-            for; or DeepSpeed is, and is not installed, has no launcher or no ZeRO stage, or would
-            use a GPU that the stage was told not to use.
+        ConfigurationError: the device cannot have the precision; the processes could not meet;
+            another way of sharding is asked for; or DeepSpeed is, and cannot be had as asked (see
+            ``read_plugin``).
     """
     _refuse_other_sharding()
-    _check_meeting_point()
+    _check_meeting_point(device)
     _check_precision(precision, device)
     return read_plugin(device) if uses_deepspeed() else None
 
@@ -52,39 +51,34 @@ def _refuse_other_sharding() -> None:
             )
 
 
-def _check_meeting_point() -> None:
+def _check_meeting_point(device: str) -> None:
     """Refuses variables with which processes could not meet, which torch meets with a traceback.
 
     Raises:
         ConfigurationError: a variable is absent or means nothing, or MPI started the processes.
     """
+    if "WORLD_SIZE" not in os.environ and not gpu_is_wanted(device):  # where Accelerate reads them
+        for name in ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE"):
+            if os.environ.get(name, "1") not in ("", "1"):
+                raise ConfigurationError(
+                    f"MPI started {os.environ[name]} processes ({name}), which do not know one "
+                    "another: WORLD_SIZE is absent. Start with torchrun, accelerate launch or nakt "
+                    f"submit; unset {name} to run each of them alone"
+                )
     world_size = process_place().world_size
-    for name in ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE"):
-        if os.environ.get(name, "1") not in ("1", str(world_size)):
-            raise ConfigurationError(
-                f"MPI started {os.environ[name]} processes ({name}), but WORLD_SIZE says "
-                f"{world_size}. Start with torchrun, accelerate launch or nakt submit"
-            )
     if world_size == 1:
         return
-    address, port = os.environ.get("MASTER_ADDR", ""), os.environ.get("MASTER_PORT", "")
+    port = os.environ.get("MASTER_PORT", "")
     if not (port.isdecimal() and 0 < int(port) < 65536):
         raise ConfigurationError(
             f"WORLD_SIZE is {world_size} and MASTER_PORT '{port}'; expected 1 to 65535, the same "
             "in all processes. torchrun and accelerate launch set it"
         )
-    try:
-        socket.getaddrinfo(address or None, int(port))
-    except OSError as error:
-        address = f"'{address}', which leads nowhere ({error.strerror})"
-    else:
-        if address:
-            return
-        address = "absent"
-    raise ConfigurationError(
-        f"WORLD_SIZE is {world_size} and MASTER_ADDR {address}; expected the host of process 0. "
-        "torchrun and accelerate launch set it"
-    )
+    if not os.environ.get("MASTER_ADDR"):
+        raise ConfigurationError(
+            f"WORLD_SIZE is {world_size} and MASTER_ADDR absent; expected the host of process 0. "
+            "torchrun and accelerate launch set it"
+        )
 
 
 def _check_precision(precision: str, device: str) -> None:

@@ -28,10 +28,13 @@ def mend_launch(arguments: Sequence[str]) -> None:
     Args:
         arguments: words after the program's name.
     """
+    words = _words_of_parent()
     if "TORCHELASTIC_RUN_ID" in os.environ:
-        _end_with_parent()
+        # A program of the user's may be the worker, and this process a thread's of it.
+        if _after_accelerate(words) is not None or _is_torchrun(words):
+            _end_with_parent()
         return
-    count = asked_of_accelerate(_words_of_parent())
+    count = asked_of_accelerate(words)
     if count is None or "WORLD_SIZE" in os.environ:
         return
     _end_with_parent()
@@ -57,18 +60,39 @@ def asked_of_accelerate(words: Sequence[str]) -> int | None:
     Args:
         words: of the command line, the interpreter's included.
     """
-    launch = next((number for number, word in enumerate(words) if word.endswith("launch")), None)
-    if launch is None or "accelerate" not in " ".join(words[: launch + 1]):
+    following = _after_accelerate(words)
+    if following is None:
         return None
     options: dict[str, str] = {}
     ours = False
-    for word, following in zip(words[launch + 1 :], [*words[launch + 2 :], ""], strict=True):
+    for word, next_word in zip(following, [*following[1:], ""], strict=False):
         name, equals, value = word.partition("=")
         ours = ours or name in ("-m", "--module")  # from here on the words are our own
         if not ours:
-            options[name.replace("-", "_")] = value if equals else following
+            options[name.replace("-", "_")] = value if equals else next_word
     number = options.get("__num_processes") or _number_in_file(options.get("__config_file"))
     return int(number) if str(number).isdecimal() else 1
+
+
+def _after_accelerate(words: Sequence[str]) -> Sequence[str] | None:
+    """Returns the words after ``accelerate launch``, however it was started; None without it."""
+    for number, word in enumerate(words):
+        name, before = Path(word).name, Path(words[number - 1]).name if number else ""
+        module = word == "accelerate.commands.launch" or word.endswith(
+            "accelerate/commands/launch.py"
+        )
+        if module or name == "accelerate-launch" or (before, word) == ("accelerate", "launch"):
+            return words[number + 1 :]
+    return None
+
+
+def _is_torchrun(words: Sequence[str]) -> bool:
+    return any(
+        Path(word).name == "torchrun"
+        or word == "torch.distributed.run"
+        or word.endswith(("torch/distributed/run.py", "torch/distributed/launch.py"))
+        for word in words
+    )
 
 
 def _number_in_file(path: str | None) -> object:

@@ -1,5 +1,6 @@
 """What ``nakt doctor`` looks at besides training: datasets, weights, sources and runs."""
 
+import contextlib
 import shlex
 import tarfile
 from collections.abc import Sequence
@@ -33,7 +34,7 @@ from nakt_dist.stages import evaluate, pack, teach
 from nakt_dist.stages.doctor_findings import Findings, in_words
 from nakt_dist.stages.inspect_dataset import check_settings
 from nakt_dist.stages.pack_identity import check_deidentify
-from nakt_dist.stages.pack_plan import is_usable, make_plan, tolerated_problems
+from nakt_dist.stages.pack_plan import check_apart, is_usable, make_plan, tolerated_problems
 from nakt_dist.stages.pipeline import chosen_steps, read_steps
 from nakt_dist.stages.submit import check_job
 from nakt_dist.transfer.ensemble import Teacher
@@ -117,6 +118,7 @@ def _check_shards(folder: str, manifest: ShardManifest | PseudoLabelManifest) ->
 
 def _examine_pack(config: PackConfig, found: Findings, cache: Path) -> None:
     with found.problem_if_refused("pack"):
+        check_apart(config)
         key = Path(config.deidentify_key).expanduser()
         will_make_key = config.deidentify and not key.exists()
         if config.deidentify:
@@ -157,7 +159,35 @@ def _examine_teach(config: TeachConfig, found: Findings, cache: Path) -> None:
                 device = choose_device(config.device, config.threads)
                 with found.problem_if_refused("output"):
                     check_output(Path(config.output), "teach")
-                    teach.check_own_output(config, samples.images, teachers, device)
+                    _check_taught(config, samples.images, teachers, device, found)
+
+
+def _check_taught(
+    config: TeachConfig,
+    images: IndexedShards,
+    teachers: list[Teacher],
+    device: torch.device,
+    found: Findings,
+) -> None:
+    """Looks at pseudo-labels that are there; the stage may run where there is another device.
+
+    Raises:
+        DatasetError: they are others.
+    """
+    try:
+        teach.check_own_output(config, images, teachers, device)
+    except DatasetError:
+        other = torch.device("cpu" if device.type == "cuda" else "cuda")
+        if config.device != "auto":
+            raise
+        with contextlib.suppress(DatasetError):
+            teach.check_own_output(config, images, teachers, other)
+            found.notes.append(
+                f"the pseudo-labels in {config.output} are of a {other.type} device, and teach "
+                f"would work on {device.type} here, which it refuses: start it where they began"
+            )
+            return
+        raise
 
 
 def _look_at_teachers(config: TeachConfig, found: Findings, images: IndexedShards) -> list[Teacher]:

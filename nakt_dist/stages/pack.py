@@ -32,7 +32,7 @@ from nakt_dist.shards.manifest import (
 )
 from nakt_dist.shards.tables import INDEX_SCHEMA, REJECTED_SCHEMA, write_table
 from nakt_dist.stages.pack_identity import kept_layout_options, modification_sha256
-from nakt_dist.stages.pack_plan import PackPlan, make_plan, tolerated_problems
+from nakt_dist.stages.pack_plan import PackPlan, check_apart, make_plan, tolerated_problems
 from nakt_dist.stages.pack_shard import pack_shard
 from nakt_dist.stages.pack_summary import announce, announce_speed, count_positives
 
@@ -60,6 +60,7 @@ def run(config: PackConfig) -> RunRecord:
     require_one_process("pack")
     stopwatch = Stopwatch()
     output = Path(config.output)
+    check_apart(config)
     plan = make_plan(config)
     check_output(output, "pack")
     output.mkdir(parents=True, exist_ok=True)

@@ -79,6 +79,19 @@ class PackPlan:
         return [record for shard in self.shards for record in shard.records]
 
 
+def check_apart(config: PackConfig) -> None:
+    """Refuses to write a dataset into its own source.
+
+    Raises:
+        ConfigurationError: the output lies there.
+    """
+    if Path(config.output).resolve().is_relative_to(Path(config.source).resolve()):
+        raise ConfigurationError(
+            f"output {config.output} lies in the source {config.source}, where it would be listed "
+            "with the dataset; choose a folder elsewhere"
+        )
+
+
 def make_plan(config: PackConfig, may_make_key: bool = True) -> PackPlan:
     """Lists the dataset and assigns every input to a shard.
 
@@ -90,17 +103,12 @@ def make_plan(config: PackConfig, may_make_key: bool = True) -> PackPlan:
         may_make_key: write a new key where ``deidentify`` is set and there is none.
 
     Raises:
-        ConfigurationError: unknown layout, option, or fractions that do not sum to 1; the output
-            lies in the source; or the key of ``deidentify`` cannot be used.
+        ConfigurationError: unknown layout, option, or fractions that do not sum to 1; or the key
+            of ``deidentify`` cannot be used.
         DatasetError: the source is not of the layout, holds no image, or its own splits share
             a patient.
     """
     source = Path(config.source)
-    if Path(config.output).resolve().is_relative_to(source.resolve()):
-        raise ConfigurationError(
-            f"output {config.output} lies in the source {source}, where it would be listed with "
-            "the dataset; choose a folder elsewhere"
-        )
     listing = scan_source(config.layout, source, config.layout_options)
     if not listing.records:
         raise DatasetError(

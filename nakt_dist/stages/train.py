@@ -30,7 +30,7 @@ from nakt_dist.runtime.record import (
 from nakt_dist.runtime.tracking import METRICS_NAME
 from nakt_dist.runtime.watchdog import clear_stacks
 from nakt_dist.runtime.work import sole_user
-from nakt_dist.stages.train_identity import alike, begin_or_go_on
+from nakt_dist.stages.train_identity import alike, begin_or_go_on, has_checkpoint
 from nakt_dist.stages.train_plan import TrainPlan, lineage_of, make_plan, make_task
 from nakt_dist.training.checkpoint import Progress
 from nakt_dist.training.gpu_memory import GpuMemoryFull, largest_part, remembered_micro_batch_size
@@ -60,7 +60,7 @@ def run(config: TrainConfig) -> RunRecord:
     check_output(output, "train")
     output.mkdir(parents=True, exist_ok=True)
     # Torch tells of a dead loader process wherever this one happens to be.
-    with StopRequests() as stop, explain_loader_errors(), explain_lost_peers():
+    with StopRequests() as stop, explain_loader_errors(), explain_lost_peers(stop):
         if not process_place().is_main:
             return _train(config, output, stop, stopwatch)
         with sole_user(output, "train"):
@@ -186,7 +186,9 @@ def _best(progress: Progress, metric: str) -> str:
 
 
 def _finished_record(config: TrainConfig, output: Path) -> RunRecord | None:
-    """Returns the record of this run when it is done, whole, and no more was asked for.
+    """Returns the record of this run when it is done and no more was asked for.
+
+    Weights that were deleted come back from a checkpoint, while there is one.
 
     Raises:
         CheckpointError: it is done, and what it would go on from is gone.
@@ -196,14 +198,17 @@ def _finished_record(config: TrainConfig, output: Path) -> RunRecord | None:
     record = read_record(output / RECORD_NAME)
     stored, asked = record.config["recipe"], as_plain(config)["recipe"]
     same_length = all(stored[name] == asked[name] for name in ("epochs", "steps"))
-    if same_length and all((output / name).exists() for name in (BEST_WEIGHTS, LAST_WEIGHTS)):
+    missing = [name for name in (BEST_WEIGHTS, LAST_WEIGHTS) if not (output / name).exists()]
+    if has_checkpoint(output):
+        return record if same_length and not missing else None
+    if same_length:
+        if missing:
+            say(f"train: {output} is finished, and {' and '.join(missing)} deleted since")
         return record
-    if not (output / CHECKPOINTS_NAME).exists():
-        raise CheckpointError(
-            f"{output}: a run that is finished, without the {CHECKPOINTS_NAME} that it would go on "
-            "from. Restore them, or choose another --output"
-        )
-    return None
+    raise CheckpointError(
+        f"{output}: a run that is finished, without the {CHECKPOINTS_NAME} that it would go on "
+        "from. Restore them, or choose another --output"
+    )
 
 
 def _names(plan: TrainPlan) -> str:

@@ -37,6 +37,11 @@ def begin_or_go_on(config: TrainConfig, lineage: Mapping[str, Any]) -> None:
         write_json(Path(config.output) / _IDENTITY_NAME, _identity(config, lineage))
 
 
+def has_checkpoint(output: Path) -> bool:
+    """Says whether a training run could go on in this folder."""
+    return any((output / CHECKPOINTS_NAME).glob("step-*"))
+
+
 def _deciding_settings(config: TrainConfig) -> dict[str, Any]:
     """The settings a resumed run must share with the one that began.
 
@@ -51,14 +56,21 @@ def _deciding_settings(config: TrainConfig) -> dict[str, Any]:
 
 
 def alike(config: TrainConfig, lineage: Mapping[str, Any]) -> dict[str, Any]:
-    """What all processes of a launch must have been started with."""
+    """What all processes of a launch must have been started with.
+
+    Versions without the part that says what a package was built for: drivers differ in a cluster.
+    """
     return {
         "settings": _deciding_settings(config),
         "recipe": vars(config.recipe),
         "checkpoint": vars(config.checkpoint),
         "tracking": vars(config.tracking),
         "lineage": _without_names(lineage),
-        "versions": package_versions(),
+        "versions": {
+            name: version.partition("+")[0]
+            for name, version in package_versions().items()
+            if name != "python"
+        },
     }
 
 
@@ -96,8 +108,7 @@ def check_own_output(config: TrainConfig, lineage: Mapping[str, Any]) -> bool:
     output = Path(config.output)
     path = output / _IDENTITY_NAME
     # Before its first checkpoint a run has nothing to lose: a mistaken setting may be mended.
-    begun = any((output / CHECKPOINTS_NAME).glob("step-*"))
-    if not begun and not (output / RECORD_NAME).exists():
+    if not has_checkpoint(output) and not (output / RECORD_NAME).exists():
         return False
     if not path.exists():
         raise DatasetError(

@@ -183,6 +183,9 @@ def test_many_ranks_that_finish_at_once_leave_nothing_behind(
         ("python bin/accelerate launch --config_file absent.yaml -m nakt_dist", 1),
         ("bash train.sh --num_processes 2", None),
         ("mpirun -n 2 python launch --num_processes 2", None),
+        ("bash ./accelerate_launch --num_processes 2", None),
+        ("python envs/accelerate/bin/sweep launch", None),
+        ("python lib/accelerate/commands/launch.py --num_processes 2", 2),
         ("", None),
     ],
 )

@@ -329,6 +329,23 @@ def test_what_small_images_take_besides_their_pixels_is_counted(
     assert ask(capsys, stage, "--config", str(path))[0] == 0
 
 
+def test_pseudo_labels_of_a_gpu_are_no_problem_where_there_is_none(
+    folder: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    config = teach_config(tmp_path / "out", folder / "squares", folder / "teacher.safetensors")
+    teach.run(config)
+    elsewhere = torch.device("cuda")
+    monkeypatch.setattr("nakt_dist.stages.doctor_data.choose_device", lambda *_: elsewhere)
+    for device, problems_expected in (("auto", 0), ("cpu", 1)):
+        path = settings_file(tmp_path / "settings.yaml", replace(config, device=device))
+        _, facts, problems = ask(capsys, "teach", "--config", str(path))
+        assert len(problems) == problems_expected
+        assert ("start it where they began" in facts.get("note", "")) == (not problems)
+
+
 def test_what_is_not_nothing_is_not_told_as_nothing() -> None:
     sizes = (0, 1, 1025, 2**20, 14 * 2**20, 3 * 2**30)
     told = ["0 KiB", "1 KiB", "2 KiB", "1.0 MiB", "14 MiB", "3.0 GiB"]

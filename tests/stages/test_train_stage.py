@@ -122,11 +122,15 @@ def test_weights_missing_from_a_finished_run_come_back(
     assert (tmp_path / "out" / name).read_bytes() == before
 
 
+@pytest.mark.parametrize("emptied", [True, False])
 def test_a_finished_run_without_its_checkpoints_stays_what_it_is(
-    dataset: Path, tmp_path: Path
+    emptied: bool, dataset: Path, tmp_path: Path
 ) -> None:
     train.run(train_config(tmp_path / "out", dataset, recipe={"steps": 2}))
     shutil.rmtree(tmp_path / "out" / "checkpoints")
+    if emptied:
+        (tmp_path / "out" / "checkpoints").mkdir()
+    (tmp_path / "out" / "last.safetensors").unlink()
     before = file_hashes(tmp_path / "out")
 
     train.run(train_config(tmp_path / "out", dataset, recipe={"steps": 2}))

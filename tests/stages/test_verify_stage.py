@@ -170,6 +170,18 @@ def test_repair_finds_a_source_that_has_moved(folder: Path, tmp_path: Path) -> N
     assert file_hashes(folder) == before
 
 
+def test_a_dataset_that_was_moved_into_its_source_can_be_repaired(
+    folder: Path, tmp_path: Path
+) -> None:
+    before = file_hashes(folder)
+    inside = folder.rename(tmp_path / "squares-published" / "packed")
+    flip_byte(inside / "train-000000.tar", 600)
+
+    verify.run(VerifyConfig(folder=str(inside), repair=True, workers=1))
+
+    assert file_hashes(inside) == before
+
+
 @pytest.mark.parametrize("same_size", [True, False])
 def test_repair_refuses_a_source_that_has_changed(
     folder: Path, tmp_path: Path, same_size: bool

@@ -1,6 +1,7 @@
 """Launches that could not train are refused in one line, before anybody waits for anybody."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,13 @@ HERE = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}
 
 
 @pytest.fixture(autouse=True)
-def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+def plain_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a GPU, and not under a launcher of its own."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    of_launchers = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_", "PMI_", "OMPI_", "MV2_")
+    for name in list(os.environ):
+        if name.startswith((*of_launchers, "ACCELERATE_")):
+            monkeypatch.delenv(name)
 
 
 def launched(monkeypatch: pytest.MonkeyPatch, variables: dict[str, str]) -> None:
@@ -31,12 +37,10 @@ def launched(monkeypatch: pytest.MonkeyPatch, variables: dict[str, str]) -> None
     ("variables", "told"),
     [
         ({**TWO, "MASTER_PORT": "29500"}, "MASTER_ADDR absent; expected the host of process 0"),
-        ({**TWO, **HERE, "MASTER_ADDR": "no.such.host.invalid"}, "which leads nowhere"),
         ({**TWO, "MASTER_ADDR": "127.0.0.1"}, "MASTER_PORT ''; expected 1 to 65535"),
         ({**TWO, **HERE, "MASTER_PORT": "abc"}, "MASTER_PORT 'abc'"),
         ({**TWO, **HERE, "MASTER_PORT": "99999"}, "MASTER_PORT '99999'"),
         ({"OMPI_COMM_WORLD_SIZE": "2"}, "MPI started 2 processes (OMPI_COMM_WORLD_SIZE)"),
-        ({**TWO, **HERE, "PMI_SIZE": "3"}, "but WORLD_SIZE says 2"),
         ({"ACCELERATE_USE_PARALLELISM_CONFIG": "true"}, "parallelism within a network"),
     ],
 )
@@ -49,7 +53,16 @@ def test_variables_with_which_processes_cannot_train_are_named(
     assert told in str(refusal.value)
 
 
-@pytest.mark.parametrize("variables", [{}, {**TWO, **HERE}, {**TWO, **HERE, "PMI_SIZE": "2"}])
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {},
+        {**TWO, **HERE},
+        {**TWO, **HERE, "PMI_SIZE": "3"},  # srun counts its tasks, each an agent of torchrun
+        {**TWO, **HERE, "MASTER_ADDR": "no.such.host.invalid"},  # it may come to be known
+        {"PMI_SIZE": ""},
+    ],
+)
 def test_what_launchers_set_is_fine(
     variables: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

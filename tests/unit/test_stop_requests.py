@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from nakt_dist.errors import NaktError, StartAgain
+from nakt_dist.runtime.distributed import explain_lost_peers
 from nakt_dist.runtime.preemption import StopRequests
 
 LOADER = """
@@ -45,6 +47,20 @@ def test_a_signal_is_noted_and_the_handlers_come_back(number: int) -> None:
         assert (stop.received, stop.name) == (number, signal.Signals(number).name)
 
     assert [signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGUSR1)] == before
+
+
+def test_a_peer_that_left_before_is_no_failure_of_one_that_was_asked_to_leave() -> None:
+    with StopRequests() as stop:
+        with pytest.raises(NaktError, match="Its own message says why"):
+            lose_peer(stop)
+        stop.received = signal.SIGTERM
+        with pytest.raises(StartAgain, match="asked to leave by SIGTERM"):
+            lose_peer(stop)
+
+
+def lose_peer(stop: StopRequests) -> None:
+    with explain_lost_peers(stop):
+        raise RuntimeError("Connection closed by peer [127.0.0.1]:29500")
 
 
 def test_a_process_that_leaves_says_so_although_it_is_signalled_again() -> None:
