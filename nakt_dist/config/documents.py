@@ -33,7 +33,9 @@ def read_settings_file(path: Path) -> str:
             raise _too_large(f"{path}: {path.stat().st_size} bytes")
         return path.read_text(encoding="utf-8")
     except UnicodeDecodeError:
-        raise ConfigurationError(f"{path}: not UTF-8 text; expected YAML with settings") from None
+        raise ConfigurationError(
+            f"{path}: not UTF-8 text; expected YAML with settings, saved as UTF-8"
+        ) from None
     except OSError as error:
         raise ConfigurationError(f"{path}: cannot be read: {error.strerror}") from None
 

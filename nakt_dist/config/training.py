@@ -52,7 +52,8 @@ class DataConfig:
         require_splits(self.splits, "data.splits")
         require(self.count is None or self.count > 0, "data.count", "positive")
         require_seed(self.subset_seed, "data.subset_seed")
-        require(self.shuffle_buffer > 0, "data.shuffle_buffer", "positive")
+        if self.streaming:
+            require(self.shuffle_buffer > 0, "data.shuffle_buffer", "positive")
         if self.exclusion is not None:
             require_rule(self.exclusion, "data.exclusion")
         if self.exclusion is not None and self.pseudo_labels is None:
@@ -90,7 +91,7 @@ class AugmentationConfig:
     def __post_init__(self) -> None:
         require(0 < self.smallest_crop <= 1, "augmentation.smallest_crop", "in (0, 1]")
         require(0 <= self.flip_probability <= 1, "augmentation.flip_probability", "in [0, 1]")
-        require(0 <= self.largest_rotation <= 180, "augmentation.largest_rotation", "in [0, 180]")
+        require(0 <= self.largest_rotation <= 360, "augmentation.largest_rotation", "in [0, 360]")
         require(
             0 < self.gamma[0] <= self.gamma[1] <= LARGEST_FACTOR,
             "augmentation.gamma",

@@ -117,7 +117,7 @@ class _Followed:
         """Follows one opcode; says False to one that torch does not know."""
         stack = self._stack
         if opcode in _PLAIN:
-            stack.append(value)
+            stack.append(_TRUTH.get(opcode, value))
         elif opcode in _EMPTY:
             stack.append(_EMPTY[opcode]())
         elif opcode in ("TUPLE1", "TUPLE2", "TUPLE3"):
@@ -184,6 +184,8 @@ class _Followed:
         if name == "torch._tensor._rebuild_from_type_v2":  # a tensor with attributes
             rebuild, _, its_arguments, _ = arguments
             return self._called(rebuild, its_arguments)
+        if name == _PARAMETER and _is_tensor(arguments[0]) and _are(arguments[1:], bool):
+            return arguments[0]  # as torch saved parameters before 1.1
         if name in _PARAMETERS:  # announced ones are told by the names of their entries
             return arguments[0]
         if name in _TENSORS:
@@ -208,6 +210,8 @@ class _Followed:
 
     def build(self) -> None:
         state, target = self._stack.pop(), self._stack[-1]
+        if _is_tensor(target) and type(state) is tuple and _are(state[:2], bool):
+            return  # of a parameter, as torch saved it before 0.4
         if not (type(target) is _Made and target.kind == _ORDERED and _is_mapping(state)):
             raise _refused("object.__setstate__")
 
@@ -221,6 +225,10 @@ def _is_key(value: Any) -> bool:
     if type(value) is not tuple:
         return True
     return len(value) <= _MOST_KEY_PARTS and not any(type(each) is tuple for each in value)
+
+
+def _is_tensor(value: Any) -> bool:
+    return type(value) is _Made and value.kind == "tensor"
 
 
 def _is_mapping(value: Any) -> bool:
@@ -273,12 +281,16 @@ _TENSORS = {
 }
 """Storage, offset and size come first in their arguments."""
 
+_PARAMETER = "torch.nn.parameter.Parameter"
 _PARAMETERS = {f"torch._utils._rebuild_{each}" for each in ("parameter", "parameter_with_state")}
 
 _PLAIN = {
     *("NONE", "NEWTRUE", "NEWFALSE", "BININT", "BININT1", "BININT2", "LONG1"),
     *("BINFLOAT", "BINUNICODE", "SHORT_BINSTRING"),
 }
+
+_TRUTH = {"NEWTRUE": True, "NEWFALSE": False}
+"""Values that the opcode itself says."""
 
 _EMPTY: dict[str, Callable[[], Any]] = {
     "EMPTY_TUPLE": tuple,

@@ -27,7 +27,9 @@ from nakt_dist.sources.record import SourceListing, SourceRecord
 VIEWS = ("frontal", "lateral", "unknown")
 MAX_AGE = 120
 MOST_REFUSED_ROWS = 5000
-"""So many rows of a table are set aside by themselves, and more while they are the fewer."""
+"""So many rows of a table are set aside by themselves, more where its file has room for them."""
+
+_LEAST_ROW_BYTES = 4
 
 _AGE = re.compile(r"(\d{1,4})(?:\.0+)?([YMWD]?)", re.IGNORECASE)
 _PER_YEAR = {"": 1, "Y": 1, "M": 12, "W": 52, "D": 365}
@@ -98,16 +100,18 @@ class ChestTables:
         """Sets a row aside that names no image one could look for.
 
         Raises:
-            DatasetError: there are more than ``MOST_REFUSED_ROWS``, and most of those read so
-                far: each of them takes memory, and a file of a few bytes may hold millions.
+            DatasetError: there are more than ``MOST_REFUSED_ROWS``, and more than rows of their
+                own would fit into the file: each takes memory, and a compressed file of a few
+                bytes may hold millions.
         """
         self._refused[table.name] += 1
-        refused = self._refused[table.name]
-        if refused > MOST_REFUSED_ROWS and 2 * refused > row.number:
+        refused, size = self._refused[table.name], table.path.stat().st_size
+        if refused > max(MOST_REFUSED_ROWS, size // _LEAST_ROW_BYTES):
             raise DatasetError(
                 f"'{table.name}': {refused} of the first {row.number} rows cannot be used, the "
-                f"last of them in line {row.line} ({reason}). Expected a table most of whose rows "
-                "fit the layout; download it again, or choose the layout and the columns that fit"
+                f"last of them in line {row.line} ({reason}), more than a file of {size} bytes "
+                "holds of real rows. Download it again, or choose the layout and the columns that "
+                "fit"
             )
         self.records.append(row_record(self.root, table, row.line, reason, detail))
 

@@ -65,12 +65,14 @@ class DecodedImage:
         format: ``"PNG"``, ``"JPEG"``, ``"TIFF"``, ``"BMP"``, ``"GIF"`` or ``"WEBP"``.
         orientation: EXIF orientation that was undone, 1 to 8.
         white_is_zero: the largest value means black and has not been inverted (wide TIFF).
+        narrowed: the file has more than 8 bits in several channels, and these are the high bytes.
     """
 
     pixels: Image.Image
     format: str
     orientation: int
     white_is_zero: bool
+    narrowed: bool
 
 
 def decode_file(path: Path, max_pixels: int) -> DecodedImage:
@@ -85,7 +87,7 @@ def decode_file(path: Path, max_pixels: int) -> DecodedImage:
 
     Raises:
         UnusableSample: ``unreadable``, ``empty_file``, ``too_many_bytes``, ``not_an_image``,
-            ``too_many_pixels``, ``sixteen_bit_colour`` or ``truncated_image``.
+            ``too_many_pixels`` or ``truncated_image``.
     """
     name = printable(path.name)
     return decode(read_content(path, max_pixels), name, max_pixels)
@@ -105,8 +107,8 @@ def decode(content: bytes, name: str, max_pixels: int) -> DecodedImage:
     """Decodes the first picture of a file's bytes, as ``decode_file`` says.
 
     Raises:
-        UnusableSample: ``not_an_image``, ``too_many_pixels``, ``sixteen_bit_colour``,
-            ``truncated_image`` or ``unreadable``.
+        UnusableSample: ``not_an_image``, ``too_many_pixels``, ``truncated_image`` or
+            ``unreadable``.
     """
     reader = next((reader for magic, reader in _READERS if magic.match(content)), None)
     if reader is None:
@@ -124,7 +126,6 @@ def decode(content: bytes, name: str, max_pixels: int) -> DecodedImage:
             )
         if image.format == "TIFF":
             _check_tiles(image, name, max_pixels)
-        _check_depth(image, name)
         return _load(image)
     except (UnusableSample, MemoryError):
         raise
@@ -179,33 +180,29 @@ def _check_tiles(image: ImageFile.ImageFile, name: str, max_pixels: int) -> None
         )
 
 
-def _check_depth(image: ImageFile.ImageFile, name: str) -> None:
-    """Refuses several channels of more than 8 bits: Pillow keeps only the high byte of each."""
+def _is_narrowed(image: ImageFile.ImageFile) -> bool:
+    """Says whether channels have more than 8 bits, of which Pillow keeps the high byte alone."""
     deep = False
     if image.format == "TIFF":
         deep = max(image.tag_v2.get(_TIFF_BITS, (1,))) > 8
     elif image.format == "PNG":
         deep = ";16" in image.tile[0][3]
-    if deep and image.mode not in WIDE_MODES:
-        raise UnusableSample(
-            "sixteen_bit_colour",
-            f"'{name}' has more than 8 bits a channel in the colour mode {image.mode}; expected "
-            "them in one grey channel alone. Save it as 16-bit grey or as 8-bit colour",
-        )
+    return deep and image.mode not in WIDE_MODES
 
 
 def _load(image: ImageFile.ImageFile) -> DecodedImage:
+    narrowed = _is_narrowed(image)  # loading forgets it
     if image.format == "TIFF":
         # Pillow turns a TIFF upright while loading it, and forgets the tag
         orientation = image.tag_v2.get(_EXIF_ORIENTATION)
         white_is_zero = image.tag_v2.get(_TIFF_PHOTOMETRIC) == 0
         image.load()
-        return DecodedImage(image, "TIFF", _known(orientation), white_is_zero)
+        return DecodedImage(image, "TIFF", _known(orientation), white_is_zero, narrowed)
     # first of all, because reading the EXIF of a damaged PNG would swallow the damage
     image.load()
     orientation = _exif_orientation(image)
     pixels = image if orientation == 1 else image.transpose(_TURNS[orientation])
-    return DecodedImage(pixels, str(image.format), orientation, white_is_zero=False)
+    return DecodedImage(pixels, str(image.format), orientation, False, narrowed)
 
 
 def _exif_orientation(image: ImageFile.ImageFile) -> int:

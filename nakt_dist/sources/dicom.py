@@ -150,7 +150,7 @@ def _check_compression(pydicom: types.ModuleType, header: Any, name: str) -> Non
     """Refuses what cannot be decoded, and a picture of another size than the header says."""
     syntax = header.file_meta.TransferSyntaxUID
     if syntax in _UNCOMPRESSED:
-        _check_length(header, name)
+        _trim_padding(header, name)
         return
     try:
         decoder = pydicom.pixels.get_decoder(syntax)
@@ -173,18 +173,23 @@ def _check_compression(pydicom: types.ModuleType, header: Any, name: str) -> Non
         )
 
 
-def _check_length(header: Any, name: str) -> None:
-    """Refuses more pixel data than the header announces; pydicom itself refuses less."""
+def _trim_padding(header: Any, name: str) -> None:
+    """Refuses more pixel data than the header announces; pydicom itself refuses less.
+
+    Padding is none: older applications write more than the byte that makes the length even, and
+    readers are to accept it (PS3.5, 8.1.1).
+    """
     # YBR_FULL_422 stores each colour difference once for two pixels
     half = header.PhotometricInterpretation == "YBR_FULL_422"
     values = header.Rows * header.Columns * (2 if half else header.get("SamplesPerPixel", 1))
-    expected, found = values * header.BitsAllocated // 8, len(header.PixelData)
-    if found > expected + 1:  # a byte of padding makes the length even
+    expected, found = -(-values * header.BitsAllocated // 8), len(header.PixelData)
+    if any(header.PixelData[expected:]):
         raise UnusableSample(
             "unreadable",
             f"'{name}': its header says {header.Columns}×{header.Rows} pixels, which are "
             f"{expected} bytes, and its pixel data has {found} bytes",
         )
+    header.PixelData = header.PixelData[: expected + expected % 2]
 
 
 def _announced_size(frame: bytes) -> tuple[int, int] | None:

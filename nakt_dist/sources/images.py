@@ -77,12 +77,21 @@ def read_image(
     decoded = decode(content, name, max_pixels)
     pixels = decoded.pixels
     scaling, value_range = "none", None
+    if decoded.narrowed and sixteen_bit == "min_max":
+        raise UnusableSample(
+            "sixteen_bit_colour",
+            f"'{name}' has more than 8 bits a channel in the colour mode {pixels.mode}; expected "
+            "them in one grey channel alone. Save it as 16-bit grey or as 8-bit colour, or set "
+            "image.sixteen_bit to full_range",
+        )
     if pixels.mode in WIDE_MODES:
         values = _wide_values(decoded, name)
         grey, scaling, value_range = _scale_to_eight_bits(values, sixteen_bit)
         array = grey if colour == "grey" else np.repeat(grey[..., None], 3, axis=2)
     else:
         array = np.array(_opaque(pixels, name).convert(_PILLOW_MODE[colour]))
+        if decoded.narrowed:  # high bytes are what full_range asks for
+            scaling, value_range = "full_range", [0, _SIXTEEN_BIT_MAX]
     return array, {
         "format": decoded.format,
         "mode": pixels.mode,

@@ -3,10 +3,15 @@
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from nakt_dist.errors import UnusableSample
-from nakt_dist.sources.decoding import WHOLE_NUMBER_MODES, WIDE_MODES, convert_mode, decode_file
+from nakt_dist.sources.decoding import (
+    WHOLE_NUMBER_MODES,
+    WIDE_MODES,
+    DecodedImage,
+    convert_mode,
+    decode_file,
+)
 from nakt_dist.sources.files import printable
 from nakt_dist.sources.record import SourceRecord
 
@@ -61,8 +66,8 @@ def read_mask(record: SourceRecord, size: tuple[int, int], max_pixels: int) -> n
 
 def _read_target(path: Path, size: tuple[int, int], max_pixels: int) -> np.ndarray:
     """Returns where a binary mask has its target, bool of shape ``size``."""
-    pixels = _decode(path, size, max_pixels)
-    name = printable(path.name)
+    decoded = _decode(path, size, max_pixels)
+    pixels, name = decoded.pixels, printable(path.name)
     if pixels.mode in _GREY_MODES:
         values = np.asarray(pixels)
     else:
@@ -70,6 +75,12 @@ def _read_target(path: Path, size: tuple[int, int], max_pixels: int) -> np.ndarr
     if not np.isfinite(values).all():
         raise UnusableSample("mask_non_finite_pixels", f"'{name}' holds NaN or infinite values")
     brightest = values.max()
+    if decoded.narrowed and brightest < 128:  # 1 of 65535 has become 0
+        raise UnusableSample(
+            "mask_sixteen_bit_colour",
+            f"'{name}' has more than 8 bits a channel in the colour mode {pixels.mode}, and no "
+            "value above the middle; expected 0/255. Save the mask as 8-bit grey",
+        )
     if brightest <= 1:
         return values >= (0.5 if pixels.mode == "F" else 1)
     if brightest < 128:
@@ -83,7 +94,7 @@ def _read_target(path: Path, size: tuple[int, int], max_pixels: int) -> np.ndarr
 
 def _read_indices(path: Path, size: tuple[int, int], max_pixels: int) -> np.ndarray:
     """Returns the class indices of a mask, uint8 of shape ``size``."""
-    pixels = _decode(path, size, max_pixels)
+    pixels = _decode(path, size, max_pixels).pixels
     values = np.asarray(pixels)
     if pixels.mode not in _INDEX_MODES or values.max() > 255 or values.min() < 0:
         raise UnusableSample(
@@ -94,15 +105,16 @@ def _read_indices(path: Path, size: tuple[int, int], max_pixels: int) -> np.ndar
     return values.astype(np.uint8)
 
 
-def _decode(path: Path, size: tuple[int, int], max_pixels: int) -> Image.Image:
+def _decode(path: Path, size: tuple[int, int], max_pixels: int) -> DecodedImage:
     try:
-        pixels = decode_file(path, max_pixels).pixels
+        decoded = decode_file(path, max_pixels)
     except UnusableSample as error:
         raise UnusableSample(f"mask_{error.reason}", error.detail) from error
+    pixels = decoded.pixels
     if (pixels.height, pixels.width) != tuple(size):
         raise UnusableSample(
             "mask_size_differs",
             f"'{printable(path.name)}' is {pixels.width}×{pixels.height}, "
             f"its image {size[1]}×{size[0]}",
         )
-    return pixels
+    return decoded

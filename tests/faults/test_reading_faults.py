@@ -3,6 +3,7 @@
 import os
 import re
 import shutil
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -68,15 +69,17 @@ class Accident:
     shard: Path | None = None
 
     def prepare(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        read = IndexedShards.image_bytes
+        read, one_at_a_time = IndexedShards.image_bytes, threading.Lock()
 
         def image_bytes(images: IndexedShards, number: int) -> bytes:
-            data = read(images, number)
-            if self.shard is None:
-                current = int(images.shard_numbers[number])
-                chosen = current if self.to_open else (current + 3) % len(images.manifest.shards)
-                self.shard = images.root / images.manifest.shards[chosen].name
-                self.happens(self.shard)
+            with one_at_a_time:  # else threads may have read all of the shard before
+                data = read(images, number)
+                if self.shard is None:
+                    current = int(images.shard_numbers[number])
+                    shards = images.manifest.shards
+                    chosen = current if self.to_open else (current + 3) % len(shards)
+                    self.shard = images.root / shards[chosen].name
+                    self.happens(self.shard)
             return data
 
         monkeypatch.setattr(IndexedShards, "image_bytes", image_bytes)

@@ -12,10 +12,14 @@ import pytest
 from PIL import Image
 
 from nakt_dist.config import ImageConfig, PackConfig, SplitConfig
+from nakt_dist.errors import UnusableSample
 from nakt_dist.loading.decode import decode_pixels
 from nakt_dist.shards.manifest import REJECTED_NAME, ShardManifest
 from nakt_dist.shards.reader import IndexedShards
 from nakt_dist.shards.verify import verify_folder
+from nakt_dist.sources.images import read_image
+from nakt_dist.sources.masks import read_mask
+from nakt_dist.sources.record import SourceRecord
 from nakt_dist.stages import pack
 
 pytestmark = pytest.mark.faults
@@ -69,9 +73,10 @@ def tiff(width: int, height: int, tile: int, content: bytes) -> bytes:
     return b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + bytes(4) + content
 
 
-def deep_png(kind: int, channels: int) -> bytes:
-    """Returns a PNG of 16 bits in several channels, of which the high bytes are almost black."""
-    values = np.repeat(GREY[..., None].astype(">u2") * 16, channels, axis=2)
+def deep_png(kind: int, channels: int, grey: np.ndarray | None = None) -> bytes:
+    """Returns a PNG of 16 bits in several channels; by default its high bytes are almost black."""
+    grey = GREY.astype(np.uint16) * 16 if grey is None else grey
+    values = np.repeat(grey[..., None].astype(">u2"), channels, axis=2)
     rows = b"".join(b"\0" + row.tobytes() for row in values)
     header = chunk(b"IHDR", struct.pack(">IIBBBBB", SIDE, SIDE, 16, kind, 0, 0, 0))
     end = chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
@@ -226,6 +231,23 @@ def test_a_hostile_image_is_set_aside_with_its_reason(images, rejected, name):
     reason = SET_ASIDE[name][1]
     assert reason in (None, rejected[name]["reason"])
     assert name in rejected[name]["detail"]
+
+
+@pytest.mark.parametrize(("kind", "channels"), [(2, 3), (4, 2), (6, 4)])
+def test_deep_colour_counts_where_its_high_bytes_say_all(tmp_path, kind, channels):
+    path, target = tmp_path / "a.png", GREY > 128
+    mask = SourceRecord("a", path, masks=(path,), mask_kind="binary")
+    path.write_bytes(deep_png(kind, channels, 65535 * target))
+    assert (read_mask(mask, GREY.shape, GREY.size) == 255 * target).all()
+    path.write_bytes(deep_png(kind, channels, 1 * target))
+    with pytest.raises(UnusableSample) as caught:
+        read_mask(mask, GREY.shape, GREY.size)
+    assert caught.value.reason == "mask_sixteen_bit_colour"
+    path.write_bytes(deep_png(kind, channels, GREY.astype(np.uint16) * 257))
+    pixels, facts = read_image(path, "rgb", GREY.size, "full_range")
+    assert facts["range"] == [0, 65535]
+    if kind == 2:  # without transparency
+        assert (pixels == GREY[..., None]).all()
 
 
 def test_pipes_and_links_out_of_the_folder_are_set_aside_unopened(rejected):

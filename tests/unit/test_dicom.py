@@ -2,6 +2,7 @@
 
 import builtins
 import contextlib
+import copy
 import io
 import json
 import logging
@@ -299,9 +300,9 @@ def test_a_compressed_picture_larger_than_announced_is_not_decoded(syntax: str, 
         (dataset_of(RAMP, Columns=7), ImplicitVRLittleEndian),
         (dataset_of(RAMP, Rows=7, Columns=9), ExplicitVRBigEndian),
         (dataset_of(RAMP, BitsAllocated=8, BitsStored=8, HighBit=7), ExplicitVRLittleEndian),
-        (dataset_of(np.zeros((4, 5, 3), np.uint8), 8, "RGB", Columns=4), ExplicitVRLittleEndian),
+        (dataset_of(np.ones((4, 5, 3), np.uint8), 8, "RGB", Columns=4), ExplicitVRLittleEndian),
         (
-            dataset_of(np.zeros((4, 6, 2), np.uint8), 8, "YBR_FULL_422", Rows=3, SamplesPerPixel=3),
+            dataset_of(np.ones((4, 6, 2), np.uint8), 8, "YBR_FULL_422", Rows=3, SamplesPerPixel=3),
             ExplicitVRLittleEndian,
         ),
     ],
@@ -323,7 +324,12 @@ def test_more_pixel_data_than_announced_is_not_read_in_part(ds: Dataset, syntax:
     ],
     ids=["odd_length", "colours", "half_colours", "four_bytes"],
 )
-def test_pixel_data_of_the_announced_length_is_read(ds: Dataset) -> None:
+@pytest.mark.parametrize("padding", [0, 2, 512])
+def test_pixel_data_of_the_announced_length_is_read_whatever_pads_it(
+    padding: int, ds: Dataset
+) -> None:
+    ds = copy.deepcopy(ds)
+    ds.PixelData += bytes(padding)
     picture = read_dicom(bytes_of(ds), "film.dcm", 10_000, full_range=False)
     assert picture.pixels.shape[:2] == (ds.Rows, ds.Columns)
 
