@@ -63,9 +63,15 @@ def require(condition: bool, name: str, expected: str) -> None:
         raise ConfigurationError(f"{name} must be {expected}")
 
 
-def require_positive(number: float | None, name: str) -> None:
-    """Refuses a factor that is not above 0, or larger than ``LARGEST_FACTOR``; None passes."""
-    expected = f"positive, at most {LARGEST_FACTOR:g}"
+def require_positive(number: float | None, name: str, or_null: str = "") -> None:
+    """Refuses a factor that is not above 0, or larger than ``LARGEST_FACTOR``; None passes.
+
+    Args:
+        number: the factor.
+        name: of the field.
+        or_null: what null means there, for the message; empty where it cannot be.
+    """
+    expected = f"positive, at most {LARGEST_FACTOR:g}{or_null and f', or null for {or_null}'}"
     require(number is None or 0 < number <= LARGEST_FACTOR, name, expected)
 
 

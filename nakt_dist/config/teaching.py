@@ -158,5 +158,5 @@ def require_rule(rule: ExclusionRule, name: str) -> None:
         require(
             value is None or 0 <= value <= LARGEST_FACTOR,
             f"{name}.{limit}",
-            f"from 0 to {LARGEST_FACTOR:g}",
+            f"from 0 to {LARGEST_FACTOR:g}, or null for no limit",
         )

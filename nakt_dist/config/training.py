@@ -52,8 +52,8 @@ class DataConfig:
         require_splits(self.splits, "data.splits")
         require(self.count is None or self.count > 0, "data.count", "positive")
         require_seed(self.subset_seed, "data.subset_seed")
-        if self.streaming:
-            require(self.shuffle_buffer > 0, "data.shuffle_buffer", "positive")
+        least = 1 if self.streaming else 0
+        require(self.shuffle_buffer >= least, "data.shuffle_buffer", f"{least} or more")
         if self.exclusion is not None:
             require_rule(self.exclusion, "data.exclusion")
         if self.exclusion is not None and self.pseudo_labels is None:
@@ -163,8 +163,10 @@ class RecipeConfig:
             "recipe.micro_batch_size",
             "positive",
         )
-        for name in ("learning_rate", "largest_gradient_norm"):
-            require_positive(getattr(self, name), f"recipe.{name}")
+        require_positive(self.learning_rate, "recipe.learning_rate")
+        require_positive(
+            self.largest_gradient_norm, "recipe.largest_gradient_norm", or_null="no clipping"
+        )
         weights = (self.dice_weight, self.cross_entropy_weight)
         require(
             all(0 <= weight <= LARGEST_FACTOR for weight in weights) and any(weights),

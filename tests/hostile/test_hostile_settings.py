@@ -166,7 +166,7 @@ OUT_OF_RANGE = [
     ("train", "data.splits", "[]"),
     ("train", "data.count", "0"),
     ("train", "data.subset_seed", "-1"),
-    ("train", "data.shuffle_buffer", "0"),
+    ("train", "data.shuffle_buffer", "-1"),
     ("train", "seed", str(HUGE)),
     ("train", "seed", str(2**63)),
     ("train", "threads", "999999999999"),
