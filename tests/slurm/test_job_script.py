@@ -107,10 +107,12 @@ def test_a_task_that_leaves_alone_ends_the_others_at_once_and_the_job_is_queued_
     write(
         tmp_path / "program",
         "rank, start = os.environ['RANK'], os.environ.get('SLURM_RESTART_COUNT', '0')\n"
-        f"open('{tmp_path}/rank-' + rank + '-' + start, 'w').write(rank + ' ' + start)\n"
-        "if start == '0' and rank == '1':\n    sys.exit(76)\n"
-        # The other waits for it in vain, and ends badly when srun ends it.
+        # The one waits in vain for the other, and ends badly when srun ends it.
         "signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))\n"
+        f"open('{tmp_path}/rank-' + rank + '-' + start, 'w').write(rank + ' ' + start)\n"
+        "if start == '0' and rank == '1':\n"
+        f"    while not os.path.exists('{tmp_path}/rank-0-0'):\n        time.sleep(0.1)\n"
+        "    sys.exit(76)\n"
         "time.sleep(120 * (start == '0'))\n",
     )
     with submitted(*TWO_NODES, "train", folder=tmp_path) as job:
