@@ -19,7 +19,7 @@ from nakt_dist.sources import SOURCES, SourceListing, SourceRecord, scan_source
 from nakt_dist.sources.cards import CountComparison, compare_counts, load_card
 from nakt_dist.sources.deidentification import deidentify, without_names
 from nakt_dist.sources.keys import assign_keys
-from nakt_dist.sources.splits import assign_splits, choose_subset, official_splits, strata_of
+from nakt_dist.sources.splits import assign_splits, choose_subset, official_splits, traits_of
 from nakt_dist.stages.pack_identity import dataset_identity, open_pseudonyms
 
 CARDS_FOLDER = Path(__file__).parents[2] / "shards" / "cards"
@@ -190,24 +190,25 @@ def _expected_counts(config: PackConfig, listing: SourceListing) -> list[CountCo
 def _splits_of(
     config: PackConfig, keys: Sequence[str], records: Sequence[SourceRecord]
 ) -> Sequence[str]:
+    """Returns the split of each record; shares are taken of those that can be used."""
+    tolerated = tolerated_problems(config)
+    numbers = [number for number, each in enumerate(records) if is_usable(each, tolerated)]
+    usable = [records[number] for number in numbers]
+    usable_keys = [keys[number] for number in numbers]
     if config.splits.official:
-        tolerated = tolerated_problems(config)
-        usable = [number for number, each in enumerate(records) if is_usable(each, tolerated)]
         official = official_splits(
-            [records[number] for number in usable],
-            config.splits.without_official,
-            SOURCES[config.layout].split_files,
+            usable, config.splits.without_official, SOURCES[config.layout].split_files
         )
-        official = _with_validation(
-            config, [keys[number] for number in usable], [records[n] for n in usable], official
-        )
-        # What cannot be used has to be somewhere to be rejected; where does not matter.
-        splits = ["train"] * len(records)
-        for number, split in zip(usable, official, strict=True):
-            splits[number] = split
-        return splits
-    groups = [record.patient_id for record in records]
-    return assign_splits(keys, groups, strata_of(records), config.splits.fractions, config.seed)
+        found = _with_validation(config, usable_keys, usable, official)
+    else:
+        groups = [record.patient_id for record in usable]
+        traits = [traits_of(record) for record in usable]
+        found = assign_splits(usable_keys, groups, traits, config.splits.fractions, config.seed)
+    # What cannot be used has to be somewhere to be rejected; where does not matter.
+    splits = [found[0] if found else "train"] * len(records)
+    for number, split in zip(numbers, found, strict=True):
+        splits[number] = split
+    return splits
 
 
 def _with_validation(
@@ -234,7 +235,7 @@ def _with_validation(
     divided = assign_splits(
         [keys[number] for number in training],
         [records[number].patient_id for number in training],
-        strata_of([records[number] for number in training]),
+        [traits_of(records[number]) for number in training],
         {"train": 1 - share, "validation": share},
         config.seed,
     )
