@@ -13,6 +13,7 @@ from nakt_dist.config.doctor import name_stage
 from nakt_dist.config.reading import read_config
 from nakt_dist.config.words import name_rest
 from nakt_dist.errors import ConfigurationError, NaktError, StartAgain, nearest_name
+from nakt_dist.runtime.characters import replace_unprintable
 from nakt_dist.runtime.preemption import (
     REQUEUE_ALONE_EXIT_CODE,
     REQUEUE_EXIT_CODE,
@@ -90,6 +91,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         75 when the job was asked to leave and goes on when it is started again, 76 when that
         befell this process alone, 130 when interrupted.
     """
+    replace_unprintable()
     words = list(sys.argv[1:] if arguments is None else arguments)
     if not words or words[0] in ("-h", "--help"):
         print(_usage())

@@ -73,7 +73,7 @@ def launch_environment(path: Path) -> dict[str, str]:
 
 def _check_file(path: Path) -> None:
     try:
-        settings = yaml.safe_load(path.read_text())
+        settings = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())
         raise ConfigurationError(

@@ -83,8 +83,8 @@ def available_memory() -> int | None:
         left.append(_numbers_in(Path("/proc/meminfo"))["MemAvailable:"] * 1024)
     for group in _control_groups():
         with contextlib.suppress(OSError, ValueError, KeyError):  # no limit, or no such file
-            limit = int((group / "memory.max").read_text())
-            used = int((group / "memory.current").read_text())
+            limit = int(_text_of(group / "memory.max"))
+            used = int(_text_of(group / "memory.current"))
             left.append(limit - used + _numbers_in(group / "memory.stat")["inactive_file"])
     return min(left, default=None)
 
@@ -92,7 +92,7 @@ def available_memory() -> int | None:
 def _control_groups() -> list[Path]:
     """Returns this process's control group of version 2, and all above it."""
     try:
-        lines = _OWN_CGROUPS.read_text().splitlines()
+        lines = _text_of(_OWN_CGROUPS).splitlines()
     except OSError:
         return []
     own = next((line.removeprefix("0::/") for line in lines if line.startswith("0::/")), None)
@@ -153,7 +153,7 @@ def is_locked(path: Path) -> bool:
 def _is_held_here(descriptor: int) -> bool:
     """Says whether a process of this machine locks an open file, by the kernel's table."""
     try:
-        lines = Path(f"/proc/self/fdinfo/{descriptor}").read_text().splitlines()
+        lines = _text_of(Path(f"/proc/self/fdinfo/{descriptor}")).splitlines()
         facts = {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
         mounts = {row[0]: row[2] for row in _rows_of(Path("/proc/self/mountinfo"))}
         # Neither is what stat says: btrfs and overlays give their files numbers of their own.
@@ -179,4 +179,8 @@ def _is_held_elsewhere(descriptor: int) -> bool:
 
 
 def _rows_of(path: Path) -> list[list[str]]:
-    return [line.split() for line in path.read_text().splitlines()]
+    return [line.split() for line in _text_of(path).splitlines()]
+
+
+def _text_of(path: Path) -> str:
+    return path.read_text(encoding="utf-8", errors="replace")  # a mount is called anything

@@ -96,8 +96,10 @@ def _is_torchrun(words: Sequence[str]) -> bool:
 
 
 def _number_in_file(path: str | None) -> object:
+    if not path:
+        return 1
     try:
-        return yaml.safe_load(Path(path).read_text()).get("num_processes") if path else 1
+        return yaml.safe_load(Path(path).read_text(encoding="utf-8")).get("num_processes")
     except (OSError, ValueError, AttributeError, yaml.YAMLError):
         return 1
 

@@ -35,7 +35,9 @@ def job_file(
     Raises:
         ConfigurationError: an option holds a line break, which would begin another line.
     """
-    template = resources.files("nakt_dist.runtime").joinpath("job.sbatch").read_text()
+    template = (
+        resources.files("nakt_dist.runtime").joinpath("job.sbatch").read_text(encoding="utf-8")
+    )
     first, *lines = template.splitlines()
     chosen = {found[1]: found[2] for line in lines if (found := _OPTION.fullmatch(line))}
     chosen |= {name: _quoted(name, value) for name, value in options.items() if value is not None}
@@ -96,7 +98,11 @@ def submit(path: Path, instead: str) -> str:
         )
     try:
         ended = subprocess.run(
-            sbatch_command(path), capture_output=True, text=True, timeout=_SUBMIT_SECONDS
+            sbatch_command(path),
+            capture_output=True,
+            timeout=_SUBMIT_SECONDS,
+            encoding="utf-8",
+            errors="replace",
         )
     except subprocess.TimeoutExpired:
         raise NaktError(

@@ -32,7 +32,7 @@ class JsonLines:
         ]
         write_bytes(path, "".join(line + "\n" for line in kept).encode())
         self._path = path
-        self._stream = path.open("a")
+        self._stream = path.open("a", encoding="utf-8")
 
     def __enter__(self) -> "JsonLines":
         return self
@@ -60,7 +60,7 @@ class JsonLines:
 def _whole_lines(path: Path) -> list[tuple[str, dict[str, Any]]]:
     """Returns a file's lines and what they hold, up to where a kill or a power cut spoilt it."""
     whole: list[tuple[str, dict[str, Any]]] = []
-    text = path.read_text(errors="replace") if path.is_file() else ""
+    text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
     for line in text[: text.rfind("\n") + 1].splitlines():
         try:
             value = json.loads(line)
@@ -139,7 +139,7 @@ def _start_wandb(
     return wandb.init(
         project=project,
         name=name,
-        id=id_path.read_text().strip(),
+        id=id_path.read_text(encoding="utf-8").strip(),
         resume="allow" if mode == "online" else None,
         mode=mode,
         dir=str(folder),

@@ -46,7 +46,7 @@ class Watchdog:
 
     def __enter__(self) -> "Watchdog":
         self._folder.mkdir(exist_ok=True)
-        self._stream = self._stack_path(self._place.rank).open("w")
+        self._stream = self._stack_path(self._place.rank).open("w", encoding="utf-8")
         self._stream.write(f"{socket.gethostname()}, process {os.getpid()}\n")
         self._stream.flush()
         self.beat("starting")
@@ -122,7 +122,7 @@ class Watchdog:
 
     def _stack(self, rank: int) -> str:
         try:
-            return self._stack_path(rank).read_text()
+            return self._stack_path(rank).read_text(encoding="utf-8", errors="replace")
         except OSError:
             return ""
 

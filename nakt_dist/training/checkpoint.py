@@ -159,7 +159,7 @@ class CheckpointStore:
         """Checkpoint folders, the one the pointer names first, then the newest."""
         folders = sorted(self._folder.glob("step-*"), reverse=True)
         try:
-            current = (self._folder / _POINTER).read_text().strip()
+            current = (self._folder / _POINTER).read_text(encoding="utf-8").strip()
         except (OSError, UnicodeDecodeError):
             return folders
         return sorted(folders, key=lambda folder: folder.name != current)

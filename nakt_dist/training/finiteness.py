@@ -138,7 +138,7 @@ def _skipped_in_a_row(output: Path, resume_step: int) -> int:
     if not path.exists():
         return 0
     JsonLines(path, resume_step).close()
-    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     skipped = {line["step"] for line in lines if line.get("action") == "skipped"}
     count = 0
     while resume_step - count in skipped:
