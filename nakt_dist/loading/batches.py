@@ -45,6 +45,7 @@ def indexed_batches(
     first_step: int,
     last_step: int,
     workers: int,
+    pinned: bool = False,
 ) -> Iterator[Batch]:
     """Yields one process's micro-batches, from the first step up to the last, exclusive.
 
@@ -56,13 +57,14 @@ def indexed_batches(
         first_step: where to begin; resuming costs nothing.
         last_step: where to stop.
         workers: loader processes; 0 reads in this process.
+        pinned: in memory that a GPU copies from while this process goes on.
     """
     loader = DataLoader(
         dataset,
         batch_sampler=_MicroBatches(order, share, rank, first_step, last_step),
         num_workers=workers,
         worker_init_fn=shield_loader_process,
-        pin_memory=torch.cuda.is_available(),
+        pin_memory=pinned,
         # Else starting to read draws from torch's own: dropout after a resume would differ.
         generator=torch.Generator(),
     )

@@ -1,11 +1,16 @@
-"""Which device this process computes on, and with how many threads."""
+"""Which device this process computes on, with how many threads, and when its memory is full."""
 
+import contextlib
 import os
+from collections.abc import Iterator
 
 import torch
 
-from nakt_dist.errors import ConfigurationError
+from nakt_dist.errors import ConfigurationError, NaktError
 from nakt_dist.runtime.processes import process_place
+
+# How CUDA and its libraries say it where torch's allocator was not asked.
+_MEMORY_IS_FULL = ("out of memory", "STATUS_ALLOC_FAILED", "ALLOCATION_FAILED")
 
 
 def choose_device(name: str, threads: int | None) -> torch.device:
@@ -53,3 +58,34 @@ def group_backend(device: str) -> str:
         device: as for ``choose_device``.
     """
     return "nccl" if gpu_is_wanted(device) else "gloo"
+
+
+def memory_is_full(error: RuntimeError) -> bool:
+    """Says whether an error means that the GPU's memory did not suffice.
+
+    Beside torch's allocator, its libraries take memory: a context of cuBLAS, a workspace of cuDNN,
+    a communicator of NCCL. They say so in words alone.
+    """
+    if isinstance(error, torch.cuda.OutOfMemoryError):
+        return True
+    return any(sign in str(error) for sign in _MEMORY_IS_FULL)
+
+
+@contextlib.contextmanager
+def explain_full_memory(what: str, advice: str) -> Iterator[None]:
+    """Turns "out of memory" of a GPU into one line.
+
+    Args:
+        what: was being done, such as the output's folder.
+        advice: a sentence on what to lower.
+
+    Raises:
+        NaktError: the memory is full.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if not memory_is_full(error):
+            raise
+        first = str(error).splitlines()[0]
+        raise NaktError(f"{what}: the GPU's memory is full ({first}). {advice}") from None

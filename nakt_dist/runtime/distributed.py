@@ -59,8 +59,8 @@ def make_accelerator(
         plugin.deepspeed_config.update(settings)
     expected = process_place().world_size
     group = InitProcessGroupKwargs(backend=group_backend(device), timeout=timeout)
-    # An earlier stage of this process may have had another precision.
-    AcceleratorState._reset_state()
+    # An earlier stage of this process may have had another precision, and another device.
+    AcceleratorState._reset_state(reset_partial_state=not distributed.is_initialized())
     try:
         accelerator = Accelerator(
             # Accelerate takes cpu=True for "no DeepSpeed".

@@ -94,7 +94,7 @@ def _check_precision(precision: str, device: str) -> None:
         )
     if precision == "bf16" and on_gpu:
         with torch.cuda.device(choose_device(device, None)):
-            if not torch.cuda.is_bf16_supported():
+            if not torch.cuda.is_bf16_supported(including_emulation=False):
                 raise ConfigurationError(
                     "recipe.precision is bf16, which this GPU does not have; set it to fp16 or no"
                 )

@@ -31,7 +31,7 @@ from nakt_dist.models.network_file import TrainedNetwork, open_network
 from nakt_dist.models.registry import is_classifier
 from nakt_dist.report.attention_figures import draw_attention_sheet, draw_similarity
 from nakt_dist.report.lineage import label_dataset
-from nakt_dist.runtime.devices import choose_device
+from nakt_dist.runtime.devices import choose_device, explain_full_memory
 from nakt_dist.runtime.files import write_bytes
 from nakt_dist.runtime.outputs import check_output
 from nakt_dist.runtime.processes import require_one_process, say
@@ -73,8 +73,11 @@ def run(config: AttentionConfig) -> RunRecord:
     taps = choose_taps(config, student, teacher)
     reader = AttentionReader(student, teacher, taps)
 
-    sheet, shown = _draw_sheet(config, samples, student, teacher, taps, reader, device)
-    rows = _measure(config, samples, reader, device)
+    with explain_full_memory(
+        str(output), f"Lower batch_size (now {config.batch_size}), or set --device cpu"
+    ):
+        sheet, shown = _draw_sheet(config, samples, student, teacher, taps, reader, device)
+        rows = _measure(config, samples, reader, device)
     labels = _summarise(samples, rows)
     figure = draw_similarity(labels, student.name)
 

@@ -18,7 +18,7 @@ from nakt_dist.loading.batches import as_float
 from nakt_dist.loading.samples import SelectedSamples, select_samples
 from nakt_dist.models.network_file import TrainedNetwork, describe_other_size, open_network
 from nakt_dist.report.lineage import label_dataset
-from nakt_dist.runtime.devices import choose_device
+from nakt_dist.runtime.devices import choose_device, explain_full_memory
 from nakt_dist.runtime.files import differing_fields
 from nakt_dist.runtime.outputs import check_output
 from nakt_dist.runtime.processes import process_place, say
@@ -192,7 +192,13 @@ def _evaluate(
         for piece in ledger.unfinished(place.rank, place.world_size):
             first = piece * _IMAGES_PER_PIECE
             numbers = range(first, min(first + _IMAGES_PER_PIECE, images))
-            ledger.finish(piece, {"rows": _score(config, scores, numbers, device)})
+            with explain_full_memory(
+                str(output),
+                f"Lower batch_size (now {config.batch_size}), into another --output since it "
+                "decides the last digits, or set --device cpu",
+            ):
+                rows = _score(config, scores, numbers, device)
+            ledger.finish(piece, {"rows": rows})
             advance(len(numbers))
     if ledger.is_complete():
         with hold_lock(ledger.folder / "finalise.lock") as held:

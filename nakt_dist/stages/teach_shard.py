@@ -17,6 +17,7 @@ import torch
 
 from nakt_dist.errors import CheckpointError, DatasetError, UnusableSample
 from nakt_dist.loading.decode import decode_pixels
+from nakt_dist.runtime.devices import explain_full_memory
 from nakt_dist.shards.reader import IndexedShards
 from nakt_dist.shards.writer import write_shard
 from nakt_dist.sources.images import encode_mask_png
@@ -95,7 +96,12 @@ def _taught(
         while batches:
             pixels = np.stack([decoded.result() for decoded in batches.popleft()])
             read_ahead()
-            masks, statistics = _teach_batch(pixels, teachers, device, autocast)
+            with explain_full_memory(
+                "teach",
+                f"Lower batch_size (now {batch_size}), into another --output since it decides the "
+                "last digits, take precision bfloat16, or set --device cpu",
+            ):
+                masks, statistics = _teach_batch(pixels, teachers, device, autocast)
             encoded = [encoders.submit(encode_mask_png, mask) for mask in masks]
             waiting.append(list(zip(encoded, statistics, strict=True)))
             if len(waiting) > _IN_FLIGHT:

@@ -5,10 +5,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from nakt_dist.errors import DatasetError, NaktError, StartAgain
 from nakt_dist.loading.sampler import Share
+from nakt_dist.runtime.devices import memory_is_full
 from nakt_dist.runtime.files import read_json, write_json
 
 SMALLER_NAME = "micro_batch_size.json"
@@ -21,7 +20,7 @@ class GpuMemoryFull(StartAgain):
 
 
 @contextlib.contextmanager
-def explain_full_memory(output: Path, share: Share, halve: bool) -> Iterator[None]:
+def halve_when_full(output: Path, share: Share, halve: bool) -> Iterator[None]:
     """Turns CUDA's "out of memory" into what can be done about it.
 
     Args:
@@ -35,7 +34,9 @@ def explain_full_memory(output: Path, share: Share, halve: bool) -> Iterator[Non
     """
     try:
         yield
-    except torch.cuda.OutOfMemoryError as error:
+    except RuntimeError as error:
+        if not memory_is_full(error):
+            raise
         size = share.micro_batch_size
         half = largest_smaller_part(share)
         first = str(error).splitlines()[0]

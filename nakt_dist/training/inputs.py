@@ -68,7 +68,7 @@ class TrainingInputs:
         else:
             self._batches = indexed_batches(
                 self._dataset, self._order, self._share, self._rank, first_step, last_step,
-                self._config.workers,
+                self._config.workers, pinned=self._device.type == "cuda",
             )  # fmt: skip
 
     def micro_batches(self, step: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:

@@ -1,6 +1,6 @@
 """A network and its optimiser, in one process or copied to many (DDP)."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 
 import torch
@@ -48,10 +48,17 @@ class Learner:
     ) -> None:
         if state is not None:
             check_names(self.trained, state.moments)
-            names = enumerate(self.trained)
-            numbered = {n: state.moments[name] for n, name in names if name in state.moments}
+            numbered = {
+                number: _laid_out_like(parameter, state.moments[name])
+                for number, (name, parameter) in enumerate(self.trained.items())
+                if name in state.moments
+            }
             optimiser.load_state_dict({**optimiser.state_dict(), "state": numbered})
         self._prepared, self._optimiser = self._accelerator.prepare(module, optimiser)
+        # Accelerate has moved the counters to the GPU, too, where Adam would wait for each of
+        # them at every step; in a run that was never interrupted they stay on the CPU.
+        for moments in optimiser.state.values():
+            moments["step"] = moments["step"].cpu()
         if state is not None and self._accelerator.scaler is not None and state.scaler:
             self._accelerator.scaler.load_state_dict(state.scaler)
 
@@ -122,6 +129,16 @@ class Learner:
         numbered = self._optimiser.state_dict()["state"]
         names = list(self.trained)
         return {names[number]: dict(moments) for number, moments in numbered.items()}
+
+
+def _laid_out_like(
+    parameter: torch.Tensor, moments: Mapping[str, torch.Tensor]
+) -> dict[str, torch.Tensor]:
+    """Gives a parameter's moments its memory layout, which files do not keep."""
+    return {
+        kind: value if value.ndim == 0 else torch.empty_like(parameter).copy_(value)
+        for kind, value in moments.items()
+    }
 
 
 def check_names(trained: Iterable[str], moments: Moments) -> None:

@@ -11,6 +11,7 @@ from nakt_dist.errors import ConfigurationError, NaktError
 from nakt_dist.models.network_file import BEST_WEIGHTS
 from nakt_dist.models.trainable import keep_frozen_statistics
 from nakt_dist.runtime.deepspeed_launch import uses_deepspeed
+from nakt_dist.runtime.devices import explain_full_memory
 from nakt_dist.runtime.distributed import Agreement
 from nakt_dist.runtime.processes import process_place, say
 from nakt_dist.runtime.progress import progress_bar
@@ -18,7 +19,7 @@ from nakt_dist.runtime.tracking import JsonLines, Tracker
 from nakt_dist.runtime.watchdog import Watchdog
 from nakt_dist.training.checkpoint import CheckpointStore, Progress, load_checkpoint
 from nakt_dist.training.finiteness import Finiteness
-from nakt_dist.training.gpu_memory import explain_full_memory
+from nakt_dist.training.gpu_memory import halve_when_full
 from nakt_dist.training.inputs import TrainingInputs
 from nakt_dist.training.learner import Learner
 from nakt_dist.training.milestones import Milestones
@@ -50,7 +51,12 @@ class TrainingLoop:
         self._agreement.check_alike(run.alike)
         self._watchdog = Watchdog(run.output, process_place(), config.watchdog_seconds)
         store = CheckpointStore(run.output / CHECKPOINTS_NAME, config.checkpoint.keep)
-        progress, self._learner = self._resume(store)
+        with explain_full_memory(
+            str(run.output),
+            "The network itself does not fit, whatever the batch: take a smaller one "
+            "(model.options), free the GPU of other programs, or set --device cpu",
+        ):
+            progress, self._learner = self._resume(store)
         self._finiteness = Finiteness(run, self._agreement, self._inputs.keys, progress.step)
         self.milestones = Milestones(
             run, store, progress, self._learner, self._finiteness, self._agreement,
@@ -148,7 +154,7 @@ class TrainingLoop:
 
     def _explained_memory(self) -> AbstractContextManager[None]:
         halve = self._config.recipe.halve_when_out_of_memory
-        return explain_full_memory(self._run.output, self._run.share, halve)
+        return halve_when_full(self._run.output, self._run.share, halve)
 
     def _step(self, step: int) -> dict[str, torch.Tensor] | None:
         """Does one optimiser step; returns this process's mean losses, None of a skipped one."""
