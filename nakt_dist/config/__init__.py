@@ -15,12 +15,12 @@ from nakt_dist.config.packing import (
     VerifyConfig,
 )
 from nakt_dist.config.plain import CONFIG_NAME, as_plain, save_config
+from nakt_dist.config.selecting import DataConfig, ValidationConfig
 from nakt_dist.config.submitting import SubmitConfig
 from nakt_dist.config.teaching import InspectConfig, PreprocessingConfig, TeachConfig, TeacherConfig
 from nakt_dist.config.training import (
     AugmentationConfig,
     CheckpointConfig,
-    DataConfig,
     RecipeConfig,
     TrackingConfig,
     TrainConfig,
@@ -60,6 +60,7 @@ __all__ = [
     "TrackingConfig",
     "TrainConfig",
     "TrainingTeacherConfig",
+    "ValidationConfig",
     "VerifyConfig",
     "as_plain",
     "save_config",

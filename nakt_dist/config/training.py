@@ -11,61 +11,12 @@ from nakt_dist.config.plain import (
     require_positive,
     require_processes,
     require_seed,
-    require_splits,
 )
-from nakt_dist.config.teaching import PreprocessingConfig, require_rule
+from nakt_dist.config.selecting import DataConfig, ValidationConfig
+from nakt_dist.config.teaching import PreprocessingConfig
 from nakt_dist.config.transferring import TrainingTeacherConfig
 from nakt_dist.errors import ConfigurationError
 from nakt_dist.models.spec import ModelSpec
-from nakt_dist.transfer.exclusion import ExclusionRule
-
-
-@dataclass(frozen=True)
-class DataConfig:
-    """Which samples, with which targets.
-
-    Attributes:
-        dataset: folder or URL of a packed dataset.
-        splits: the splits used; None for all.
-        pseudo_labels: folder or URL of pseudo-labels; None takes the dataset's own masks.
-        exclusion: which pseudo-labelled images to leave out; None keeps all.
-        count: only so many samples, chosen by ``subset_seed``; smaller choices are part of larger.
-        subset_seed: of that choice.
-        streaming: read through a shuffle buffer instead of by index, for shards that do not
-            fit on local disk; only statistically repeatable.
-        shuffle_buffer: samples held for shuffling when streaming.
-        cache: folder for local copies when a URL is read by index.
-    """
-
-    dataset: str
-    splits: list[str] | None = field(default_factory=lambda: ["train"])
-    pseudo_labels: str | None = None
-    exclusion: ExclusionRule | None = None
-    count: int | None = None
-    subset_seed: int = 0
-    streaming: bool = False
-    shuffle_buffer: int = 1000
-    cache: str = "~/.cache/nakt_dist"
-
-    def __post_init__(self) -> None:
-        require_paths(self, "dataset", "pseudo_labels", "cache", prefix="data.")
-        require_splits(self.splits, "data.splits")
-        require(self.count is None or self.count > 0, "data.count", "positive")
-        require_seed(self.subset_seed, "data.subset_seed")
-        least = 1 if self.streaming else 0
-        require(self.shuffle_buffer >= least, "data.shuffle_buffer", f"{least} or more")
-        if self.exclusion is not None:
-            require_rule(self.exclusion, "data.exclusion")
-        if self.exclusion is not None and self.pseudo_labels is None:
-            raise ConfigurationError(
-                "data.exclusion is set but data.pseudo_labels is not: exclusion judges pseudo "
-                "masks. Set data.pseudo_labels, or data.exclusion to null"
-            )
-        if self.streaming and self.count is not None:
-            raise ConfigurationError(
-                "data.count with data.streaming: a stream has no order to choose from. "
-                "Choose at pack time (pack --count), or read by index (data.streaming false)"
-            )
 
 
 @dataclass(frozen=True)
@@ -237,8 +188,8 @@ class TrainConfig:
             classifier gets as many outputs as there are findings.
         data: what it learns from.
         labels: which findings are learnt, and what unsure ones count as (classification).
-        validation: what the best epoch is chosen on, by mean Dice or mean AUROC; None takes
-            the last.
+        validation: what the best epoch is chosen on, by mean Dice or mean AUROC, of images that
+            are not learnt from; None takes the last.
         teacher: a frozen network to follow while training: attention transfer, distillation.
         recipe: how.
         augmentation: of the training images.
@@ -271,7 +222,7 @@ class TrainConfig:
     task: Literal["segmentation", "classification"] = "segmentation"
     model: ModelSpec | None = None
     labels: LabelConfig | None = None
-    validation: DataConfig | None = None
+    validation: ValidationConfig | None = None
     teacher: TrainingTeacherConfig | None = None
     augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
     preprocessing: PreprocessingConfig | None = None
@@ -291,6 +242,9 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         require_paths(self, "output", "init")
+        require(
+            isinstance(self.validation, ValidationConfig | None), "validation", "a ValidationConfig"
+        )
         require_seed(self.seed)
         require_processes(self.workers, "workers", least=0)
         require_processes(self.threads, "threads")

@@ -95,6 +95,7 @@ def select_samples(
     count: int | None = None,
     subset_seed: int = 0,
     cache: str = "~/.cache/nakt_dist",
+    role: str = "",
 ) -> SelectedSamples:
     """Opens a dataset and chooses its samples: splits, then exclusion, then a count.
 
@@ -106,19 +107,23 @@ def select_samples(
         count: only so many, chosen by hash of (subset_seed, key): nested in larger choices.
         subset_seed: of that choice.
         cache: folder for local copies of URLs.
+        role: what the settings' names begin with in messages, such as ``validation.``.
 
     Raises:
         DatasetError: something is absent, damaged, or made for something else.
         ConfigurationError: a split is unknown, or nothing is left.
     """
-    images = IndexedShards(dataset, splits, Path(cache))
+    try:
+        images = IndexedShards(dataset, splits, Path(cache))
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{role}splits: {error}") from None
     pseudo = PseudoLabels(pseudo_labels, images, Path(cache)) if pseudo_labels else None
     before = len(images)
     if pseudo is not None and exclusion is not None:
         images, pseudo = _exclude(images, pseudo, exclusion)
     if count is not None and count > len(images):
         raise ConfigurationError(
-            f"data.count is {count}, but {dataset} has {len(images)} samples in splits "
+            f"{role}count is {count}, but {dataset} has {len(images)} samples in splits "
             f"{splits or 'all'}{' after exclusion' if exclusion else ''}. Lower it"
         )
     if count is not None:

@@ -3,10 +3,11 @@
 import os
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 from torch import nn
 
-from nakt_dist.config import DataConfig, TrainConfig
+from nakt_dist.config import TrainConfig
 from nakt_dist.loading.sampler import GlobalBatches, Share
 from nakt_dist.models.described import build_configured
 from nakt_dist.models.initialise import read_initial_weights
@@ -35,9 +36,9 @@ def examine_training(config: TrainConfig, found: Findings, cache: Path) -> None:
         cache: folder for what has to be fetched to look at it.
     """
     config = _with_cache(config, cache)
-    for name, data in (("data", config.data), ("validation", config.validation)):
-        if data is not None:
-            _look_at_data(found, name, data)
+    _look_at_data(config, found, "data")
+    if config.validation is not None:
+        _look_at_data(config, found, "validation")
     if config.init is not None:
         with found.problem_if_refused("init"):
             loaded = read_initial_weights(config.init)
@@ -64,10 +65,12 @@ def _with_cache(config: TrainConfig, cache: Path) -> TrainConfig:
     )
 
 
-def _look_at_data(found: Findings, name: str, data: DataConfig) -> None:
-    with found.problem_if_refused(name):
-        samples = select(data)
-        tell_samples(found, name, samples, data.dataset, data.splits, data.pseudo_labels)
+def _look_at_data(
+    config: TrainConfig, found: Findings, role: Literal["data", "validation"]
+) -> None:
+    with found.problem_if_refused(role):
+        samples, chosen = select(config, role), getattr(config, role)
+        tell_samples(found, role, samples, chosen.dataset, chosen.splits, chosen.pseudo_labels)
 
 
 def _look_at_keys(config: TrainConfig, found: Findings) -> None:
@@ -119,6 +122,7 @@ def _look_at_plan(config: TrainConfig, found: Findings, share: Share) -> None:
         NaktError: parts do not belong together.
     """
     plan = make_plan(config)
+    found.notes += plan.notices
     recipe, size = config.recipe, len(plan.training.samples)
     per_epoch = GlobalBatches(size, recipe.global_batch_size, config.seed).steps_per_epoch
     steps = recipe.total_steps(per_epoch)

@@ -122,6 +122,8 @@ def _train_with(
     )  # fmt: skip
     if accelerator.is_main_process:
         say(f"train {output.name}: {plan.start.spec.name} on {_names(plan)}")
+        for notice in plan.notices:
+            say(f"train: {notice}")
     accelerator.wait_for_everyone()
     cache = config.memory_cache_megabytes
     task = make_task(plan, accelerator.device)

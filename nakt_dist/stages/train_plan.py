@@ -2,18 +2,19 @@
 
 import json
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 
-from nakt_dist.config import DataConfig, LabelConfig, TrainConfig
+from nakt_dist.config import LabelConfig, TrainConfig
 from nakt_dist.errors import ConfigurationError
 from nakt_dist.loading.labels import (
     LabelledImages,
     LabelledTargets,
     labelled_targets,
 )
+from nakt_dist.loading.same_images import images_in_both
 from nakt_dist.loading.samples import (
     CachedImages,
     MaskedImages,
@@ -25,7 +26,6 @@ from nakt_dist.models.network_file import (
     TrainedNetwork,
     describe_other_size,
 )
-from nakt_dist.runtime.processes import say
 from nakt_dist.stages.train_start import Start, choose_start
 from nakt_dist.training.following import (
     Following,
@@ -68,6 +68,7 @@ class TrainPlan:
         validation: what the best epoch is chosen on, or None.
         teacher: whom the student follows, on the CPU; or None.
         pairing: what of both is compared; None without a teacher.
+        notices: what is worth knowing of all this, a sentence each.
     """
 
     config: TrainConfig
@@ -76,6 +77,7 @@ class TrainPlan:
     validation: LearningSet | None
     teacher: TrainedNetwork | None
     pairing: Pairing | None
+    notices: tuple[str, ...]
 
     @property
     def labels(self) -> tuple[str, ...] | None:
@@ -91,17 +93,17 @@ def make_plan(config: TrainConfig) -> TrainPlan:
         DatasetError: data are absent, damaged, or were made for something else.
         CheckpointError: weights cannot be read or do not fit.
     """
-    training = _open_set(config, config.data, None)
+    training = _open_set(config, "data", None)
     names = training.targets and list(training.targets.names)
-    validation = _open_set(config, config.validation, training.targets)
-    _check_apart(training, validation)
+    validation = _open_set(config, "validation", training.targets)
+    notices = _check_validation(config, training, validation)
     start = choose_start(config, names)
     teacher = open_teacher(config.teacher) if config.teacher else None
     if teacher is not None:
         manifest = training.samples.images.manifest
         notice = describe_other_size(teacher, manifest.height, manifest.width)
         if notice is not None:
-            say(f"teacher {notice}")
+            notices.append(f"teacher {notice}")
     return TrainPlan(
         config=replace(config, preprocessing=start.preprocessing),
         start=start,
@@ -109,6 +111,7 @@ def make_plan(config: TrainConfig) -> TrainPlan:
         validation=validation,
         teacher=teacher,
         pairing=pair(config.teacher, teacher, start.spec.name, names) if teacher else None,
+        notices=tuple(notices),
     )
 
 
@@ -130,30 +133,31 @@ def make_task(plan: TrainPlan, device: torch.device) -> TrainingTask:
     return ClassificationTask(*common, weights)
 
 
-def select(data: DataConfig) -> SelectedSamples:
-    """Opens and chooses the samples that the settings name.
+def select(config: TrainConfig, role: Literal["data", "validation"]) -> SelectedSamples:
+    """Opens and chooses the samples that the settings name for a role.
 
     Raises:
         ConfigurationError: as ``select_samples``.
         DatasetError: as ``select_samples``.
     """
+    chosen = getattr(config, role)
     return select_samples(
-        data.dataset, data.splits, data.pseudo_labels, data.exclusion, data.count,
-        data.subset_seed, data.cache,
+        chosen.dataset, chosen.splits, chosen.pseudo_labels, chosen.exclusion, chosen.count,
+        chosen.subset_seed, chosen.cache or config.data.cache, f"{role}.",
     )  # fmt: skip
 
 
 def _open_set(
-    config: TrainConfig, data: DataConfig | None, training: LabelledTargets | None
+    config: TrainConfig, role: Literal["data", "validation"], training: LabelledTargets | None
 ) -> LearningSet | None:
     """Selects samples and their targets; validation answers as the training's ``targets`` do.
 
     Raises:
         ConfigurationError: none of the labels counts.
     """
-    if data is None:
+    if getattr(config, role) is None:
         return None
-    samples = select(data)
+    samples = select(config, role)
     if config.task == "segmentation":
         return LearningSet(samples, None)
     labels = config.labels or LabelConfig()
@@ -163,28 +167,28 @@ def _open_set(
     targets = labelled_targets(samples.images, labels)
     if np.isnan(targets.values).all():
         raise ConfigurationError(
-            f"{data.dataset}: every label of its {len(samples)} samples is ignored (uncertain: "
-            f"{targets.policy.uncertain}, blank: {targets.policy.blank}), so that there is nothing "
-            "to learn. Choose other labels.names, or another policy"
+            f"{samples.images.root}: every label of its {len(samples)} samples is ignored "
+            f"(uncertain: {targets.policy.uncertain}, blank: {targets.policy.blank}), so that "
+            "there is nothing to learn. Choose other labels.names, or another policy"
         )
     return LearningSet(samples, targets)
 
 
-def _check_apart(training: LearningSet, validation: LearningSet | None) -> None:
+def _check_validation(
+    config: TrainConfig, training: LearningSet, validation: LearningSet | None
+) -> list[str]:
     """Refuses a validation set that could not choose an epoch.
 
+    Returns:
+        What is worth knowing of it.
+
     Raises:
-        ConfigurationError: it shares patients with the training set, or has no finding with
-            both classes.
+        ConfigurationError: it shares images or patients with the training set and this is not
+            asked for, or has no finding with both classes.
     """
     if validation is None:
-        return
-    shared = patients_in_both(training.samples, validation.samples)
-    if shared:
-        raise ConfigurationError(
-            f"{len(shared)} patients are in both the training and the validation samples (the "
-            f"first: {shared[0]}). Choose other splits for data and validation"
-        )
+        return []
+    notices = _check_apart(config, training.samples, validation.samples)
     if validation.targets is not None:
         values = validation.targets.values
         if not ((values == 1).any(0) & (values == 0).any(0)).any():
@@ -192,6 +196,42 @@ def _check_apart(training: LearningSet, validation: LearningSet | None) -> None:
                 f"validation: none of its {len(values)} samples has a finding both present and "
                 "absent, so no AUROC is defined. Choose more samples or other labels"
             )
+    if validation.samples.mask_is_soft:
+        notices.append(
+            "validation: the best epoch is chosen by Dice with pseudo masks, not with annotations; "
+            "leave validation.pseudo_labels out to take the dataset's own masks"
+        )
+    return notices
+
+
+def _check_apart(
+    config: TrainConfig, training: SelectedSamples, validation: SelectedSamples
+) -> list[str]:
+    same = images_in_both(training, validation)
+    if same:
+        found = (
+            f"validation: {len(same)} of its {len(validation)} images are learnt from as well (the "
+            f"first: {validation.images.root}:{same[0]})"
+        )
+        if not config.validation.same_images:
+            raise ConfigurationError(
+                f"{found}, so that the best epoch would be the one that remembers them best. "
+                f"data.splits is {_spell(config.data.splits)} and validation.splits "
+                f"{_spell(config.validation.splits)}: choose others, or set "
+                "validation.same_images to true"
+            )
+        return [f"{found}, as validation.same_images allows: its result says nothing of new ones"]
+    shared = [] if config.validation.same_images else patients_in_both(training, validation)
+    if shared:
+        raise ConfigurationError(
+            f"{len(shared)} patients are in both the training and the validation samples (the "
+            f"first: {shared[0]}). Choose other splits for data and validation"
+        )
+    return []
+
+
+def _spell(splits: list[str] | None) -> str:
+    return "all" if splits is None else f"[{', '.join(splits)}]"
 
 
 def lineage_of(plan: TrainPlan, trainable_parameters: int) -> dict[str, Any]:
@@ -214,7 +254,11 @@ def lineage_of(plan: TrainPlan, trainable_parameters: int) -> dict[str, Any]:
         },
         "validated_on": None
         if plan.validation is None
-        else {**plan.validation.samples.describe(), "splits": config.validation.splits},
+        else {
+            **plan.validation.samples.describe(),
+            "splits": config.validation.splits,
+            "same_images": config.validation.same_images,
+        },
         "parent": plan.start.origin and asdict(plan.start.origin),
         "transfer": plan.teacher and describe_following(config.teacher, plan.teacher, plan.pairing),
     }

@@ -12,11 +12,11 @@ from safetensors.torch import load_file
 from nakt_dist.config import (
     AttentionTransferConfig,
     CheckpointConfig,
-    DataConfig,
     LabelConfig,
     TapConfig,
     TrainConfig,
     TrainingTeacherConfig,
+    ValidationConfig,
 )
 from nakt_dist.models.spec import ModelSpec
 from tests.datasets import make_chest_dataset, make_packed_dataset
@@ -57,7 +57,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def segment(output: Path, dataset: Path, **changes: Any) -> TrainConfig:
     """A network whose BatchNorm keeps statistics."""
-    validation = DataConfig(str(dataset), splits=["validation"])
+    validation = ValidationConfig(str(dataset), splits=["validation"])
     settings = {"model": WITH_BATCHNORM, "validation": validation, **changes}
     return train_config(output, dataset, **settings)
 
@@ -117,7 +117,7 @@ def classify(output: Path, chest: Path) -> TrainConfig:
         task="classification",
         model=STUDENT,
         labels=LabelConfig(names=["Nodule", "Pleural Effusion", "Cardiomegaly"]),
-        validation=DataConfig(str(chest), splits=["validation"]),
+        validation=ValidationConfig(str(chest), splits=["validation"]),
     )
 
 

@@ -8,7 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from nakt_dist.config import CheckpointConfig, DataConfig, TrainConfig
+from nakt_dist.config import (
+    CheckpointConfig,
+    TrainConfig,
+    ValidationConfig,
+)
 from nakt_dist.errors import StartAgain
 from nakt_dist.models.spec import ModelSpec
 from tests.datasets import make_packed_dataset
@@ -40,7 +44,7 @@ def config_of(output: Path, dataset: Path, **changes: object) -> TrainConfig:
     """Six steps, and no checkpoint before the last but the one that a signal brings about."""
     settings = {
         "model": WITH_BATCHNORM,
-        "validation": DataConfig(str(dataset), splits=["validation"]),
+        "validation": ValidationConfig(str(dataset), splits=["validation"]),
         "checkpoint": CheckpointConfig(every_epochs=99),
         **changes,
     }

@@ -8,12 +8,12 @@ from safetensors.torch import load_file
 
 from nakt_dist.config import (
     AttentionTransferConfig,
-    DataConfig,
     DistillationConfig,
     LabelConfig,
     TapConfig,
     TrainConfig,
     TrainingTeacherConfig,
+    ValidationConfig,
 )
 from nakt_dist.models.spec import ModelSpec
 from tests.datasets import make_chest_dataset
@@ -34,7 +34,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def classify(output: Path, dataset: Path, **changes: object) -> TrainConfig:
-    validation = DataConfig(str(dataset), splits=["validation"])
+    validation = ValidationConfig(str(dataset), splits=["validation"])
     settings = {"task": "classification", "model": TINY, "labels": LABELS, "validation": validation}
     return train_config(output, dataset, **{**settings, **changes})
 

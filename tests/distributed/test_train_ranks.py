@@ -7,7 +7,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from nakt_dist.config import AugmentationConfig, CheckpointConfig, DataConfig
+from nakt_dist.config import (
+    AugmentationConfig,
+    CheckpointConfig,
+    ValidationConfig,
+)
 from nakt_dist.models.spec import ModelSpec
 from nakt_dist.shards.reader import IndexedShards
 from tests.datasets import make_packed_dataset
@@ -45,8 +49,8 @@ def one_process(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     return output
 
 
-def validation_of(dataset: Path) -> DataConfig:
-    return DataConfig(str(dataset), splits=["validation"])
+def validation_of(dataset: Path) -> ValidationConfig:
+    return ValidationConfig(str(dataset), splits=["validation"])
 
 
 def assert_same_training(output: Path, expected: Path) -> None:

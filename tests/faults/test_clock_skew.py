@@ -10,7 +10,11 @@ from typing import Any
 import pytest
 
 import nakt_dist
-from nakt_dist.config import DataConfig, ImageConfig, PackConfig
+from nakt_dist.config import (
+    ImageConfig,
+    PackConfig,
+    ValidationConfig,
+)
 from nakt_dist.stages import evaluate, pack, teach, train
 from tests.launching import Death, finish, run_ranks
 from tests.recipes import evaluate_config, file_hashes, teach_config, train_config
@@ -86,7 +90,7 @@ def pack_case(output: Path, dataset: Path, weights: Path) -> PackConfig:
 
 
 def train_case(output: Path, dataset: Path, weights: Path) -> Any:
-    validation = DataConfig(str(dataset), splits=["validation"])
+    validation = ValidationConfig(str(dataset), splits=["validation"])
     return train_config(output, dataset, validation=validation)
 
 

@@ -7,7 +7,10 @@ from typing import Any
 
 import pytest
 
-from nakt_dist.config import DataConfig, VerifyConfig
+from nakt_dist.config import (
+    ValidationConfig,
+    VerifyConfig,
+)
 from nakt_dist.stages import teach
 from tests.datasets import make_packed_dataset
 from tests.launching import NAKT, Death, finish, program, run_ranks
@@ -36,7 +39,7 @@ def trained(output: Path) -> dict[str, Any]:
 def test_training_killed_before_any_rename_goes_on_bit_for_bit(
     dataset: Path, tmp_path: Path
 ) -> None:
-    validation = DataConfig(str(dataset), splits=["validation"])
+    validation = ValidationConfig(str(dataset), splits=["validation"])
     settings = {"recipe": {"steps": 4}, "validation": validation}
     finish(train_config(tmp_path / "undisturbed", dataset, **settings))
     expected = trained(tmp_path / "undisturbed")

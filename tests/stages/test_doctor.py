@@ -20,7 +20,11 @@ import torch
 import yaml
 
 from nakt_dist.cli import main, parse_config
-from nakt_dist.config import DataConfig, DoctorConfig, as_plain
+from nakt_dist.config import (
+    DoctorConfig,
+    ValidationConfig,
+    as_plain,
+)
 from nakt_dist.errors import ConfigurationError, NaktError
 from nakt_dist.runtime import machine
 from nakt_dist.runtime.distributed import make_accelerator
@@ -447,7 +451,7 @@ def test_data_hidden_with_different_keys_are_not_compared_in_silence(
     )
     hidden = replace(config, output=str(tmp_path / "hidden"), workers=1, deidentify=True)
     pack.run(replace(hidden, deidentify_key=str(tmp_path / "some.key")))
-    validation = DataConfig(dataset=str(tmp_path / "hidden"), splits=["test"])
+    validation = ValidationConfig(dataset=str(tmp_path / "hidden"), splits=["test"])
     config = train_config(tmp_path / "run", folder / "squares", validation=validation)
     path = settings_file(tmp_path / "train.yaml", config)
     code, facts, _ = ask(capsys, "train", "--config", str(path))
@@ -653,7 +657,7 @@ def test_a_stage_that_starts_anew_is_not_called_finished(
 
 
 def test_each_loader_process_keeps_its_own_decoded_images(folder: Path, tmp_path: Path) -> None:
-    validation = DataConfig(dataset=str(folder / "squares"), splits=["test"])
+    validation = ValidationConfig(dataset=str(folder / "squares"), splits=["test"])
     config = train_config(tmp_path / "run", folder / "squares", validation=validation, workers=3)
     path = settings_file(tmp_path / "train.yaml", config)
     found = doctor.examine(DoctorConfig("train", ["--config", str(path)]))

@@ -19,7 +19,6 @@ from PIL import Image
 
 from nakt_dist.config import (
     AttentionConfig,
-    DataConfig,
     ImageConfig,
     LabelConfig,
     PackConfig,
@@ -27,6 +26,7 @@ from nakt_dist.config import (
     ShownNetworkConfig,
     SplitConfig,
     TrackingConfig,
+    ValidationConfig,
 )
 from nakt_dist.models.spec import ModelSpec
 from nakt_dist.shards.reader import IndexedShards
@@ -114,7 +114,7 @@ def run_stages(folder: Path, root: Path, deidentify: bool) -> None:
         task="classification",
         model=ModelSpec("densenet40", in_channels=3),
         labels=LabelConfig(LABELS),
-        validation=DataConfig(dataset=str(shards), splits=["validation"]),
+        validation=ValidationConfig(dataset=str(shards), splits=["validation"]),
         tracking=TrackingConfig(wandb="offline"),
     )
     train.run(trained)

@@ -15,7 +15,6 @@ from nakt_dist.config import (
     AttentionTransferConfig,
     AugmentationConfig,
     CheckpointConfig,
-    DataConfig,
     DistillationConfig,
     ImageConfig,
     LabelConfig,
@@ -25,6 +24,7 @@ from nakt_dist.config import (
     TapConfig,
     TrainConfig,
     TrainingTeacherConfig,
+    ValidationConfig,
 )
 from nakt_dist.errors import ConfigurationError, DatasetError
 from nakt_dist.loading.labels import LabelledTargets
@@ -34,6 +34,7 @@ from nakt_dist.models.weights import save_weights
 from nakt_dist.sources.labels import LabelPolicy
 from nakt_dist.stages import pack, train, train_plan
 from tests.datasets import make_chest_dataset, make_packed_dataset
+from tests.labelled import make_labelled_dataset
 from tests.recipes import file_hashes, logged_losses, read_lines, train_config
 
 TINY = ModelSpec("timm:test_convnext", in_channels=1)
@@ -55,7 +56,7 @@ def classify(output: Path, dataset: Path, **changes: Any) -> TrainConfig:
         "model": TINY,
         "labels": LABELS,
         "augmentation": GENTLE,
-        "validation": DataConfig(str(dataset), splits=["validation"]),
+        "validation": ValidationConfig(str(dataset), splits=["validation"]),
         **changes,
     }
     return train_config(output, dataset, **changes)
@@ -287,12 +288,16 @@ def test_settings_that_do_not_belong_together_are_refused(
         train.run(classify(tmp_path / "out", dataset, **changes))
 
 
-def test_training_and_validation_that_share_patients_are_refused(
-    dataset: Path, tmp_path: Path
-) -> None:
-    both = DataConfig(str(dataset), splits=["train", "validation"])
-    with pytest.raises(ConfigurationError, match="patients are in both"):
-        train.run(classify(tmp_path / "out", dataset, validation=both))
+def test_training_and_validation_that_share_patients_are_refused(tmp_path: Path) -> None:
+    """Other images of the same patients, under one name."""
+    first, second = (
+        make_labelled_dataset(tmp_path / place, splits={"train": 1.0}, seed=seed)
+        for seed, place in enumerate(("first", "second"))
+    )
+    validation = ValidationConfig(str(second), splits=["train"])
+    settings = {"labels": LabelConfig(["Edema"]), "validation": validation}
+    with pytest.raises(ConfigurationError, match="6 patients are in both"):
+        train.run(classify(tmp_path / "out", first, **settings))
 
 
 def test_a_validation_set_without_both_classes_is_refused(dataset: Path, tmp_path: Path) -> None:
@@ -365,7 +370,7 @@ def test_validation_reads_labels_by_the_training_s_policy(tmp_path: Path) -> Non
     """Two packings with other policies: were each read by its own, Mass would have one class."""
     training = with_blanks(tmp_path, "training", blank="zero")
     other = with_blanks(tmp_path, "other", blank="ignore")
-    validation = DataConfig(str(other), splits=["validation"])
+    validation = ValidationConfig(str(other), splits=["validation"])
     settings = {"labels": LabelConfig(["Mass"]), "validation": validation, "recipe": {"steps": 1}}
     record = train.run(classify(tmp_path / "out", training, **settings))
     assert record.metrics["best_validation_auroc"] is not None

@@ -14,9 +14,9 @@ from safetensors.torch import load_file
 from nakt_dist.config import (
     AugmentationConfig,
     CheckpointConfig,
-    DataConfig,
     PreprocessingConfig,
     TrackingConfig,
+    ValidationConfig,
 )
 from nakt_dist.errors import CheckpointError, ConfigurationError, DatasetError, NaktError
 from nakt_dist.loading import batches
@@ -76,7 +76,7 @@ def test_going_on_with_more_steps_equals_having_done_them_at_once(
 def test_going_on_with_more_epochs_equals_having_done_them_at_once(
     dataset: Path, tmp_path: Path
 ) -> None:
-    validation = DataConfig(str(dataset), splits=["validation"])
+    validation = ValidationConfig(str(dataset), splits=["validation"])
     settings = {"validation": validation, "checkpoint": CheckpointConfig()}
     for name, parts in {"at_once": [4], "in_parts": [2, 4]}.items():
         for epochs in parts:
@@ -255,7 +255,7 @@ def test_a_second_training_of_the_same_output_is_refused(dataset: Path, tmp_path
 
 
 def test_training_lowers_the_loss_and_finds_the_target(dataset: Path, tmp_path: Path) -> None:
-    validation = DataConfig(str(dataset), splits=["validation"])
+    validation = ValidationConfig(str(dataset), splits=["validation"])
     config = train_config(
         tmp_path / "out", dataset, recipe={"steps": None, "epochs": 25}, validation=validation,
         checkpoint=CheckpointConfig(every_epochs=5),
@@ -269,7 +269,7 @@ def test_training_lowers_the_loss_and_finds_the_target(dataset: Path, tmp_path: 
 
 
 def test_the_best_weights_score_what_the_record_says(dataset: Path, tmp_path: Path) -> None:
-    validation = DataConfig(str(dataset), splits=["validation"])
+    validation = ValidationConfig(str(dataset), splits=["validation"])
     record = train.run(train_config(tmp_path / "out", dataset, validation=validation))
 
     evaluation = evaluate.run(
