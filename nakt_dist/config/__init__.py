@@ -18,11 +18,11 @@ from nakt_dist.config.plain import CONFIG_NAME, as_plain, save_config
 from nakt_dist.config.selecting import DataConfig, ValidationConfig
 from nakt_dist.config.submitting import SubmitConfig
 from nakt_dist.config.teaching import InspectConfig, PreprocessingConfig, TeachConfig, TeacherConfig
+from nakt_dist.config.tracking import TrackingConfig
 from nakt_dist.config.training import (
     AugmentationConfig,
     CheckpointConfig,
     RecipeConfig,
-    TrackingConfig,
     TrainConfig,
 )
 from nakt_dist.config.transferring import (

@@ -14,6 +14,7 @@ from nakt_dist.config.plain import (
 )
 from nakt_dist.config.selecting import DataConfig, ValidationConfig
 from nakt_dist.config.teaching import PreprocessingConfig
+from nakt_dist.config.tracking import TrackingConfig
 from nakt_dist.config.transferring import TrainingTeacherConfig
 from nakt_dist.errors import ConfigurationError
 from nakt_dist.models.spec import ModelSpec
@@ -157,24 +158,6 @@ class CheckpointConfig:
         require(
             self.every_steps is None or self.every_steps > 0, "checkpoint.every_steps", "positive"
         )
-
-
-@dataclass(frozen=True)
-class TrackingConfig:
-    """Where metrics go besides ``metrics.jsonl``; never images, never identifiers.
-
-    Attributes:
-        wandb: ``off``, ``offline`` (files only, needs no account) or ``online``.
-        project: W&B project.
-        every_steps: steps between logged training losses.
-    """
-
-    wandb: Literal["off", "offline", "online"] = "off"
-    project: str = "nakt_dist"
-    every_steps: int = 1
-
-    def __post_init__(self) -> None:
-        require(self.every_steps > 0, "tracking.every_steps", "positive")
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from nakt_dist.runtime.deepspeed_launch import uses_deepspeed, zero_stage
 from nakt_dist.runtime.launch_check import check_launch
 from nakt_dist.runtime.outputs import check_output
 from nakt_dist.runtime.processes import process_place
+from nakt_dist.runtime.tracking import check_tracking
 from nakt_dist.stages.doctor_data import tell_samples, tell_weights
 from nakt_dist.stages.doctor_findings import Findings, in_words
 from nakt_dist.stages.train_identity import check_own_output
@@ -53,6 +54,7 @@ def examine_training(config: TrainConfig, found: Findings, cache: Path) -> None:
     if not found.problems:  # the rest needs all of the above
         with found.problem_if_refused("train"):
             _look_at_plan(config, found, share)
+    _look_at_tracking(config, found)
 
 
 def _with_cache(config: TrainConfig, cache: Path) -> TrainConfig:
@@ -81,6 +83,16 @@ def _look_at_keys(config: TrainConfig, found: Findings) -> None:
             "training and validation data were not de-identified with one key, so that a patient "
             "in both of them would go unnoticed"
         )
+
+
+def _look_at_tracking(config: TrainConfig, found: Findings) -> None:
+    """Looks at what W&B would refuse; the first process alone speaks to it."""
+    tracking = config.tracking
+    if process_place().is_main and tracking.wandb != "off":
+        team = f"{tracking.entity}/" if tracking.entity else ""
+        found.facts["W&B"] = f"{tracking.wandb}, project {team}{tracking.project}"
+        with found.problem_if_refused("W&B"):
+            check_tracking(Path(config.output), tracking.wandb)
 
 
 def _look_at_batch(config: TrainConfig, found: Findings) -> Share | None:

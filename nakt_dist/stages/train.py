@@ -27,7 +27,7 @@ from nakt_dist.runtime.record import (
     package_versions,
     read_record,
 )
-from nakt_dist.runtime.tracking import METRICS_NAME
+from nakt_dist.runtime.tracking import METRICS_NAME, check_tracking
 from nakt_dist.runtime.watchdog import clear_stacks
 from nakt_dist.runtime.work import sole_user
 from nakt_dist.stages.train_identity import alike, begin_or_go_on, has_checkpoint
@@ -58,6 +58,8 @@ def run(config: TrainConfig) -> RunRecord:
     choose_device(config.device, config.threads)
     output = Path(config.output)
     check_output(output, "train")
+    if process_place().is_main:
+        check_tracking(output, config.tracking.wandb)
     output.mkdir(parents=True, exist_ok=True)
     # Torch tells of a dead loader process wherever this one happens to be.
     with StopRequests() as stop, explain_loader_errors(), explain_lost_peers(stop):

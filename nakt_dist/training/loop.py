@@ -124,6 +124,7 @@ class TrainingLoop:
             output, first, tracking.wandb, tracking.project, output.name,
             {"recipe": vars(self._config.recipe), "model": vars(self._run.spec)},
             redone=f"validation_{self._run.task.metric}" if self.milestones.owes_score else None,
+            entity=tracking.entity,
         )  # fmt: skip
 
     def _run_steps(
