@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from nakt_dist.config.plain import require, require_paths, require_processes, require_seed
 from nakt_dist.sources.labels import LabelPolicy
+from nakt_dist.sources.mask_settings import MaskValues
 
 _MOST_PIXELS = 100_000_000
 
@@ -97,6 +98,7 @@ class PackConfig:
         layout_options: settings of the layout, such as ``{classes: [benign]}``.
         image: size and form of the images.
         masks: whether to read masks; off for a transferal dataset, whose masks nobody needs.
+        mask_values: which values of binary masks are target; judged over the dataset by default.
         labels: what uncertain and blank findings count as; stored as what readers use unless
             their own settings say otherwise. The findings are packed as published.
         unlabelled: pack images that should have a row of labels and have none, too; else they
@@ -121,6 +123,7 @@ class PackConfig:
     layout_options: dict[str, Any] = field(default_factory=dict)
     image: ImageConfig = field(default_factory=ImageConfig)
     masks: bool = True
+    mask_values: MaskValues = field(default_factory=MaskValues)
     labels: LabelPolicy = field(default_factory=LabelPolicy)
     unlabelled: bool = False
     splits: SplitConfig = field(default_factory=SplitConfig)

@@ -37,11 +37,13 @@ INDEX_SCHEMA = pa.schema(
         ("labels", pa.string()),
         ("findings", pa.string()),
         ("extension", pa.string()),
+        ("target_share", pa.float32()),
         *_MEMBER_COLUMNS,
     ]
 )
 """One row per sample, in the order of the shards. ``labels`` and ``findings`` are JSON, null
-where the dataset says nothing about the image's findings; ``mask_*`` may be null."""
+where the dataset says nothing about the image's findings; ``mask_*`` may be null, and then
+``target_share``, the share of target in the packed mask from 0 to 1, is null too."""
 
 REJECTED_SCHEMA = pa.schema(
     [

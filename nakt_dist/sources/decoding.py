@@ -149,6 +149,11 @@ def convert_mode(pixels: Image.Image, mode: str, name: str) -> Image.Image:
         ) from error
 
 
+def turn_upright(pixels: Image.Image, orientation: int) -> Image.Image:
+    """Undoes an EXIF orientation, 1 to 8."""
+    return pixels if orientation == 1 else pixels.transpose(_TURNS[orientation])
+
+
 def _read_bytes(path: Path, name: str, max_bytes: int) -> bytes:
     try:
         status = path.stat()
@@ -201,7 +206,7 @@ def _load(image: ImageFile.ImageFile) -> DecodedImage:
     # first of all, because reading the EXIF of a damaged PNG would swallow the damage
     image.load()
     orientation = _exif_orientation(image)
-    pixels = image if orientation == 1 else image.transpose(_TURNS[orientation])
+    pixels = turn_upright(image, orientation)
     return DecodedImage(pixels, str(image.format), orientation, False, narrowed)
 
 

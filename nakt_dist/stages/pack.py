@@ -32,6 +32,7 @@ from nakt_dist.shards.manifest import (
 )
 from nakt_dist.shards.tables import INDEX_SCHEMA, REJECTED_SCHEMA, write_table
 from nakt_dist.stages.pack_identity import kept_layout_options, modification_sha256
+from nakt_dist.stages.pack_masks import judge_masks
 from nakt_dist.stages.pack_plan import PackPlan, check_apart, make_plan, tolerated_problems
 from nakt_dist.stages.pack_shard import pack_shard
 from nakt_dist.stages.pack_summary import announce, announce_speed, count_positives
@@ -63,6 +64,8 @@ def run(config: PackConfig) -> RunRecord:
     check_apart(config)
     plan = make_plan(config)
     check_output(output, "pack")
+    if _finished(plan, output) is None:
+        plan = judge_masks(config, plan)
     output.mkdir(parents=True, exist_ok=True)
     with sole_user(output, "pack"):
         manifest, packed_now = _pack(config, plan, output)
@@ -156,6 +159,7 @@ def write_shards(
     """Writes the given shards with a pool of workers, and yields each number when done."""
     workers = min(config.workers or len(os.sched_getaffinity(0)), max(len(numbers), 1))
     settings = (config.image, config.masks, tolerated_problems(config), config.deidentify)
+    settings = (*settings, plan.mask_rule)
     tasks = {number: (ledger, output, number, plan.shards[number], *settings) for number in numbers}
     if workers == 1:
         for number, task in tasks.items():
@@ -252,7 +256,7 @@ def _finalise(
         findings=plan.findings,
         label_policy=asdict(config.labels),
         patients=summary.patient_counts(),
-        found=dict(plan.found),
+        found={**plan.found, **summary.mask_remarks},
         config=dict(plan.identity),
     )
     if summary.packed == 0:
@@ -281,6 +285,7 @@ class _Summary:
         self.shards: list[ShardEntry] = []
         self.splits: Counter[str] = Counter()
         self.packed = self.rejected = self.united_masks = self.without_patient = 0
+        self.mask_remarks: Counter[str] = Counter()
         self._patients: set[str] = set()
         self._labels: dict[str, set[str]] = defaultdict(set)
 
@@ -300,6 +305,7 @@ class _Summary:
             self.packed += entry.samples
             self.rejected += len(receipt["rejected"])
             self.united_masks += receipt["united_masks"]
+            self.mask_remarks.update(receipt["mask_remarks"])
             for row in receipt["rows"]:
                 self._count_patient(row["patient_id"])
                 for name, value in json.loads(row["labels"]).items():

@@ -19,6 +19,7 @@ from nakt_dist.sources import SOURCES, SourceListing, SourceRecord, scan_source
 from nakt_dist.sources.cards import CountComparison, compare_counts, load_card
 from nakt_dist.sources.deidentification import deidentify, without_names
 from nakt_dist.sources.keys import assign_keys
+from nakt_dist.sources.mask_rule import MaskRule
 from nakt_dist.sources.splits import assign_splits, choose_subset, official_splits, traits_of
 from nakt_dist.stages.pack_identity import dataset_identity, open_pseudonyms
 
@@ -57,6 +58,7 @@ class PackPlan:
         findings: names of the findings that images are labelled with, in order.
         found: what the layout counted on the way, by its words.
         expected: the dataset card's counts beside those found.
+        mask_rule: what is target in binary masks; known once they were judged.
     """
 
     shards: tuple[ShardPlan, ...]
@@ -67,6 +69,7 @@ class PackPlan:
     findings: tuple[str, ...] = ()
     found: Mapping[str, int] = field(default_factory=dict)
     expected: tuple[CountComparison, ...] = ()
+    mask_rule: MaskRule = field(default_factory=MaskRule)
 
     @property
     def num_inputs(self) -> int:

@@ -1,6 +1,7 @@
 """Reads, converts and writes the inputs of one shard; runs in a worker process."""
 
 import json
+from collections import Counter
 from collections.abc import Collection, Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -19,7 +20,17 @@ from nakt_dist.sources.images import (
     resize_image,
     resize_mask,
 )
+from nakt_dist.sources.mask_rule import MaskRule
+from nakt_dist.stages.pack_masks import target_share
 from nakt_dist.stages.pack_plan import ShardPlan, is_usable
+
+_MASK_REMARKS = {
+    "void": "images with void pixels, packed as background",
+    "other": "images with mask values that are neither 0 nor named, packed as background",
+    "turned_apart": "images turned by EXIF otherwise than their masks: check the overlays, and set "
+    "mask_values.orientation to image where masks lie on images as stored",
+}
+"""By the names of what ``read_mask`` counts."""
 
 
 def pack_shard(
@@ -31,6 +42,7 @@ def pack_shard(
     masks: bool,
     tolerated: Collection[str],
     deidentified: bool,
+    mask_rule: MaskRule,
 ) -> dict[str, Any]:
     """Writes one shard atomically.
 
@@ -43,25 +55,30 @@ def pack_shard(
         masks: whether masks are read.
         tolerated: reasons of problems for which an input is not set aside.
         deidentified: tell no more than the reason why an input is set aside.
+        mask_rule: what is target in binary masks.
 
     Returns:
-        A receipt: ``entry`` of the manifest, ``rows`` of the index, ``rejected`` rows.
+        A receipt: ``entry`` of the manifest, ``rows`` of the index, ``rejected`` rows, and of how
+        many images masks were ``united_masks`` or, by words, worth a remark (``mask_remarks``).
     """
     rows: dict[str, dict[str, Any]] = {}
     rejected: list[dict[str, Any]] = []
+    remarks: Counter[str] = Counter()
 
     def samples() -> Iterator[tuple[str, dict[str, bytes]]]:
         for key, record in zip(plan.keys, plan.records, strict=True):
             try:
                 if not is_usable(record, tolerated):
                     raise UnusableSample(*record.problem)
-                files = _convert(record, image, masks)
+                files, facts = _convert(record, image, masks, mask_rule)
             except UnusableSample as error:
                 detail = HIDDEN_DETAIL if deidentified else error.detail
                 reason = {"reason": error.reason, "detail": detail}
                 rejected.append({"source": record.name, "key": key, **reason})
                 continue
             rows[key] = _row(key, number, plan.split, record, image)
+            rows[key]["target_share"] = facts.pop("target_share", None)
+            remarks.update(_MASK_REMARKS[what] for what, count in facts.items() if count)
             yield key, files
 
     entry, members = write_shard(folder / plan.name, plan.split, samples(), staging)
@@ -73,11 +90,16 @@ def pack_shard(
         "rows": list(rows.values()),
         "rejected": rejected,
         "united_masks": sum(masks and len(by_key[key].masks) > 1 for key in rows),
+        "mask_remarks": remarks,
     }
 
 
-def _convert(record: SourceRecord, form: ImageConfig, masks: bool) -> dict[str, bytes]:
+def _convert(
+    record: SourceRecord, form: ImageConfig, masks: bool, rule: MaskRule
+) -> tuple[dict[str, bytes], dict[str, Any]]:
     """Returns the files of one sample by extension, in the order in which they are packed.
+
+    With them come facts about its masks: the counts of ``read_mask`` and ``target_share``.
 
     Raises:
         UnusableSample: with the reason why the input is set aside.
@@ -89,9 +111,13 @@ def _convert(record: SourceRecord, form: ImageConfig, masks: bool) -> dict[str, 
             resize_image(pixels, size, form.fit), form.encoding, form.jpeg_quality
         )
     }
+    facts: dict[str, Any] = {}
     if masks and record.masks:
-        mask = read_mask(record, pixels.shape[:2], form.max_pixels)
-        files["mask.png"] = encode_mask_png(resize_mask(mask, size, form.fit, record.mask_kind))
+        shape, turn = pixels.shape[:2], info["orientation"]
+        mask, facts = read_mask(record, shape, form.max_pixels, rule, turn)
+        mask = resize_mask(mask, size, form.fit, record.mask_kind)
+        files["mask.png"] = encode_mask_png(mask)
+        facts["target_share"] = target_share(mask, record.mask_kind)
     description = {
         "source": record.name,
         "patient_id": record.patient_id,
@@ -101,7 +127,7 @@ def _convert(record: SourceRecord, form: ImageConfig, masks: bool) -> dict[str, 
         **info,
     }
     files["json"] = json.dumps(description, sort_keys=True).encode()
-    return files
+    return files, facts
 
 
 def _row(

@@ -15,6 +15,7 @@ from nakt_dist.shards.manifest import INDEX_NAME, REJECTED_NAME, ShardManifest
 from nakt_dist.shards.tables import INDEX_SCHEMA, REJECTED_SCHEMA, write_table
 from nakt_dist.shards.verify import Damage, read_any_manifest, verify_folder
 from nakt_dist.stages.pack import LEDGER_NAME, write_shards
+from nakt_dist.stages.pack_masks import judge_masks
 from nakt_dist.stages.pack_plan import PackPlan, make_plan
 
 
@@ -80,6 +81,7 @@ def _repair(
     names = {damage.file for damage in damages}
     _refuse_what_is_in_the_way(folder, manifest, names)
     plan, pack_config = _plan_again(config, folder, manifest)
+    plan = judge_masks(pack_config, plan)
     tables = {name for name in manifest.files if name in names}
     # A table needs the receipts of all shards; they are packed aside and most thrown away.
     wanted = [number for number, shard in enumerate(plan.shards) if tables or shard.name in names]

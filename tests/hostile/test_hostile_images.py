@@ -18,6 +18,7 @@ from nakt_dist.shards.manifest import REJECTED_NAME, ShardManifest
 from nakt_dist.shards.reader import IndexedShards
 from nakt_dist.shards.verify import verify_folder
 from nakt_dist.sources.images import read_image
+from nakt_dist.sources.mask_rule import MaskRule
 from nakt_dist.sources.masks import read_mask
 from nakt_dist.sources.record import SourceRecord
 from nakt_dist.stages import pack
@@ -238,10 +239,11 @@ def test_deep_colour_counts_where_its_high_bytes_say_all(tmp_path, kind, channel
     path, target = tmp_path / "a.png", GREY > 128
     mask = SourceRecord("a", path, masks=(path,), mask_kind="binary")
     path.write_bytes(deep_png(kind, channels, 65535 * target))
-    assert (read_mask(mask, GREY.shape, GREY.size) == 255 * target).all()
+    rule = MaskRule(targets=(255,))
+    assert (read_mask(mask, GREY.shape, GREY.size, rule)[0] == 255 * target).all()
     path.write_bytes(deep_png(kind, channels, 1 * target))
     with pytest.raises(UnusableSample) as caught:
-        read_mask(mask, GREY.shape, GREY.size)
+        read_mask(mask, GREY.shape, GREY.size, rule)
     assert caught.value.reason == "mask_sixteen_bit_colour"
     path.write_bytes(deep_png(kind, channels, GREY.astype(np.uint16) * 257))
     pixels, facts = read_image(path, "rgb", GREY.size, "full_range")

@@ -17,13 +17,19 @@ from nakt_dist.sources.images import (
     resize_image,
     resize_mask,
 )
+from nakt_dist.sources.mask_rule import MaskRule
 
 FITS = ("stretch", "pad", "centre_crop")
 
 
-def read(*masks: Path, kind: str = "binary", size=(2, 2), classes=()) -> np.ndarray:
+ZERO_ONE_OR_WHITE = MaskRule(targets=(1, 255, 65535))
+
+
+def read(
+    *masks: Path, kind: str = "binary", size=(2, 2), classes=(), rule=ZERO_ONE_OR_WHITE
+) -> np.ndarray:
     record = SourceRecord("x", Path("x"), masks, kind, mask_classes=classes)
-    return read_mask(record, size, max_pixels=1_000_000)
+    return read_mask(record, size, 1_000_000, rule)[0]
 
 
 def reason(*masks: Path, **settings) -> str:
@@ -41,13 +47,13 @@ class TestBinaryMasks:
         ("values", "target"),
         [
             (array([[0, 1], [1, 0]]), [[0, 1], [1, 0]]),
-            (array([[0, 255], [127, 128]]), [[0, 1], [0, 1]]),
+            (array([[0, 255], [255, 0]]), [[0, 1], [1, 0]]),
             (array([[0, 0], [0, 0]]), [[0, 0], [0, 0]]),
             (array([[0, 1], [1, 0]], bool), [[0, 1], [1, 0]]),
-            (array([[0, 65535], [32767, 32768]], np.uint16), [[0, 1], [0, 1]]),
-            (array([[0, 255], [1, 200]], np.uint16), [[0, 1], [0, 1]]),
+            (array([[0, 65535], [65535, 0]], np.uint16), [[0, 1], [1, 0]]),
+            (array([[0, 255], [0, 255]], np.uint16), [[0, 1], [0, 1]]),
             (array([[0, 1], [0, 1]], np.uint16), [[0, 1], [0, 1]]),
-            (array([[0.0, 1.0], [0.4, 0.5]], np.float32), [[0, 1], [0, 1]]),
+            (array([[0.0, 1.0], [1.0, 0.0]], np.float32), [[0, 1], [1, 0]]),
         ],
     )
     def test_values(self, tmp_path: Path, values: np.ndarray, target: list) -> None:
@@ -56,12 +62,11 @@ class TestBinaryMasks:
         assert (mask // 255).tolist() == target
         assert set(np.unique(mask)) <= {0, 255}
 
-    def test_colour_counts_and_alpha_does_not(self, tmp_path: Path) -> None:
+    def test_one_colour_on_black_is_the_target(self, tmp_path: Path) -> None:
         colours = np.zeros((2, 2, 4), np.uint8)
-        colours[0, 0] = (255, 0, 0, 0)
+        colours[0, 0] = (255, 0, 0, 255)
         colours[0, 1] = (0, 0, 0, 255)
-        colours[1, 1] = (0, 90, 130, 255)
-        assert read(save(tmp_path / "m.png", colours)).tolist() == [[255, 0], [0, 255]]
+        assert read(save(tmp_path / "m.png", colours)).tolist() == [[255, 0], [0, 0]]
         palette = Image.new("P", (2, 2))
         palette.putpalette([0, 0, 0, 128, 0, 0])
         palette.putdata([0, 1, 1, 0])

@@ -9,9 +9,11 @@ import pytest
 from nakt_dist.sources import SourceListing, scan_source
 from nakt_dist.sources.images import read_image, read_mask, resize_image, resize_mask
 from nakt_dist.sources.keys import assign_keys
+from nakt_dist.sources.mask_rule import MaskRule
 
 pytestmark = pytest.mark.realdata
 MAX_PIXELS = 20_000_000
+RULE = MaskRule(targets=(1, 255))
 
 
 def read_some(listing: SourceListing, every: int) -> list[np.ndarray]:
@@ -23,7 +25,7 @@ def read_some(listing: SourceListing, every: int) -> list[np.ndarray]:
         assert image.std() > 1
         assert resize_image(image, (96, 96), "pad").shape == (96, 96)
         if record.mask_kind != "none":
-            mask = read_mask(record, image.shape[:2], MAX_PIXELS)
+            mask = read_mask(record, image.shape[:2], MAX_PIXELS, RULE)[0]
             masks.append(mask)
             assert resize_mask(mask, (96, 96), "pad", record.mask_kind).shape == (96, 96)
     return masks
@@ -51,10 +53,10 @@ def test_busi_united_masks_are_larger_than_each(real_data: Path) -> None:
     for record in listing.records:
         if len(record.masks) > 1:
             size = read_image(record.image, "grey", MAX_PIXELS, "min_max")[0].shape
-            united = read_mask(record, size, MAX_PIXELS).sum()
+            united = read_mask(record, size, MAX_PIXELS, RULE)[0].sum()
             for path in record.masks:
                 single = type(record)(record.name, record.image, (path,), "binary")
-                assert 0 < read_mask(single, size, MAX_PIXELS).sum() <= united
+                assert 0 < read_mask(single, size, MAX_PIXELS, RULE)[0].sum() <= united
 
 
 def test_busi_with_normals(real_data: Path) -> None:

@@ -1,0 +1,147 @@
+"""What is target in the masks of a dataset, applied to one mask."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from nakt_dist.errors import UnusableSample
+from nakt_dist.sources.mask_levels import MaskLevels
+from nakt_dist.sources.mask_survey import MaskSummary, Meaning, meaning, tell_values
+
+HOW_TO_SAY = (
+    "Say which values are target: mask_values.target '[1]' (with mask_values.void '[255]' for a "
+    "border that is neither), mask_values.target nonzero for every value but 0, or "
+    "mask_values.threshold 128 for soft masks; or save the masks as 0 and 255"
+)
+
+
+@dataclass(frozen=True)
+class MaskRule:
+    """What is target in the binary masks of one dataset.
+
+    Attributes:
+        targets: values of the target. Judged: each mask may hold 0 and one of them, or noise
+            around 0 and it. Named: whatever the mask holds besides; colours as ``"#ff0000"``.
+        void: values that count as neither.
+        nonzero: every value but 0 and void is target.
+        threshold: the target begins here; None otherwise.
+        named: the settings say so, and it is not judged mask by mask.
+        turn_masks: masks that say no EXIF orientation are turned as their image.
+        alpha: in a mask of one colour and one transparency, the transparency tells.
+    """
+
+    targets: tuple[int | float | str, ...] = ()
+    void: tuple[int | str, ...] = ()
+    nonzero: bool = False
+    threshold: float | None = None
+    named: bool = False
+    alpha: bool = False
+    turn_masks: bool = False
+
+    def as_plain(self) -> dict[str, Any]:
+        """Returns the rule as JSON can hold it."""
+        return {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(self).items()}
+
+    @classmethod
+    def from_plain(cls, plain: Mapping[str, Any]) -> "MaskRule":
+        """Returns the rule that ``as_plain`` wrote."""
+        lists = {name: tuple(plain[name]) for name in ("targets", "void")}
+        return cls(**{**plain, **lists})
+
+    @property
+    def needs_colours(self) -> bool:
+        """Whether values are named by colour, so that no hue may be taken for grey."""
+        return any(isinstance(value, str) for value in (*self.targets, *self.void))
+
+    def accepts(self, summary: MaskSummary) -> bool:
+        """Says whether a judged rule can read a mask.
+
+        Args:
+            summary: of a mask without problem.
+        """
+        form, value = self.meaning(summary)
+        if form == "dark":
+            return 255 in self.targets
+        if form == "constant":
+            near_white = summary["lossy"] and value >= 192 and 255 in self.targets
+            return value == 0 or value in self.targets or near_white or summary["one_bit"]
+        return form != "unclear" and value in self.targets
+
+    def find_target(
+        self, levels: MaskLevels, summary: MaskSummary
+    ) -> tuple[np.ndarray, dict[str, int]]:
+        """Finds the target of one mask.
+
+        Args:
+            levels: the mask, with colours where ``needs_colours``.
+            summary: of it.
+
+        Returns:
+            bool (height, width), and how many pixels are ``void`` and how many hold ``other``
+            values, neither 0 nor named; both are background.
+
+        Raises:
+            UnusableSample: ``mask_values_unclear``.
+        """
+        if self.named:
+            return self._find_named(levels, summary)
+        if not self.accepts(summary):
+            seen = " or ".join(f"0 and {value:g}" for value in self.targets) or "0 alone"
+            raise UnusableSample(
+                "mask_values_unclear",
+                f"'{summary['name']}' holds {tell_values(summary)}; expected {seen}, as the other "
+                f"masks do. {HOW_TO_SAY}",
+            )
+        form, value = self.meaning(summary)
+        values = self._values(levels)
+        if form == "soft" or (form in ("constant", "pair") and summary["lossy"]):
+            return values >= value / 2 if value else values > 0, {"void": 0, "other": 0}
+        if form == "dark":
+            return np.zeros(values.shape, dtype=bool), {"void": 0, "other": 0}
+        return values != 0, {"void": 0, "other": 0}
+
+    def _find_named(
+        self, levels: MaskLevels, summary: MaskSummary
+    ) -> tuple[np.ndarray, dict[str, int]]:
+        values = self._values(levels)
+        codes = levels.kind == "colours"
+        if codes and not (self.nonzero or self.needs_colours):
+            raise UnusableSample(
+                "mask_values_unclear",
+                f"'{summary['name']}' holds {tell_values(summary)}; expected the numbers that "
+                "mask_values names. Name its colours, such as mask_values.target '[\"#ff0000\"]'",
+            )
+        void = np.isin(values, _codes(self.void, codes))
+        if self.nonzero:
+            target = values != 0
+        elif self.threshold is not None:
+            target = values >= self.threshold
+        else:
+            target = np.isin(values, _codes(self.targets, codes))
+        target &= ~void
+        known = target | void | (values == 0)
+        told = self.threshold is not None or 0 in self.targets  # of an inverted mask, the rest
+        other = 0 if told else int(known.size - known.sum())
+        return target, {"void": int(void.sum()), "other": other}
+
+    def _values(self, levels: MaskLevels) -> np.ndarray:
+        if self.alpha and levels.carrier == "neither":
+            return np.full(levels.values.shape, levels.alpha, np.uint8)
+        return levels.values
+
+    def meaning(self, summary: MaskSummary) -> Meaning:
+        """Says how a mask can be read; where transparency tells, also one of a single colour."""
+        if self.alpha and summary["carrier"] == "neither":
+            return Meaning("constant", summary["alpha"])
+        return meaning(summary)
+
+
+def _codes(values: Sequence[int | float | str], colours: bool) -> list[int | float]:
+    """Returns those of the named values that masks of colours, or others, may hold."""
+    if colours:
+        return [int(value[1:], 16) for value in values if isinstance(value, str)]
+    greys = (value for value in values if isinstance(value, str))
+    levels = [int(v[1:3], 16) for v in greys if v[1:3].lower() == v[3:5].lower() == v[5:].lower()]
+    return [*(value for value in values if not isinstance(value, str)), *levels]

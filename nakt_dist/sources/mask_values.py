@@ -1,0 +1,136 @@
+"""Which values of a dataset's masks are target, judged over all of them."""
+
+from collections import Counter
+from collections.abc import Collection, Sequence
+
+from nakt_dist.errors import DatasetError
+from nakt_dist.sources.mask_rule import HOW_TO_SAY, MaskRule
+from nakt_dist.sources.mask_settings import MaskValues
+from nakt_dist.sources.mask_survey import MaskSummary, meaning, tell_values
+
+_USUAL = (1, 255, 1023, 4095, 16383, 32767, 65535, -1)
+"""What programs write for "yes"; another value might be the number of a class."""
+
+_MOST_ODD = 0.1
+_MOST_TOLD = 5
+
+
+def judge(
+    summaries: Sequence[MaskSummary], settings: MaskValues
+) -> tuple[MaskRule, dict[str, int]]:
+    """Decides what is target, by the values of all binary masks of a dataset.
+
+    Clear are: 0 and one other value, the same in all masks; 0 and values that programs write for
+    "yes" (1, 255, full scale), where no mask holds two of them; noise or blur around 0 and full
+    scale. A few other masks are left to be set aside one by one.
+
+    Args:
+        summaries: of every mask of kind ``"binary"`` without ``mask_classes``, from
+            ``survey_mask``; those with a problem are left to be set aside.
+        settings: of the packing; what they name is not judged.
+
+    Returns:
+        The rule, and counts worth saying by words.
+
+    Raises:
+        DatasetError: most masks, or many, cannot be read as background and target; or no mask
+            holds a value that is named.
+    """
+    sound = [summary for summary in summaries if "problem" not in summary]
+    alpha = any(summary["carrier"] == "alpha" for summary in sound)
+    turn_masks = settings.orientation == "image"
+    if settings.named:
+        rule = MaskRule(
+            targets=() if settings.target in (None, "nonzero") else tuple(settings.target),
+            void=tuple(settings.void),
+            nonzero=settings.target == "nonzero",
+            threshold=settings.threshold,
+            named=True,
+            alpha=alpha,
+            turn_masks=turn_masks,
+        )
+        _check_named(rule, sound)
+        return rule, _tell(rule, sound)
+    rule = MaskRule(targets=_accepted_values(sound, alpha), alpha=alpha, turn_masks=turn_masks)
+    empty = [s for s in sound if rule.meaning(s) == ("constant", 0)]
+    odd = [summary for summary in sound if not rule.accepts(summary)]
+    holding = len(sound) - len(empty)
+    if odd and (2 * len(odd) >= holding or (len(odd) > 1 and len(odd) > _MOST_ODD * holding)):
+        raise DatasetError(
+            f"mask_values_unclear: {len(odd)} of {holding} masks that are not empty cannot be read "
+            f"as background and target. Found: {_tell_found(odd, sound)}. {HOW_TO_SAY}"
+        )
+    return rule, _tell(rule, sound)
+
+
+def _accepted_values(sound: Sequence[MaskSummary], alpha: bool) -> tuple[float, ...]:
+    """Returns the values that may stand for the target, one to a mask."""
+    rule = MaskRule(alpha=alpha)
+    read = [rule.meaning(summary) for summary in sound]
+    counts = Counter(value for form, value in read if form in ("pair", "soft"))
+    if not counts:
+        full = {value for form, value in read if form == "constant"} - {0}
+        return tuple(full) if len(full) == 1 and full <= set(_USUAL) else ()
+    commonest = counts.most_common(1)[0][0]
+    if commonest not in _USUAL:
+        return (commonest,)
+    together = {
+        value
+        for summary, (form, _) in zip(sound, read, strict=True)
+        if form == "unclear" and commonest in (values := _listed(summary))
+        for value in values
+    }
+    return tuple(sorted(v for v in counts if v == commonest or (v in _USUAL and v not in together)))
+
+
+def _check_named(rule: MaskRule, sound: Sequence[MaskSummary]) -> None:
+    """Refuses target values of which no mask holds one, as far as the summaries can say."""
+    if not rule.targets or rule.needs_colours or any(s["values"] is None for s in sound):
+        return
+    if any(summary["kind"] == "colours" for summary in sound):
+        return
+    found = Counter(value for summary in sound for value, _ in summary["values"])
+    if found and not found.keys() & set(rule.targets):
+        seen = ", ".join(f"{value:g}" for value, _ in found.most_common(10))
+        raise DatasetError(
+            f"mask_values.target names {', '.join(map(str, rule.targets))}, which no mask holds; "
+            f"found: {seen}"
+        )
+
+
+def _listed(summary: MaskSummary) -> Collection[float]:
+    if summary["values"] is None or summary["kind"] == "colours":
+        return ()
+    return [value for value, _ in summary["values"] if value != 0]
+
+
+def _tell_found(odd: Sequence[MaskSummary], sound: Sequence[MaskSummary]) -> str:
+    """Says what the masks hold, the commonest first, each with an example."""
+    shown: dict[str, list[str]] = {}
+    held_by_odd = {id(summary) for summary in odd}
+    for summary in sound:
+        if id(summary) in held_by_odd or meaning(summary).form == "pair":
+            shown.setdefault(tell_values(summary), []).append(summary["name"])
+    by_count = sorted(shown.items(), key=lambda item: -len(item[1]))
+    told = [f"{what} in {len(names)} (such as '{names[0]}')" for what, names in by_count]
+    rest = f", and {len(told) - _MOST_TOLD} more" if len(told) > _MOST_TOLD else ""
+    return "; ".join(told[:_MOST_TOLD]) + rest
+
+
+def _tell(rule: MaskRule, sound: Sequence[MaskSummary]) -> dict[str, int]:
+    counts: Counter[str] = Counter()
+    for summary in sound:
+        if summary["white_is_zero"]:
+            counts["MinIsWhite TIFF masks; what a viewer shows white is target"] += 1
+        if summary["carrier"] == "alpha":
+            counts["masks of which the transparency tells; what is opaque is target"] += 1
+        if rule.named:
+            continue
+        form, value = rule.meaning(summary)
+        if form == "soft" or (form == "pair" and summary["lossy"]):
+            counts[f"masks with noise or blur, target from {value / 2:g} of {value:g}"] += 1
+        elif form == "pair" and summary["kind"] == "palette":
+            counts[f"masks whose target is palette index {value:g}"] += rule.accepts(summary)
+        elif form == "pair":
+            counts[f"masks whose target is {value:g}"] += rule.accepts(summary)
+    return {words: count for words, count in counts.items() if count}
