@@ -18,6 +18,7 @@ from nakt_dist.sources import (
     paired_folders,
     voc2012,
 )
+from nakt_dist.sources.patients import count_spelt_apart
 from nakt_dist.sources.record import SourceListing, SourceRecord
 from nakt_dist.sources.registry import Source
 
@@ -62,8 +63,7 @@ def scan_source(layout: str, root: Path, options: Mapping[str, Any]) -> SourceLi
             f"(known: {', '.join(SOURCES)})"
         )
     source = SOURCES[layout]
-    source.check_options(options)
-    return source.scan(Path(root), **options)
+    return count_spelt_apart(source.scan(Path(root), **source.read_options(options)))
 
 
 __all__ = ["SOURCES", "Source", "SourceListing", "SourceRecord", "scan_source"]

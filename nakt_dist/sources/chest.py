@@ -22,6 +22,7 @@ from nakt_dist.sources.listing import (
     image_record,
     links_told,
 )
+from nakt_dist.sources.named_files import why_apart
 from nakt_dist.sources.record import SourceListing, SourceRecord
 
 VIEWS = ("frontal", "lateral", "unknown")
@@ -34,7 +35,11 @@ _LEAST_ROW_BYTES = 4
 _AGE = re.compile(r"(\d{1,4})(?:\.0+)?([YMWD]?)", re.IGNORECASE)
 _PER_YEAR = {"": 1, "Y": 1, "M": 12, "W": 52, "D": 365}
 _SEXES = {"F": "F", "FEMALE": "F", "M": "M", "MALE": "M"}
-_LABELS = {"": None, "1": 1, "1.0": 1, "0": 0, "0.0": 0, "-1": -1, "-1.0": -1}
+_PRESENT = ("true", "yes", "y", "positive", "present")
+_ABSENT = ("false", "no", "n", "negative", "absent")
+_LABELS = {"": None, "1": 1, "0": 0, "-1": -1}
+_LABELS |= dict.fromkeys(_PRESENT, 1) | dict.fromkeys(_ABSENT, 0)
+_ZEROS_AFTER = re.compile(r"(?<=\d)\.0*")
 _MISSING = "a table of the dataset names this image and no such file is there"
 _UNNAMED = "no row of the dataset's tables names this file"
 
@@ -155,11 +160,24 @@ def facts(**known: Any) -> dict[str, Any]:
     return {name: value for name, value in known.items() if value not in (None, "")}
 
 
+def label_of(cell: str) -> int | None:
+    """Returns the label that a cell means: 1, 0, -1, or None for blank.
+
+    Numbers may have zeros after a point, as programs write them (``1.0``); words are those of
+    ``_PRESENT`` and ``_ABSENT`` in any letter case, as ``True`` and ``No``.
+
+    Raises:
+        KeyError: it means none of these.
+    """
+    word = cell.casefold()
+    return _LABELS[word if word in _LABELS else _ZEROS_AFTER.sub("", word, count=1)]
+
+
 @functools.lru_cache(maxsize=50_000)
 def read_findings(
     names: tuple[str, ...], cells: tuple[str, ...]
 ) -> tuple[Mapping[str, int], Problem | None]:
-    """Reads the cells of one row: 1.0, 0.0, -1.0, or nothing for blank.
+    """Reads the cells of one row: 1.0, 0.0, -1.0, nothing for blank, or a word of ``label_of``.
 
     Rows with the same labels share one mapping, which nobody may change.
 
@@ -168,10 +186,12 @@ def read_findings(
     """
     findings = {}
     for name, cell in zip(names, cells, strict=True):
-        if cell not in _LABELS:
-            detail = f"'{name}' is {quoted(cell)}; expected 1.0, 0.0, -1.0 or nothing"
+        try:
+            value = label_of(cell)
+        except KeyError:
+            expected = "1, 0, -1, nothing, or a word such as True and False, yes and no"
+            detail = f"'{name}' is {quoted(cell)}; expected {expected}"
             return {}, ("unreadable_label", detail)
-        value = _LABELS[cell]
         if value is not None:
             findings[name] = value
     return findings, None
@@ -239,12 +259,20 @@ def _require_an_image(
     contents: FolderContents, tables: ChestTables, files_of: Callable[[str], Sequence[FoundFile]]
 ) -> None:
     """Refuses a folder without one of the images, which is the wrong one rather than empty."""
-    if not any(files_of(key) for key in tables.images):
+    where = f"The tables below '{printable(str(tables.root))}'"
+    if not tables.images:
+        first = tables.records[0]
         raise DatasetError(
-            f"The tables below '{printable(str(tables.root))}' name {len(tables.images)} images "
-            f"and none of them is there ({len(contents.images)} other images are); set the source "
-            "to a folder that holds both the tables and the images"
-            f"{links_told(link.name for link in contents.refused_links)}"
+            f"{where} name no image in any of their {len(tables.records)} rows; the first, "
+            f"'{first.name}': {first.problem[1]}"
+        )
+    if not any(files_of(key) for key in tables.images):
+        cause = why_apart((image.name for image in tables.images.values()), contents.images)
+        raise DatasetError(
+            f"{where} name {len(tables.images)} images and none of them is there "
+            f"({len(contents.images)} other images are).{cause} Name the files in one way, or set "
+            "the source, and the option of a folder of images where there is one, to those that "
+            f"hold both{links_told(link.name for link in contents.refused_links)}"
         )
 
 

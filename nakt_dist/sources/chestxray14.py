@@ -55,7 +55,7 @@ def scan(root: Path, table: str | None = None, views: Sequence[str] = VIEWS) -> 
     tables = ChestTables(root)
     lists = {split: find_table(contents, name) for split, name in LISTS.items()}
     splits = _read_lists(lists)
-    for row in read_rows(entries, COLUMNS, FACTS, wide_rows=True):
+    for row in read_rows(entries, COLUMNS, FACTS, wide_rows=True, found=tables.found):
         tables.found["rows in the table"] += 1
         _add(tables, entries, row, splits)
     if any(lists.values()):

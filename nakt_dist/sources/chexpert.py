@@ -67,7 +67,7 @@ def scan(root: Path, views: Sequence[str] = VIEWS) -> SourceListing:
 
 
 def _read(tables: ChestTables, table: FoundFile, part: str) -> None:
-    for row in read_rows(table, ("Path", *CHEXPERT_FINDINGS), FACTS):
+    for row in read_rows(table, ("Path", *CHEXPERT_FINDINGS), FACTS, found=tables.found):
         tables.found[f"rows in {table.file_name}"] += 1
         path = row.cells[0]
         match = _PATH.fullmatch(path) if ".." not in path.split("/") else None

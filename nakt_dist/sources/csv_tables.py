@@ -4,12 +4,17 @@ Tables are untrusted. They are read as text (a formula is its characters), in UT
 without a byte order mark; bytes that are not UTF-8 become U+FFFD, or letters of Windows-1252
 where a caller asks for it, so that one damaged cell does not cost the table. A line, and the
 number of lines, is bounded, so that a small archive cannot fill the memory.
+
+Columns may be separated by commas, semicolons, tabs or ``|``: whichever makes the first line name
+every required column, or what a line ``sep=;`` before it says, as spreadsheets write.
 """
 
 import csv
 import filecmp
 import gzip
+import itertools
 import re
+import unicodedata
 import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -25,6 +30,9 @@ MAX_LINE_CHARACTERS = 2**20
 MAX_LINES = 10_000_000
 _UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 _GZIP_MARK = b"\x1f\x8b"
+_SEPARATORS = {",": "','", ";": "';'", "\t": "tabs", "|": "'|'"}
+_SEPARATOR_LINE = re.compile(r'"?sep=([,;\t|:^~#])"?', re.IGNORECASE)
+NO_WIDTH = "\u200b\u200c\u200d\u2060\ufeff"
 _NOT_UTF_8 = re.compile("[\udc80-\udcff]")
 
 
@@ -49,7 +57,8 @@ def read_rows(
     required: Sequence[str],
     optional: Sequence[str] = (),
     wide_rows: bool = False,
-    windows_letters: Counter[str] | None = None,
+    found: Counter[str] | None = None,
+    windows_letters: bool = False,
 ) -> Iterator[TableRow]:
     """Yields the rows of a table; empty ones are skipped.
 
@@ -59,8 +68,9 @@ def read_rows(
         optional: columns that it may name; their cells are ``""`` where it does not.
         wide_rows: allow rows with more cells than the header has names, as in tables whose
             last header names stand for two columns each.
-        windows_letters: where given, bytes that are not UTF-8 are read as Windows-1252, and
-            the lines that hold some are counted here.
+        found: where given, counts by words what is worth saying of the table.
+        windows_letters: read bytes that are not UTF-8 as Windows-1252; the lines that hold some
+            are counted.
 
     Returns:
         Rows whose cells follow the order of ``required``, then ``optional``. The columns may
@@ -70,15 +80,19 @@ def read_rows(
         DatasetError: the file cannot be read, is not UTF-8 text, has no header, lacks a
             required column, names a column twice, or is too large.
     """
-    errors = "replace" if windows_letters is None else "surrogateescape"
-    with _opened(table, errors) as text:
+    found = Counter() if found is None else found
+    with _opened(table, "surrogateescape" if windows_letters else "replace") as text:
         lines = _lines(text, table.name)
-        if windows_letters is not None:
-            lines = _with_windows_letters(lines, windows_letters)
-        reader = csv.reader(lines, strict=True)
-        rows = _rows(reader, table.name)
-        header = [name.strip() for name in next(rows, [])]
-        positions = _positions(table, header, required, optional)
+        if windows_letters:
+            lines = _with_windows_letters(lines, found)
+        form, lines = _form_of(lines, required)
+        if form.separator != ",":
+            words = f"tables whose columns are separated by {_separator_told(form.separator)}"
+            found[words] += 1
+        reader = csv.reader(lines, strict=True, delimiter=form.separator)
+        rows = _rows(reader, table.name, form.lines_before)
+        header = [_column_name(name) for name in next(rows, [])]
+        positions = _positions(table, header, form.separator, required, optional)
         width = len(header)
         while header and not header[-1]:
             header.pop()
@@ -92,13 +106,70 @@ def read_rows(
             if padded or len(row) < width:  # absent columns read the cell after the last
                 row = [*row[:width], *[""] * max(width + 1 - len(row), 1)]
             cells = tuple([row[p].strip() for p in positions])
-            yield TableRow(reader.line_num, cells, fault, number)
+            yield TableRow(reader.line_num + form.lines_before, cells, fault, number)
 
 
-def _rows(reader: Any, name: str) -> Iterator[list[str]]:
+def column_names(table: FoundFile, required: Sequence[str]) -> tuple[str, ...]:
+    """Returns the names of all columns of a table, in order and without those of no name.
+
+    Raises:
+        DatasetError: as ``read_rows``.
+    """
+    with _opened(table) as text:
+        form, lines = _form_of(_lines(text, table.name), required)
+        reader = csv.reader(lines, strict=True, delimiter=form.separator)
+        rows = _rows(reader, table.name, form.lines_before)
+        header = [_column_name(name) for name in next(rows, [])]
+        _positions(table, header, form.separator, required, ())
+    return tuple(filter(None, header))
+
+
+class _Form(NamedTuple):
+    """How a table is written: what stands between its cells, and lines before its header."""
+
+    separator: str
+    lines_before: int
+
+
+def _form_of(lines: Iterator[str], required: Sequence[str]) -> tuple[_Form, Iterator[str]]:
+    """Returns how a table is written, and its lines from the header on."""
+    first = next(lines, "")
+    said = _SEPARATOR_LINE.fullmatch(first.rstrip("\r\n"))
+    if said:
+        return _Form(said[1], 1), lines
+    wanted = set(map(_column_name, required))
+    fitting = [
+        (len(wanted.intersection(names)), len(names) > 1, separator)
+        for separator in _SEPARATORS
+        if (names := _split_header(first, separator)) is not None
+    ]
+    # the first of the best, so that commas hold where nothing speaks for another
+    best = max(fitting, key=lambda each: each[:2], default=(0, False, ","))
+    return _Form(best[2], 0), itertools.chain([first], lines)
+
+
+def _split_header(line: str, separator: str) -> list[str] | None:
+    """Returns the names of a header split at a separator; None where quotes forbid it."""
+    try:
+        row = next(csv.reader([line], delimiter=separator), [])
+    except csv.Error:
+        return None
+    return list(map(_column_name, row))
+
+
+def _column_name(text: str) -> str:
+    """Returns a name without blanks and signs of no width around it, its letters in NFC."""
+    return unicodedata.normalize("NFC", text.strip().strip(NO_WIDTH).strip())
+
+
+def _separator_told(separator: str) -> str:
+    return _SEPARATORS.get(separator, repr(separator))
+
+
+def _rows(reader: Any, name: str, lines_before: int) -> Iterator[list[str]]:
     """Yields what a ``csv.reader`` does; its complaints name where the row begins."""
     while True:
-        first = reader.line_num + 1
+        first = lines_before + reader.line_num + 1
         try:
             row = next(reader, None)
         except csv.Error as error:
@@ -156,7 +227,11 @@ def quoted(text: str) -> str:
 
 
 def _positions(
-    table: FoundFile, header: Sequence[str], required: Sequence[str], optional: Sequence[str]
+    table: FoundFile,
+    header: Sequence[str],
+    separator: str,
+    required: Sequence[str],
+    optional: Sequence[str],
 ) -> list[int | None]:
     if not any(header):
         raise DatasetError(
@@ -169,15 +244,25 @@ def _positions(
             f"The header of '{table.name}' names the column {quoted(twice[0])} twice, so that it "
             "is open which one holds; remove one of the two columns"
         )
+    places = {name: place for place, name in reversed(list(enumerate(header)))}
     for name in required:
-        if name not in header:
+        if _column_name(name) not in places:
             found = ", ".join(quoted(column) for column in header[:30])
+            apart = "" if separator == "," else f", separated by {_separator_told(separator)}"
             raise DatasetError(
                 f"The header of '{table.name}' lacks the column '{name}'"
-                f"{nearest_name(name, header)} (found: {found}). Download the table again, or "
-                "choose the layout that fits it"
+                f"{nearest_name(name, header)} (found: {found}{apart}).{_written_as_one(header)} "
+                "Name the columns as the table does, download it again, or choose the layout that "
+                "fits it"
             )
-    return [header.index(name) if name in header else None for name in (*required, *optional)]
+    return [places.get(_column_name(name)) for name in (*required, *optional)]
+
+
+def _written_as_one(header: Sequence[str]) -> str:
+    """Says what is wrong with a header whose one cell holds a whole line."""
+    if len(header) == 1 and any(separator in header[0] for separator in _SEPARATORS):
+        return " The line stands in quotes as a whole: save the table without them."
+    return ""
 
 
 @contextmanager

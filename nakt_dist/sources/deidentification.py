@@ -26,6 +26,7 @@ HIDDEN_DETAIL = (
 KEPT_LABELS = frozenset(
     {
         "age", "age_approx", "anatom_site_general", "benign_malignant", "class", "diagnosis",
+        "diagnosis_1", "diagnosis_2", "diagnosis_3", "diagnosis_4", "diagnosis_5",
         "melanocytic", "metadata", "projection", "sex", "view",
     }
 )  # fmt: skip

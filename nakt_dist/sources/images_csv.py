@@ -1,10 +1,8 @@
 """Any folder of images with a table of findings: the layout for sets that have no other."""
 
-import re
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from decimal import Decimal
 from pathlib import Path
 
 from nakt_dist.errors import DatasetError, nearest_name
@@ -17,15 +15,18 @@ from nakt_dist.sources.chest import (
     sex_of,
     view_of,
 )
-from nakt_dist.sources.csv_tables import TableRow, quoted, read_rows
+from nakt_dist.sources.csv_tables import NO_WIDTH, TableRow, quoted, read_rows
 from nakt_dist.sources.files import FolderContents, FoundFile, walk
+from nakt_dist.sources.listed_findings import FindingCounter, ListedFindings
 from nakt_dist.sources.listing import require_folder, wrong_layout
+from nakt_dist.sources.named_files import NamedFiles, is_absolute
+from nakt_dist.sources.patients import patient_identity
 from nakt_dist.sources.record import SourceListing
 from nakt_dist.sources.table_columns import IMAGE_COLUMN, TableColumns, by_finding, canonical_names
 
-MOST_FINDINGS = 200
+_UNMET = "wanted values of 'filters' that no row has"
+_MOST_VALUES_TOLD = 6
 _NOBODY = frozenset({"", "nan", "na", "n/a", "<na>", "none", "null"})
-_NUMBER = re.compile(r"\d{1,40}(?:\.\d{1,10})?", re.ASCII)
 
 
 def scan(
@@ -59,7 +60,8 @@ def scan(
         root: the folder with the table and the images.
         table: path of the table below ``root``; ``.csv`` or ``.csv.gz``.
         image_column: names the image: a path below ``image_folder``, or a file name that
-            stands once anywhere below it; the suffix may be left out.
+            stands once anywhere below it; the suffix may be left out. Names are matched as
+            ``nakt_dist.sources.named_files.NamedFiles`` says.
         image_folder: path below ``root``; images elsewhere are no part of the dataset.
         finding_columns: column by finding, or the columns whose names are the findings.
         findings_column: lists the findings of an image; a row without any entry has the
@@ -77,7 +79,8 @@ def scan(
         view_column: ``PA``, ``AP``, ``L``, ``frontal``, ``lateral`` and the like.
         split_column: the official split.
         split_names: our name by the table's name of a split, such as ``{val: validation}``.
-        filters: by column the values wanted, compared whole; other rows are left out.
+        filters: by column the values wanted, compared whole; other rows are left out. Values
+            that no row has are counted.
         views: which of ``frontal``, ``lateral`` and ``unknown`` to list.
 
     Raises:
@@ -107,11 +110,11 @@ def scan(
     contents = walk(root)
     file = _find_table(root, contents, table)
     contents = _of_folder(root, contents, folder)
-    rows = _Table(root, file, columns, _Images(contents.images, folder))
+    rows = _Table(root, file, columns, NamedFiles(contents.images, folder))
     if rows.left_out and not (rows.tables.images or rows.tables.records):
         raise DatasetError(
             f"'{file.name}': the option 'filters' leaves none of its {rows.left_out.total()} rows "
-            f"({', '.join(rows.left_out)}); correct the wanted values"
+            f"({', '.join(rows.left_out)}); correct the wanted values{rows.unmet_filters()}"
         )
     kept = [image for image in contents.images if image.name not in rows.names_left_out]
     listing = join(
@@ -122,34 +125,8 @@ def scan(
         rows.findings,
         [file.name],
     )
-    return replace(listing, left_out=dict(sorted({**rows.left_out, **listing.left_out}.items())))
-
-
-class _Images:
-    """Finds the file that a cell means."""
-
-    def __init__(self, images: Sequence[FoundFile], folder: str) -> None:
-        self._folder = folder
-        # by path and by file name, each with and without suffix; the first that fits holds
-        self._indices: tuple[dict[str, list[FoundFile]], ...] = tuple(
-            defaultdict(list) for _ in range(4)
-        )
-        for file in images:
-            below = file.name[len(folder) :].lstrip("/")
-            names = (below, file.path_below(folder), file.file_name, file.stem)
-            for index, name in zip(self._indices, names, strict=True):
-                index[name].append(file)
-
-    def files(self, path: str) -> list[FoundFile]:
-        """Returns the file of this path or name; several where the name is not unique."""
-        return next((index[path] for index in self._indices if path in index), [])
-
-    def place(self, path: str) -> str:
-        """Returns where below the root the image lies, or should lie."""
-        files = self.files(path)
-        if files:
-            return files[0].name
-        return f"{self._folder}/{path}" if self._folder else path
+    left_out = dict(sorted({**rows.left_out, **listing.left_out}.items()))
+    return replace(listing, left_out=left_out, examples=rows.examples)
 
 
 class _Table:
@@ -158,89 +135,109 @@ class _Table:
     Attributes:
         tables: an image for each row that names one.
         files: the files of each of these images, by its place.
-        findings: the vocabulary.
+        examples: a case of what some words of ``tables.found`` count.
         left_out: rows that a filter leaves out, by its words.
         names_left_out: of files that only such rows name.
     """
 
-    def __init__(self, root: Path, file: FoundFile, columns: TableColumns, images: _Images) -> None:
+    def __init__(
+        self, root: Path, file: FoundFile, columns: TableColumns, images: NamedFiles
+    ) -> None:
         self._file, self._columns, self._images = file, columns, images
         self.tables = ChestTables(root)
         self.files: dict[str, list[FoundFile]] = {}
         self.left_out: Counter[str] = Counter()
         self.names_left_out: set[str] = set()
-        self.findings = self._vocabulary()
+        self.examples: dict[str, str] = {}
+        self._listed = self._vocabulary()
+        if self._listed is not None:
+            self.tables.found.update(self._listed.found)
+            self.examples.update(self._listed.examples)
+        self._unmet = {column: set(wanted) for column, wanted in columns.filters.items()}
+        self._held: dict[str, set[str]] = {column: set() for column in columns.filters}
         self._read()
-        self._count_patients()
+        unmet = sum(map(len, self._unmet.values()))
+        self.tables.found[_UNMET] = unmet
+        self.examples |= {_UNMET: quoted(min(set().union(*self._unmet.values())))} if unmet else {}
         self.names_left_out -= {file.name for files in self.files.values() for file in files}
+
+    @property
+    def findings(self) -> tuple[str, ...]:
+        """The vocabulary."""
+        return tuple(self._columns.finding_columns) if self._listed is None else self._listed.names
 
     def _patient(self, cell: str) -> str | None:
         """Returns the patient as published; None for what programs write where nothing is."""
-        if self._columns.facts["patient"] and cell.casefold() in _NOBODY:
+        if self._columns.facts["patient"] and patient_identity(cell) in _NOBODY:
             self.tables.found["rows that name no patient"] += 1
             return None
         return cell or None
 
-    def _count_patients(self) -> None:
-        """Counts names of patients that may be one number written in several ways."""
-        written: dict[Decimal, set[str]] = defaultdict(set)
-        for image in self.tables.images.values():
-            if image.patient_id is not None and _NUMBER.fullmatch(image.patient_id):
-                written[Decimal(image.patient_id)].add(image.patient_id)
-        alike = [names for names in written.values() if len(names) > 1]
-        if alike:
-            words = "patients whose names are one number, such as '1' and '01', taken as several"
-            self.tables.found[words] = sum(map(len, alike))
-
     def _rows(self, found: Counter[str]) -> Iterator[tuple[TableRow, Mapping[str, str]]]:
         names = self._columns.all
-        for row in read_rows(self._file, names, windows_letters=found):
+        for row in read_rows(self._file, names, found=found, windows_letters=True):
             yield row, dict(zip(names, row.cells, strict=True))
 
-    def _vocabulary(self) -> tuple[str, ...]:
+    def _vocabulary(self) -> ListedFindings | None:
         columns = self._columns
         if columns.findings_column is None:
-            return tuple(columns.finding_columns)
-        names: set[str] = set()
-        for row, cells in () if columns.names else self._rows(Counter()):
+            return None
+        place = f"'{self._file.name}': the column '{columns.findings_column}'"
+        counter = FindingCounter(columns.names, columns.separator, place)
+        for row, cells in self._rows(Counter()):
             if row.fault is None and columns.refused_by(cells) is None:
-                names |= columns.listed(cells)
-            if len(names) > MOST_FINDINGS:
-                raise DatasetError(
-                    f"'{self._file.name}': the column '{columns.findings_column}' lists more "
-                    f"than {MOST_FINDINGS} different findings, such as {quoted(min(names))}; set "
-                    "'findings_separator' to what stands between them, or 'finding_names' to "
-                    "those wanted"
-                )
-        return columns.names or tuple(sorted(names))
+                counter.add(columns.listed(cells))
+        return counter.vocabulary()
 
     def _read(self) -> None:
         column = self._columns.image
         for row, cells in self._rows(self.tables.found):
             self.tables.found["rows in the table"] += 1
-            path = cells[column].replace("\\", "/").removeprefix("./")
+            path = cells[column].strip(NO_WIDTH).replace("\\", "/").removeprefix("./")
             refused = self._columns.refused_by(cells)
+            if not row.fault:
+                self._count_wanted(cells)
             if row.fault:
                 self.tables.refuse(self._file, row, "unreadable_row", row.fault)
             elif refused:
                 self.left_out[refused] += 1
-                self.names_left_out.update(file.name for file in self._images.files(path))
-            elif not _is_plain(path):
+                self.names_left_out.update(file.name for file in self._images.find(path).files)
+            elif not self._may_be_looked_for(path):
                 detail = f"'{column}' is {quoted(path)}; expected a path in the folder of images"
                 self.tables.refuse(self._file, row, "unsafe_path", detail)
             else:
                 self._add(path, cells)
 
+    def _count_wanted(self, cells: Mapping[str, str]) -> None:
+        """Remembers which values of the filters occur, and some that the columns hold."""
+        for column, wanted in self._unmet.items():
+            wanted.discard(cells[column])
+            if len(self._held[column]) < _MOST_VALUES_TOLD:
+                self._held[column].add(cells[column])
+
+    def unmet_filters(self) -> str:
+        """Returns in words the wanted values that no row has, beside values that there are."""
+        told = [
+            f". No row has {', '.join(map(quoted, sorted(wanted)[:_MOST_VALUES_TOLD]))} in "
+            f"'{column}', which holds {', '.join(map(quoted, sorted(self._held[column])))}"
+            for column, wanted in self._unmet.items()
+            if wanted
+        ]
+        return "".join(told)
+
+    def _may_be_looked_for(self, path: str) -> bool:
+        """Says whether a cell names an image: by a plain path, or by one that ends in a file's."""
+        return _is_plain(path) or bool(path.isprintable() and self._images.find(path).files)
+
     def _add(self, path: str, cells: Mapping[str, str]) -> None:
         columns = self._columns
         known = {name: cells[column] if column else "" for name, column in columns.facts.items()}
-        findings, problem = columns.findings_of(cells, self.findings)
-        if problem is not None and problem[0] == "missing_label":
-            self.tables.found["rows without a label"] += 1
-        elif columns.names:
-            besides = len(columns.listed(cells) - set(columns.names))
-            self.tables.found["labels besides 'finding_names'"] += besides
-        place, files = self._images.place(path), self._images.files(path)
+        findings, problem = columns.findings_of(cells, self._listed, self.tables.found)
+        match = self._images.find(path)
+        files, place = match.files, self._images.place(path, match.files)
+        if match.how is not None and place not in self.files:
+            self.tables.found[match.how] += 1
+            self.examples.setdefault(match.how, quoted(match.before or path))
         if len(files) > 1:
             detail = f"{len(files)} files are called {quoted(path)}; write paths in the table"
             problem = ("ambiguous_name", detail)
@@ -265,8 +262,9 @@ class _Table:
 
 
 def _is_plain(path: str) -> bool:
-    """Says whether a cell may be looked for: a path that stays in the folder of images."""
-    return path.isprintable() and path != "" and path[0] != "/" and ".." not in path.split("/")
+    """Says whether a cell is a path that stays in the folder of images."""
+    within = not is_absolute(path) and ".." not in path.split("/")
+    return path.isprintable() and path != "" and within
 
 
 def _view(words: str) -> str | None:

@@ -1,11 +1,14 @@
 """ISIC 2019, dermoscopy: ``ISIC_2019_Training_Input/`` and its table of diagnoses."""
 
-import csv
 import re
+from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from nakt_dist.errors import DatasetError
+from nakt_dist.sources.chest import label_of
+from nakt_dist.sources.csv_tables import column_names, quoted, read_rows
 from nakt_dist.sources.files import FolderContents, FoundFile, walk
 from nakt_dist.sources.listing import (
     finish_listing,
@@ -44,8 +47,9 @@ def scan(root: Path) -> SourceListing:
     tables = [_find_table(contents, name) for name in (LABEL_TABLE, FACT_TABLE)]
     if tables[0] is None:
         raise wrong_layout(root, "isic2019", f"the table '{LABEL_TABLE}'")
-    rows = _read_rows(tables[0])
-    facts = _read_rows(tables[1]) if tables[1] else {}
+    found: Counter[str] = Counter()
+    rows = _read_rows(tables[0], found)
+    facts = _read_rows(tables[1], found) if tables[1] else {}
 
     records, images, other_part = [], [], 0
     for file in contents.images:
@@ -64,7 +68,8 @@ def scan(root: Path) -> SourceListing:
         name = f"{IMAGE_FOLDER}/{rows[key]['image']}.jpg"
         records.append(missing_image(name, root / name, f"'{LABEL_TABLE}'"))
     used = [table.name for table in tables if table]
-    return finish_listing(contents, records, {f"folder {TEST_FOLDER}": other_part}, used)
+    listing = finish_listing(contents, records, {f"folder {TEST_FOLDER}": other_part}, used)
+    return replace(listing, found=dict(sorted(found.items())))
 
 
 def _key(image_name: str) -> str:
@@ -81,29 +86,24 @@ def _find_table(contents: FolderContents, file_name: str) -> FoundFile | None:
     return found[0] if found else None
 
 
-def _read_rows(table: FoundFile) -> dict[str, dict[str, str]]:
+def _read_rows(table: FoundFile, found: Counter[str]) -> dict[str, dict[str, str]]:
     """Reads a table whose column ``image`` names the images, keyed by the compared name."""
     rows: dict[str, dict[str, str]] = {}
-    try:
-        with table.path.open(encoding="utf-8-sig", errors="replace", newline="") as lines:
-            reader = csv.DictReader(lines)
-            if "image" not in (reader.fieldnames or []) or len(reader.fieldnames or []) < 2:
-                raise DatasetError(
-                    f"The header of '{table.name}' is {reader.fieldnames}; expected the column "
-                    "'image' and one column for each class or fact. Download the table again"
-                )
-            for row in reader:
-                key = _key((row["image"] or "").strip())
-                if key in rows:
-                    raise DatasetError(
-                        f"'{table.name}', line {reader.line_num}: the image '{row['image']}' "
-                        "stands there for the second time; remove one of the two lines"
-                    )
-                rows[key] = row
-    except (OSError, csv.Error) as error:
+    names = column_names(table, ("image",))
+    if len(names) < 2:
         raise DatasetError(
-            f"'{table.name}' cannot be read ({error}); download the table again"
-        ) from error
+            f"The header of '{table.name}' has no column but 'image'; expected one for each class "
+            "or fact. Download the table again"
+        )
+    for row in read_rows(table, names, found=found):
+        cells = dict(zip(names, row.cells, strict=True))
+        key = _key(cells["image"])
+        if key in rows:
+            raise DatasetError(
+                f"'{table.name}', line {row.line}: the image {quoted(cells['image'])} stands "
+                "there for the second time; remove one of the two lines"
+            )
+        rows[key] = cells
     return rows
 
 
@@ -132,12 +132,22 @@ def _diagnosis(row: Mapping[str, str]) -> tuple[str | None, tuple[str, str] | No
     for column, value in row.items():
         if column == "image":
             continue
-        if value not in ("0", "0.0", "1", "1.0"):
+        label = _label(value)
+        if label is None:
             detail = f"column {column!r} of '{LABEL_TABLE}' holds {value!r}; expected 0.0 or 1.0"
             return None, ("unreadable_label", detail)
-        if value in ("1", "1.0"):
+        if label:
             marked.append(column)
     if len(marked) > 1:
         detail = f"'{LABEL_TABLE}' marks {' and '.join(marked)}; expected one class"
         return None, ("ambiguous_label", detail)
     return (marked[0] if marked else None), None
+
+
+def _label(cell: str) -> bool | None:
+    """Returns whether a cell says present, or absent; None for anything else."""
+    try:
+        label = label_of(cell)
+    except KeyError:
+        return None
+    return {0: False, 1: True}.get(label)

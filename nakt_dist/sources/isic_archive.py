@@ -1,13 +1,16 @@
-"""Images from the ISIC archive: ``ISIC_0000000.jpg`` with ``ISIC_0000000.json`` beside it."""
+"""Images from the ISIC archive: ``ISIC_0000000.jpg`` with a json each, or one metadata.csv."""
 
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from nakt_dist.sources.files import FoundFile, printable, walk
+from nakt_dist.sources.chest import ChestTables, label_of
+from nakt_dist.sources.csv_tables import column_names, quoted, read_rows
+from nakt_dist.sources.files import FolderContents, FoundFile, printable, walk
 from nakt_dist.sources.listing import (
     finish_listing,
     image_record,
@@ -18,64 +21,176 @@ from nakt_dist.sources.listing import (
 )
 from nakt_dist.sources.record import SourceListing, SourceRecord
 
-FACTS = ("benign_malignant", "diagnosis", "melanocytic", "age_approx", "sex")
+FACTS = (
+    "benign_malignant",
+    "diagnosis",
+    *(f"diagnosis_{level}" for level in range(1, 6)),
+    "melanocytic",
+    "age_approx",
+    "sex",
+    "anatom_site_general",
+)
 MAX_JSON_CHARACTERS = 2**20
 _STEM = re.compile(r"ISIC_\d+(_downsampled)?", re.IGNORECASE)
+_TABLE = re.compile(r"(.*[_-])?metadata\.csv(\.gz)?", re.IGNORECASE)
+_NAME_COLUMN = "isic_id"
+_PATIENT_COLUMNS = ("patient_id", "lesion_id")
+_OUTCOMES = ("benign", "malignant", "indeterminate")
+
+Facts = dict[str, Any]
 
 
 def scan(root: Path) -> SourceListing:
     """Lists archive images at any depth; the archive's originals have no masks.
 
-    The patient is the ``patient_id`` of the json, or its ``lesion_id``, so that images of
-    one lesion stay together. An image whose json is missing or cannot be read is listed
-    all the same and its labels say ``{"metadata": "missing"}`` or ``"unreadable"``.
+    What is known of an image stands in its json (the archive's downloads of old) or in a row of
+    ``metadata.csv`` (``isic image download``); the json goes first and the table fills what it
+    lacks. The patient is the ``patient_id``, or else the ``lesion_id``, so that images of one
+    lesion stay together. An image of which neither can be read is listed all the same and its
+    labels say ``{"metadata": "missing"}`` or ``"unreadable"``.
 
     Args:
         root: the folder of the images.
 
     Raises:
-        DatasetError: there is no archive image below ``root``.
+        DatasetError: there is no archive image below ``root``, or a table cannot be read.
     """
     require_folder(root)
     contents = walk(root)
-    facts = {
+    jsons = {
         (file.folder, file.stem): file
         for file in contents.others
         if file.name.endswith(".json") and _STEM.fullmatch(file.stem)
     }
-    records, described = [], set()
+    table = _Table(root, contents)
+    records, images = list(table.wrong.records), []
     for image in contents.images:
         if image.suffix not in (".jpg", ".jpeg") or not _STEM.fullmatch(image.stem):
             records.append(unrecognised(image, "'ISIC_NUMBER.jpg'"))
-            continue
-        key = (image.folder, image.stem)
-        described.add(key)
-        records.append(_record(image, facts.get(key)))
-    if not described:
+        else:
+            images.append(image)
+    if not images:
         raise wrong_layout(root, "isic_archive", "'ISIC_NUMBER.jpg' images")
-    for key in facts.keys() - described:
-        name = facts[key].name.removesuffix(".json") + ".jpg"
-        records.append(missing_image(name, facts[key].path.with_suffix(".jpg"), "a json"))
-    return finish_listing(contents, records, used_files=[file.name for file in facts.values()])
+    known = [table.facts_of(image, jsons.get((image.folder, image.stem))) for image in images]
+    records += _records(images, known, table)
+    for key in jsons.keys() - {(image.folder, image.stem) for image in images}:
+        name = jsons[key].name.removesuffix(".json") + ".jpg"
+        records.append(missing_image(name, jsons[key].path.with_suffix(".jpg"), "a json"))
+    records += table.rows_without(images)
+    used = [file.name for file in (*jsons.values(), *table.files)]
+    listing = finish_listing(contents, records, used_files=used)
+    found = {words: count for words, count in sorted(table.wrong.found.items()) if count}
+    return replace(listing, found=found)
 
 
-def _record(image: FoundFile, description: FoundFile | None) -> SourceRecord:
-    if description is None:
-        return image_record(image, labels={"metadata": "missing"})
-    facts = _read_facts(description.path)
-    if facts is None:
-        return image_record(image, labels={"metadata": "unreadable"})
-    patient = facts.get("patient_id")
-    lesion = facts.get("lesion_id")
-    return image_record(
-        image,
-        patient_id=str(patient) if patient else f"lesion {lesion}" if lesion else None,
-        stratum=str(facts.get("benign_malignant") or ""),
-        labels={name: facts[name] for name in FACTS if name in facts},
-    )
+class _Table:
+    """The rows of ``metadata.csv``, wherever such tables lie.
+
+    Attributes:
+        files: the tables that were read.
+        wrong: rows that name no image, and counts worth saying.
+    """
+
+    def __init__(self, root: Path, contents: FolderContents) -> None:
+        self.files: list[FoundFile] = []
+        self.wrong = ChestTables(root)
+        self._rows: dict[str, tuple[FoundFile, Facts]] = {}
+        self.conflicts: set[str] = set()
+        for file in contents.others:
+            if _TABLE.fullmatch(file.file_name) and _NAME_COLUMN in column_names(file, ()):
+                self.files.append(file)
+                self._read(file)
+
+    def _read(self, file: FoundFile) -> None:
+        columns = (_NAME_COLUMN, *_PATIENT_COLUMNS, *FACTS)
+        found = self.wrong.found
+        for row in read_rows(file, columns[:1], columns[1:], found=found):
+            name = row.cells[0]
+            found["rows in metadata.csv"] += 1
+            if row.fault:
+                self.wrong.refuse(file, row, "unreadable_row", row.fault)
+            elif not _STEM.fullmatch(name):
+                detail = f"'{_NAME_COLUMN}' is {quoted(name)}; expected such as ISIC_0000000"
+                self.wrong.refuse(file, row, "unsafe_path", detail)
+            else:
+                cells = zip(columns[1:], row.cells[1:], strict=True)
+                facts = {column: _value(column, cell) for column, cell in cells if cell}
+                known = self._rows.setdefault(_key(name), (file, facts))[1]
+                if known != facts:
+                    found["rows that contradict another"] += 1
+                    self.conflicts.add(_key(name))
+
+    def facts_of(self, image: FoundFile, description: FoundFile | None) -> Facts | str:
+        """Returns what is known of an image, or why nothing is."""
+        said = _read_facts(description.path) if description else None
+        _, row = self._rows.get(_key(image.stem), (None, None))
+        if said is None and row is None:
+            return "unreadable" if description else "missing"
+        if said is not None and row is not None:
+            found = self.wrong.found
+            found["images with a json and a row of metadata.csv, json first"] += 1
+            differ = any(said[name] != row[name] for name in said.keys() & row.keys())
+            found["images whose json and row of metadata.csv differ"] += differ
+        return {**(row or {}), **(said or {})}
+
+    def rows_without(self, images: Sequence[FoundFile]) -> Iterator[SourceRecord]:
+        """Yields a record for each row whose image is not there."""
+        there = {_key(image.stem) for image in images}
+        for key in self._rows.keys() - there:
+            file = self._rows[key][0]
+            name = f"{file.folder}/{key}.jpg" if file.folder else f"{key}.jpg"
+            yield missing_image(name, self.wrong.root / name, f"'{file.name}'")
 
 
-def _read_facts(path: Path) -> dict[str, Any] | None:
+def _key(name: str) -> str:
+    return name.upper().removesuffix("_DOWNSAMPLED")
+
+
+def _records(
+    images: Sequence[FoundFile], known: Sequence[Facts | str], table: _Table
+) -> Iterator[SourceRecord]:
+    patients = {
+        facts["lesion_id"]: facts["patient_id"]
+        for facts in known
+        if not isinstance(facts, str) and facts.get("lesion_id") and facts.get("patient_id")
+    }
+    for image, facts in zip(images, known, strict=True):
+        if isinstance(facts, str):
+            table.wrong.found[f"images whose metadata is {facts}"] += 1
+            yield image_record(image, labels={"metadata": facts})
+            continue
+        lesion = facts.get("lesion_id")
+        patient = facts.get("patient_id") or patients.get(lesion)
+        detail = "several rows of 'metadata.csv' name this image and differ"
+        yield image_record(
+            image,
+            problem=("conflicting_rows", detail) if _key(image.stem) in table.conflicts else None,
+            patient_id=str(patient) if patient else f"lesion {lesion}" if lesion else None,
+            stratum=_outcome(facts),
+            labels={name: facts[name] for name in FACTS if name in facts},
+        )
+
+
+def _outcome(facts: Mapping[str, Any]) -> str:
+    """Returns whether a lesion is benign, which the archive now says as the first diagnosis."""
+    said = str(facts.get("benign_malignant") or "")
+    first = str(facts.get("diagnosis_1") or "").lower()
+    return said or (first if first in _OUTCOMES else "")
+
+
+def _value(column: str, cell: str) -> str | int | bool:
+    """Returns the value of a cell in the type that the archive's json has for it."""
+    if column == "age_approx" and re.fullmatch(r"\d{1,3}(\.0+)?", cell, re.ASCII):
+        return int(cell.partition(".")[0])
+    if column == "melanocytic":
+        try:
+            return bool(label_of(cell))
+        except KeyError:
+            return cell
+    return cell
+
+
+def _read_facts(path: Path) -> Facts | None:
     """Returns the plain values of the archive's json; None where it cannot be read.
 
     The archive has written the same facts under ``meta.clinical`` and, since, under
@@ -89,7 +204,7 @@ def _read_facts(path: Path) -> dict[str, Any] | None:
         return None
     if not isinstance(document, Mapping):
         return None
-    facts: dict[str, Any] = {}
+    facts: Facts = {}
     outer = document.get("metadata") or document.get("meta")
     clinical = outer.get("clinical") if isinstance(outer, Mapping) else None
     for level in (document, outer, clinical):

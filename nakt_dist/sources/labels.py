@@ -5,6 +5,8 @@ Findings have CheXpert's names. A packed image keeps what its dataset says: 1 (p
 data are read, so that trying another policy needs no second packing.
 """
 
+import functools
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -64,7 +66,7 @@ LABEL_SETS: dict[str, tuple[str, ...]] = {
         NO_FINDING,
     ),
 }
-_CANONICAL = {"Effusion": "Pleural Effusion", "Pleural_Thickening": "Pleural Thickening"}
+_LONGEST_KEPT = 200
 _TARGET = {"zero": 0.0, "one": 1.0, "ignore": np.nan}
 
 
@@ -93,12 +95,34 @@ class LabelPolicy:
                 )
 
 
+def finding_form(name: str) -> str:
+    """Returns the form that the spellings of a finding share.
+
+    Letter case, blanks, underscores, signs without a width and the Unicode form of letters do not
+    tell findings apart: ``Pleural_thickening`` is ``Pleural Thickening``.
+    """
+    return _short_form(name) if len(name) <= _LONGEST_KEPT else _short_form.__wrapped__(name)
+
+
+@functools.lru_cache(maxsize=10_000)
+def _short_form(name: str) -> str:
+    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
+    shown = (sign for sign in folded if sign != "_" and unicodedata.category(sign) != "Cf")
+    return "".join("".join(shown).split())
+
+
+_CANONICAL = {finding_form(name): name for name in (*CHEXPERT_FINDINGS, *CHESTXRAY14_FINDINGS)}
+_CANONICAL["effusion"] = "Pleural Effusion"
+KNOWN_FORMS = frozenset(_CANONICAL)
+"""Forms of the findings that have a common name."""
+
+
 def canonical_finding(name: str) -> str:
     """Returns the common name of a published finding, such as that of ``Effusion``.
 
-    A name without another spelling is returned as it is.
+    A name without one is returned as it is. How it is spelt does not matter (``finding_form``).
     """
-    return _CANONICAL.get(name, name)
+    return _CANONICAL.get(finding_form(name), name)
 
 
 def resolve_label_names(

@@ -102,7 +102,7 @@ def _read_labels(
     tables: ChestTables, table: FoundFile
 ) -> dict[str, tuple[str, Mapping[str, int], Problem | None]]:
     labels: dict[str, tuple[str, Mapping[str, int], Problem | None]] = {}
-    for row in read_rows(table, ("subject_id", "study_id", *CHEXPERT_FINDINGS)):
+    for row in read_rows(table, ("subject_id", "study_id", *CHEXPERT_FINDINGS), found=tables.found):
         tables.found["rows of labels"] += 1
         patient, study = row.cells[:2]
         if row.fault or not (_NUMBER.fullmatch(patient) and _NUMBER.fullmatch(study)):
@@ -121,7 +121,7 @@ def _read_splits(tables: ChestTables, table: FoundFile | None) -> dict[str, str]
     if table is None:
         return None
     splits: dict[str, str] = {}
-    for row in read_rows(table, ("dicom_id", "split")):
+    for row in read_rows(table, ("dicom_id", "split"), found=tables.found):
         dicom, split = row.cells
         if row.fault or not _DICOM.fullmatch(dicom):
             _refuse(tables, table, row, f"dicom_id {quoted(dicom)}")
@@ -139,7 +139,7 @@ def _read_patients(table: FoundFile | None) -> dict[str, tuple[str, ...]]:
 
 def _read_metadata(tables: ChestTables, table: FoundFile, known: _Known) -> None:
     columns = ("dicom_id", "subject_id", "study_id", "ViewPosition")
-    for row in read_rows(table, columns, ("StudyDate",)):
+    for row in read_rows(table, columns, ("StudyDate",), found=tables.found):
         tables.found["rows of metadata"] += 1
         dicom, patient, study, projection, date = row.cells
         numbers = _NUMBER.fullmatch(patient) and _NUMBER.fullmatch(study)

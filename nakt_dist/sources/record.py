@@ -55,7 +55,10 @@ class SourceListing:
         ignored_files: files that are neither image nor mask of this layout
             (``Thumbs.db``, licences, tables), by file suffix.
         findings: names of the findings that the dataset labels, in order; empty without any.
-        found: counts worth saying, by words, such as ``{"studies without a label row": 3}``.
+        found: counts worth saying, by words, such as ``{"studies without a label row": 3}``;
+            the words name no patient, study, file or folder.
+        examples: a case of what such words count, by the words. It may name a patient or a
+            file, so that nothing de-identified may tell it.
     """
 
     records: list[SourceRecord]
@@ -63,3 +66,11 @@ class SourceListing:
     ignored_files: Mapping[str, int] = field(default_factory=dict)
     findings: tuple[str, ...] = ()
     found: Mapping[str, int] = field(default_factory=dict)
+    examples: Mapping[str, str] = field(default_factory=dict)
+
+    def told(self) -> dict[str, int]:
+        """Returns ``found`` with an example in its words where there is one."""
+        return {
+            f"{words} (such as {self.examples[words]})" if words in self.examples else words: count
+            for words, count in self.found.items()
+        }

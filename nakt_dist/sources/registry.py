@@ -35,28 +35,65 @@ class Source:
         parameters = list(inspect.signature(self.scan).parameters.values())[1:]
         return {parameter.name: parameter.default for parameter in parameters}
 
-    def check_options(self, options: Mapping[str, Any]) -> None:
-        """Refuses options that the layout does not have and values of another type.
+    def read_options(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        """Returns the options, with numbers as text where the layout wants text.
+
+        YAML reads ``1`` as a number, although a name such as that of a fold is meant.
 
         Raises:
-            ConfigurationError: names the option, its value and what was expected.
+            ConfigurationError: the layout does not have an option, or its value is of another
+                type; names the option, its value and what was expected.
         """
         known = self.options
         hints = typing.get_type_hints(self.scan)
+        read = {}
         for name, value in options.items():
             if name not in known:
                 raise ConfigurationError(
                     f"The layout '{self.name}' has no option '{name}'{nearest_name(name, known)} "
                     f"(known: {', '.join(known) or 'none'})"
                 )
-            if not _fits(value, hints[name]):
+            read[name] = _numbers_as_text(value, hints[name])
+            if not _fits(read[name], hints[name]):
                 expected = inspect.formatannotation(hints[name])
                 for kind, word in (("Sequence", "list"), ("Mapping", "mapping")):
                     expected = expected.replace(f"collections.abc.{kind}", word)
                 raise ConfigurationError(
                     f"Option '{name}' of the layout '{self.name}' is {value!r} "
-                    f"({type(value).__name__}); expected {expected}"
+                    f"({type(value).__name__}); expected {expected}{_wants_quotes(value)}"
                 )
+        return read
+
+
+def _numbers_as_text(value: Any, hint: Any) -> Any:
+    """Returns a value with its numbers as text wherever the hint allows text and no number."""
+    if _fits(value, hint):
+        return value
+    if isinstance(hint, types.UnionType):
+        read = ((_numbers_as_text(value, each), each) for each in typing.get_args(hint))
+        return next((text for text, each in read if _fits(text, each)), value)
+    if type(value) in (int, float):
+        return str(value) if hint is str else value
+    parts = typing.get_args(hint)
+    if typing.get_origin(hint) is Sequence and isinstance(value, list | tuple):
+        return [_numbers_as_text(item, parts[0]) for item in value]
+    if typing.get_origin(hint) is Mapping and isinstance(value, Mapping):
+        pairs = value.items()
+        return {_numbers_as_text(k, parts[0]): _numbers_as_text(v, parts[1]) for k, v in pairs}
+    return value
+
+
+def _wants_quotes(value: Any) -> str:
+    """Says that a text wants quotes where YAML has read something else from it."""
+    held = [value]
+    for part in held:  # grows while it is read
+        if isinstance(part, Mapping):
+            held += [*part.keys(), *part.values()]
+        elif isinstance(part, list | tuple):
+            held += part
+    known = (str, int, float, Mapping, list, tuple)
+    odd = [part for part in held if isinstance(part, bool) or not isinstance(part, known)]
+    return f"; write {odd[0]} in quotes if it is meant as a text" if odd else ""
 
 
 def _fits(value: Any, hint: Any) -> bool:

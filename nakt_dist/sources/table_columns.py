@@ -8,8 +8,9 @@ from typing import Any
 
 from nakt_dist.errors import ConfigurationError
 from nakt_dist.sources.chest import Problem, read_findings
-from nakt_dist.sources.csv_tables import quoted
-from nakt_dist.sources.labels import canonical_finding
+from nakt_dist.sources.csv_tables import NO_WIDTH, quoted
+from nakt_dist.sources.labels import canonical_finding, finding_form
+from nakt_dist.sources.listed_findings import ListedFindings
 
 IMAGE_COLUMN = "filename"
 """The column that names the image, where no option says otherwise."""
@@ -75,31 +76,40 @@ class TableColumns:
                 return f"filters on {column}"
         return None
 
-    def listed(self, cells: Mapping[str, str]) -> frozenset[str]:
-        """Returns the findings that the cell of ``findings_column`` lists."""
+    def listed(self, cells: Mapping[str, str]) -> list[str]:
+        """Returns the entries that the cell of ``findings_column`` lists, as published."""
         cell = cells[str(self.findings_column)]
         entries = cell.split(self.separator) if self.separator else [cell]
-        return frozenset(
-            canonical_finding(entry.strip())
-            for entry in entries
-            if entry.strip().casefold() not in self.unlabelled
-        )
+        plain = (entry.strip().strip(NO_WIDTH).strip() for entry in entries)
+        return [entry for entry in plain if entry.casefold() not in self.unlabelled]
 
     def findings_of(
-        self, cells: Mapping[str, str], vocabulary: tuple[str, ...]
+        self, cells: Mapping[str, str], vocabulary: ListedFindings | None, found: Counter[str]
     ) -> tuple[Mapping[str, int] | None, Problem | None]:
-        """Returns the findings of a row, None where it has none, and what is wrong with it."""
-        if self.findings_column is None:
+        """Returns the findings of a row, None where it has none, and what is wrong with it.
+
+        Args:
+            cells: of the row, by column.
+            vocabulary: of ``findings_column``; None without one.
+            found: counts rows without a label, and labels besides those wanted.
+        """
+        if vocabulary is None:
             if not self.finding_columns:
                 return None, None
             values = tuple(cells[column] for column in self.finding_columns.values())
-            findings, problem = read_findings(vocabulary, values)
+            findings, problem = read_findings(tuple(self.finding_columns), values)
             return (findings if problem is None else None), problem
-        present = self.listed(cells)
-        if not present:
-            found = quoted(cells[self.findings_column])
-            return None, ("missing_label", f"'{self.findings_column}' is {found}")
-        return {name: int(name in present) for name in vocabulary}, None
+        entries = self.listed(cells)
+        if not entries:
+            found["rows without a label"] += 1
+            cell = quoted(cells[str(self.findings_column)])
+            return None, ("missing_label", f"'{self.findings_column}' is {cell}")
+        findings, besides, problem = vocabulary.read(entries)
+        if problem is not None:
+            found["rows whose findings hold another separator, set aside"] += 1
+            return None, problem
+        found["labels besides 'finding_names'"] += besides
+        return findings, None
 
     def split_of(self, name: str) -> str | None:
         """Returns the split for a table's name of it, None for an empty cell."""
@@ -143,8 +153,9 @@ def canonical_names(option: str, names: Sequence[str]) -> tuple[str, ...]:
         ConfigurationError: one is empty, or two are the same finding.
     """
     canonical = tuple(canonical_finding(name.strip()) for name in names)
-    for name, count in Counter(canonical).items():
-        if not name or count > 1:
-            fault = f"names the finding '{name}' twice" if name else "holds an empty name"
+    forms = list(map(finding_form, canonical))
+    for name, form in zip(canonical, forms, strict=True):
+        if not form or forms.count(form) > 1:
+            fault = f"names the finding '{name}' twice" if form else "holds an empty name"
             raise ConfigurationError(f"'{option}' {fault}; each finding needs one name of its own")
     return canonical

@@ -147,7 +147,7 @@ def make_plan(config: PackConfig, may_make_key: bool = True) -> PackPlan:
         phantom=_is_phantom(source) if config.phantom is None else config.phantom,
         identity=dataset_identity(config, inputs, listing.findings, pseudonyms),
         findings=tuple(listing.findings),
-        found=dict(listing.found),
+        found=listing.told() if pseudonyms is None else dict(listing.found),
         expected=tuple(_expected_counts(config, listing)),
     )
 

@@ -1,13 +1,14 @@
 """The tables of datasets, as published, as spreadsheets mangle them, and as attackers might."""
 
 import gzip
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
 from nakt_dist.errors import DatasetError
 from nakt_dist.sources import csv_tables
-from nakt_dist.sources.csv_tables import find_table, quoted, read_list, read_rows
+from nakt_dist.sources.csv_tables import column_names, find_table, quoted, read_list, read_rows
 from nakt_dist.sources.files import FoundFile, walk
 
 
@@ -29,6 +30,30 @@ class TestReadRows:
         for content in ("a,b\n1,2\n", "\ufeffa,b,\r\n1,2,\r\n", ' a ,b,\n"1", 2 ,\n,,\n\n'):
             file = table(tmp_path, compress(content.encode()), name)
             assert cells(file, "b", "a") == [("2", "1")]
+
+    @pytest.mark.parametrize("separator", [",", ";", "\t", "|"])
+    @pytest.mark.parametrize("said", [True, False])
+    def test_separators_and_the_line_that_says_them(
+        self, tmp_path: Path, separator: str, said: bool
+    ) -> None:
+        rows = ["x,a,b", '0,"1,5;6\n7",2', "1,3,4", "5,6,7,8"]
+        written = [row.replace(",", separator).replace(f"1{separator}5", "1,5") for row in rows]
+        before = f"\ufeffsep={separator}\r\n" if said else "\ufeff"
+        file, found = table(tmp_path, before + "\r\n".join(written)), Counter()
+        *read, wide = read_rows(file, ("b", "a"), found=found)
+        assert [row.cells for row in read] == [("2", "1,5;6\n7"), ("4", "3")]
+        assert [row.line for row in read] == [3 + said, 4 + said]
+        assert wide.fault == "it has 4 cells; expected 3 as in the header"
+        assert found.total() == (separator != ",")
+        assert column_names(file, ("b",)) == ("x", "a", "b")
+
+    def test_commas_hold_where_nothing_speaks_for_another_separator(self, tmp_path: Path) -> None:
+        assert cells(table(tmp_path, "a,b;c\n1,2;3\n"), "a", "b;c") == [("1", "2;3")]
+        assert cells(table(tmp_path, "a\n1;2\n"), "a") == [("1;2",)]
+
+    def test_column_names_in_another_unicode_form(self, tmp_path: Path) -> None:
+        file = table(tmp_path, "Gro\u0308\u00dfe,\u200bx\u00a0\n1,2\n")
+        assert cells(file, "Gr\u00f6\u00dfe", "x") == [("1", "2")]
 
     def test_columns_quotes_and_formulas(self, tmp_path: Path) -> None:
         file = table(tmp_path, 'x,a,b\n0,"1, ""2""\n3",=HYPERLINK("a")\n')
@@ -71,6 +96,8 @@ class TestReadRows:
             ('Path\n"' + "a\n" * 80_000, r"cannot be read \(the row that begins in line 2: "),
             ('Path\nx\n\n"a\nb"c\n', r"begins in line 4: .*what stands in quotes there"),
             ('Path\nx\ny,"z\n', r"begins in line 3: unexpected end of data"),
+            ("Paths;Sex\n", "did you mean 'Paths'.*separated by ';'"),
+            ('"Path,Sex"\n"a,b"\n', "stands in quotes as a whole"),
             (gzip.compress(b"Path\na\n" * 99, mtime=0)[:-12], "cannot be read"),
             (b"\x1f\x8b\x00not gzip", "cannot be read"),
             (

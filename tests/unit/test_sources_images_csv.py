@@ -11,6 +11,9 @@ from nakt_dist.cli import parse_config
 from nakt_dist.errors import ConfigurationError, DatasetError
 from nakt_dist.sources import SourceListing, scan_source
 from nakt_dist.sources.images import read_image
+from nakt_dist.sources.listed_findings import NEARLY_ALIKE, UNITED
+from nakt_dist.sources.named_files import LOOSELY_SPELT, OTHER_FOLDERS
+from nakt_dist.sources.patients import SPELT_APART
 from tests.unit.source_trees import by_name, reasons, write_tree
 
 CONFIG = Path(__file__).parents[2] / "configs" / "pack" / "covid_chestxray.yaml"
@@ -98,11 +101,99 @@ def test_without_findings_nothing_is_said_of_any(tmp_path: Path) -> None:
 
 
 def test_a_cell_that_is_no_label_sets_its_image_aside(tmp_path: Path) -> None:
-    publish(tmp_path, "filename,Edema,Mass", "a.png,2,0", "b.png,yes,1", "c.png,1,1", "d.png,0,0")
+    publish(tmp_path, "filename,Edema,Mass", "a.png,2,0", "b.png,maybe,1", "c.png,1,1", "d.png,0,0")
     assert reasons(scan(tmp_path, **IN_COLUMNS)) == {
         "images/a.png": "unreadable_label",
         "images/b.png": "unreadable_label",
     }
+
+
+@pytest.mark.parametrize("word", ["True", "yes", "Y", "POSITIVE", "present", "1.00", "1."])
+@pytest.mark.parametrize("other", ["false", "No", "n", "Negative", "ABSENT", "0.000"])
+def test_words_for_yes_and_no_are_labels(tmp_path: Path, word: str, other: str) -> None:
+    publish(tmp_path, "filename,Edema,Mass", f"a.png,{word},{other}", "b.png,-1,", "c.png,0,1")
+    records = by_name(scan(tmp_path, **IN_COLUMNS))
+    assert records["images/a.png"].findings == {"Edema": 1, "Mass": 0}
+    assert records["images/b.png"].findings == {"Edema": -1}
+
+
+@pytest.mark.parametrize("word", ["2", "1,0", "0.5", "10", "1.01", "maybe", "x", "-True", "on"])
+def test_other_words_are_no_labels(tmp_path: Path, word: str) -> None:
+    publish(tmp_path, "filename,Edema,Mass", f'a.png,"{word}",0', "b.png,1,0")
+    listing = scan(tmp_path, **IN_COLUMNS)
+    assert reasons(listing)["images/a.png"] == "unreadable_label"
+
+
+def test_spellings_of_one_finding_are_united_and_said(tmp_path: Path) -> None:
+    cells = ["Edema", "edema", "EDEMA ", "Pleural  effusion", "Effusion", "no finding", "foo bar"]
+    cells += ["Foo_Bar", "foo bar", "pleural\u00a0effusion\u200b"]
+    write_tree(tmp_path, *(f"{number}.png" for number in range(len(cells))))
+    rows = [f"{number}.png,{cell}" for number, cell in enumerate(cells)]
+    (tmp_path / "metadata.csv").write_text("\n".join(["filename,finding", *rows]), encoding="utf-8")
+    listing = scan(tmp_path, **IN_ONE_COLUMN)
+    assert listing.findings == ("Edema", "No Finding", "Pleural Effusion", "foo bar")
+    present = [next(name for name, value in record.findings.items() if value == 1) for record in
+               sorted(listing.records, key=lambda record: int(record.image.stem))]  # fmt: skip
+    assert present == ["Edema"] * 3 + ["Pleural Effusion"] * 2 + ["No Finding"] + [
+        "foo bar"
+    ] * 3 + ["Pleural Effusion"]
+    assert listing.found[UNITED] == 3
+    assert listing.examples[UNITED] == "'Edema', also written 'EDEMA', 'edema'"
+
+
+def test_the_findings_asked_for_meet_other_spellings(tmp_path: Path) -> None:
+    publish(tmp_path, "filename,finding", "a.png,sarcoidosis", "b.png,EFFUSION", "c.png,other")
+    listing = scan(tmp_path, finding_names=["Sarcoidosis", "Effusion"], **IN_ONE_COLUMN)
+    assert by_name(listing)["images/a.png"].findings == {"Sarcoidosis": 1, "Pleural Effusion": 0}
+    assert by_name(listing)["images/b.png"].findings == {"Sarcoidosis": 0, "Pleural Effusion": 1}
+    assert listing.found["labels besides 'finding_names'"] == 1
+
+
+def test_findings_that_are_nearly_alike_are_said(tmp_path: Path) -> None:
+    publish(tmp_path, "filename,finding", "a.png,Cyst", "b.png,Cysts", "c.png,COVID-19")
+    listing = scan(tmp_path, **IN_ONE_COLUMN)
+    assert (listing.found[NEARLY_ALIKE], listing.examples[NEARLY_ALIKE]) == (
+        2,
+        "'Cyst' and 'Cysts'",
+    )
+
+
+@pytest.mark.parametrize("entry", ["Edema|Mass", "Foo;Bar", "Edema/Foo", "Edema & Mass"])
+@pytest.mark.parametrize("names", [[], ["Edema", "Mass"]])
+def test_an_entry_of_several_findings_is_set_aside(
+    tmp_path: Path, entry: str, names: list[str]
+) -> None:
+    publish(tmp_path, "filename,finding", f'a.png,"{entry}"', 'b.png,"Edema,Mass"', "c.png,Foo")
+    listing = scan(tmp_path, finding_names=names, **IN_ONE_COLUMN)
+    assert reasons(listing)["images/a.png"] == "ambiguous_label"
+    assert listing.findings == ("Edema", *([] if names else ["Foo"]), "Mass")
+    assert by_name(listing)["images/b.png"].findings["Mass"] == 1
+    assert listing.found["rows whose findings hold another separator, set aside"] == 1
+
+
+def test_one_finding_a_cell_may_hold_what_separates_others(tmp_path: Path) -> None:
+    rows = ['a.png,"Pneumonia/COVID-19, mild"', 'b.png,"Edema, Mass"', "c.png,Edema"]
+    publish(tmp_path, "filename,finding", *rows)
+    listing = scan(tmp_path, findings_separator="", **IN_ONE_COLUMN)
+    assert listing.findings == ("Edema", "Pneumonia/COVID-19, mild")
+    assert reasons(listing)["images/b.png"] == "ambiguous_label"
+    whole = scan(
+        tmp_path, findings_separator="", finding_names=["Edema, Mass", "Edema"], **IN_ONE_COLUMN
+    )
+    assert by_name(whole)["images/b.png"].findings == {"Edema, Mass": 1, "Edema": 0}
+
+
+@pytest.mark.parametrize("names", [[], ["Edema", "Mass"]])
+def test_a_wrong_separator_is_refused_with_the_right_one(tmp_path: Path, names: list[str]) -> None:
+    write_tree(tmp_path, *(f"{number}.png" for number in range(12)))
+    rows = [f"{number}.png,Edema|Mass" for number in range(11)]
+    (tmp_path / "metadata.csv").write_text("\n".join(["filename,finding", *rows, "11.png,Edema"]))
+    with pytest.raises(
+        DatasetError, match=r"11 entries hold '\|', such as 'Edema\|Mass'.*set it to"
+    ):
+        scan(tmp_path, finding_names=names, **IN_ONE_COLUMN)
+    listing = scan(tmp_path, finding_names=names, findings_separator="|", **IN_ONE_COLUMN)
+    assert listing.findings == ("Edema", "Mass") and reasons(listing) == {}
 
 
 def test_free_text_is_not_taken_for_a_vocabulary(tmp_path: Path) -> None:
@@ -230,7 +321,111 @@ def test_a_path_that_leaves_the_folder_is_never_looked_for(tmp_path: Path, path:
     assert all(record.image.is_relative_to(tmp_path) for record in listing.records)
 
 
+@pytest.mark.parametrize(
+    ("cell", "file", "words", "example"),
+    [
+        ("A.PNG", "a.png", LOOSELY_SPELT, "'A.PNG'"),
+        ("P1/a.png", "p1/A.PNG", LOOSELY_SPELT, "'P1/a.png'"),
+        ("e\u0301.png", "\u00e9.png", LOOSELY_SPELT, "'e\u0301.png'"),
+        ("\u00e9", "e\u0301.png", LOOSELY_SPELT, "'\u00e9'"),
+        ("images/a.png", "a.png", OTHER_FOLDERS, "'images/'"),
+        ("Images/A.png", "a.png", OTHER_FOLDERS, "'Images/'"),
+        ("/data/set/images/p1/a.png", "p1/a.png", OTHER_FOLDERS, "'/data/set/'"),
+        ("C:\\data\\p1\\a.png", "p1/a.png", OTHER_FOLDERS, "'C:/data/'"),
+        ("\\\\server\\share\\a", "a.png", OTHER_FOLDERS, "'//server/share/'"),
+        ("\ufeffa.png\u200b", "a.png", None, None),
+    ],
+)
+def test_a_name_written_otherwise_is_matched_and_said(
+    tmp_path: Path, cell: str, file: str, words: str | None, example: str | None
+) -> None:
+    write_tree(tmp_path, f"images/{file}", "images/other.png")
+    (tmp_path / "metadata.csv").write_text(f"filename\n{cell}\nother.png\n", encoding="utf-8")
+    listing = scan(tmp_path, image_folder="images")
+    assert set(by_name(listing)) == {f"images/{file}", "images/other.png"}
+    assert reasons(listing) == {}
+    assert listing.examples.get(words) == example
+    assert listing.found.get(words, 0) == (words is not None)
+
+
+@pytest.mark.parametrize(
+    "cell", ["/data/p2/a.png", "p2/a.png", "C:/p2/a.png", "../images/p1/a.png"]
+)
+def test_a_file_of_another_folder_is_never_taken(tmp_path: Path, cell: str) -> None:
+    write_tree(tmp_path, "images/p1/a.png", "images/b.png")
+    (tmp_path / "metadata.csv").write_text(f"filename\n{cell}\nb.png\n")
+    found = reasons(scan(tmp_path, image_folder="images"))
+    assert found.pop("images/p1/a.png") == "not_in_table"
+    assert set(found.values()) <= {"missing_image", "unsafe_path"} and len(found) == 1
+
+
+def test_two_files_that_a_name_could_mean_are_ambiguous(tmp_path: Path) -> None:
+    write_tree(tmp_path, "a.png", "A.PNG", "b.png")
+    (tmp_path / "metadata.csv").write_text("filename\nA.png\nb.png\n")
+    assert reasons(scan(tmp_path)) == {"A.PNG": "ambiguous_name", "a.png": "duplicate_image"}
+
+
+def test_a_name_as_written_goes_before_one_in_another_case(tmp_path: Path) -> None:
+    write_tree(tmp_path, "a.png", "A.PNG")
+    (tmp_path / "metadata.csv").write_text("filename,Edema\na.png,1\nA.PNG,0\n")
+    records = by_name(scan(tmp_path, finding_columns=["Edema"]))
+    assert records["a.png"].findings == {"Edema": 1}
+    assert records["A.PNG"].findings == {"Edema": 0}
+
+
+@pytest.mark.parametrize(
+    ("cell", "cause"),
+    [
+        ("x/a.png", r"in the folders before the name: looked for 'x/a\.png', and the file is 'im"),
+        ("a.dcm", r"in the suffix: looked for 'a\.dcm', and the file is 'images/a\.png'"),
+        ("A.DCM", r"in the suffix: looked for 'A\.DCM'"),
+        ("z.png", r"4 other images are\)\. Name the files"),
+    ],
+)
+def test_names_that_meet_no_file_are_refused_with_the_likely_cause(
+    tmp_path: Path, cell: str, cause: str
+) -> None:
+    publish(tmp_path, "filename", cell)
+    with pytest.raises(DatasetError, match=cause):
+        scan(tmp_path)
+
+
+def test_a_table_without_a_usable_row_is_refused_with_the_first_fault(tmp_path: Path) -> None:
+    publish(tmp_path, "filename,Edema,Mass", "a.png;1;0", "b.png;1;0")
+    with pytest.raises(DatasetError, match=r"any of their 2 rows.*line 2'.*1 cells; expected 3"):
+        scan(tmp_path, **IN_COLUMNS)
+
+
 # ---------------------------------------------------------------- the table itself
+
+
+@pytest.mark.parametrize(("separator", "words"), [(";", "';'"), ("\t", "tabs"), ("|", "'|'")])
+def test_other_separators_are_read_and_said_and_decimal_commas_stay(
+    tmp_path: Path, separator: str, words: str
+) -> None:
+    rows = ["filename,Edema,Mass,age", "a.png,1,0,54", "b.png,0,1,54"]
+    publish(tmp_path, *(row.replace(",", separator) for row in rows), f"c.png{separator}0,5")
+    listing = scan(tmp_path, age_column="age", **IN_COLUMNS)
+    assert by_name(listing)["images/a.png"].findings == {"Edema": 1, "Mass": 0}
+    assert listing.found[f"tables whose columns are separated by {words}"] == 1
+    assert reasons(listing)["metadata.csv, line 4"] == "unreadable_row"
+
+
+def test_numbers_in_settings_are_the_text_of_cells(tmp_path: Path) -> None:
+    publish(tmp_path, "filename,1,fold", "a.png,1,0", "b.png,0,1", "c.png,1,2.5", "d.png,0,01")
+    listing = scan(tmp_path, finding_columns=[1], filters={"fold": [1, 2.5]})
+    assert listing.findings == ("1",)
+    assert set(by_name(listing)) == {"images/b.png", "images/c.png"}
+    assert listing.left_out == {"filters on fold": 2}
+
+
+def test_values_of_filters_that_no_row_has_are_said(tmp_path: Path) -> None:
+    publish(tmp_path, "filename,modality", "a.png,CT", "b.png,MR")
+    listing = scan(tmp_path, filters={"modality": ["CT", "mr"]})
+    told = "wanted values of 'filters' that no row has"
+    assert (listing.found[told], listing.examples[told]) == (1, "'mr'")
+    with pytest.raises(DatasetError, match="No row has 'mr' in 'modality', which holds 'CT', 'MR'"):
+        scan(tmp_path, filters={"modality": ["mr"]})
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "cp1252"])
@@ -312,22 +507,14 @@ def test_a_folder_of_images_that_is_a_link_out_of_the_dataset_is_named(tmp_path:
         scan(root)
 
 
-def test_patients_that_are_nobody_or_one_number_are_counted(tmp_path: Path) -> None:
-    rows = ["a.png,1", "b.png,01", "c.png,nan", "d.png,"]
+def test_patients_that_are_nobody_or_spelt_apart_are_counted(tmp_path: Path) -> None:
+    rows = ["a.png,1", "b.png,01", "c.png,nan", "d.png,\u200b"]
     publish(tmp_path, "filename,patient", *rows)
     listing = scan(tmp_path, patient_column="patient")
     assert [record.patient_id for record in listing.records] == ["1", "01", None, None]
     assert listing.found["rows that name no patient"] == 2
-    told = "patients whose names are one number, such as '1' and '01', taken as several"
-    assert listing.found[told] == 2
-
-
-@pytest.mark.parametrize("cells", [("1", "2", "p1", "p01"), ("0" * 39 + "1", "x", "1e0", "")])
-def test_patients_of_different_numbers_are_not_alike(tmp_path: Path, cells: list[str]) -> None:
-    rows = [f"{name}.png,{cell}" for name, cell in zip("abcd", cells, strict=True)]
-    publish(tmp_path, "filename,patient", *rows)
-    found = scan(tmp_path, patient_column="patient").found
-    assert not any("one number" in words for words in found)
+    assert listing.found[SPELT_APART] == 1
+    assert listing.told()[f"{SPELT_APART} (such as '01' and '1')"] == 1
 
 
 def test_a_folder_without_images_is_refused(tmp_path: Path) -> None:
@@ -344,7 +531,8 @@ def test_a_folder_without_images_is_refused(tmp_path: Path) -> None:
         ({"finding_columns": ["Mass", "Mass"]}, "'Mass' twice"),
         ({"finding_columns": {"Effusion": "a", "Pleural Effusion": "b"}}, "Effusion' twice"),
         ({"finding_columns": [""]}, "empty name"),
-        ({"finding_columns": {"Mass": 3}}, r"expected mapping\[str, str\]"),
+        ({"finding_columns": {"Mass": True}}, r"expected mapping\[str, str\].*True in quotes"),
+        ({"filters": {"Mass": [True]}}, r"expected mapping\[str, list\[str\]\].*True in quotes"),
         ({"filters": {"modality": "X-ray"}}, r"expected mapping\[str, list\[str\]\]"),
         ({"views": ["side"]}, "'side' is not a value of 'views'"),
     ],

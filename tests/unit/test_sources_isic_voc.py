@@ -33,6 +33,67 @@ class TestIsicArchive:
             "ISIC_1_seg.png": "unrecognised_name",
         }
 
+    COLUMNS = "isic_id,attribution,age_approx,benign_malignant,sex,melanocytic,patient_id,lesion_id"
+
+    def test_the_table_of_isic_cli_gives_labels_and_patients(self, tmp_path: Path) -> None:
+        root = write_tree(tmp_path, *(f"ISIC_000000{i}.jpg" for i in range(4)), "licenses/CC-0.txt")
+        rows = [
+            "ISIC_0000000,x,40,malignant,male,True,IP_0,IL_0",
+            "ISIC_0000001,x,45.0,benign,female,False,IP_0,",
+            "isic_0000002,x,,,,,,IL_0",
+            "ISIC_0000009,x,40,benign,male,,IP_4,",
+            "../ISIC_0000003,x,40,benign,male,,IP_4,",
+        ]
+        (root / "metadata.csv").write_text("\n".join([self.COLUMNS, *rows]))
+        listing = scan_source("isic_archive", root, {})
+        records = list(by_name(listing).values())[:4]
+        assert [record.patient_id for record in records] == ["IP_0", "IP_0", "IP_0", None]
+        assert [record.stratum for record in records] == ["malignant", "benign", "", ""]
+        assert records[0].labels == {
+            "benign_malignant": "malignant", "melanocytic": True, "age_approx": 40, "sex": "male"
+        }  # fmt: skip
+        assert records[1].labels["age_approx"] == 45
+        assert records[3].labels == {"metadata": "missing"}
+        assert reasons(listing) == {
+            "ISIC_0000009.jpg": "missing_image",
+            "metadata.csv, line 6": "unsafe_path",
+        }
+        assert listing.found == {"images whose metadata is missing": 1, "rows in metadata.csv": 5}
+        assert listing.ignored_files == {".txt": 1}
+
+    def test_the_first_diagnosis_says_what_benign_malignant_said(self, tmp_path: Path) -> None:
+        root = write_tree(tmp_path, "a/ISIC_1.jpg", "a/ISIC_2.jpg", "b/ISIC_3.jpg")
+        head = "isic_id;diagnosis_1;diagnosis_2"
+        (root / "a" / "metadata.csv").write_text(f"{head}\nISIC_1;Malignant;x\nISIC_2;Benign;\n")
+        (root / "b" / "metadata.csv").write_text(f"{head}\nISIC_3;Indeterminate;\n")
+        (root / "b" / "old_metadata.csv").write_text("image,sex\nISIC_3,male\n")
+        listing = scan_source("isic_archive", root, {})
+        strata = [record.stratum for record in listing.records]
+        assert strata == ["malignant", "benign", "indeterminate"]
+        assert listing.records[0].labels == {"diagnosis_1": "Malignant", "diagnosis_2": "x"}
+        assert listing.found["tables whose columns are separated by ';'"] == 2
+        assert listing.ignored_files == {".csv": 1}
+
+    def test_json_goes_before_the_table_which_fills_what_it_lacks(self, tmp_path: Path) -> None:
+        root = write_tree(tmp_path, *(f"ISIC_{i}.jpg" for i in range(4)))
+        said = {"benign_malignant": "benign", "age_approx": 50}
+        for name in ("ISIC_0", "ISIC_1"):
+            (root / f"{name}.json").write_text(json.dumps({"meta": {"clinical": said}}))
+        rows = ["ISIC_0,x,50,malignant,male,,IP_0,", "ISIC_1,x,50,benign,,,IP_0,"]
+        rows += ["ISIC_2,x,,benign,,,IP_1,", "ISIC_2,x,,benign,,,IP_2,", "ISIC_3,x,,benign,,,,"]
+        (root / "metadata.csv").write_text("\n".join([self.COLUMNS, *rows]))
+        listing = scan_source("isic_archive", root, {})
+        records = listing.records
+        assert records[0].labels == {**said, "sex": "male"}
+        assert [record.patient_id for record in records[:2]] == ["IP_0", "IP_0"]
+        assert reasons(listing) == {"ISIC_2.jpg": "conflicting_rows"}
+        assert listing.found == {
+            "images whose json and row of metadata.csv differ": 1,
+            "images with a json and a row of metadata.csv, json first": 2,
+            "rows in metadata.csv": 5,
+            "rows that contradict another": 1,
+        }
+
 
 class TestIsic2019:
     HEADER = "image,MEL,NV,UNK\n"
@@ -64,6 +125,14 @@ class TestIsic2019:
         }
         assert listing.left_out == {"folder ISIC_2019_Test_Input": 1}
         assert listing.ignored_files == {".txt": 1}
+
+    def test_tables_with_semicolons_and_words(self, tmp_path: Path) -> None:
+        root = self.tree(tmp_path, "ISIC_0000001,True,False,False\nISIC_0000002,0,Yes,0\n")
+        table = root / "ISIC_2019_Training_GroundTruth.csv"
+        table.write_text("sep=;\n" + table.read_text().replace(",", ";"))
+        listing = scan_source("isic2019", root, {})
+        assert [r.stratum for r in listing.records if not r.problem] == ["MEL", "NV", ""]
+        assert listing.found == {"tables whose columns are separated by ';'": 1}
 
     def test_odd_rows(self, tmp_path: Path) -> None:
         root = self.tree(tmp_path, "ISIC_0000001,1,1,0\nISIC_0000002,0,?,0\nISIC_0000003,1\n")
