@@ -128,8 +128,8 @@ class InspectConfig:
     """``nakt inspect PSEUDO_LABELS``: counts, histograms and a sheet of overlays.
 
     Attributes:
-        pseudo_labels: folder of pseudo-labels; or a packed dataset, whose findings are counted
-            by split, with a sheet of its images where ``output`` is given.
+        pseudo_labels: folder of pseudo-labels; or a packed dataset, whose findings and masks
+            are counted, with sheets of its images and masks where ``output`` is given.
         dataset: the packed dataset they belong to, for the overlays; None leaves them out.
         output: folder for the figures; by default ``PSEUDO_LABELS-inspection`` beside it.
         exclusion: the rule whose effect is shown.

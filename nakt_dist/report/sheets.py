@@ -68,12 +68,13 @@ class Group:
     panels: tuple[Panel, ...]
 
 
-def draw_sheet(title: str, groups: Sequence[Group]) -> bytes:
+def draw_sheet(title: str, groups: Sequence[Group], tint: str = "soft mask") -> bytes:
     """Draws groups of images below each other.
 
     Args:
         title: heading of the sheet.
         groups: at least one.
+        tint: what the legend calls ``Panel.soft``.
 
     Returns:
         The sheet as PNG.
@@ -91,7 +92,7 @@ def draw_sheet(title: str, groups: Sequence[Group]) -> bytes:
         head.text(_LEFT, 0.92, title, ha="left", va="top", fontsize=12, fontweight="bold")
         keys = [Line2D([], [], color=colour, label=label) for label, colour in colour_of.items()]
         if any(panel.soft is not None for panel in panels):
-            keys.append(Patch(color=ORANGE, alpha=_OPACITY, label="soft mask"))
+            keys.append(Patch(color=ORANGE, alpha=_OPACITY, label=tint))
         if keys:
             head.legend(handles=keys, loc="lower left", bbox_to_anchor=(0.01, 0), ncols=len(keys))
         for part, group, number in zip(parts, groups, rows, strict=True):

@@ -21,10 +21,13 @@ from nakt_dist.shards.findings import COUNTED, count_findings
 from nakt_dist.shards.location import DatasetLocation
 from nakt_dist.shards.manifest import MANIFEST_NAME, ShardManifest
 from nakt_dist.shards.reader import IndexedShards
+from nakt_dist.stages.inspect_masks import draw_masks
+from nakt_dist.stages.mask_coverage import describe_coverage, summarise_coverage
 from nakt_dist.transfer.exclusion import ExclusionRule
 
 FINDINGS_NAME = "findings.csv"
 IMAGES_NAME = "images.png"
+MASKS_NAME = "masks.png"
 _MOST_NAMED = 2
 
 
@@ -40,10 +43,11 @@ def is_packed_dataset(root: str) -> bool:
 
 
 def inspect_dataset(config: InspectConfig) -> RunRecord:
-    """Prints samples and patients by split, and the findings of each split.
+    """Prints samples and patients by split, the findings of each split, and what masks cover.
 
-    With ``config.output`` it writes ``findings.csv`` and ``images.png``, a sheet of
-    ``config.images`` images of each split, chosen by the seed. Captions name findings only.
+    With ``config.output`` it writes ``findings.csv``, ``images.png``, a sheet of
+    ``config.images`` images of each split, chosen by the seed, and ``masks.png``, as many masks
+    on their images, from the smallest target to the largest. Captions name findings only.
 
     Raises:
         ConfigurationError: settings are set that only pseudo-labels have.
@@ -60,12 +64,19 @@ def inspect_dataset(config: InspectConfig) -> RunRecord:
     _print_table(("split", "images", "patients", "without labels"), by_split)
     if counts:
         _print_table(("finding", "split", *COUNTED), _rows(counts))
+    coverage = summarise_coverage(images.index)
+    for line in describe_coverage(coverage, manifest.mask_kind, config.pseudo_labels):
+        print(line)
     if config.output is not None:
         sheet = _draw_images(config, images, findings)
+        masks = draw_masks(images, config.images) if coverage else None
         output = Path(config.output)
         output.mkdir(parents=True, exist_ok=True)
         write_bytes(output / FINDINGS_NAME, _as_csv(counts))
         write_bytes(output / IMAGES_NAME, sheet)
+        (output / MASKS_NAME).unlink(missing_ok=True)  # left by another dataset
+        if masks is not None:
+            write_bytes(output / MASKS_NAME, masks)
         save_config(config, output)
         print(f"Written to {output}", flush=True)
     return RunRecord(
@@ -74,7 +85,7 @@ def inspect_dataset(config: InspectConfig) -> RunRecord:
         config=as_plain(config),
         inputs={"dataset": manifest.fingerprint},
         counts={"images": len(images)},
-        details={"splits": dict(manifest.splits), "findings": counts},
+        details={"splits": dict(manifest.splits), "findings": counts, "coverage": coverage},
         seconds=stopwatch.seconds,
         versions=package_versions(),
     )

@@ -31,6 +31,7 @@ from nakt_dist.shards.manifest import (
     ShardManifest,
 )
 from nakt_dist.shards.tables import INDEX_SCHEMA, REJECTED_SCHEMA, write_table
+from nakt_dist.stages.mask_coverage import read_coverage
 from nakt_dist.stages.pack_identity import kept_layout_options, modification_sha256
 from nakt_dist.stages.pack_masks import judge_masks
 from nakt_dist.stages.pack_plan import PackPlan, check_apart, make_plan, tolerated_problems
@@ -70,7 +71,8 @@ def run(config: PackConfig) -> RunRecord:
     with sole_user(output, "pack"):
         manifest, packed_now = _pack(config, plan, output)
     positives = count_positives(output, manifest)
-    announce(config, plan, manifest, positives, output)
+    coverage = read_coverage(output, manifest)
+    announce(config, plan, manifest, positives, coverage, output)
     announce_speed(packed_now, stopwatch.seconds)
     return RunRecord(
         stage="pack",
@@ -83,6 +85,7 @@ def run(config: PackConfig) -> RunRecord:
             "patients": manifest.patients,
             "found": manifest.found,
             "positives": positives,
+            "coverage": coverage,
             "fingerprint": manifest.fingerprint,
         },
         seconds=stopwatch.seconds,

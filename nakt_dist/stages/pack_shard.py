@@ -21,7 +21,7 @@ from nakt_dist.sources.images import (
     resize_mask,
 )
 from nakt_dist.sources.mask_rule import MaskRule
-from nakt_dist.stages.pack_masks import target_share
+from nakt_dist.stages.mask_coverage import target_pixels
 from nakt_dist.stages.pack_plan import ShardPlan, is_usable
 
 _MASK_REMARKS = {
@@ -117,7 +117,7 @@ def _convert(
         mask, facts = read_mask(record, shape, form.max_pixels, rule, turn)
         mask = resize_mask(mask, size, form.fit, record.mask_kind)
         files["mask.png"] = encode_mask_png(mask)
-        facts["target_share"] = target_share(mask, record.mask_kind)
+        facts["target_share"] = float(target_pixels(mask, record.mask_kind).mean())
     description = {
         "source": record.name,
         "patient_id": record.patient_id,

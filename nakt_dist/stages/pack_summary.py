@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from nakt_dist.config import PackConfig
 from nakt_dist.errors import DatasetError
@@ -10,6 +11,7 @@ from nakt_dist.runtime.processes import say
 from nakt_dist.shards.findings import count_findings, parse_findings
 from nakt_dist.shards.manifest import INDEX_NAME, REJECTED_NAME, ShardManifest
 from nakt_dist.shards.tables import INDEX_SCHEMA, REJECTED_SCHEMA, read_table
+from nakt_dist.stages.mask_coverage import describe_coverage
 from nakt_dist.stages.pack_plan import PackPlan
 
 _OFFICIAL = "official split "
@@ -44,6 +46,7 @@ def announce(
     plan: PackPlan,
     manifest: ShardManifest,
     positives: Mapping[str, Mapping[str, int]],
+    coverage: dict[str, Any],
     output: Path,
 ) -> None:
     """Prints what was packed, left out, found and set aside."""
@@ -58,6 +61,8 @@ def announce(
         say(f"  left out by setting, {words}: {count}")
     for words, count in manifest.found.items():
         say(f"  {words}: {count}")
+    for line in describe_coverage(coverage, manifest.mask_kind, str(output)):
+        say(f"  {line}")
     _announce_findings(manifest)
     if config.deidentify:
         fingerprint = manifest.config["deidentified"]["key_fingerprint"]

@@ -1,0 +1,188 @@
+"""Masks in ``nakt pack`` and ``nakt inspect``: judged before anything is packed, and shown."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from nakt_dist.cli import main
+from nakt_dist.config import PackConfig
+from nakt_dist.errors import DatasetError
+from nakt_dist.shards.reader import IndexedShards
+from nakt_dist.stages import inspect_masks
+from nakt_dist.stages import pack as pack_stage
+from nakt_dist.stages.inspect_masks import draw_masks
+from nakt_dist.stages.mask_coverage import describe_coverage
+from tests.unit.image_files import gradient, save
+
+ROWS, COLUMNS = np.mgrid[:32, :32]
+FORM = ["--image.height=32", "--image.width=32", "--image.encoding=png", "--workers=1"]
+ALL = "--splits.fractions={all: 1.0}"
+
+
+def disc(radius: float) -> np.ndarray:
+    return np.hypot(ROWS - 12, COLUMNS - 18) < radius
+
+
+def publish(root: Path, masks: list[np.ndarray], suffix: str = "png") -> Path:
+    for folder in ("image", "mask"):
+        (root / folder).mkdir(parents=True)
+    for number, mask in enumerate(masks):
+        save(root / "image" / f"{number:02d}.png", np.roll(gradient(32, 32), number))
+        save(root / "mask" / f"{number:02d}.{suffix}", mask)
+    return root
+
+
+def pack(source: Path, output: Path, *words: str) -> int:
+    places = [f"--source={source}", f"--output={output}"]
+    return main(["pack", "--layout=paired_folders", *places, *FORM, ALL, *words])
+
+
+def printed(capsys: pytest.CaptureFixture[str]) -> str:
+    return "".join(capsys.readouterr())
+
+
+def packed_masks(output: Path) -> dict[str, np.ndarray]:
+    images = IndexedShards(output)
+    return {
+        source: np.asarray(Image.open(io.BytesIO(images.mask_bytes(number)))) > 0
+        for number, source in enumerate(images.index["source"].to_pylist())
+    }
+
+
+def test_unclear_masks_are_refused_before_anything_is_written(tmp_path, capsys):
+    void = np.where(disc(6), 1, np.where(disc(8), 255, 0)).astype(np.uint8)
+    source, output = publish(tmp_path / "source", [void] * 3), tmp_path / "packed"
+    assert pack(source, output) == 1
+    assert "mask_values_unclear: 3 of 3" in printed(capsys)
+    assert not output.exists()
+    assert pack(source, output, "--mask_values.target=[1]", "--mask_values.void=[255]") == 0
+    assert "images with void pixels, packed as background: 3" in printed(capsys)
+    assert all((mask == disc(6)).all() for mask in packed_masks(output).values())
+    assert main(["pack", f"--config={output / 'config.yaml'}", f"--output={output}"]) == 0
+    assert "was complete already" in printed(capsys)
+
+
+def test_a_setting_that_is_misspelt_gets_the_nearest_name(tmp_path, capsys):
+    source = publish(tmp_path / "source", [disc(6)])
+    assert pack(source, tmp_path / "out", "--mask_values.targets=[1]") == 2
+    assert "did you mean 'mask_values.target'" in printed(capsys)
+
+
+def test_a_few_odd_masks_are_set_aside(tmp_path, capsys):
+    masks = [255 * disc(4 + n / 4).astype(np.uint8) for n in range(12)]
+    masks.append((COLUMNS * 5).astype(np.uint8))
+    assert pack(publish(tmp_path / "source", masks), tmp_path / "packed") == 0
+    told = printed(capsys)
+    assert "masks whose target is 255: 12" in told
+    assert "rejected: mask_values_unclear 1" in told
+
+
+def test_coverage_is_in_the_index_and_printed_by_pack_and_inspect(tmp_path, capsys):
+    masks = [disc(radius).astype(np.uint16) * 1000 for radius in (0, 3, 5, 9)]
+    masks.append(np.full((32, 32), 1000, np.uint16))
+    source, output = publish(tmp_path / "source", masks), tmp_path / "packed"
+    assert pack(source, output) == 0
+    index = pq.read_table(output / "index.parquet")
+    shares = dict(zip(index["source"].to_pylist(), index["target_share"].to_pylist(), strict=True))
+    expected = [float(np.float32((mask > 0).mean())) for mask in masks]
+    assert [shares[name] for name in sorted(shares)] == expected
+    line = (
+        f"target in 5 masks: smallest 0.00% of the image, median {expected[2]:.2%}, "
+        "largest 100.00%; 1 empty, 1 full"
+    )
+    assert line in printed(capsys)
+    assert main(["inspect", str(output), f"--output={tmp_path / 'sheets'}"]) == 0
+    assert line in printed(capsys)
+    with Image.open(tmp_path / "sheets" / "masks.png") as sheet:
+        assert sheet.width > 100
+
+
+def test_a_dataset_without_masks_has_no_coverage(tmp_path, capsys):
+    source, output = publish(tmp_path / "source", [disc(6)]), tmp_path / "packed"
+    assert pack(source, output, "--masks=false") == 0
+    assert pq.read_table(output / "index.parquet")["target_share"].to_pylist() == [None]
+    (tmp_path / "sheets").mkdir()
+    (tmp_path / "sheets" / "masks.png").write_bytes(b"of another dataset")
+    assert main(["inspect", str(output), f"--output={tmp_path / 'sheets'}"]) == 0
+    assert "target in" not in printed(capsys)
+    assert not (tmp_path / "sheets" / "masks.png").exists()
+
+
+def test_inverted_and_empty_sets_are_warned_of(tmp_path, capsys):
+    inverted = [np.where(disc(n), 0, 255).astype(np.uint8) for n in (4, 5, 6)]
+    source, output = publish(tmp_path / "source", inverted), tmp_path / "packed"
+    assert pack(source, output) == 0
+    assert "WARNING: more than half of most images is target" in printed(capsys)
+    assert pack(source, tmp_path / "right", "--mask_values.target=[0]") == 0
+    assert "WARNING" not in printed(capsys)
+    assert (packed_masks(tmp_path / "right")["image/00.png"] == disc(4)).all()
+    mostly_empty = publish(tmp_path / "empty", [disc(0), disc(0), disc(5)])
+    assert pack(mostly_empty, tmp_path / "empty_packed") == 0
+    assert "WARNING: most masks are empty" in printed(capsys)
+
+
+def test_class_masks_are_not_called_inverted():
+    coverage = {"masks": 3, "empty": 0, "full": 1, "smallest": 0.6, "median": 0.7, "largest": 1.0}
+    assert len(describe_coverage(coverage, "classes", "x")) == 1
+    assert len(describe_coverage(coverage, "binary", "x")) == 2
+    assert describe_coverage({}, "binary", "x") == []
+
+
+def test_the_sheet_holds_the_smallest_median_and_largest_target(tmp_path, monkeypatch):
+    masks = [disc(radius) for radius in (9, 0, 3, 7, 5, 0, 4, 6, 8)]
+    assert pack(publish(tmp_path / "source", masks), tmp_path / "packed") == 0
+    drawn = {}
+    monkeypatch.setattr(
+        inspect_masks, "draw_sheet", lambda title, groups, tint: drawn.update(groups=groups)
+    )
+    draw_masks(IndexedShards(tmp_path / "packed"), 3)
+    with_target, without = drawn["groups"]
+    assert with_target.title == "From the smallest to the largest target: 3 of 7"
+    shown = [panel.outlines[0].mask for panel in with_target.panels]
+    assert [int(mask.sum()) for mask in shown] == [int(disc(r).sum()) for r in (3, 6, 9)]
+    words = [panel.caption.split()[0] for panel in with_target.panels]
+    assert words == ["smallest", "median", "largest"]
+    assert without.title == "Without a target: 2 of 2"
+
+
+def test_images_turned_by_exif_with_masks_that_are_not_are_counted(tmp_path, capsys):
+    source = publish(tmp_path / "source", [disc(6) for _ in range(3)])
+    exif = Image.Exif()
+    exif[274] = 6
+    for number in range(2):
+        save(source / "image" / f"{number:02d}.png", gradient(32, 32), exif=exif)
+    assert pack(source, tmp_path / "packed") == 0
+    words = "images turned by EXIF otherwise than their masks: check the overlays"
+    assert f"{words}, and set mask_values.orientation to image" in printed(capsys)
+    assert pack(source, tmp_path / "turned", "--mask_values.orientation=image") == 0
+    assert "EXIF" not in printed(capsys)
+    turned = packed_masks(tmp_path / "turned")
+    assert (turned["image/00.png"] == np.rot90(disc(6), -1)).all()
+    assert (turned["image/02.png"] == disc(6)).all()
+
+
+def test_a_repair_reads_masks_by_the_same_rule(tmp_path, capsys):
+    masks = [disc(4 + n).astype(np.uint16) * 4095 for n in range(4)]
+    output = tmp_path / "packed"
+    assert pack(publish(tmp_path / "source", masks, "tif"), output, "--samples_per_shard=2") == 0
+    shard = next(output.glob("*.tar"))
+    whole = shard.read_bytes()
+    shard.write_bytes(whole[: len(whole) // 2])
+    assert main(["verify", str(output), "--repair=true"]) == 0
+    assert shard.read_bytes() == whole
+
+
+def test_none_packed_is_an_error_that_names_exif(tmp_path):
+    source = tmp_path / "source"
+    for folder in ("image", "mask"):
+        (source / folder).mkdir(parents=True)
+    exif = Image.Exif()
+    exif[274] = 6
+    save(source / "image" / "a.png", gradient(20, 32), exif=exif)
+    save(source / "mask" / "a.png", disc(6)[:20])
+    with pytest.raises(DatasetError, match="EXIF turns the image"):
+        pack_stage.run(PackConfig("paired_folders", str(source), str(tmp_path / "out"), workers=1))
