@@ -81,6 +81,8 @@ class RecipeConfig:
         halve_when_out_of_memory: when the GPU's memory is full, go on from the last checkpoint
             with micro-batches of half the size; the global batches stay as they are.
         precision: ``no``, ``bf16`` or ``fp16`` autocast.
+        synchronised_batch_norm: BatchNorm's statistics are those of all processes' images, so that
+            1 × 8 and 2 × 4 agree; otherwise each process has those of its own.
         channels_last: memory format of images and network.
         compile: torch.compile the network.
     """
@@ -99,6 +101,7 @@ class RecipeConfig:
     not_finite: Literal["stop", "skip"] = "stop"
     halve_when_out_of_memory: bool = False
     precision: Literal["no", "bf16", "fp16"] = "no"
+    synchronised_batch_norm: bool = False
     channels_last: bool = False
     compile: bool = False
 

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Literal
 
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
-from nakt_dist.config import TrainConfig
+from nakt_dist.config import RecipeConfig, TrainConfig
 from nakt_dist.loading.sampler import GlobalBatches, Share
 from nakt_dist.models.described import build_configured
 from nakt_dist.models.initialise import read_initial_weights
@@ -22,6 +23,7 @@ from nakt_dist.stages.doctor_data import tell_samples, tell_weights
 from nakt_dist.stages.doctor_findings import Findings, in_words
 from nakt_dist.stages.train_identity import check_own_output
 from nakt_dist.stages.train_plan import TrainPlan, lineage_of, make_plan, select
+from nakt_dist.training.batch_norm import synchronise_batch_norm
 from nakt_dist.training.zero import deepspeed_settings
 
 _BATCHES_IN_FLIGHT = 2
@@ -151,6 +153,7 @@ def _look_at_plan(config: TrainConfig, found: Findings, share: Share) -> None:
     checkpoint = 3 * weights  # Adam keeps two numbers besides each weight
     learnt = "findings" if plan.labels else "masks"
     found.facts["network"] = f"{plan.start.spec.name}, {parameters:,} parameters, learns {learnt}"
+    _look_at_batch_norm(recipe, network, found, share)
     # While one is written, the oldest is still there; best and last weights lie beside.
     found.disk = (config.checkpoint.keep + 2) * checkpoint + 2 * weights
     found.facts["checkpoint"] = (
@@ -161,6 +164,27 @@ def _look_at_plan(config: TrainConfig, found: Findings, share: Share) -> None:
         check_output(Path(config.output), "train")
         check_own_output(plan.config, lineage)
     _look_at_loading(plan, found, share)
+
+
+def _look_at_batch_norm(
+    recipe: RecipeConfig, network: nn.Module, found: Findings, share: Share
+) -> None:
+    """Says over how many images BatchNorm takes its statistics.
+
+    Raises:
+        ConfigurationError: they are to be synchronised, and cannot be.
+    """
+    layers = sum(isinstance(each, _BatchNorm) for each in network.modules())
+    if recipe.synchronised_batch_norm:
+        synchronise_batch_norm(network)
+    if layers and share.world_size > 1:
+        size, together = share.micro_batch_size, recipe.synchronised_batch_norm
+        found.facts["BatchNorm"] = (
+            f"statistics of {size * share.world_size} images of all processes together"
+            if together
+            else f"statistics of the {size} images of each process (together: "
+            "recipe.synchronised_batch_norm)"
+        )
 
 
 def _build_without_weights(plan: TrainPlan) -> nn.Module:

@@ -17,6 +17,7 @@ from nakt_dist.runtime.processes import process_place, say
 from nakt_dist.runtime.progress import progress_bar
 from nakt_dist.runtime.tracking import JsonLines, Tracker
 from nakt_dist.runtime.watchdog import Watchdog
+from nakt_dist.training.batch_norm import synchronise_batch_norm
 from nakt_dist.training.checkpoint import CheckpointStore, Progress, load_checkpoint
 from nakt_dist.training.finiteness import Finiteness
 from nakt_dist.training.gpu_memory import halve_when_full
@@ -72,6 +73,8 @@ class TrainingLoop:
         """Reads the newest whole checkpoint, if any, and spreads the network over the devices."""
         network = self._run.network.to(self._accelerator.device)
         recipe, output = self._config.recipe, self._run.output
+        if recipe.synchronised_batch_norm:
+            synchronise_batch_norm(network)
         if recipe.channels_last:
             network = network.to(memory_format=torch.channels_last)
         checkpoint = self._agreement.of_main(store.latest)
