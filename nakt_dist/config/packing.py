@@ -25,6 +25,8 @@ class ImageConfig:
         encoding: ``jpg`` decodes about three times as fast as ``png``, which loses nothing.
         jpeg_quality: 1 … 100.
         sixteen_bit: map an image's own range to 0 … 255 (``min_max``), or 0 … 65535.
+        rendering: of DICOM files: ``as_shown``, with their own window or table, or as
+            MIMIC-CXR-JPG was made of them (``mimic_jpg``): min–max, histogram equalised.
         max_pixels: larger images are set aside undecoded.
     """
 
@@ -35,6 +37,7 @@ class ImageConfig:
     encoding: Literal["jpg", "png"] = "jpg"
     jpeg_quality: int = 95
     sixteen_bit: Literal["min_max", "full_range"] = "min_max"
+    rendering: Literal["as_shown", "mimic_jpg"] = "as_shown"
     max_pixels: int = _MOST_PIXELS
 
     def __post_init__(self) -> None:

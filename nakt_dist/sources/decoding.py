@@ -12,20 +12,31 @@ from PIL import (
     GifImagePlugin,
     Image,
     ImageFile,
+    Jpeg2KImagePlugin,
     JpegImagePlugin,
     PngImagePlugin,
     TiffImagePlugin,
     WebPImagePlugin,
+    features,
 )
 
 from nakt_dist.errors import UnusableSample
+from nakt_dist.sources.dicom_recognition import is_dicom
 from nakt_dist.sources.files import printable
+from nakt_dist.sources.jpeg_2000 import (
+    CODESTREAM_MAGIC,
+    JP2_MAGIC,
+    announced_by_codestream,
+    codestream_of,
+)
 
 # Classes instead of Image.open: its limit on pixels is one number for the whole process,
 # and ours belongs to each call (threads share the process).
 _READERS: tuple[tuple[re.Pattern[bytes], type[ImageFile.ImageFile]], ...] = (
     (re.compile(rb"\x89PNG\r\n\x1a\n"), PngImagePlugin.PngImageFile),
     (re.compile(rb"\xff\xd8\xff"), JpegImagePlugin.JpegImageFile),
+    (re.compile(re.escape(JP2_MAGIC)), Jpeg2KImagePlugin.Jpeg2KImageFile),
+    (re.compile(re.escape(CODESTREAM_MAGIC)), Jpeg2KImagePlugin.Jpeg2KImageFile),
     (re.compile(rb"II[*+]\0|MM\0[*+]"), TiffImagePlugin.TiffImageFile),
     (re.compile(rb"BM"), BmpImagePlugin.BmpImageFile),
     (re.compile(rb"GIF8[79]a"), GifImagePlugin.GifImageFile),
@@ -62,7 +73,8 @@ class DecodedImage:
 
     Attributes:
         pixels: the picture in the mode the file has; nothing is left to load.
-        format: ``"PNG"``, ``"JPEG"``, ``"TIFF"``, ``"BMP"``, ``"GIF"`` or ``"WEBP"``.
+        format: ``"PNG"``, ``"JPEG"``, ``"JPEG2000"``, ``"TIFF"``, ``"BMP"``, ``"GIF"`` or
+            ``"WEBP"``.
         orientation: EXIF orientation that was undone, 1 to 8.
         white_is_zero: the largest value means black and has not been inverted (wide TIFF).
         narrowed: the file has more than 8 bits in several channels, and these are the high bytes.
@@ -81,7 +93,7 @@ def decode_file(path: Path, max_pixels: int) -> DecodedImage:
     Safe in threads and after a fork: nothing of the process is changed or locked.
 
     Args:
-        path: PNG, JPEG, TIFF, BMP, GIF or WebP; the suffix does not matter.
+        path: PNG, JPEG, JPEG 2000, TIFF, BMP, GIF or WebP; the suffix does not matter.
         max_pixels: width × height allowed, checked before anything is decoded. The file may
             have 8 bytes for each of these pixels, and a mebibyte more.
 
@@ -99,8 +111,12 @@ def read_content(path: Path, max_pixels: int) -> bytes:
     Raises:
         UnusableSample: ``unreadable``, ``empty_file`` or ``too_many_bytes``.
     """
-    max_bytes = _MAX_BYTES_PER_PIXEL * max_pixels + _HEADER_BYTES
-    return _read_bytes(path, printable(path.name), max_bytes)
+    return _read_bytes(path, printable(path.name), most_bytes(max_pixels))
+
+
+def most_bytes(max_pixels: int) -> int:
+    """Returns how many bytes a file may have whose picture may have so many pixels."""
+    return _MAX_BYTES_PER_PIXEL * max_pixels + _HEADER_BYTES
 
 
 def decode(content: bytes, name: str, max_pixels: int) -> DecodedImage:
@@ -111,10 +127,16 @@ def decode(content: bytes, name: str, max_pixels: int) -> DecodedImage:
             ``unreadable``.
     """
     reader = next((reader for magic, reader in _READERS if magic.match(content)), None)
+    if reader is None and is_dicom(content):
+        raise UnusableSample(
+            "not_an_image",
+            f"'{name}' is a DICOM file; expected an image that is none, as a mask is",
+        )
     if reader is None:
         raise UnusableSample(
             "not_an_image",
-            f"'{name}' begins with {content[:8]!r}; expected PNG, JPEG, TIFF, BMP, GIF or WebP",
+            f"'{name}' begins with {content[:8]!r}; expected PNG, JPEG, JPEG 2000, TIFF, BMP, GIF, "
+            "WebP or DICOM",
         )
     try:
         image = reader(io.BytesIO(content))
@@ -126,7 +148,9 @@ def decode(content: bytes, name: str, max_pixels: int) -> DecodedImage:
             )
         if image.format == "TIFF":
             _check_tiles(image, name, max_pixels)
-        return _load(image)
+        if image.format == "JPEG2000":
+            _check_codestream(image, content, name)
+        return _load(image, content)
     except (UnusableSample, MemoryError):
         raise
     except Exception as error:  # what a decoder raises on hostile bytes is anybody's guess
@@ -185,18 +209,45 @@ def _check_tiles(image: ImageFile.ImageFile, name: str, max_pixels: int) -> None
         )
 
 
-def _is_narrowed(image: ImageFile.ImageFile) -> bool:
+def _check_codestream(image: ImageFile.ImageFile, content: bytes, name: str) -> None:
+    """Refuses a JPEG 2000 picture of another size than its boxes say, which are all Pillow reads.
+
+    Its decoder makes room for every component that the picture announces.
+    """
+    if not features.check("jpg_2000"):
+        raise UnusableSample(
+            "unreadable",
+            f"'{name}' is JPEG 2000, which the Pillow installed here cannot decode; save it as "
+            "PNG, or install a Pillow that was built with OpenJPEG",
+        )
+    announced = announced_by_codestream(codestream_of(content))
+    width, height = image.size
+    if announced is None or announced[:2] != (height, width) or announced.components > 4:
+        found = "no size"
+        if announced is not None:
+            found = f"{announced.columns}×{announced.rows} of {announced.components} components"
+        raise UnusableSample(
+            "unreadable",
+            f"'{name}': its header says {width}×{height} and its picture {found}; expected the "
+            "same size and at most 4 components",
+        )
+
+
+def _is_narrowed(image: ImageFile.ImageFile, content: bytes) -> bool:
     """Says whether channels have more than 8 bits, of which Pillow keeps the high byte alone."""
     deep = False
     if image.format == "TIFF":
         deep = max(image.tag_v2.get(_TIFF_BITS, (1,))) > 8
     elif image.format == "PNG":
         deep = ";16" in image.tile[0][3]
+    elif image.format == "JPEG2000":
+        announced = announced_by_codestream(codestream_of(content))
+        deep = announced is not None and announced.precision > 8
     return deep and image.mode not in WIDE_MODES
 
 
-def _load(image: ImageFile.ImageFile) -> DecodedImage:
-    narrowed = _is_narrowed(image)  # loading forgets it
+def _load(image: ImageFile.ImageFile, content: bytes) -> DecodedImage:
+    narrowed = _is_narrowed(image, content)  # loading forgets it
     if image.format == "TIFF":
         # Pillow turns a TIFF upright while loading it, and forgets the tag
         orientation = image.tag_v2.get(_EXIF_ORIENTATION)

@@ -9,16 +9,19 @@ import logging
 import types
 import warnings
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from nakt_dist.errors import ConfigurationError, UnusableSample
+from nakt_dist.sources.dicom_frames import check_frame, inflated
+from nakt_dist.sources.dicom_recognition import data_set_start
+from nakt_dist.sources.dicom_tables import coloured, read_table
+from nakt_dist.sources.dicom_values import high_bit, stored_values, value_limits
+from nakt_dist.sources.equalising import equalise
 
-_MAGIC, _MAGIC_AT = b"DICM", 128
-_DEFLATED = b"1.2.840.10008.1.2.1.99"
-_UNCOMPRESSED = ("1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2")
-_JPEG_FAMILY = "1.2.840.10008.1.2.4."
+Rendering = Literal["as_shown", "mimic_jpg"]
+
 _ELEMENTS = [
     "Rows",
     "Columns",
@@ -30,6 +33,8 @@ _ELEMENTS = [
     "BitsStored",
     "HighBit",
     "PixelRepresentation",
+    "PixelPaddingValue",
+    "PixelPaddingRangeLimit",
     "RescaleSlope",
     "RescaleIntercept",
     "ModalityLUTSequence",
@@ -37,24 +42,38 @@ _ELEMENTS = [
     "WindowWidth",
     "VOILUTFunction",
     "VOILUTSequence",
+    "RedPaletteColorLookupTableDescriptor",
+    "GreenPaletteColorLookupTableDescriptor",
+    "BluePaletteColorLookupTableDescriptor",
+    "RedPaletteColorLookupTableData",
+    "GreenPaletteColorLookupTableData",
+    "BluePaletteColorLookupTableData",
+    "SegmentedRedPaletteColorLookupTableData",
+    "SegmentedGreenPaletteColorLookupTableData",
+    "SegmentedBluePaletteColorLookupTableData",
+    "FloatPixelData",
+    "DoubleFloatPixelData",
     "PixelData",
 ]
+_NEEDED = ("PhotometricInterpretation", "BitsAllocated", "BitsStored", "PixelRepresentation")
+_GREY = ("MONOCHROME1", "MONOCHROME2")
 _COLOURS = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
-_JPEG_SIZE_MARKERS = frozenset({*range(0xC0, 0xD0), 0xF7}) - {0xC4, 0xC8, 0xCC}
+_PALETTE = "PALETTE COLOR"
 
 
 @dataclass(frozen=True)
 class DicomPicture:
-    """The picture as a viewer would show it first.
+    """The picture as a viewer would show it first, or rendered as was asked for.
 
     Attributes:
         pixels: uint8, height × width (grey) or height × width × 3 (RGB); larger is brighter.
         photometric: ``PhotometricInterpretation`` of the file; MONOCHROME1 has been inverted.
         bits_stored: bits of a stored value.
         scaling: how stored values became 8 bits: ``"window"`` or ``"lut"`` as the file asks
-            for, else ``"kept"``, ``"min_max"`` or ``"full_range"``.
-        range: the two values, after rescaling, that became 0 and 255 before any inversion;
-            None for a look-up table, a sigmoid window and colour.
+            for, else ``"kept"``, ``"min_max"`` or ``"full_range"``; or ``"mimic_jpg"``.
+        range: the two values, after rescaling, that became 0 and 255 before any inversion and
+            equalisation; None for a look-up table, a palette, a sigmoid window and colours of
+            8 bits.
     """
 
     pixels: np.ndarray
@@ -64,41 +83,51 @@ class DicomPicture:
     range: list[float] | None
 
 
-def is_dicom(content: bytes) -> bool:
-    """Says whether the bytes of a file begin as those of a DICOM file with preamble do."""
-    return content[_MAGIC_AT : _MAGIC_AT + len(_MAGIC)] == _MAGIC
-
-
-def read_dicom(content: bytes, name: str, max_pixels: int, full_range: bool) -> DicomPicture:
+def read_dicom(
+    content: bytes,
+    name: str,
+    max_pixels: int,
+    full_range: bool,
+    rendering: Rendering = "as_shown",
+) -> DicomPicture:
     """Decodes the one picture of a DICOM file.
 
     Grey values pass the modality's look-up table or rescaling (PS3.3 C.11.1), then the file's
     first look-up table or window of interest (PS3.3 C.11.2), and are inverted for MONOCHROME1.
     Without either, values of 8 bits are kept and wider ones are scaled: from the picture's own
-    minimum and maximum, or from the range of the stored bits.
+    minimum and maximum, or from the range of the stored bits. Pixels that ``PixelPaddingValue``
+    and its range name count for neither minimum nor maximum and become black.
+
+    The rendering ``mimic_jpg`` is that of MIMIC-CXR-JPG: stored values from their minimum to
+    their maximum, padding included, cut to whole levels, inverted for MONOCHROME1, and their
+    histogram equalised. It is for grey pictures; those in colour are read as they are shown.
 
     Args:
         content: the file's bytes.
         name: of the file, for messages.
         max_pixels: width × height allowed, checked before anything is decoded.
         full_range: what to do with wide values where the file names no window.
+        rendering: ``"as_shown"`` or ``"mimic_jpg"``.
 
     Raises:
-        UnusableSample: ``not_an_image``, ``too_many_pixels``, ``several_frames``,
-            ``unsupported_dicom``, ``non_finite_pixels``, ``truncated_image`` or ``unreadable``.
+        UnusableSample: ``not_an_image``, ``too_many_pixels``, ``too_many_bytes``,
+            ``several_frames``, ``unsupported_dicom``, ``non_finite_pixels``,
+            ``truncated_image`` or ``unreadable``.
         ConfigurationError: pydicom, or what decodes this compression, is not installed.
     """
     pydicom = _import_pydicom(name)
-    if _DEFLATED in content:  # pydicom would inflate the file whole, however large it becomes
-        raise _unsupported(name, "is deflated as a whole")
     try:
         # pydicom's warnings quote the header; what overflows is judged by its result
         with warnings.catch_warnings(action="ignore"), np.errstate(all="ignore"):
-            header = pydicom.dcmread(io.BytesIO(content), specific_tags=_ELEMENTS)
+            header = _read_header(pydicom, content, name, max_pixels)
             _check_header(header, name, max_pixels)
-            _check_compression(pydicom, header, name)
-            stored = pydicom.pixels.pixel_array(header, index=0)
-            return _picture(pydicom, header, stored, name, full_range)
+            announced = check_frame(pydicom, header, name)
+            stored, padding = stored_values(pydicom, header, announced, name)
+            if header.PhotometricInterpretation not in _GREY:
+                return _colour_picture(header, stored, name)
+            if rendering == "mimic_jpg":
+                return _as_mimic_jpg(header, stored)
+            return _grey_picture(pydicom, header, stored, padding, name, full_range)
     except (UnusableSample, ConfigurationError, MemoryError):
         raise
     except Exception as error:  # pydicom's messages may quote the header: only the kind is told
@@ -120,8 +149,36 @@ def _import_pydicom(name: str) -> types.ModuleType:
     return pydicom
 
 
+def _read_header(pydicom: types.ModuleType, content: bytes, name: str, max_pixels: int) -> Any:
+    """Returns the elements that the picture needs, and how the file is written."""
+    start = data_set_start(content)
+    if start is None:
+        raise UnusableSample(
+            "not_an_image", f"'{name}' does not go on as a DICOM file after its mark"
+        )
+    if content[128:132] != b"DICM":  # pydicom knows files without the mark from their beginning
+        content, start = content[start:], 0
+    content = inflated(content, start, name, max_pixels)
+    header = pydicom.dcmread(io.BytesIO(content), force=True, specific_tags=_ELEMENTS)
+    if header.file_meta.get("TransferSyntaxUID"):
+        return header
+    if "PixelData" in header and header["PixelData"].is_undefined_length:
+        raise _unsupported(name, "is compressed and does not say how (TransferSyntaxUID)")
+    implicit, little = header.original_encoding
+    header.file_meta.TransferSyntaxUID = (
+        pydicom.uid.ImplicitVRLittleEndian
+        if implicit
+        else pydicom.uid.ExplicitVRLittleEndian
+        if little
+        else pydicom.uid.ExplicitVRBigEndian
+    )
+    return header
+
+
 def _check_header(header: Any, name: str, max_pixels: int) -> None:
     rows, columns = header.get("Rows"), header.get("Columns")
+    if "FloatPixelData" in header or "DoubleFloatPixelData" in header:
+        raise _unsupported(name, "holds floating-point pixels")
     if not rows or not columns or "PixelData" not in header:
         raise UnusableSample(
             "not_an_image", f"'{name}' is a DICOM file without a picture; move it elsewhere"
@@ -136,134 +193,120 @@ def _check_header(header: Any, name: str, max_pixels: int) -> None:
         raise UnusableSample(
             "several_frames", f"'{name}' holds {frames} frames; expected one picture a file"
         )
-    photometric = header.get("PhotometricInterpretation")
-    if photometric not in ("MONOCHROME1", "MONOCHROME2", *_COLOURS):
-        raise _unsupported(name, f"has the colours {photometric!r}")
+    for element in _NEEDED:
+        if header.get(element) in (None, ""):
+            raise _unsupported(name, f"does not say its {element}")
+    _check_pixel_form(header, name)
+
+
+def _check_pixel_form(header: Any, name: str) -> None:
+    """Refuses colours, depths and places of values that mean nothing, or that nobody decodes."""
+    photometric = header.PhotometricInterpretation
     samples, bits = header.get("SamplesPerPixel", 1), header.BitsAllocated
-    if samples != (3 if photometric in _COLOURS else 1) or bits not in (8, 16, 32):
+    if photometric not in (*_GREY, _PALETTE, *_COLOURS):
+        raise _unsupported(name, f"has the colours {photometric!r}")
+    depths = {"RGB": (8, 16, 32), _PALETTE: (8, 16)}.get(photometric, (8,))
+    if photometric in _GREY:
+        depths = (1, 8, 16, 32)
+    if samples != (3 if photometric in _COLOURS else 1) or bits not in depths:
         raise _unsupported(name, f"has {samples} values of {bits} bits a pixel as {photometric}")
-    if samples == 3 and bits != 8:
-        raise _unsupported(name, f"has colours of {bits} bits")
-
-
-def _check_compression(pydicom: types.ModuleType, header: Any, name: str) -> None:
-    """Refuses what cannot be decoded, and a picture of another size than the header says."""
-    syntax = header.file_meta.TransferSyntaxUID
-    if syntax in _UNCOMPRESSED:
-        _trim_padding(header, name)
-        return
-    try:
-        decoder = pydicom.pixels.get_decoder(syntax)
-    except NotImplementedError:
-        decoder = None
-    if decoder is None or not syntax.startswith(_JPEG_FAMILY):
-        raise _unsupported(name, f"is compressed as {syntax.name}")
-    if not decoder.is_available:
-        raise ConfigurationError(
-            f"'{name}' is compressed as {syntax.name}, which needs a decoder that is not "
-            "installed: pip install 'nakt_dist[dicom]', or move such files out of the dataset"
-        )
-    frame = pydicom.encaps.get_frame(header.PixelData, 0, number_of_frames=1)
-    announced, expected = _announced_size(frame), (header.Rows, header.Columns)
-    if announced != expected:
-        raise UnusableSample(
-            "unreadable",
-            f"'{name}': its header says {expected[1]}×{expected[0]} pixels and its compressed "
-            f"picture {'nothing' if announced is None else f'{announced[1]}×{announced[0]}'}",
+    stored, high = int(header.BitsStored), high_bit(header)
+    if not 1 <= stored <= high + 1 <= bits:
+        raise _unsupported(
+            name, f"says that values of {stored} bits end at bit {high} of words of {bits} bits"
         )
 
 
-def _trim_padding(header: Any, name: str) -> None:
-    """Refuses more pixel data than the header announces; pydicom itself refuses less.
-
-    Padding is none: older applications write more than the byte that makes the length even, and
-    readers are to accept it (PS3.5, 8.1.1).
-    """
-    # YBR_FULL_422 stores each colour difference once for two pixels
-    half = header.PhotometricInterpretation == "YBR_FULL_422"
-    values = header.Rows * header.Columns * (2 if half else header.get("SamplesPerPixel", 1))
-    expected, found = -(-values * header.BitsAllocated // 8), len(header.PixelData)
-    if any(header.PixelData[expected:]):
-        raise UnusableSample(
-            "unreadable",
-            f"'{name}': its header says {header.Columns}×{header.Rows} pixels, which are "
-            f"{expected} bytes, and its pixel data has {found} bytes",
-        )
-    header.PixelData = header.PixelData[: expected + expected % 2]
+def _colour_picture(header: Any, stored: np.ndarray, name: str) -> DicomPicture:
+    photometric, bits = header.PhotometricInterpretation, int(header.BitsStored)
+    if photometric == _PALETTE:
+        little = header.file_meta.TransferSyntaxUID.is_little_endian
+        colours = coloured(header, stored, little, name)
+        return DicomPicture(colours, photometric, bits, "lut", None)
+    if bits == 8:
+        return DicomPicture(stored.astype(np.uint8), photometric, bits, "kept", None)
+    low, high = value_limits(header)
+    unit = (stored.astype(np.float64) - low) / (high - low)
+    pixels = np.floor(unit.clip(0, 1) * 255 + 0.5).astype(np.uint8)
+    return DicomPicture(pixels, photometric, bits, "full_range", [low, high])
 
 
-def _announced_size(frame: bytes) -> tuple[int, int] | None:
-    """Returns (rows, columns) from the header of a JPEG, JPEG-LS or JPEG 2000 picture."""
-    if frame[:4] == b"\xff\x4f\xff\x51":  # JPEG 2000: the size segment comes first
-        right, bottom, left, top = (int.from_bytes(frame[at : at + 4]) for at in (8, 12, 16, 20))
-        return bottom - top, right - left
-    position = 2 if frame[:2] == b"\xff\xd8" else len(frame)
-    while position + 9 <= len(frame) and frame[position] == 0xFF:
-        marker, length = frame[position + 1], int.from_bytes(frame[position + 2 : position + 4])
-        if marker in _JPEG_SIZE_MARKERS:
-            rows, columns = frame[position + 5 : position + 7], frame[position + 7 : position + 9]
-            return int.from_bytes(rows), int.from_bytes(columns)
-        position += 1 if marker == 0xFF else 2 + length
-    return None
+def _as_mimic_jpg(header: Any, stored: np.ndarray) -> DicomPicture:
+    low, high = stored.min().item(), stored.max().item()
+    unit = (stored.astype(np.float64) - low) / (high - low or 1)
+    grey = (unit * 255).astype(np.uint8)
+    if header.PhotometricInterpretation == "MONOCHROME1":
+        grey = 255 - grey
+    bits = int(header.BitsStored)
+    return DicomPicture(
+        equalise(grey), header.PhotometricInterpretation, bits, "mimic_jpg", [low, high]
+    )
 
 
-def _picture(
-    pydicom: types.ModuleType, header: Any, stored: np.ndarray, name: str, full_range: bool
+def _grey_picture(
+    pydicom: types.ModuleType,
+    header: Any,
+    stored: np.ndarray,
+    padding: np.ndarray | None,
+    name: str,
+    full_range: bool,
 ) -> DicomPicture:
     photometric, bits = header.PhotometricInterpretation, int(header.BitsStored)
-    if photometric in _COLOURS:
-        return DicomPicture(stored, photometric, bits, "kept", None)
-    _check_tables(header, name)
-    values, known = _rescaled(pydicom, header, stored)
+    values, known = _rescaled(pydicom, header, stored, name)
     if not np.isfinite(values).all():
         raise UnusableSample("non_finite_pixels", f"'{name}' rescales to NaN or infinite values")
-    shown = _of_interest(header, values)
+    shown = _of_interest(header, values, known[0] < 0, name)
     if shown is None:
-        low, high = known if full_range else (values.min().item(), values.max().item())
-        scaling = "full_range" if full_range else "min_max"
-        if not full_range and known == (0, 255):
-            scaling, low, high = "kept", 0, 255
-        span = high - low
-        unit = (values - low) / span if span else np.zeros(values.shape)
-        shown = unit, scaling, [low, high]
+        shown = _scaled(values, padding, known, full_range or bits == 1)
     unit, scaling, value_range = shown
     if not (np.isfinite(unit).all() and np.isfinite(value_range or 0).all()):
         raise UnusableSample("non_finite_pixels", f"'{name}' has values too large to be scaled")
     grey = np.floor(unit.clip(0, 1) * 255 + 0.5).astype(np.uint8)
     if photometric == "MONOCHROME1":
         grey = 255 - grey
+    if padding is not None:
+        grey[padding] = 0
     return DicomPicture(grey, photometric, bits, scaling, value_range)
 
 
-def _check_tables(header: Any, name: str) -> None:
-    """Refuses a look-up table that does not say how large its entries can be."""
-    for sequence in ("ModalityLUTSequence", "VOILUTSequence"):
-        tables = header.get(sequence)
-        bits = int(tables[0].LUTDescriptor[2]) if tables else 16
-        if not 1 <= bits <= 16:
-            raise UnusableSample(
-                "unsupported_dicom",
-                f"'{name}' has a look-up table with entries of {bits} bits; expected 1 to 16",
-            )
+def _scaled(
+    values: np.ndarray,
+    padding: np.ndarray | None,
+    known: tuple[float, float],
+    full_range: bool,
+) -> tuple[np.ndarray, str, list[float]]:
+    """Returns the values from 0 to 1, the rule that was used, and the values that became these."""
+    real = values if padding is None else values[~padding]
+    if full_range:
+        scaling, (low, high) = "full_range", known
+    elif known == (0, 255):
+        scaling, low, high = "kept", 0, 255
+    elif real.size == 0:  # nothing but padding
+        scaling, low, high = "min_max", values.flat[0].item(), values.flat[0].item()
+    else:
+        scaling, low, high = "min_max", real.min().item(), real.max().item()
+    span = high - low
+    unit = (values - low) / span if span else np.zeros(values.shape)
+    return unit, scaling, [low, high]
 
 
 def _rescaled(
-    pydicom: types.ModuleType, header: Any, stored: np.ndarray
+    pydicom: types.ModuleType, header: Any, stored: np.ndarray, name: str
 ) -> tuple[np.ndarray, tuple[float, float]]:
     """Returns the modality's values as float64, and the range that they could take."""
     if header.get("ModalityLUTSequence"):
-        values, top = _looked_up(header, header.ModalityLUTSequence[0], stored)
-        return values, (0, top)
-    bits = int(header.BitsStored)
-    signed = header.PixelRepresentation == 1
-    limits = np.array([-(2 ** (bits - 1)), 2 ** (bits - 1) - 1] if signed else [0, 2**bits - 1])
+        little = header.file_meta.TransferSyntaxUID.is_little_endian
+        signed = header.PixelRepresentation == 1
+        table = read_table(header.ModalityLUTSequence[0], signed, little, name)
+        return table(stored), (0, table.top)
+    limits = np.array(value_limits(header))
     values = pydicom.pixels.apply_rescale(stored, header).astype(np.float64)
     low, high = sorted(pydicom.pixels.apply_rescale(limits, header).tolist())
     return values, (low, high)
 
 
 def _of_interest(
-    header: Any, values: np.ndarray
+    header: Any, values: np.ndarray, signed: bool, name: str
 ) -> tuple[np.ndarray, str, list[float] | None] | None:
     """Applies the file's first table or window of interest; None where it has neither.
 
@@ -271,8 +314,9 @@ def _of_interest(
     it only says how the picture is shown, and its values are sound without it.
     """
     if header.get("VOILUTSequence"):
-        shown, top = _looked_up(header, header.VOILUTSequence[0], values)
-        return shown / top, "lut", None
+        little = header.file_meta.TransferSyntaxUID.is_little_endian
+        table = read_table(header.VOILUTSequence[0], signed, little, name)
+        return table(values) / table.top, "lut", None
     centre, width = (_first(header.get(name)) for name in ("WindowCenter", "WindowWidth"))
     function = str(header.get("VOILUTFunction") or "LINEAR").upper()
     if centre is None or width is None or width < (1 if function == "LINEAR" else 1e-9):
@@ -287,20 +331,6 @@ def _of_interest(
     return (values - low) / (high - low), "window", [low, high]
 
 
-def _looked_up(header: Any, table: Any, values: np.ndarray) -> tuple[np.ndarray, float]:
-    """Returns the entries of a look-up table as float64, and the largest that it could have."""
-    entries, first, bits = (int(number) for number in table.LUTDescriptor)
-    if header.PixelRepresentation == 1 and first >= 2**15:
-        first -= 2**16  # the number is signed as the pixels are, whatever it was written as
-    data = table.LUTData
-    if isinstance(data, bytes):
-        little = header.file_meta.TransferSyntaxUID.is_little_endian
-        data = np.frombuffer(data, "<u2" if little else ">u2")
-    entry = np.asarray(data, dtype=np.float64)[: entries or 2**16]
-    index = np.clip(np.floor(values) - first, 0, len(entry) - 1).astype(np.int64)
-    return entry[index], 2.0**bits - 1
-
-
 def _first(value: Any) -> float | None:
     """Returns a number, the first where an element holds several; None without a finite one."""
     if value is None or value == "":
@@ -312,7 +342,7 @@ def _first(value: Any) -> float | None:
 def _unsupported(name: str, what: str) -> UnusableSample:
     return UnusableSample(
         "unsupported_dicom",
-        f"'{name}' {what}; expected one grey or RGB picture, uncompressed or in a JPEG format",
+        f"'{name}' {what}; expected one picture in grey, RGB or palette colours",
     )
 
 

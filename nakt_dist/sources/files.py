@@ -1,15 +1,34 @@
-"""Walks the folder of a dataset and says what each file is, without opening any."""
+"""Walks the folder of a dataset and says what each file is.
+
+Names decide, and nothing is opened, except where a name says nothing: such a file is an image
+if its first bytes are those of a DICOM file.
+"""
 
 import os
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from nakt_dist.errors import DatasetError
+from nakt_dist.sources.dicom_recognition import HEAD_BYTES, is_dicom, is_directory
 
 IMAGE_SUFFIXES = frozenset(
-    {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".gif", ".dcm", ".dicom"}
-)
+    {
+        ".bmp", ".dcm", ".dicom", ".gif", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".png", ".tif",
+        ".tiff", ".webp",
+    }
+)  # fmt: skip
+OTHER_SUFFIXES = frozenset(
+    {
+        ".7z", ".avi", ".bz2", ".c", ".cfg", ".cpp", ".css", ".csv", ".db", ".doc", ".docx", ".h5",
+        ".hdf5", ".htm", ".html", ".ini", ".ipynb", ".js", ".json", ".jsonl", ".gz", ".log", ".m",
+        ".mat", ".md", ".mhd", ".mp4", ".nii", ".npy", ".npz", ".nrrd", ".ods", ".onnx",
+        ".parquet", ".pdf", ".pkl", ".ply", ".pt", ".pth", ".py", ".r", ".rar", ".rst", ".rtf",
+        ".safetensors", ".sh", ".sqlite", ".stl", ".svg", ".tar", ".tex", ".tgz", ".toml", ".tsv",
+        ".txt", ".xls", ".xlsx", ".xml", ".xz", ".yaml", ".yml", ".zip", ".zst",
+    }
+)  # fmt: skip
+"""Suffixes of files that are no images, whatever is in them."""
 SYSTEM_FILES = frozenset({"Thumbs.db", "desktop.ini", "__MACOSX"})
 
 
@@ -40,13 +59,12 @@ class FoundFile:
     @property
     def stem(self) -> str:
         """The name without its folders and without its last suffix."""
-        return self.file_name.rpartition(".")[0] or self.file_name
+        return split_suffix(self.file_name)[0]
 
     @property
     def suffix(self) -> str:
         """The last suffix in lower case with its dot, ``""`` where there is none."""
-        before, dot, after = self.file_name.rpartition(".")
-        return dot + after.lower() if before else ""
+        return split_suffix(self.file_name)[1].lower()
 
     def path_below(self, folder: str) -> str:
         """Returns the name without its last suffix as seen from ``folder`` (``""`` is the root)."""
@@ -60,8 +78,8 @@ class FolderContents:
 
     Attributes:
         root: the folder that was walked.
-        images: files with the suffix of an image, sorted by name; those with a ``problem``
-            must not be opened.
+        images: files with the suffix of an image, and DICOM files whose name says nothing,
+            sorted by name; those with a ``problem`` must not be opened.
         refused_links: links to folders outside the root, each with its ``problem``.
         others: all other files that may be opened, sorted by name.
         ignored: what the operating system or an archiver left behind, counted.
@@ -78,6 +96,15 @@ class FolderContents:
         return [file for file in self.images if file.name.startswith(f"{folder}/")]
 
 
+def split_suffix(file_name: str) -> tuple[str, str]:
+    """Returns a file name without its last suffix, and that with its dot.
+
+    What is all digits is no suffix: it ends a DICOM identifier such as ``1.2.840.10008``.
+    """
+    stem, dot, after = file_name.rpartition(".")
+    return (file_name, "") if not stem or after.isdecimal() else (stem, dot + after)
+
+
 def printable(name: str) -> str:
     """Returns a file name as valid Unicode: bytes that are not UTF-8 become ``\\udcXX``."""
     return name.encode("utf-8", "backslashreplace").decode("utf-8")
@@ -90,6 +117,9 @@ def walk(root: Path) -> FolderContents:
     A symbolic link to a file inside the root is followed; a link that leaves the root never
     is. A link to a folder inside the root is counted and skipped, because that folder is
     listed at its own place.
+
+    A file that has neither the suffix of an image nor one of ``OTHER_SUFFIXES``, such as
+    ``IM0001`` or ``1.2.840.1``, is opened, and its first 1024 bytes are read.
 
     Raises:
         DatasetError: a folder cannot be listed.
@@ -142,10 +172,30 @@ def _place(contents: FolderContents, entry: os.DirEntry, name: str, real_root: s
     file = FoundFile(name, Path(entry.path), problem)
     if file.suffix in IMAGE_SUFFIXES:
         contents.images.append(file)
-    elif problem is None:
+    elif problem:
+        contents.ignored[file.suffix or "no suffix"] += 1
+    elif file.suffix in OTHER_SUFFIXES:
         contents.others.append(file)
     else:
-        contents.ignored[file.suffix or "no suffix"] += 1
+        _place_by_content(contents, file)
+
+
+def _place_by_content(contents: FolderContents, file: FoundFile) -> None:
+    """Puts a file whose name says nothing with the images, if it is a DICOM file, or the others."""
+    try:
+        with file.path.open("rb") as opened:
+            head = opened.read(HEAD_BYTES)
+    except PermissionError:
+        detail = "the file may not be read, so that nothing says whether it is a DICOM image"
+        contents.images.append(replace(file, problem=("unreadable", detail)))
+        return
+    except OSError as error:
+        raise DatasetError(
+            f"The file '{file.name}' cannot be read ({error.strerror}), so that nothing says "
+            "whether it is a DICOM image; try again, or move it out of the dataset"
+        ) from error
+    is_image = is_dicom(head) and not is_directory(head)
+    (contents.images if is_image else contents.others).append(file)
 
 
 def _link_problem(target: Path, real_root: str) -> tuple[str, str] | None:

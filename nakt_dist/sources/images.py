@@ -18,7 +18,8 @@ from nakt_dist.sources.decoding import (
     decode,
     read_content,
 )
-from nakt_dist.sources.dicom import is_dicom, read_dicom
+from nakt_dist.sources.dicom import DicomPicture, Rendering, read_dicom
+from nakt_dist.sources.dicom_recognition import is_dicom
 from nakt_dist.sources.encoding import encode_image, encode_mask_png
 from nakt_dist.sources.files import printable
 from nakt_dist.sources.masks import read_mask
@@ -32,9 +33,13 @@ _SIXTEEN_BIT_MAX = 65535
 
 
 def read_image(
-    path: Path, colour: Colour, max_pixels: int, sixteen_bit: SixteenBit
+    path: Path,
+    colour: Colour,
+    max_pixels: int,
+    sixteen_bit: SixteenBit,
+    rendering: Rendering = "as_shown",
 ) -> tuple[np.ndarray, dict[str, Any]]:
-    """Reads the first picture of a PNG, JPEG, TIFF, BMP, GIF, WebP or DICOM file.
+    """Reads the first picture of a PNG, JPEG, JPEG 2000, TIFF, BMP, GIF, WebP or DICOM file.
 
     EXIF orientation is undone. What is transparent is shown over black. Grey is ITU-R 601
     luma. Images of more than 8 bits a pixel in one channel are scaled:
@@ -54,14 +59,17 @@ def read_image(
         colour: ``"grey"`` or ``"rgb"``.
         max_pixels: width × height allowed, checked before decoding.
         sixteen_bit: ``"min_max"`` or ``"full_range"``.
+        rendering: of grey DICOM pictures: ``"as_shown"``, or ``"mimic_jpg"`` as the images of
+            MIMIC-CXR-JPG were made.
 
     Returns:
         uint8 of shape height × width (grey) or height × width × 3 (rgb), and what the file
         was: ``format``, ``mode`` (Pillow's, or DICOM's photometric interpretation), ``width``
         and ``height`` in pixels (upright), ``orientation`` (EXIF, 1 to 8), ``scaling``
         (``"none"``, ``"kept"``, ``"min_max"``, ``"full_range"``, or of a DICOM file
-        ``"window"`` or ``"lut"``), ``range`` (the two values that became 0 and 255, or None),
-        and of a DICOM file ``bits_stored``. Nothing else of a DICOM header is read.
+        ``"window"``, ``"lut"`` or ``"mimic_jpg"``), ``range`` (the two values that became 0
+        and 255, or None), and of a DICOM file ``bits_stored``. Nothing else of a DICOM header
+        is read.
 
     Raises:
         UnusableSample: ``empty_file``, ``not_an_image``, ``truncated_image``,
@@ -73,7 +81,8 @@ def read_image(
     name = printable(path.name)
     content = read_content(path, max_pixels)
     if is_dicom(content):
-        return _read_dicom(content, name, colour, max_pixels, sixteen_bit)
+        picture = read_dicom(content, name, max_pixels, sixteen_bit == "full_range", rendering)
+        return _of_dicom(picture, colour)
     decoded = decode(content, name, max_pixels)
     pixels = decoded.pixels
     scaling, value_range = "none", None
@@ -103,10 +112,7 @@ def read_image(
     }
 
 
-def _read_dicom(
-    content: bytes, name: str, colour: Colour, max_pixels: int, sixteen_bit: SixteenBit
-) -> tuple[np.ndarray, dict[str, Any]]:
-    picture = read_dicom(content, name, max_pixels, sixteen_bit == "full_range")
+def _of_dicom(picture: DicomPicture, colour: Colour) -> tuple[np.ndarray, dict[str, Any]]:
     array = picture.pixels
     if array.ndim != (2 if colour == "grey" else 3):
         array = np.array(Image.fromarray(array).convert(_PILLOW_MODE[colour]))
@@ -164,6 +170,7 @@ def _scale_to_eight_bits(
 
 __all__ = [
     "Colour",
+    "Rendering",
     "SixteenBit",
     "encode_image",
     "encode_mask_png",

@@ -6,6 +6,8 @@ import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 
+from nakt_dist.sources.files import split_suffix
+
 MAX_KEY_CHARACTERS = 100
 _FIRST_HASH_DIGITS = 8
 _UNSAFE = re.compile(r"[^a-z0-9-]+")
@@ -60,7 +62,7 @@ def _shared_folders(names: Sequence[str]) -> int:
 def _readable_key(path: str) -> str:
     """Returns the key without a hash; empty when no character of the path is safe."""
     folder, slash, file_name = path.rpartition("/")
-    stem = file_name.rpartition(".")[0] or file_name
+    stem = split_suffix(file_name)[0]
     decomposed = unicodedata.normalize("NFKD", f"{folder}{slash}{stem}")
     without_accents = "".join(c for c in decomposed if not unicodedata.combining(c))
     safe = _UNSAFE.sub("_", without_accents.lower()).strip("_-")

@@ -29,6 +29,8 @@ _TABLE = re.compile(
     r"mimic-cxr-\d+\.\d+\.\d+-(?P<kind>chexpert|negbio|metadata|split)\.csv(\.gz)?", re.ASCII
 )
 _DICOM = re.compile(r"[\w-]{1,100}", re.ASCII)
+_SUFFIXES = (".jpg", ".dcm", ".dicom", "")
+"""Of MIMIC-CXR-JPG, and of the DICOM files of MIMIC-CXR that it was made of."""
 _NUMBER = re.compile(r"[0-9]{1,12}")
 _PATIENT_FACTS = ("gender", "anchor_age", "anchor_year")
 
@@ -38,6 +40,7 @@ def scan(root: Path, labeler: str = "chexpert", views: Sequence[str] = VIEWS) ->
 
     The tables are those of version 2.0.0 or 2.1.0, compressed or not. Images are found by
     their name, the DICOM identifier; their folders must be those of the study and the patient.
+    They may be the DICOM files of MIMIC-CXR instead; of an image in both forms the JPEG is used.
     A study without a row of labels gives images with the problem ``missing_label``. Where
     MIMIC-IV's ``patients.csv`` lies beside the tables, it gives sex and age.
 
@@ -231,10 +234,10 @@ def _files_by_dicom(tables: ChestTables, contents: FolderContents) -> dict[str, 
     by_dicom: dict[str, list[FoundFile]] = defaultdict(list)
     for file in contents.images:
         image = tables.images.get(file.stem)
-        if image and file.suffix == ".jpg" and _in_its_folders(file, image):
+        if image and file.suffix in _SUFFIXES and _in_its_folders(file, image):
             by_dicom[file.stem].append(file)
     for files in by_dicom.values():
-        files.sort(key=lambda file: file.name.count("/"))
+        files.sort(key=lambda file: (file.suffix != ".jpg", file.name.count("/")))
     return by_dicom
 
 

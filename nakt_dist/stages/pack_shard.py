@@ -105,7 +105,9 @@ def _convert(
         UnusableSample: with the reason why the input is set aside.
     """
     size = (form.height, form.width)
-    pixels, info = read_image(record.image, form.colour, form.max_pixels, form.sixteen_bit)
+    pixels, info = read_image(
+        record.image, form.colour, form.max_pixels, form.sixteen_bit, form.rendering
+    )
     files = {
         form.encoding: encode_image(
             resize_image(pixels, size, form.fit), form.encoding, form.jpeg_quality
