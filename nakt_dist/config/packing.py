@@ -142,6 +142,11 @@ class PackConfig:
     def __post_init__(self) -> None:
         require(self.samples_per_shard > 0, "samples_per_shard", "positive")
         require(self.count is None or self.count > 0, "count", "positive")
+        require(
+            self.masks or not self.mask_values.named,
+            "masks",
+            "true where mask_values says what is target; leave mask_values out",
+        )
         require_paths(self, "source", "output", "card", "deidentify_key")
         require_processes(self.workers, "workers")
         require_seed(self.seed)

@@ -19,6 +19,8 @@ _FEW_COLOURS = 12  # more than a drawing program leaves of a blurless mask of on
 _SAME_HUE_FEW = 16  # rounding of blurred edges
 _SAME_HUE_MANY = 48  # what JPEG does to a colour at its edge
 _MOST_OFF_HUE = 0.02
+_MOST_COUNTED = 2**16
+_TO_CODE = np.array([65536, 256, 1], np.int32)
 MOST_FLAT = 0.5
 """Share of noise and blur that may lie in squares of one value; of areas, almost all does."""
 
@@ -152,20 +154,24 @@ def _palette_levels(pixels: Image.Image, lossy: bool) -> MaskLevels:
 
 def _colour_levels(colours: np.ndarray, lossy: bool, as_colours: bool) -> MaskLevels:
     """Returns grey levels, the brightness of the one hue, or colours; uint8 (H, W, 3) goes in."""
-    brightness = colours.max(axis=2)
-    spread = brightness - colours.min(axis=2)
+    red, green, blue = (colours[..., channel] for channel in range(3))
+    brightness = np.maximum(np.maximum(red, green), blue)  # far faster than along the last axis
+    spread = brightness - np.minimum(np.minimum(red, green), blue)
     if spread.max() <= (8 if lossy else 0):
         return MaskLevels(brightness, "numbers")
-    codes = colours.astype(np.int32) @ np.array([65536, 256, 1], np.int32)
-    if not as_colours and _one_hue(colours, brightness, codes):
+    if not as_colours and _one_hue(colours):
         return MaskLevels(brightness, "numbers")
-    return MaskLevels(codes, "colours")
+    return MaskLevels(colours.astype(np.int32) @ _TO_CODE, "colours")
 
 
-def _one_hue(colours: np.ndarray, brightness: np.ndarray, codes: np.ndarray) -> bool:
+def _one_hue(colours: np.ndarray) -> bool:
     """Says whether all colours are black or shades of one: a target and its blurred edge."""
-    distinct, counts = np.unique(codes, return_counts=True)
-    channels = np.stack([distinct >> 16, (distinct >> 8) & 255, distinct & 255], axis=1)
+    listed = Image.fromarray(colours).getcolors(_MOST_COUNTED)  # counting is faster than sorting
+    if listed is None:
+        return False  # a picture
+    counts = np.array([count for count, _ in listed])
+    channels = np.array([colour for _, colour in listed], np.int32)
+    distinct = channels @ _TO_CODE
     bright = channels.max(axis=1)
     strongest = np.where(bright >= 0.75 * bright.max(), counts, 0).argmax()
     hue = channels[strongest].astype(np.float32) / bright[strongest]
@@ -174,6 +180,7 @@ def _one_hue(colours: np.ndarray, brightness: np.ndarray, codes: np.ndarray) -> 
     off_colour = np.abs(channels - bright[:, None] * hue).max(axis=1) > allowed
     if few or not off_colour.any():
         return not off_colour.any()
+    codes = colours.astype(np.int32) @ _TO_CODE
     off = np.isin(codes, distinct[off_colour])
     flat = (flat_pixels(codes) & off).sum()
     return off.mean() <= _MOST_OFF_HUE and flat <= MOST_FLAT * off.sum()

@@ -62,12 +62,14 @@ class MaskRule:
             summary: of a mask without problem.
         """
         form, value = self.meaning(summary)
-        if form == "dark":
-            return 255 in self.targets
-        if form == "constant":
-            near_white = summary["lossy"] and value >= 192 and 255 in self.targets
-            return value == 0 or value in self.targets or near_white or summary["one_bit"]
-        return form != "unclear" and value in self.targets
+        if form == "unclear":
+            return False
+        if form == "constant" and (value == 0 or summary["one_bit"]):
+            return True
+        # JPEG leaves flat areas of 253, also in a PNG that was made of it
+        whitish = 192 if summary["lossy"] else 240
+        near_white = whitish <= value <= 255 and summary["kind"] == "numbers"
+        return value in self.targets or (255 in self.targets and (near_white or form == "dark"))
 
     def find_target(
         self, levels: MaskLevels, summary: MaskSummary

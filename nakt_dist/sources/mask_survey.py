@@ -19,7 +19,7 @@ from nakt_dist.sources.mask_levels import (
     mask_levels,
 )
 
-MOST_LISTED = 64
+MOST_LISTED = 12
 _MOST_TOLD = 6
 _LOSSY_NOISE = 12
 _DARK_NOISE = 64  # of an empty mask in a JPEG

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Collection, Sequence
 
-from nakt_dist.errors import DatasetError
+from nakt_dist.errors import ConfigurationError, DatasetError
 from nakt_dist.sources.mask_rule import HOW_TO_SAY, MaskRule
 from nakt_dist.sources.mask_settings import MaskValues
 from nakt_dist.sources.mask_survey import MaskSummary, meaning, tell_values
@@ -26,7 +26,8 @@ def judge(
 
     Args:
         summaries: of every mask of kind ``"binary"`` without ``mask_classes``, from
-            ``survey_mask``; those with a problem are left to be set aside.
+            ``survey_mask``; those with a problem are left to be set aside. An empty ``name``
+            is not told.
         settings: of the packing; what they name is not judged.
 
     Returns:
@@ -35,7 +36,13 @@ def judge(
     Raises:
         DatasetError: most masks, or many, cannot be read as background and target; or no mask
             holds a value that is named.
+        ConfigurationError: values are named, and there are no such masks.
     """
+    if settings.named and not summaries:
+        raise ConfigurationError(
+            "mask_values says what is target, but the dataset has no masks of which the values "
+            "tell it; leave mask_values out"
+        )
     sound = [summary for summary in summaries if "problem" not in summary]
     alpha = any(summary["carrier"] == "alpha" for summary in sound)
     turn_masks = settings.orientation == "image"
@@ -112,7 +119,10 @@ def _tell_found(odd: Sequence[MaskSummary], sound: Sequence[MaskSummary]) -> str
         if id(summary) in held_by_odd or meaning(summary).form == "pair":
             shown.setdefault(tell_values(summary), []).append(summary["name"])
     by_count = sorted(shown.items(), key=lambda item: -len(item[1]))
-    told = [f"{what} in {len(names)} (such as '{names[0]}')" for what, names in by_count]
+    told = [
+        f"{what} in {len(names)}" + (f" (such as '{names[0]}')" if names[0] else "")
+        for what, names in by_count
+    ]
     rest = f", and {len(told) - _MOST_TOLD} more" if len(told) > _MOST_TOLD else ""
     return "; ".join(told[:_MOST_TOLD]) + rest
 

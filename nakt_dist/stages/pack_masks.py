@@ -27,7 +27,10 @@ def judge_masks(config: PackConfig, plan: PackPlan) -> PackPlan:
     summaries: list[MaskSummary] = []
     with progress_bar("look at masks", len(paths)) as advance:
         for path in paths:
-            summaries.append(survey_mask(path, config.image.max_pixels))
+            summary = survey_mask(path, config.image.max_pixels)
+            if config.deidentify:
+                summary["name"] = ""  # names of files may be those of patients
+            summaries.append(summary)
             advance(1)
     rule, found = judge(summaries, config.mask_values)
     return replace(plan, mask_rule=rule, found={**plan.found, **found})

@@ -156,6 +156,22 @@ def test_a_named_value_that_no_mask_holds_is_refused(tmp_path):
     assert "names 1, which no mask holds; found: 0, 255" in refusal(path, target=[1])
 
 
+def test_settings_that_apply_to_no_mask_are_refused():
+    with pytest.raises(ConfigurationError, match="no masks of which the values tell"):
+        judge([], MaskValues(target=[1]))
+    with pytest.raises(ConfigurationError, match="masks must be true"):
+        PackConfig("busi", "a", "b", masks=False, mask_values=MaskValues(target=[1]))
+    assert judge([], MaskValues()) == (MaskRule(), {})
+
+
+def test_a_name_that_is_hidden_is_not_told(tmp_path):
+    summary = survey_mask(grey(tmp_path / "patient.png", 2, DISC | HALF), MANY)
+    other = survey_mask(grey(tmp_path / "x.png", 3), MANY)
+    with pytest.raises(DatasetError) as caught:
+        judge([{**summary, "name": ""}, {**other, "name": ""}], MaskValues())
+    assert "0 and 2 in 1; 0 and 3 in 1." in str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
@@ -199,6 +215,13 @@ class TestFewOddMasks:
         good = grey(tmp_path / "good.png", 1)
         broken = [write(tmp_path / f"{n}.png", b"text") for n in range(5)]
         assert judged(good, *broken)[2][1:] == ["mask_not_an_image"] * 5
+
+    def test_white_of_a_jpeg_that_is_253_in_a_few_masks_is_white(self, tmp_path):
+        paths = [grey(tmp_path / f"{n}.png", 255, np.roll(DISC, n, 1)) for n in range(3)]
+        paths += [grey(tmp_path / "w.png", 253), grey(tmp_path / "f.png", 253, DISC | ~DISC)]
+        read = judged(*paths)[2]
+        assert is_target(read[3])
+        assert read[4].all()
 
 
 class TestConstantMasks:
