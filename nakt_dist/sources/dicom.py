@@ -4,7 +4,6 @@ Needs pydicom, the extra ``dicom``; it is imported when the first DICOM file is 
 that could name a patient are never parsed, so they reach neither samples nor messages.
 """
 
-import io
 import logging
 import types
 import warnings
@@ -14,51 +13,13 @@ from typing import Any, Literal
 import numpy as np
 
 from nakt_dist.errors import ConfigurationError, UnusableSample
-from nakt_dist.sources.dicom_frames import check_frame, inflated
-from nakt_dist.sources.dicom_recognition import data_set_start
+from nakt_dist.sources.dicom_frames import check_frame
+from nakt_dist.sources.dicom_header import GREY, PALETTE, read_header
 from nakt_dist.sources.dicom_tables import coloured, read_table
-from nakt_dist.sources.dicom_values import high_bit, stored_values, value_limits
+from nakt_dist.sources.dicom_values import stored_values, value_limits
 from nakt_dist.sources.equalising import equalise
 
 Rendering = Literal["as_shown", "mimic_jpg"]
-
-_ELEMENTS = [
-    "Rows",
-    "Columns",
-    "SamplesPerPixel",
-    "PhotometricInterpretation",
-    "PlanarConfiguration",
-    "NumberOfFrames",
-    "BitsAllocated",
-    "BitsStored",
-    "HighBit",
-    "PixelRepresentation",
-    "PixelPaddingValue",
-    "PixelPaddingRangeLimit",
-    "RescaleSlope",
-    "RescaleIntercept",
-    "ModalityLUTSequence",
-    "WindowCenter",
-    "WindowWidth",
-    "VOILUTFunction",
-    "VOILUTSequence",
-    "RedPaletteColorLookupTableDescriptor",
-    "GreenPaletteColorLookupTableDescriptor",
-    "BluePaletteColorLookupTableDescriptor",
-    "RedPaletteColorLookupTableData",
-    "GreenPaletteColorLookupTableData",
-    "BluePaletteColorLookupTableData",
-    "SegmentedRedPaletteColorLookupTableData",
-    "SegmentedGreenPaletteColorLookupTableData",
-    "SegmentedBluePaletteColorLookupTableData",
-    "FloatPixelData",
-    "DoubleFloatPixelData",
-    "PixelData",
-]
-_NEEDED = ("PhotometricInterpretation", "BitsAllocated", "BitsStored", "PixelRepresentation")
-_GREY = ("MONOCHROME1", "MONOCHROME2")
-_COLOURS = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
-_PALETTE = "PALETTE COLOR"
 
 
 @dataclass(frozen=True)
@@ -119,11 +80,10 @@ def read_dicom(
     try:
         # pydicom's warnings quote the header; what overflows is judged by its result
         with warnings.catch_warnings(action="ignore"), np.errstate(all="ignore"):
-            header = _read_header(pydicom, content, name, max_pixels)
-            _check_header(header, name, max_pixels)
+            header = read_header(pydicom, content, name, max_pixels)
             announced = check_frame(pydicom, header, name)
             stored, padding = stored_values(pydicom, header, announced, name)
-            if header.PhotometricInterpretation not in _GREY:
+            if header.PhotometricInterpretation not in GREY:
                 return _colour_picture(header, stored, name)
             if rendering == "mimic_jpg":
                 return _as_mimic_jpg(header, stored)
@@ -149,77 +109,9 @@ def _import_pydicom(name: str) -> types.ModuleType:
     return pydicom
 
 
-def _read_header(pydicom: types.ModuleType, content: bytes, name: str, max_pixels: int) -> Any:
-    """Returns the elements that the picture needs, and how the file is written."""
-    start = data_set_start(content)
-    if start is None:
-        raise UnusableSample(
-            "not_an_image", f"'{name}' does not go on as a DICOM file after its mark"
-        )
-    if content[128:132] != b"DICM":  # pydicom knows files without the mark from their beginning
-        content, start = content[start:], 0
-    content = inflated(content, start, name, max_pixels)
-    header = pydicom.dcmread(io.BytesIO(content), force=True, specific_tags=_ELEMENTS)
-    if header.file_meta.get("TransferSyntaxUID"):
-        return header
-    if "PixelData" in header and header["PixelData"].is_undefined_length:
-        raise _unsupported(name, "is compressed and does not say how (TransferSyntaxUID)")
-    implicit, little = header.original_encoding
-    header.file_meta.TransferSyntaxUID = (
-        pydicom.uid.ImplicitVRLittleEndian
-        if implicit
-        else pydicom.uid.ExplicitVRLittleEndian
-        if little
-        else pydicom.uid.ExplicitVRBigEndian
-    )
-    return header
-
-
-def _check_header(header: Any, name: str, max_pixels: int) -> None:
-    rows, columns = header.get("Rows"), header.get("Columns")
-    if "FloatPixelData" in header or "DoubleFloatPixelData" in header:
-        raise _unsupported(name, "holds floating-point pixels")
-    if not rows or not columns or "PixelData" not in header:
-        raise UnusableSample(
-            "not_an_image", f"'{name}' is a DICOM file without a picture; move it elsewhere"
-        )
-    if rows * columns > max_pixels:
-        raise UnusableSample(
-            "too_many_pixels",
-            f"'{name}' is {columns}×{rows}; expected at most {max_pixels} pixels",
-        )
-    frames = int(header.get("NumberOfFrames") or 1)
-    if frames != 1:
-        raise UnusableSample(
-            "several_frames", f"'{name}' holds {frames} frames; expected one picture a file"
-        )
-    for element in _NEEDED:
-        if header.get(element) in (None, ""):
-            raise _unsupported(name, f"does not say its {element}")
-    _check_pixel_form(header, name)
-
-
-def _check_pixel_form(header: Any, name: str) -> None:
-    """Refuses colours, depths and places of values that mean nothing, or that nobody decodes."""
-    photometric = header.PhotometricInterpretation
-    samples, bits = header.get("SamplesPerPixel", 1), header.BitsAllocated
-    if photometric not in (*_GREY, _PALETTE, *_COLOURS):
-        raise _unsupported(name, f"has the colours {photometric!r}")
-    depths = {"RGB": (8, 16, 32), _PALETTE: (8, 16)}.get(photometric, (8,))
-    if photometric in _GREY:
-        depths = (1, 8, 16, 32)
-    if samples != (3 if photometric in _COLOURS else 1) or bits not in depths:
-        raise _unsupported(name, f"has {samples} values of {bits} bits a pixel as {photometric}")
-    stored, high = int(header.BitsStored), high_bit(header)
-    if not 1 <= stored <= high + 1 <= bits:
-        raise _unsupported(
-            name, f"says that values of {stored} bits end at bit {high} of words of {bits} bits"
-        )
-
-
 def _colour_picture(header: Any, stored: np.ndarray, name: str) -> DicomPicture:
     photometric, bits = header.PhotometricInterpretation, int(header.BitsStored)
-    if photometric == _PALETTE:
+    if photometric == PALETTE:
         little = header.file_meta.TransferSyntaxUID.is_little_endian
         colours = coloured(header, stored, little, name)
         return DicomPicture(colours, photometric, bits, "lut", None)
@@ -337,13 +229,6 @@ def _first(value: Any) -> float | None:
         return None
     values = [value] if isinstance(value, int | float) else list(value)
     return float(values[0]) if values and np.isfinite(float(values[0])) else None
-
-
-def _unsupported(name: str, what: str) -> UnusableSample:
-    return UnusableSample(
-        "unsupported_dicom",
-        f"'{name}' {what}; expected one picture in grey, RGB or palette colours",
-    )
 
 
 def _verdict(error: Exception, name: str) -> UnusableSample:

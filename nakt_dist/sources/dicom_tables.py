@@ -155,6 +155,8 @@ def _add_segment(entries: list[int], words: list[int], position: int, count: int
     """Adds the run or the line at ``position`` to the entries, and returns the next position."""
     kind, length = words[position : position + 2]
     length = min(length, count - len(entries))
+    if length == 0:  # would be repeated for ever
+        return len(words)
     if kind == 0:
         entries.extend(words[position + 2 : position + 2 + length])
         return position + 2 + words[position + 1]
@@ -162,4 +164,4 @@ def _add_segment(entries: list[int], words: list[int], position: int, count: int
         line = np.linspace(entries[-1], words[position + 2], words[position + 1] + 1)[1:]
         entries.extend(np.floor(line[:length] + 0.5).astype(int).tolist())
         return position + 3
-    return len(words)  # neither: the palette is too short, which is said
+    return len(words)  # no segment: the palette is too short, which is said

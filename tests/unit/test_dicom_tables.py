@@ -202,6 +202,8 @@ def test_a_segmented_palette_is_put_together(tmp_path: Path) -> None:
         segments(2, 65535, 0, 0),
         segments(0, 1, 7, 2, 65535, 6, 0),
         segments(0, 65535, 1),
+        segments(0, 0, *[2, 65535, 0, 0] * 20_000),
+        segments(0, 1, 7, 0, 0, *[2, 65535, 6, 0] * 20_000),
         b"",
         b"\0",
     ],

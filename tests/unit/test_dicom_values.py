@@ -28,6 +28,7 @@ from tests.unit.dicom_files import (  # noqa: E402
     problem_of,
     read,
     run_lengths,
+    table_of,
 )
 from tests.unit.image_files import encoded  # noqa: E402
 
@@ -101,14 +102,30 @@ def test_a_range_of_padding_is_meant_from_end_to_end(tmp_path: Path, ends: tuple
     [
         {"WindowCenter": 1000, "WindowWidth": 900},
         {"WindowCenter": 1000, "WindowWidth": 900, "VOILUTFunction": "SIGMOID"},
+        {"VOILUTSequence": [table_of(list(range(4095, -1, -1)), 0, 12)]},
     ],
+    ids=["window", "sigmoid", "table"],
 )
-def test_padding_is_black_in_a_window_too(tmp_path: Path, elements: dict[str, Any]) -> None:
+def test_padding_is_black_in_a_window_or_table_too(
+    tmp_path: Path, elements: dict[str, Any]
+) -> None:
     values = 30 * INDEX
     ds = dataset_of(padded(values, 4095), **elements)
     put(ds, "PixelPaddingValue", 4095, "US")
     whole, _ = read(tmp_path, dataset_of(values, **elements))
     np.testing.assert_array_equal(read(tmp_path, ds)[0], np.where(ODD_ROWS, 0, whole))
+
+
+def test_padding_is_left_out_behind_the_table_of_the_modality(tmp_path: Path) -> None:
+    values = 30 * INDEX
+    table = table_of([2 * number for number in range(4096)], 0, 13)
+    ds = dataset_of(padded(values, 4095), ModalityLUTSequence=[table])
+    put(ds, "PixelPaddingValue", 4095, "US")
+    pixels, info = read(tmp_path, ds)
+    real = values[~ODD_ROWS]
+    expected = scaled(values, real.min(), real.max())
+    np.testing.assert_array_equal(pixels, np.where(ODD_ROWS, 0, expected))
+    assert info["range"] == [2 * real.min(), 2 * real.max()]
 
 
 def test_padding_of_eight_bits_is_black_and_the_rest_is_kept(tmp_path: Path) -> None:
