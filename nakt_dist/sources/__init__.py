@@ -7,8 +7,10 @@ from typing import Any
 from nakt_dist.errors import ConfigurationError, nearest_name
 from nakt_dist.sources import (
     busi,
+    chase_db1,
     chestxray14,
     chexpert,
+    drive,
     image_folder,
     images_csv,
     isic2019,
@@ -28,6 +30,8 @@ SOURCES: dict[str, Source] = {
         Source("busi", busi.scan, card="busi"),
         Source("paired_folders", paired_folders.scan),
         Source("kaggle_nerve", kaggle_nerve.scan, card="kaggle_nerve"),
+        Source("drive", drive.scan, card="drive"),
+        Source("chase_db1", chase_db1.scan, card="chase_db1"),
         Source("isic2019", isic2019.scan, card="isic2019"),
         Source("isic_archive", isic_archive.scan, card="isic_archive"),
         Source("voc2012", voc2012.scan, card="voc2012"),

@@ -1,13 +1,13 @@
 """Any folder of images, with or without masks: the layout for in-house sets."""
 
 import re
-from collections import defaultdict
-from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from nakt_dist.errors import ConfigurationError
 from nakt_dist.sources.files import FolderContents, FoundFile, walk
+from nakt_dist.sources.folder_names import splits_by_folder
 from nakt_dist.sources.listing import (
     finish_listing,
     image_record,
@@ -16,14 +16,13 @@ from nakt_dist.sources.listing import (
     require_folder,
     wrong_layout,
 )
+from nakt_dist.sources.mask_search import find_masks, told_of_masks
 from nakt_dist.sources.record import SourceListing
-
-USUAL_MASK_FOLDERS = ("mask", "masks")
 
 
 def scan(
     root: Path,
-    mask_suffix: str = "_mask",
+    mask_suffix: str | None = None,
     mask_folder: str | None = None,
     patient_regex: str | None = None,
     class_from_folder: bool = False,
@@ -31,16 +30,21 @@ def scan(
 ) -> SourceListing:
     """Lists the images at any depth and finds their masks by name.
 
-    A mask of ``a/b/NAME.png`` is ``a/b/NAME_mask.png`` or ``a/b/NAME_mask_1.png`` beside
-    it, or, below the folder of masks, ``a/b/NAME.png`` or ``b/NAME.png`` (so that
-    ``images/NAME.jpg`` pairs with ``masks/NAME.png``), with or without the mask suffix.
-    Suffixes of the files may differ. Several masks of one image are united.
+    A mask of ``a/b/NAME.png`` is ``a/b/NAME_mask.png`` or ``a/b/NAME_mask_1.png`` beside it, or
+    lies in a folder of masks at the same place, with or without the mask suffix:
+    ``images/NAME.jpg`` pairs with ``masks/NAME.png``, ``train/images/NAME.jpg`` with
+    ``train/masks/NAME.png`` (see ``nakt_dist.sources.mask_pairs.pair_masks``). Suffixes of the
+    files may differ. Several numbered masks of one image are united. What is guessed is said in
+    ``found``. Folders such as ``train`` and ``test`` give the official split.
 
     Args:
         root: the folder.
         mask_suffix: what the stem of a mask ends with, a number may follow; ``""`` for none.
-        mask_folder: path below ``root`` of the masks; without it a folder ``mask`` or
-            ``masks`` directly in ``root`` if there is one; ``""`` for none.
+            Without it usual endings count, such as ``_mask``, ``-Segmentation`` and ``_gt``, where
+            an image beside the mask has the rest of its name.
+        mask_folder: path below ``root`` of the masks, or the name of folders of masks at any
+            depth; ``""`` for none. Without it folders that call themselves so, such as ``masks``,
+            ``labels`` and ``GroundTruth``.
         patient_regex: regular expression with the group ``patient``, searched in the path
             below ``root``. An image that it does not match has the problem
             ``patient_unknown``; a group that takes no part in a match names no patient.
@@ -49,44 +53,44 @@ def scan(
             without it, when any image has a mask.
 
     Raises:
-        ConfigurationError: the regular expression is not valid or lacks its group.
+        ConfigurationError: the regular expression is not valid or lacks its group, an image has
+            masks of several kinds, or masks are plainly there and the settings find none.
         DatasetError: there is no image, or no folder of masks of that name.
     """
     pattern = _compile(patient_regex)
     require_folder(root)
     contents = walk(root)
-    mask_folder = _find_mask_folder(root, mask_folder)
-    masks, images = _split_masks(contents, mask_suffix, mask_folder)
-    if not images:
+    folders = _mask_folders(root, contents, mask_folder)
+    pairing = find_masks(contents.images, mask_suffix, folders, class_from_folder)
+    if not pairing.images:
         raise wrong_layout(root, "image_folder", "images that are not masks")
-
-    keys = {image.name: _matching_keys(image, masks) for image in images}
     if require_masks is None:
-        require_masks = any(keys.values())
+        require_masks = bool(pairing.masks)
+    splits = splits_by_folder(image.name for image in pairing.images)
     records = []
-    for image in images:
-        found = [mask for key in keys[image.name] for mask in masks[key]]
+    for image in pairing.images:
+        masks = [claim.file for claim in pairing.masks.get(image.name, [])]
         facts, problem = _facts(image, pattern, class_from_folder)
-        if require_masks and not found:
+        if require_masks and not masks:
             problem = missing_mask("one by the settings 'mask_suffix' and 'mask_folder'")
-        kind = "binary" if found or require_masks else "none"
-        records.append(image_record(image, found, problem, mask_kind=kind, **facts))
-    for key in masks.keys() - {key for matching in keys.values() for key in matching}:
-        expected = f"an image '{key.path}' with the suffix of an image"
-        records += [mask_without_image(mask, expected) for mask in masks[key]]
-    return finish_listing(contents, records)
-
-
-class MaskKey(NamedTuple):
-    """What an image and its masks have in common.
-
-    Attributes:
-        in_folder: whether the mask lies in the folder of masks, not beside its image.
-        path: path without suffixes, below the root or below the folder of masks.
-    """
-
-    in_folder: bool
-    path: str
+        records.append(
+            image_record(
+                image,
+                masks,
+                pairing.problems.get(image.name, problem),
+                mask_kind="binary" if masks or require_masks else "none",
+                official_split=splits.get(image.name),
+                **facts,
+            )
+        )
+    for claim in pairing.alone:
+        expected = f"an image '{claim.stems[-1]}' with the suffix of an image"
+        records.append(mask_without_image(claim.file, expected))
+    found, examples = told_of_masks(pairing)
+    found.update(f"official split {split}" for split in splits.values())
+    return replace(
+        finish_listing(contents, records), found=dict(sorted(found.items())), examples=examples
+    )
 
 
 def _compile(patient_regex: str | None) -> re.Pattern[str] | None:
@@ -105,48 +109,25 @@ def _compile(patient_regex: str | None) -> re.Pattern[str] | None:
     return pattern
 
 
-def _find_mask_folder(root: Path, mask_folder: str | None) -> str:
-    """Returns the path of the folder of masks below the root, ``""`` where there is none."""
+def _mask_folders(
+    root: Path, contents: FolderContents, mask_folder: str | None
+) -> list[str] | None:
+    """Returns the paths of the folders of masks that a setting names; None where it does not."""
     if mask_folder is None:
-        usual = [name for name in USUAL_MASK_FOLDERS if (root / name).is_dir()]
-        if len(usual) > 1:
-            raise ConfigurationError(
-                f"'{root}' holds the folders 'mask' and 'masks'; name one as 'mask_folder'"
-            )
-        return usual[0] if usual else ""
+        return None
     mask_folder = mask_folder.strip("/")
-    if mask_folder and not (root / mask_folder).is_dir():
+    if not mask_folder or (root / mask_folder).is_dir():
+        return [mask_folder] if mask_folder else []
+    paths = {path for file in contents.images for path in _folders_above(file)}
+    found = sorted(path for path in paths if path.rpartition("/")[2] == mask_folder)
+    if not found:
         raise wrong_layout(root, "image_folder", f"the folder of masks '{mask_folder}'")
-    return mask_folder
+    return found
 
 
-def _split_masks(
-    contents: FolderContents, mask_suffix: str, mask_folder: str
-) -> tuple[dict[MaskKey, list[FoundFile]], list[FoundFile]]:
-    """Returns the masks by their key, and the images."""
-    ending = re.compile(re.escape(mask_suffix) + r"(_\d+)?$")
-    masks: dict[MaskKey, list[FoundFile]] = defaultdict(list)
-    images = []
-    for file in contents.images:
-        in_folder = bool(mask_folder) and file.name.startswith(f"{mask_folder}/")
-        path = file.path_below(mask_folder if in_folder else "")
-        match = ending.search(path) if mask_suffix else None
-        if match and match.start() > path.rfind("/") + 1:
-            masks[MaskKey(in_folder, path[: match.start()])].append(file)
-        elif in_folder:
-            masks[MaskKey(True, path)].append(file)
-        else:
-            images.append(file)
-    return masks, images
-
-
-def _matching_keys(image: FoundFile, masks: Mapping[MaskKey, list[FoundFile]]) -> list[MaskKey]:
-    """Returns the keys of this image that masks have: beside it, and in the folder of masks."""
-    path = image.path_below("")
-    beside = MaskKey(False, path)
-    in_folder = [MaskKey(True, path), MaskKey(True, path.partition("/")[2])]
-    nearest = next((key for key in in_folder if key in masks), None)
-    return [key for key in (beside, nearest) if key in masks]
+def _folders_above(file: FoundFile) -> list[str]:
+    parts = file.folder.split("/")
+    return ["/".join(parts[: depth + 1]) for depth in range(len(parts))]
 
 
 def _facts(

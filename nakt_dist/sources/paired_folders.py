@@ -1,12 +1,14 @@
 """Two folders whose files pair by name: ``image/1.PNG`` and ``mask/1.PNG`` (DDTI, TN3K)."""
 
-from collections import defaultdict
-from collections.abc import Iterator
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
 from nakt_dist.errors import ConfigurationError, DatasetError
 from nakt_dist.sources.files import FolderContents, FoundFile, walk
+from nakt_dist.sources.folder_names import mask_stem, split_of, splits_by_folder
 from nakt_dist.sources.listing import (
     finish_listing,
     image_record,
@@ -47,9 +49,10 @@ def scan(
 ) -> SourceListing:
     """Lists pairs of an image and a mask with the same path below their folders.
 
-    The suffixes may differ (``1.jpg`` with ``1.png``). Without options the folders are
-    ``image`` and ``mask``, ``images`` and ``masks``, or those of TN3K, whose part becomes
-    the official split (``"trainval"`` or ``"test"``).
+    The suffixes may differ (``1.jpg`` with ``1.png``), and the mask's name may end as usual
+    (``1_mask.png``). Without options the folders are ``image`` and ``mask``, ``images`` and
+    ``masks``, these below folders such as ``train`` and ``test``, or those of TN3K, whose part
+    becomes the official split (``"trainval"`` or ``"test"``).
 
     Args:
         root: the folder that contains the folders of images and of masks.
@@ -76,7 +79,19 @@ def scan(
         for file in contents.images
         if file.name not in placed
     ]
-    return finish_listing(contents, records)
+    return _with_splits(finish_listing(contents, records))
+
+
+def _with_splits(listing: SourceListing) -> SourceListing:
+    """Returns the listing with the splits that folders tell, where no pair tells one."""
+    records = listing.records
+    if any(record.official_split for record in records):
+        return listing
+    images = [record.name for record in records if record.problem is None]
+    splits = splits_by_folder(images)
+    found = Counter(f"official split {split}" for split in splits.values())
+    records = [replace(each, official_split=splits.get(each.name)) for each in records]
+    return replace(listing, records=records, found=dict(sorted(found.items())))
 
 
 def _folder_pairs(
@@ -103,9 +118,12 @@ def _detected_style(root: Path) -> tuple[FolderPair, ...]:
         tuple(pair for pair in style if all((root / folder).is_dir() for folder in pair.folders))
         for style in STYLES
     ]
-    present = [style for style in present if style]
+    present = [style for style in present if style] or _styles_of_splits(root)
     if not present:
-        expected = "'image' and 'mask', 'images' and 'masks', or the folders of TN3K"
+        expected = (
+            "'image' and 'mask', 'images' and 'masks', these below 'train' and 'test', or the "
+            "folders of TN3K"
+        )
         raise wrong_layout(root, "paired_folders", expected)
     if len(present) > 1:
         folders = ", ".join(f"'{pair.images}'" for style in present for pair in style)
@@ -116,6 +134,20 @@ def _detected_style(root: Path) -> tuple[FolderPair, ...]:
     return present[0]
 
 
+def _styles_of_splits(root: Path) -> list[tuple[FolderPair, ...]]:
+    """Returns the styles whose folders lie below folders of splits, as ``train/images``."""
+    parts = sorted(path.name for path in root.iterdir() if path.is_dir() and split_of(path.name))
+    styles = [
+        tuple(
+            FolderPair(f"{part}/{pair.images}", f"{part}/{pair.masks}", split_of(part))
+            for part in parts
+            if all((root / part / folder).is_dir() for folder in pair.folders)
+        )
+        for (pair,) in STYLES[:2]
+    ]
+    return [style for style in styles if style]
+
+
 def _pair(contents: FolderContents, pair: FolderPair) -> Iterator[SourceRecord]:
     image_folder, mask_folder = pair.folders
     masks: dict[str, list[FoundFile]] = defaultdict(list)
@@ -124,24 +156,37 @@ def _pair(contents: FolderContents, pair: FolderPair) -> Iterator[SourceRecord]:
     # the folder of masks may lie inside the folder of images
     inside = {mask.name for found in masks.values() for mask in found}
     images = [image for image in contents.below(image_folder) if image.name not in inside]
+    by_image: dict[str, list[FoundFile]] = defaultdict(list)
+    for image in images:
+        by_image[image.path_below(image_folder)].append(image)
+    _leave_endings_away(masks, by_image)
     for image in images:
         stem = image.path_below(image_folder)
-        found = _same_name_first(image, masks.get(stem, []))
+        found = masks.get(stem, [])
         problem = None
         if not found:
             problem = missing_mask(f"'{mask_folder}/{stem}' with the suffix of an image")
         elif len(found) > 1:
             names = ", ".join(f"'{mask.name}'" for mask in found)
             problem = ("ambiguous_mask", f"expected one mask, found {names}; remove all but one")
+        elif len(by_image[stem]) > 1:
+            names = ", ".join(f"'{each.name}'" for each in by_image[stem])
+            detail = f"'{found[0].name}' is the mask of {names}; remove all images but one"
+            problem = ("ambiguous_mask", detail)
         yield image_record(
             image, found, problem, mask_kind="binary", official_split=pair.official_split
         )
-    for stem in masks.keys() - {image.path_below(image_folder) for image in images}:
+    for stem in masks.keys() - by_image.keys():
         for mask in masks[stem]:
             yield mask_without_image(mask, f"'{image_folder}/{stem}' with the suffix of an image")
 
 
-def _same_name_first(image: FoundFile, masks: list[FoundFile]) -> list[FoundFile]:
-    """Returns the mask with the image's own suffix if there is one, otherwise all."""
-    same = [mask for mask in masks if mask.suffix == image.suffix]
-    return same if len(same) == 1 else masks
+def _leave_endings_away(
+    masks: dict[str, list[FoundFile]], images: Mapping[str, Sequence[FoundFile]]
+) -> None:
+    """Gives a mask such as ``a_mask`` the name of its image where there is no other of its own."""
+    for path in [path for path in masks if path not in images]:
+        folder, slash, stem = path.rpartition("/")
+        named = mask_stem(stem)
+        if named is not None and f"{folder}{slash}{named.base}" in images:
+            masks[f"{folder}{slash}{named.base}"] += masks.pop(path)

@@ -68,6 +68,7 @@ def announce(
         fingerprint = manifest.config["deidentified"]["key_fingerprint"]
         say(f"  de-identified with the key {config.deidentify_key} (fingerprint {fingerprint})")
     say(f"  {_how_split(config, manifest)}")
+    _announce_official(config, plan)
     say("  splits " + ", ".join(f"{name} {count}" for name, count in manifest.splits.items()))
     _announce_positives(manifest, positives)
     for comparison in () if manifest.phantom else plan.expected:
@@ -90,6 +91,17 @@ def announce_speed(packed_now: int, seconds: float) -> None:
         say(f"  {packed_now / seconds:.0f} images/s over {seconds:.1f} s")
     else:
         say("  was complete already; nothing was written")
+
+
+def _announce_official(config: PackConfig, plan: PackPlan) -> None:
+    """Prints that the dataset has splits of its own where they are not used."""
+    counts = Counter(record.official_split for record in plan.records if record.official_split)
+    if len(counts) > 1 and not config.splits.official:
+        told = ", ".join(f"{split} {count}" for split, count in sorted(counts.items()))
+        say(
+            f"  folders or tables tell official splits ({told}), which are not used; "
+            "--splits.official true uses them"
+        )
 
 
 def _announce_findings(manifest: ShardManifest) -> None:

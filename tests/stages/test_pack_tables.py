@@ -3,9 +3,10 @@
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from nakt_dist.config import ImageConfig, PackConfig
+from nakt_dist.config import ImageConfig, PackConfig, SplitConfig
 from nakt_dist.runtime.key_file import make_key
 from nakt_dist.shards.manifest import ShardManifest
 from nakt_dist.stages import pack
@@ -57,3 +58,31 @@ def test_de_identified_counts_are_told_without_examples(
     assert "differ only in letter case, blanks or leading zeros: 1" in printed
     found = ShardManifest.read(tmp_path / "packed").found
     assert NAME.casefold() not in f"{printed} {dict(found)}".casefold()
+
+
+@pytest.mark.parametrize("official", [True, False])
+def test_splits_that_folders_tell_are_used_or_said_not_to_be(
+    tmp_path: Path, official: bool, capfd: pytest.CaptureFixture[str]
+) -> None:
+    for part in ("train", "val", "test"):
+        for folder in ("images", "masks"):
+            (tmp_path / "set" / part / folder).mkdir(parents=True)
+            pixels = (gradient(16, 16) > 60) * np.uint8(255)
+            save(tmp_path / "set" / part / folder / f"{part}.png", pixels)
+    pack.run(
+        PackConfig(
+            layout="image_folder",
+            source=str(tmp_path / "set"),
+            output=str(tmp_path / "packed"),
+            image=ImageConfig(height=16, width=16),
+            splits=SplitConfig(official=official),
+            workers=1,
+        )
+    )
+    printed = "".join(capfd.readouterr())
+    assert "masks guessed from folders called 'masks': 3" in printed
+    told = "official splits (test 1, train 1, validation 1), which are not used"
+    assert (told in printed) is not official
+    if official:
+        splits = ShardManifest.read(tmp_path / "packed").splits
+        assert splits == {"test": 1, "train": 1, "validation": 1}

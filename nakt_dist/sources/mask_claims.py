@@ -1,0 +1,120 @@
+"""Which files call themselves masks, by their names and folders: as settings say, or as usual."""
+
+import re
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from nakt_dist.sources.files import FoundFile
+from nakt_dist.sources.folder_names import MaskStem, is_of_images, is_of_masks, mask_stem
+
+Parts = tuple[str, ...]
+
+
+class Claim(NamedTuple):
+    """A file that its name or folder calls a mask.
+
+    Attributes:
+        file: the file.
+        group: its folder of masks, or the ending of its name: masks of one kind.
+        guessed: whether no setting names it.
+        stems: names that its image may have, the most likely first.
+        number: of several masks of an image; ``""`` for the only one.
+        places: folders below which to look for the image beside the folder of masks; empty for
+            a mask that lies beside its image.
+        component: name of the folder of masks, ``""`` without one.
+        below: folders between that and the file.
+    """
+
+    file: FoundFile
+    group: str
+    guessed: bool
+    stems: Parts
+    number: str
+    places: tuple[Parts, ...] = ()
+    component: str = ""
+    below: Parts = ()
+
+    @property
+    def is_named_mask(self) -> bool:
+        """Whether the file's own name says ``mask``, which no image's does."""
+        ending = self.group.rpartition("ends in '")[2]
+        return not self.component and ending.lstrip(" _-").startswith("mask")
+
+
+class ClaimFinder:
+    """Says which files claim to be masks.
+
+    Args:
+        files: all images and masks.
+        mask_suffix: what the stem of a mask ends with; None for what is usual, ``""`` for nothing.
+        mask_folders: paths of the folders of masks; None for those that call themselves so.
+    """
+
+    def __init__(
+        self,
+        files: Sequence[FoundFile],
+        mask_suffix: str | None,
+        mask_folders: Sequence[str] | None,
+    ) -> None:
+        self._suffix, self._folders = mask_suffix, mask_folders
+        self._shared = _shared_depth(files)
+        self._ending = re.compile(re.escape(mask_suffix or "") + r"(?:_(?P<number>\d+))?$")
+
+    def claim(self, file: FoundFile) -> Claim | None:
+        """Returns why a file is a mask, or None."""
+        parts = folders_of(file)
+        position = self._position(file, parts)
+        stem = self._mask_stem(file.stem)
+        number = stem.number if stem else ""
+        if position is not None:
+            outside = parts[:position]
+            return Claim(
+                file,
+                group="/".join(parts[: position + 1]),
+                guessed=self._folders is None,
+                stems=(file.stem, stem.base) if stem else (file.stem,),
+                number=number,
+                places=(outside,) if self._folders is None else tuple(dict.fromkeys((outside, ()))),
+                component=parts[position],
+                below=parts[position + 1 :],
+            )
+        if stem is None:
+            return None
+        group = f"a name that ends in '{stem.ending}'"
+        return Claim(file, group, self._suffix is None, (stem.base,), number)
+
+    def _mask_stem(self, stem: str) -> MaskStem | None:
+        if self._suffix is None:
+            return mask_stem(stem)
+        match = self._ending.search(stem) if self._suffix else None
+        if match is None or match.start() == 0:
+            return None
+        return MaskStem(stem[: match.start()], self._suffix, match["number"] or "")
+
+    def _position(self, file: FoundFile, parts: Parts) -> int | None:
+        """Returns the place of the folder of masks among the folders of a file."""
+        if self._folders is not None:
+            within = [each for each in self._folders if file.name.startswith(f"{each}/")]
+            return max((each.count("/") for each in within), default=None)
+        for position in range(len(parts) - 1, self._shared - 1, -1):
+            if is_of_masks(parts[position]):
+                return position
+            if is_of_images(parts[position]):
+                return None
+        return None
+
+
+def folders_of(file: FoundFile) -> Parts:
+    """Returns the folders of a file below the root, from the outermost."""
+    return tuple(file.folder.split("/")) if file.folder else ()
+
+
+def _shared_depth(files: Sequence[FoundFile]) -> int:
+    """Returns how many outer folders hold all files and none directly: they tell nothing."""
+    folders = [folders_of(file) for file in files]
+    shared = 0
+    for level in zip(*folders, strict=False):
+        if len(set(level)) > 1:
+            break
+        shared += 1
+    return min(shared, min(map(len, folders), default=0) - 1) if shared else 0
