@@ -22,6 +22,9 @@ from nakt_dist.sources.mask_levels import (
 MOST_LISTED = 12
 _MOST_TOLD = 6
 _LOSSY_NOISE = 12
+_BLOCK = 8  # pixels; of JPEG
+_NEAR_BLOCKS = 2  # colours are coded at half the resolution
+_MOST_FAR = 0.05
 _DARK_NOISE = 64  # of an empty mask in a JPEG
 _FULL_SCALES = (255, 1023, 4095, 16383, 32767, 65535)
 _MOST_MIDDLE = 0.1
@@ -34,7 +37,8 @@ class MaskSummary(TypedDict, total=False):
     pairs of value and pixels, None where there are more than ``MOST_LISTED``. Of numbers, the
     lowest and the highest quarter of the range from 0 to ``high`` are its dark and bright end;
     ``middle`` and ``bright`` count pixels, ``odd`` those that differ from the commonest value
-    of each end, and ``flat`` those of the odd ones that lie in a square of one value.
+    of each end, and ``flat`` those of the odd ones that lie in a square of one value; ``far``
+    counts pixels that are neither dark nor bright, nor noise, and far from all that is bright.
     """
 
     name: str
@@ -54,6 +58,7 @@ class MaskSummary(TypedDict, total=False):
     bright: int
     odd: int
     flat: int
+    far: int
 
 
 class Meaning(NamedTuple):
@@ -170,7 +175,9 @@ def _has_two_ends(summary: MaskSummary) -> bool:
     if summary["distinct"] <= 3 and not summary["lossy"]:
         return False  # a value or two beside 0 are classes or a border, not a blur
     few_between = summary["middle"] <= min(_MOST_MIDDLE * summary["pixels"], summary["bright"])
-    return summary["low"] >= 0 and few_between and summary["flat"] <= MOST_FLAT * summary["odd"]
+    blurred = summary["flat"] <= MOST_FLAT * summary["odd"]
+    near = summary["far"] <= _MOST_FAR * summary["odd"]
+    return summary["low"] >= 0 and few_between and blurred and near
 
 
 def _full_scale(summary: MaskSummary) -> float:
@@ -198,7 +205,7 @@ def _ends(
     levels: MaskLevels, values: np.ndarray, counts: np.ndarray, lossy: bool
 ) -> dict[str, Any]:
     if levels.kind != "numbers" or len(values) == 1:
-        return {"middle": 0, "bright": 0, "odd": 0, "flat": 0}
+        return {"middle": 0, "bright": 0, "odd": 0, "flat": 0, "far": 0}
     high = float(values[-1])
     dark, bright = values < 0.25 * high, values > 0.75 * high
     regular = np.zeros(len(values), dtype=bool)
@@ -208,13 +215,42 @@ def _ends(
             noise = _LOSSY_NOISE if lossy else 0
             regular |= np.abs(values.astype(np.float64) - common) <= noise
     odd = ~regular
-    flat = 0
+    flat = far = 0
     if odd.any() and len(values) > 2:
         is_odd = ~np.isin(levels.values, values[regular])
         flat = int((flat_pixels(levels.values) & is_odd).sum())
+        far = _count_far(levels.values, high)
     return {
         "middle": int(counts[~dark & ~bright].sum()),
         "bright": int(counts[bright].sum()),
         "odd": int(counts[odd].sum()),
         "flat": flat,
+        "far": far,
     }
+
+
+def _count_far(values: np.ndarray, high: float) -> int:
+    """Counts pixels above the noise that no bright pixel explains, block by block.
+
+    Blur and what JPEG does lie at the edge of the target; a picture lies everywhere.
+    """
+    noisy = _per_block((values > high * _LOSSY_NOISE / 255) & (values <= 0.75 * high))
+    bright = _per_block(values > 0.75 * high) > 0
+    near = np.zeros_like(bright)
+    for down in range(-_NEAR_BLOCKS, _NEAR_BLOCKS + 1):
+        for right in range(-_NEAR_BLOCKS, _NEAR_BLOCKS + 1):
+            near |= _shifted(bright, down, right)
+    return int(noisy[~near].sum())
+
+
+def _per_block(found: np.ndarray) -> np.ndarray:
+    """Returns how many pixels of each block of 8 × 8 are found."""
+    rows, columns = (np.arange(0, length, _BLOCK) for length in found.shape)
+    return np.add.reduceat(np.add.reduceat(found.astype(np.int32), rows, 0), columns, 1)
+
+
+def _shifted(found: np.ndarray, down: int, right: int) -> np.ndarray:
+    height, width = found.shape
+    padded = np.pad(found, _NEAR_BLOCKS)
+    top, left = _NEAR_BLOCKS - down, _NEAR_BLOCKS - right
+    return padded[top : top + height, left : left + width]

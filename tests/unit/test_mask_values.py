@@ -281,6 +281,14 @@ class TestNoiseAndBlur:
         assert is_target(read[0], np.asarray(soft) >= 0.5)
         assert told == {f"masks with noise or blur, target from {high / 2:g} of {high:g}": 1}
 
+    @pytest.mark.parametrize("suffix", ["png", "jpg"])
+    def test_a_white_target_painted_on_a_dark_picture_is_refused(self, tmp_path, suffix):
+        rows, columns = np.mgrid[:240, :240]
+        picture = 20 + 40 * np.sin(rows / 9) ** 2 + 8 * np.sin(columns / 2)
+        picture[np.hypot(rows - 60, columns - 60) < 40] = 255
+        path = save(tmp_path / f"m.{suffix}", picture.round().astype(np.uint8))
+        assert "'m." in refusal(path)
+
     def test_a_probability_map_needs_a_threshold(self, tmp_path):
         values = np.clip(1.2 - np.hypot(ROWS - 20, COLUMNS - 30) / 20, 0, 1).astype(np.float32)
         path = save(tmp_path / "m.tif", values)
