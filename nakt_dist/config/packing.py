@@ -61,6 +61,8 @@ class SplitConfig:
         without_official: the split of samples that have no official one; None refuses them.
         validation_from_train: with ``official``, the share of the official training patients
             that becomes the split ``validation``, where the dataset itself has none.
+        identical_together: images of the same pixels are never divided, as if they were of one
+            patient; official splits stay as they are, and what they share is counted.
     """
 
     fractions: Mapping[str, float] = field(
@@ -69,6 +71,7 @@ class SplitConfig:
     official: bool = False
     without_official: str | None = None
     validation_from_train: float = 0.0
+    identical_together: bool = True
 
     def __post_init__(self) -> None:
         require(
@@ -117,6 +120,9 @@ class PackConfig:
         deidentify: replace what names a patient, a study or a file by keyed hashes; the same
             key gives the same hashes in every dataset. Pixels stay as they are.
         deidentify_key: file with the key; made, readable by its owner alone, where it is absent.
+        trust_times: where the dataset is packed already, take source files of the same size and
+            time of modification for the same without reading them; otherwise only those that
+            the system has not touched at all.
     """
 
     layout: str
@@ -138,6 +144,7 @@ class PackConfig:
     phantom: bool | None = None
     deidentify: bool = False
     deidentify_key: str = "~/.config/nakt_dist/deidentify.key"
+    trust_times: bool = False
 
     def __post_init__(self) -> None:
         require(self.samples_per_shard > 0, "samples_per_shard", "positive")
@@ -164,6 +171,8 @@ class VerifyConfig:
     Attributes:
         folder: a packed dataset or a folder of pseudo-labels.
         repair: rebuild what is damaged, and only that (packed datasets).
+        against_source: read the published dataset, too, and say which of its files and labels
+            have changed since it was packed.
         source: the dataset as published, when it is no longer where it was packed from.
         layout_options: those that name files or folders of a de-identified dataset, such as
             ``{table: films.csv}``; it does not say them.
@@ -174,6 +183,7 @@ class VerifyConfig:
 
     folder: str
     repair: bool = False
+    against_source: bool = False
     source: str | None = None
     layout_options: dict[str, Any] = field(default_factory=dict)
     workers: int | None = None

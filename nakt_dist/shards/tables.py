@@ -38,12 +38,16 @@ INDEX_SCHEMA = pa.schema(
         ("findings", pa.string()),
         ("extension", pa.string()),
         ("target_share", pa.float32()),
+        ("pixels", pa.int64()),
         *_MEMBER_COLUMNS,
     ]
 )
 """One row per sample, in the order of the shards. ``labels`` and ``findings`` are JSON, null
 where the dataset says nothing about the image's findings; ``mask_*`` may be null, and then
-``target_share``, the share of target in the packed mask from 0 to 1, is null too."""
+``target_share``, the share of target in the packed mask from 0 to 1, is null too. ``pixels`` is
+63 bits of a hash of the published picture, upright and grey, before it was resized: two samples
+of one number are copies, in whatever dataset, size or fit. Null where the picture has one value
+everywhere."""
 
 REJECTED_SCHEMA = pa.schema(
     [

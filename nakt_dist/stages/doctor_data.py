@@ -34,7 +34,7 @@ from nakt_dist.stages import evaluate, pack, teach
 from nakt_dist.stages.doctor_findings import Findings, in_words
 from nakt_dist.stages.inspect_dataset import check_settings
 from nakt_dist.stages.pack_identity import check_deidentify
-from nakt_dist.stages.pack_plan import check_apart, is_usable, make_plan, tolerated_problems
+from nakt_dist.stages.pack_plan import check_apart, make_plan
 from nakt_dist.stages.pipeline import chosen_steps, read_steps
 from nakt_dist.stages.submit import check_job
 from nakt_dist.transfer.ensemble import Teacher
@@ -127,22 +127,24 @@ def _examine_pack(config: PackConfig, found: Findings, cache: Path) -> None:
             check_deidentify(config)
             config = replace(config, deidentify=False)  # else the plan would want the key
         plan = make_plan(config, may_make_key=False)
-        tolerated = tolerated_problems(config)
-        unusable = sum(not is_usable(record, tolerated) for record in plan.records)
+        unusable = sum(not each.usable for each in plan.inputs)
         found.facts["source"] = (
-            f"{plan.num_inputs:,} inputs of layout {config.layout} in {config.source}, "
+            f"{len(plan.inputs):,} inputs of layout {config.layout} in {config.source}, "
             f"{unusable:,} of them without a file, a label or a mask that should be there"
         )
         form = config.image
         per_pixel = _JPEG_BYTES_PER_PIXEL if form.encoding == "jpg" else 1
         channels = 1 if form.colour == "grey" else 3
         pixels = form.height * form.width * channels
-        found.disk = int(plan.num_inputs * (pixels * per_pixel + _PACK_BYTES_PER_SAMPLE))
-        found.disk += len(plan.shards) * tarfile.RECORDSIZE
+        per_sample = pixels * per_pixel + _PACK_BYTES_PER_SAMPLE
+        # Until the end, what was read is staged beside the shards.
+        found.disk = int(2 * len(plan.inputs) * per_sample)
+        shards = len(plan.inputs) // config.samples_per_shard + len(config.splits.fractions)
+        found.disk += shards * tarfile.RECORDSIZE
         if not will_make_key:  # without the key nobody knows what the dataset would be
             with found.problem_if_refused("output"):
                 check_output(Path(config.output), "pack")
-                pack.check_own_output(plan, Path(config.output))
+                pack.check_own_output(config, plan, Path(config.output))
 
 
 def _examine_teach(config: TeachConfig, found: Findings, cache: Path) -> None:

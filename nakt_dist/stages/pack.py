@@ -1,23 +1,19 @@
-"""``nakt pack``: a dataset as published becomes shards, an index and a manifest."""
+"""``nakt pack``: a dataset as published becomes shards, an index and a manifest.
 
-import contextlib
+First every input is read, converted and staged; then it is known which images are copies and
+which cannot be used, the rest is divided into splits, and shards are put together.
+"""
+
 import json
-import multiprocessing
-import os
-import signal
-import threading
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
-from multiprocessing.synchronize import Event
 from pathlib import Path
 from typing import Any
 
 from nakt_dist.config import PackConfig, as_plain, save_config
-from nakt_dist.errors import ConfigurationError, DatasetError, NaktError
-from nakt_dist.runtime.files import differing_fields, file_sha256, flush_folder
+from nakt_dist.errors import DatasetError
+from nakt_dist.runtime.files import differing_fields, file_sha256, flush_folder, value_sha256
 from nakt_dist.runtime.outputs import check_output
 from nakt_dist.runtime.processes import require_one_process, say
 from nakt_dist.runtime.progress import progress_bar
@@ -31,19 +27,41 @@ from nakt_dist.shards.manifest import (
     ShardManifest,
 )
 from nakt_dist.shards.tables import INDEX_SCHEMA, REJECTED_SCHEMA, write_table
+from nakt_dist.sources.mask_rule import MaskRule
 from nakt_dist.stages.mask_coverage import read_coverage
-from nakt_dist.stages.pack_identity import kept_layout_options, modification_sha256
+from nakt_dist.stages.pack_divide import Division, ShardPlan, divide
+from nakt_dist.stages.pack_identity import kept_layout_options
 from nakt_dist.stages.pack_masks import judge_masks
 from nakt_dist.stages.pack_plan import PackPlan, check_apart, make_plan, tolerated_problems
+from nakt_dist.stages.pack_pool import Workers, refuse_import_by_worker
+from nakt_dist.stages.pack_prepare import (
+    Prepared,
+    PrepareSettings,
+    is_prepared,
+    prepare,
+    prepared_inputs,
+)
 from nakt_dist.stages.pack_shard import pack_shard
+from nakt_dist.stages.pack_sources import (
+    SOURCES_NAME,
+    facts_of,
+    find_changes,
+    times_of,
+    write_sources,
+)
 from nakt_dist.stages.pack_summary import announce, announce_speed, count_positives
 
 LEDGER_NAME = ".pack"
+PREPARED_NAME = "prepared"
 _LARGEST_VOCABULARY = 100
-_GUARD = (
-    "Each worker imports the script that calls pack: put the call below "
-    "'if __name__ == \"__main__\":' there, or set workers=1"
-)
+_REMARKS = {
+    "constant": "pictures of one value everywhere",
+    "void": "images with void pixels, packed as background",
+    "other": "images with mask values that are neither 0 nor named, packed as background",
+    "turned_apart": "images turned by EXIF otherwise than their masks: check the overlays, and set "
+    "mask_values.orientation to image where masks lie on images as stored",
+}
+"""By what was noticed of single images."""
 
 
 def run(config: PackConfig) -> RunRecord:
@@ -58,15 +76,13 @@ def run(config: PackConfig) -> RunRecord:
             its own workers.
         DatasetError: the source is not of the layout, or the output holds something else.
     """
-    _refuse_import_by_worker()
+    refuse_import_by_worker()
     require_one_process("pack")
     stopwatch = Stopwatch()
     output = Path(config.output)
     check_apart(config)
     plan = make_plan(config)
     check_output(output, "pack")
-    if _finished(plan, output) is None:
-        plan = judge_masks(config, plan)
     output.mkdir(parents=True, exist_ok=True)
     with sole_user(output, "pack"):
         manifest, packed_now = _pack(config, plan, output)
@@ -95,163 +111,236 @@ def run(config: PackConfig) -> RunRecord:
 
 def _pack(config: PackConfig, plan: PackPlan, output: Path) -> tuple[ShardManifest, int]:
     """Returns the manifest and how many inputs were read now rather than earlier."""
-    ledger, manifest = _ledger(plan, output), _finished(plan, output)
+    manifest = _finished(config, plan, output)
+    ledger = _ledger(plan, output)
     if manifest is not None:
-        ledger.close()
+        ledger.close()  # a kill may have left it
         return manifest, 0
     ledger.open()
-    pending = [number for number in range(ledger.pieces) if not _is_whole(ledger, number, output)]
-    if len(pending) < ledger.pieces:
-        say(f"pack: {ledger.pieces - len(pending)} of {ledger.pieces} shards are there already")
-    inputs = sum(len(plan.shards[number].keys) for number in pending)
-    with progress_bar("pack images", inputs) as advance:
-        for number in write_shards(config, plan, output, ledger, pending):
-            advance(len(plan.shards[number].keys))
-    manifest = _finalise(config, plan, output, ledger)
+    with Workers(config.workers) as workers:
+        rule, found = judge_masks(config, plan, ledger.folder, workers)
+        prepared, read_now = prepare_all(config, plan, rule, ledger.folder, workers)
+        division = divide(config, plan, prepared)
+        ledger.pieces = len(division.shards)
+        write_shards(division.shards, output, ledger, workers)
+    found = {**plan.found, **found, **division.identical}
+    manifest = _finalise(config, replace(plan, found=found), division, prepared, output, ledger)
     ledger.close()
-    return manifest, inputs
+    return manifest, read_now
 
 
-def check_own_output(plan: PackPlan, output: Path) -> None:
+def check_own_output(config: PackConfig, plan: PackPlan, output: Path) -> None:
     """Looks whether an output is absent, or of this very packing, and writes nothing.
 
     Raises:
         DatasetError: it holds a dataset packed otherwise, or an unfinished one.
     """
-    if _finished(plan, output) is None:
+    if _finished(config, plan, output) is None:
         _ledger(plan, output).check()
 
 
 def _ledger(plan: PackPlan, output: Path) -> WorkLedger:
-    identity = {**plan.identity, "source_modification_sha256": modification_sha256(plan.records)}
-    return WorkLedger(output / LEDGER_NAME, identity, len(plan.shards))
+    """Returns the ledger of the shards; how many there will be is known once they are divided."""
+    listing = [
+        [
+            each.key,
+            facts_of(each.record, plan.content_key),
+            [time[:2] for time in times_of(each.record)],
+        ]
+        for each in plan.inputs
+    ]
+    identity = {
+        **plan.settings,
+        "findings": list(plan.findings),
+        "listing_sha256": value_sha256(listing),
+    }
+    return WorkLedger(output / LEDGER_NAME, identity, 0)
 
 
-def _finished(plan: PackPlan, output: Path) -> ShardManifest | None:
+def _finished(config: PackConfig, plan: PackPlan, output: Path) -> ShardManifest | None:
     """Returns the manifest of this packing, once it is done.
 
     Raises:
-        DatasetError: it is that of a dataset packed otherwise.
+        DatasetError: it is that of a dataset packed otherwise, or from files that have changed.
     """
     if not (output / MANIFEST_NAME).exists():
         return None
     manifest = ShardManifest.read(output)
-    if manifest.config != json.loads(json.dumps(plan.identity)):
-        differences = "; ".join(differing_fields(manifest.config, plan.identity)[:5])
+    settings = json.loads(json.dumps(plan.settings))
+    if manifest.config != settings:
+        what = "; ".join(differing_fields(manifest.config, settings)[:5])
+    elif manifest.findings != plan.findings:
+        what = f"findings {', '.join(manifest.findings)}, now {', '.join(plan.findings)}"
+    else:
+        read = "modified" if config.trust_times else "touched"
+        what = str(find_changes(output, plan, read))
+    if what:
         raise DatasetError(
-            f"{output}: already holds a dataset packed otherwise ({differences}). "
+            f"{output}: already holds a dataset packed otherwise ({what}). "
             "Choose another --output, or delete the folder"
         )
     return manifest
 
 
-def _is_whole(ledger: WorkLedger, number: int, output: Path) -> bool:
-    """Says whether a finished shard is still on disk as its receipt says."""
+def prepare_all(
+    config: PackConfig, plan: PackPlan, rule: MaskRule, folder: Path, workers: Workers
+) -> tuple[list[Prepared], int]:
+    """Reads, converts and stages the inputs that are not yet staged.
+
+    Args:
+        config: of the packing.
+        plan: its inputs.
+        rule: what is target in binary masks.
+        folder: of the packing's ledger; the files lie in one of its own there.
+        workers: do the work.
+
+    Returns:
+        What was made of each input, in their order, and how many were read now.
+    """
+    size = config.samples_per_shard
+    pieces = [plan.inputs[at : at + size] for at in range(0, len(plan.inputs), size)]
+    ledger = WorkLedger(folder / PREPARED_NAME, {}, len(pieces))
+    ledger.open()
+    settings = PrepareSettings(
+        config.image, tolerated_problems(config), config.deidentify, plan.content_key, rule
+    )
+    tasks = {
+        number: (ledger, number, inputs, settings)
+        for number, inputs in enumerate(pieces)
+        if not is_prepared(ledger, number, inputs, plan.content_key)
+    }
+    read_now = sum(len(pieces[number]) for number in tasks)
+    if read_now < len(plan.inputs):
+        say(f"pack: {len(plan.inputs) - read_now} of {len(plan.inputs)} images are read already")
+    with progress_bar("pack images", read_now) as advance:
+        for number in workers.run(prepare, tasks):
+            advance(len(pieces[number]))
+    return list(prepared_inputs(ledger)), read_now
+
+
+def write_shards(
+    shards: Sequence[ShardPlan], output: Path, ledger: WorkLedger, workers: Workers
+) -> None:
+    """Puts together the shards that are not there already.
+
+    Args:
+        shards: of the dataset, or some of them.
+        output: the dataset's folder.
+        ledger: of the shards; the staged files lie in a folder of its own.
+        workers: do the work.
+    """
+    tasks = {
+        number: (ledger, output, number, shard)
+        for number, shard in enumerate(shards)
+        if not _is_whole(ledger, number, shard, output)
+    }
+    if len(tasks) < len(shards):
+        say(f"pack: {len(shards) - len(tasks)} of {len(shards)} shards are there already")
+    with progress_bar("write shards", len(tasks)) as advance:
+        for _ in workers.run(_write_one, tasks):
+            advance(1)
+
+
+def _write_one(ledger: WorkLedger, output: Path, number: int, shard: ShardPlan) -> None:
+    receipt = pack_shard(output, ledger.folder, ledger.folder / PREPARED_NAME, number, shard)
+    ledger.finish(number, {**receipt, "inputs": _inputs_sha256(shard)})
+
+
+def _is_whole(ledger: WorkLedger, number: int, shard: ShardPlan, output: Path) -> bool:
+    """Says whether a finished shard is on disk as its receipt says, and of these very inputs."""
     if not ledger.is_finished(number):
         return False
     try:
-        entry = ledger.receipt(number)["entry"]
-        return file_sha256(output / entry["name"]) == entry["sha256"]
+        receipt = ledger.receipt(number)
+        entry = receipt["entry"]
+        same = receipt["inputs"] == _inputs_sha256(shard) and entry["name"] == shard.name
+        return same and file_sha256(output / shard.name) == entry["sha256"]
     except (OSError, DatasetError, KeyError):
         return False
 
 
-def write_shards(
-    config: PackConfig, plan: PackPlan, output: Path, ledger: WorkLedger, numbers: list[int]
-) -> Iterator[int]:
-    """Writes the given shards with a pool of workers, and yields each number when done."""
-    workers = min(config.workers or len(os.sched_getaffinity(0)), max(len(numbers), 1))
-    settings = (config.image, config.masks, tolerated_problems(config), config.deidentify)
-    settings = (*settings, plan.mask_rule)
-    tasks = {number: (ledger, output, number, plan.shards[number], *settings) for number in numbers}
-    if workers == 1:
-        for number, task in tasks.items():
-            _write_one(*task)
-            yield number
-        return
-    context = multiprocessing.get_context("spawn")  # forking a process with threads can hang
-    begun = context.Event()
-    with ProcessPoolExecutor(workers, context, _begin_worker, (begun,)) as pool:
-        with _interrupts_ignored():  # workers inherit it: Ctrl-C is the main process's to answer
-            futures = {pool.submit(_write_one, *task): number for number, task in tasks.items()}
-        try:
-            for future in as_completed(futures):
-                future.result()
-                yield futures.pop(future)
-        except BrokenProcessPool:
-            if not begun.is_set():
-                raise NaktError(f"pack: its worker processes could not start. {_GUARD}") from None
-            raise NaktError(
-                "pack: a worker process was killed, often for want of memory. Finished shards "
-                "are kept: run the same command again, with fewer --workers if memory is short"
-            ) from None
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+def _inputs_sha256(shard: ShardPlan) -> str:
+    return value_sha256([[made.key, made.image, made.masks] for made in shard.prepared])
 
 
-@contextlib.contextmanager
-def _interrupts_ignored() -> Iterator[None]:
-    if threading.current_thread() is not threading.main_thread():
-        yield  # only the main thread may set this, and only it is interrupted
-        return
-    previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, previous)
+def write_tables(
+    folder: Path,
+    plan: PackPlan,
+    prepared: Sequence[Prepared],
+    rows: Iterator[list[Mapping[str, Any]]],
+    staging: Path,
+) -> None:
+    """Writes the tables beside the shards.
 
-
-def _refuse_import_by_worker() -> None:
-    """Refuses to pack in a worker that is only importing the script which started it.
-
-    Raises:
-        ConfigurationError: the script packs whenever it is imported.
+    Args:
+        folder: the dataset's folder.
+        plan: its inputs.
+        prepared: what was made of each of them.
+        rows: of the index, shard by shard.
+        staging: folder for the unfinished files.
     """
-    # What multiprocessing itself asks before it lets a process start others.
-    if getattr(multiprocessing.current_process(), "_inheriting", False):
-        raise ConfigurationError(f"pack was called while a worker process starts. {_GUARD}")
-
-
-def _begin_worker(begun: Event) -> None:
-    """Says that a worker runs, and ends it when the main process is gone, however that went."""
-    begun.set()
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    multiprocessing.parent_process().join()
-    os._exit(1)
-
-
-def _write_one(ledger: WorkLedger, output: Path, number: int, *task: Any) -> None:
-    ledger.finish(number, pack_shard(output, ledger.folder, number, *task))
+    write_table(folder / INDEX_NAME, INDEX_SCHEMA, rows, staging)
+    rejected = (
+        [
+            {
+                "source": each.record.name,
+                "key": made.key,
+                "reason": made.reason,
+                "detail": made.detail,
+            }
+        ]
+        for each, made in zip(plan.inputs, prepared, strict=True)
+        if made.reason is not None
+    )
+    write_table(folder / REJECTED_NAME, REJECTED_SCHEMA, rejected, staging)
+    write_sources(folder, plan, prepared, staging)
 
 
 def _finalise(
-    config: PackConfig, plan: PackPlan, output: Path, ledger: WorkLedger
+    config: PackConfig,
+    plan: PackPlan,
+    division: Division,
+    prepared: Sequence[Prepared],
+    output: Path,
+    ledger: WorkLedger,
 ) -> ShardManifest:
     """Writes the tables and, last of all, the manifest."""
     staging = ledger.folder
+    rejected = [made for made in prepared if made.reason is not None]
+    if len(rejected) == len(prepared):
+        first = plan.inputs[0].record.name
+        raise DatasetError(
+            f"{config.source}: none of its {len(prepared)} inputs could be packed; the first, "
+            f"{first}: {rejected[0].detail}"
+        )
     summary = _Summary()
-    write_table(output / INDEX_NAME, INDEX_SCHEMA, summary.rows(ledger, plan), staging)
-    rejected = (ledger.receipt(number)["rejected"] for number in range(ledger.pieces))
-    write_table(output / REJECTED_NAME, REJECTED_SCHEMA, rejected, staging)
+    write_tables(output, plan, prepared, summary.rows(ledger, division.shards), staging)
+    if summary.packed + len(rejected) != len(plan.inputs):
+        raise DatasetError(
+            f"{output}: {summary.packed} packed and {len(rejected)} rejected are not the "
+            f"{len(plan.inputs)} inputs; delete the folder and pack again, and report this"
+        )
+    remarks = Counter(what for made in prepared for what in made.mask_remarks)
+    remarks["constant"] = sum(made.constant for made in prepared)
+    found = {words: remarks[what] for what, words in _REMARKS.items() if remarks[what]}
     manifest = ShardManifest(
         shards=tuple(summary.shards),
-        files={name: file_sha256(output / name) for name in (INDEX_NAME, REJECTED_NAME)},
+        files={
+            name: file_sha256(output / name) for name in (INDEX_NAME, REJECTED_NAME, SOURCES_NAME)
+        },
         dataset=config.dataset_name,
         phantom=plan.phantom,
         height=config.image.height,
         width=config.image.width,
         channels=1 if config.image.colour == "grey" else 3,
-        mask_kind=_mask_kind(plan) if config.masks else "none",
+        mask_kind=_mask_kind(plan),
         splits=dict(summary.splits),
         counts={
-            "inputs": plan.num_inputs,
+            "inputs": len(plan.inputs),
             "packed": summary.packed,
-            "rejected": summary.rejected,
+            "rejected": len(rejected),
             "left_out": sum(plan.left_out.values()),
-            "united_masks": summary.united_masks,
+            "united_masks": sum(made.united_masks for made in prepared),
         },
         left_out=dict(plan.left_out),
         ignored_files=dict(plan.ignored_files),
@@ -259,21 +348,12 @@ def _finalise(
         findings=plan.findings,
         label_policy=asdict(config.labels),
         patients=summary.patient_counts(),
-        found={**plan.found, **summary.mask_remarks},
-        config=dict(plan.identity),
+        found={**plan.found, **found},
+        config=dict(plan.settings),
     )
-    if summary.packed == 0:
-        first = next(iter(ledger.receipt(0)["rejected"]))
-        raise DatasetError(
-            f"{config.source}: none of its {plan.num_inputs} inputs could be packed; the first, "
-            f"{first['source']}: {first['detail']}"
-        )
-    if summary.packed + summary.rejected != plan.num_inputs:
-        raise DatasetError(
-            f"{output}: {summary.packed} packed and {summary.rejected} rejected are not the "
-            f"{plan.num_inputs} inputs; delete the folder and pack again, and report this"
-        )
-    left_out = ("output", "workers", "deidentify_key", *(["source"] if config.deidentify else []))
+    left_out = ("output", "workers", "trust_times", "deidentify_key")
+    if config.deidentify:
+        left_out = (*left_out, "source")
     kept = replace(config, layout_options=kept_layout_options(config))
     save_config(kept, output, leave_out=left_out, staging=staging)
     flush_folder(output)
@@ -287,28 +367,25 @@ class _Summary:
     def __init__(self) -> None:
         self.shards: list[ShardEntry] = []
         self.splits: Counter[str] = Counter()
-        self.packed = self.rejected = self.united_masks = self.without_patient = 0
-        self.mask_remarks: Counter[str] = Counter()
+        self.packed = self.without_patient = 0
         self._patients: set[str] = set()
         self._labels: dict[str, set[str]] = defaultdict(set)
 
-    def rows(self, ledger: WorkLedger, plan: PackPlan) -> Iterator[list[Mapping[str, Any]]]:
-        """Yields the index rows of each shard, after checking that no input is lost or doubled."""
-        for number in range(ledger.pieces):
+    def rows(
+        self, ledger: WorkLedger, shards: Sequence[ShardPlan]
+    ) -> Iterator[list[Mapping[str, Any]]]:
+        """Yields the index rows of each shard, after checking that none is lost or doubled."""
+        for number, shard in enumerate(shards):
             receipt = ledger.receipt(number)
-            keys = [row["key"] for row in (*receipt["rows"], *receipt["rejected"])]
-            if sorted(keys) != sorted(plan.shards[number].keys):
+            if [row["key"] for row in receipt["rows"]] != [made.key for made in shard.prepared]:
                 raise DatasetError(
-                    f"{plan.shards[number].name}: holds other inputs than were planned for it; "
-                    "delete the output and pack again, and report this"
+                    f"{shard.name}: holds other samples than were planned for it; delete the "
+                    "output and pack again, and report this"
                 )
             entry = ShardEntry(**receipt["entry"])
             self.shards.append(entry)
             self.splits[entry.split] += entry.samples
             self.packed += entry.samples
-            self.rejected += len(receipt["rejected"])
-            self.united_masks += receipt["united_masks"]
-            self.mask_remarks.update(receipt["mask_remarks"])
             for row in receipt["rows"]:
                 self._count_patient(row["patient_id"])
                 for name, value in json.loads(row["labels"]).items():
@@ -336,7 +413,7 @@ class _Summary:
 
 
 def _mask_kind(plan: PackPlan) -> str:
-    kinds = {record.mask_kind for shard in plan.shards for record in shard.records if record.masks}
+    kinds = {each.record.mask_kind for each in plan.inputs if each.record.masks}
     if len(kinds) > 1:
         raise DatasetError(f"the layout mixes masks of kinds {sorted(kinds)}; pack them apart")
     return kinds.pop() if kinds else "none"

@@ -1,8 +1,5 @@
-"""What decides the bytes of a packed dataset: its settings, its inputs, and the key if any."""
+"""The settings that decide the bytes of a packed dataset, and the key if any."""
 
-import hashlib
-import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +7,12 @@ from nakt_dist.config import PackConfig, as_plain
 from nakt_dist.errors import ConfigurationError
 from nakt_dist.runtime.key_file import make_key, read_key
 from nakt_dist.runtime.processes import say
-from nakt_dist.sources import SourceRecord
 from nakt_dist.sources.deidentification import METHOD, PATH_OPTIONS, Pseudonyms
 from nakt_dist.sources.table_columns import identifying_filters
 
-_NOT_IN_THE_BYTES = ("source", "output", "workers", "card", "deidentify", "deidentify_key")
+_NOT_IN_THE_BYTES = (
+    "source", "output", "workers", "card", "deidentify", "deidentify_key", "trust_times",
+)  # fmt: skip
 
 
 def open_pseudonyms(config: PackConfig, may_make_key: bool) -> Pseudonyms | None:
@@ -81,18 +79,11 @@ def kept_layout_options(config: PackConfig) -> dict[str, Any]:
     return {name: value for name, value in options.items() if name not in left_out}
 
 
-def dataset_identity(
-    config: PackConfig,
-    inputs: Sequence[tuple[str, str, SourceRecord]],
-    findings: Sequence[str],
-    pseudonyms: Pseudonyms | None,
-) -> dict[str, Any]:
-    """Returns the settings that decide the bytes, and a fingerprint of the inputs.
+def identity_of_settings(config: PackConfig, pseudonyms: Pseudonyms | None) -> dict[str, Any]:
+    """Returns the settings that decide the bytes, as plain values.
 
     Args:
         config: of the packing.
-        inputs: shard, key and record of each input, in the order of the shards.
-        findings: the dataset's vocabulary.
         pseudonyms: of the key that the records were de-identified with, or None.
     """
     settings = {
@@ -104,55 +95,4 @@ def dataset_identity(
         settings["layout_options_left_out"] = left_out
     if pseudonyms is not None:
         settings["deidentified"] = {"method": METHOD, "key_fingerprint": pseudonyms.fingerprint}
-    content = _source_content_sha256(inputs, findings, pseudonyms)
-    return {**settings, "source_content_sha256": content}
-
-
-def _source_content_sha256(
-    inputs: Sequence[tuple[str, str, SourceRecord]],
-    findings: Sequence[str],
-    pseudonyms: Pseudonyms | None,
-) -> str:
-    """A fingerprint of the listed files and of everything that the tables say about them."""
-    digest = hashlib.sha256(json.dumps(list(findings)).encode())
-    for shard, key, record in inputs:
-        names = [path.name for path in record.masks]
-        if pseudonyms is not None:  # a hash without key over a file's name could be guessed
-            names = [pseudonyms.of("mask", name) for name in names]
-        sizes = [_size(path) for path in record.masks]
-        masks = [list(pair) for pair in zip(names, sizes, strict=True)]
-        facts = [record.mask_kind, record.mask_classes, record.patient_id, record.stratum]
-        facts += [None if record.findings is None else dict(record.findings)]
-        facts += [dict(record.labels), record.problem, record.name, _size(record.image), masks]
-        digest.update(json.dumps([shard, key, facts], sort_keys=True).encode())
-    return digest.hexdigest()
-
-
-def modification_sha256(records: Sequence[SourceRecord]) -> str:
-    """A fingerprint of when the inputs were last changed.
-
-    It is no part of the dataset, which a copy of the source must give byte for byte; but an
-    interrupted packing does not go on over files that have changed meanwhile.
-
-    Args:
-        records: in the order of the shards.
-    """
-    digest = hashlib.sha256()
-    for record in records:
-        for path in (record.image, *record.masks):
-            digest.update(f"{_modified(path)};".encode())
-    return digest.hexdigest()
-
-
-def _modified(path: Path) -> int:
-    try:
-        return path.stat().st_mtime_ns
-    except OSError:
-        return -1
-
-
-def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except OSError:
-        return -1  # vanished or unreadable: the worker sets it aside with the reason
+    return settings

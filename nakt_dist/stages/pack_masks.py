@@ -1,36 +1,68 @@
 """Judges the masks of a dataset before any is packed."""
 
-from dataclasses import replace
+from collections.abc import Sequence
+from pathlib import Path
 
 from nakt_dist.config import PackConfig
 from nakt_dist.runtime.progress import progress_bar
-from nakt_dist.sources.mask_survey import MaskSummary, survey_mask
+from nakt_dist.runtime.work import WorkLedger
+from nakt_dist.sources.mask_rule import MaskRule
+from nakt_dist.sources.mask_survey import survey_mask
 from nakt_dist.sources.mask_values import judge
-from nakt_dist.stages.pack_plan import PackPlan, is_usable, tolerated_problems
+from nakt_dist.stages.pack_plan import PackInput, PackPlan
+from nakt_dist.stages.pack_pool import Workers
+from nakt_dist.stages.pack_sources import times_of
+
+_FOLDER_NAME = "masks"
 
 
-def judge_masks(config: PackConfig, plan: PackPlan) -> PackPlan:
-    """Returns the plan with the rule by which its binary masks are read, and what was noticed.
+def judge_masks(
+    config: PackConfig, plan: PackPlan, folder: Path, workers: Workers
+) -> tuple[MaskRule, dict[str, int]]:
+    """Returns the rule by which binary masks are read, and counts of what was noticed by words.
+
+    Args:
+        config: of the packing.
+        plan: its inputs.
+        folder: of the packing's ledger; what each mask holds is kept in one of its own there.
+        workers: look at the masks.
 
     Raises:
         DatasetError: the masks do not say what is target; see ``judge``.
     """
-    if not config.masks:
-        return plan
-    tolerated = tolerated_problems(config)
-    paths = [
-        path
-        for record in plan.records
-        if record.mask_kind == "binary" and not record.mask_classes and is_usable(record, tolerated)
-        for path in record.masks
+    inputs = [
+        each
+        for each in plan.inputs
+        if each.usable and each.record.mask_kind == "binary" and not each.record.mask_classes
     ]
-    summaries: list[MaskSummary] = []
-    with progress_bar("look at masks", len(paths)) as advance:
-        for path in paths:
-            summary = survey_mask(path, config.image.max_pixels)
-            if config.deidentify:
-                summary["name"] = ""  # names of files may be those of patients
-            summaries.append(summary)
-            advance(1)
-    rule, found = judge(summaries, config.mask_values)
-    return replace(plan, mask_rule=rule, found={**plan.found, **found})
+    size = config.samples_per_shard
+    pieces = [inputs[at : at + size] for at in range(0, len(inputs), size)]
+    ledger = WorkLedger(folder / _FOLDER_NAME, {}, len(pieces))
+    ledger.open()
+    tasks = {
+        number: (ledger, number, piece, config)
+        for number, piece in enumerate(pieces)
+        if not ledger.is_finished(number) or ledger.receipt(number)["times"] != _times(piece)
+    }
+    with progress_bar("look at masks", sum(len(pieces[number]) for number in tasks)) as advance:
+        for number in workers.run(_survey, tasks):
+            advance(len(pieces[number]))
+    receipts = (ledger.receipt(number) for number in range(len(pieces)))
+    summaries = [summary for receipt in receipts for summary in receipt["summaries"]]
+    return judge(summaries, config.mask_values)
+
+
+def _survey(
+    ledger: WorkLedger, number: int, inputs: Sequence[PackInput], config: PackConfig
+) -> None:
+    times = _times(inputs)
+    paths = [path for each in inputs for path in each.record.masks]
+    summaries = [survey_mask(path, config.image.max_pixels) for path in paths]
+    for summary in summaries if config.deidentify else ():
+        summary["name"] = ""  # names of files may be those of patients
+    ledger.finish(number, {"times": times, "summaries": summaries})
+
+
+def _times(inputs: Sequence[PackInput]) -> list[list[int]]:
+    """Returns what tells whether the files are as they were, as JSON gives it back."""
+    return [list(time) for each in inputs for time in times_of(each.record)]

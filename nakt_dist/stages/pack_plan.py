@@ -1,8 +1,9 @@
-"""Which input goes into which shard, decided before any pixel is read.
+"""What is to be packed, decided before any pixel is read.
 
-The plan is a pure function of the listing and the settings. Shards can therefore be written
-by any number of workers, in any order, and again, always with the same bytes. An input that
-turns out to be unusable leaves its shard one sample short; nothing moves up.
+The plan is a pure function of the listing and the settings. What its images hold is found out
+next (``nakt_dist.stages.pack_prepare``); which of them goes into which shard follows from both
+(``nakt_dist.stages.pack_divide``). So any number of workers, in any order, and again, write the
+same bytes.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -10,76 +11,69 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from nakt_dist.config import PackConfig
 from nakt_dist.errors import ConfigurationError, DatasetError
 from nakt_dist.shards.findings import patients_in_two_splits
 from nakt_dist.sources import SOURCES, SourceListing, SourceRecord, scan_source
 from nakt_dist.sources.cards import CountComparison, compare_counts, load_card
-from nakt_dist.sources.deidentification import deidentify, without_names
+from nakt_dist.sources.deidentification import Pseudonyms, deidentify, without_names
 from nakt_dist.sources.keys import assign_keys
-from nakt_dist.sources.mask_rule import MaskRule
-from nakt_dist.sources.splits import assign_splits, choose_subset, official_splits, traits_of
-from nakt_dist.stages.pack_identity import dataset_identity, open_pseudonyms
+from nakt_dist.sources.splits import choose_subset, official_splits, traits_of
+from nakt_dist.stages.pack_identity import identity_of_settings, open_pseudonyms
 
 CARDS_FOLDER = Path(__file__).parents[2] / "shards" / "cards"
 PHANTOM_MARKER = "PHANTOM.json"
 UNFINISHED_PHANTOM_MARKER = "PHANTOM.incomplete"
 
 
-@dataclass(frozen=True)
-class ShardPlan:
-    """The inputs of one shard.
+@dataclass(frozen=True, slots=True)
+class PackInput:
+    """One published image that is to be packed.
 
     Attributes:
-        name: file name of the tar.
-        split: the split of all its samples.
-        keys: of the inputs, in the order in which they are written.
-        records: where the inputs are.
+        key: of its sample.
+        record: where its files are, and what the dataset says of it.
+        own_key: the key that it has without ``deidentify``; splits follow from it.
+        patient: the patient as the dataset names them, or None.
+        traits: what splits should have alike, see ``nakt_dist.sources.splits.traits_of``.
+        usable: whether the listing shows no reason to set it aside.
     """
 
-    name: str
-    split: str
-    keys: tuple[str, ...]
-    records: tuple[SourceRecord, ...]
+    key: str
+    record: SourceRecord
+    own_key: str
+    patient: str | None
+    traits: frozenset[str]
+    usable: bool
 
 
 @dataclass(frozen=True)
 class PackPlan:
-    """All shards of a dataset.
+    """A dataset before it is read.
 
     Attributes:
-        shards: in the order of their numbers.
+        inputs: in the order of their keys.
+        left_over: usable ones beyond the ``count`` that is packed.
         left_out: inputs a setting leaves out, by the setting's words.
         ignored_files: files of no sample, by suffix.
         phantom: whether the images are procedural.
-        identity: settings and inputs that decide the bytes.
+        settings: those that decide the bytes, as the manifest holds them.
         findings: names of the findings that images are labelled with, in order.
         found: what the layout counted on the way, by its words.
         expected: the dataset card's counts beside those found.
-        mask_rule: what is target in binary masks; known once they were judged.
+        content_key: bytes that key the hashes of what files hold; empty unless ``deidentify``.
     """
 
-    shards: tuple[ShardPlan, ...]
+    inputs: tuple[PackInput, ...]
+    left_over: tuple[PackInput, ...]
     left_out: Mapping[str, int]
     ignored_files: Mapping[str, int]
     phantom: bool
-    identity: Mapping[str, Any]
+    settings: Mapping[str, Any]
     findings: tuple[str, ...] = ()
     found: Mapping[str, int] = field(default_factory=dict)
     expected: tuple[CountComparison, ...] = ()
-    mask_rule: MaskRule = field(default_factory=MaskRule)
-
-    @property
-    def num_inputs(self) -> int:
-        """Inputs over all shards."""
-        return sum(len(shard.keys) for shard in self.shards)
-
-    @property
-    def records(self) -> list[SourceRecord]:
-        """The inputs of all shards, in order."""
-        return [record for shard in self.shards for record in shard.records]
+    content_key: bytes = b""
 
 
 def check_apart(config: PackConfig) -> None:
@@ -96,7 +90,7 @@ def check_apart(config: PackConfig) -> None:
 
 
 def make_plan(config: PackConfig, may_make_key: bool = True) -> PackPlan:
-    """Lists the dataset and assigns every input to a shard.
+    """Lists the dataset and chooses what is packed of it.
 
     De-identified, a dataset has the same images in the same splits. Only their order differs:
     it follows from the keys, so that it gives no original name away, and those are hashes then.
@@ -106,10 +100,9 @@ def make_plan(config: PackConfig, may_make_key: bool = True) -> PackPlan:
         may_make_key: write a new key where ``deidentify`` is set and there is none.
 
     Raises:
-        ConfigurationError: unknown layout, option, or fractions that do not sum to 1; or the key
-            of ``deidentify`` cannot be used.
-        DatasetError: the source is not of the layout, holds no image, or its own splits share
-            a patient.
+        ConfigurationError: unknown layout or option; or the key of ``deidentify`` cannot be used.
+        DatasetError: the source is not of the layout, holds no image, or its own splits are
+            wanted and lack an image or share a patient.
     """
     source = Path(config.source)
     listing = scan_source(config.layout, source, config.layout_options)
@@ -118,38 +111,62 @@ def make_plan(config: PackConfig, may_make_key: bool = True) -> PackPlan:
             f"{source}: no image of layout '{config.layout}' is left to pack "
             f"(left out by settings: {dict(listing.left_out) or 'none'})"
         )
-    keys = assign_keys([record.name for record in listing.records])
-    splits = _splits_of(config, keys, listing.records)
-    chosen = list(range(len(keys)))
+    listed = listing.records
+    if not config.masks:  # what nobody reads may change
+        listed = [replace(record, masks=(), mask_kind="none") for record in listed]
+    tolerated = tolerated_problems(config)
+    own_keys = assign_keys([record.name for record in listed])
+    usable = [is_usable(record, tolerated) for record in listed]
+    chosen = _choose(config, own_keys, usable)
     left_out = dict(listing.left_out)
-    if config.count is not None and config.count < len(keys):
-        wanted = choose_subset(keys, config.count, config.seed)
-        chosen = [number for number in chosen if keys[number] in wanted]
-        left_out[f"beyond count {config.count}"] = len(keys) - len(chosen)
+    if len(chosen) < len(own_keys):
+        left_out[f"beyond count {config.count}"] = len(own_keys) - len(chosen)
     pseudonyms = open_pseudonyms(config, may_make_key)
+    records, keys = listed, own_keys
     if pseudonyms is not None:
-        records = deidentify(listing.records, pseudonyms)
-        listing = replace(
-            listing, records=records, ignored_files=without_names(listing.ignored_files)
-        )
+        records = deidentify(records, pseudonyms)
         keys = assign_keys([record.name for record in records])
-    shards = tuple(_cut_into_shards(config, keys, listing.records, splits, chosen))
-    _check_patients(config, shards)
+    _check_official_splits(config, [r for r, fits in zip(records, usable, strict=True) if fits])
     inputs = [
-        (shard.name, key, record)
-        for shard in shards
-        for key, record in zip(shard.keys, shard.records, strict=True)
+        PackInput(key, record, own_key, own.patient_id, frozenset(traits_of(own)), fits)
+        for key, record, own_key, own, fits in zip(
+            keys, records, own_keys, listed, usable, strict=True
+        )
     ]
+    ignored = listing.ignored_files
     return PackPlan(
-        shards=shards,
+        inputs=tuple(sorted((each for each in inputs if each.own_key in chosen), key=_key_of)),
+        left_over=tuple(each for each in inputs if each.usable and each.own_key not in chosen),
         left_out=left_out,
-        ignored_files=dict(listing.ignored_files),
+        ignored_files=dict(ignored) if pseudonyms is None else without_names(ignored),
         phantom=_is_phantom(source) if config.phantom is None else config.phantom,
-        identity=dataset_identity(config, inputs, listing.findings, pseudonyms),
+        settings=identity_of_settings(config, pseudonyms),
         findings=tuple(listing.findings),
         found=listing.told() if pseudonyms is None else dict(listing.found),
         expected=tuple(_expected_counts(config, listing)),
+        content_key=_content_key(pseudonyms),
     )
+
+
+def _choose(config: PackConfig, keys: Sequence[str], usable: Sequence[bool]) -> set[str]:
+    """Returns the keys that ``count`` chooses, or all.
+
+    It chooses among those that can be used: with a table of all images and a few of them on the
+    disk, most of a hundred would otherwise be rows without a file.
+    """
+    candidates = [key for key, fits in zip(keys, usable, strict=True) if fits] or keys
+    if config.count is None or config.count >= len(candidates):
+        return set(keys)
+    return choose_subset(candidates, config.count, config.seed)
+
+
+def _key_of(each: PackInput) -> str:
+    return each.key
+
+
+def _content_key(pseudonyms: Pseudonyms | None) -> bytes:
+    # An unkeyed hash of a published file would tell its holder which patient it is.
+    return b"" if pseudonyms is None else pseudonyms.of("content", "key").encode()
 
 
 def tolerated_problems(config: PackConfig) -> frozenset[str]:
@@ -163,16 +180,19 @@ def is_usable(record: SourceRecord, tolerated: Collection[str]) -> bool:
     return record.problem is None or record.problem[0] in tolerated
 
 
-def _check_patients(config: PackConfig, shards: Sequence[ShardPlan]) -> None:
-    """Refuses splits that share a patient; fractions never give such, official ones can."""
-    tolerated = tolerated_problems(config)
-    samples = [
-        (record.patient_id, shard.split)
-        for shard in shards
-        for record in shard.records
-        if is_usable(record, tolerated)
-    ]
-    shared = sorted(patients_in_two_splits(*zip(*samples, strict=True))) if samples else []
+def _check_official_splits(config: PackConfig, usable: Sequence[SourceRecord]) -> None:
+    """Refuses official splits that lack an image or share a patient, before any is read.
+
+    Raises:
+        DatasetError: they do.
+    """
+    if not config.splits.official:
+        return
+    splits = official_splits(
+        usable, config.splits.without_official, SOURCES[config.layout].split_files
+    )
+    patients = [record.patient_id for record in usable]
+    shared = sorted(patients_in_two_splits(patients, splits))
     if shared:
         patient, first, second = shared[0]
         raise DatasetError(
@@ -188,96 +208,6 @@ def _expected_counts(config: PackConfig, listing: SourceListing) -> list[CountCo
     if name is None or (config.card is None and not CARDS_FOLDER.is_dir()):
         return []
     return compare_counts(load_card(name, CARDS_FOLDER), listing)
-
-
-def _splits_of(
-    config: PackConfig, keys: Sequence[str], records: Sequence[SourceRecord]
-) -> Sequence[str]:
-    """Returns the split of each record; shares are taken of those that can be used."""
-    tolerated = tolerated_problems(config)
-    numbers = [number for number, each in enumerate(records) if is_usable(each, tolerated)]
-    usable = [records[number] for number in numbers]
-    usable_keys = [keys[number] for number in numbers]
-    if config.splits.official:
-        official = official_splits(
-            usable, config.splits.without_official, SOURCES[config.layout].split_files
-        )
-        found = _with_validation(config, usable_keys, usable, official)
-    else:
-        groups = [record.patient_id for record in usable]
-        traits = [traits_of(record) for record in usable]
-        found = assign_splits(usable_keys, groups, traits, config.splits.fractions, config.seed)
-    # What cannot be used has to be somewhere to be rejected; where does not matter.
-    splits = [found[0] if found else "train"] * len(records)
-    for number, split in zip(numbers, found, strict=True):
-        splits[number] = split
-    return splits
-
-
-def _with_validation(
-    config: PackConfig,
-    keys: Sequence[str],
-    records: Sequence[SourceRecord],
-    official: Sequence[str],
-) -> Sequence[str]:
-    """Returns the official splits with a share of the training patients as ``validation``.
-
-    Raises:
-        ConfigurationError: the dataset has a ``validation`` of its own, or no ``train``.
-    """
-    share = config.splits.validation_from_train
-    if share == 0:
-        return official
-    if "validation" in official or "train" not in official:
-        raise ConfigurationError(
-            f"splits.validation_from_train is {share}, but the dataset's own splits are "
-            f"{', '.join(sorted(set(official)))}; it needs a 'train' to take from and no "
-            "'validation'. Set it to 0"
-        )
-    training = [number for number, split in enumerate(official) if split == "train"]
-    divided = assign_splits(
-        [keys[number] for number in training],
-        [records[number].patient_id for number in training],
-        [traits_of(records[number]) for number in training],
-        {"train": 1 - share, "validation": share},
-        config.seed,
-    )
-    splits = list(official)
-    for number, split in zip(training, divided, strict=True):
-        splits[number] = split
-    return splits
-
-
-def _cut_into_shards(
-    config: PackConfig,
-    keys: Sequence[str],
-    records: Sequence[SourceRecord],
-    splits: Sequence[str],
-    chosen: Sequence[int],
-) -> list[ShardPlan]:
-    """Shuffles the whole dataset, then cuts each split into shards numbered throughout."""
-    by_key = sorted(chosen, key=lambda number: keys[number])
-    order = np.random.Generator(np.random.PCG64(config.seed)).permutation(len(by_key))
-    shuffled = [by_key[position] for position in order]
-    names = [split for split in _split_order(config, splits) if split in set(splits)]
-    shards: list[ShardPlan] = []
-    for split in names:
-        members = [number for number in shuffled if splits[number] == split]
-        for start in range(0, len(members), config.samples_per_shard):
-            piece = members[start : start + config.samples_per_shard]
-            shards.append(
-                ShardPlan(
-                    name=f"{split}-{len(shards):06d}.tar",
-                    split=split,
-                    keys=tuple(keys[number] for number in piece),
-                    records=tuple(records[number] for number in piece),
-                )
-            )
-    return shards
-
-
-def _split_order(config: PackConfig, splits: Sequence[str]) -> list[str]:
-    return sorted(set(splits)) if config.splits.official else list(config.splits.fractions)
 
 
 def _is_phantom(source: Path) -> bool:

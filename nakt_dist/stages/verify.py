@@ -1,22 +1,27 @@
 """``nakt verify``: re-reads a packed dataset or pseudo-labels, and can rebuild what is damaged."""
 
+import json
 import tempfile
+from collections import defaultdict
 from dataclasses import replace
 from pathlib import Path
 
 from nakt_dist.config import CONFIG_NAME, PackConfig, VerifyConfig, as_plain
 from nakt_dist.errors import ConfigurationError, DatasetError
-from nakt_dist.runtime.files import file_sha256, remove
+from nakt_dist.runtime.files import differing_fields, file_sha256, remove
 from nakt_dist.runtime.processes import require_one_process, say
 from nakt_dist.runtime.progress import progress_bar
 from nakt_dist.runtime.record import RunRecord, Stopwatch, package_versions
 from nakt_dist.runtime.work import WorkLedger, sole_user
-from nakt_dist.shards.manifest import INDEX_NAME, REJECTED_NAME, ShardManifest
-from nakt_dist.shards.tables import INDEX_SCHEMA, REJECTED_SCHEMA, write_table
+from nakt_dist.shards.manifest import INDEX_NAME, PseudoLabelManifest, ShardEntry, ShardManifest
+from nakt_dist.shards.tables import INDEX_SCHEMA, read_table
 from nakt_dist.shards.verify import Damage, read_any_manifest, verify_folder
-from nakt_dist.stages.pack import LEDGER_NAME, write_shards
+from nakt_dist.stages.pack import LEDGER_NAME, prepare_all, write_shards, write_tables
+from nakt_dist.stages.pack_divide import ShardPlan, divide
 from nakt_dist.stages.pack_masks import judge_masks
-from nakt_dist.stages.pack_plan import PackPlan, make_plan
+from nakt_dist.stages.pack_plan import PackInput, PackPlan, make_plan
+from nakt_dist.stages.pack_pool import Workers
+from nakt_dist.stages.pack_sources import SOURCES_NAME, find_changes
 
 
 def run(config: VerifyConfig) -> RunRecord:
@@ -41,6 +46,8 @@ def run(config: VerifyConfig) -> RunRecord:
         with sole_user(folder, "repair"):
             repaired = _repair(config, folder, manifest, damages)
         damages = _check(folder, manifest.num_samples)
+    if config.against_source:
+        _compare_with_source(config, folder, manifest)
     if damages:
         first = "; ".join(str(damage) for damage in damages[:3])
         raise DatasetError(
@@ -62,6 +69,24 @@ def run(config: VerifyConfig) -> RunRecord:
     )
 
 
+def _compare_with_source(
+    config: VerifyConfig, folder: Path, manifest: ShardManifest | PseudoLabelManifest
+) -> None:
+    """Reads the published dataset and compares it with what was packed.
+
+    Raises:
+        ConfigurationError: the folder holds pseudo-labels.
+        DatasetError: the published dataset has changed.
+    """
+    if not isinstance(manifest, ShardManifest):
+        raise ConfigurationError(
+            f"{folder}: holds pseudo-labels, which have no published dataset; verify the dataset "
+            "that they were made for with --against_source true"
+        )
+    plan, pack_config = _plan_again(config, folder, manifest)
+    say(f"verify: {len(plan.inputs)} inputs in {pack_config.source} are as they were packed")
+
+
 def _check(folder: Path, samples: int) -> list[Damage]:
     with progress_bar("verify samples", samples) as advance:
         damages = list(verify_folder(folder, advance))
@@ -81,31 +106,70 @@ def _repair(
     names = {damage.file for damage in damages}
     _refuse_what_is_in_the_way(folder, manifest, names)
     plan, pack_config = _plan_again(config, folder, manifest)
-    plan = judge_masks(pack_config, plan)
-    tables = {name for name in manifest.files if name in names}
-    # A table needs the receipts of all shards; they are packed aside and most thrown away.
-    wanted = [number for number, shard in enumerate(plan.shards) if tables or shard.name in names]
+    expected = {entry.name: entry.sha256 for entry in manifest.shards} | dict(manifest.files)
     repaired = []
     for left in folder.glob(".repair-*"):  # by a repair that was killed
         remove(left)
     with tempfile.TemporaryDirectory(prefix=".repair-", dir=folder) as aside:
-        rebuilt = Path(aside)
-        ledger = WorkLedger(rebuilt / LEDGER_NAME, plan.identity, len(plan.shards))
-        ledger.open()
-        list(write_shards(pack_config, plan, rebuilt, ledger, wanted))
-        if tables:
-            _write_tables(rebuilt, ledger)
-        expected = {entry.name: entry.sha256 for entry in manifest.shards} | dict(manifest.files)
+        _rebuild(pack_config, plan, manifest, folder, Path(aside), names)
         for name in sorted(names):
-            if file_sha256(rebuilt / name) != expected[name]:
+            rebuilt = Path(aside, name)
+            if not rebuilt.is_file() or file_sha256(rebuilt) != expected[name]:
                 raise DatasetError(
                     f"{folder}: {name} packed again differs from the manifest: the source, or a "
                     "library that decodes it, has changed. Pack into a new folder instead"
                 )
-            (rebuilt / name).replace(folder / name)
+            rebuilt.replace(folder / name)
             say(f"repaired: {name}")
             repaired.append(name)
     return repaired
+
+
+def _rebuild(
+    config: PackConfig,
+    plan: PackPlan,
+    manifest: ShardManifest,
+    folder: Path,
+    aside: Path,
+    names: set[str],
+) -> None:
+    """Packs aside what is damaged, or everything where a table is: it needs all of it."""
+    ledger = WorkLedger(aside / LEDGER_NAME, {}, 0)
+    ledger.open()
+    with Workers(config.workers) as workers:
+        rule, _ = judge_masks(config, plan, ledger.folder, workers)
+        if names & manifest.files.keys():
+            prepared, _ = prepare_all(config, plan, rule, ledger.folder, workers)
+            shards = divide(config, plan, prepared).shards
+        else:
+            some, members = _inputs_of_shards(plan, manifest, folder, names)
+            prepared, _ = prepare_all(config, some, rule, ledger.folder, workers)
+            made = {each.key: each for each in prepared if each.reason is None}
+            shards = tuple(
+                ShardPlan(entry.name, entry.split, inputs, tuple(made[each.key] for each in inputs))
+                for entry, inputs in members
+                if all(each.key in made for each in inputs)
+            )
+        ledger.pieces = len(shards)
+        write_shards(shards, aside, ledger, workers)
+    if names & manifest.files.keys():
+        rows = (ledger.receipt(number)["rows"] for number in range(ledger.pieces))
+        write_tables(aside, plan, prepared, rows, ledger.folder)
+
+
+def _inputs_of_shards(
+    plan: PackPlan, manifest: ShardManifest, folder: Path, names: set[str]
+) -> tuple[PackPlan, list[tuple[ShardEntry, tuple[PackInput, ...]]]]:
+    """Returns the inputs of some shards by the index, together and by shard in their order."""
+    index = read_table(folder / INDEX_NAME, INDEX_SCHEMA, most_rows=manifest.num_samples)
+    by_key = {each.key: each for each in plan.inputs}
+    members: dict[int, list[PackInput]] = defaultdict(list)
+    for key, shard in zip(index["key"].to_pylist(), index["shard"].to_pylist(), strict=True):
+        if manifest.shards[shard].name in names and key in by_key:
+            members[shard].append(by_key[key])
+    together = tuple(each for inputs in members.values() for each in inputs)
+    shards = [(manifest.shards[number], tuple(inputs)) for number, inputs in members.items()]
+    return replace(plan, inputs=together), shards
 
 
 def _refuse_what_is_in_the_way(folder: Path, manifest: ShardManifest, names: set[str]) -> None:
@@ -156,16 +220,21 @@ def _plan_again(
     options = {**pack_config.layout_options, **config.layout_options}
     pack_config = replace(pack_config, layout_options=options)
     plan = make_plan(pack_config, may_make_key=False)
-    if plan.identity.get("deidentified") != manifest.config.get("deidentified"):
+    if plan.settings.get("deidentified") != manifest.config.get("deidentified"):
         raise ConfigurationError(
             f"{pack_config.deidentify_key}: is another key than the one {folder} was packed with; "
             "give that one with --deidentify_key"
         )
-    if plan.identity != manifest.config:
-        raise DatasetError(
-            f"{pack_config.source}: its files are not those the dataset was packed from; "
-            "give the right one with --source"
-        )
+    if json.loads(json.dumps(plan.settings)) != manifest.config:
+        what = "; ".join(differing_fields(manifest.config, plan.settings)[:5])
+        raise DatasetError(f"{folder}: its settings beside the shards were edited ({what})")
+    if SOURCES_NAME not in manifest.damaged_files(folder):
+        changes = find_changes(folder, plan, "all" if config.against_source else "none")
+        if str(changes):
+            raise DatasetError(
+                f"{pack_config.source}: is not as it was when {folder} was packed from it: "
+                f"{changes}. Pack into a new folder, or give the right source with --source"
+            )
     return plan, pack_config
 
 
@@ -178,12 +247,3 @@ def _check_options(config: VerifyConfig, folder: Path, manifest: ShardManifest) 
             "deidentify left out of its settings. Give each as --layout_options.NAME VALUE, as "
             "it was packed with"
         )
-
-
-def _write_tables(folder: Path, ledger: WorkLedger) -> None:
-    for name, schema, field in (
-        (INDEX_NAME, INDEX_SCHEMA, "rows"),
-        (REJECTED_NAME, REJECTED_SCHEMA, "rejected"),
-    ):
-        pieces = (ledger.receipt(number)[field] for number in range(ledger.pieces))
-        write_table(folder / name, schema, pieces, ledger.folder)

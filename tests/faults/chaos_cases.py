@@ -88,15 +88,15 @@ def _pack(folder: Path, images: int, world: int, real_launcher: bool) -> Case:
         "--layout_options.classes=[benign, malignant, normal]", "--samples_per_shard=4",
         f"--workers={world}",
     )  # fmt: skip
-    shards = make_plan(parse_config("pack", [*words, f"--output={folder / 'none'}"])).shards
+    inputs = make_plan(parse_config("pack", [*words, f"--output={folder / 'none'}"])).inputs
     return Case(
         stage="pack",
         world=world,
         words=words,
-        expected=tuple(key for shard in shards for key in shard.keys),
+        expected=tuple(each.key for each in inputs),
         found=packed_keys,
-        pieces=len(shards),
-        done=_receipts(".pack"),
+        pieces=-(-len(inputs) // 4),
+        done=_receipts(".pack/prepared"),
         last="manifest.json",
         real_launcher=real_launcher,
     )

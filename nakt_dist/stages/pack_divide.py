@@ -1,0 +1,199 @@
+"""Which sample goes into which split and shard, once it is known what the images hold."""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from nakt_dist.config import PackConfig
+from nakt_dist.errors import ConfigurationError
+from nakt_dist.sources.patients import patient_identity
+from nakt_dist.sources.splits import assign_splits, official_splits
+from nakt_dist.stages.pack_plan import PackInput, PackPlan
+from nakt_dist.stages.pack_prepare import Prepared
+
+
+@dataclass(frozen=True)
+class ShardPlan:
+    """The samples of one shard.
+
+    Attributes:
+        name: file name of the tar.
+        split: the split of all its samples.
+        inputs: in the order in which they are written.
+        prepared: what was made of each of them.
+    """
+
+    name: str
+    split: str
+    inputs: tuple[PackInput, ...]
+    prepared: tuple[Prepared, ...]
+
+
+@dataclass(frozen=True)
+class Division:
+    """All shards of a dataset.
+
+    Attributes:
+        shards: in the order of their numbers.
+        identical: what was found of pictures that are there several times, counted by words.
+    """
+
+    shards: tuple[ShardPlan, ...]
+    identical: dict[str, int]
+
+
+def divide(config: PackConfig, plan: PackPlan, prepared: Sequence[Prepared]) -> Division:
+    """Divides a dataset into splits, shuffles what could be prepared and cuts it into shards.
+
+    Inputs that ``count`` leaves out are divided, too, so that a sample is in the same split
+    however many are packed.
+
+    Args:
+        config: of the packing.
+        plan: its inputs.
+        prepared: what was made of each input, in their order.
+
+    Raises:
+        ConfigurationError: fractions do not add up to 1, or there is no training to take a
+            validation from.
+    """
+    # What cannot be read is known of the chosen inputs alone, so it stays in the division.
+    inputs = [each for each in (*plan.inputs, *plan.left_over) if each.usable]
+    place = {each.key: number for number, each in enumerate(inputs)}
+    copies = _copies([(place[made.key], made.pixels) for made in prepared if made.reason is None])
+    splits = _splits_of(config, inputs, copies if config.splits.identical_together else [])
+    split_of = {each.key: split for each, split in zip(inputs, splits, strict=True)}
+    order = list(config.splits.fractions)
+    if config.splits.official:
+        order = sorted(set(splits))
+    return Division(
+        shards=tuple(_cut_into_shards(config, plan, prepared, split_of, order)),
+        identical=_count_identical(copies, splits),
+    )
+
+
+def _copies(pictures: Iterable[tuple[int, int | None]]) -> list[list[int]]:
+    """Returns the numbers of samples that show the same picture, where there are several.
+
+    Args:
+        pictures: number of the sample and of its picture; None for one without content.
+    """
+    samples: dict[int, list[int]] = defaultdict(list)
+    for number, picture in pictures:
+        if picture is not None:
+            samples[picture].append(number)
+    return [numbers for numbers in samples.values() if len(numbers) > 1]
+
+
+def _count_identical(copies: Sequence[Sequence[int]], splits: Sequence[str]) -> dict[str, int]:
+    apart = [numbers for numbers in copies if len({splits[number] for number in numbers}) > 1]
+    counts = {
+        "images identical to another": sum(map(len, copies)),
+        "of these with a copy in another split": sum(map(len, apart)),
+    }
+    return {words: count for words, count in counts.items() if count}
+
+
+def _splits_of(
+    config: PackConfig, inputs: Sequence[PackInput], together: Sequence[Sequence[int]]
+) -> list[str]:
+    if config.splits.official:
+        official = official_splits([each.record for each in inputs], config.splits.without_official)
+        return _with_validation(config, inputs, official, together)
+    return _assigned(inputs, together, config.splits.fractions, config.seed)
+
+
+def _assigned(
+    inputs: Sequence[PackInput],
+    together: Sequence[Sequence[int]],
+    fractions: Mapping[str, float],
+    seed: int,
+) -> list[str]:
+    groups = _groups([each.patient for each in inputs], [each.own_key for each in inputs], together)
+    traits = [each.traits for each in inputs]
+    return assign_splits([each.own_key for each in inputs], groups, traits, fractions, seed)
+
+
+def _groups(
+    patients: Sequence[str | None], keys: Sequence[str], together: Sequence[Sequence[int]]
+) -> list[str | None]:
+    """Returns the group of each sample: its patient, and all who share a picture with them."""
+    names = [
+        f"sample {key}" if patient is None else f"patient {patient_identity(patient)}"
+        for patient, key in zip(patients, keys, strict=True)
+    ]
+    parent = {name: name for name in names}
+
+    def root(name: str) -> str:
+        while parent[name] != name:
+            parent[name] = parent[parent[name]]
+            name = parent[name]
+        return name
+
+    for numbers in together:
+        for number in numbers[1:]:
+            first, second = sorted((root(names[numbers[0]]), root(names[number])))
+            parent[second] = first
+    sizes = Counter(root(name) for name in parent)
+    found = [root(name) for name in names]
+    return [None if name.startswith("sample ") and sizes[name] == 1 else name for name in found]
+
+
+def _with_validation(
+    config: PackConfig,
+    inputs: Sequence[PackInput],
+    official: Sequence[str],
+    together: Sequence[Sequence[int]],
+) -> list[str]:
+    """Returns the official splits with a share of the training patients as ``validation``.
+
+    Raises:
+        ConfigurationError: the dataset has a ``validation`` of its own, or no ``train``.
+    """
+    share, splits = config.splits.validation_from_train, list(official)
+    if share == 0:
+        return splits
+    if "validation" in official or "train" not in official:
+        raise ConfigurationError(
+            f"splits.validation_from_train is {share}, but the dataset's own splits are "
+            f"{', '.join(sorted(set(official)))}; it needs a 'train' to take from and no "
+            "'validation'. Set it to 0"
+        )
+    training = [number for number, split in enumerate(official) if split == "train"]
+    place = {number: position for position, number in enumerate(training)}
+    inside = [[place[n] for n in numbers if n in place] for numbers in together]
+    divided = _assigned(
+        [inputs[number] for number in training],
+        [numbers for numbers in inside if len(numbers) > 1],
+        {"train": 1 - share, "validation": share},
+        config.seed,
+    )
+    for number, split in zip(training, divided, strict=True):
+        splits[number] = split
+    return splits
+
+
+def _cut_into_shards(
+    config: PackConfig,
+    plan: PackPlan,
+    prepared: Sequence[Prepared],
+    split_of: Mapping[str, str],
+    order: Iterable[str],
+) -> Iterator[ShardPlan]:
+    """Shuffles the whole dataset, then cuts each split into shards numbered throughout."""
+    shuffled = np.random.Generator(np.random.PCG64(config.seed)).permutation(len(prepared))
+    usable = [number for number in shuffled if prepared[number].reason is None]
+    shards = 0
+    for split in order:
+        members = [number for number in usable if split_of[prepared[number].key] == split]
+        for start in range(0, len(members), config.samples_per_shard):
+            piece = members[start : start + config.samples_per_shard]
+            yield ShardPlan(
+                name=f"{split}-{shards:06d}.tar",
+                split=split,
+                inputs=tuple(plan.inputs[number] for number in piece),
+                prepared=tuple(prepared[number] for number in piece),
+            )
+            shards += 1

@@ -1,0 +1,244 @@
+"""Reads and converts inputs, whatever split they will be in; runs in a worker process.
+
+Pieces of the inputs are decoded once and their files staged, with a number for each picture
+by which copies are known; shards are then put together from these files.
+"""
+
+import hashlib
+import json
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from PIL import Image
+
+from nakt_dist.config import ImageConfig
+from nakt_dist.errors import DatasetError, UnusableSample
+from nakt_dist.runtime.files import atomic_write, file_sha256
+from nakt_dist.runtime.work import WorkLedger
+from nakt_dist.sources import SourceRecord
+from nakt_dist.sources.deidentification import HIDDEN_DETAIL
+from nakt_dist.sources.images import (
+    encode_image,
+    encode_mask_png,
+    read_image,
+    read_mask,
+    resize_image,
+    resize_mask,
+)
+from nakt_dist.sources.mask_rule import MaskRule
+from nakt_dist.stages.mask_coverage import target_pixels
+from nakt_dist.stages.pack_plan import PackInput, is_usable
+from nakt_dist.stages.pack_sources import FileTimes, contents_of, times_of
+
+
+@dataclass(frozen=True)
+class PrepareSettings:
+    """What workers need to know.
+
+    Attributes:
+        image: the form of the images.
+        tolerated: reasons of problems for which an input is not set aside.
+        deidentified: tell no more than the reason why an input is set aside.
+        content_key: keys the hashes of what files hold; may be empty.
+        mask_rule: what is target in binary masks.
+    """
+
+    image: ImageConfig
+    tolerated: Collection[str]
+    deidentified: bool
+    content_key: bytes
+    mask_rule: MaskRule
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """What was made of one input.
+
+    Attributes:
+        key: of the input.
+        files: size in bytes by extension, in the order in which they are staged and packed.
+        piece: number of the staged file that holds them.
+        offset: where they begin in it.
+        pixels: 63-bit number of the picture: equal for equal pictures of equal size, as they
+            are upright, in 8 bits and grey, before they are resized. None for a picture of one
+            value everywhere, and for none.
+        constant: whether the picture has one value everywhere.
+        united_masks: whether its mask was united from several.
+        target_share: share of target in its packed mask, 0 to 1; None without a mask.
+        mask_remarks: what is worth saying of its masks, by the names of ``read_mask``.
+        image: hash of the bytes of the image file, None where it cannot be read.
+        masks: hash of the bytes of the mask files, None where there are none.
+        times: of the image and each mask.
+        reason: why the input is set aside, None where it is not.
+        detail: in words.
+    """
+
+    key: str
+    files: tuple[tuple[str, int], ...] = ()
+    piece: int = -1
+    offset: int = 0
+    pixels: int | None = None
+    constant: bool = False
+    united_masks: bool = False
+    target_share: float | None = None
+    mask_remarks: tuple[str, ...] = ()
+    image: str | None = None
+    masks: str | None = None
+    times: tuple[FileTimes, ...] = ()
+    reason: str | None = None
+    detail: str = ""
+
+    @classmethod
+    def from_receipt(cls, value: dict[str, Any]) -> Self:
+        """Returns what ``prepare`` wrote into a receipt."""
+        files = tuple((extension, size) for extension, size in value.pop("files"))
+        times = tuple(FileTimes(*each) for each in value.pop("times"))
+        remarks = tuple(value.pop("mask_remarks", ()))
+        return cls(**value, files=files, times=times, mask_remarks=remarks)
+
+
+def prepare(
+    ledger: WorkLedger, number: int, inputs: Sequence[PackInput], settings: PrepareSettings
+) -> None:
+    """Stages the files of some inputs, and leaves a receipt of what was found.
+
+    Args:
+        ledger: of the pieces.
+        number: of this piece.
+        inputs: in order.
+        settings: how they are prepared.
+
+    Raises:
+        DatasetError: a file changes while it is read.
+    """
+    made = []
+    with atomic_write(staged_path(ledger.folder, number)) as stream:
+        for each in inputs:
+            found, content = _prepare_one(each, settings)
+            found |= {"piece": number, "offset": stream.tell()}
+            stream.write(content)
+            made.append(found)
+    sha256 = file_sha256(staged_path(ledger.folder, number))
+    ledger.finish(number, {"sha256": sha256, "inputs": made})
+
+
+def is_prepared(ledger: WorkLedger, number: int, inputs: Sequence[PackInput], key: bytes) -> bool:
+    """Says whether a finished piece is still as its receipt says, and its sources as they were.
+
+    Args:
+        ledger: of the pieces.
+        number: of the piece.
+        inputs: of the piece.
+        key: as ``PrepareSettings.content_key``.
+    """
+    if not ledger.is_finished(number):
+        return False
+    try:
+        receipt = ledger.receipt(number)
+        if file_sha256(staged_path(ledger.folder, number)) != receipt["sha256"]:
+            return False
+        made = [Prepared.from_receipt(value) for value in receipt["inputs"]]
+    except (OSError, DatasetError, KeyError, TypeError):
+        return False
+    return [each.key for each in inputs] == [found.key for found in made] and all(
+        times_of(each.record) == found.times
+        or contents_of(each.record, key) == (found.image, found.masks)
+        for each, found in zip(inputs, made, strict=True)
+    )
+
+
+def prepared_inputs(ledger: WorkLedger) -> Iterator[Prepared]:
+    """Yields what was made of all inputs, in order."""
+    for number in range(ledger.pieces):
+        for value in ledger.receipt(number)["inputs"]:
+            yield Prepared.from_receipt(value)
+
+
+def staged_files(folder: Path, prepared: Prepared) -> dict[str, bytes]:
+    """Reads the files of a sample by extension, in the order in which they are packed."""
+    with staged_path(folder, prepared.piece).open("rb") as stream:
+        stream.seek(prepared.offset)
+        return {extension: stream.read(size) for extension, size in prepared.files}
+
+
+def staged_path(folder: Path, number: int) -> Path:
+    """Returns where the files of a piece are staged."""
+    return folder / f"{number:06d}.staged"
+
+
+def _prepare_one(each: PackInput, settings: PrepareSettings) -> tuple[dict[str, Any], bytes]:
+    """Returns the entry of the receipt, and the bytes of the sample's files."""
+    record, times = each.record, times_of(each.record)
+    found: dict[str, Any] = {"key": each.key, "files": [], "times": times}
+    content = b""
+    try:
+        if not is_usable(record, settings.tolerated):
+            raise UnusableSample(*record.problem)
+        files, facts = _convert(record, settings)
+        found |= facts | {"files": [[name, len(data)] for name, data in files.items()]}
+        content = b"".join(files.values())
+    except UnusableSample as error:
+        detail = HIDDEN_DETAIL if settings.deidentified else error.detail
+        found |= {"reason": error.reason, "detail": detail}
+    found["image"], found["masks"] = contents_of(record, settings.content_key)
+    if times_of(record) != times and "reason" not in found:
+        raise DatasetError(
+            f"{record.image}: it, or its mask, changes while it is read. Run the same command "
+            "again when nobody writes there; what was finished is kept"
+        )
+    return found, content
+
+
+def _convert(
+    record: SourceRecord, settings: PrepareSettings
+) -> tuple[dict[str, bytes], dict[str, Any]]:
+    """Returns the files of one sample by extension, in order, and what its picture is like.
+
+    Raises:
+        UnusableSample: with the reason why the input is set aside.
+    """
+    form = settings.image
+    size = (form.height, form.width)
+    pixels, info = read_image(
+        record.image, form.colour, form.max_pixels, form.sixteen_bit, form.rendering
+    )
+    files = {
+        form.encoding: encode_image(
+            resize_image(pixels, size, form.fit), form.encoding, form.jpeg_quality
+        )
+    }
+    facts: dict[str, Any] = {}
+    if record.masks:
+        shape, turn = pixels.shape[:2], info["orientation"]
+        mask, counts = read_mask(record, shape, form.max_pixels, settings.mask_rule, turn)
+        mask = resize_mask(mask, size, form.fit, record.mask_kind)
+        files["mask.png"] = encode_mask_png(mask)
+        facts["target_share"] = float(target_pixels(mask, record.mask_kind).mean())
+        facts["mask_remarks"] = [what for what, count in counts.items() if count]
+    description = {
+        "source": record.name,
+        "patient_id": record.patient_id,
+        "labels": dict(record.labels),
+        "findings": None if record.findings is None else dict(record.findings),
+        "united_masks": len(record.masks),
+        **info,
+    }
+    files["json"] = json.dumps(description, sort_keys=True).encode()
+    constant = bool((pixels == pixels.flat[0]).all())
+    facts |= {
+        "pixels": None if constant else _picture_number(pixels, settings.content_key),
+        "constant": constant,
+        "united_masks": len(record.masks) > 1,
+    }
+    return files, facts
+
+
+def _picture_number(pixels: np.ndarray, key: bytes) -> int:
+    """Returns 63 bits of a hash of a picture, grey whatever the colours of the packed images."""
+    grey = pixels if pixels.ndim == 2 else np.asarray(Image.fromarray(pixels).convert("L"))
+    digest = hashlib.blake2b(f"{grey.shape}".encode(), digest_size=8, key=key)
+    digest.update(np.ascontiguousarray(grey))
+    return int.from_bytes(digest.digest()) >> 1
