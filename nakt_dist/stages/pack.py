@@ -4,6 +4,7 @@ First every input is read, converted and staged; then it is known which images a
 which cannot be used, the rest is divided into splits, and shards are put together.
 """
 
+import contextlib
 import json
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -84,8 +85,13 @@ def run(config: PackConfig) -> RunRecord:
     plan = make_plan(config)
     check_output(output, "pack")
     output.mkdir(parents=True, exist_ok=True)
-    with sole_user(output, "pack"):
-        manifest, packed_now = _pack(config, plan, output)
+    try:
+        with sole_user(output, "pack"):
+            manifest, packed_now = _pack(config, plan, output)
+    except DatasetError:
+        with contextlib.suppress(OSError):  # unless something was written
+            output.rmdir()
+        raise
     positives = count_positives(output, manifest)
     coverage = read_coverage(output, manifest)
     announce(config, plan, manifest, positives, coverage, output)
@@ -118,7 +124,11 @@ def _pack(config: PackConfig, plan: PackPlan, output: Path) -> tuple[ShardManife
         return manifest, 0
     ledger.open()
     with Workers(config.workers) as workers:
-        rule, found = judge_masks(config, plan, ledger.folder, workers)
+        try:
+            rule, found = judge_masks(config, plan, ledger.folder, workers)
+        except DatasetError:  # other settings will follow, which this ledger would refuse
+            ledger.close()
+            raise
         prepared, read_now = prepare_all(config, plan, rule, ledger.folder, workers)
         division = divide(config, plan, prepared)
         ledger.pieces = len(division.shards)
