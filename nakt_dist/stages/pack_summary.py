@@ -77,9 +77,16 @@ def announce(
         wanted = "unknown" if comparison.expected is None else comparison.expected
         say(f"  {comparison.what}: card expects {wanted}, found {comparison.found}")
     if counts["rejected"]:
-        reasons = read_table(output / REJECTED_NAME, REJECTED_SCHEMA)["reason"].to_pylist()
+        rejected = read_table(output / REJECTED_NAME, REJECTED_SCHEMA)
+        reasons = rejected["reason"].to_pylist()
         found = ", ".join(f"{reason} {count}" for reason, count in Counter(reasons).most_common())
         say(f"  rejected: {found} (each one in {output / REJECTED_NAME})")
+        turned = sum("EXIF" in detail for detail in rejected["detail"].to_pylist())
+        if turned:
+            say(
+                f"  masks whose size differs because EXIF turns the image otherwise: {turned}; see "
+                "mask_values.orientation"
+            )
     if manifest.ignored_files:
         found = ", ".join(f"{suffix} {count}" for suffix, count in manifest.ignored_files.items())
         say(f"  files of no sample, by suffix: {found}")

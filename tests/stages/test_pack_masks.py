@@ -165,6 +165,18 @@ def test_images_turned_by_exif_with_masks_that_are_not_are_counted(tmp_path, cap
     assert (turned["image/02.png"] == disc(6)).all()
 
 
+def test_masks_that_fit_only_the_image_as_stored_are_counted(tmp_path, capsys):
+    source = publish(tmp_path / "source", [disc(6) for _ in range(3)])
+    exif = Image.Exif()
+    exif[274] = 6
+    save(source / "image" / "00.png", gradient(20, 32), exif=exif)
+    save(source / "mask" / "00.png", disc(6)[:20])
+    assert pack(source, tmp_path / "packed") == 0
+    told = printed(capsys)
+    assert "rejected: mask_size_differs 1" in told
+    assert "masks whose size differs because EXIF turns the image otherwise: 1" in told
+
+
 def test_a_repair_reads_masks_by_the_same_rule(tmp_path, capsys):
     masks = [disc(4 + n).astype(np.uint16) * 4095 for n in range(4)]
     output = tmp_path / "packed"
