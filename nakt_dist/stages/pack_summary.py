@@ -102,7 +102,8 @@ def announce_speed(packed_now: int, seconds: float) -> None:
 
 def _announce_official(config: PackConfig, plan: PackPlan) -> None:
     """Prints that the dataset has splits of its own where they are not used."""
-    counts = Counter(record.official_split for record in plan.records if record.official_split)
+    splits = (each.record.official_split for each in plan.inputs)
+    counts = Counter(filter(None, splits))
     if len(counts) > 1 and not config.splits.official:
         told = ", ".join(f"{split} {count}" for split, count in sorted(counts.items()))
         say(
