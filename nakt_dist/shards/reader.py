@@ -25,7 +25,13 @@ from nakt_dist.shards.manifest import (
     ShardEntry,
     ShardManifest,
 )
-from nakt_dist.shards.tables import INDEX_SCHEMA, PSEUDO_INDEX_SCHEMA, check_rows, read_table
+from nakt_dist.shards.tables import (
+    INDEX_SCHEMA,
+    PSEUDO_INDEX_SCHEMA,
+    TEXT,
+    check_rows,
+    read_table,
+)
 
 _OPEN_SHARDS = 64
 
@@ -141,7 +147,7 @@ class IndexedShards:
                     f"split '{split}' is not in {self.root}, which has {', '.join(known)}"
                     f"{nearest_name(split, known)}"
                 )
-        return index.filter(pc.is_in(index["split"], pa.array(splits)))
+        return index.filter(pc.is_in(index["split"], pa.array(splits, TEXT)))
 
     def _cache_columns(self) -> None:
         """Turns the columns used per sample into arrays; Arrow scalars are slow one by one."""

@@ -16,6 +16,9 @@ from nakt_dist.shards.tars import MOST_MEMBER_BYTES
 MOST_TABLE_BYTES = 2**32
 """Enough for 50 million samples."""
 
+TEXT = pa.large_string()
+"""Text in memory; of ``pa.string()`` a column holds 2 GiB at most."""
+
 _MOST_TIMES_UNPACKED = 1000  # the index of an annotated dataset unpacks to its tenfold
 _MOST_UNPACKED_BYTES = 2**26
 _CELL_BYTES = 8
@@ -116,7 +119,8 @@ def read_table(
 ) -> pa.Table:
     """Reads a table and checks the names and types of its columns.
 
-    A table that unpacks to far more than its file is refused before it takes the memory.
+    A table that unpacks to far more than its file is refused before it takes the memory. Text is
+    held as Arrow's ``large_string``: rows of more than 2 GiB of text can be chosen and ordered.
 
     Args:
         path: the Parquet file.
@@ -138,10 +142,29 @@ def read_table(
         table = pq.read_table(path, filters=filters, partitioning=None, read_dictionary=texts)
         table.validate(full=True)  # Parquet's text need not be text; without this, readers raise
         _check_unpacked(path, sum(_text_bytes(table[name]) for name in texts))
-        table = table.cast(schema)
+        return _with_large_texts(table, texts).cast(_in_memory(schema)).combine_chunks()
     except (OSError, ValueError, NotImplementedError, pa.ArrowException) as error:
-        raise DatasetError(f"{path}: the table cannot be read: {error}") from None
-    return table.combine_chunks()
+        reason = " ".join(str(error).split())
+        raise DatasetError(f"{path}: the table cannot be read: {reason}") from None
+
+
+def _in_memory(schema: pa.Schema) -> pa.Schema:
+    """Returns a schema with 64-bit offsets of text; those of a file stay as they are."""
+    return pa.schema(
+        [(each.name, TEXT if each.type == pa.string() else each.type) for each in schema]
+    )
+
+
+def _with_large_texts(table: pa.Table, texts: Sequence[str]) -> pa.Table:
+    """Lengthens the dictionaries' offsets before they are unpacked, which else overflows."""
+    for name in texts:
+        chunks = [
+            pa.DictionaryArray.from_arrays(chunk.indices, chunk.dictionary.cast(TEXT))
+            for chunk in table[name].chunks
+        ]
+        column = pa.chunked_array(chunks, pa.dictionary(pa.int32(), TEXT))
+        table = table.set_column(table.schema.get_field_index(name), name, column)
+    return table
 
 
 def _check_footer(path: Path, footer: pq.FileMetaData, most_rows: int | None, what: str) -> None:

@@ -147,8 +147,8 @@ def _describe(rule: ExclusionRule, pseudo: PseudoSet) -> dict[str, Any]:
 
 def _excluded(pseudo: PseudoSet, verdict: Verdict) -> list[Mapping[str, Any]]:
     """Returns the rows of ``excluded.parquet``."""
-    columns = [pseudo.statistics[name] for name in ("key", "target_pixels", "entropy")]
-    table = pa.table([*columns, pa.array(verdict.reasons, pa.string())], schema=EXCLUDED_SCHEMA)
+    table = pseudo.statistics.select(["key", "target_pixels", "entropy"])
+    table = table.append_column("reason", pa.array(verdict.reasons, pa.string()))
     return table.filter(pa.array(~verdict.kept)).to_pylist()
 
 
