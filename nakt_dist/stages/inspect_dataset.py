@@ -21,6 +21,7 @@ from nakt_dist.shards.findings import COUNTED, count_findings
 from nakt_dist.shards.location import DatasetLocation
 from nakt_dist.shards.manifest import MANIFEST_NAME, ShardManifest
 from nakt_dist.shards.reader import IndexedShards
+from nakt_dist.shards.split_table import compare_splits, describe_splits
 from nakt_dist.stages.inspect_masks import draw_masks
 from nakt_dist.stages.mask_coverage import describe_coverage, summarise_coverage
 from nakt_dist.transfer.exclusion import ExclusionRule
@@ -64,6 +65,8 @@ def inspect_dataset(config: InspectConfig) -> RunRecord:
     _print_table(("split", "images", "patients", "without labels"), by_split)
     if counts:
         _print_table(("finding", "split", *COUNTED), _rows(counts))
+    table = compare_splits(images.index, findings, manifest.findings)
+    print(*describe_splits(table), sep="\n")
     coverage = summarise_coverage(images.index)
     for line in describe_coverage(coverage, manifest.mask_kind, config.pseudo_labels):
         print(line)
@@ -85,7 +88,12 @@ def inspect_dataset(config: InspectConfig) -> RunRecord:
         config=as_plain(config),
         inputs={"dataset": manifest.fingerprint},
         counts={"images": len(images)},
-        details={"splits": dict(manifest.splits), "findings": counts, "coverage": coverage},
+        details={
+            "splits": dict(manifest.splits),
+            "splits_differ": [row.what for row in table if row.differs],
+            "findings": counts,
+            "coverage": coverage,
+        },
         seconds=stopwatch.seconds,
         versions=package_versions(),
     )

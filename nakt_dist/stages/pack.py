@@ -50,7 +50,7 @@ from nakt_dist.stages.pack_sources import (
     times_of,
     write_sources,
 )
-from nakt_dist.stages.pack_summary import announce, announce_speed, count_positives
+from nakt_dist.stages.pack_summary import announce, announce_speed, compare_packed
 
 LEDGER_NAME = ".pack"
 PREPARED_NAME = "prepared"
@@ -92,9 +92,9 @@ def run(config: PackConfig) -> RunRecord:
         with contextlib.suppress(OSError):  # unless something was written
             output.rmdir()
         raise
-    positives = count_positives(output, manifest)
+    table = compare_packed(output, manifest)
     coverage = read_coverage(output, manifest)
-    announce(config, plan, manifest, positives, coverage, output)
+    announce(config, plan, manifest, table, coverage, output)
     announce_speed(packed_now, stopwatch.seconds)
     return RunRecord(
         stage="pack",
@@ -106,7 +106,8 @@ def run(config: PackConfig) -> RunRecord:
             "splits": manifest.splits,
             "patients": manifest.patients,
             "found": manifest.found,
-            "positives": positives,
+            "positives": {row.what: row.counts for row in table if row.what in manifest.findings},
+            "splits_differ": [row.what for row in table if row.differs],
             "coverage": coverage,
             "fingerprint": manifest.fingerprint,
         },

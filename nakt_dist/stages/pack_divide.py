@@ -1,8 +1,9 @@
 """Which sample goes into which split and shard, once it is known what the images hold."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -12,6 +13,10 @@ from nakt_dist.sources.patients import patient_identity
 from nakt_dist.sources.splits import assign_splits, official_splits
 from nakt_dist.stages.pack_plan import PackInput, PackPlan
 from nakt_dist.stages.pack_prepare import Prepared
+
+COPIES = "images identical to another"
+COPIES_APART = "of these with a copy in another split"
+"""Words under which a manifest counts them."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +75,7 @@ def divide(config: PackConfig, plan: PackPlan, prepared: Sequence[Prepared]) -> 
         order = sorted(set(splits))
     return Division(
         shards=tuple(_cut_into_shards(config, plan, prepared, split_of, order)),
-        identical=_count_identical(copies, splits),
+        identical=_count_identical(copies, splits, inputs),
     )
 
 
@@ -87,11 +92,20 @@ def _copies(pictures: Iterable[tuple[int, int | None]]) -> list[list[int]]:
     return [numbers for numbers in samples.values() if len(numbers) > 1]
 
 
-def _count_identical(copies: Sequence[Sequence[int]], splits: Sequence[str]) -> dict[str, int]:
-    apart = [numbers for numbers in copies if len({splits[number] for number in numbers}) > 1]
+def _count_identical(
+    copies: Sequence[Sequence[int]], splits: Sequence[str], inputs: Sequence[PackInput]
+) -> dict[str, int]:
+    def of_several(what: Callable[[int], Any]) -> int:
+        return sum(len(each) for each in copies if len({what(number) for number in each}) > 1)
+
+    def said(number: int) -> str:
+        record = inputs[number].record
+        return repr((record.stratum, record.findings and sorted(record.findings.items())))
+
     counts = {
-        "images identical to another": sum(map(len, copies)),
-        "of these with a copy in another split": sum(map(len, apart)),
+        COPIES: sum(map(len, copies)),
+        COPIES_APART: of_several(lambda number: splits[number]),
+        "of these with a copy of another class or other findings": of_several(said),
     }
     return {words: count for words, count in counts.items() if count}
 

@@ -1,30 +1,30 @@
 """What ``nakt pack`` says when it is done."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from nakt_dist.config import PackConfig
 from nakt_dist.errors import DatasetError
 from nakt_dist.runtime.processes import say
-from nakt_dist.shards.findings import count_findings, parse_findings
+from nakt_dist.shards.findings import parse_findings
 from nakt_dist.shards.manifest import INDEX_NAME, REJECTED_NAME, ShardManifest
+from nakt_dist.shards.split_table import SplitRow, compare_splits, describe_splits
 from nakt_dist.shards.tables import INDEX_SCHEMA, REJECTED_SCHEMA, read_table
 from nakt_dist.stages.mask_coverage import describe_coverage
+from nakt_dist.stages.pack_divide import COPIES_APART
 from nakt_dist.stages.pack_plan import PackPlan
 
 _OFFICIAL = "official split "
 
 
-def count_positives(folder: Path, manifest: ShardManifest) -> dict[str, dict[str, int]]:
-    """Returns how many images of each split have each finding, by finding and split.
+def compare_packed(folder: Path, manifest: ShardManifest) -> list[SplitRow]:
+    """Returns ``compare_splits`` of a packed dataset.
 
     Raises:
         DatasetError: the index is damaged.
     """
-    if not manifest.findings:
-        return {}
     index = read_table(folder / INDEX_NAME, INDEX_SCHEMA)
     try:
         findings = [
@@ -34,18 +34,14 @@ def count_positives(folder: Path, manifest: ShardManifest) -> dict[str, dict[str
         raise DatasetError(
             f"{folder / INDEX_NAME}: {error}. Run nakt verify on the folder"
         ) from None
-    counts = count_findings(findings, index["split"].to_pylist(), manifest.findings)
-    return {
-        name: {split: by_split.get(split, {}).get("positive", 0) for split in manifest.splits}
-        for name, by_split in counts.items()
-    }
+    return compare_splits(index, findings, manifest.findings)
 
 
 def announce(
     config: PackConfig,
     plan: PackPlan,
     manifest: ShardManifest,
-    positives: Mapping[str, Mapping[str, int]],
+    table: Sequence[SplitRow],
     coverage: dict[str, Any],
     output: Path,
 ) -> None:
@@ -69,8 +65,7 @@ def announce(
         say(f"  de-identified with the key {config.deidentify_key} (fingerprint {fingerprint})")
     say(f"  {_how_split(config, manifest)}")
     _announce_official(config, plan)
-    say("  splits " + ", ".join(f"{name} {count}" for name, count in manifest.splits.items()))
-    _announce_positives(manifest, positives)
+    _announce_splits(config, manifest, table)
     for comparison in () if manifest.phantom else plan.expected:
         if comparison.what.startswith(_OFFICIAL) and not config.splits.official:
             continue  # beside splits of our own they would only mislead
@@ -121,25 +116,36 @@ def _announce_findings(manifest: ShardManifest) -> None:
         )
 
 
-def _announce_positives(
-    manifest: ShardManifest, positives: Mapping[str, Mapping[str, int]]
+def _announce_splits(
+    config: PackConfig, manifest: ShardManifest, table: Sequence[SplitRow]
 ) -> None:
-    """Prints the positives of each finding, and the findings that do not differ in a split."""
-    if not positives:
-        return
-    splits = list(manifest.splits)
-    counts = (
-        f"{name} {'/'.join(str(by_split[split]) for split in splits)}"
-        for name, by_split in positives.items()
-    )
-    say(f"  positive in {'/'.join(splits)}: {', '.join(counts)}")
+    """Prints what the splits hold side by side, and what is wrong with that."""
+    for line in describe_splits(table):
+        say(f"  {line}")
     alike = {
-        name: [split for split in splits if by_split[split] in (0, manifest.splits[split])]
-        for name, by_split in positives.items()
+        row.what: [s for s in manifest.splits if row.counts[s] in (0, manifest.splits[s])]
+        for row in table
+        if row.what in manifest.findings
     }
     told = ", ".join(f"{name} ({', '.join(where)})" for name, where in alike.items() if where)
     if told:
         say(f"  alike in all images of a split, so without AUROC there: {told}")
+    wanted = [] if config.splits.official else [s for s, f in config.splits.fractions.items() if f]
+    if config.splits.validation_from_train:
+        wanted = ["validation"]
+    for split in wanted:
+        if split not in manifest.splits:
+            say(
+                f"  WARNING: the split '{split}' was asked for and got no image: there are too few "
+                "patients, or images, to divide"
+            )
+    apart = manifest.found.get(COPIES_APART, 0)
+    if apart:
+        say(
+            f"  WARNING: {apart} images have a copy in another split, so that a test knows them "
+            "from training; splits.official false and splits.identical_together true keep copies "
+            "in one split"
+        )
 
 
 def _how_split(config: PackConfig, manifest: ShardManifest) -> str:

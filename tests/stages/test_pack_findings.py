@@ -126,7 +126,9 @@ def test_positives_are_printed_by_split(tmp_path: Path, capsys: pytest.CaptureFi
     record = pack_table(source, tmp_path / "out", splits=SplitConfig(official=True))
 
     printed = capsys.readouterr().err
-    assert "positive in test/train: A 0/2, B 1/2" in printed
+    lines = [line.split() for line in printed.splitlines()]
+    assert ["A", "0", "0.0", "%", "2", "50.0", "%"] in lines
+    assert ["B", "1", "100.0", "%", "2", "50.0", "%"] in lines
     assert "without AUROC there: A (test), B (test)" in printed
     assert record.details["positives"] == {
         "A": {"test": 0, "train": 2},
