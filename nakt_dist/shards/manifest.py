@@ -159,7 +159,7 @@ class ShardManifest(_Manifest):
         config: the settings that decide the bytes; no paths.
     """
 
-    FORMAT = "nakt-shards/2"
+    FORMAT = "nakt-shards/3"
     WHAT = "shard manifest"
 
     dataset: str

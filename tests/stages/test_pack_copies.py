@@ -102,7 +102,7 @@ def test_copies_in_official_splits_are_said_and_not_moved(
             Image.fromarray(make_blob(picture, 40, 40)[0]).save(source / folder / f"{number}.png")
     record = pack_small(source, tmp_path / "out", splits=SplitConfig(official=True))
     assert record.details["splits"] == {"test": 4, "train": 4}
-    assert record.details["found"] == {COPIES: 4, APART: 4}
+    assert {COPIES: 4, APART: 4}.items() <= record.details["found"].items()
     assert "WARNING: 4 images have a copy in another split" in capsys.readouterr().err
 
 
