@@ -138,7 +138,7 @@ def test_a_name_that_is_no_text_is_refused(tmp_path, name):
 def test_an_unknown_format_is_refused_naming_the_known_one(tmp_path, found):
     DATASET.write(tmp_path)
     change_stored(tmp_path, lambda value: value.update(format=found))
-    with pytest.raises(DatasetError, match="shard manifest of format nakt-shards/2"):
+    with pytest.raises(DatasetError, match="shard manifest of format nakt-shards/3"):
         ShardManifest.read(tmp_path)
 
 
