@@ -4,9 +4,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from enum import Enum
 from typing import Any
 
+import numpy as np
+
 from nakt_dist.errors import CheckpointError
 from nakt_dist.models.network_file import TrainedNetwork
 from nakt_dist.models.registry import is_classifier
+from nakt_dist.shards.pictures import shared_pictures
 
 _TASKS = ("segmentation", "classification")
 
@@ -51,18 +54,25 @@ def task_of(trained: TrainedNetwork) -> str:
 
 
 def meetings(
-    trained: TrainedNetwork, dataset: str, fingerprint: str, splits: Sequence[str] | None
+    trained: TrainedNetwork,
+    dataset: str,
+    fingerprint: str,
+    splits: Sequence[str] | None,
+    pictures: np.ndarray,
 ) -> dict[str, Meeting]:
     """Finds out how a network may have met its test images, as far as its lineage tells.
 
-    Images of the same packing are compared by their splits. Those of a dataset of the same name
-    that is packed otherwise may be of the same patients.
+    Images of the same packing are compared by their splits, those of other packings by the
+    numbers of their pictures, whatever the datasets are called and to what size they were
+    brought. Where no picture is shared, those of a dataset of the same name may still be of the
+    same patients.
 
     Args:
         trained: the network.
         dataset: name of the test set.
         fingerprint: of the test set's manifest.
         splits: tested; None for all.
+        pictures: numbers of the test set's pictures, as ``pictures.numbers_of`` gives them.
 
     Returns:
         By ``training``, ``validation`` (the choice of the best epoch), ``parents`` (the weights
@@ -76,6 +86,8 @@ def meetings(
         if learnt is None:
             return Meeting.APART
         name, its_splits = learnt.get("dataset"), learnt.get("splits")
+        if _shares_pictures(trained, learnt, pictures):
+            return Meeting.MET
         if learnt.get("fingerprint") != fingerprint:
             if name is None:
                 return Meeting.UNKNOWN
@@ -170,13 +182,23 @@ def _learnt(
     return images
 
 
+def _shares_pictures(
+    trained: TrainedNetwork, learnt: Mapping[str, Any], pictures: np.ndarray
+) -> bool:
+    sketch = learnt.get("pictures")
+    try:
+        return sketch is not None and shared_pictures(sketch, pictures) > 0
+    except ValueError:
+        raise _damaged(trained, "pictures", sketch) from None
+
+
 def _taught(trained: TrainedNetwork, lineage: Mapping[str, Any]) -> Mapping[str, Any] | None:
     """Returns what the teacher learnt from; None where there was none."""
     transfer = _mapping(trained, lineage, "transfer")
     teacher = None if transfer is None else _mapping(trained, transfer, "teacher")
     if teacher is None:
         return None
-    learnt = {name: teacher.get(name) for name in ("fingerprint", "splits")}
+    learnt = {name: teacher.get(name) for name in ("fingerprint", "splits", "pictures")}
     return _learnt(
         trained, {"teacher": {"dataset": teacher.get("trained_on"), **learnt}}, "teacher"
     )

@@ -11,6 +11,7 @@ import torch
 
 from nakt_dist.errors import ConfigurationError, DatasetError, UnusableSample
 from nakt_dist.loading.decode import decode_pixels
+from nakt_dist.shards.pictures import numbers_of, sketch_pictures
 from nakt_dist.shards.reader import IndexedShards, PseudoLabels
 from nakt_dist.transfer.exclusion import ExclusionRule
 
@@ -75,6 +76,7 @@ class SelectedSamples:
             "labels": "pseudo masks" if self.mask_is_soft else "annotations",
             "height": manifest.height,
             "width": manifest.width,
+            "pictures": sketch_pictures(numbers_of(self.images.index)),
         }
         if self.pseudo_labels is not None:
             pseudo = self.pseudo_labels.manifest

@@ -12,6 +12,8 @@ import pyarrow as pa
 _MOST_VALUES = 12
 """Values of a fact beyond which it is no class of images."""
 
+_OLDEST = 150
+
 _UNLIKELY = 9.2
 """Minus the logarithm of 1 in 10,000: with a hundred rows, one random division in a hundred
 would be called different."""
@@ -160,7 +162,11 @@ def _facts(
     yield from _classes("sex ", [each.get("sex") for each in labels])
     yield from _classes("", [each.get("projection") or each.get("view") for each in labels])
     ages = [each.get("age", each.get("age_approx")) for each in labels]
-    numbers = [float(age) if isinstance(age, int | float) else np.nan for age in ages]
+    # JSON may hold any number; what no one is aged is none
+    numbers = [
+        float(age) if isinstance(age, int | float) and 0 <= age <= _OLDEST else np.nan
+        for age in ages
+    ]
     if not np.isnan(numbers).all():
         yield "age", "mean", np.array(numbers)
     for name in vocabulary:

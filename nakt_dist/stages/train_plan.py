@@ -14,7 +14,7 @@ from nakt_dist.loading.labels import (
     LabelledTargets,
     labelled_targets,
 )
-from nakt_dist.loading.same_images import images_in_both
+from nakt_dist.loading.same_images import copies_in_both, images_in_both
 from nakt_dist.loading.samples import (
     CachedImages,
     MaskedImages,
@@ -221,6 +221,13 @@ def _check_apart(
                 "validation.same_images to true"
             )
         return [f"{found}, as validation.same_images allows: its result says nothing of new ones"]
+    copies = copies_in_both(training, validation)
+    if copies:
+        return [
+            f"validation: {len(copies)} of its {len(validation)} images are copies of images that "
+            f"are learnt from (the first: {validation.images.root}:{copies[0]}), in splits that "
+            "the dataset itself assigns: its result is too high by what these make of it"
+        ]
     shared = [] if config.validation.same_images else patients_in_both(training, validation)
     if shared:
         raise ConfigurationError(
