@@ -31,6 +31,7 @@ from nakt_dist.runtime.record import (
     read_record,
 )
 from nakt_dist.runtime.work import WorkLedger, hold_lock
+from nakt_dist.shards.pictures import numbers_of
 from nakt_dist.shards.tables import read_table, write_table
 
 LEDGER_NAME = ".evaluate"
@@ -118,8 +119,9 @@ def _meet(
     config: EvaluateConfig, trained: TrainedNetwork, scores: TaskScores
 ) -> dict[str, bool | None]:
     """Warns where the network may have met its test images; says it for the record, too."""
-    manifest = scores.dataset.samples.images.manifest
-    found = meetings(trained, manifest.dataset, manifest.fingerprint, config.splits)
+    images = scores.dataset.samples.images
+    manifest, pictures = images.manifest, numbers_of(images.index)
+    found = meetings(trained, manifest.dataset, manifest.fingerprint, config.splits, pictures)
     splits = "all splits" if config.splits is None else f"split {' + '.join(config.splits)}"
     test_set = f"{label_dataset(manifest.dataset, manifest.phantom)}, {splits}"
     for sentence in describe_meetings(found, trained.name, test_set):
