@@ -1,5 +1,6 @@
 """What folders and files call themselves: masks, images, training, test."""
 
+import functools
 import re
 from collections.abc import Iterable
 from typing import NamedTuple
@@ -57,15 +58,15 @@ class MaskStem(NamedTuple):
     number: str
 
 
-def words_of(component: str) -> list[str]:
+@functools.lru_cache(maxsize=10_000)
+def words_of(component: str) -> tuple[str, ...]:
     """Returns the words of a folder's name in lower case, as of ``TrainMasks``, ``trainmasks``."""
-    words, roles = [], MASK_WORDS | IMAGE_WORDS
+    words: list[str] = []
     for word in map(str.lower, _WORD.findall(component)):
-        joined = next(
-            (s for s in SPLIT_WORDS if word.startswith(s) and word[len(s) :] in roles), ""
-        )
+        starts = (start for start in SPLIT_WORDS if word.startswith(start))
+        joined = next((start for start in starts if word[len(start) :] in _ROLE_WORDS), "")
         words += [joined, word[len(joined) :]] if joined else [word]
-    return words
+    return tuple(words)
 
 
 def is_of_masks(component: str) -> bool:

@@ -26,6 +26,7 @@ from nakt_dist.sources.table_columns import IMAGE_COLUMN, TableColumns, by_findi
 
 _UNMET = "wanted values of 'filters' that no row has"
 _MOST_VALUES_TOLD = 6
+_TABLE_SUFFIXES = (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".txt")
 _NOBODY = frozenset({"", "nan", "na", "n/a", "<na>", "none", "null"})
 
 
@@ -282,7 +283,7 @@ def _projection(words: str) -> str | None:
 def _find_table(root: Path, contents: FolderContents, table: str) -> FoundFile:
     named = next((file for file in contents.others if file.name == table), None)
     if named is None:
-        tables = [f.name for f in contents.others if f.name.lower().endswith((".csv", ".csv.gz"))]
+        tables = [f.name for f in contents.others if f.name.lower().endswith(_TABLE_SUFFIXES)]
         near = nearest_name(table, tables)
         raise wrong_layout(root, "images_csv", f"the table '{table}' (option 'table'){near}")
     return named

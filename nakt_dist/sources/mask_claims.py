@@ -58,12 +58,16 @@ class ClaimFinder:
     ) -> None:
         self._suffix, self._folders = mask_suffix, mask_folders
         self._shared = _shared_depth(files)
+        self._of_folder: dict[str, tuple[Parts, int | None]] = {}
         self._ending = re.compile(re.escape(mask_suffix or "") + r"(?:_(?P<number>\d+))?$")
 
     def claim(self, file: FoundFile) -> Claim | None:
         """Returns why a file is a mask, or None."""
-        parts = folders_of(file)
-        position = self._position(file, parts)
+        folder = file.folder
+        if folder not in self._of_folder:
+            parts = folders_of(file)
+            self._of_folder[folder] = (parts, self._position(file, parts))
+        parts, position = self._of_folder[folder]
         stem = self._mask_stem(file.stem)
         number = stem.number if stem else ""
         if position is not None:
@@ -111,7 +115,7 @@ def folders_of(file: FoundFile) -> Parts:
 
 def _shared_depth(files: Sequence[FoundFile]) -> int:
     """Returns how many outer folders hold all files and none directly: they tell nothing."""
-    folders = [folders_of(file) for file in files]
+    folders = [tuple(folder.split("/")) if folder else () for folder in {f.folder for f in files}]
     shared = 0
     for level in zip(*folders, strict=False):
         if len(set(level)) > 1:

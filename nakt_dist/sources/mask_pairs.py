@@ -1,5 +1,6 @@
 """Pairs images with their masks, and says where it is open which mask is whose."""
 
+import functools
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -66,8 +67,8 @@ def pair_masks(files: Sequence[FoundFile], finder: ClaimFinder) -> Pairing:
             pairing.images.append(file)
         else:
             claims.append(claim)
-    images = _Images(pairing.images)
-    candidates = {claim.file.name: images.of(claim) for claim in claims}
+    images = _Images(pairing.images) if claims else None
+    candidates = {claim.file.name: images.of(claim) for claim in claims if images}
     used = {claim.group for claim in claims if candidates[claim.file.name]}
     for claim in claims:
         found = candidates[claim.file.name]
@@ -91,10 +92,7 @@ class _Images:
     """Finds the images that a mask may belong to."""
 
     def __init__(self, images: Sequence[FoundFile]) -> None:
-        self._exact = _Index(images, lambda stem: {stem})
-        self._loose = _Index(
-            images, lambda stem: {loosely_spelt(stem), loosely_spelt(without_image_ending(stem))}
-        )
+        self._images = images
         self._beside: dict[Parts, set[str]] = defaultdict(set)
         for image in images:
             parts = folders_of(image)
@@ -102,19 +100,33 @@ class _Images:
                 self._beside[parts[:depth]].add(component)
         self._partners: dict[tuple[Parts, str], frozenset[str]] = {}
 
+    @functools.cached_property
+    def _exact(self) -> "_Index":
+        return _Index(self._images, lambda stem: {stem})
+
+    @functools.cached_property
+    def _loose(self) -> "_Index":
+        return _Index(
+            self._images,
+            lambda stem: {loosely_spelt(stem), loosely_spelt(without_image_ending(stem))},
+        )
+
     def of(self, claim: Claim) -> list[FoundFile]:
         """Returns the images of a mask: one, several where that is open, or none."""
-        stems = [(self._exact, stem) for stem in claim.stems]
-        stems += [(self._loose, loosely_spelt(stem)) for stem in claim.stems]
-        for index, stem in stems:
-            if not claim.component:
-                found = index.at((*folders_of(claim.file), stem))
-                if found:
-                    return found
-            for place in claim.places:
-                found = index.near(claim, place, stem, self._allowed(place, claim.component))
-                if found:
-                    return found
+        for stem in claim.stems:
+            found = self._of_stem(self._exact, claim, stem)
+            if found:
+                return found
+        loose = (self._of_stem(self._loose, claim, loosely_spelt(stem)) for stem in claim.stems)
+        return next(filter(None, loose), [])
+
+    def _of_stem(self, index: "_Index", claim: Claim, stem: str) -> list[FoundFile]:
+        if not claim.component:
+            return index.at((*folders_of(claim.file), stem))
+        for place in claim.places:
+            found = index.near(claim, place, stem, self._allowed(place, claim.component))
+            if found:
+                return found
         return []
 
     def _allowed(self, place: Parts, component: str) -> frozenset[str]:

@@ -50,10 +50,15 @@ def find_masks(
     return pairing
 
 
-def told_of_masks(pairing: Pairing) -> tuple[Counter[str], dict[str, str]]:
-    """Returns counts of what was guessed and of what may be masks, and examples of the latter."""
+def told_of_masks(pairing: Pairing, all_guessed: bool) -> tuple[Counter[str], dict[str, str]]:
+    """Returns counts of what was guessed and of what may be masks, and examples of the latter.
+
+    Args:
+        pairing: of ``find_masks``.
+        all_guessed: whether no setting said where masks are, so that the guess has seen them all.
+    """
     found, examples = Counter(pairing.guessed()), {}
-    hidden = _hidden(pairing.images)
+    hidden = [] if all_guessed else _hidden(pairing.images)
     if hidden:
         found[LOOK_LIKE_MASKS] = len(hidden)
         examples[LOOK_LIKE_MASKS] = f"'{hidden[0].file.name}'"
@@ -121,7 +126,7 @@ def _alike(images: Sequence[FoundFile]) -> Mapping[str, tuple[int, str]]:
     told = {}
     ending, count = next(iter(_endings(images).most_common(1)), ("", 0))
     if count >= max(_LEAST_ALIKE, len(images) / 3):
-        told[ENDINGS_ALIKE] = (count, f"'{ending}', to be set as 'mask_suffix'")
+        told[ENDINGS_ALIKE] = (count, f"'{ending}', for 'mask_suffix'")
     for alike in _folders_alike(images):
         told[FOLDERS_ALIKE] = (
             sum(len(stems) for _, stems in alike),
@@ -132,17 +137,14 @@ def _alike(images: Sequence[FoundFile]) -> Mapping[str, tuple[int, str]]:
 
 
 def _endings(images: Sequence[FoundFile]) -> Counter[str]:
-    """Counts what follows the name of an image in the name of another beside it."""
-    stems: dict[str, set[str]] = defaultdict(set)
-    for image in images:
-        stems[image.folder].add(image.stem)
+    """Counts what follows the name of an image in the name of another, in any folder."""
+    stems = {image.stem for image in images}
     endings: Counter[str] = Counter()
-    for beside in stems.values():
-        for stem in beside:
-            for match in re.finditer(r"[ _-]", stem):
-                ending = stem[match.start() :]
-                if stem[: match.start()] in beside and re.search(r"[^\W\d_]{2}", ending):
-                    endings[ending] += 1
+    for image in images:
+        for match in re.finditer(r"[ _-]", image.stem):
+            ending = image.stem[match.start() :]
+            if image.stem[: match.start()] in stems and re.search(r"[^\W\d_]{2}", ending):
+                endings[ending] += 1
     return endings
 
 

@@ -217,7 +217,7 @@ def test_what_may_be_masks_without_a_usual_name_is_said(tmp_path: Path) -> None:
     )
     listing = scan(root)
     assert listing.found == {ENDINGS_ALIKE: 3}
-    assert listing.examples[ENDINGS_ALIKE] == "'_lesion', to be set as 'mask_suffix'"
+    assert listing.examples[ENDINGS_ALIKE] == "'_lesion', for 'mask_suffix'"
     assert pairs(scan(root, mask_suffix="_lesion"))["a.png"] == ["a_lesion.png"]
     root = write_tree(
         tmp_path / "folders", *(f"{f}/{n}.png" for n in "abc" for f in ("us", "drawn"))
