@@ -8,8 +8,8 @@ from typing import NamedTuple
 MASK_WORDS = frozenset(
     {
         "annot", "annotation", "annotations", "groundtruth", "groundtruths", "gt", "gts", "label",
-        "labels", "manual", "mask", "masks", "seg", "segmentation", "segmentations", "segs",
-        "truth", "truths",
+        "labels", "manual", "mask", "masks", "msk", "msks", "seg", "segmentation", "segmentations",
+        "segs", "truth", "truths",
     }
 )  # fmt: skip
 IMAGE_WORDS = frozenset(
@@ -33,11 +33,17 @@ SPLIT_WORDS = {
 _ROLE_WORDS = MASK_WORDS | IMAGE_WORDS
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
 _TOKEN = re.compile(r"[^\W_]+")
-_MASK_STEM = re.compile(
-    r"(?P<base>.+)(?P<ending>[ _-](?:masks?|segmentations?|segs?|labels?|annotations?|gt|"
-    r"ground[ _-]?truth|manual\d?|1stho|2ndho))(?:[_-](?P<number>\d+))?",
+_MASK_ENDING = re.compile(
+    r"(?P<base>.+)(?P<ending>[ _-](?:(?:masks?|msk|segmentations?|segs?|labels?|annotations?|gt|"
+    r"ground[ _-]?truth)(?:[ _-]?(?P<number>\d+))?|manual\d?|1stho|2ndho))",
     re.IGNORECASE,
 )
+_MASK_BEGINNING = re.compile(
+    r"(?P<beginning>(?:masks?|msk|segmentation|seg|label|annotation|gt)(?:[ _-]|(?=\d)))"
+    r"(?P<base>.+)",
+    re.IGNORECASE,
+)
+_IMAGE_BEGINNING = re.compile(r"(?:image|img|input|orig)(?:[ _-]|(?=\d))(?=.)", re.IGNORECASE)
 _IMAGE_ENDING = re.compile(
     r"(?<=.)[ _-](?:images?|img|input|orig|original|train|training|test|testing|val|validation)\Z",
     re.IGNORECASE,
@@ -49,12 +55,12 @@ class MaskStem(NamedTuple):
 
     Attributes:
         base: the name of its image.
-        ending: what makes it a mask, as ``_mask``.
+        told: what makes it a mask, as ``"ends in '_mask'"``.
         number: that follows, where an image has several masks; else ``""``.
     """
 
     base: str
-    ending: str
+    told: str
     number: str
 
 
@@ -122,13 +128,18 @@ def splits_by_folder(names: Iterable[str]) -> dict[str, str]:
 
 
 def mask_stem(stem: str) -> MaskStem | None:
-    """Takes the name of a mask apart that ends as usual, such as ``a_Mask`` or ``a-gt_2``."""
-    match = _MASK_STEM.fullmatch(stem)
-    if match is None:
-        return None
-    return MaskStem(match["base"], match["ending"].lower(), match["number"] or "")
+    """Takes the name of a mask apart that is a usual one: ``a_Mask``, ``a-gt_2``, ``mask_a``."""
+    match = _MASK_ENDING.fullmatch(stem)
+    if match is not None:
+        number = match["number"] or ""
+        ending = match["ending"].lower().removesuffix(number).rstrip(" _-")
+        return MaskStem(match["base"], f"ends in '{ending}'", number)
+    match = _MASK_BEGINNING.fullmatch(stem)
+    if match is not None:
+        return MaskStem(match["base"], f"begins with '{match['beginning'].lower()}'", "")
+    return None
 
 
-def without_image_ending(stem: str) -> str:
-    """Returns the name of an image without an ending such as ``_image`` or ``_training``."""
-    return _IMAGE_ENDING.sub("", stem)
+def plain_image_stem(stem: str) -> str:
+    """Returns the name of an image without such as ``_image``, ``_training`` and ``img_``."""
+    return _IMAGE_ENDING.sub("", _IMAGE_BEGINNING.sub("", stem, count=1))

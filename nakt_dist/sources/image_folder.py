@@ -86,7 +86,9 @@ def scan(
     for claim in pairing.alone:
         expected = f"an image '{claim.stems[-1]}' with the suffix of an image"
         records.append(mask_without_image(claim.file, expected))
-    found, examples = told_of_masks(pairing, mask_suffix is None and folders is None)
+    found, examples = told_of_masks(
+        pairing, mask_suffix is None and folders is None, class_from_folder
+    )
     found.update(f"official split {split}" for split in splits.values())
     return replace(
         finish_listing(contents, records), found=dict(sorted(found.items())), examples=examples

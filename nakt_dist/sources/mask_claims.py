@@ -1,11 +1,18 @@
 """Which files call themselves masks, by their names and folders: as settings say, or as usual."""
 
+import functools
 import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
 from nakt_dist.sources.files import FoundFile
-from nakt_dist.sources.folder_names import MaskStem, is_of_images, is_of_masks, mask_stem
+from nakt_dist.sources.folder_names import (
+    MaskStem,
+    is_of_images,
+    is_of_masks,
+    is_plain,
+    mask_stem,
+)
 
 Parts = tuple[str, ...]
 
@@ -36,9 +43,8 @@ class Claim(NamedTuple):
 
     @property
     def is_named_mask(self) -> bool:
-        """Whether the file's own name says ``mask``, which no image's does."""
-        ending = self.group.rpartition("ends in '")[2]
-        return not self.component and ending.lstrip(" _-").startswith("mask")
+        """Whether the file's own name ends in ``mask``, which no image's does."""
+        return not self.component and re.search(r"ends in '[ _-]mask", self.group) is not None
 
 
 class ClaimFinder:
@@ -56,7 +62,7 @@ class ClaimFinder:
         mask_suffix: str | None,
         mask_folders: Sequence[str] | None,
     ) -> None:
-        self._suffix, self._folders = mask_suffix, mask_folders
+        self._files, self._suffix, self._folders = files, mask_suffix, mask_folders
         self._shared = _shared_depth(files)
         self._of_folder: dict[str, tuple[Parts, int | None]] = {}
         self._ending = re.compile(re.escape(mask_suffix or "") + r"(?:_(?P<number>\d+))?$")
@@ -71,21 +77,23 @@ class ClaimFinder:
         stem = self._mask_stem(file.stem)
         number = stem.number if stem else ""
         if position is not None:
-            outside = parts[:position]
-            return Claim(
-                file,
-                group="/".join(parts[: position + 1]),
-                guessed=self._folders is None,
-                stems=(file.stem, stem.base) if stem else (file.stem,),
-                number=number,
-                places=(outside,) if self._folders is None else tuple(dict.fromkeys((outside, ()))),
-                component=parts[position],
-                below=parts[position + 1 :],
-            )
+            outside, below = parts[:position], parts[position + 1 :]
+            places = (outside,)
+            if self._folders is not None:  # within it, folders may tell parts: leftMask, rightMask
+                places = tuple(dict.fromkeys((outside, ())))
+                number = "/".join((*filter(is_of_masks, below), number))
+                below = tuple(folder for folder in below if not is_of_masks(folder))
+            stems = (file.stem, stem.base) if stem else (file.stem,)
+            group = "/".join(parts[: position + 1])
+            guessed = self._folders is None
+            return Claim(file, group, guessed, stems, number, places, parts[position], below)
         if stem is None:
             return None
-        group = f"a name that ends in '{stem.ending}'"
-        return Claim(file, group, self._suffix is None, (stem.base,), number)
+        return Claim(file, f"a name that {stem.told}", self._suffix is None, (stem.base,), number)
+
+    @functools.cached_property
+    def _mixed(self) -> frozenset[str]:
+        return _with_masks_beside(self._files)
 
     def _mask_stem(self, stem: str) -> MaskStem | None:
         if self._suffix is None:
@@ -93,7 +101,8 @@ class ClaimFinder:
         match = self._ending.search(stem) if self._suffix else None
         if match is None or match.start() == 0:
             return None
-        return MaskStem(stem[: match.start()], self._suffix, match["number"] or "")
+        told = f"ends in '{self._suffix}'"
+        return MaskStem(stem[: match.start()], told, match["number"] or "")
 
     def _position(self, file: FoundFile, parts: Parts) -> int | None:
         """Returns the place of the folder of masks among the folders of a file."""
@@ -101,7 +110,9 @@ class ClaimFinder:
             within = [each for each in self._folders if file.name.startswith(f"{each}/")]
             return max((each.count("/") for each in within), default=None)
         for position in range(len(parts) - 1, self._shared - 1, -1):
-            if is_of_masks(parts[position]):
+            if is_of_masks(parts[position]) and (
+                is_plain(parts[position]) or "/".join(parts[: position + 1]) not in self._mixed
+            ):
                 return position
             if is_of_images(parts[position]):
                 return None
@@ -111,6 +122,24 @@ class ClaimFinder:
 def folders_of(file: FoundFile) -> Parts:
     """Returns the folders of a file below the root, from the outermost."""
     return tuple(file.folder.split("/")) if file.folder else ()
+
+
+def _with_masks_beside(files: Sequence[FoundFile]) -> frozenset[str]:
+    """Returns folders that hold images with masks beside them, at any depth: none of masks alone.
+
+    A dataset may be called after its masks, as ``Dataset_BUSI_with_GT``.
+    """
+    names = {(file.folder, file.stem) for file in files}
+    mixed: set[str] = set()
+    for file in files:
+        folder = file.folder
+        if folder in mixed or not folder:
+            continue
+        stem = mask_stem(file.stem)
+        if stem is not None and (folder, stem.base) in names:
+            parts = folders_of(file)
+            mixed.update("/".join(parts[: depth + 1]) for depth in range(len(parts)))
+    return frozenset(mixed)
 
 
 def _shared_depth(files: Sequence[FoundFile]) -> int:

@@ -1,6 +1,7 @@
 """Pairs images with their masks, and says where it is open which mask is whose."""
 
 import functools
+import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -10,9 +11,9 @@ from nakt_dist.sources.files import FoundFile
 from nakt_dist.sources.folder_names import (
     MASK_WORDS,
     is_plain,
+    plain_image_stem,
     rest_of,
     split_of,
-    without_image_ending,
     words_of,
 )
 from nakt_dist.sources.mask_claims import Claim, ClaimFinder, Parts, folders_of
@@ -83,6 +84,8 @@ def pair_masks(files: Sequence[FoundFile], finder: ClaimFinder) -> Pairing:
             pairing.images.append(claim.file)
         elif not found:
             pairing.alone.append(claim)
+    if images:
+        _pair_only_images(pairing, images)
     pairing.images.sort(key=lambda file: file.name)
     _check_kinds(pairing)
     return pairing
@@ -108,7 +111,7 @@ class _Images:
     def _loose(self) -> "_Index":
         return _Index(
             self._images,
-            lambda stem: {loosely_spelt(stem), loosely_spelt(without_image_ending(stem))},
+            lambda stem: {loosely_spelt(stem), loosely_spelt(plain_image_stem(stem))},
         )
 
     def of(self, claim: Claim) -> list[FoundFile]:
@@ -128,6 +131,26 @@ class _Images:
             if found:
                 return found
         return []
+
+    def only_one_beside(self, claim: Claim) -> FoundFile | None:
+        """Returns the image beside a folder of masks, if it is the only one there."""
+        place = claim.places[0]
+        beside = (*self._allowed(place, claim.component), "")
+        found = [
+            image for component in beside for image in self._some_in.get((place, component), ())
+        ]
+        return found[0] if len(found) == 1 and place else None
+
+    @functools.cached_property
+    def _some_in(self) -> dict[tuple[Parts, str], list[FoundFile]]:
+        """Up to two images below each folder, and, under ``""``, directly in it."""
+        some: dict[tuple[Parts, str], list[FoundFile]] = defaultdict(list)
+        for image in self._images:
+            parts = folders_of(image)
+            for depth, component in enumerate((*parts, "")):
+                if len(some[parts[:depth], component]) < 2:
+                    some[parts[:depth], component].append(image)
+        return some
 
     def _allowed(self, place: Parts, component: str) -> frozenset[str]:
         """Returns the folders beside one of masks that may hold its images.
@@ -192,6 +215,22 @@ class _Index:
         return found
 
 
+def _pair_only_images(pairing: Pairing, images: _Images) -> None:
+    """Pairs folders of masks whose files are called otherwise with the only image beside them.
+
+    Several such masks must be numbered or hashed, as those of single objects are: names of words
+    could be those of different targets.
+    """
+    for group, claims in list(pairing.unpaired.items()):
+        image = images.only_one_beside(claims[0])
+        plain = all(re.search(r"\d", claim.file.stem) for claim in claims) or len(claims) == 1
+        if image is not None and plain and not any(claim.below for claim in claims):
+            pairing.masks[image.name] += [
+                claim._replace(number=f"object {number}") for number, claim in enumerate(claims)
+            ]
+            del pairing.unpaired[group]
+
+
 def _several_images(pairing: Pairing, claim: Claim, images: Sequence[FoundFile]) -> None:
     names = ", ".join(f"'{image.name}'" for image in images[:3])
     detail = f"the mask '{claim.file.name}' has the name of {len(images)} images ({names}); name "
@@ -227,13 +266,13 @@ def _group_told(claims: Sequence[Claim], group: str) -> str:
 def _settings_told(claims: Sequence[Claim]) -> str:
     """Says which setting chooses one of several kinds of masks."""
     folders = sorted({claim.component for claim in claims if claim.component})
-    endings = any(not claim.component for claim in claims)
+    endings = [claim.group.rpartition("ends in ") for claim in claims if not claim.component]
     if len(folders) > 1 or (folders and not endings):
         chosen = f"Name one as 'mask_folder', such as mask_folder: {folders[0]}"
     elif folders:
         chosen = f"Set mask_suffix: '' for the folder '{folders[0]}', or mask_folder: ''"
     else:
-        ending = claims[0].group.rpartition(" in ")[2]
+        ending = next((e for _, told, e in endings if told), "''")
         return f"Name one as 'mask_suffix', as the files write it, such as mask_suffix: {ending}"
     return f"{chosen}{', and mask_suffix: ' + repr('') if len(folders) > 1 and endings else ''}"
 
@@ -246,7 +285,10 @@ def _named_layouts(claims: Sequence[Claim]) -> str:
 
 def _guess_told(claim: Claim) -> str:
     if not claim.component:
-        return f"masks guessed from {claim.group.replace('a name that ends', 'names that end')}"
+        told = (
+            claim.group.replace("a name", "names").replace("ends", "end").replace("begins", "begin")
+        )
+        return f"masks guessed from {told}"
     if is_plain(claim.component):
         return f"masks guessed from folders called '{claim.component}'"
     word = next(word for word in words_of(claim.component) if word in MASK_WORDS)

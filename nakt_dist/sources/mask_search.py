@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from nakt_dist.errors import ConfigurationError
 from nakt_dist.sources.files import FoundFile
@@ -15,7 +15,7 @@ ENDINGS_ALIKE = "images named as another with one ending after it, which may be 
 FOLDERS_ALIKE = "images in folders of the same file names, one of which may hold masks"
 
 _OFF = "if these are images and no masks, set 'mask_suffix' and 'mask_folder' to ''"
-_LEAST_ALIKE = 3
+_LEAST_ALIKE = 2
 
 
 def find_masks(
@@ -50,11 +50,14 @@ def find_masks(
     return pairing
 
 
-def told_of_masks(pairing: Pairing, all_guessed: bool) -> tuple[Counter[str], dict[str, str]]:
+def told_of_masks(
+    pairing: Pairing, all_guessed: bool, folders_are_classes: bool
+) -> tuple[Counter[str], dict[str, str]]:
     """Returns counts of what was guessed and of what may be masks, and examples of the latter.
 
     Args:
         pairing: of ``find_masks``.
+        folders_are_classes: as there.
         all_guessed: whether no setting said where masks are, so that the guess has seen them all.
     """
     found, examples = Counter(pairing.guessed()), {}
@@ -63,9 +66,11 @@ def told_of_masks(pairing: Pairing, all_guessed: bool) -> tuple[Counter[str], di
         found[LOOK_LIKE_MASKS] = len(hidden)
         examples[LOOK_LIKE_MASKS] = f"'{hidden[0].file.name}'"
     elif not pairing.masks:
-        for words, (count, example) in _alike(pairing.images).items():
-            found[words] = count
-            examples[words] = example
+        alike = _alike(pairing.images)
+        if folders_are_classes:
+            alike.pop(FOLDERS_ALIKE, None)
+        found.update({words: count for words, (count, _) in alike.items()})
+        examples |= {words: example for words, (_, example) in alike.items()}
     return found, examples
 
 
@@ -81,7 +86,8 @@ def _unpaired_told(pairing: Pairing, group: str, claims: Sequence[Claim]) -> str
 def _check_reverted(pairing: Pairing) -> None:
     """Refuses files that end like masks of images that lie in another folder."""
     names = {image.stem: image.name for image in pairing.images}
-    apart = [claim for claim in pairing.reverted if claim.stems[0] in names]
+    alone = [] if pairing.masks else [claim for claim in pairing.alone if not claim.component]
+    apart = [claim for claim in (*pairing.reverted, *alone) if claim.stems[0] in names]
     if apart:
         claim = apart[0]
         raise ConfigurationError(
@@ -121,7 +127,7 @@ def _hidden(images: Sequence[FoundFile]) -> list[Claim]:
         return [claim for claim in map(finder.claim, images) if claim is not None]
 
 
-def _alike(images: Sequence[FoundFile]) -> Mapping[str, tuple[int, str]]:
+def _alike(images: Sequence[FoundFile]) -> dict[str, tuple[int, str]]:
     """Counts images that may be masks in a way that has no usual name, each with an example."""
     told = {}
     ending, count = next(iter(_endings(images).most_common(1)), ("", 0))

@@ -9,7 +9,8 @@ from dataclasses import replace
 from nakt_dist.sources.record import SourceListing, SourceRecord
 
 SPELT_APART = "patients whose names differ only in letter case, blanks or leading zeros"
-"""Under these words ``SourceListing.found`` counts such names."""
+SPLIT_APART = "of these patients in several official splits"
+"""Under these words ``SourceListing.found`` counts such patients."""
 
 _BLANKS_IN_NUMBERS = re.compile(r"(?<=\d)\s+(?=\d)")
 _LEADING_ZEROS = re.compile(r"(?<!\d)(?<!\d\.)0+(?=\d)")
@@ -64,9 +65,18 @@ def count_spelt_apart(listing: SourceListing) -> SourceListing:
     alike = spelt_apart(listing.records)
     if not alike:
         return listing
-    example = " and ".join(map(ascii, alike[0][:3]))
+    found = {SPELT_APART: len(alike)}
+    examples = {SPELT_APART: " and ".join(map(ascii, alike[0][:3]))}
+    splits: dict[str, set[str]] = defaultdict(set)
+    for record in listing.records:
+        if record.patient_id is not None and record.official_split is not None:
+            splits[record.patient_id].add(record.official_split)
+    apart = [names for names in alike if len(set().union(*(splits[name] for name in names))) > 1]
+    if apart:
+        found[SPLIT_APART] = len(apart)
+        examples[SPLIT_APART] = " and ".join(map(ascii, apart[0][:3]))
     return replace(
         listing,
-        found={**listing.found, SPELT_APART: len(alike)},
-        examples={**listing.examples, SPELT_APART: example},
+        found={**listing.found, **found},
+        examples={**listing.examples, **examples},
     )

@@ -77,6 +77,21 @@ LAYOUTS = {
         ["segmentations/1_seg.png", "segmentations/2_seg.png"],
         "masks guessed from folders called 'segmentations'",
     ),
+    "names that begin with what they are": (
+        ["images/img_1.png", "images/img2.png"],
+        ["masks/mask_1.png", "masks/mask2.png"],
+        "masks guessed from folders called 'masks'",
+    ),
+    "masks beside that begin so": (
+        ["image1.png", "image2.png"],
+        ["mask1.png", "mask2.png"],
+        "masks guessed from names that begin with 'mask'",
+    ),
+    "a dataset called after its masks beside another": (
+        ["BUSI_with_GT/benign/1.png", "other/2.png"],
+        ["BUSI_with_GT/benign/1_mask.png", "other/2_mask.png"],
+        "masks guessed from names that end in '_mask'",
+    ),
     "one flat folder of masks": (
         ["a/1.png", "b/c/2.png"],
         ["masks/1.png", "masks/2.png"],
@@ -102,7 +117,7 @@ def test_usual_folders_of_masks_are_guessed_and_said(
 @pytest.mark.parametrize(
     "ending",
     ["_mask", "_Mask", "-mask", "_MASK", " mask", "_seg", "_Segmentation", "_label", "_gt", "_GT",
-     "_manual1", "_annotation", "_Annotation", "_ground_truth"],
+     "_manual1", "_annotation", "_Annotation", "_ground_truth", "_groundtruth", "_msk"],
 )  # fmt: skip
 def test_usual_endings_are_guessed_in_any_letter_case_and_said(tmp_path: Path, ending: str) -> None:
     root = write_tree(tmp_path, *(f"p/{name}" for name in ("a.jpg", f"a{ending}.png", "b.jpg")))
@@ -121,6 +136,44 @@ def test_numbered_masks_are_united_and_letter_case_of_names_does_not_matter(tmp_
         "images/x.png": ["X_mask_1.png", "x_mask_2.png"],
     }
     assert reasons(listing) == {}
+
+
+def test_masks_of_single_objects_belong_to_the_only_image_beside_them(tmp_path: Path) -> None:
+    names = [
+        "1/images/1.png",
+        "1/masks/a7.png",
+        "1/masks/b8.png",
+        "2/images/2.png",
+        "2/masks/x.png",
+    ]
+    listing = scan(write_tree(tmp_path / "a", *names))
+    assert pairs(listing) == {"1/images/1.png": ["a7.png", "b8.png"], "2/images/2.png": ["x.png"]}
+    assert reasons(listing) == {}
+    with pytest.raises(ConfigurationError, match="none of its 2 files has the name of an image"):
+        scan(
+            write_tree(tmp_path / "b", "1/images/1.png", "1/masks/liver.png", "1/masks/spleen.png")
+        )
+    with pytest.raises(ConfigurationError, match="none of its 1 files has the name of an image"):
+        scan(write_tree(tmp_path / "c", "1/images/1.png", "1/images/2.png", "1/masks/7.png"))
+
+
+def test_parts_of_a_target_in_folders_of_their_own_are_united_on_request(tmp_path: Path) -> None:
+    names = [
+        f"{folder}/{n}.png" for n in "ab" for folder in ("CXR", "Mask/leftMask", "Mask/rightMask")
+    ]
+    root = write_tree(tmp_path, *names)
+    with pytest.raises(ConfigurationError, match="'Mask/leftMask' is one of masks"):
+        scan(root)
+    listing = scan(root, mask_folder="Mask")
+    assert pairs(listing) == {"CXR/a.png": ["a.png"] * 2, "CXR/b.png": ["b.png"] * 2}
+    assert reasons(listing) == {}
+
+
+def test_a_suffix_whose_images_lie_elsewhere_is_refused(tmp_path: Path) -> None:
+    root = write_tree(tmp_path, *(f"{n}/{n}{e}/{n}{e}.bmp" for n in "ab" for e in ("", "_lesion")))
+    assert scan(root).found == {ENDINGS_ALIKE: 2}
+    with pytest.raises(ConfigurationError, match="2 files have a name that ends in '_lesion'"):
+        scan(root, mask_suffix="_lesion")
 
 
 def test_a_mask_of_two_images_is_ambiguous(tmp_path: Path) -> None:

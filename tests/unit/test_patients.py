@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from nakt_dist.sources import scan_source
-from nakt_dist.sources.patients import SPELT_APART, patient_identity, spelt_apart
+from nakt_dist.sources.patients import SPELT_APART, SPLIT_APART, patient_identity, spelt_apart
 from nakt_dist.sources.record import SourceRecord
 from tests.unit.source_trees import write_tree
 
@@ -60,6 +60,15 @@ def test_a_folder_of_images_tells_patients_spelt_apart(tmp_path: Path) -> None:
     listing = scan_source("image_folder", root, options)
     assert listing.found[SPELT_APART] == 2
     assert f"{SPELT_APART} (such as 'PAT1' and 'pat1')" in listing.told()
+
+
+def test_patients_spelt_apart_over_official_splits_are_told(tmp_path: Path) -> None:
+    root = write_tree(
+        tmp_path, "train/p1_1.png", "train/p2_1.png", "test/P1_2.png", "test/p3_1.png"
+    )
+    listing = scan_source("image_folder", root, {"patient_regex": "/(?P<patient>[^/_]+)_"})
+    assert (listing.found[SPELT_APART], listing.found[SPLIT_APART]) == (1, 1)
+    assert listing.examples[SPLIT_APART] == "'P1' and 'p1'"
 
 
 def test_no_example_names_a_patient_in_what_is_found(tmp_path: Path) -> None:
