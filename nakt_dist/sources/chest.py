@@ -76,12 +76,14 @@ class ChestTables:
         images: by what identifies an image in this dataset.
         found: counts worth saying, by words.
         records: rows that name no image one could look for, each with its problem.
+        unmet: some of the names in such rows that lead out of the dataset's folder.
     """
 
     root: Path
     images: dict[str, NamedImage] = field(default_factory=dict)
     found: Counter[str] = field(default_factory=Counter)
     records: list[SourceRecord] = field(default_factory=list)
+    unmet: list[str] = field(default_factory=list)
     _refused: Counter[str] = field(default_factory=Counter)
 
     def add(self, key: str, image: NamedImage) -> None:
@@ -262,9 +264,10 @@ def _require_an_image(
     where = f"The tables below '{printable(str(tables.root))}'"
     if not tables.images:
         first = tables.records[0]
+        cause = why_apart(tables.unmet, contents.images)
         raise DatasetError(
             f"{where} name no image in any of their {len(tables.records)} rows; the first, "
-            f"'{first.name}': {first.problem[1]}"
+            f"'{first.name}': {first.problem[1]}.{cause}"
         )
     if not any(files_of(key) for key in tables.images):
         cause = why_apart((image.name for image in tables.images.values()), contents.images)

@@ -29,6 +29,7 @@ from nakt_dist.sources.record import SourceRecord
 MAX_LINE_CHARACTERS = 2**20
 MAX_LINES = 10_000_000
 _UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
+_SPREADSHEET_MARKS = (b"PK", b"\xd0\xcf")
 _GZIP_MARK = b"\x1f\x8b"
 _SEPARATORS = {",": "','", ";": "';'", "\t": "tabs", "|": "'|'"}
 _SEPARATOR_LINE = re.compile(r'"?sep=([,;\t|:^~#])"?', re.IGNORECASE)
@@ -133,19 +134,19 @@ class _Form(NamedTuple):
 
 def _form_of(lines: Iterator[str], required: Sequence[str]) -> tuple[_Form, Iterator[str]]:
     """Returns how a table is written, and its lines from the header on."""
-    first = next(lines, "")
-    said = _SEPARATOR_LINE.fullmatch(first.rstrip("\r\n"))
+    header = next(lines, "")
+    said = _SEPARATOR_LINE.fullmatch(header.rstrip("\r\n"))
     if said:
-        return _Form(said[1], 1), lines
+        header = next(lines, "")
     wanted = set(map(_column_name, required))
     fitting = [
         (len(wanted.intersection(names)), len(names) > 1, separator)
-        for separator in _SEPARATORS
-        if (names := _split_header(first, separator)) is not None
+        for separator in dict.fromkeys(([said[1]] if said else []) + list(_SEPARATORS))
+        if (names := _split_header(header, separator)) is not None
     ]
-    # the first of the best, so that commas hold where nothing speaks for another
+    # the first of the best, so that the one said or commas hold where nothing speaks for another
     best = max(fitting, key=lambda each: each[:2], default=(0, False, ","))
-    return _Form(best[2], 0), itertools.chain([first], lines)
+    return _Form(best[2], 1 if said else 0), itertools.chain([header], lines)
 
 
 def _split_header(line: str, separator: str) -> list[str] | None:
@@ -261,7 +262,7 @@ def _positions(
 def _written_as_one(header: Sequence[str]) -> str:
     """Says what is wrong with a header whose one cell holds a whole line."""
     if len(header) == 1 and any(separator in header[0] for separator in _SEPARATORS):
-        return " The line stands in quotes as a whole: save the table without them."
+        return " The whole line is one name: save the table without quotes around its lines."
     return ""
 
 
@@ -273,6 +274,11 @@ def _opened(file: FoundFile, errors: str = "replace") -> Iterator[TextIO]:
             start = raw.read(2)
         if start in _UTF16_MARKS:
             raise _is_utf_16(file.name)
+        if start in _SPREADSHEET_MARKS:
+            raise DatasetError(
+                f"'{file.name}' is a spreadsheet (.xlsx or .xls), whatever its name says; save it "
+                "as CSV in UTF-8"
+            )
         open_text = gzip.open if start == _GZIP_MARK else open
         with open_text(file.path, "rt", encoding="utf-8-sig", errors=errors, newline="") as text:
             yield text

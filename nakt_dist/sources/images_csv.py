@@ -26,6 +26,7 @@ from nakt_dist.sources.table_columns import IMAGE_COLUMN, TableColumns, by_findi
 
 _UNMET = "wanted values of 'filters' that no row has"
 _MOST_VALUES_TOLD = 6
+_MOST_UNMET_KEPT, _LONGEST_UNMET_KEPT = 100, 300
 _TABLE_SUFFIXES = (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".txt")
 _NOBODY = frozenset({"", "nan", "na", "n/a", "<na>", "none", "null"})
 
@@ -206,6 +207,8 @@ class _Table:
             elif not self._may_be_looked_for(path):
                 detail = f"'{column}' is {quoted(path)}; expected a path in the folder of images"
                 self.tables.refuse(self._file, row, "unsafe_path", detail)
+                if len(self.tables.unmet) < _MOST_UNMET_KEPT:
+                    self.tables.unmet.append(path[:_LONGEST_UNMET_KEPT])
             else:
                 self._add(path, cells)
 

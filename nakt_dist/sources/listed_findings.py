@@ -17,7 +17,7 @@ NEARLY_ALIKE = "findings whose names are nearly alike, taken as several"
 
 _MOST_SPELLINGS = 10 * MOST_FINDINGS
 _NEVER_IN_NAMES = ("|", ";", "\t", "\n")
-_AT_TIMES_IN_NAMES = (",", "/", "+", "&")
+_AT_TIMES_IN_NAMES = (",", "/", "+", "&", " and ", " - ", "  ")
 
 
 class FindingCounter:
@@ -160,9 +160,9 @@ class ListedFindings:
 def other_separator(entry: str, known: Collection[str], separator: str) -> str | None:
     """Returns what separates several findings in an entry, other than the separator; or None.
 
-    ``|``, ``;``, a tab and a line break stand in no name. A comma, ``/``, ``+`` and ``&`` may: they
-    count where a part of the entry is a finding by itself, and where it is said that a cell holds
-    one finding (``separator`` is ``""``) if every part is.
+    ``|``, ``;``, a tab and a line break stand in no name. A comma, ``/``, ``+``, ``&``, "and", a
+    dash and blanks may: they count where a part of the entry is a finding by itself. For blanks,
+    and where settings say that a cell holds one finding (``""``), every part must be.
 
     Args:
         entry: of a cell, as published.
@@ -174,7 +174,8 @@ def other_separator(entry: str, known: Collection[str], separator: str) -> str |
         if other == separator or len(parts) < 2 or _form(entry) in KNOWN_FORMS:
             continue
         single = [part in known or part in KNOWN_FORMS for part in parts]
-        if other in _NEVER_IN_NAMES or (any(single) if separator else all(single)):
+        some = any(single) if separator and other.strip() else all(single)
+        if other in _NEVER_IN_NAMES or some:
             return other
     return None
 

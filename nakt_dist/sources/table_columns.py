@@ -77,9 +77,15 @@ class TableColumns:
         return None
 
     def listed(self, cells: Mapping[str, str]) -> list[str]:
-        """Returns the entries that the cell of ``findings_column`` lists, as published."""
+        """Returns the entries that the cell of ``findings_column`` lists, as published.
+
+        A cell such as ``['Edema', 'Mass']``, as Python writes a list, lists what it says.
+        """
         cell = cells[str(self.findings_column)]
-        entries = cell.split(self.separator) if self.separator else [cell]
+        if cell.startswith("[") and cell.endswith("]"):
+            entries = [entry.strip(" '\"") for entry in cell[1:-1].split(",")]
+        else:
+            entries = cell.split(self.separator) if self.separator else [cell]
         plain = (entry.strip().strip(NO_WIDTH).strip() for entry in entries)
         return [entry for entry in plain if entry.casefold() not in self.unlabelled]
 

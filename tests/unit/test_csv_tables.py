@@ -47,6 +47,14 @@ class TestReadRows:
         assert found.total() == (separator != ",")
         assert column_names(file, ("b",)) == ("x", "a", "b")
 
+    def test_a_line_that_says_a_separator_which_is_none(self, tmp_path: Path) -> None:
+        assert cells(table(tmp_path, "sep=;\na,b\n1,2\n"), "b") == [("2",)]
+
+    @pytest.mark.parametrize("start", [b"PK\x03\x04", b"\xd0\xcf\x11\xe0"])
+    def test_spreadsheets_are_named(self, tmp_path: Path, start: bytes) -> None:
+        with pytest.raises(DatasetError, match=r"is a spreadsheet .*save it as CSV"):
+            cells(table(tmp_path, start + bytes(99)), "a")
+
     def test_commas_hold_where_nothing_speaks_for_another_separator(self, tmp_path: Path) -> None:
         assert cells(table(tmp_path, "a,b;c\n1,2;3\n"), "a", "b;c") == [("1", "2;3")]
         assert cells(table(tmp_path, "a\n1;2\n"), "a") == [("1;2",)]
@@ -97,7 +105,7 @@ class TestReadRows:
             ('Path\nx\n\n"a\nb"c\n', r"begins in line 4: .*what stands in quotes there"),
             ('Path\nx\ny,"z\n', r"begins in line 3: unexpected end of data"),
             ("Paths;Sex\n", "did you mean 'Paths'.*separated by ';'"),
-            ('"Path,Sex"\n"a,b"\n', "stands in quotes as a whole"),
+            ('"Path,Sex"\n"a,b"\n', "without quotes around its lines"),
             (gzip.compress(b"Path\na\n" * 99, mtime=0)[:-12], "cannot be read"),
             (b"\x1f\x8b\x00not gzip", "cannot be read"),
             (

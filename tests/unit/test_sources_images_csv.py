@@ -158,7 +158,20 @@ def test_findings_that_are_nearly_alike_are_said(tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("entry", ["Edema|Mass", "Foo;Bar", "Edema/Foo", "Edema & Mass"])
+def test_a_cell_that_holds_a_list_of_python_lists_what_it_says(tmp_path: Path) -> None:
+    rows = ["a.png;['Edema', 'Pleural effusion']", 'b.png;["Mass"]', "c.png;[]", "d.png;Edema"]
+    publish(tmp_path, "filename;finding", *rows)
+    listing = scan(tmp_path, **IN_ONE_COLUMN)
+    assert listing.findings == ("Edema", "Mass", "Pleural Effusion")
+    found = by_name(listing)["images/a.png"].findings
+    assert found == {"Edema": 1, "Mass": 0, "Pleural Effusion": 1}
+    assert reasons(listing) == {"images/c.png": "missing_label"}
+
+
+@pytest.mark.parametrize(
+    "entry",
+    ["Edema|Mass", "Foo;Bar", "Edema/Foo", "Edema & Mass", "Edema and Mass", "Edema  Mass"],
+)
 @pytest.mark.parametrize("names", [[], ["Edema", "Mass"]])
 def test_an_entry_of_several_findings_is_set_aside(
     tmp_path: Path, entry: str, names: list[str]
@@ -376,6 +389,8 @@ def test_a_name_as_written_goes_before_one_in_another_case(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("cell", "cause"),
     [
+        ("D:\\x\\a.png", r"1 of 1 names differ .* the folders before .*looked for 'D:/x/a\.png'"),
+        ("../a.png", r"looked for '\.\./a\.png', and the file is 'images/a\.png'"),
         ("x/a.png", r"in the folders before the name: looked for 'x/a\.png', and the file is 'im"),
         ("a.dcm", r"in the suffix: looked for 'a\.dcm', and the file is 'images/a\.png'"),
         ("A.DCM", r"in the suffix: looked for 'A\.DCM'"),
