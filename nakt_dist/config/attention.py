@@ -24,7 +24,7 @@ class ShownNetworkConfig:
         weights: weights file, or output folder of a training run (its best weights).
         name: what to call it; by default the file's folder.
         model: its architecture; None when the weights file names it, as ours do.
-        preprocessing: its input; None when the weights file says, as ours do.
+        preprocessing: its input, as far as it is not that of the weights file.
         labels: its outputs' names in order, or a label set such as ``chestxray14``, when the
             weights file does not say.
     """

@@ -28,7 +28,7 @@ class EvaluateConfig:
         output: folder for predictions and the record.
         splits: the splits tested; None for all.
         model: architecture, when the weights file does not name it.
-        preprocessing: input, when the weights file does not say.
+        preprocessing: input, as far as it is not that of the weights file.
         labels: of classifiers: the labels to test and what unsure ones count as; for foreign
             weights, the names of the outputs in order. None tests all that network and
             dataset share.

@@ -26,9 +26,13 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 class PreprocessingConfig:
     """What a network wants to see: pixels in [0, 1], then (x - mean) / std.
 
+    Each setting that is left out is that of the weights file, or, where that says nothing or there
+    is none, what is usual: the dataset's size, mean 0 and deviation 1, and ImageNet's for a
+    classifier of three channels that nakt_dist did not write.
+
     Attributes:
-        height: rows; None for those of the dataset.
-        width: columns; None for those of the dataset.
+        height: rows.
+        width: columns.
         mean: subtracted; a number for every channel, or a list with one per input channel of
             the network, such as ``IMAGENET_MEAN``.
         std: divides; likewise.
@@ -36,8 +40,8 @@ class PreprocessingConfig:
 
     height: int | None = None
     width: int | None = None
-    mean: float | list[float] = 0.0
-    std: float | list[float] = 1.0
+    mean: float | list[float] | None = None
+    std: float | list[float] | None = None
 
     def __post_init__(self) -> None:
         for name in ("height", "width"):
@@ -50,20 +54,22 @@ class PreprocessingConfig:
         for name in ("mean", "std"):
             value = getattr(self, name)
             if isinstance(value, tuple):  # so that it equals its copy in a file
-                object.__setattr__(self, name, list(value))
+                value = list(value)
+                object.__setattr__(self, name, value)
             require(
-                value not in ([], ()),
+                value != [],
                 f"preprocessing.{name}",
                 "a number, or a list with one number per channel",
             )
-            numbers = value if isinstance(value, list | tuple) else [value]
+            numbers = value if isinstance(value, list) else [value]
             require(
-                all(abs(number) <= LARGEST_FACTOR for number in numbers),
+                value is None or all(abs(number) <= LARGEST_FACTOR for number in numbers),
                 f"preprocessing.{name}",
                 f"from {-LARGEST_FACTOR:g} to {LARGEST_FACTOR:g}",
             )
         deviations = self.std if isinstance(self.std, list) else [self.std]
-        require(all(each > 0 for each in deviations), "preprocessing.std", "positive")
+        positive = self.std is None or all(each > 0 for each in deviations)
+        require(positive, "preprocessing.std", "positive")
 
 
 @dataclass(frozen=True)
@@ -73,8 +79,9 @@ class TeacherConfig:
     Attributes:
         weights: a ``.safetensors`` file (ours or another hospital's), or a legacy ``.pt``.
         name: what to call it; by default the file's folder.
-        model: its architecture; None when the weights file names it, as ours do.
-        preprocessing: its input; None when the weights file says, as ours do.
+        model: its architecture; None when the weights file names it, as ours do. Of the network
+            that the file names, it replaces the options that it gives.
+        preprocessing: its input, as far as it is not that of the weights file.
         weight: w of the weighted mean Σ w T(x) / Σ w (paper A, algorithm 1).
         output: ``soft`` probabilities, or ``binary`` (probability above 0.5).
     """

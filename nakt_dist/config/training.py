@@ -179,9 +179,8 @@ class TrainConfig:
         teacher: a frozen network to follow while training: attention transfer, distillation.
         recipe: how.
         augmentation: of the training images.
-        preprocessing: what the network sees; written into its weights file. None takes that of
-            ``init`` where it is a run of ours; else ImageNet's mean and deviation for a
-            classifier of three channels, and pixels in [0, 1] for other networks.
+        preprocessing: what the network sees; written into its weights file. What it leaves out
+            is that of ``init``, or what is usual, see ``PreprocessingConfig``.
         init: weights to start from: an own run (paper A, algorithm 2), or a classifier's file
             from elsewhere, whose head is replaced where its findings are others (paper B).
         init_labels: what the outputs of a file from elsewhere mean, in order, or a label set

@@ -38,7 +38,8 @@ class SegmentationScores(TaskScores):
         samples: the test images.
 
     Raises:
-        ConfigurationError: a setting is one of classification, or the masks hold classes.
+        ConfigurationError: a setting is one of classification, the network has several outputs,
+            or the masks hold classes.
         DatasetError: some of the images have no mask.
     """
 
@@ -52,6 +53,11 @@ class SegmentationScores(TaskScores):
                 raise ConfigurationError(
                     f"{name} is for classifiers, and {config.weights} segments; leave it out"
                 )
+        if trained.spec.num_outputs != 1:
+            raise ConfigurationError(
+                f"{config.weights}: the network has {trained.spec.num_outputs} outputs; Dice is of "
+                "one target, which a network with 1 gives"
+            )
         samples.check_masks("", "give a classifier's weights")
         self._config = config
         self._trained = trained

@@ -11,6 +11,8 @@ import torch
 
 from nakt_dist.errors import ConfigurationError, DatasetError, UnusableSample
 from nakt_dist.loading.decode import decode_pixels
+from nakt_dist.models.preprocessing import ImageForm
+from nakt_dist.shards.manifest import ShardManifest
 from nakt_dist.shards.pictures import numbers_of, sketch_pictures
 from nakt_dist.shards.reader import IndexedShards, PseudoLabels
 from nakt_dist.transfer.exclusion import ExclusionRule
@@ -77,6 +79,7 @@ class SelectedSamples:
             "height": manifest.height,
             "width": manifest.width,
             "pictures": sketch_pictures(numbers_of(self.images.index)),
+            "fit": image_form(manifest).fit,
         }
         if self.pseudo_labels is not None:
             pseudo = self.pseudo_labels.manifest
@@ -87,6 +90,13 @@ class SelectedSamples:
                 for teacher in pseudo.teachers
             ]
         return description
+
+
+def image_form(manifest: ShardManifest) -> ImageForm:
+    """Returns the form in which a packed dataset has its images."""
+    image = manifest.config.get("image")
+    fit = image.get("fit") if isinstance(image, Mapping) else None
+    return ImageForm(manifest.height, manifest.width, fit if isinstance(fit, str) else None)
 
 
 def select_samples(

@@ -1,6 +1,6 @@
 """Builds the network that a weights file or settings describe, without trusting them."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +92,9 @@ def build_configured(spec: ModelSpec) -> nn.Module:
     return spec.build()
 
 
-def build_described(loaded: LoadedWeights, spec: ModelSpec) -> nn.Module:
+def build_described(
+    loaded: LoadedWeights, spec: ModelSpec, given: Collection[str] = ()
+) -> nn.Module:
     """Builds the network that the file itself names, if it can be the file's own.
 
     A description is a few bytes and may ask for any amount of memory. The network is first
@@ -101,12 +103,15 @@ def build_described(loaded: LoadedWeights, spec: ModelSpec) -> nn.Module:
     Args:
         loaded: the file.
         spec: its description.
+        given: names of options that are not the file's, but the user's.
 
     Raises:
         CheckpointError: the description cannot be built, asks for a far larger network than
             the file holds, or has an option that opens a path or an address.
     """
-    _check_options(loaded.path, spec.options)
+    _check_options(
+        loaded.path, {name: value for name, value in spec.options.items() if name not in given}
+    )
     held = sum(tensor.numel() for tensor in loaded.state_dict.values())
     allowed = _LARGEST_RATIO * held + _ALWAYS_ALLOWED_VALUES
     try:

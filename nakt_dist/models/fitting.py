@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
@@ -93,15 +94,33 @@ def load_into(
             its fresh weights, and load the rest. A head that fits is loaded.
 
     Raises:
-        CheckpointError: ``strict`` and something does not match, or nothing matches at all; the
-            network is then as it was.
+        CheckpointError: ``strict`` and something does not match, or nothing matches at all, or an
+            entry is of another kind of number; the network is then as it was.
     """
     wanted = model.state_dict()
+    check_kinds(loaded.state_dict, wanted, loaded.path)
     report = _compare(wanted, loaded.state_dict, replace_head)
     if (strict and not report.is_complete) or not report.matched:
         raise CheckpointError(explain_misfit(report, wanted, loaded))
     model.load_state_dict({name: loaded.state_dict[name] for name in report.matched}, strict=False)
     return report
+
+
+def check_kinds(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor], path: Path) -> None:
+    """Refuses whole, truth or complex values where a network has real ones, such as of int8.
+
+    Copied they would lose their scale or their imaginary part without a word.
+
+    Raises:
+        CheckpointError: names the first such entry.
+    """
+    for name, tensor in wanted.items():
+        other = found.get(name)
+        if other is not None and tensor.is_floating_point() and not other.is_floating_point():
+            raise CheckpointError(
+                f"{path}: entry {name} holds {str(other.dtype).removeprefix('torch.')}, and the "
+                "network floating-point numbers; give weights that were not quantised"
+            )
 
 
 def _grouped(names: Sequence[str]) -> str:
@@ -182,9 +201,14 @@ def _advice(report: LoadReport, wanted: Mapping[str, Tensor], loaded: "LoadedWei
         and not others
         and all(each.name.startswith(HEAD_PREFIXES) for each in mismatched)
     ):
-        return _advice_on_heads(mismatched[0].file_shape[0], mismatched[0].network_shape[0])
+        numbers = next((each for each in mismatched if each.file_shape), None)
+        if numbers is not None:
+            return _advice_on_heads(numbers.file_shape[0], numbers.network_shape[0])
     described = f" (the file describes {loaded.spec.to_json()})" if loaded.spec else ""
-    return f"Check the network's name and options{described}"
+    beside = ""
+    if report.unexpected and not report.missing and not mismatched:
+        beside = ", or save the file without what is not the network's own"
+    return f"Check the network's name and options{beside}{described}"
 
 
 def _advice_on_heads(in_file: int, in_network: int) -> str:

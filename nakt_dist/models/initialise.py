@@ -1,13 +1,9 @@
 """Starts a network from a checkpoint that was made for another task, or elsewhere.
 
-Checkpoints call the same tensors by several names. Three styles of DenseNet-121 are in use:
-torchvision's file (``denselayer1.norm.1.weight``, no counters of batches), timm's and today's
-torchvision's (``denselayer1.norm1.weight``), and reproductions of CheXNet, where the network is
-an attribute of another and its head a sequence (``densenet121.classifier.0.weight``). All of
-them fit ``densenet121``, and as far as it goes ``densenet40``.
+All styles of DenseNet-121 that ``entries`` knows fit ``densenet121``, and as far as it goes
+``densenet40``.
 """
 
-import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -16,10 +12,12 @@ from torch import Tensor, nn
 
 from nakt_dist.errors import CheckpointError
 from nakt_dist.models.described import check_finite
+from nakt_dist.models.entries import COUNTER, own_entries
 from nakt_dist.models.fitting import (
     HEAD_PREFIXES,
     LoadReport,
     ShapeMismatch,
+    check_kinds,
     explain_misfit,
 )
 from nakt_dist.models.network_file import weights_path
@@ -36,9 +34,6 @@ WHERE_TO_GET_IMAGENET = (
 """What a message says where pretrained weights are asked for by name."""
 
 _PRETRAINED = ("imagenet", "densenet121")
-_OLD_DENSE_LAYER = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12]\.)")
-_SEQUENTIAL_HEAD = re.compile(r"^(classifier|fc|head)\.0\.(weight|bias)$")
-_COUNTER = ".num_batches_tracked"
 # Layers that a network has beside those of the network whose weights it is started from.
 _OWN_LAYERS = {"densenet40": ("features.squeeze.", "features.expand.")}
 
@@ -72,7 +67,7 @@ def initialise(
     Args:
         network: the bare network, with fresh weights.
         spec: what it was built from.
-        loaded: from ``read_initial_weights`` or ``read_weights``, in any of the module's styles.
+        loaded: from ``read_initial_weights`` or ``read_weights``, in any style.
         keep_head: False leaves the head fresh even where it fits, as it has to be when its
             outputs mean other findings.
 
@@ -87,9 +82,11 @@ def initialise(
             as it was.
     """
     wanted = network.state_dict()
-    found = rename_entries(loaded.state_dict, wanted)
+    found, left = own_entries(loaded.state_dict, wanted, loaded.path)
+    check_kinds(found, wanted, loaded.path)
     head = head_prefixes(network)
     report = _compare(wanted, found, head, keep_head)
+    report = replace(report, unexpected=(*report.unexpected, *left))
     own_layers = _OWN_LAYERS.get(spec.name, ())
     lacking = tuple(name for name in report.missing if not name.startswith(own_layers))
     if lacking or report.shape_mismatched or not report.matched:
@@ -97,38 +94,6 @@ def initialise(
         raise CheckpointError(explain_misfit(misfit, wanted, loaded))
     network.load_state_dict({name: found[name] for name in report.matched}, strict=False)
     return report
-
-
-def rename_entries(
-    state_dict: Mapping[str, Tensor], wanted: Mapping[str, Tensor]
-) -> dict[str, Tensor]:
-    """Gives a checkpoint's entries the names of a network, where only the style differs.
-
-    Args:
-        state_dict: the checkpoint's.
-        wanted: the network's.
-
-    Returns:
-        The same tensors in the same order. Entries that have no place in the network keep
-        their name, less a prefix that the others have.
-    """
-    modern = {_OLD_DENSE_LAYER.sub(r"\1\2", name): each for name, each in state_dict.items()}
-    prefix = _prefix_of(modern, wanted)
-    renamed = {}
-    for name, tensor in modern.items():
-        name = name.removeprefix(prefix)
-        plain = _SEQUENTIAL_HEAD.sub(r"\1.\2", name)
-        renamed[plain if plain in wanted and name not in wanted else name] = tensor
-    return renamed
-
-
-def _prefix_of(names: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> str:
-    """Returns what stands before the network's first entry in the checkpoint, if anything."""
-    first = next(iter(wanted))
-    if first in names:
-        return ""
-    found = [name.removesuffix(first) for name in names if name.endswith(f".{first}")]
-    return min(found, key=len, default="")
 
 
 def head_prefixes(network: nn.Module) -> tuple[str, ...]:
@@ -169,4 +134,4 @@ def _compare(
 
 def _may_lack(name: str, found: Mapping[str, Tensor]) -> bool:
     """Says whether an entry is a counter that came to BatchNorm after the file was written."""
-    return name.endswith(_COUNTER) and name.removesuffix(_COUNTER) + ".running_mean" in found
+    return name.endswith(COUNTER) and name.removesuffix(COUNTER) + ".running_mean" in found

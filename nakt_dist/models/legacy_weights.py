@@ -28,8 +28,14 @@ _CONTAINERS = (
     "weights",
     "teacher",
     "student",
+    "ema_state_dict",
+    "state_dict_ema",
+    "model_ema",
+    "ema_model",
+    "ema",
 )
 _DEEPEST_CONTAINER = 3
+_LEAST_TENSORS = 2  # among other values: a single one is hardly a network
 _WRAPPERS = ("module.", "model.", "_orig_mod.")
 _MOST_WRAPPERS = 16
 _MOST_VALUES_PER_BYTE = 8  # a file may name a tensor more than once, and a value may be one bit
@@ -41,12 +47,12 @@ _TORCHSCRIPT = "TorchScript archives"
 _ARCHIVES_OF_CODE = (_TORCHSCRIPT, "legacy .tar format")
 
 
-def read_legacy(path: Path) -> tuple[dict[str, Tensor], str]:
+def read_legacy(path: Path) -> tuple[dict[str, Tensor], str, tuple[str, ...]]:
     """Reads the state dict of a file that torch wrote, without running code from it.
 
     Returns:
-        The tensors by name on the CPU, and where they were found: "torch", or "torch:" and
-        the names of the containers around them.
+        The tensors by name on the CPU; where they were found: "torch", or "torch:" and the names
+        of the containers around them; and what lies beside them and is not read.
 
     Raises:
         CheckpointError: the file holds pickled code objects, is damaged or of another kind, or
@@ -57,7 +63,7 @@ def read_legacy(path: Path) -> tuple[dict[str, Tensor], str]:
         with warnings.catch_warnings():  # they advise to file issues with PyTorch
             warnings.simplefilter("ignore")
             content = torch.load(path, map_location="cpu", weights_only=True)
-        state_dict, containers = _find_state_dict(content)
+        state_dict, containers, left = _find_state_dict(content)
     except CheckpointError:
         raise
     except Exception as error:  # torch raises whatever its reader stumbles over, KeyError too
@@ -72,7 +78,7 @@ def read_legacy(path: Path) -> tuple[dict[str, Tensor], str]:
         )
     _check_entries(path, state_dict)
     plain = {name: tensor.detach() for name, tensor in state_dict.items()}
-    return without_wrapper_names(plain), ":".join(("torch", *containers))
+    return without_wrapper_names(plain), ":".join(("torch", *containers)), left
 
 
 def without_wrapper_names(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -141,17 +147,29 @@ def _check_entries(path: Path, state_dict: Mapping[Any, Tensor]) -> None:
 
 def _find_state_dict(
     content: Any, containers: tuple[str, ...] = ()
-) -> tuple[Mapping[str, Tensor] | None, tuple[str, ...]]:
+) -> tuple[Mapping[str, Tensor] | None, tuple[str, ...], tuple[str, ...]]:
+    """Returns the state dict, the names of its containers, and what lies beside it."""
     if not isinstance(content, Mapping) or not content:
-        return None, ()
+        return None, (), ()
     if all(isinstance(each, Tensor) for each in content.values()):
-        return dict(content), containers  # a file may replace the methods of an OrderedDict
+        return dict(content), containers, ()  # a file may replace an OrderedDict's methods
     if len(containers) < _DEEPEST_CONTAINER:
         for name in _CONTAINERS:
-            state_dict, trail = _find_state_dict(content.get(name), (*containers, name))
+            state_dict, trail, left = _find_state_dict(content.get(name), (*containers, name))
             if state_dict is not None:
-                return state_dict, trail
-    return None, ()
+                beside = [_told(key, each) for key, each in content.items() if key != name]
+                return state_dict, trail, (*beside, *left)
+    tensors = {key: each for key, each in content.items() if isinstance(each, Tensor)}
+    if len(tensors) < _LEAST_TENSORS:
+        return None, (), ()
+    return tensors, containers, tuple(_told(k, v) for k, v in content.items() if k not in tensors)
+
+
+def _told(name: Any, value: Any) -> str:
+    """Names what is not read; another set of weights is worth a word."""
+    inside = value.values() if isinstance(value, Mapping) else ()
+    weights = sum(isinstance(each, Tensor) for each in inside) >= _LEAST_TENSORS
+    return f"{str(name)[:60]} (weights, too)" if weights else str(name)[:60]
 
 
 def _refusal(path: Path, error: Exception) -> CheckpointError:

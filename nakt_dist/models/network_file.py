@@ -1,7 +1,6 @@
 """Opens a trained network: its weights, architecture, input and origin."""
 
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -11,18 +10,25 @@ import torch
 from torch import nn
 
 from nakt_dist.config import PreprocessingConfig
-from nakt_dist.config.plain import LARGEST_SIDE
-from nakt_dist.errors import CheckpointError, ConfigurationError
+from nakt_dist.errors import CheckpointError
 from nakt_dist.models.described import build_configured, build_described, check_finite
+from nakt_dist.models.entries import COUNTER, own_entries
+from nakt_dist.models.preprocessing import (
+    ImageForm,
+    NetworkInput,
+    describe_input,
+    describe_other_form,
+    resolve_preprocessing,
+    stored_object,
+)
 from nakt_dist.models.registry import is_classifier
-from nakt_dist.models.spec import ModelSpec, is_nested_deeper
-from nakt_dist.models.weights import LoadedWeights, load_into, read_weights
+from nakt_dist.models.spec import ModelSpec
+from nakt_dist.models.weights import LoadedWeights, describe_left, load_into, read_weights
+from nakt_dist.models.without_trace import describe_assumed_design
 from nakt_dist.runtime.processes import say
 
 BEST_WEIGHTS = "best.safetensors"
 LAST_WEIGHTS = "last.safetensors"
-
-_MOST_NESTED = 200  # a lineage holds those of its teachers
 
 
 @dataclass(frozen=True)
@@ -33,9 +39,11 @@ class TrainedNetwork:
         name: of the run it comes from, or of the file.
         network: on the device asked for, in eval mode, without gradients.
         spec: its architecture.
-        preprocessing: its input.
+        preprocessing: its input, in full.
         lineage: what it was trained on, and from; empty for files that are not ours.
         weights_sha256: of the file.
+        seen: how its input is known; None for a network that is read from no file.
+        notices: what else is worth knowing of the file, a sentence each.
     """
 
     name: str
@@ -44,6 +52,16 @@ class TrainedNetwork:
     preprocessing: PreprocessingConfig
     lineage: Mapping[str, Any]
     weights_sha256: str
+    seen: NetworkInput | None = None
+    notices: tuple[str, ...] = ()
+
+    def describe(self, form: ImageForm) -> list[str]:
+        """Says what is worth knowing before the network sees images of a form."""
+        if self.seen is None:
+            return list(self.notices)
+        assumed = describe_input(self.name, self.seen, form)
+        other = describe_other_form(self.name, self.lineage, self.seen, form)
+        return [*self.notices, *([assumed] if assumed else []), *other]
 
 
 def weights_path(path: str | Path) -> Path:
@@ -76,9 +94,11 @@ def open_network(
 
     Args:
         weights: file, or output folder of a training run.
-        model: architecture; None takes the file's own description. A classifier's number of
-            outputs, where it is left at 1, is that of the head in the file.
-        preprocessing: input; None takes the file's own description.
+        model: architecture; None takes the file's own description, and so do options that are
+            not given of the network that the file names. A classifier's number of outputs, where
+            it is left at 1, is that of the head in the file.
+        preprocessing: input; what is not given is taken from the file, see
+            ``resolve_preprocessing``.
         device: where to put it; None for the CPU.
         name: what to call it; None derives it from the path.
 
@@ -91,49 +111,77 @@ def open_network(
     path = weights_path(weights)
     loaded = read_weights(path)
     check_finite(loaded)
-    spec = model or loaded.spec
+    spec = model.over(loaded.spec) if model is not None else loaded.spec
     if spec is None:
         raise CheckpointError(
             f"{path}: does not say which network it belongs to. Name it in the configuration "
             "as model: {name: …, in_channels: …}"
         )
-    bare = spec.without_encoder_weights()
-    network = build_configured(bare) if model is not None else build_described(loaded, bare)
-    if loaded.spec is None and is_classifier(spec.name):
+    network, spec, notice = _build(loaded, spec, model)
+    if loaded.spec is None:
         loaded = _in_our_names(loaded, network)
     if model is not None and is_classifier(spec.name):
-        spec = replace(spec, num_outputs=_outputs_of(loaded, network, spec))
-        if spec != model:
+        outputs = _outputs_of(loaded, network, spec)
+        if spec.num_outputs != outputs:
+            spec = replace(spec, num_outputs=outputs)
             say(f"{path.name}: takes its {spec.num_outputs} outputs from the head in the file")
             network = build_configured(spec.without_encoder_weights())
     load_into(network, loaded)
     network.requires_grad_(False).eval()
+    name = name or name_of_weights(path)
+    notices = [f"{name}: {each}" for each in (notice, describe_left(loaded)) if each]
+    if loaded.spec is None or loaded.spec.name != spec.name:
+        notices.append(describe_assumed_design(name, spec, network))
+    seen = resolve_preprocessing(preprocessing, loaded, spec)
     return TrainedNetwork(
-        name=name or name_of_weights(path),
+        name=name,
         network=network.to(device) if device is not None else network,
         spec=spec,
-        preprocessing=preprocessing or stored_preprocessing(loaded, spec.in_channels),
+        preprocessing=seen.preprocessing,
         lineage=stored_lineage(loaded),
         weights_sha256=loaded.sha256,
+        seen=seen,
+        notices=tuple(notices),
     )
 
 
+def _build(
+    loaded: LoadedWeights, spec: ModelSpec, model: ModelSpec | None
+) -> tuple[nn.Module, ModelSpec, str | None]:
+    """Builds the network; returns what it is, and what of the file's description is not kept."""
+    stored = loaded.spec
+    if stored is None:
+        return build_configured(spec.without_encoder_weights()), spec, None
+    if stored.name != spec.name:
+        network = build_configured(spec.without_encoder_weights())
+        return network, spec, f"its file says {stored.to_json()}, and model names {spec.name}"
+    given = {} if model is None else model.options
+    changed = {n: stored.options[n] for n in given if stored.options.get(n, given[n]) != given[n]}
+    notice = None
+    if changed:
+        notice = f"model.options replaces what its file says: {json.dumps(changed)}"
+    try:
+        return build_described(loaded, spec.without_encoder_weights(), given), spec, notice
+    except CheckpointError as error:
+        if model is None:
+            raise
+        network = build_configured(model.without_encoder_weights())
+        return network, model, f"model stands alone, since its file's own cannot be used ({error})"
+
+
 def _in_our_names(loaded: LoadedWeights, network: nn.Module) -> LoadedWeights:
-    """Takes a foreign classifier's file in any of the styles that ``initialise`` knows.
+    """Takes a foreign file in any of the styles that ``entries`` knows.
 
     Old files lack BatchNorm's counters of batches, which play no part in a trained network.
     """
-    from nakt_dist.models.initialise import rename_entries  # it imports this module
-
     wanted = network.state_dict()
-    found = rename_entries(loaded.state_dict, wanted)
+    found, left = own_entries(loaded.state_dict, wanted, loaded.path)
     counters = {
         name: tensor
         for name, tensor in wanted.items()
-        if name.endswith(".num_batches_tracked")
-        and name.replace("num_batches_tracked", "running_mean") in found
+        if name.endswith(COUNTER) and name.removesuffix(COUNTER) + ".running_mean" in found
     }
-    return replace(loaded, state_dict=counters | found)
+    return replace(loaded, state_dict=counters | found, left=(*loaded.left, *left))
 
 
 def _outputs_of(loaded: LoadedWeights, network: nn.Module, spec: ModelSpec) -> int:
@@ -148,6 +196,7 @@ def _outputs_of(loaded: LoadedWeights, network: nn.Module, spec: ModelSpec) -> i
         for name, tensor in network.state_dict().items()
         if name.startswith(prefixes)
         and name in found
+        and found[name].ndim
         and found[name].shape[1:] == tensor.shape[1:]
         and len(tensor) == spec.num_outputs
     }
@@ -170,45 +219,7 @@ def stored_lineage(loaded: LoadedWeights) -> dict[str, Any]:
     Raises:
         CheckpointError: it is there and cannot be read.
     """
-    return _stored(loaded.metadata, "lineage", loaded.path)
-
-
-def _stored(metadata: Mapping[str, str], field: str, path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(metadata.get(field, "{}"))
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path}: its {field} cannot be read: {error}") from None
-    if not isinstance(value, dict) or is_nested_deeper(value, _MOST_NESTED):
-        found = "nested too deeply" if isinstance(value, dict) else f"a JSON {type(value).__name__}"
-        raise CheckpointError(
-            f"{path}: its {field} is {found}, expected an object; copy the "
-            "file again from its origin"
-        )
-    return value
-
-
-def describe_other_size(trained: TrainedNetwork, height: int, width: int) -> str | None:
-    """Says that a network is about to see images of another size than it learnt from, if so.
-
-    Args:
-        trained: the network; one whose preprocessing fixes the size sees that of its own.
-        height: rows of the images.
-        width: columns of the images.
-
-    Returns:
-        A sentence for the user; None where the sizes agree or are not known.
-    """
-    learnt = trained.lineage.get("trained_on")
-    known = learnt if isinstance(learnt, Mapping) else {}
-    seen = trained.preprocessing
-    before = (known.get("height"), known.get("width"))
-    now = (seen.height or height, seen.width or width)
-    if None in before or before == now:
-        return None
-    return (
-        f"{trained.name} learnt from images of {before[0]} × {before[1]} pixels and sees "
-        f"{now[0]} × {now[1]} here; its preprocessing.height and width bring images to a size"
-    )
+    return stored_object(loaded.metadata, "lineage", loaded.path)
 
 
 def stored_output_names(trained: TrainedNetwork, weights: str) -> tuple[str, ...] | None:
@@ -232,57 +243,6 @@ def stored_output_names(trained: TrainedNetwork, weights: str) -> tuple[str, ...
             "different names, one per output; copy the file again from its origin"
         )
     return tuple(names)
-
-
-def stored_preprocessing(loaded: LoadedWeights, channels: int) -> PreprocessingConfig:
-    """Returns the input that a file's network is used to; the default for files not ours.
-
-    Args:
-        loaded: the file.
-        channels: image channels of the network.
-
-    Raises:
-        CheckpointError: it is there and cannot be read.
-    """
-    path = loaded.path
-    values = _stored(loaded.metadata, "preprocessing", path)
-    for name, value in values.items():
-        side = name in ("height", "width")
-        if not (_is_side(value) if side else _is_per_channel(value, channels)):
-            expected = (
-                f"null or a whole number from 1 to {LARGEST_SIDE}"
-                if side
-                else f"a finite number, or a list with {channels}, one per input channel"
-            )
-            raise CheckpointError(
-                f"{path}: its preprocessing.{name} is {str(value)[:40]}, expected {expected}. "
-                "Give the input in the configuration as preprocessing: {height: …, width: …, "
-                "mean: …, std: …}"
-            )
-    try:
-        return PreprocessingConfig(**values)
-    except (TypeError, ConfigurationError) as error:
-        raise CheckpointError(f"{path}: its preprocessing cannot be read: {error}") from None
-
-
-def _is_side(value: Any) -> bool:
-    whole = isinstance(value, int) and not isinstance(value, bool)
-    return value is None or (whole and 1 <= value <= LARGEST_SIDE)
-
-
-def _is_per_channel(value: Any, channels: int) -> bool:
-    if not isinstance(value, list):
-        return _is_finite(value)
-    return len(value) == channels and all(map(_is_finite, value))
-
-
-def _is_finite(value: Any) -> bool:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return False
-    try:
-        return math.isfinite(value)
-    except OverflowError:  # a whole number that no float holds
-        return False
 
 
 def name_of_weights(path: Path) -> str:

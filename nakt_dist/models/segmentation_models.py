@@ -29,6 +29,14 @@ _PRESETS: dict[str, tuple[str, dict[str, Any]]] = {
     "panoptic_fpn": ("FPN", {"encoder_name": "resnet50", "decoder_dropout": 0.0}),
 }
 
+_WITHOUT_TRACE = (
+    "decoder_atrous_rates",
+    "encoder_output_stride",
+    "upsampling",
+    "decoder_interpolation",
+)
+"""Weights fit whatever these are. What dropouts are plays no part in a trained network."""
+
 _NOT_OPTIONS = {
     "in_channels": "set the network's in_channels",
     "classes": "set the network's num_outputs",
@@ -99,6 +107,24 @@ def build_by_name(
             f"such as smp:{architecture}/resnet34"
         )
     return _build(architecture, in_channels, num_outputs, {**options, "encoder_name": encoder})
+
+
+def options_without_trace(name: str, options: dict[str, Any]) -> dict[str, Any]:
+    """Returns the values of the options that weights do not show and that are not given.
+
+    Args:
+        name: a preset or ``smp:ARCHITECTURE/ENCODER``, which can be built.
+        options: those given.
+    """
+    architecture, defaults = name.removeprefix("smp:").partition("/")[0], {}
+    if name in _PRESETS:
+        architecture, defaults = _PRESETS[name]
+    known = inspect.signature(_ARCHITECTURES[architecture]).parameters
+    return {
+        option: defaults.get(option, known[option].default)
+        for option in _WITHOUT_TRACE
+        if option in known and option not in options
+    }
 
 
 def _build(

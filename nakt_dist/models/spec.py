@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
 
 from nakt_dist.errors import ConfigurationError, nearest_name
-from nakt_dist.models.registry import TIMM_PREFIX
+from nakt_dist.models.registry import TIMM_PREFIX, is_classifier
 
 if TYPE_CHECKING:
     from torch import nn
@@ -61,6 +61,23 @@ class ModelSpec:
         if self.name.startswith(TIMM_PREFIX) and isinstance(options.get("pretrained"), bool):
             del options["pretrained"]
         return replace(self, options=options)
+
+    def over(self, stored: "ModelSpec | None") -> "ModelSpec":
+        """Returns what this one says, joined one by one with what a file says of its network.
+
+        Channels, a classifier's outputs, and options that are left out are the file's. Another
+        name is another network, of which the file says nothing.
+        """
+        if stored is None or stored.name != self.name:
+            return self
+        plain = ModelSpec()
+        numbers = ["in_channels", *(["num_outputs"] if is_classifier(self.name) else [])]
+        left_out = {n for n in numbers if getattr(self, n) == getattr(plain, n)}
+        return replace(
+            self,
+            options={**stored.options, **self.options},
+            **{name: getattr(stored, name) for name in left_out},
+        )
 
     def to_json(self) -> str:
         """Returns one line of JSON with sorted keys: equal specs give equal text."""

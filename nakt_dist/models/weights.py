@@ -20,6 +20,7 @@ __all__ = [
     "LoadReport",
     "LoadedWeights",
     "ShapeMismatch",
+    "describe_left",
     "file_sha256",
     "load_into",
     "read_weights",
@@ -31,6 +32,7 @@ _VERSION_FIELD = "nakt_weights"
 # Other tools look for "format": "pt" to know that the tensors are PyTorch's.
 _OWN_FIELDS = ("format", _VERSION_FIELD, "model")
 _HEADER_SIZE_BYTES = 8
+_MOST_LEFT_SHOWN = 8
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,7 @@ class LoadedWeights:
         sha256: of the file's bytes, 64 hexadecimal digits.
         source_format: "safetensors"; or "torch", followed by ":" and the name of the container
             that held the state dict, such as "torch:state_dict".
+        left: what the file has beside the network and is not read, such as "optimizer".
     """
 
     path: Path
@@ -53,6 +56,7 @@ class LoadedWeights:
     metadata: dict[str, str]
     sha256: str
     source_format: str
+    left: tuple[str, ...] = ()
 
 
 def save_weights(
@@ -105,14 +109,25 @@ def read_weights(path: Path) -> LoadedWeights:
         found = "is a folder; name the weights file in it" if path.is_dir() else "no such file"
         raise CheckpointError(f"{path}: {found}")
     if path.suffix in LEGACY_SUFFIXES:
-        state_dict, source_format = read_legacy(path)
-        return LoadedWeights(path, state_dict, None, {}, file_sha256(path), source_format)
+        state_dict, source_format, left = read_legacy(path)
+        return LoadedWeights(path, state_dict, None, {}, file_sha256(path), source_format, left)
     if path.suffix != ".safetensors":
         raise CheckpointError(
             f"{path}: unknown kind of weights file '{path.suffix}'; expected .safetensors, or of "
             f"PyTorch {', '.join(LEGACY_SUFFIXES)}"
         )
     return _read_safetensors(path)
+
+
+def describe_left(loaded: LoadedWeights) -> str | None:
+    """Says what of a file was not read; None where that is nothing."""
+    if not loaded.left:
+        return None
+    shown = ", ".join(loaded.left[:_MOST_LEFT_SHOWN])
+    more = len(loaded.left) - _MOST_LEFT_SHOWN
+    where = loaded.source_format.partition(":")[2].replace(":", ".")
+    read = f"'{where}' of its file is read" if where else "the network in its file is read"
+    return f"{read}; left there: {shown}{f' and {more} more' if more > 0 else ''}"
 
 
 def _encode(path: Path, state_dict: Mapping[str, Tensor], metadata: dict[str, str]) -> bytes:

@@ -1,6 +1,7 @@
 """``nakt attention``: where a student and its teacher look, side by side, and how alike that is."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from nakt_dist.evaluation.attention_sheet import (
 )
 from nakt_dist.evaluation.facts import read_facts
 from nakt_dist.evaluation.image_choice import choose_images, choose_other_images
-from nakt_dist.loading.samples import SelectedSamples, select_samples
+from nakt_dist.loading.samples import SelectedSamples, image_form, select_samples
 from nakt_dist.models.network_file import TrainedNetwork, open_network
 from nakt_dist.models.registry import is_classifier
 from nakt_dist.report.attention_figures import draw_attention_sheet, draw_similarity
@@ -70,6 +71,13 @@ def run(config: AttentionConfig) -> RunRecord:
     device = choose_device(config.device, config.threads)
     student, teacher = _open(config.student, device), _open(config.teacher, device)
     samples = select_samples(config.dataset, config.splits, cache=config.cache)
+    for notice in describe_both(student, teacher, samples):
+        say(f"attention: {notice}")
+    config = replace(
+        config,
+        student=replace(config.student, preprocessing=student.preprocessing),
+        teacher=replace(config.teacher, preprocessing=teacher.preprocessing),
+    )
     taps = choose_taps(config, student, teacher)
     reader = AttentionReader(student, teacher, taps)
 
@@ -134,6 +142,18 @@ def run(config: AttentionConfig) -> RunRecord:
 
 def _open(config: ShownNetworkConfig, device: torch.device) -> TrainedNetwork:
     return open_network(config.weights, config.model, config.preprocessing, device, config.name)
+
+
+def describe_both(
+    student: TrainedNetwork, teacher: TrainedNetwork, samples: SelectedSamples
+) -> list[str]:
+    """Says what is worth knowing before both networks see the images, a sentence each."""
+    form = image_form(samples.images.manifest)
+    return [
+        f"{role} {notice}"
+        for role, trained in (("student", student), ("teacher", teacher))
+        for notice in trained.describe(form)
+    ]
 
 
 def _draw_sheet(

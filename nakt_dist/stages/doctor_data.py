@@ -22,7 +22,9 @@ from nakt_dist.config import (
     VerifyConfig,
 )
 from nakt_dist.errors import DatasetError
-from nakt_dist.loading.samples import SelectedSamples, select_samples
+from nakt_dist.evaluation.attention_maps import AttentionReader
+from nakt_dist.evaluation.attention_networks import choose_taps
+from nakt_dist.loading.samples import SelectedSamples, image_form, select_samples
 from nakt_dist.models.network_file import TrainedNetwork, open_network, weights_path
 from nakt_dist.runtime.devices import choose_device
 from nakt_dist.runtime.outputs import check_output
@@ -30,7 +32,7 @@ from nakt_dist.shards.location import DatasetLocation
 from nakt_dist.shards.manifest import PseudoLabelManifest, ShardManifest
 from nakt_dist.shards.reader import IndexedShards
 from nakt_dist.shards.verify import read_any_manifest
-from nakt_dist.stages import evaluate, pack, teach
+from nakt_dist.stages import attention, evaluate, pack, teach
 from nakt_dist.stages.doctor_findings import Findings, in_words
 from nakt_dist.stages.inspect_dataset import check_settings
 from nakt_dist.stages.pack_identity import check_deidentify
@@ -197,7 +199,8 @@ def _look_at_teachers(config: TeachConfig, found: Findings, images: IndexedShard
     teachers = []
     for number, teacher in enumerate(config.teachers, start=1):
         with found.problem_if_refused(f"teacher {number}"):
-            opened = teach.open_teacher(teacher, torch.device("cpu"), images)
+            opened, notices = teach.open_teacher(teacher, torch.device("cpu"), images)
+            found.notes += [each for each in notices if each not in found.notes]
             name = opened.provenance["name"]
             sha256 = opened.provenance["weights_sha256"]
             words = tell_weights(weights_path(teacher.weights), sha256)
@@ -212,6 +215,7 @@ def _examine_evaluate(config: EvaluateConfig, found: Findings, cache: Path) -> N
         samples = select_samples(config.dataset, config.splits, cache=str(cache))
         tell_samples(found, "data", samples, config.dataset, config.splits)
         if trained is not None:
+            found.notes += trained.describe(image_form(samples.images.manifest))
             with found.problem_if_refused("evaluate"):
                 _, identity = evaluate.open_scores(config, trained, samples)
                 with found.problem_if_refused("output"):
@@ -220,11 +224,16 @@ def _examine_evaluate(config: EvaluateConfig, found: Findings, cache: Path) -> N
 
 
 def _examine_attention(config: AttentionConfig, found: Findings, cache: Path) -> None:
-    _look_at_network(found, "student", config.student)
-    _look_at_network(found, "teacher", config.teacher)
+    student = _look_at_network(found, "student", config.student)
+    teacher = _look_at_network(found, "teacher", config.teacher)
     with found.problem_if_refused("data"):
         samples = select_samples(config.dataset, config.splits, cache=str(cache))
         tell_samples(found, "data", samples, config.dataset, config.splits)
+        if student is not None and teacher is not None:
+            found.notes += attention.describe_both(student, teacher, samples)
+            with found.problem_if_refused("taps"):
+                taps = choose_taps(config, student, teacher)
+                AttentionReader(student, teacher, taps)
 
 
 def _look_at_network(found: Findings, name: str, config: Any) -> TrainedNetwork | None:

@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,8 @@ from nakt_dist.evaluation.origin import describe_meetings, meetings, task_of
 from nakt_dist.evaluation.scores import PREDICTIONS_NAME, TaskScores
 from nakt_dist.evaluation.segmentation_scores import SegmentationScores
 from nakt_dist.loading.batches import as_float
-from nakt_dist.loading.samples import SelectedSamples, select_samples
-from nakt_dist.models.network_file import TrainedNetwork, describe_other_size, open_network
+from nakt_dist.loading.samples import SelectedSamples, image_form, select_samples
+from nakt_dist.models.network_file import TrainedNetwork, open_network
 from nakt_dist.report.lineage import label_dataset
 from nakt_dist.runtime.devices import choose_device, explain_full_memory
 from nakt_dist.runtime.files import differing_fields
@@ -56,6 +57,7 @@ def run(config: EvaluateConfig) -> RunRecord:
     stopwatch = Stopwatch()
     device = choose_device(config.device, config.threads)
     trained = open_network(config.weights, config.model, config.preprocessing, device)
+    config = replace(config, preprocessing=trained.preprocessing)
     samples = select_samples(config.dataset, config.splits, cache=config.cache)
     scores, identity = open_scores(config, trained, samples)
     met = _meet(config, trained, scores)
@@ -126,8 +128,7 @@ def _meet(
     test_set = f"{label_dataset(manifest.dataset, manifest.phantom)}, {splits}"
     for sentence in describe_meetings(found, trained.name, test_set):
         say(f"evaluate: warning: {sentence}")
-    notice = describe_other_size(trained, manifest.height, manifest.width)
-    if notice is not None:
+    for notice in trained.describe(image_form(manifest)):
         say(f"evaluate: {notice}")
     return {kind: meeting.as_stored for kind, meeting in found.items()}
 
@@ -280,6 +281,7 @@ def _finalise(
                 "splits": config.splits,
                 "height": manifest.height,
                 "width": manifest.width,
+                "fit": image_form(manifest).fit,
             },
             "met_test_images": met,
             **details,

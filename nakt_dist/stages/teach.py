@@ -7,15 +7,17 @@ differ in speed, die, come back, and be another number next time.
 import json
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from nakt_dist.config import TeachConfig, TeacherConfig, as_plain, save_config
+from nakt_dist.config import PreprocessingConfig, TeachConfig, TeacherConfig, as_plain, save_config
 from nakt_dist.errors import ConfigurationError, DatasetError
-from nakt_dist.models.network_file import describe_other_size, open_network
+from nakt_dist.evaluation.origin import task_of
+from nakt_dist.loading.samples import image_form
+from nakt_dist.models.network_file import open_network
 from nakt_dist.runtime.devices import choose_device
 from nakt_dist.runtime.files import differing_fields, file_sha256
 from nakt_dist.runtime.outputs import check_output
@@ -48,7 +50,11 @@ def run(config: TeachConfig) -> RunRecord:
     stopwatch = Stopwatch()
     device = choose_device(config.device, config.threads)
     images = IndexedShards(config.dataset, cache=Path(config.cache))
-    teachers = [open_teacher(teacher, device, images) for teacher in config.teachers]
+    opened = [open_teacher(teacher, device, images) for teacher in config.teachers]
+    teachers = [teacher for teacher, _ in opened]
+    for notice in dict.fromkeys(notice for _, notices in opened for notice in notices):
+        say(f"teach: {notice}")
+    config = _in_full(config, teachers)
     identity = _identity(config, images, teachers, device)
     output = Path(config.output)
     check_output(output, "teach")
@@ -62,14 +68,33 @@ def run(config: TeachConfig) -> RunRecord:
     return _summarise(config, output, taught, stopwatch)
 
 
-def open_teacher(config: TeacherConfig, device: torch.device, images: IndexedShards) -> Teacher:
+def _in_full(config: TeachConfig, teachers: list[Teacher]) -> TeachConfig:
+    """Returns the settings with those that the teachers' files say."""
+    inputs = [PreprocessingConfig(**each.provenance["preprocessing"]) for each in teachers]
+    pairs = zip(config.teachers, inputs, strict=True)
+    return replace(config, teachers=[replace(each, preprocessing=seen) for each, seen in pairs])
+
+
+def open_teacher(
+    config: TeacherConfig, device: torch.device, images: IndexedShards
+) -> tuple[Teacher, list[str]]:
     """Loads one teacher and checks that it can see these images.
 
+    Returns:
+        The teacher, and what is worth knowing of it, a sentence each.
+
     Raises:
-        ConfigurationError: its channels or outputs do not fit.
+        ConfigurationError: it classifies, or its channels or outputs do not fit.
         CheckpointError: its file cannot be used.
     """
     trained = open_network(config.weights, config.model, config.preprocessing, device, config.name)
+    if task_of(trained) == "classification":
+        outputs = trained.spec.num_outputs
+        raise ConfigurationError(
+            f"{config.weights}: {trained.spec.name} classifies images into {outputs} finding"
+            f"{'' if outputs == 1 else 's'}; a segmentation teacher gives a mask. Name a "
+            "segmentation network; nakt train, task: classification, can follow a classifier"
+        )
     if trained.spec.num_outputs != 1:
         raise ConfigurationError(
             f"{config.weights}: the network has {trained.spec.num_outputs} outputs; a "
@@ -80,11 +105,8 @@ def open_teacher(config: TeacherConfig, device: torch.device, images: IndexedSha
             f"{config.weights}: the network wants {trained.spec.in_channels} channels; images "
             f"have {images.manifest.channels}, which can be brought to 1 or 3"
         )
-    notice = describe_other_size(trained, images.manifest.height, images.manifest.width)
-    if notice is not None:
-        say(f"teach: {notice}")
     preprocessing = trained.preprocessing
-    return Teacher(
+    teacher = Teacher(
         network=trained.network,
         in_channels=trained.spec.in_channels,
         height=preprocessing.height,
@@ -102,6 +124,7 @@ def open_teacher(config: TeacherConfig, device: torch.device, images: IndexedSha
             "output": config.output,
         },
     )
+    return teacher, trained.describe(image_form(images.manifest))
 
 
 def check_own_output(

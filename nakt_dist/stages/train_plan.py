@@ -19,13 +19,11 @@ from nakt_dist.loading.samples import (
     CachedImages,
     MaskedImages,
     SelectedSamples,
+    image_form,
     patients_in_both,
     select_samples,
 )
-from nakt_dist.models.network_file import (
-    TrainedNetwork,
-    describe_other_size,
-)
+from nakt_dist.models.network_file import TrainedNetwork
 from nakt_dist.stages.train_start import Start, choose_start
 from nakt_dist.training.following import (
     Following,
@@ -62,7 +60,7 @@ class TrainPlan:
     """Everything a training run is decided by, before any process group exists.
 
     Attributes:
-        config: with the preprocessing filled in.
+        config: with what the network and its teacher see filled in.
         start: the network and its first weights.
         training: what is learnt from.
         validation: what the best epoch is chosen on, or None.
@@ -99,13 +97,15 @@ def make_plan(config: TrainConfig) -> TrainPlan:
     notices = _check_validation(config, training, validation)
     start = choose_start(config, names)
     teacher = open_teacher(config.teacher) if config.teacher else None
+    form = image_form(training.samples.images.manifest)
+    notices += [f"init {notice}" for notice in start.describe(form)]
+    config = replace(config, preprocessing=start.seen.preprocessing)
     if teacher is not None:
-        manifest = training.samples.images.manifest
-        notice = describe_other_size(teacher, manifest.height, manifest.width)
-        if notice is not None:
-            notices.append(f"teacher {notice}")
+        notices += [f"teacher {notice}" for notice in teacher.describe(form)]
+        followed = replace(config.teacher, preprocessing=teacher.preprocessing)
+        config = replace(config, teacher=followed)
     return TrainPlan(
-        config=replace(config, preprocessing=start.preprocessing),
+        config=config,
         start=start,
         training=training,
         validation=validation,
@@ -196,6 +196,12 @@ def _check_validation(
                 f"validation: none of its {len(values)} samples has a finding both present and "
                 "absent, so no AUROC is defined. Choose more samples or other labels"
             )
+    learnt, chosen = (image_form(e.samples.images.manifest) for e in (training, validation))
+    if learnt != chosen:
+        notices.append(
+            f"validation: its images are of the form {chosen}, and those learnt from {learnt}; "
+            "pack both alike to choose by what is learnt"
+        )
     if validation.samples.mask_is_soft:
         notices.append(
             "validation: the best epoch is chosen by Dice with pseudo masks, not with annotations; "

@@ -6,8 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from nakt_dist.config import PreprocessingConfig, TrainConfig
-from nakt_dist.config.teaching import IMAGENET_MEAN, IMAGENET_STD
+from nakt_dist.config import TrainConfig
 from nakt_dist.errors import CheckpointError, ConfigurationError
 from nakt_dist.loading.labels import name_outputs
 from nakt_dist.models.described import build_configured
@@ -17,12 +16,19 @@ from nakt_dist.models.network_file import (
     name_of_weights,
     open_network,
     stored_lineage,
-    stored_preprocessing,
+)
+from nakt_dist.models.preprocessing import (
+    ImageForm,
+    NetworkInput,
+    describe_input,
+    describe_other_form,
+    resolve_preprocessing,
 )
 from nakt_dist.models.registry import is_classifier
 from nakt_dist.models.spec import ModelSpec
 from nakt_dist.models.trainable import select_trainable
-from nakt_dist.models.weights import LoadedWeights
+from nakt_dist.models.weights import LoadedWeights, describe_left
+from nakt_dist.models.without_trace import describe_assumed_design
 from nakt_dist.runtime.processes import say
 
 DEFAULT_CLASSIFIER = ModelSpec("densenet121", in_channels=3)
@@ -49,7 +55,7 @@ class Start:
 
     Attributes:
         spec: its architecture.
-        preprocessing: its input.
+        seen: its input, and how that is known.
         parent: a network of ours that is trained further, head and all; or None.
         foreign: weights that a new network of ``spec`` starts from; or None.
         keeps_head: whether the foreign head's outputs are the findings to learn.
@@ -57,11 +63,27 @@ class Start:
     """
 
     spec: ModelSpec
-    preprocessing: PreprocessingConfig
+    seen: NetworkInput
     parent: TrainedNetwork | None
     foreign: LoadedWeights | None
     keeps_head: bool
     trainable: str | list[str]
+
+    def describe(self, form: ImageForm) -> list[str]:
+        """Says what is worth knowing of the weights started from, a sentence each."""
+        if self.parent is not None:
+            return self.parent.describe(form)
+        if self.foreign is None:
+            return []
+        name, left = name_of_weights(self.foreign.path), describe_left(self.foreign)
+        sentences = [f"{name}: {left}"] if left else []
+        if self.foreign.spec is None:
+            network = build_configured(self.spec.without_encoder_weights())
+            sentences.append(describe_assumed_design(name, self.spec, network))
+        if self.seen.assumed:
+            sentences.append(describe_input(name, self.seen, form))
+        lineage = stored_lineage(self.foreign)
+        return [*sentences, *describe_other_form(name, lineage, self.seen, form)]
 
     @property
     def origin(self) -> Origin | None:
@@ -111,7 +133,7 @@ def choose_start(config: TrainConfig, names: list[str] | None) -> Start:
     spec = _spec_of(config, parent, foreign, names)
     return Start(
         spec=spec,
-        preprocessing=_preprocessing_of(config, spec, parent, foreign),
+        seen=parent.seen if parent else resolve_preprocessing(config.preprocessing, foreign, spec),
         parent=parent,
         foreign=foreign,
         keeps_head=foreign is not None and _same_findings(config, foreign, names),
@@ -141,22 +163,23 @@ def _read_start(
         return None, None
     loaded = read_initial_weights(config.init)
     if config.task == "segmentation":
-        return open_network(config.init, config.model if loaded.spec is None else None), None
+        return _open_parent(config, loaded), None
     if loaded.spec is None and config.model is None:
         raise CheckpointError(
             f"{loaded.path}: does not say which network it belongs to. Name it in the "
             "configuration, such as model: {name: densenet121, in_channels: 3}"
         )
-    if loaded.spec is not None and config.model in (None, loaded.spec, _one_output(loaded.spec)):
-        parent = open_network(config.init)
+    asked = config.model and config.model.over(loaded.spec)
+    if loaded.spec is not None and asked in (None, loaded.spec):
+        parent = _open_parent(config, loaded)
         if parent.lineage.get("labels") == names:
             return parent, None
     return None, loaded
 
 
-def _one_output(spec: ModelSpec) -> ModelSpec:
-    """A classifier as a configuration names it, which leaves the number of outputs out."""
-    return replace(spec, num_outputs=ModelSpec().num_outputs)
+def _open_parent(config: TrainConfig, loaded: LoadedWeights) -> TrainedNetwork:
+    model = config.model if loaded.spec is None else None
+    return open_network(config.init, model, config.preprocessing)
 
 
 def _spec_of(
@@ -174,11 +197,12 @@ def _spec_of(
         found = parent or foreign
         # What a file describes is built without weights of its own: it must not download any.
         described = found and found.spec and found.spec.without_encoder_weights()
-        spec = config.model or described or DEFAULT_CLASSIFIER
+        asked = config.model and config.model.over(described)
+        spec = asked or described or DEFAULT_CLASSIFIER
         return _classifier(spec, config.model, names)
     if parent is None:
         spec = config.model or ModelSpec()
-    elif config.model not in (None, parent.spec):
+    elif config.model is not None and config.model.over(parent.spec) != parent.spec:
         raise ConfigurationError(
             f"model is {config.model.name} {config.model.options}, but init holds "
             f"{parent.spec.name} {parent.spec.options}; leave model out to go on with init's"
@@ -196,28 +220,6 @@ def _spec_of(
             "expected 1"
         )
     return spec
-
-
-def _preprocessing_of(
-    config: TrainConfig,
-    spec: ModelSpec,
-    parent: TrainedNetwork | None,
-    foreign: LoadedWeights | None,
-) -> PreprocessingConfig:
-    """Returns the input asked for, or the one that the weights started from are used to.
-
-    A classifier of three channels that starts from elsewhere, or from nothing, sees ImageNet's
-    mean and deviation (paper B); other networks see pixels in [0, 1].
-    """
-    if config.preprocessing is not None:
-        return config.preprocessing
-    if parent is not None:
-        return parent.preprocessing
-    if foreign is not None and foreign.spec is not None:
-        return stored_preprocessing(foreign, foreign.spec.in_channels)
-    if config.task == "classification" and spec.in_channels == len(IMAGENET_MEAN):
-        return PreprocessingConfig(mean=list(IMAGENET_MEAN), std=list(IMAGENET_STD))
-    return PreprocessingConfig()
 
 
 def _classifier(spec: ModelSpec, asked: ModelSpec | None, names: list[str]) -> ModelSpec:

@@ -455,7 +455,7 @@ def test_streaming_needs_steps(dataset: Path, tmp_path: Path) -> None:
 # ------------------------------------------------------------------------- fine-tuning
 
 
-NO_CHANGE = PreprocessingConfig()
+NO_CHANGE = PreprocessingConfig(height=32, width=32, mean=0.0, std=1.0)
 
 
 def fine_tune(output: Path, dataset: Path, parent: Path, **changes: Any) -> Any:

@@ -72,7 +72,7 @@ def trained(name="densenet40", outputs=3, lineage=None, sha256="s", channels=3):
         name="network",
         network=build(name, outputs, channels),
         spec=ModelSpec(name, channels, outputs),
-        preprocessing=PreprocessingConfig(),
+        preprocessing=PreprocessingConfig(mean=0.0, std=1.0),
         lineage=lineage or {},
         weights_sha256=sha256,
     )

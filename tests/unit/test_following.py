@@ -26,7 +26,9 @@ def network(name: str = "timm:test_resnet", outputs: int = 3, seed: int = 0) -> 
     spec = ModelSpec(name, in_channels=1, num_outputs=outputs)
     torch.manual_seed(seed)
     bare = spec.build().requires_grad_(False).eval()
-    return TrainedNetwork("teacher", bare, spec, PreprocessingConfig(), {"labels": NAMES}, "0" * 64)
+    return TrainedNetwork(
+        "teacher", bare, spec, PreprocessingConfig(mean=0.0, std=1.0), {"labels": NAMES}, "0" * 64
+    )
 
 
 def taken(**changes: object) -> TrainingTeacherConfig:

@@ -8,7 +8,8 @@ import torch
 
 from nakt_dist.errors import CheckpointError
 from nakt_dist.models import ModelSpec, read_weights, save_weights
-from nakt_dist.models.initialise import initialise, read_initial_weights, rename_entries
+from nakt_dist.models.entries import rename_entries
+from nakt_dist.models.initialise import initialise, read_initial_weights
 
 LARGE = ModelSpec("densenet121", 3, 14)
 SMALL = ModelSpec("densenet40", 3, 14)

@@ -234,8 +234,10 @@ def test_an_impossible_input_is_refused_by_field(path, name, wrong):
     with pytest.raises(CheckpointError, match=rf"preprocessing\.{name} is .*, expected") as caught:
         open_network(path)
     assert str(path) in str(caught.value)
-    given = PreprocessingConfig(height=32)
+    given = PreprocessingConfig(32, 32, 0.5, 0.25)
     assert open_network(path, preprocessing=given).preprocessing == given
+    instead = PreprocessingConfig(**{name: getattr(given, name)})
+    assert getattr(open_network(path, preprocessing=instead).preprocessing, name) is not None
 
 
 @pytest.mark.parametrize("text", ['{"std": 0}', '{"mood": 1}', "[]", "null", "{", "[" * 100_000])

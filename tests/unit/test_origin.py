@@ -29,7 +29,9 @@ POLICY = {"uncertain": "zero", "blank": "zero"}
 
 def trained(lineage, name="densenet40"):
     spec = ModelSpec(name)
-    return TrainedNetwork("net", nn.Identity(), spec, PreprocessingConfig(), lineage, "s")
+    return TrainedNetwork(
+        "net", nn.Identity(), spec, PreprocessingConfig(mean=0.0, std=1.0), lineage, "s"
+    )
 
 
 def images(dataset="chest", fingerprint="f", splits=("train",)):

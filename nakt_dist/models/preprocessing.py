@@ -1,0 +1,247 @@
+"""What a network sees: what the settings say, else what its file says, else what is usual.
+
+Settings and file are joined one by one, here and nowhere else: a size that is given leaves the
+mean and the deviation of the file as they are.
+"""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from nakt_dist.config.plain import LARGEST_SIDE
+from nakt_dist.config.teaching import IMAGENET_MEAN, IMAGENET_STD, PreprocessingConfig
+from nakt_dist.errors import CheckpointError, ConfigurationError
+from nakt_dist.models.registry import is_classifier
+from nakt_dist.models.spec import ModelSpec, is_nested_deeper
+from nakt_dist.models.weights import LoadedWeights
+
+_MOST_NESTED = 200  # a lineage holds those of its teachers
+_SIDES = ("height", "width")
+_STATISTICS = ("mean", "std")
+
+
+@dataclass(frozen=True)
+class NetworkInput:
+    """What a network sees, and how that is known.
+
+    Attributes:
+        preprocessing: in full: mean and deviation are numbers, and a height or width of None is
+            that of the dataset.
+        assumed: the settings that neither the configuration nor the file states.
+        learnt_size: height and width that the file brings images to; None for the dataset's.
+    """
+
+    preprocessing: PreprocessingConfig
+    assumed: tuple[str, ...] = ()
+    learnt_size: tuple[int | None, int | None] = (None, None)
+
+
+@dataclass(frozen=True)
+class ImageForm:
+    """The form in which a packed dataset has its images.
+
+    Attributes:
+        height: rows.
+        width: columns.
+        fit: how they were brought to it, such as ``pad``; None where nobody says.
+    """
+
+    height: int
+    width: int
+    fit: str | None = None
+
+    def __str__(self) -> str:
+        return f"{self.height} × {self.width} pixels" + (f", {self.fit}" if self.fit else "")
+
+
+def resolve_preprocessing(
+    given: PreprocessingConfig | None, loaded: LoadedWeights | None, spec: ModelSpec
+) -> NetworkInput:
+    """Joins what the settings say with what a weights file says, one by one.
+
+    What neither says is usual: the dataset's size, and pixels in [0, 1]; ImageNet's mean and
+    deviation for a classifier of three channels (paper B) that starts from nothing, or comes from
+    elsewhere.
+
+    Args:
+        given: the settings; those that are None are not given.
+        loaded: the file; None for a network that starts from nothing, of which nothing is assumed.
+        spec: the network.
+
+    Raises:
+        CheckpointError: what the file says, and is not overridden, cannot be read.
+    """
+    asked = {} if given is None else {k: v for k, v in asdict(given).items() if v is not None}
+    stored = {} if loaded is None else _stored_besides(loaded, spec.in_channels, asked)
+    known = {**stored, **asked}
+    usual: dict[str, Any] = {"mean": 0.0, "std": 1.0}
+    ours = loaded is not None and loaded.spec is not None
+    # Mean and deviation belong together: where one is known, ImageNet's other would not fit it.
+    if not ours and not known.keys() & set(_STATISTICS) and _sees_imagenet(spec):
+        usual = {"mean": list(IMAGENET_MEAN), "std": list(IMAGENET_STD)}
+    assumed = () if loaded is None else tuple(n for n in (*_STATISTICS, *_SIDES) if n not in known)
+    sizes = tuple(stored.get(n) if _is_side(stored.get(n)) else None for n in _SIDES)
+    return NetworkInput(PreprocessingConfig(**{**usual, **known}), assumed, sizes)
+
+
+def _sees_imagenet(spec: ModelSpec) -> bool:
+    return is_classifier(spec.name) and spec.in_channels == len(IMAGENET_MEAN)
+
+
+def describe_input(name: str, seen: NetworkInput, form: ImageForm) -> str | None:
+    """Says what a network gets whose file does not say what its images looked like.
+
+    Args:
+        name: of the network.
+        seen: its input.
+        form: of the images.
+
+    Returns:
+        A sentence for the user; None where nothing is assumed.
+    """
+    if not seen.assumed:
+        return None
+    found = seen.preprocessing
+    mean, std = found.mean, found.std
+    means, stds = (each if isinstance(each, list) else [each] for each in (mean, std))
+    channels = max(len(means), len(stds))
+    pairs = list(
+        zip(means * (channels // len(means)), stds * (channels // len(stds)), strict=False)
+    )
+    lowest, highest = min((0 - m) / s for m, s in pairs), max((1 - m) / s for m, s in pairs)
+    imagenet = " (ImageNet's)" if mean == list(IMAGENET_MEAN) else ""
+    *others, last = seen.assumed
+    assumed = f"{', '.join(others)} and {last}" if others else last
+    return (
+        f"{name}: its file does not say what its images looked like. It sees them at "
+        f"{found.height or form.height} × {found.width or form.width} pixels with values from "
+        f"{lowest:.4g} to {highest:.4g}: pixels in [0, 1] less the mean {_spell(mean)}, divided by "
+        f"the deviation {_spell(std)}{imagenet}. Assumed: {assumed}; set them in "
+        "preprocessing to what it learnt from"
+    )
+
+
+def _spell(value: float | list[float]) -> str:
+    if isinstance(value, list):
+        return f"[{', '.join(f'{each:g}' for each in value)}]"
+    return f"{value:g}"
+
+
+def describe_other_form(
+    name: str, lineage: Mapping[str, Any], seen: NetworkInput, form: ImageForm
+) -> list[str]:
+    """Says that a network is about to see images of another form than it learnt from, if so.
+
+    Args:
+        name: of the network.
+        lineage: what it learnt from.
+        seen: its input.
+        form: of the images.
+
+    Returns:
+        A sentence each for size and fit; none where they agree or are not known.
+    """
+    learnt = lineage.get("trained_on")
+    known = learnt if isinstance(learnt, Mapping) else {}
+    found = seen.preprocessing
+    before = tuple(
+        size or known.get(side) for size, side in zip(seen.learnt_size, _SIDES, strict=True)
+    )
+    now = (found.height or form.height, found.width or form.width)
+    sentences = []
+    if None not in before and before != now:
+        sentences.append(
+            f"{name} learnt from images of {before[0]} × {before[1]} pixels and sees "
+            f"{now[0]} × {now[1]} here; its preprocessing.height and width bring images to a size"
+        )
+    fit = known.get("fit")
+    if isinstance(fit, str) and form.fit is not None and fit != form.fit:
+        sentences.append(
+            f"{name} learnt from images brought to their size by {fit} and sees them brought to "
+            f"it by {form.fit} here; pack the dataset with image.fit {fit} to show them alike"
+        )
+    return sentences
+
+
+def stored_object(metadata: Mapping[str, str], field: str, path: Path) -> dict[str, Any]:
+    """Reads a JSON object from a weights file's metadata; empty where there is none.
+
+    Raises:
+        CheckpointError: it is there and cannot be read.
+    """
+    try:
+        value = json.loads(metadata.get(field, "{}"))
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path}: its {field} cannot be read: {error}") from None
+    if not isinstance(value, dict) or is_nested_deeper(value, _MOST_NESTED):
+        found = "nested too deeply" if isinstance(value, dict) else f"a JSON {type(value).__name__}"
+        raise CheckpointError(
+            f"{path}: its {field} is {found}, expected an object; copy the "
+            "file again from its origin"
+        )
+    return value
+
+
+def _stored_besides(
+    loaded: LoadedWeights, channels: int, asked: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Returns what a file says of its network's input; nothing where all else is asked for.
+
+    Raises:
+        CheckpointError: it is there, is not asked for, and cannot be read.
+    """
+    try:
+        return _stored_preprocessing(loaded, channels, asked)
+    except CheckpointError:
+        if set(asked) == {*_SIDES, *_STATISTICS}:
+            return {}
+        raise
+
+
+def _stored_preprocessing(
+    loaded: LoadedWeights, channels: int, asked: Mapping[str, Any]
+) -> dict[str, Any]:
+    path = loaded.path
+    values = stored_object(loaded.metadata, "preprocessing", path)
+    for name in values.keys() - asked.keys():
+        side = name in _SIDES
+        value = values[name]
+        if not (_is_side(value) if side else _is_per_channel(value, channels)):
+            expected = (
+                f"null or a whole number from 1 to {LARGEST_SIDE}"
+                if side
+                else f"a finite number, or a list with {channels}, one per input channel"
+            )
+            raise CheckpointError(
+                f"{path}: its preprocessing.{name} is {str(value)[:40]}, expected {expected}. "
+                "Give the input in the configuration as preprocessing: {height: …, width: …, "
+                "mean: …, std: …}"
+            )
+    try:
+        PreprocessingConfig(**{**values, **asked})
+    except (TypeError, ConfigurationError) as error:
+        raise CheckpointError(f"{path}: its preprocessing cannot be read: {error}") from None
+    return values
+
+
+def _is_side(value: Any) -> bool:
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    return value is None or (whole and 1 <= value <= LARGEST_SIDE)
+
+
+def _is_per_channel(value: Any, channels: int) -> bool:
+    if not isinstance(value, list):
+        return _is_finite(value)
+    return len(value) == channels and all(map(_is_finite, value))
+
+
+def _is_finite(value: Any) -> bool:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # a whole number that no float holds
+        return False
