@@ -19,6 +19,7 @@ from nakt_dist.config import (
     ImageConfig,
     LabelConfig,
     PackConfig,
+    PreprocessingConfig,
     ShownNetworkConfig,
 )
 from nakt_dist.errors import CheckpointError, ConfigurationError, DatasetError
@@ -394,7 +395,10 @@ def foreign(output: Path, dataset: Path, folder: Path, names: Any, outputs: int 
         make_classifier(weights, None, outputs=outputs)
     model = ModelSpec("densenet40", in_channels=3)  # the file's head has so many outputs
     labels = None if names is None else LabelConfig(names=names)
-    return evaluate_config(output, dataset, weights, model=model, labels=labels)
+    plain = PreprocessingConfig(mean=0.0, std=1.0)
+    return evaluate_config(
+        output, dataset, weights, model=model, labels=labels, preprocessing=plain
+    )
 
 
 def test_the_outputs_of_foreign_weights_are_named_by_the_configuration(
