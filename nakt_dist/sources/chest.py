@@ -303,7 +303,7 @@ class _Counts:
 
     def summary(self) -> dict[str, int]:
         sizes = {"patients": len(self._patients), "studies": len(self._studies)}
-        return dict(sorted({**{k: n for k, n in self.found.items() if n}, **sizes}.items()))
+        return {words: count for words, count in sorted({**self.found, **sizes}.items()) if count}
 
 
 def _present(image: NamedImage, file: FoundFile) -> SourceRecord:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from nakt_dist.errors import ConfigurationError
+from nakt_dist.sources.csv_tables import quoted
 from nakt_dist.sources.files import FoundFile
 from nakt_dist.sources.folder_names import (
     MASK_WORDS,
@@ -290,6 +291,6 @@ def _guess_told(claim: Claim) -> str:
         )
         return f"masks guessed from {told}"
     if is_plain(claim.component):
-        return f"masks guessed from folders called '{claim.component}'"
+        return f"masks guessed from folders called {quoted(claim.component)}"
     word = next(word for word in words_of(claim.component) if word in MASK_WORDS)
     return f"masks guessed from folders with '{word}' in their names"

@@ -5,6 +5,7 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 
 from nakt_dist.errors import ConfigurationError
+from nakt_dist.sources.csv_tables import quoted
 from nakt_dist.sources.files import FoundFile
 from nakt_dist.sources.folder_names import split_of
 from nakt_dist.sources.mask_claims import Claim, ClaimFinder
@@ -64,7 +65,7 @@ def told_of_masks(
     hidden = [] if all_guessed else _hidden(pairing.images)
     if hidden:
         found[LOOK_LIKE_MASKS] = len(hidden)
-        examples[LOOK_LIKE_MASKS] = f"'{hidden[0].file.name}'"
+        examples[LOOK_LIKE_MASKS] = quoted(hidden[0].file.name)
     elif not pairing.masks:
         alike = _alike(pairing.images)
         if folders_are_classes:
@@ -132,11 +133,11 @@ def _alike(images: Sequence[FoundFile]) -> dict[str, tuple[int, str]]:
     told = {}
     ending, count = next(iter(_endings(images).most_common(1)), ("", 0))
     if count >= max(_LEAST_ALIKE, len(images) / 3):
-        told[ENDINGS_ALIKE] = (count, f"'{ending}', for 'mask_suffix'")
+        told[ENDINGS_ALIKE] = (count, f"{quoted(ending)}, for 'mask_suffix'")
     for alike in _folders_alike(images):
         told[FOLDERS_ALIKE] = (
             sum(len(stems) for _, stems in alike),
-            " and ".join(f"'{folder}'" for folder, _ in alike[:3]),
+            " and ".join(quoted(folder) for folder, _ in alike[:3]),
         )
         break
     return told

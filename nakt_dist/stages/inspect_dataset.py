@@ -66,7 +66,7 @@ def inspect_dataset(config: InspectConfig) -> RunRecord:
     if counts:
         _print_table(("finding", "split", *COUNTED), _rows(counts))
     table = compare_splits(images.index, findings, manifest.findings)
-    print(*describe_splits(table), sep="\n")
+    print(*map(printable, describe_splits(table)), sep="\n")
     coverage = summarise_coverage(images.index)
     for line in describe_coverage(coverage, manifest.mask_kind, config.pseudo_labels):
         print(line)

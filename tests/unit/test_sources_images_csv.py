@@ -97,6 +97,7 @@ def test_without_findings_nothing_is_said_of_any(tmp_path: Path) -> None:
     listing = scan(tmp_path)
     assert listing.findings == ()
     assert {record.findings for record in listing.records} == {None}
+    assert not {"studies", "patients"} & listing.found.keys()
     assert reasons(listing) == {}
 
 
