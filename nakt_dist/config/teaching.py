@@ -142,6 +142,9 @@ class InspectConfig:
         exclusion: the rule whose effect is shown.
         images: how many kept and how many excluded images the sheet shows.
         seed: of their choice.
+        against: of a packed dataset: other packed datasets in which its images are looked for.
+        near_duplicates: of a packed dataset: look also for pictures that are alike without having
+            the same pixels; every image is decoded.
     """
 
     pseudo_labels: str
@@ -150,6 +153,8 @@ class InspectConfig:
     exclusion: ExclusionRule = field(default_factory=ExclusionRule)
     images: int = 8
     seed: int = 0
+    against: list[str] = field(default_factory=list)
+    near_duplicates: bool = False
 
     def __post_init__(self) -> None:
         require_paths(self, "pseudo_labels", "dataset", "output")

@@ -75,6 +75,11 @@ def run(config: InspectConfig) -> RunRecord:
     require_one_process("inspect")
     if is_packed_dataset(config.pseudo_labels):
         return inspect_dataset(config)
+    if config.against or config.near_duplicates:
+        raise ConfigurationError(
+            f"{config.pseudo_labels} is no packed dataset, whose images against and "
+            "near_duplicates look at; leave these out, or name the dataset"
+        )
     stopwatch = Stopwatch()
     output = _output_of(config)
     pseudo = read_pseudo_set(config.pseudo_labels)

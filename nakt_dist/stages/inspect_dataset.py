@@ -22,6 +22,12 @@ from nakt_dist.shards.location import DatasetLocation
 from nakt_dist.shards.manifest import MANIFEST_NAME, ShardManifest
 from nakt_dist.shards.reader import IndexedShards
 from nakt_dist.shards.split_table import compare_splits, describe_splits
+from nakt_dist.stages.inspect_copies import (
+    copies_as_csv,
+    describe_copies,
+    draw_copies,
+    find_copies,
+)
 from nakt_dist.stages.inspect_masks import draw_masks
 from nakt_dist.stages.mask_coverage import describe_coverage, summarise_coverage
 from nakt_dist.transfer.exclusion import ExclusionRule
@@ -29,6 +35,8 @@ from nakt_dist.transfer.exclusion import ExclusionRule
 FINDINGS_NAME = "findings.csv"
 IMAGES_NAME = "images.png"
 MASKS_NAME = "masks.png"
+COPIES_NAME = "copies.csv"
+PAIRS_NAME = "look_alike.png"
 _MOST_NAMED = 2
 
 
@@ -49,6 +57,8 @@ def inspect_dataset(config: InspectConfig) -> RunRecord:
     With ``config.output`` it writes ``findings.csv``, ``images.png``, a sheet of
     ``config.images`` images of each split, chosen by the seed, and ``masks.png``, as many masks
     on their images, from the smallest target to the largest. Captions name findings only.
+    ``copies.csv`` names the pairs of identical pictures, and with ``config.near_duplicates`` of
+    those that look alike, which ``look_alike.png`` shows.
 
     Raises:
         ConfigurationError: settings are set that only pseudo-labels have.
@@ -70,6 +80,9 @@ def inspect_dataset(config: InspectConfig) -> RunRecord:
     coverage = summarise_coverage(images.index)
     for line in describe_coverage(coverage, manifest.mask_kind, config.pseudo_labels):
         print(line)
+    copies = find_copies(config, images)
+    for line in describe_copies(images, copies):
+        print(line)
     if config.output is not None:
         sheet = _draw_images(config, images, findings)
         masks = draw_masks(images, config.images) if coverage else None
@@ -77,9 +90,12 @@ def inspect_dataset(config: InspectConfig) -> RunRecord:
         output.mkdir(parents=True, exist_ok=True)
         write_bytes(output / FINDINGS_NAME, _as_csv(counts))
         write_bytes(output / IMAGES_NAME, sheet)
-        (output / MASKS_NAME).unlink(missing_ok=True)  # left by another dataset
-        if masks is not None:
-            write_bytes(output / MASKS_NAME, masks)
+        write_bytes(output / COPIES_NAME, copies_as_csv(images, copies))
+        pairs = draw_copies(images, copies, config.images)
+        for name, drawn in ((MASKS_NAME, masks), (PAIRS_NAME, pairs)):
+            (output / name).unlink(missing_ok=True)  # left by another dataset
+            if drawn is not None:
+                write_bytes(output / name, drawn)
         save_config(config, output)
         print(f"Written to {output}", flush=True)
     return RunRecord(
