@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -32,8 +32,8 @@ def scan(root: Path) -> SourceListing:
     """Lists the training images with their diagnosis; the dataset has no masks.
 
     Where the table of facts is there, the lesion takes the place of the patient, so that
-    all images of one lesion stay in one split. ``_downsampled`` at the end of a name is
-    left away when names are compared.
+    all images of one lesion stay in one split. ``_downsampled`` at the end of a name, a
+    suffix, folders and letter case are left away when names are compared.
 
     Args:
         root: the folder that contains ``ISIC_2019_Training_Input`` and the tables.
@@ -63,17 +63,38 @@ def scan(root: Path) -> SourceListing:
             records.append(unrecognised(file, f"'{IMAGE_FOLDER}/ISIC_NUMBER.jpg'"))
     if not images:
         raise wrong_layout(root, "isic2019", f"'ISIC_NUMBER.jpg' images in '{IMAGE_FOLDER}'")
+    _require_a_row(rows, images, tables[0])
+    if tables[1]:
+        _require_a_row(facts, images, tables[1])
     records += [_record(image, rows, facts) for image in images]
     for key in rows.keys() - {_key(image.stem) for image in images}:
-        name = f"{IMAGE_FOLDER}/{rows[key]['image']}.jpg"
+        name = f"{IMAGE_FOLDER}/{_stem(rows[key]['image'])}.jpg"
         records.append(missing_image(name, root / name, f"'{LABEL_TABLE}'"))
     used = [table.name for table in tables if table]
     listing = finish_listing(contents, records, {f"folder {TEST_FOLDER}": other_part}, used)
     return replace(listing, found=dict(sorted(found.items())))
 
 
+def _stem(image_name: str) -> str:
+    """Returns the name of an image without folders and suffix, with which some tables write it."""
+    file_name = image_name.replace("\\", "/").rpartition("/")[2]
+    return re.sub(r"\.(jpe?g|png)\Z", "", file_name, flags=re.IGNORECASE)
+
+
 def _key(image_name: str) -> str:
-    return image_name.removesuffix("_downsampled").upper()
+    return _stem(image_name).upper().removesuffix("_DOWNSAMPLED")
+
+
+def _require_a_row(
+    rows: Mapping[str, Mapping[str, str]], images: Sequence[FoundFile], table: FoundFile
+) -> None:
+    """Refuses a table of which no row names an image: all would be without what it says."""
+    if rows and rows.keys().isdisjoint(_key(image.stem) for image in images):
+        named = next(iter(rows.values()))["image"]
+        raise DatasetError(
+            f"'{table.name}' names none of the {len(images)} images; it names {quoted(named)}, and "
+            f"an image is '{images[0].name}'. Take the table that belongs to these images"
+        )
 
 
 def _find_table(contents: FolderContents, file_name: str) -> FoundFile | None:

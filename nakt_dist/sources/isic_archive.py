@@ -105,7 +105,7 @@ class _Table:
         columns = (_NAME_COLUMN, *_PATIENT_COLUMNS, *FACTS)
         found = self.wrong.found
         for row in read_rows(file, columns[:1], columns[1:], found=found):
-            name = row.cells[0]
+            name = re.sub(r"\.(jpe?g|png)\Z", "", row.cells[0], flags=re.IGNORECASE)
             found["rows in metadata.csv"] += 1
             if row.fault:
                 self.wrong.refuse(file, row, "unreadable_row", row.fault)

@@ -40,7 +40,7 @@ class TestIsicArchive:
         rows = [
             "ISIC_0000000,x,40,malignant,male,True,IP_0,IL_0",
             "ISIC_0000001,x,45.0,benign,female,False,IP_0,",
-            "isic_0000002,x,,,,,,IL_0",
+            "isic_0000002.jpg,x,,,,,,IL_0",
             "ISIC_0000009,x,40,benign,male,,IP_4,",
             "../ISIC_0000003,x,40,benign,male,,IP_4,",
         ]
@@ -133,6 +133,23 @@ class TestIsic2019:
         listing = scan_source("isic2019", root, {})
         assert [r.stratum for r in listing.records if not r.problem] == ["MEL", "NV", ""]
         assert listing.found == {"tables whose columns are separated by ';'": 1}
+
+    @pytest.mark.parametrize("form", ["{}.jpg", "images/{}.JPG", "C:\\isic\\{}.jpeg"])
+    def test_names_with_a_suffix_or_folders(self, tmp_path: Path, form: str) -> None:
+        names = [form.format(f"ISIC_000000{number}") for number in (1, 2, 3)]
+        root = self.tree(tmp_path, "".join(f"{name},1,0,0\n" for name in names))
+        listing = scan_source("isic2019", root, {})
+        assert [r.stratum for r in listing.records if not r.problem] == ["MEL"] * 3
+
+    def test_tables_of_other_images_are_refused(self, tmp_path: Path) -> None:
+        root = self.tree(tmp_path, "IMG_1,1,0,0\n")
+        with pytest.raises(DatasetError, match=r"names none of the 3 images; it names 'IMG_1'"):
+            scan_source("isic2019", root, {})
+        self.tree(tmp_path, "ISIC_0000001,1,0,0\n")
+        facts = root / "ISIC_2019_Training_Metadata.csv"
+        facts.write_text("image,lesion_id\nISIC_9,BCN_1\n")
+        with pytest.raises(DatasetError, match=r"Metadata.csv' names none of the 3 images"):
+            scan_source("isic2019", root, {})
 
     def test_odd_rows(self, tmp_path: Path) -> None:
         root = self.tree(tmp_path, "ISIC_0000001,1,1,0\nISIC_0000002,0,?,0\nISIC_0000003,1\n")
