@@ -124,6 +124,7 @@ class PipelineConfig:
 
     def __post_init__(self) -> None:
         require_paths(self, "root", "data")
+        require(len(self.steps) > 0, "steps", "a list with at least one step")
         if self.only_run is not None and self.only_step is None:
             raise ConfigurationError(
                 f"only_run is {self.only_run} but only_step is not set: a run belongs to a step. "

@@ -10,6 +10,7 @@ from nakt_dist.sources.labels import LabelPolicy
 from nakt_dist.sources.mask_settings import MaskValues
 
 _MOST_PIXELS = 100_000_000
+_LONGEST_SIDE = 65500
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,13 @@ class ImageConfig:
     max_pixels: int = _MOST_PIXELS
 
     def __post_init__(self) -> None:
-        require(self.height > 0 and self.width > 0, "image.height and image.width", "positive")
+        sides = (self.height, self.width)
+        expected = f"from 1 to {_LONGEST_SIDE}, the most that JPEG holds"
+        require(
+            all(0 < side <= _LONGEST_SIDE for side in sides),
+            "image.height and image.width",
+            expected,
+        )
         require(
             self.height * self.width <= _MOST_PIXELS,
             "image.height times image.width",

@@ -18,6 +18,7 @@ import yaml
 
 from nakt_dist.config.complaints import explain_value
 from nakt_dist.config.documents import check_document, read_settings_file
+from nakt_dist.config.places import check_is_settings, settings_files, with_place
 from nakt_dist.errors import ConfigurationError, nearest_name
 
 _CLASS_KEYS = {"class_path", "init_args", "dict_kwargs"}
@@ -40,6 +41,15 @@ def read_config(
     Raises:
         ConfigurationError: a key or a value is wrong; names the nearest right key.
     """
+    if values is not None and not isinstance(values, Mapping):
+        raise ConfigurationError(f"the settings are {values!r}; expected settings by name")
+    try:
+        return _read(kind, program, summary, words, values)
+    except ConfigurationError as error:
+        raise ConfigurationError(with_place(str(error), words)) from None
+
+
+def _read(kind: type, program: str, summary: str, words: Sequence[str], values: Any) -> Any:
     parser = _parser(kind, program, summary)
     try:
         if values is None:
@@ -126,11 +136,18 @@ def _check_words(kind: type, words: Sequence[str]) -> None:
             continue
         name = key[2:].rstrip("+")
         _refuse_classes({name: None})
-        if name == "config":
-            path = Path(value).expanduser() if value.startswith("~/") else Path(value)
-            _check_text(kind, read_settings_file(path), "")
-        else:
+        if name != "config":
             _check_text(_type_at(kind, name.split(".")), value, name)
+    for path in settings_files(words):
+        if path == Path():
+            raise ConfigurationError("--config names no file; expected a YAML file with settings")
+        text = read_settings_file(path)
+        try:
+            check_document(text)
+        except ConfigurationError as error:
+            raise ConfigurationError(f"{path}: {error}") from None
+        check_is_settings(path, text)
+        _check_text(kind, text, "")
 
 
 def _check_text(kind: Any, text: str, where: str) -> None:
@@ -158,7 +175,7 @@ def _check_shape(kind: Any, value: Any, where: str) -> None:
                 f"{_LARGEST_NUMBER}"
             )
     if dataclasses.is_dataclass(kind):
-        if isinstance(value, str):
+        if value is not None and not isinstance(value, Mapping):
             raise ConfigurationError(_not_settings(kind, value, where))
         hints = typing.get_type_hints(kind)
         for name, item in value.items() if isinstance(value, Mapping) else ():
@@ -178,9 +195,12 @@ def _takes_numbers(kind: Any) -> bool:
     return kind in (int, float) or (str not in parts and any(map(_takes_numbers, parts)))
 
 
-def _not_settings(kind: type, value: str, where: str) -> str:
-    """Says what to write instead of a text where a group of settings belongs."""
+def _not_settings(kind: type, value: Any, where: str) -> str:
+    """Says what to write instead of a text or a list where a group of settings belongs."""
     first = dataclasses.fields(kind)[0].name
+    if not isinstance(value, str):
+        found = "a list" if isinstance(value, list) else str(value)
+        return f"{where} is {found}; expected settings by name, such as {{{first}: …}}"
     named = typing.get_type_hints(kind)[first] is str
     word = f" (in a command line --{where}.{first} {value})" if named and "." not in value else ""
     return (
@@ -229,6 +249,8 @@ def _explain(message: str, kind: type, program: str) -> str:
     known = _known_keys(kind)
     # A complaint about a part inside a value names that part's key alone.
     nearest = nearest_name(key, [*known, *(name.rsplit(".", 1)[-1] for name in known)])
+    if ":" in key:
+        nearest = "; a blank belongs after the colon, as in weights: FILE"
     return f"there is no setting '{key}'{nearest} ({program} --help lists them)"
 
 

@@ -11,13 +11,8 @@ from pathlib import Path
 from typing import Any, Self
 
 from nakt_dist.errors import DatasetError
-from nakt_dist.runtime.files import (
-    file_sha256,
-    json_bytes,
-    read_json,
-    value_sha256,
-    write_bytes,
-)
+from nakt_dist.runtime.files import file_sha256, json_bytes, read_json, value_sha256, write_bytes
+from nakt_dist.shards.absent import explain_absent
 
 MANIFEST_NAME = "manifest.json"
 INDEX_NAME = "index.parquet"
@@ -82,9 +77,12 @@ class _Manifest:
         """Reads ``manifest.json`` of a folder.
 
         Raises:
-            DatasetError: it is absent, damaged, edited or of another format.
+            DatasetError: it is absent, damaged, edited or of another format; of a folder of
+                images as published, how they are packed.
         """
         path = folder / MANIFEST_NAME
+        if not path.exists():
+            raise explain_absent(folder, MANIFEST_NAME, cls.WHAT)
         value = read_json(path, cls.WHAT, MOST_MANIFEST_BYTES)
         found = value.pop("format", None)
         if found != cls.FORMAT:

@@ -12,6 +12,7 @@ from PIL import Image
 
 from nakt_dist.errors import DatasetError, UnusableSample
 from nakt_dist.runtime.files import file_sha256, read_json
+from nakt_dist.shards.absent import explain_absent
 from nakt_dist.shards.damage import Damage, bytes_at, check_tar, locate_outside_members, members_of
 from nakt_dist.shards.findings import parse_findings, parse_labels, patients_in_two_splits
 from nakt_dist.shards.manifest import (
@@ -40,6 +41,8 @@ def read_any_manifest(folder: Path) -> ShardManifest | PseudoLabelManifest:
     Raises:
         DatasetError: there is none, or it is neither.
     """
+    if not (folder / MANIFEST_NAME).exists():
+        raise explain_absent(folder, MANIFEST_NAME, "manifest")
     found = read_json(folder / MANIFEST_NAME, "manifest", MOST_MANIFEST_BYTES).get("format")
     kind = PseudoLabelManifest if found == PseudoLabelManifest.FORMAT else ShardManifest
     return kind.read(folder)

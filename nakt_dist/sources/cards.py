@@ -62,12 +62,12 @@ class CountComparison:
 
     Attributes:
         what: what is counted, such as ``"class benign"``.
-        expected: the card's number, or None where the card states none.
+        expected: the card's number.
         found: the number in the listing.
     """
 
     what: str
-    expected: int | None
+    expected: int
     found: int
 
 
@@ -120,11 +120,12 @@ def count_listing(listing: SourceListing) -> dict[str, int]:
 
 
 def compare_counts(card: DatasetCard, listing: SourceListing) -> list[CountComparison]:
-    """Puts the numbers of a card beside those of a listing, in the order of the card."""
+    """Puts the numbers that a card knows beside those of a listing, in the order of the card."""
     found = count_listing(listing)
     return [
         CountComparison(what, expected, found.get(what, 0))
         for what, expected in card.expected_counts.items()
+        if expected is not None
     ]
 
 

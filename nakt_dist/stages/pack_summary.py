@@ -69,8 +69,7 @@ def announce(
     for comparison in () if manifest.phantom else plan.expected:
         if comparison.what.startswith(_OFFICIAL) and not config.splits.official:
             continue  # beside splits of our own they would only mislead
-        wanted = "unknown" if comparison.expected is None else comparison.expected
-        say(f"  {comparison.what}: card expects {wanted}, found {comparison.found}")
+        say(f"  {comparison.what}: card expects {comparison.expected}, found {comparison.found}")
     if counts["rejected"]:
         rejected = read_table(output / REJECTED_NAME, REJECTED_SCHEMA)
         reasons = rejected["reason"].to_pylist()

@@ -190,7 +190,7 @@ def test_processes_that_see_other_data_are_refused(dataset: Path, tmp_path: Path
 
     outcomes = run_ranks(own, 2)
 
-    assert all("lineage.trained_on.fingerprint: found" in str(each.error) for each in outcomes)
+    assert all("lineage.trained_on.fingerprint: differs" in str(each.error) for each in outcomes)
 
 
 def test_an_error_on_one_rank_alone_ends_the_launch_with_its_message(tmp_path: Path) -> None:

@@ -150,6 +150,16 @@ def test_the_fingerprint_of_a_value_depends_on_its_content_alone():
     assert value_sha256([1, 2]) != value_sha256([2, 1])
 
 
+def test_of_two_fingerprints_it_is_said_that_they_differ():
+    one, other = "a" * 64, "0123456789ab" + "c" * 52
+    assert differing_fields({"x": {"f": one}}, {"x": {"f": other}}) == ["x.f: differs"]
+    assert differing_fields({"f": other}, {}) == ["f: found '0123456789ab…', expected 'nothing'"]
+    assert differing_fields({"f": [other]}, {"f": [one, one]}) == [
+        "f: found ['0123456789ab…'], expected ['aaaaaaaaaaaa…', 'aaaaaaaaaaaa…']"
+    ]
+    assert differing_fields({"f": "0x" + one}, {"f": one})[0].startswith("f: found")
+
+
 def test_differing_fields_are_named_with_both_values_at_any_depth():
     found = {"same": 1, "seed": 0, "image": {"height": 64, "width": 64}, "gone": True}
     expected = {"same": 1, "seed": 7, "image": {"height": 32, "width": 64}, "new": []}

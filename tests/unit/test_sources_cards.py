@@ -7,7 +7,13 @@ import yaml
 
 from nakt_dist.errors import ConfigurationError
 from nakt_dist.sources import SOURCES, SourceListing, SourceRecord
-from nakt_dist.sources.cards import CountComparison, compare_counts, count_listing, load_card
+from nakt_dist.sources.cards import (
+    CountComparison,
+    DatasetCard,
+    compare_counts,
+    count_listing,
+    load_card,
+)
 
 CARDS = Path(__file__).resolve().parents[2] / "shards" / "cards"
 
@@ -82,3 +88,12 @@ def test_absent_and_unreadable_cards(tmp_path: Path) -> None:
         path.write_text(text)
         with pytest.raises(ConfigurationError, match=message):
             load_card(path, CARDS)
+
+
+def test_what_a_card_does_not_know_is_not_compared(tmp_path):
+    card = DatasetCard(
+        "own", "Own", "ultrasound", "masks", "image_folder", "here", "none", "none",
+        expected_counts={"images": None, "class benign": 3},
+    )  # fmt: skip
+    listing = SourceListing((), {})
+    assert compare_counts(card, listing) == [CountComparison("class benign", 3, 0)]
