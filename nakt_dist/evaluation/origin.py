@@ -9,7 +9,6 @@ import numpy as np
 from nakt_dist.errors import CheckpointError
 from nakt_dist.models.network_file import TrainedNetwork
 from nakt_dist.models.registry import is_classifier
-from nakt_dist.shards.pictures import shared_pictures
 
 _TASKS = ("segmentation", "classification")
 
@@ -59,20 +58,22 @@ def meetings(
     fingerprint: str,
     splits: Sequence[str] | None,
     pictures: np.ndarray,
+    met: Mapping[str, np.ndarray],
 ) -> dict[str, Meeting]:
-    """Finds out how a network may have met its test images, as far as its lineage tells.
+    """Finds out how a network may have met its test images, as far as can be told.
 
-    Images of the same packing are compared by their splits, those of other packings by the
-    numbers of their pictures, whatever the datasets are called and to what size they were
-    brought. Where no picture is shared, those of a dataset of the same name may still be of the
-    same patients.
+    By its lineage: images of the same packing are compared by their splits; those of a dataset
+    of the same name that is packed otherwise may be of the same patients. By the pictures that
+    the folder of its run remembers: the same ones are met whatever the datasets are called, and
+    to whatever size they were brought.
 
     Args:
         trained: the network.
         dataset: name of the test set.
         fingerprint: of the test set's manifest.
         splits: tested; None for all.
-        pictures: numbers of the test set's pictures, as ``pictures.numbers_of`` gives them.
+        pictures: numbers of the test set's pictures, from ``pictures.numbers_of``.
+        met: those that the network has met, from ``pictures.read_pictures``.
 
     Returns:
         By ``training``, ``validation`` (the choice of the best epoch), ``parents`` (the weights
@@ -86,8 +87,6 @@ def meetings(
         if learnt is None:
             return Meeting.APART
         name, its_splits = learnt.get("dataset"), learnt.get("splits")
-        if _shares_pictures(trained, learnt, pictures):
-            return Meeting.MET
         if learnt.get("fingerprint") != fingerprint:
             if name is None:
                 return Meeting.UNKNOWN
@@ -103,12 +102,14 @@ def meetings(
     teachers = [compare(_taught(trained, each) if each else {}) for each in lineages]
     first = _learnt(trained, own, "trained_on")
     chosen = _learnt(trained, own, "validated_on") if own else {}
-    return {
+    found = {
         "training": compare(first or {}),
         "validation": compare(chosen),
         "parents": _worst(parents if own else [Meeting.UNKNOWN]),
         "teacher": _worst(teachers),
     }
+    same = {role for role, numbers in met.items() if np.intersect1d(numbers, pictures).size}
+    return {role: Meeting.MET if role in same else each for role, each in found.items()}
 
 
 def describe_meetings(found: Mapping[str, Meeting], name: str, test_set: str) -> list[str]:
@@ -182,23 +183,13 @@ def _learnt(
     return images
 
 
-def _shares_pictures(
-    trained: TrainedNetwork, learnt: Mapping[str, Any], pictures: np.ndarray
-) -> bool:
-    sketch = learnt.get("pictures")
-    try:
-        return sketch is not None and shared_pictures(sketch, pictures) > 0
-    except ValueError:
-        raise _damaged(trained, "pictures", sketch) from None
-
-
 def _taught(trained: TrainedNetwork, lineage: Mapping[str, Any]) -> Mapping[str, Any] | None:
     """Returns what the teacher learnt from; None where there was none."""
     transfer = _mapping(trained, lineage, "transfer")
     teacher = None if transfer is None else _mapping(trained, transfer, "teacher")
     if teacher is None:
         return None
-    learnt = {name: teacher.get(name) for name in ("fingerprint", "splits", "pictures")}
+    learnt = {name: teacher.get(name) for name in ("fingerprint", "splits")}
     return _learnt(
         trained, {"teacher": {"dataset": teacher.get("trained_on"), **learnt}}, "teacher"
     )

@@ -13,7 +13,6 @@ from nakt_dist.errors import ConfigurationError, DatasetError, UnusableSample
 from nakt_dist.loading.decode import decode_pixels
 from nakt_dist.models.preprocessing import ImageForm
 from nakt_dist.shards.manifest import ShardManifest
-from nakt_dist.shards.pictures import numbers_of, sketch_pictures
 from nakt_dist.shards.reader import IndexedShards, PseudoLabels
 from nakt_dist.transfer.exclusion import ExclusionRule
 
@@ -78,7 +77,6 @@ class SelectedSamples:
             "labels": "pseudo masks" if self.mask_is_soft else "annotations",
             "height": manifest.height,
             "width": manifest.width,
-            "pictures": sketch_pictures(numbers_of(self.images.index)),
             "fit": image_form(manifest).fit,
         }
         if self.pseudo_labels is not None:

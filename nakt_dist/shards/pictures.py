@@ -1,17 +1,21 @@
-"""Which pictures a network has met: a small sample of their numbers that travels in its lineage."""
+"""Which pictures a network has met: their numbers, kept beside its weights on this machine.
 
-import base64
-import binascii
-from typing import Any
+They are no part of the weights, which may be passed on: whoever has a picture could tell by its
+number whether the network learnt from it.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 
-MOST_KEPT = 2048
-"""Numbers kept of a set of pictures. Of a smaller set all are; a larger one is told by those of its
-smallest numbers, which a test set that shares pictures with it holds in proportion."""
+from nakt_dist.shards.tables import read_table, write_table
 
-_BYTES = 8
+PICTURES_NAME = "pictures.parquet"
+
+_SCHEMA = pa.schema([("role", pa.string()), ("pixels", pa.int64())])
+"""One row per picture and role: ``training``, ``validation``, ``parents`` or ``teacher``."""
 
 
 def numbers_of(index: pa.Table) -> np.ndarray:
@@ -23,36 +27,32 @@ def numbers_of(index: pa.Table) -> np.ndarray:
     return np.unique(index["pixels"].drop_null().to_numpy())
 
 
-def sketch_pictures(numbers: np.ndarray) -> dict[str, Any]:
-    """Returns what a lineage keeps of a set of pictures (bottom-k sketch).
+def write_pictures(folder: Path, met: Mapping[str, np.ndarray]) -> None:
+    """Writes which pictures a run has met.
 
     Args:
-        numbers: from ``numbers_of``.
-
-    Returns:
-        ``count`` of pictures, and ``smallest``, base64 of the smallest ``MOST_KEPT`` numbers.
+        folder: the run's output folder.
+        met: numbers of pictures by role.
     """
-    kept = numbers[:MOST_KEPT].astype(">i8").tobytes()
-    return {"count": len(numbers), "smallest": base64.b64encode(kept).decode()}
+    rows = (
+        [{"role": role, "pixels": number} for number in numbers.tolist()]
+        for role, numbers in met.items()
+    )
+    write_table(folder / PICTURES_NAME, _SCHEMA, rows, None)
 
 
-def shared_pictures(sketch: Any, numbers: np.ndarray) -> int:
-    """Returns how many pictures of a set are in one that was sketched, as far as that tells.
+def read_pictures(weights: Path) -> dict[str, np.ndarray]:
+    """Returns the numbers of the pictures that a network has met, by role.
 
     Args:
-        sketch: from ``sketch_pictures``, of whatever origin.
-        numbers: of the other set, from ``numbers_of``.
-
-    Returns:
-        All of them where the sketch is whole; else those that it can know, at least.
+        weights: its file; nothing is known of one that left the folder of its run.
 
     Raises:
-        ValueError: the sketch is none.
+        DatasetError: the table is damaged.
     """
-    try:
-        kept = base64.b64decode(sketch["smallest"], validate=True)
-    except (KeyError, TypeError, ValueError, binascii.Error):
-        raise ValueError("expected base64 of numbers as 'smallest'") from None
-    if len(kept) % _BYTES or len(kept) > MOST_KEPT * _BYTES:
-        raise ValueError(f"{len(kept)} bytes of numbers, expected at most {MOST_KEPT} of 8 bytes")
-    return len(np.intersect1d(np.frombuffer(kept, ">i8").astype(np.int64), numbers))
+    path = weights.parent / PICTURES_NAME
+    if not path.is_file():
+        return {}
+    table = read_table(path, _SCHEMA)
+    roles = np.array(table["role"].to_pylist(), dtype=object)
+    return {role: table["pixels"].to_numpy()[roles == role] for role in np.unique(roles)}

@@ -17,7 +17,7 @@ from nakt_dist.evaluation.scores import PREDICTIONS_NAME, TaskScores
 from nakt_dist.evaluation.segmentation_scores import SegmentationScores
 from nakt_dist.loading.batches import as_float
 from nakt_dist.loading.samples import SelectedSamples, image_form, select_samples
-from nakt_dist.models.network_file import TrainedNetwork, open_network
+from nakt_dist.models.network_file import TrainedNetwork, open_network, weights_path
 from nakt_dist.report.lineage import label_dataset
 from nakt_dist.runtime.devices import choose_device, explain_full_memory
 from nakt_dist.runtime.files import differing_fields
@@ -32,7 +32,7 @@ from nakt_dist.runtime.record import (
     read_record,
 )
 from nakt_dist.runtime.work import WorkLedger, hold_lock
-from nakt_dist.shards.pictures import numbers_of
+from nakt_dist.shards.pictures import numbers_of, read_pictures
 from nakt_dist.shards.tables import read_table, write_table
 
 LEDGER_NAME = ".evaluate"
@@ -123,7 +123,8 @@ def _meet(
     """Warns where the network may have met its test images; says it for the record, too."""
     images = scores.dataset.samples.images
     manifest, pictures = images.manifest, numbers_of(images.index)
-    found = meetings(trained, manifest.dataset, manifest.fingerprint, config.splits, pictures)
+    met = read_pictures(weights_path(config.weights))
+    found = meetings(trained, manifest.dataset, manifest.fingerprint, config.splits, pictures, met)
     splits = "all splits" if config.splits is None else f"split {' + '.join(config.splits)}"
     test_set = f"{label_dataset(manifest.dataset, manifest.phantom)}, {splits}"
     for sentence in describe_meetings(found, trained.name, test_set):

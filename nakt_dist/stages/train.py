@@ -30,8 +30,15 @@ from nakt_dist.runtime.record import (
 from nakt_dist.runtime.tracking import METRICS_NAME, check_tracking
 from nakt_dist.runtime.watchdog import clear_stacks
 from nakt_dist.runtime.work import sole_user
+from nakt_dist.shards.pictures import write_pictures
 from nakt_dist.stages.train_identity import alike, begin_or_go_on, has_checkpoint
-from nakt_dist.stages.train_plan import TrainPlan, lineage_of, make_plan, make_task
+from nakt_dist.stages.train_plan import (
+    TrainPlan,
+    lineage_of,
+    make_plan,
+    make_task,
+    pictures_met,
+)
 from nakt_dist.training.checkpoint import Progress
 from nakt_dist.training.gpu_memory import GpuMemoryFull, largest_part, remembered_micro_batch_size
 from nakt_dist.training.loop import CHECKPOINTS_NAME, TrainingLoop, describe_progress
@@ -148,6 +155,7 @@ def _train_with(
     if accelerator.is_main_process:
         (output / RECORD_NAME).unlink(missing_ok=True)  # of fewer steps: no longer true
         save_config(config, output)
+        write_pictures(output, pictures_met(plan))
     first_step = loop.progress.step
     progress = loop.train()
     samples = plan.training.samples

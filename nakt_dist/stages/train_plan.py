@@ -23,7 +23,8 @@ from nakt_dist.loading.samples import (
     patients_in_both,
     select_samples,
 )
-from nakt_dist.models.network_file import TrainedNetwork
+from nakt_dist.models.network_file import TrainedNetwork, weights_path
+from nakt_dist.shards.pictures import numbers_of, read_pictures
 from nakt_dist.stages.train_start import Start, choose_start
 from nakt_dist.training.following import (
     Following,
@@ -276,3 +277,29 @@ def lineage_of(plan: TrainPlan, trainable_parameters: int) -> dict[str, Any]:
         "transfer": plan.teacher and describe_following(config.teacher, plan.teacher, plan.pairing),
     }
     return json.loads(json.dumps(lineage))
+
+
+def pictures_met(plan: TrainPlan) -> dict[str, np.ndarray]:
+    """Returns the numbers of the pictures that the network meets, by role.
+
+    Returns:
+        int64 arrays for ``training``, ``validation`` (where the best epoch is chosen),
+        ``parents`` (what the weights it starts from learnt from, and those before) and
+        ``teacher`` (what its own, and its parents', learnt from); empty where nothing is known.
+    """
+    config = plan.config
+    parent = read_pictures(weights_path(config.init)) if config.init else {}
+    teacher = read_pictures(weights_path(config.teacher.weights)) if config.teacher else {}
+
+    def union(*found: np.ndarray | None) -> np.ndarray:
+        known = [each for each in found if each is not None]
+        return np.unique(np.concatenate(known)) if known else np.empty(0, np.int64)
+
+    return {
+        "training": numbers_of(plan.training.samples.images.index),
+        "validation": numbers_of(plan.validation.samples.images.index)
+        if plan.validation
+        else union(),
+        "parents": union(parent.get("training"), parent.get("parents")),
+        "teacher": union(*teacher.values(), parent.get("teacher")),
+    }

@@ -226,10 +226,7 @@ def describe_following(
             "weights_sha256": teacher.weights_sha256,
             "model": teacher.spec.name,
             "trained_on": known.get("dataset"),
-            **{
-                field: known.get(field)
-                for field in ("phantom", "fingerprint", "splits", "pictures")
-            },
+            **{field: known.get(field) for field in ("phantom", "fingerprint", "splits")},
         },
         "attention": config.attention and asdict(config.attention),
         "distillation": distillation and {**distillation, "outputs": pairing.outputs},

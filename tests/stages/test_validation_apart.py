@@ -1,5 +1,7 @@
 """What the best epoch is chosen on is never what is learnt from, unless that is asked for."""
 
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,9 +19,9 @@ from nakt_dist.errors import ConfigurationError, NaktError
 from nakt_dist.loading.same_images import images_in_both
 from nakt_dist.loading.samples import select_samples
 from nakt_dist.models.network_file import open_network
-from nakt_dist.stages import doctor, pack, train
-from tests.datasets import make_packed_dataset
-from tests.recipes import train_config
+from nakt_dist.stages import doctor, evaluate, pack, train
+from tests.datasets import make_packed_dataset, publish_images
+from tests.recipes import evaluate_config, train_config
 
 ONE_STEP = {"steps": 1, "global_batch_size": 2}
 
@@ -144,3 +146,43 @@ def test_images_copied_to_another_dataset_are_met_by_their_bytes_alone(
     first, second = (select_samples(str(each), None) for each in (dataset, tmp_path / "copies"))
     assert images_in_both(first, second) == ["renamed"]
     assert images_in_both(first, select_samples(str(stranger), None)) == []
+
+
+def test_pictures_are_met_under_another_name_and_size_over_generations(
+    dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    """A teacher's child is tested on a part of what the teacher learnt from, packed otherwise."""
+    again = pack_again(dataset, "elsewhere", side=16, seed=3)
+    stranger = make_packed_dataset(tmp_path, name="stranger", seed=8)
+    learnt = set(select_samples(str(dataset), ["train"]).images.keys)
+    tested = select_samples(str(again), ["test"]).images.keys
+    assert learnt & set(tested)  # else the seed above shows nothing
+    train.run(train_config(tmp_path / "parent", dataset, ONE_STEP))
+    child = train_config(tmp_path / "child", stranger, ONE_STEP, init=str(tmp_path / "parent"))
+    train.run(replace(child, model=None, preprocessing=None))
+    met = {}
+    for run in ("parent", "child"):
+        config = evaluate_config(tmp_path / f"test-{run}", again, tmp_path / run, splits=["test"])
+        met[run] = evaluate.run(config).details["met_test_images"]
+    assert met["parent"]["training"] is True and met["parent"]["parents"] is False
+    assert met["child"]["training"] is False and met["child"]["parents"] is True
+    printed = capsys.readouterr().err
+    assert "'child' started from weights that learnt from images that it is tested on" in printed
+    assert not any(b"pixels" in path.read_bytes() for path in tmp_path.rglob("*.safetensors"))
+
+
+def test_copies_in_official_splits_are_said_before_training(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    source = tmp_path / "source"
+    for folder in ("train", "validation"):
+        publish_images(source / folder, images=4, seed=len(folder))
+    shutil.copy(source / "train" / "image_001.png", source / "validation" / "image_001.png")
+    config = PackConfig(
+        "image_folder", str(source), str(tmp_path / "packed"), workers=1,
+        image=ImageConfig(height=32, width=32), splits=SplitConfig(official=True),
+    )  # fmt: skip
+    pack.run(config)
+    train.run(parse_config("train", words_of(tmp_path / "out", *2 * [tmp_path / "packed"])))
+    printed = capsys.readouterr().err
+    assert "validation: 1 of its 4 images are copies of images that are learnt from" in printed

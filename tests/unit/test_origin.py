@@ -19,7 +19,6 @@ from nakt_dist.models.network_file import TrainedNetwork
 from nakt_dist.models.spec import ModelSpec
 from nakt_dist.report.classifier_runs import FindingSet, meeting
 from nakt_dist.report.training_sets import TrainingSet
-from nakt_dist.shards.pictures import sketch_pictures
 
 TESTED = np.array([3, 5, 8])
 """Numbers of the test set's pictures."""
@@ -43,32 +42,21 @@ def images(dataset="chest", fingerprint="f", splits=("train",)):
 
 
 def found(lineage, splits=("test",)):
-    result = meetings(trained(lineage), "chest", "f", splits and list(splits), TESTED)
+    result = meetings(trained(lineage), "chest", "f", splits and list(splits), TESTED, {})
     return {kind: each.as_stored for kind, each in result.items()}
 
 
-def sketched(*numbers, **kind):
-    return images(**kind) | {"pictures": sketch_pictures(np.array(sorted(numbers)))}
+def met_by_pictures(lineage, **numbers):
+    met = {role: np.array(each) for role, each in numbers.items()}
+    result = meetings(trained(lineage), "chest", "f", ["test"], TESTED, met)
+    return {kind: each.as_stored for kind, each in result.items()}
 
 
 def test_the_same_pictures_are_met_under_any_name_size_and_fit():
-    other = {"dataset": "elsewhere", "fingerprint": "g"}
-    apart = sketched(1, 2, **other)
-    assert found({"trained_on": apart}) == NOTHING
-    met = sketched(1, 5, **other)
-    assert found({"trained_on": met}) == NOTHING | {"training": True}
-    assert found({"trained_on": apart, "validated_on": met}) == NOTHING | {"validation": True}
-    parent = {"trained_on": apart, "parent": {"lineage": {"trained_on": met}}}
-    assert found(parent) == NOTHING | {"parents": True}
-    teacher = {"trained_on": "elsewhere", "fingerprint": "g", "pictures": met["pictures"]}
-    taught = {"trained_on": apart, "transfer": {"teacher": teacher}}
-    assert found(taught) == NOTHING | {"teacher": True}
-
-
-@pytest.mark.parametrize("sketch", [{}, 7, {"smallest": "*"}, {"smallest": "AAAA"}])
-def test_damaged_sketches_of_pictures_are_refused(sketch):
-    with pytest.raises(CheckpointError, match="pictures"):
-        found({"trained_on": images() | {"pictures": sketch}})
+    other = {"trained_on": images("elsewhere", "g")}
+    assert met_by_pictures(other, training=[1, 2], teacher=[], parents=[4]) == NOTHING
+    for role in NOTHING:
+        assert met_by_pictures(other, **{role: [1, 5]}) == NOTHING | {role: True}
 
 
 NOTHING = {"training": False, "validation": False, "parents": False, "teacher": False}
@@ -113,7 +101,9 @@ def test_what_the_lineage_cannot_tell_is_neither_true_nor_false():
 
 
 def test_it_is_said_in_words():
-    result = meetings(trained({"trained_on": images(splits=None)}), "chest", "f", ["test"], TESTED)
+    result = meetings(
+        trained({"trained_on": images(splits=None)}), "chest", "f", ["test"], TESTED, {}
+    )
     (sentence,) = describe_meetings(result, "net", "chest, split test")
     assert sentence.startswith("'net' learnt from images that it is tested on (chest, split test)")
     result = meetings(
@@ -122,7 +112,8 @@ def test_it_is_said_in_words():
     (sentence,) = describe_meetings(result, "net", "chest, split test")
     assert "patients may be shared" in sentence
     assert (
-        describe_meetings(meetings(trained({}), "chest", "f", None, TESTED), "net", "chest") == []
+        describe_meetings(meetings(trained({}), "chest", "f", None, TESTED, {}), "net", "chest")
+        == []
     )
 
 
@@ -135,7 +126,7 @@ def test_the_report_comes_to_the_same():
         learnt = TrainingSet(dataset, fingerprint, False, splits, 10)
         theirs = FindingSet("chest", "f", tested, False, 32, 32, ("Edema",), "{}")
         lineage = {"trained_on": images(dataset, fingerprint, splits)}
-        ours = meetings(trained(lineage), "chest", "f", tested, TESTED)["training"]
+        ours = meetings(trained(lineage), "chest", "f", tested, TESTED, {})["training"]
         said.setdefault(ours, set()).add(meeting(learnt, theirs))
     assert said.keys() == {Meeting.MET, Meeting.SAME_NAME, Meeting.APART}
     assert said[Meeting.APART] == {None}
