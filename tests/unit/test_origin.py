@@ -106,9 +106,8 @@ def test_it_is_said_in_words():
     )
     (sentence,) = describe_meetings(result, "net", "chest, split test")
     assert sentence.startswith("'net' learnt from images that it is tested on (chest, split test)")
-    result = meetings(
-        trained({"trained_on": images(fingerprint="g")}), "chest", "f", ["test"], TESTED
-    )
+    net = trained({"trained_on": images(fingerprint="g")})
+    result = meetings(net, "chest", "f", ["test"], TESTED, {})
     (sentence,) = describe_meetings(result, "net", "chest, split test")
     assert "patients may be shared" in sentence
     assert (
