@@ -191,13 +191,12 @@ class TrainingLoop:
         try:
             with self._learner.autocast():
                 return self._run.task.forward(self._learner.module, image, target, divisor)
-        except ValueError as error:
+        except (ValueError, RuntimeError) as error:  # the latter from a compiled network
             if "more than 1 value per channel" not in str(error):
                 raise
             raise ConfigurationError(
-                f"{self._run.output}: BatchNorm cannot train on one image whose map is one pixel "
-                f"({error}). Take a larger recipe.global_batch_size or micro_batch_size, or "
-                "larger images"
+                f"{self._run.output}: BatchNorm cannot train on one image whose map is one pixel. "
+                "Take a larger recipe.global_batch_size or micro_batch_size, or larger images"
             ) from None
 
     def _learning_rate(self, step: int) -> float:

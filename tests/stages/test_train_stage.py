@@ -3,6 +3,7 @@
 import math
 import shutil
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -533,3 +534,22 @@ def test_logging_every_third_step_logs_the_last_one_too(dataset: Path, tmp_path:
     train.run(config)
 
     assert [step for step, _ in logged_losses(tmp_path / "out")] == [3, 6, 7]
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_batch_norm_of_one_pixel_is_one_line_compiled_or_not(
+    compiled: bool, dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
+    config = train_config(
+        tmp_path / "out",
+        dataset,
+        {"global_batch_size": 1, "compile": compiled},
+        model=ModelSpec("unet", options={"base_channels": 4}),
+        preprocessing=PreprocessingConfig(height=16, width=16),
+    )
+    with pytest.raises(ConfigurationError) as refusal:
+        train.run(config)
+    message = str(refusal.value)
+    assert "BatchNorm cannot train on one image whose map is one pixel. Take" in message
+    assert "\n" not in message
