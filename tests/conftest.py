@@ -8,6 +8,8 @@ import pytest
 # Before torch is imported, here and in the processes that tests start: side by side, several
 # threads each only get in each other's way.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Whether there is a GPU is asked without waking it: a process that has, cannot be forked from.
+os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
 
 
 @pytest.fixture(scope="session")

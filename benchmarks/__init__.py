@@ -1,0 +1,1 @@
+"""One runnable file or folder per question; see README.md."""
