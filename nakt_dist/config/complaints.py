@@ -23,6 +23,7 @@ _WORDS = {
     "list": "a list",
     "list[str]": "a list as in [a, b]",
     "list[float]": "a list of numbers",
+    "list[int | str]": "a list as in [1, 2]",
     "tuple": "a list of as many numbers as the default has",
     "dict": "settings by name",
     "NoneType": "null",

@@ -8,6 +8,7 @@ from typing import Any, Literal
 from nakt_dist.config.plain import require, require_paths, require_processes, require_seed
 from nakt_dist.sources.labels import LabelPolicy
 from nakt_dist.sources.mask_settings import MaskValues
+from nakt_dist.sources.splits import checked_shares
 
 _MOST_PIXELS = 100_000_000
 _LONGEST_SIDE = 65500
@@ -97,6 +98,8 @@ class SplitConfig:
                 f"the split name {name!r}",
                 "of lower-case letters, digits, _ and -, as it names files, and not 'pseudo'",
             )
+        if not self.official:
+            checked_shares(self.fractions)
 
 
 @dataclass(frozen=True)

@@ -244,7 +244,7 @@ def _explain(message: str, kind: type, program: str) -> str:
     found = _UNKNOWN_KEY.search(message)
     if found is None:
         message = _one_line(message)
-        return explain_value(message) or message
+        return _explain_incomplete(message, kind) or explain_value(message) or message
     key = found["argument"] or found["option"] or f"{found['group']}.{found['in_group']}"
     known = _known_keys(kind)
     # A complaint about a part inside a value names that part's key alone.
@@ -252,6 +252,23 @@ def _explain(message: str, kind: type, program: str) -> str:
     if ":" in key:
         nearest = "; a blank belongs after the colon, as in weights: FILE"
     return f"there is no setting '{key}'{nearest} ({program} --help lists them)"
+
+
+def _explain_incomplete(message: str, kind: type) -> str | None:
+    """Says what a group of settings lacks that may be absent as a whole; None of other complaints.
+
+    The parser shows all that it has of the group, in its own notation.
+    """
+    found = re.search(r'Parser key "([^"]+)": .*?\bNamespace\(', message)
+    groups = (_type_at(kind, found[1].split(".")),) if found else ()
+    for group in (part for each in groups for part in (each, *typing.get_args(each))):
+        for field in dataclasses.fields(group) if dataclasses.is_dataclass(group) else ():
+            needed = field.default is field.default_factory is dataclasses.MISSING
+            if needed and re.search(rf"\b{field.name}=None\b", message):
+                return (
+                    f"{found[1]} is set without {field.name}; give {found[1]}.{field.name} as well"
+                )
+    return None
 
 
 def _one_line(text: str) -> str:

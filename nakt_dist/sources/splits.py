@@ -46,7 +46,7 @@ def assign_splits(
         ConfigurationError: the fractions are not from 0 to 1 or do not add up to 1.
         ValueError: the three sequences differ in length.
     """
-    shares = _checked_shares(fractions)
+    shares = checked_shares(fractions)
     members: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)
     group_of_sample = []
     for key, group, found in zip(keys, groups, traits, strict=True):
@@ -122,8 +122,12 @@ def choose_subset(keys: Sequence[str], count: int, seed: int) -> set[str]:
     return set(sorted(keys, key=lambda key: _shuffle_rank(seed, "subset", key))[:count])
 
 
-def _checked_shares(fractions: Mapping[str, float]) -> dict[str, float]:
-    """Returns the fractions above 0 in the order of their names, adding up to 1 exactly."""
+def checked_shares(fractions: Mapping[str, float]) -> dict[str, float]:
+    """Returns the fractions above 0 in the order of their names, adding up to 1 exactly.
+
+    Raises:
+        ConfigurationError: one is not from 0 to 1, or they do not add up to 1.
+    """
     for split, fraction in fractions.items():
         if not 0 <= fraction <= 1:
             raise ConfigurationError(

@@ -279,6 +279,10 @@ def _examine_report(config: ReportConfig, found: Findings, cache: Path) -> None:
             found.add_problem(f"runs: {run} is no folder; name folders that hold records")
     records = sum(len(list(Path(run).rglob("record.json"))) for run in config.runs)
     found.facts["records"] = f"{records:,} below {', '.join(config.runs)}"
+    if not (records or found.problems):
+        found.add_problem(
+            "runs: no record.json of a finished stage is there; run nakt evaluate first"
+        )
 
 
 def _examine_pipeline(config: PipelineConfig, found: Findings, cache: Path) -> None:

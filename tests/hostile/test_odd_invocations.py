@@ -62,6 +62,8 @@ ODD = [
     (TRAIN + " --data.dataset={0}/maskless", "have no mask"),
     (TRAIN + " --data.pseudo_labels={0}/squares-published", PACK_FIRST),
     (TRAIN + " --validation.dataset={0}/squares-published", PACK_FIRST),
+    (TRAIN + " --validation.splits=[validation]", "validation is set without dataset"),
+    (TRAIN + " --teacher.distillation={{}}", "teacher is set without weights"),
     (TRAIN + " --output={0}/file", "is a file, expected a folder"),
     (TRAIN + " --output={0}/file/x", "{0}/file/x"),
     (TRAIN + " --init={0}/empty", "holds no best.safetensors"),
@@ -86,11 +88,10 @@ ODD = [
     (PACK + " --image.height=99999 --image.width=10", "image.height and image.width must be"),
     (PACK + " --image.height=0", "image.height and image.width must be from 1 to 65500"),
     (PACK + ' --splits.fractions={{"train":.nan}}', "fraction of the split 'train' is nan"),
-    (PACK + ' --splits.fractions={{"train":-1,"test":2}}', "fractions"),
+    (PACK + ' --splits.fractions={{"train":-1,"test":2}}', "expected 0 to 1"),
     (PACK + " --splits.fractions={{}}", "fractions"),
     (PACK + " --layout=nope", "no layout 'nope'"),
     (PACK + " --layout=busi", "expected the folder 'benign'"),
-    (PACK + " --name=a/b", "name"),
     ("inspect {0}/squares-published", PACK_FIRST),
     ("inspect {0}/file", "is a file"),
     ("inspect {0}/taught --dataset={0}/squares-published", PACK_FIRST),
@@ -125,6 +126,18 @@ def test_doctor_says_that_a_raw_folder_is_packed_first(line, place, capsys):
     words = (line + f" {name}={{0}}/squares-published").format(place).split()
     assert main(["doctor", *words]) == 1
     assert f"{PACK_FIRST} {place}/squares-published --output …" in capsys.readouterr().out
+
+
+def test_doctor_foresees_a_report_of_nothing(place, capsys):
+    assert main(["doctor", "report", str(place / "empty")]) == 1
+    assert "no record.json of a finished stage" in capsys.readouterr().out
+
+
+def test_fractions_that_cannot_be_leave_no_packing_begun(place, tmp_path, capsys):
+    words = PACK.format(place).replace(f"{place}/pk", str(tmp_path / "out")).split()
+    assert main([*words, "--splits.fractions={train: 2}"]) == 2
+    assert "expected 0 to 1" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_folder_of_tables_is_packed_with_its_table(tmp_path, capsys):

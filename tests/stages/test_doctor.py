@@ -548,6 +548,24 @@ def test_a_stage_of_one_process_is_not_started_as_several(
     assert "processes: report runs as one process, and 2 were to share it" in problem
 
 
+def test_over_how_many_images_batchnorm_takes_its_statistics(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = {"WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0", "MASTER_PORT": "29500"}
+    for name, value in {**place, "MASTER_ADDR": "127.0.0.1"}.items():
+        monkeypatch.setitem(os.environ, name, value)
+    words = [
+        f"--data.dataset={folder / 'squares'}", f"--output={tmp_path / 'out'}", "--model.name=unet",
+        "--recipe.steps=1", "--recipe.global_batch_size=4", "--device=cpu",
+        '--model.options={"base_channels": 4}',
+    ]  # fmt: skip
+    found = doctor.examine(DoctorConfig("train", words))
+    assert found.facts["BatchNorm"].startswith("statistics of the 2 images of each process")
+    words.append("--recipe.synchronised_batch_norm=true")
+    found = doctor.examine(DoctorConfig("train", words))
+    assert found.facts["BatchNorm"] == "statistics of 4 images of all processes together"
+
+
 def test_of_a_pipeline_the_chosen_steps_are_looked_at(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
