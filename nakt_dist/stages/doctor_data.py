@@ -24,7 +24,7 @@ from nakt_dist.config import (
 from nakt_dist.errors import DatasetError
 from nakt_dist.evaluation.attention_maps import AttentionReader
 from nakt_dist.evaluation.attention_networks import choose_taps
-from nakt_dist.loading.samples import SelectedSamples, image_form, select_samples
+from nakt_dist.loading.samples import SelectedSamples, select_samples
 from nakt_dist.models.network_file import TrainedNetwork, open_network, weights_path
 from nakt_dist.runtime.devices import choose_device
 from nakt_dist.runtime.outputs import check_output
@@ -215,8 +215,8 @@ def _examine_evaluate(config: EvaluateConfig, found: Findings, cache: Path) -> N
         samples = select_samples(config.dataset, config.splits, cache=str(cache))
         tell_samples(found, "data", samples, config.dataset, config.splits)
         if trained is not None:
-            found.notes += trained.describe(image_form(samples.images.manifest))
             with found.problem_if_refused("evaluate"):
+                found.notes += evaluate.meet(config, trained, samples)[1]
                 _, identity = evaluate.open_scores(config, trained, samples)
                 with found.problem_if_refused("output"):
                     check_output(Path(config.output), "evaluate")

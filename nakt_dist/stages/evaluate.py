@@ -60,7 +60,9 @@ def run(config: EvaluateConfig) -> RunRecord:
     config = replace(config, preprocessing=trained.preprocessing)
     samples = select_samples(config.dataset, config.splits, cache=config.cache)
     scores, identity = open_scores(config, trained, samples)
-    met = _meet(config, trained, scores)
+    met, notices = meet(config, trained, samples)
+    for notice in notices:
+        say(f"evaluate: {notice}")
     output = Path(config.output)
     check_output(output, "evaluate")
     output.mkdir(parents=True, exist_ok=True)
@@ -117,21 +119,27 @@ def _scores(
     return SegmentationScores(config, trained, samples)
 
 
-def _meet(
-    config: EvaluateConfig, trained: TrainedNetwork, scores: TaskScores
-) -> dict[str, bool | None]:
-    """Warns where the network may have met its test images; says it for the record, too."""
-    images = scores.dataset.samples.images
-    manifest, pictures = images.manifest, numbers_of(images.index)
+def meet(
+    config: EvaluateConfig, trained: TrainedNetwork, samples: SelectedSamples
+) -> tuple[dict[str, bool | None], list[str]]:
+    """Finds out where the network may have met its test images, and how they differ from its own.
+
+    Returns:
+        What the record says of it, and a sentence each for the user.
+
+    Raises:
+        CheckpointError: the network's lineage is damaged.
+    """
+    manifest = samples.images.manifest
+    pictures = numbers_of(samples.images.index)
     met = read_pictures(weights_path(config.weights))
     found = meetings(trained, manifest.dataset, manifest.fingerprint, config.splits, pictures, met)
     splits = "all splits" if config.splits is None else f"split {' + '.join(config.splits)}"
     test_set = f"{label_dataset(manifest.dataset, manifest.phantom)}, {splits}"
-    for sentence in describe_meetings(found, trained.name, test_set):
-        say(f"evaluate: warning: {sentence}")
-    for notice in trained.describe(image_form(manifest)):
-        say(f"evaluate: {notice}")
-    return {kind: meeting.as_stored for kind, meeting in found.items()}
+    warnings = describe_meetings(found, trained.name, test_set)
+    sentences = [f"warning: {sentence}" for sentence in warnings]
+    sentences += trained.describe(image_form(manifest))
+    return {kind: meeting.as_stored for kind, meeting in found.items()}, sentences
 
 
 def _identity(

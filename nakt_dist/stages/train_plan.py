@@ -9,6 +9,7 @@ import torch
 
 from nakt_dist.config import LabelConfig, TrainConfig
 from nakt_dist.errors import ConfigurationError
+from nakt_dist.evaluation.origin import Meeting, meetings
 from nakt_dist.loading.labels import (
     LabelledImages,
     LabelledTargets,
@@ -100,6 +101,7 @@ def make_plan(config: TrainConfig) -> TrainPlan:
     teacher = open_teacher(config.teacher) if config.teacher else None
     form = image_form(training.samples.images.manifest)
     notices += [f"init {notice}" for notice in start.describe(form)]
+    notices += _meet(start, config, validation)
     config = replace(config, preprocessing=start.seen.preprocessing)
     if teacher is not None:
         notices += [f"teacher {notice}" for notice in teacher.describe(form)]
@@ -242,6 +244,23 @@ def _check_apart(
             f"first: {shared[0]}). Choose other splits for data and validation"
         )
     return []
+
+
+def _meet(start: Start, config: TrainConfig, validation: LearningSet | None) -> list[str]:
+    """Says where the weights started from have met the validation images already."""
+    if validation is None or start.parent is None:
+        return []
+    images, parent = validation.samples.images, start.parent
+    name, fingerprint = images.manifest.dataset, images.manifest.fingerprint
+    splits = config.validation.splits
+    met = read_pictures(weights_path(config.init))
+    found = meetings(parent, name, fingerprint, splits, numbers_of(images.index), met)
+    if Meeting.MET not in (found["training"], found["parents"]):
+        return []
+    return [
+        f"init {parent.name} learnt from images of the validation set: the best epoch is the one "
+        "that remembers them best. Choose other images for validation"
+    ]
 
 
 def _spell(splits: list[str] | None) -> str:

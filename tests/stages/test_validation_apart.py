@@ -186,3 +186,21 @@ def test_copies_in_official_splits_are_said_before_training(
     train.run(parse_config("train", words_of(tmp_path / "out", *2 * [tmp_path / "packed"])))
     printed = capsys.readouterr().err
     assert "validation: 1 of its 4 images are copies of images that are learnt from" in printed
+
+
+def test_weights_that_have_met_the_validation_images_are_announced(
+    dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    """Once as images that init learnt from, in another packing; once not at all."""
+    train.run(train_config(tmp_path / "parent", dataset, ONE_STEP))
+    again = pack_again(dataset, "again-parent", side=48)
+    told = {}
+    for splits in ("train", "validation"):
+        config = train_config(
+            tmp_path / splits, dataset, ONE_STEP, init=str(tmp_path / "parent"), model=None,
+            data={"splits": ["test"]}, validation=ValidationConfig(str(again), splits=[splits]),
+        )  # fmt: skip
+        capsys.readouterr()
+        train.run(config)
+        told[splits] = "parent learnt from images of the validation set" in capsys.readouterr().err
+    assert told == {"train": True, "validation": False}
