@@ -93,13 +93,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     replace_unprintable()
     words = list(sys.argv[1:] if arguments is None else arguments)
-    if not words or words[0] in ("-h", "--help"):
-        print(_usage())
-        return 0 if words else 2
-    if words[0] == "--version":
-        print(__version__)
-        return 0
     try:
+        if not words or words[0] in ("-h", "--help"):
+            print(_usage(), flush=True)
+            return 0 if words else 2
+        if words[0] == "--version":
+            print(__version__, flush=True)
+            return 0
         config = parse_config(words[0], words[1:])
         load_stage(words[0]).run(config)
     except ConfigurationError as error:
@@ -112,6 +112,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _complain(error, 1)
     except KeyboardInterrupt:
         return _complain("interrupted; run the same command again to go on", 130)
+    except MemoryError as error:
+        detail = f" ({error})" if str(error) else ""
+        return _complain(
+            f"this machine's memory is full{detail}. Take smaller batches, fewer workers or "
+            "smaller images, or a machine with more",
+            1,
+        )
+    except BrokenPipeError:
+        return _complain("what this program prints is read no more: a pipe was closed", 1)
     except OSError as error:
         if error.filename is None and error.errno is None:
             raise

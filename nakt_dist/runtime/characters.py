@@ -6,8 +6,10 @@ looks like; a run never ends because of what it had to say.
 
 import codecs
 import io
+import os
 import sys
 import unicodedata
+from pathlib import Path
 
 _HANDLER = "nakt_look_alike"
 
@@ -15,7 +17,7 @@ _LOOK_ALIKES = {
     "…": "...", "–": "-", "—": "-", "−": "-", "‐": "-", "·": ".", "•": "*", "×": "x", "÷": "/",
     "≤": "<=", "≥": ">=", "≠": "!=", "≈": "~", "±": "+/-", "→": "->", "←": "<-", "√": "sqrt",
     "“": '"', "”": '"', "„": '"', "«": '"', "»": '"', "‘": "'", "’": "'", "ß": "ss", "°": " deg",
-    "α": "alpha", "β": "beta", "γ": "gamma", "κ": "kappa", "λ": "lambda", "σ": "sigma",
+    "α": "alpha", "β": "beta", "γ": "gamma", "ε": "epsilon", "κ": "kappa", "λ": "lambda", "σ": "sigma",
     "τ": "tau", "Δ": "delta", "Σ": "sum", "µ": "u", "μ": "u", "‖": "|",
     "─": "-", "━": "-", "═": "-", "│": "|", "┃": "|", "║": "|", "█": "#",
 }  # fmt: skip
@@ -24,9 +26,14 @@ _LOOK_ALIKES = {
 def replace_unprintable() -> None:
     """Makes stdout and stderr of this process replace characters that they cannot hold.
 
-    A stream that is no text file, such as one that tests put there, stays as it is.
+    A stream that is no text file, such as one that tests put there, stays as it is; one that was
+    closed before the program began (``>&-``) swallows what is printed.
     """
     codecs.register_error(_HANDLER, _look_alikes)
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            nowhere = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - to the end
+            setattr(sys, name, nowhere)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors=_HANDLER)

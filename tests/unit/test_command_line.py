@@ -144,6 +144,24 @@ def test_an_error_of_the_system_is_told_with_its_file(stage_that, capsys):
     assert capsys.readouterr().err == "nakt: error: Permission denied: /data/shards\n"
 
 
+def test_full_memory_is_told_without_a_traceback(stage_that, capsys):
+    stage_that(raising(MemoryError("Unable to allocate 9.1 TiB")))
+    assert main(["verify", "folder"]) == 1
+    message = capsys.readouterr().err
+    assert message.startswith("nakt: error: this machine's memory is full (Unable to allocate 9.1")
+    assert message.count("\n") == 1
+
+
+@pytest.mark.parametrize("redirection", ["| true", ">&-", "2>&-", ">/dev/full"])
+@pytest.mark.parametrize("words", ["--help", "doctor"])
+def test_an_output_that_nobody_reads_or_that_is_full_is_no_traceback(words, redirection):
+    command = f"{sys.executable} -m nakt_dist {words} {redirection}"
+    ended = subprocess.run(["bash", "-c", command], check=False, capture_output=True, text=True)
+    assert "Traceback" not in ended.stderr
+    if redirection == ">/dev/full":
+        assert ended.stderr.startswith("nakt: error: No space left on device")
+
+
 def test_no_name_that_a_dataset_gives_steers_the_terminal(stage_that, capsys):
     say("damaged: \x1b[2J\rkey\nand another")
     assert capsys.readouterr().err == "damaged: ?[2J?key\nand another\n"
