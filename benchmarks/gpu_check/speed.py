@@ -18,6 +18,7 @@ from nakt_dist.training.tasks import ClassificationTask, SegmentationTask
 _FINDINGS = 14
 _WAYS = {"float32": ("no", False), "bf16 channels_last": ("bf16", True)}
 _GIB = 2**30
+_SEEN = PreprocessingConfig(mean=0.5, std=0.25)
 
 
 def throughput(place: Place, name: str) -> Findings:
@@ -78,10 +79,10 @@ def _measure(
         network = network.to(memory_format=torch.channels_last)
         image = image.contiguous(memory_format=torch.channels_last)
     if is_classifier(spec.name):
-        task = ClassificationTask(spec.in_channels, PreprocessingConfig(), recipe)
+        task = ClassificationTask(spec.in_channels, _SEEN, recipe)
         target = torch.randint(2, (batch, _FINDINGS), device=device).float()
     else:
-        task = SegmentationTask(spec.in_channels, PreprocessingConfig(), recipe)
+        task = SegmentationTask(spec.in_channels, _SEEN, recipe)
         target = (image[:, :1] > 0.5).float()
     learner = Learner(accelerator, network, task, recipe, None)
     losses = []

@@ -42,7 +42,7 @@ def write_wheel(folder: Path, name: str, tag: str) -> None:
 
 @pytest.mark.timeout(200)
 def test_the_quickest_checks_pass_on_a_cpu_and_the_others_are_not_left_out(tmp_path: Path) -> None:
-    only = ["step: masks", "full memory"]
+    only = ["step: masks", "full memory", "speed: densenet40"]
     ended = gpu_check("--device", "cpu", "--output", str(tmp_path), "--only", *only)
 
     assert ended.returncode == 0, ended.stdout + ended.stderr
@@ -50,16 +50,17 @@ def test_the_quickest_checks_pass_on_a_cpu_and_the_others_are_not_left_out(tmp_p
     found = {each["name"]: each for each in result["checks"]}
     assert {name: each["status"] for name, each in found.items()} == {
         "machine": "passed", "prepare": "passed", "step: masks": "passed", "full memory": "absent",
+        "speed: densenet40": "passed",
     }  # fmt: skip
     assert result["machine"]["torch"] and result["summary"] == {
-        "passed": 3, "failed": 0, "absent": 1,
+        "passed": 4, "failed": 0, "absent": 1,
     }  # fmt: skip
     assert found["full memory"]["reason"].startswith("needs a GPU: a CPU has no memory")
     step = found["step: masks"]
     assert step["numbers"]["float32: loss, relative"] == pytest.approx(0, abs=1e-6)
     assert 0 < step["numbers"]["bf16: loss, relative"] < 0.03
     assert step["tolerance"]["bf16: loss, relative"] == "at most 0.03"
-    assert "passed" in ended.stdout and "3 passed, 0 failed, 1 absent" in ended.stdout
+    assert "passed" in ended.stdout and "4 passed, 0 failed, 1 absent" in ended.stdout
 
 
 def run_checks(tmp_path: Path, *checks: Check, seconds: float = 60) -> Any:

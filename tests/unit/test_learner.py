@@ -15,7 +15,7 @@ RECIPE = RecipeConfig(steps=1, channels_last=True)
 def learner(state=None):
     network = ModelSpec("unet", options={"base_channels": 4}).build()
     network = network.to(memory_format=torch.channels_last)
-    task = SegmentationTask(1, PreprocessingConfig(), RECIPE)
+    task = SegmentationTask(1, PreprocessingConfig(mean=0.0, std=1.0), RECIPE)
     return Learner(make_accelerator("no", "cpu"), network, task, RECIPE, state)
 
 
