@@ -6,8 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from nakt_dist.errors import DatasetError, UnusableSample
-from nakt_dist.loading.decode import decode_pixels
+from nakt_dist.loading.decode import sample_picture
 from nakt_dist.runtime.progress import progress_bar
 from nakt_dist.shards.reader import IndexedShards
 
@@ -81,11 +80,5 @@ def near_pairs(first: np.ndarray, second: np.ndarray | None = None) -> Iterator[
 
 def _small(images: IndexedShards, number: int) -> np.ndarray:
     """Returns a picture, float64 (64, 64)."""
-    try:
-        pixels = decode_pixels(images.image_bytes(number))
-    except UnusableSample as error:
-        raise DatasetError(
-            f"{images.describe(number)}: image: {error.detail}. Run nakt verify"
-        ) from None
-    grey = Image.fromarray(pixels.mean(0).round().astype(np.uint8))
+    grey = Image.fromarray(sample_picture(images, number)).convert("L")
     return np.asarray(grey.resize((_SIDE, _SIDE), Image.Resampling.BOX), dtype=np.float64)

@@ -7,10 +7,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
+from PIL import Image
 
 from nakt_dist.config import InspectConfig
 from nakt_dist.evaluation.near_duplicates import Pair, near_pairs, picture_signs
-from nakt_dist.loading.decode import decode_pixels
+from nakt_dist.loading.decode import sample_picture
 from nakt_dist.report.fields import printable
 from nakt_dist.report.sheets import Group, Panel, draw_sheet
 from nakt_dist.shards.reader import IndexedShards
@@ -145,7 +146,7 @@ def _panel(images: IndexedShards, other: IndexedShards, pair: Pair) -> Panel:
         for each, number in ((images, pair.first), (other, pair.second))
     ]
     left, right = (
-        decode_pixels(each.image_bytes(number)).mean(0).round().astype(np.uint8)
+        np.asarray(Image.fromarray(sample_picture(each, number)).convert("L"))
         for each, number in ((images, pair.first), (other, pair.second))
     )
     height = max(len(left), len(right))

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from nakt_dist.config import InspectConfig, as_plain, save_config
-from nakt_dist.errors import ConfigurationError, DatasetError, UnusableSample
-from nakt_dist.loading.decode import decode_pixels
+from nakt_dist.errors import ConfigurationError, DatasetError
+from nakt_dist.loading.decode import sample_picture
 from nakt_dist.report.fields import printable
 from nakt_dist.report.lineage import label_dataset
 from nakt_dist.report.sheets import Group, Panel, draw_sheet
@@ -193,16 +193,7 @@ def _draw_images(
 
 
 def _panel(images: IndexedShards, row: int, findings: Mapping[str, int] | None) -> Panel:
-    try:
-        image = decode_pixels(images.image_bytes(row))
-    except UnusableSample as error:
-        raise DatasetError(
-            f"{images.describe(row)}: image: {error.detail}. Run nakt verify"
-        ) from None
     present = [printable(name) for name, value in (findings or {}).items() if value == 1]
     if len(present) > _MOST_NAMED:
         present = [*present[: _MOST_NAMED - 1], f"and {len(present) - _MOST_NAMED + 1} more"]
-    return Panel(
-        image=image[0] if len(image) == 1 else image.transpose(1, 2, 0),
-        caption="\n".join(present),
-    )
+    return Panel(image=sample_picture(images, row), caption="\n".join(present))

@@ -6,32 +6,26 @@ which cannot be used, the rest is divided into splits, and shards are put togeth
 
 import contextlib
 import json
-from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-from nakt_dist.config import PackConfig, as_plain, save_config
+from nakt_dist.config import PackConfig, as_plain
 from nakt_dist.errors import DatasetError
-from nakt_dist.runtime.files import differing_fields, file_sha256, flush_folder, value_sha256
+from nakt_dist.runtime.files import differing_fields, file_sha256, value_sha256
 from nakt_dist.runtime.outputs import check_output
 from nakt_dist.runtime.processes import require_one_process, say
 from nakt_dist.runtime.progress import progress_bar
 from nakt_dist.runtime.record import RunRecord, Stopwatch, package_versions
 from nakt_dist.runtime.work import WorkLedger, sole_user
 from nakt_dist.shards.manifest import (
-    INDEX_NAME,
     MANIFEST_NAME,
-    REJECTED_NAME,
-    ShardEntry,
     ShardManifest,
 )
-from nakt_dist.shards.tables import INDEX_SCHEMA, REJECTED_SCHEMA, write_table
 from nakt_dist.sources.mask_rule import MaskRule
 from nakt_dist.stages.mask_coverage import read_coverage
-from nakt_dist.stages.pack_divide import Division, ShardPlan, divide
-from nakt_dist.stages.pack_identity import kept_layout_options
+from nakt_dist.stages.pack_divide import ShardPlan, divide
+from nakt_dist.stages.pack_finish import finalise
 from nakt_dist.stages.pack_masks import judge_masks
 from nakt_dist.stages.pack_plan import PackPlan, check_apart, make_plan, tolerated_problems
 from nakt_dist.stages.pack_pool import Workers, refuse_import_by_worker
@@ -44,25 +38,14 @@ from nakt_dist.stages.pack_prepare import (
 )
 from nakt_dist.stages.pack_shard import pack_shard
 from nakt_dist.stages.pack_sources import (
-    SOURCES_NAME,
     facts_of,
     find_changes,
     times_of,
-    write_sources,
 )
 from nakt_dist.stages.pack_summary import announce, announce_speed, compare_packed
 
 LEDGER_NAME = ".pack"
 PREPARED_NAME = "prepared"
-_LARGEST_VOCABULARY = 100
-_REMARKS = {
-    "constant": "pictures of one value everywhere",
-    "void": "images with void pixels, packed as background",
-    "other": "images with mask values that are neither 0 nor named, packed as background",
-    "turned_apart": "images turned by EXIF otherwise than their masks: check the overlays, and set "
-    "mask_values.orientation to image where masks lie on images as stored",
-}
-"""By what was noticed of single images."""
 
 
 def run(config: PackConfig) -> RunRecord:
@@ -134,8 +117,8 @@ def _pack(config: PackConfig, plan: PackPlan, output: Path) -> tuple[ShardManife
         division = divide(config, plan, prepared)
         ledger.pieces = len(division.shards)
         write_shards(division.shards, output, ledger, workers)
-    found = {**plan.found, **found, **division.identical}
-    manifest = _finalise(config, replace(plan, found=found), division, prepared, output, ledger)
+    found = {**plan.found, **found, **division.found}
+    manifest = finalise(config, replace(plan, found=found), division, prepared, output, ledger)
     ledger.close()
     return manifest, read_now
 
@@ -272,159 +255,3 @@ def _is_whole(ledger: WorkLedger, number: int, shard: ShardPlan, output: Path) -
 
 def _inputs_sha256(shard: ShardPlan) -> str:
     return value_sha256([[made.key, made.image, made.masks] for made in shard.prepared])
-
-
-def write_tables(
-    folder: Path,
-    plan: PackPlan,
-    prepared: Sequence[Prepared],
-    rows: Iterator[list[Mapping[str, Any]]],
-    staging: Path,
-) -> None:
-    """Writes the tables beside the shards.
-
-    Args:
-        folder: the dataset's folder.
-        plan: its inputs.
-        prepared: what was made of each of them.
-        rows: of the index, shard by shard.
-        staging: folder for the unfinished files.
-    """
-    write_table(folder / INDEX_NAME, INDEX_SCHEMA, rows, staging)
-    rejected = (
-        [
-            {
-                "source": each.record.name,
-                "key": made.key,
-                "reason": made.reason,
-                "detail": made.detail,
-            }
-        ]
-        for each, made in zip(plan.inputs, prepared, strict=True)
-        if made.reason is not None
-    )
-    write_table(folder / REJECTED_NAME, REJECTED_SCHEMA, rejected, staging)
-    write_sources(folder, plan, prepared, staging)
-
-
-def _finalise(
-    config: PackConfig,
-    plan: PackPlan,
-    division: Division,
-    prepared: Sequence[Prepared],
-    output: Path,
-    ledger: WorkLedger,
-) -> ShardManifest:
-    """Writes the tables and, last of all, the manifest."""
-    staging = ledger.folder
-    rejected = [made for made in prepared if made.reason is not None]
-    if len(rejected) == len(prepared):
-        first = plan.inputs[0].record.name
-        raise DatasetError(
-            f"{config.source}: none of its {len(prepared)} inputs could be packed; the first, "
-            f"{first}: {rejected[0].detail}"
-        )
-    summary = _Summary()
-    write_tables(output, plan, prepared, summary.rows(ledger, division.shards), staging)
-    if summary.packed + len(rejected) != len(plan.inputs):
-        raise DatasetError(
-            f"{output}: {summary.packed} packed and {len(rejected)} rejected are not the "
-            f"{len(plan.inputs)} inputs; delete the folder and pack again, and report this"
-        )
-    remarks = Counter(what for made in prepared for what in made.mask_remarks)
-    remarks["constant"] = sum(made.constant for made in prepared)
-    found = {words: remarks[what] for what, words in _REMARKS.items() if remarks[what]}
-    manifest = ShardManifest(
-        shards=tuple(summary.shards),
-        files={
-            name: file_sha256(output / name) for name in (INDEX_NAME, REJECTED_NAME, SOURCES_NAME)
-        },
-        dataset=config.dataset_name,
-        phantom=plan.phantom,
-        height=config.image.height,
-        width=config.image.width,
-        channels=1 if config.image.colour == "grey" else 3,
-        mask_kind=_mask_kind(plan),
-        splits=dict(summary.splits),
-        counts={
-            "inputs": len(plan.inputs),
-            "packed": summary.packed,
-            "rejected": len(rejected),
-            "left_out": sum(plan.left_out.values()),
-            "united_masks": sum(made.united_masks for made in prepared),
-        },
-        left_out=dict(plan.left_out),
-        ignored_files=dict(plan.ignored_files),
-        vocabulary=summary.vocabulary(),
-        findings=plan.findings,
-        label_policy=asdict(config.labels),
-        patients=summary.patient_counts(),
-        found={**plan.found, **found},
-        config=dict(plan.settings),
-    )
-    left_out = ("output", "workers", "trust_times", "deidentify_key")
-    if config.deidentify:
-        left_out = (*left_out, "source")
-    kept = replace(config, layout_options=kept_layout_options(config))
-    save_config(kept, output, leave_out=left_out, staging=staging)
-    flush_folder(output)
-    manifest.write(output, staging)
-    return manifest
-
-
-class _Summary:
-    """Sums over the receipts, gathered while the index streams by."""
-
-    def __init__(self) -> None:
-        self.shards: list[ShardEntry] = []
-        self.splits: Counter[str] = Counter()
-        self.packed = self.without_patient = 0
-        self._patients: set[str] = set()
-        self._labels: dict[str, set[str]] = defaultdict(set)
-
-    def rows(
-        self, ledger: WorkLedger, shards: Sequence[ShardPlan]
-    ) -> Iterator[list[Mapping[str, Any]]]:
-        """Yields the index rows of each shard, after checking that none is lost or doubled."""
-        for number, shard in enumerate(shards):
-            receipt = ledger.receipt(number)
-            if [row["key"] for row in receipt["rows"]] != [made.key for made in shard.prepared]:
-                raise DatasetError(
-                    f"{shard.name}: holds other samples than were planned for it; delete the "
-                    "output and pack again, and report this"
-                )
-            entry = ShardEntry(**receipt["entry"])
-            self.shards.append(entry)
-            self.splits[entry.split] += entry.samples
-            self.packed += entry.samples
-            for row in receipt["rows"]:
-                self._count_patient(row["patient_id"])
-                for name, value in json.loads(row["labels"]).items():
-                    if isinstance(value, str) and len(self._labels[name]) <= _LARGEST_VOCABULARY:
-                        self._labels[name].add(value)
-            yield receipt["rows"]
-
-    def _count_patient(self, patient: str | None) -> None:
-        if patient is None:
-            self.without_patient += 1
-        else:
-            self._patients.add(patient)
-
-    def patient_counts(self) -> dict[str, int]:
-        """Patients named by packed samples, and samples that name none."""
-        return {"known": len(self._patients), "images_without": self.without_patient}
-
-    def vocabulary(self) -> dict[str, list[str]]:
-        """Distinct values of each textual label; free text, with too many of them, left out."""
-        return {
-            name: sorted(values)
-            for name, values in sorted(self._labels.items())
-            if 0 < len(values) <= _LARGEST_VOCABULARY
-        }
-
-
-def _mask_kind(plan: PackPlan) -> str:
-    kinds = {each.record.mask_kind for each in plan.inputs if each.record.masks}
-    if len(kinds) > 1:
-        raise DatasetError(f"the layout mixes masks of kinds {sorted(kinds)}; pack them apart")
-    return kinds.pop() if kinds else "none"

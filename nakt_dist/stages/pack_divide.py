@@ -16,6 +16,7 @@ from nakt_dist.stages.pack_prepare import Prepared
 
 COPIES = "images identical to another"
 COPIES_APART = "of these with a copy in another split"
+SPELT_INTO_SPLITS = "patients who lie in two splits under two spellings"
 """Words under which a manifest counts them."""
 
 
@@ -42,11 +43,12 @@ class Division:
 
     Attributes:
         shards: in the order of their numbers.
-        identical: what was found of pictures that are there several times, counted by words.
+        found: pictures that are there several times, and patients that official splits share under
+            two spellings, counted by words.
     """
 
     shards: tuple[ShardPlan, ...]
-    identical: dict[str, int]
+    found: dict[str, int]
 
 
 def divide(config: PackConfig, plan: PackPlan, prepared: Sequence[Prepared]) -> Division:
@@ -75,7 +77,7 @@ def divide(config: PackConfig, plan: PackPlan, prepared: Sequence[Prepared]) -> 
         order = sorted(set(splits))
     return Division(
         shards=tuple(_cut_into_shards(config, plan, prepared, split_of, order)),
-        identical=_count_identical(copies, splits, inputs),
+        found=_count_identical(copies, splits, inputs) | _count_spelt_apart(inputs, splits),
     )
 
 
@@ -108,6 +110,16 @@ def _count_identical(
         "of these with a copy of another class or other findings": of_several(said),
     }
     return {words: count for words, count in counts.items() if count}
+
+
+def _count_spelt_apart(inputs: Sequence[PackInput], splits: Sequence[str]) -> dict[str, int]:
+    """Counts patients whose spellings lie in several splits; only official splits have such."""
+    where: dict[str, set[str]] = defaultdict(set)
+    for each, split in zip(inputs, splits, strict=True):
+        if each.patient is not None:
+            where[patient_identity(each.patient)].add(split)
+    apart = sum(len(found) > 1 for found in where.values())
+    return {SPELT_INTO_SPLITS: apart} if apart else {}
 
 
 def _splits_of(

@@ -13,7 +13,7 @@ from nakt_dist.shards.manifest import INDEX_NAME, REJECTED_NAME, ShardManifest
 from nakt_dist.shards.split_table import SplitRow, compare_splits, describe_splits
 from nakt_dist.shards.tables import INDEX_SCHEMA, REJECTED_SCHEMA, read_table
 from nakt_dist.stages.mask_coverage import describe_coverage
-from nakt_dist.stages.pack_divide import COPIES_APART
+from nakt_dist.stages.pack_divide import COPIES_APART, SPELT_INTO_SPLITS
 from nakt_dist.stages.pack_plan import PackPlan
 
 _OFFICIAL = "official split "
@@ -138,6 +138,12 @@ def _announce_splits(
                 f"  WARNING: the split '{split}' was asked for and got no image: there are too few "
                 "patients, or images, to divide"
             )
+    spelt = manifest.found.get(SPELT_INTO_SPLITS, 0)
+    if spelt:
+        say(
+            f"  WARNING: {spelt} patients seem to lie in two of the dataset's own splits, spelt in "
+            "two ways; splits.official false takes such spellings for one patient"
+        )
     apart = manifest.found.get(COPIES_APART, 0)
     if apart:
         say(

@@ -16,8 +16,9 @@ from nakt_dist.runtime.work import WorkLedger, sole_user
 from nakt_dist.shards.manifest import INDEX_NAME, PseudoLabelManifest, ShardEntry, ShardManifest
 from nakt_dist.shards.tables import INDEX_SCHEMA, read_table
 from nakt_dist.shards.verify import Damage, read_any_manifest, verify_folder
-from nakt_dist.stages.pack import LEDGER_NAME, prepare_all, write_shards, write_tables
+from nakt_dist.stages.pack import LEDGER_NAME, prepare_all, write_shards
 from nakt_dist.stages.pack_divide import ShardPlan, divide
+from nakt_dist.stages.pack_finish import write_tables
 from nakt_dist.stages.pack_masks import judge_masks
 from nakt_dist.stages.pack_plan import PackInput, PackPlan, make_plan
 from nakt_dist.stages.pack_pool import Workers

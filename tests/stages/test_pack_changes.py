@@ -133,7 +133,7 @@ def test_a_piece_whose_files_changed_between_interrupted_packings_is_read_again(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(pack, "write_tables", interrupted)
+        patched.setattr(pack, "finalise", interrupted)
         with pytest.raises(KeyboardInterrupt):
             pack_pairs(source, tmp_path / "out")
     correct(source / "mask" / "3.bmp", keep_time=True)

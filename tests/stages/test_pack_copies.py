@@ -183,3 +183,25 @@ def test_shares_are_those_of_usable_rows(tmp_path: Path) -> None:
     assert chosen.counts["packed"] == 20
     whole = splits_of_names(tmp_path / "out")
     assert splits_of_names(tmp_path / "some").items() <= whole.items()
+
+
+def test_a_patient_spelt_apart_over_official_splits_is_warned_of(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    source = tmp_path / "source"
+    for folder, patient in (("train", "p01"), ("train", "p02"), ("test", "P1"), ("test", "p03")):
+        (source / folder).mkdir(parents=True, exist_ok=True)
+        image = Image.fromarray(make_blob(ord(patient[-1]) + len(folder), 40, 40)[0])
+        image.save(source / folder / f"{patient}_x.png")
+    options = {"patient_regex": "/(?P<patient>[pP][0-9]+)_"}
+    record = pack_small(
+        source, tmp_path / "out", layout_options=options, splits=SplitConfig(official=True)
+    )
+    assert record.details["found"]["patients who lie in two splits under two spellings"] == 1
+    assert "WARNING: 1 patients seem to lie in two of the dataset's own splits" in (
+        capsys.readouterr().err
+    )
+    divided = pack_small(source, tmp_path / "again", layout_options=options)
+    split_of = splits_of_names(tmp_path / "again")
+    assert split_of["train/p01_x"] == split_of["test/P1_x"]
+    assert "patients who lie" not in " ".join(divided.details["found"])

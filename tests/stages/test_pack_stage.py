@@ -326,7 +326,7 @@ def interrupt_before_the_tables(monkeypatch: pytest.MonkeyPatch, *arguments: Any
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(pack, "write_table", interrupted)
+        patched.setattr(pack, "finalise", interrupted)
         with pytest.raises(KeyboardInterrupt):
             pack_small(*arguments)
 
