@@ -232,7 +232,7 @@ def test_a_student_with_batchnorm_follows_its_teacher_as_one_process_does(tmp_pa
     attention = AttentionTransferConfig(taps=[TapConfig("layer2", "layer2")], beta=0.5)
     common["teacher"] = TrainingTeacherConfig(str(tmp_path / "teacher"), attention=attention)
     for world_size in (1, 2):
-        recipe = {"steps": 4, "synchronised_batch_norm": True}
+        recipe = {"steps": 4, "synchronised_batch_norm": True, "learning_rate": 1e-4}
         finish(train_config(tmp_path / str(world_size), chest, recipe, **common), world_size)
 
     one, two = (read_lines(tmp_path / name / "metrics.jsonl") for name in ("1", "2"))
