@@ -98,7 +98,7 @@ def test_zero_accumulates_and_clips_gradients_like_ddp(
 ) -> None:
     """Without BatchNorm: a bias before it has no gradient but rounding, which Adam blows up."""
     for name, environment in (("ddp", {}), ("zero", zero(stage))):
-        recipe = {"micro_batch_size": 2, "largest_gradient_norm": 0.5}
+        recipe = {"micro_batch_size": 2, "largest_gradient_norm": 0.5, "learning_rate": 1e-3}
         finish(segment(tmp_path / name, dataset, model=PLAIN, recipe=recipe), 2, 120, environment)
 
     assert_same_run(tmp_path / "zero", tmp_path / "ddp")
