@@ -118,6 +118,25 @@ def describe_splits(rows: Sequence[SplitRow]) -> list[str]:
     return lines
 
 
+def describe_constant(
+    rows: Sequence[SplitRow], findings: Sequence[str], splits: Mapping[str, int]
+) -> str:
+    """Names the findings that all images of a split have, or none; empty without such.
+
+    Args:
+        rows: from ``compare_splits``.
+        findings: names of findings.
+        splits: number of images by split.
+    """
+    constant = {
+        row.what: [split for split in splits if row.counts[split] in (0, splits[split])]
+        for row in rows
+        if row.what in findings
+    }
+    told = ", ".join(f"{name} ({', '.join(where)})" for name, where in constant.items() if where)
+    return told and f"alike in all images of a split, so without AUROC there: {told}"
+
+
 def _cell(row: SplitRow, split: str) -> str:
     value = row.values[split]
     if np.isnan(value):

@@ -35,6 +35,7 @@ _LEAST_ROW_BYTES = 4
 _AGE = re.compile(r"(\d{1,4})(?:\.0+)?([YMWD]?)", re.IGNORECASE)
 _PER_YEAR = {"": 1, "Y": 1, "M": 12, "W": 52, "D": 365}
 _SEXES = {"F": "F", "FEMALE": "F", "M": "M", "MALE": "M"}
+_UNKNOWN_SEXES = ("", "NAN", "NA", "N/A", "U", "UNKNOWN", "O", "OTHER")
 _PRESENT = ("true", "yes", "y", "positive", "present")
 _ABSENT = ("false", "no", "n", "negative", "absent")
 _LABELS = {"": None, "1": 1, "0": 0, "-1": -1}
@@ -122,6 +123,13 @@ class ChestTables:
             )
         self.records.append(row_record(self.root, table, row.line, reason, detail))
 
+    def sex(self, text: str) -> str | None:
+        """Returns ``"F"``, ``"M"`` or None; words that mean neither, nor unknown, are counted."""
+        word = text.upper()
+        if word not in _SEXES and word not in _UNKNOWN_SEXES:
+            self.found["sexes that cannot be read, taken as unknown"] += 1
+        return _SEXES.get(word)
+
     def age(self, text: str) -> int | None:
         """Returns an age in whole years; those above ``MAX_AGE`` are counted and unknown.
 
@@ -138,11 +146,6 @@ class ChestTables:
             self.found[f"ages above {MAX_AGE}, taken as unknown"] += 1
             return None
         return years
-
-
-def sex_of(text: str) -> str | None:
-    """Returns ``"F"``, ``"M"`` or None for a table's word."""
-    return _SEXES.get(text.upper())
 
 
 def view_of(projection: str) -> str | None:

@@ -14,7 +14,6 @@ from nakt_dist.sources.chest import (
     Problem,
     facts,
     join,
-    sex_of,
     view_of,
 )
 from nakt_dist.sources.csv_tables import TableRow, find_table, quoted, read_list, read_rows
@@ -116,7 +115,7 @@ def _add(
             patient_id=known_patient,
             official_split=next(iter(official)) if len(official) == 1 else None,
             labels=facts(
-                sex=sex_of(gender or sex),
+                sex=tables.sex(gender or sex),
                 age=tables.age(age),
                 view=view_of(projection),
                 projection=projection.upper(),

@@ -12,7 +12,6 @@ from nakt_dist.sources.chest import (
     facts,
     join,
     read_findings,
-    sex_of,
     view_of,
 )
 from nakt_dist.sources.csv_tables import TableRow, find_table, quoted, read_rows
@@ -98,7 +97,7 @@ def _image(
         patient_id=path["patient"],
         official_split=split,
         labels=facts(
-            sex=sex_of(sex),
+            sex=tables.sex(sex),
             age=tables.age(age),
             view=side if side in VIEWS[:2] else _view_in_name(place) or view_of(projection),
             projection=projection.upper(),

@@ -12,7 +12,6 @@ from nakt_dist.sources.chest import (
     NamedImage,
     facts,
     join,
-    sex_of,
     view_of,
 )
 from nakt_dist.sources.csv_tables import NO_WIDTH, TableRow, quoted, read_rows
@@ -253,7 +252,7 @@ class _Table:
                 patient_id=self._patient(known["patient"]),
                 official_split=columns.split_of(known["split"]),
                 labels=facts(
-                    sex=sex_of(known["sex"]),
+                    sex=self.tables.sex(known["sex"]),
                     age=self.tables.age(known["age"]),
                     view=_view(known["view"]),
                     projection=_projection(known["view"]),

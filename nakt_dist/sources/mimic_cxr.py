@@ -14,7 +14,6 @@ from nakt_dist.sources.chest import (
     facts,
     join,
     read_findings,
-    sex_of,
     view_of,
 )
 from nakt_dist.sources.csv_tables import TableRow, find_table, quoted, read_rows
@@ -212,7 +211,7 @@ def _sex_and_age(
     age = None
     if all(re.fullmatch("[0-9]{1,4}", year) for year in years):
         age = tables.age(str(int(anchor_age) + int(date[:4]) - int(anchor_year)))
-    return {"sex": sex_of(sex), "age": age}
+    return {"sex": tables.sex(sex), "age": age}
 
 
 def _count_studies(tables: ChestTables, known: _Known) -> None:

@@ -3,7 +3,7 @@
 import csv
 import io
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -26,12 +26,12 @@ class Copies(NamedTuple):
     Attributes:
         other: the dataset in which the others are; the same one for copies within it.
         identical: pairs of the same pixels as published, distance 0.
-        alike: pairs that look alike and are not identical; empty unless asked for.
+        alike: pairs that look alike and are not identical; None unless asked for.
     """
 
     other: IndexedShards
     identical: list[Pair]
-    alike: list[Pair]
+    alike: list[Pair] | None
 
 
 def find_copies(config: InspectConfig, images: IndexedShards) -> list[Copies]:
@@ -56,12 +56,10 @@ def describe_copies(images: IndexedShards, found: Sequence[Copies]) -> Iterator[
     for copies in found:
         within = copies.other is images
         where = "" if within else f" in {printable(copies.other.manifest.dataset)}"
-        for words, pairs in (
-            ("identical to another", copies.identical),
-            ("that look like another", copies.alike),
-        ):
-            if not pairs and not (words.startswith("identical") and not within):
-                continue
+        kinds = [("identical to another", copies.identical)]
+        if copies.alike is not None:
+            kinds.append(("that look like another", copies.alike))
+        for words, pairs in kinds:
             firsts = {pair.first for pair in pairs} | (
                 {p.second for p in pairs} if within else set()
             )
@@ -84,7 +82,7 @@ def copies_as_csv(images: IndexedShards, found: Sequence[Copies]) -> bytes:
     for copies in found:
         others, other_splits = copies.other.keys, copies.other.index["split"].to_pylist()
         name = printable(copies.other.manifest.dataset)
-        for pair in sorted((*copies.identical, *copies.alike)):
+        for pair in sorted((*copies.identical, *(copies.alike or ()))):
             row = (pair.distance, keys[pair.first], splits[pair.first], name)
             writer.writerow((*row, others[pair.second], other_splits[pair.second]))
     return text.getvalue().encode()
@@ -94,7 +92,7 @@ def draw_copies(images: IndexedShards, found: Sequence[Copies], wanted: int) -> 
     """Draws pairs that look alike side by side, spread over their distances; None without any."""
     groups = []
     for copies in found:
-        pairs = sorted(copies.alike)
+        pairs = sorted(copies.alike or ())
         places = np.linspace(0, len(pairs) - 1, min(wanted, len(pairs))).round().astype(int)
         chosen = [pairs[place] for place in np.unique(places)]
         if chosen:
@@ -115,10 +113,10 @@ def _compare(
 ) -> Copies:
     within = other is images
     identical = list(_identical(_pictures(images), _pictures(other), within))
+    if signs is None:
+        return Copies(other, identical, None)
     known = {(pair.first, pair.second) for pair in identical}
-    alike: Iterable[Pair] = ()
-    if signs is not None:
-        alike = near_pairs(signs, None if within else other_signs)
+    alike = near_pairs(signs, None if within else other_signs)
     return Copies(other, identical, [p for p in alike if (p.first, p.second) not in known])
 
 

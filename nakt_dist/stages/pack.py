@@ -6,7 +6,7 @@ which cannot be used, the rest is divided into splits, and shards are put togeth
 
 import contextlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -38,9 +38,9 @@ from nakt_dist.stages.pack_prepare import (
 )
 from nakt_dist.stages.pack_shard import pack_shard
 from nakt_dist.stages.pack_sources import (
-    facts_of,
+    FileTimes,
     find_changes,
-    times_of,
+    remember_times,
 )
 from nakt_dist.stages.pack_summary import announce, announce_speed, compare_packed
 
@@ -101,10 +101,12 @@ def run(config: PackConfig) -> RunRecord:
 
 def _pack(config: PackConfig, plan: PackPlan, output: Path) -> tuple[ShardManifest, int]:
     """Returns the manifest and how many inputs were read now rather than earlier."""
-    manifest = _finished(config, plan, output)
+    manifest, times = _finished(config, plan, output)
     ledger = _ledger(plan, output)
     if manifest is not None:
         ledger.close()  # a kill may have left it
+        if times and not config.trust_times:  # then every touched file was read
+            remember_times(output, times, plan.content_key)
         return manifest, 0
     ledger.open()
     with Workers(config.workers) as workers:
@@ -129,36 +131,29 @@ def check_own_output(config: PackConfig, plan: PackPlan, output: Path) -> None:
     Raises:
         DatasetError: it holds a dataset packed otherwise, or an unfinished one.
     """
-    if _finished(config, plan, output) is None:
+    if _finished(config, plan, output)[0] is None:
         _ledger(plan, output).check()
 
 
 def _ledger(plan: PackPlan, output: Path) -> WorkLedger:
-    """Returns the ledger of the shards; how many there will be is known once they are divided."""
-    listing = [
-        [
-            each.key,
-            facts_of(each.record, plan.content_key),
-            [time[:2] for time in times_of(each.record)],
-        ]
-        for each in plan.inputs
-    ]
-    identity = {
-        **plan.settings,
-        "findings": list(plan.findings),
-        "listing_sha256": value_sha256(listing),
-    }
-    return WorkLedger(output / LEDGER_NAME, identity, 0)
+    """Returns the ledger of the shards; how many there will be is known once they are divided.
+
+    Whether the source has changed since the packing began is looked at piece by piece.
+    """
+    return WorkLedger(output / LEDGER_NAME, plan.settings, 0)
 
 
-def _finished(config: PackConfig, plan: PackPlan, output: Path) -> ShardManifest | None:
-    """Returns the manifest of this packing, once it is done.
+def _finished(
+    config: PackConfig, plan: PackPlan, output: Path
+) -> tuple[ShardManifest | None, Mapping[str, tuple[FileTimes, ...]]]:
+    """Returns the manifest of this packing, once it is done, and the times of its source's files.
 
     Raises:
         DatasetError: it is that of a dataset packed otherwise, or from files that have changed.
     """
     if not (output / MANIFEST_NAME).exists():
-        return None
+        return None, {}
+    times = {}
     manifest = ShardManifest.read(output)
     settings = json.loads(json.dumps(plan.settings))
     if manifest.config != settings:
@@ -167,13 +162,14 @@ def _finished(config: PackConfig, plan: PackPlan, output: Path) -> ShardManifest
         what = f"findings {', '.join(manifest.findings)}, now {', '.join(plan.findings)}"
     else:
         read = "modified" if config.trust_times else "touched"
-        what = str(find_changes(output, plan, read))
+        changes = find_changes(output, plan, read)
+        what, times = str(changes), changes.times
     if what:
         raise DatasetError(
             f"{output}: already holds a dataset packed otherwise ({what}). "
             "Choose another --output, or delete the folder"
         )
-    return manifest
+    return manifest, times
 
 
 def prepare_all(
@@ -254,4 +250,4 @@ def _is_whole(ledger: WorkLedger, number: int, shard: ShardPlan, output: Path) -
 
 
 def _inputs_sha256(shard: ShardPlan) -> str:
-    return value_sha256([[made.key, made.image, made.masks] for made in shard.prepared])
+    return value_sha256([[made.key, made.image, made.masks, made.facts] for made in shard.prepared])

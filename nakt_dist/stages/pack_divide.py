@@ -16,7 +16,6 @@ from nakt_dist.stages.pack_prepare import Prepared
 
 COPIES = "images identical to another"
 COPIES_APART = "of these with a copy in another split"
-SPELT_INTO_SPLITS = "patients who lie in two splits under two spellings"
 """Words under which a manifest counts them."""
 
 
@@ -43,8 +42,7 @@ class Division:
 
     Attributes:
         shards: in the order of their numbers.
-        found: pictures that are there several times, and patients that official splits share under
-            two spellings, counted by words.
+        found: pictures that are there several times, counted by words.
     """
 
     shards: tuple[ShardPlan, ...]
@@ -55,7 +53,7 @@ def divide(config: PackConfig, plan: PackPlan, prepared: Sequence[Prepared]) -> 
     """Divides a dataset into splits, shuffles what could be prepared and cuts it into shards.
 
     Inputs that ``count`` leaves out are divided, too, so that a sample is in the same split
-    however many are packed.
+    however many are packed; unless there are copies, which are known among the packed ones alone.
 
     Args:
         config: of the packing.
@@ -77,7 +75,7 @@ def divide(config: PackConfig, plan: PackPlan, prepared: Sequence[Prepared]) -> 
         order = sorted(set(splits))
     return Division(
         shards=tuple(_cut_into_shards(config, plan, prepared, split_of, order)),
-        found=_count_identical(copies, splits, inputs) | _count_spelt_apart(inputs, splits),
+        found=_count_identical(copies, splits, inputs),
     )
 
 
@@ -110,16 +108,6 @@ def _count_identical(
         "of these with a copy of another class or other findings": of_several(said),
     }
     return {words: count for words, count in counts.items() if count}
-
-
-def _count_spelt_apart(inputs: Sequence[PackInput], splits: Sequence[str]) -> dict[str, int]:
-    """Counts patients whose spellings lie in several splits; only official splits have such."""
-    where: dict[str, set[str]] = defaultdict(set)
-    for each, split in zip(inputs, splits, strict=True):
-        if each.patient is not None:
-            where[patient_identity(each.patient)].add(split)
-    apart = sum(len(found) > 1 for found in where.values())
-    return {SPELT_INTO_SPLITS: apart} if apart else {}
 
 
 def _splits_of(

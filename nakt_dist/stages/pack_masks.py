@@ -4,8 +4,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from nakt_dist.config import PackConfig
+from nakt_dist.errors import DatasetError
 from nakt_dist.runtime.progress import progress_bar
 from nakt_dist.runtime.work import WorkLedger
+from nakt_dist.sources.deidentification import HIDDEN_DETAIL
 from nakt_dist.sources.mask_rule import MaskRule
 from nakt_dist.sources.mask_survey import survey_mask
 from nakt_dist.sources.mask_values import judge
@@ -42,7 +44,7 @@ def judge_masks(
     tasks = {
         number: (ledger, number, piece, config)
         for number, piece in enumerate(pieces)
-        if not ledger.is_finished(number) or ledger.receipt(number)["times"] != _times(piece)
+        if not _is_surveyed(ledger, number, piece)
     }
     with progress_bar("look at masks", sum(len(pieces[number]) for number in tasks)) as advance:
         for number in workers.run(_survey, tasks):
@@ -50,6 +52,18 @@ def judge_masks(
     receipts = (ledger.receipt(number) for number in range(len(pieces)))
     summaries = [summary for receipt in receipts for summary in receipt["summaries"]]
     return judge(summaries, config.mask_values)
+
+
+def _is_surveyed(ledger: WorkLedger, number: int, inputs: Sequence[PackInput]) -> bool:
+    """Says whether a piece has its receipt, and its masks are as they were."""
+    if not ledger.is_finished(number):
+        return False
+    try:
+        receipt = ledger.receipt(number)
+    except DatasetError:
+        return False
+    masks = sum(len(each.record.masks) for each in inputs)
+    return receipt.get("times") == _times(inputs) and len(receipt.get("summaries", ())) == masks
 
 
 def _survey(
@@ -60,6 +74,8 @@ def _survey(
     summaries = [survey_mask(path, config.image.max_pixels) for path in paths]
     for summary in summaries if config.deidentify else ():
         summary["name"] = ""  # names of files may be those of patients
+        if "problem" in summary:
+            summary["problem"] = [summary["problem"][0], HIDDEN_DETAIL]
     ledger.finish(number, {"times": times, "summaries": summaries})
 
 

@@ -65,7 +65,10 @@ class Workers:
                 yield futures.pop(future)
         except BrokenProcessPool:
             if not self._begun.is_set():
-                raise NaktError(f"pack: its worker processes could not start. {_GUARD}") from None
+                raise NaktError(
+                    "pack: its worker processes ended while they started. If one was killed, run "
+                    f"the same command again. {_GUARD}"
+                ) from None
             raise NaktError(
                 "pack: a worker process was killed, often for want of memory. Finished shards "
                 "are kept: run the same command again, with fewer --workers if memory is short"

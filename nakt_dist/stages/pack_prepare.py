@@ -31,7 +31,7 @@ from nakt_dist.sources.images import (
 from nakt_dist.sources.mask_rule import MaskRule
 from nakt_dist.stages.mask_coverage import target_pixels
 from nakt_dist.stages.pack_plan import PackInput, is_usable
-from nakt_dist.stages.pack_sources import FileTimes, contents_of, times_of
+from nakt_dist.stages.pack_sources import FileTimes, contents_of, facts_of, times_of
 
 
 @dataclass(frozen=True)
@@ -71,6 +71,7 @@ class Prepared:
         mask_remarks: what is worth saying of its masks, by the names of ``read_mask``.
         image: hash of the bytes of the image file, None where it cannot be read.
         masks: hash of the bytes of the mask files, None where there are none.
+        facts: hash of what the dataset says of it.
         times: of the image and each mask.
         reason: why the input is set aside, None where it is not.
         detail: in words.
@@ -87,6 +88,7 @@ class Prepared:
     mask_remarks: tuple[str, ...] = ()
     image: str | None = None
     masks: str | None = None
+    facts: str = ""
     times: tuple[FileTimes, ...] = ()
     reason: str | None = None
     detail: str = ""
@@ -141,9 +143,10 @@ def is_prepared(ledger: WorkLedger, number: int, inputs: Sequence[PackInput], ke
         if file_sha256(staged_path(ledger.folder, number)) != receipt["sha256"]:
             return False
         made = [Prepared.from_receipt(value) for value in receipt["inputs"]]
-    except (OSError, DatasetError, KeyError, TypeError):
+    except (OSError, DatasetError, KeyError, TypeError, ValueError, AttributeError):
         return False
-    return [each.key for each in inputs] == [found.key for found in made] and all(
+    said = [(each.key, facts_of(each.record, key)) for each in inputs]
+    return said == [(found.key, found.facts) for found in made] and all(
         times_of(each.record) == found.times
         or contents_of(each.record, key) == (found.image, found.masks)
         for each, found in zip(inputs, made, strict=True)
@@ -184,6 +187,7 @@ def _prepare_one(each: PackInput, settings: PrepareSettings) -> tuple[dict[str, 
         detail = HIDDEN_DETAIL if settings.deidentified else error.detail
         found |= {"reason": error.reason, "detail": detail}
     found["image"], found["masks"] = contents_of(record, settings.content_key)
+    found["facts"] = facts_of(record, settings.content_key)
     if times_of(record) != times and "reason" not in found:
         raise DatasetError(
             f"{record.image}: it, or its mask, changes while it is read. Run the same command "
@@ -229,16 +233,20 @@ def _convert(
     files["json"] = json.dumps(description, sort_keys=True).encode()
     constant = bool((pixels == pixels.flat[0]).all())
     facts |= {
-        "pixels": None if constant else _picture_number(pixels, settings.content_key),
+        "pixels": None if constant else _picture_number(pixels),
         "constant": constant,
         "united_masks": len(record.masks) > 1,
     }
     return files, facts
 
 
-def _picture_number(pixels: np.ndarray, key: bytes) -> int:
-    """Returns 63 bits of a hash of a picture, grey whatever the colours of the packed images."""
+def _picture_number(pixels: np.ndarray) -> int:
+    """Returns 63 bits of a hash of a picture, grey whatever the colours of the packed images.
+
+    Without a key also where files are hashed with one: whoever has the picture knows it by its
+    look in the shards, and copies in datasets of other keys must be known.
+    """
     grey = pixels if pixels.ndim == 2 else np.asarray(Image.fromarray(pixels).convert("L"))
-    digest = hashlib.blake2b(f"{grey.shape}".encode(), digest_size=8, key=key)
+    digest = hashlib.blake2b(f"{grey.shape}".encode(), digest_size=8)
     digest.update(np.ascontiguousarray(grey))
     return int.from_bytes(digest.digest()) >> 1

@@ -31,8 +31,12 @@ SOURCES_SCHEMA = pa.schema(
 mask files, and of what the dataset's tables and folders say of it. Null where a file cannot be
 read, or is not there."""
 
-TIMES_SCHEMA = pa.schema([("key", pa.string()), ("times", pa.string())])
-"""When the files of each input were last changed; of this machine, no part of the dataset."""
+TIMES_SCHEMA = pa.schema(
+    [("key", pa.string()), ("modified", pa.string()), ("touched", pa.string())]
+)
+"""Hashes of the sizes and times of each input's files; of this machine, no part of the dataset.
+``modified`` is over size and time of modification, ``touched`` over the system's own time as well.
+Keyed as the contents are: sizes and times in clear would tell which published file it is."""
 
 _CHUNK_BYTES = 2**20
 _DIGEST_BYTES = 16
@@ -95,18 +99,10 @@ def write_sources(
         prepared: what was made of each of them.
         staging: folder for the unfinished files.
     """
-    key = plan.content_key
-    rows = (
-        {
-            "key": each.key,
-            "image": made.image,
-            "masks": made.masks,
-            "facts": facts_of(each.record, key),
-        }
-        for each, made in zip(plan.inputs, prepared, strict=True)
-    )
-    write_table(folder / SOURCES_NAME, SOURCES_SCHEMA, ([row] for row in rows), staging)
-    _write_times(folder, {made.key: made.times for made in prepared}, staging)
+    columns = ("key", "image", "masks", "facts")
+    rows = ([{name: getattr(made, name) for name in columns}] for made in prepared)
+    write_table(folder / SOURCES_NAME, SOURCES_SCHEMA, rows, staging)
+    remember_times(folder, {made.key: made.times for made in prepared}, plan.content_key, staging)
 
 
 class SourceChanges(NamedTuple):
@@ -118,6 +114,7 @@ class SourceChanges(NamedTuple):
         images: names of those whose image file has other bytes.
         masks: names of those whose masks have other bytes.
         facts: names of those of which the dataset says something else.
+        times: of the files of every input, as they are now; empty where no file was read.
     """
 
     added: list[str]
@@ -125,6 +122,7 @@ class SourceChanges(NamedTuple):
     images: list[str]
     masks: list[str]
     facts: list[str]
+    times: dict[str, tuple[FileTimes, ...]]
 
     def __str__(self) -> str:
         """Says in words what has changed; empty where nothing has."""
@@ -158,36 +156,47 @@ def find_changes(
     """
     table = read_table(folder / SOURCES_NAME, SOURCES_SCHEMA).to_pylist()
     known = {row["key"]: row for row in table}
-    times = _read_times(folder)
-    found = SourceChanges([], len(known.keys() - {each.key for each in plan.inputs}), [], [], [])
-    seen = {}
+    times, key = _read_times(folder), plan.content_key
+    gone = known.keys() - {each.key for each in plan.inputs}
+    found, files_read = SourceChanges([], len(gone), [], [], [], {}), 0
     for each in plan.inputs:
         row, name = known.get(each.key), each.record.name
         if row is None:
             found.added.append(name)
             continue
-        if facts_of(each.record, plan.content_key) != row["facts"]:
+        if facts_of(each.record, key) != row["facts"]:
             found.facts.append(name)
-        seen[each.key] = times_of(each.record)
-        if read == "none" or _is_same(seen[each.key], times.get(each.key), read):
-            continue
-        image, masks = contents_of(each.record, plan.content_key)
+        now = found.times[each.key] = times_of(each.record)
+        if read == "none" or times.get((each.key, read)) == _hashed(now, read, key):
+            continue  # of all files that are to be read no hash is kept
+        files_read += 1
+        image, masks = contents_of(each.record, key)
         if image != row["image"]:
             found.images.append(name)
         if masks != row["masks"]:
             found.masks.append(name)
-    if not str(found) and read != "none" and seen != times:
-        _write_times(folder, seen, None)
-    return found
+    return found if files_read else found._replace(times={})
 
 
-def _is_same(now: Sequence[FileTimes], then: Sequence[FileTimes] | None, read: str) -> bool:
-    """Says whether times tell that files are as they were."""
-    if then is None or read == "all":
-        return False
-    if read == "touched":
-        return now == then
-    return [each[:2] for each in now] == [each[:2] for each in then]
+def remember_times(
+    folder: Path,
+    times: Mapping[str, Sequence[FileTimes]],
+    key: bytes,
+    staging: Path | None = None,
+) -> None:
+    """Writes when the files of a dataset's source, which were read just now, were last changed.
+
+    Args:
+        folder: the dataset's output folder.
+        times: of the files of each input, by the input's key.
+        key: keys the hashes; may be empty.
+        staging: folder for the unfinished file.
+    """
+    rows = (
+        [{"key": name, **{read: _hashed(each, read, key) for read in ("modified", "touched")}}]
+        for name, each in times.items()
+    )
+    write_table(folder / TIMES_NAME, TIMES_SCHEMA, rows, staging)
 
 
 def _told(names: Sequence[str], one: str, several: str) -> str:
@@ -211,22 +220,18 @@ def _content_of(path: Path, key: bytes) -> str | None:
     return digest.hexdigest()
 
 
-def _write_times(
-    folder: Path, times: Mapping[str, Sequence[FileTimes]], staging: Path | None
-) -> None:
-    rows = ([{"key": key, "times": json.dumps(each)}] for key, each in times.items())
-    write_table(folder / TIMES_NAME, TIMES_SCHEMA, rows, staging)
+def _hashed(times: Sequence[FileTimes], read: str, key: bytes) -> str:
+    told = [each[: 2 if read == "modified" else 3] for each in times]
+    return hashlib.blake2b(f"{told}".encode(), digest_size=_DIGEST_BYTES, key=key).hexdigest()
 
 
-def _read_times(folder: Path) -> dict[str, tuple[FileTimes, ...]]:
-    """Returns the times of each input; none where the dataset was copied without them."""
+def _read_times(folder: Path) -> dict[tuple[str, str], str]:
+    """Returns the hashes by input and kind; none where the dataset was copied without them."""
     try:
         rows = read_table(folder / TIMES_NAME, TIMES_SCHEMA).to_pylist()
-        return {
-            row["key"]: tuple(FileTimes(*each) for each in json.loads(row["times"])) for row in rows
-        }
-    except (DatasetError, ValueError, TypeError):
+    except DatasetError:
         return {}
+    return {(row["key"], read): row[read] for row in rows for read in ("modified", "touched")}
 
 
 def _times(path: Path) -> FileTimes:

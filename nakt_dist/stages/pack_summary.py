@@ -10,10 +10,16 @@ from nakt_dist.errors import DatasetError
 from nakt_dist.runtime.processes import say
 from nakt_dist.shards.findings import parse_findings
 from nakt_dist.shards.manifest import INDEX_NAME, REJECTED_NAME, ShardManifest
-from nakt_dist.shards.split_table import SplitRow, compare_splits, describe_splits
+from nakt_dist.shards.split_table import (
+    SplitRow,
+    compare_splits,
+    describe_constant,
+    describe_splits,
+)
 from nakt_dist.shards.tables import INDEX_SCHEMA, REJECTED_SCHEMA, read_table
+from nakt_dist.sources.patients import SPLIT_APART
 from nakt_dist.stages.mask_coverage import describe_coverage
-from nakt_dist.stages.pack_divide import COPIES_APART, SPELT_INTO_SPLITS
+from nakt_dist.stages.pack_divide import COPIES, COPIES_APART
 from nakt_dist.stages.pack_plan import PackPlan
 
 _OFFICIAL = "official split "
@@ -121,14 +127,9 @@ def _announce_splits(
     """Prints what the splits hold side by side, and what is wrong with that."""
     for line in describe_splits(table):
         say(f"  {line}")
-    alike = {
-        row.what: [s for s in manifest.splits if row.counts[s] in (0, manifest.splits[s])]
-        for row in table
-        if row.what in manifest.findings
-    }
-    told = ", ".join(f"{name} ({', '.join(where)})" for name, where in alike.items() if where)
+    told = describe_constant(table, manifest.findings, manifest.splits)
     if told:
-        say(f"  alike in all images of a split, so without AUROC there: {told}")
+        say(f"  {told}")
     wanted = [] if config.splits.official else [s for s, f in config.splits.fractions.items() if f]
     if config.splits.validation_from_train:
         wanted = ["validation"]
@@ -138,11 +139,16 @@ def _announce_splits(
                 f"  WARNING: the split '{split}' was asked for and got no image: there are too few "
                 "patients, or images, to divide"
             )
-    spelt = manifest.found.get(SPELT_INTO_SPLITS, 0)
-    if spelt:
+    spelt = _spelt_apart(manifest)
+    if spelt and config.splits.official:
         say(
             f"  WARNING: {spelt} patients seem to lie in two of the dataset's own splits, spelt in "
             "two ways; splits.official false takes such spellings for one patient"
+        )
+    if config.count is not None and manifest.left_out and COPIES in manifest.found:
+        say(
+            "  WARNING: copies are known among the packed images alone, so that in a packing of "
+            "more of them an image may be in another split: test no network on another --count"
         )
     apart = manifest.found.get(COPIES_APART, 0)
     if apart:
@@ -163,4 +169,13 @@ def _how_split(config: PackConfig, manifest: ShardManifest) -> str:
         by_image = "" if config.splits.official else ": split by image"
         return f"{how}no patients known{by_image}, so images of one patient may be in two splits"
     rest = f"; {without} images of no known patient" if without else ""
-    return f"{how}{known} patients, none of them in two splits{rest}"
+    spelt = config.splits.official and _spelt_apart(manifest)
+    alone = (
+        "none of them in two splits as they are spelt" if spelt else "none of them in two splits"
+    )
+    return f"{how}{known} patients, {alone}{rest}"
+
+
+def _spelt_apart(manifest: ShardManifest) -> int:
+    """Returns how many patients the dataset's own splits share under two spellings."""
+    return sum(n for words, n in manifest.found.items() if words.startswith(SPLIT_APART))

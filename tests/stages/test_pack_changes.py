@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
@@ -62,6 +63,8 @@ def test_trusted_times_decide_alone(source: Path, tmp_path: Path) -> None:
     correct(source / "mask" / "3.bmp", keep_time=True)
     record = pack_pairs(source, tmp_path / "out", trust_times=True)
     assert record.metrics["images_per_second"] == 0
+    with pytest.raises(DatasetError, match=r"another mask \('image/3.bmp'\)"):
+        pack_pairs(source, tmp_path / "out")  # what was trusted once is not believed for ever
     correct(source / "mask" / "4.bmp")
     with pytest.raises(DatasetError, match=r"another mask \('image/4.bmp'\)"):
         pack_pairs(source, tmp_path / "out", trust_times=True)
@@ -128,14 +131,7 @@ def test_a_piece_whose_files_changed_between_interrupted_packings_is_read_again(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Even where size and time of modification are as they were."""
-
-    def interrupted(*_: Any) -> None:
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patched:
-        patched.setattr(pack, "finalise", interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            pack_pairs(source, tmp_path / "out")
+    interrupt(source, tmp_path / "out", monkeypatch)
     correct(source / "mask" / "3.bmp", keep_time=True)
     pack_pairs(source, tmp_path / "out")
     pack_pairs(source, tmp_path / "undisturbed")
@@ -144,6 +140,76 @@ def test_a_piece_whose_files_changed_between_interrupted_packings_is_read_again(
     for name in names:
         one, other = (tmp_path / folder / name for folder in ("out", "undisturbed"))
         assert one.read_bytes() == other.read_bytes(), name
+
+
+def interrupt(source: Path, output: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Packs all shards and is then interrupted."""
+
+    def interrupted(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(pack, "finalise", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            pack_pairs(source, output)
+
+
+def test_a_packing_goes_on_over_files_that_were_added_changed_and_removed(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    interrupt(source, tmp_path / "out", monkeypatch)
+    for folder in FOLDERS:
+        shutil.copy(source / folder / "0.bmp", source / folder / "8.bmp")
+        (source / folder / "5.bmp").unlink()
+    correct(source / "image" / "2.bmp")
+    pack_pairs(source, tmp_path / "out")
+    pack_pairs(source, tmp_path / "undisturbed")
+    for path in (tmp_path / "undisturbed").iterdir():
+        assert (tmp_path / "out" / path.name).read_bytes() == path.read_bytes(), path.name
+
+
+@pytest.mark.parametrize("content", [b"{}", b"{", b"[]", b'{"inputs": [1, 2], "sha256": ""}'])
+def test_damaged_receipts_are_made_again(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes
+) -> None:
+    interrupt(source, tmp_path / "out", monkeypatch)
+    for folder in ("masks", "prepared"):
+        (tmp_path / "out" / ".pack" / folder / "000001.json").write_bytes(content)
+    pack_pairs(source, tmp_path / "out")
+    pack_pairs(source, tmp_path / "undisturbed")
+    for path in (tmp_path / "undisturbed").iterdir():
+        assert (tmp_path / "out" / path.name).read_bytes() == path.read_bytes(), path.name
+
+
+def test_comparing_with_the_source_writes_nothing(source: Path, tmp_path: Path) -> None:
+    pack_pairs(source, tmp_path / "out")
+    shutil.copytree(source, tmp_path / "copy")
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").iterdir()}
+    config = VerifyConfig(str(tmp_path / "out"), against_source=True, source=str(tmp_path / "copy"))
+    verify.run(config)
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out").iterdir()} == before
+
+
+def test_times_of_deidentified_sources_are_kept_as_keyed_hashes(
+    source: Path, tmp_path: Path
+) -> None:
+    for name in ("one", "other"):
+        key = str(tmp_path / f"{name}.key")
+        pack_pairs(source, tmp_path / name, deidentify=True, deidentify_key=key)
+        assert (
+            pack_pairs(source, tmp_path / name, deidentify=True, deidentify_key=key).metrics[
+                "images_per_second"
+            ]
+            == 0
+        )
+    pack_pairs(source, tmp_path / "plain")
+    size = str((source / "image" / "0.bmp").stat().st_size)
+    hashes = []
+    for name in ("one", "other", "plain"):
+        rows = pq.read_table(tmp_path / name / pack_sources.TIMES_NAME).to_pylist()
+        assert not any(size in row["modified"] + row["touched"] for row in rows)
+        hashes.append({row["modified"] for row in rows})
+    assert not set.intersection(*hashes[:2]) and not set.intersection(*hashes[1:])
 
 
 def test_a_file_that_changes_while_it_is_read_stops_the_packing(

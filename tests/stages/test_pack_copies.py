@@ -197,11 +197,20 @@ def test_a_patient_spelt_apart_over_official_splits_is_warned_of(
     record = pack_small(
         source, tmp_path / "out", layout_options=options, splits=SplitConfig(official=True)
     )
-    assert record.details["found"]["patients who lie in two splits under two spellings"] == 1
-    assert "WARNING: 1 patients seem to lie in two of the dataset's own splits" in (
-        capsys.readouterr().err
-    )
+    assert record.counts["packed"] == 4
+    printed = capsys.readouterr().err
+    assert "WARNING: 1 patients seem to lie in two of the dataset's own splits" in printed
+    assert "4 patients, none of them in two splits as they are spelt" in printed
     divided = pack_small(source, tmp_path / "again", layout_options=options)
     split_of = splits_of_names(tmp_path / "again")
     assert split_of["train/p01_x"] == split_of["test/P1_x"]
-    assert "patients who lie" not in " ".join(divided.details["found"])
+    assert divided.counts["packed"] == 4
+    assert "seem to lie in two" not in capsys.readouterr().err
+
+
+def test_a_part_of_a_set_with_copies_says_that_its_splits_are_its_own(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    source = write_pictures(tmp_path / "source", copies=6, singles=6)
+    pack_small(source, tmp_path / "out", count=17)
+    assert "WARNING: copies are known among the packed images alone" in capsys.readouterr().err

@@ -94,7 +94,7 @@ def test_the_policy_changes_nothing_of_what_is_packed(dataset, tmp_path):
 
 
 def test_targets_follow_the_selection_and_the_names_asked_for(dataset):
-    images = IndexedShards(dataset, ["test"]).select([2, 0])
+    images = IndexedShards(dataset, ["train"]).select([2, 0])
     targets = labelled_targets(images, LabelConfig(names=["Nodule", "Edema"]))
     assert targets.names == ("Nodule", "Edema")
     np.testing.assert_array_equal(targets.values, expected_values(images.keys, 0, 0)[:, [2, 0]])

@@ -284,6 +284,14 @@ def test_a_split_that_could_not_name_a_file_is_refused(tmp_path: Path, split: st
 # ---------------------------------------------------------------- which file a row means
 
 
+def test_words_for_a_sex_that_cannot_be_read_are_counted(tmp_path: Path) -> None:
+    rows = ("a.png,weiblich", "b.png,Unknown", "c.png,female", "d.png,2")
+    publish(tmp_path, "filename,sex", *rows)
+    listing = scan(tmp_path, sex_column="sex")
+    assert [record.labels.get("sex") for record in listing.records] == [None, None, "F", None]
+    assert listing.found["sexes that cannot be read, taken as unknown"] == 2
+
+
 def test_an_image_is_found_by_path_or_name_with_or_without_suffix(tmp_path: Path) -> None:
     write_tree(tmp_path, "images/one/a.png", "images/two/b.jpg", "images/c.png", "images/d.png")
     write_tree(tmp_path, "other/a.png", "other/b.png")
