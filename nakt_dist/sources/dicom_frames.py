@@ -160,9 +160,16 @@ def _expand_run_lengths(pydicom: types.ModuleType, header: Any, name: str) -> No
             f"'{name}': its header says {samples * width} bytes a pixel and its run lengths have "
             f"{count} parts",
         )
+    starts = starts[:count]
+    if starts != sorted({64, *starts}) or starts[-1] >= len(frame):
+        raise UnusableSample(
+            "unreadable",
+            f"'{name}': its run lengths begin at the bytes {', '.join(map(str, starts))} of "
+            f"{len(frame)}; expected 64 and then ascending ones",
+        )
     pixels = header.Rows * header.Columns
     planes = np.empty((samples, pixels, width), np.uint8)
-    for number, start in enumerate(starts[:count]):
+    for number, start in enumerate(starts):
         sample, byte = divmod(number, width)  # the highest byte comes first
         end = starts[number + 1] if number + 1 < count else len(frame)
         plane = _expanded(frame[start:end], pixels)

@@ -29,7 +29,9 @@ class LookUpTable:
 
     def __call__(self, values: np.ndarray) -> np.ndarray:
         """Returns the entries of the values, float64 of the same shape."""
-        index = np.clip(np.floor(values) - self.first, 0, len(self.entries) - 1)
+        # numbers without a sign would wrap around below the first
+        index = np.floor(values, dtype=np.float64) - self.first
+        index = index.clip(0, len(self.entries) - 1)
         return self.entries[index.astype(np.int64)].astype(np.float64)
 
 

@@ -145,6 +145,17 @@ def test_run_lengths_that_lie_are_set_aside_unexpanded(frame: bytes) -> None:
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000  # KiB, of 512,000
 
 
+@pytest.mark.parametrize(
+    "offsets", [(0, 130), (66, 130), (64, 64), (130, 64), (64, 40), (64, 10_000)]
+)
+def test_run_lengths_at_impossible_places_are_set_aside(offsets: tuple[int, int]) -> None:
+    packed = run_lengths(RAMP)
+    frame = struct.pack("<3I", 2, *offsets) + packed[12:]
+    problem = problem_of(bytes_of(dataset_of(RAMP, PixelData=encapsulate([frame])), RLELossless))
+    assert problem.reason == "unreadable"
+    assert "run lengths begin at the bytes" in problem.detail
+
+
 def test_jpeg_ls_is_read(tmp_path: Path) -> None:
     """One row of zeros, written by hand: run mode alone, with the end of the line."""
     header = (

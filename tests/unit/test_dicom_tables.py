@@ -136,6 +136,18 @@ def test_the_first_value_of_a_table_is_signed_as_the_values_are(tmp_path: Path, 
     np.testing.assert_array_equal(read(tmp_path, ds)[0], np.floor(RAMP / 4095 * 255 + 0.5))
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_values_below_the_first_of_the_modality_get_its_first_entry(
+    tmp_path: Path, dtype: type
+) -> None:
+    stored = np.array([[0, 49, 50, 149, 255]], dtype)
+    table = table_of(list(range(0, 200, 2)), 50, 16)
+    ds = dataset_of(stored, 8 * stored.itemsize, ModalityLUTSequence=[table])
+    pixels, _ = read(tmp_path, ds, "grey", 10_000, "full_range")
+    np.testing.assert_array_equal(pixels, [[0, 0, 0, 198, 198]])
+    np.testing.assert_array_equal(pixels, pydicom.pixels.apply_modality_lut(stored, ds))
+
+
 # ---------------------------------------------------------------- palettes
 
 
@@ -171,6 +183,24 @@ def test_a_picture_with_a_palette_has_its_colours(
     expected = np.stack([colour[gradient(20, 30)] for colour in COLOURS], axis=-1)
     assert np.abs(pixels.astype(int) - expected).max() <= 1
     assert (info["mode"], info["scaling"]) == ("PALETTE COLOR", "lut")
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_values_below_the_first_of_a_palette_get_its_first_entry(
+    tmp_path: Path, dtype: type
+) -> None:
+    entries = [np.arange(start, start + 56) for start in (10, 90, 170)]
+    ds = with_palette(16, [(colour * 257).astype("<u2").tobytes() for colour in entries], 56)
+    stored = np.array([[0, 199, 200, 255, 254, 100]], dtype)
+    for colour in ("Red", "Green", "Blue"):
+        setattr(ds, f"{colour}PaletteColorLookupTableDescriptor", [56, 200, 16])
+    ds.Rows, ds.Columns, ds.PixelData = *stored.shape, stored.tobytes()
+    ds.BitsAllocated = ds.BitsStored = 8 * stored.itemsize
+    ds.HighBit = ds.BitsStored - 1
+    pixels, _ = read(tmp_path, ds, "rgb", 10_000, "min_max")
+    expected = np.stack([colour[[0, 0, 0, 55, 54, 0]] for colour in entries], axis=-1)
+    np.testing.assert_array_equal(pixels[0], expected)
+    assert (pydicom.pixels.apply_color_lut(stored, ds)[0] // 257 == expected).all()
 
 
 def segments(*words: int) -> bytes:
