@@ -7,7 +7,7 @@ that could name a patient are never parsed, so they reach neither samples nor me
 import logging
 import types
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -35,6 +35,7 @@ class DicomPicture:
         range: the two values, after rescaling, that became 0 and 255 before any inversion and
             equalisation; None for a look-up table, a palette, a sigmoid window and colours of
             8 bits.
+        other_bits: whether words hold anything beside their values, such as overlays; left out.
     """
 
     pixels: np.ndarray
@@ -42,6 +43,7 @@ class DicomPicture:
     bits_stored: int
     scaling: str
     range: list[float] | None
+    other_bits: bool = False
 
 
 def read_dicom(
@@ -82,12 +84,14 @@ def read_dicom(
         with warnings.catch_warnings(action="ignore"), np.errstate(all="ignore"):
             header = read_header(pydicom, content, name, max_pixels)
             announced = check_frame(pydicom, header, name)
-            stored, padding = stored_values(pydicom, header, announced, name)
+            stored, padding, other_bits = stored_values(pydicom, header, announced, name)
             if header.PhotometricInterpretation not in GREY:
-                return _colour_picture(header, stored, name)
-            if rendering == "mimic_jpg":
-                return _as_mimic_jpg(header, stored)
-            return _grey_picture(pydicom, header, stored, padding, name, full_range)
+                picture = _colour_picture(header, stored, name)
+            elif rendering == "mimic_jpg":
+                picture = _as_mimic_jpg(header, stored)
+            else:
+                picture = _grey_picture(pydicom, header, stored, padding, name, full_range)
+            return replace(picture, other_bits=other_bits)
     except (UnusableSample, ConfigurationError, MemoryError):
         raise
     except Exception as error:  # pydicom's messages may quote the header: only the kind is told

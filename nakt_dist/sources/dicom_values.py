@@ -11,7 +11,7 @@ from nakt_dist.sources.jpeg_2000 import AnnouncedPicture
 
 def stored_values(
     pydicom: types.ModuleType, header: Any, announced: AnnouncedPicture | None, name: str
-) -> tuple[np.ndarray, np.ndarray | None]:
+) -> tuple[np.ndarray, np.ndarray | None, bool]:
     """Decodes the picture, and takes its values from the bits that the header says.
 
     A value ends at ``HighBit`` and has ``BitsStored`` bits (PS3.5, 8.1.1); what other bits of
@@ -25,8 +25,9 @@ def stored_values(
         name: of the file, for messages.
 
     Returns:
-        Whole numbers, height × width (grey) or height × width × 3 (RGB); and where grey ones
-        are padding, bool of the same shape, None where none is.
+        Whole numbers, height × width (grey) or height × width × 3 (RGB); where grey ones are
+        padding, bool of the same shape, None where none is; and whether other bits of words
+        that are no padding hold anything but the sign of their values.
 
     Raises:
         UnusableSample: ``unsupported_dicom``: the values do not lie where the header says.
@@ -34,7 +35,7 @@ def stored_values(
     bits, high = int(header.BitsStored), high_bit(header)
     if announced is not None and (high == bits - 1 or announced.precision <= bits):
         values = pydicom.pixels.pixel_array(header, index=0)
-        return values, _padding(header, values, values)
+        return values, _padding(header, values, values), False
     if announced is not None and announced.precision <= high:
         raise UnusableSample(
             "unsupported_dicom",
@@ -47,7 +48,11 @@ def stored_values(
     cells = cells.astype(cells.dtype.newbyteorder("="), copy=False)
     _check_place(cells, bits, high, name)
     values = _between(cells, bits, high)
-    return values, _padding(header, values, cells)
+    padding = _padding(header, values, cells)
+    different = cells != np.left_shift(values, high + 1 - bits)
+    if padding is not None:
+        different &= ~padding
+    return values, padding, bool(different.any())
 
 
 def high_bit(header: Any) -> int:

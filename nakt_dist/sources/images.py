@@ -68,8 +68,8 @@ def read_image(
         and ``height`` in pixels (upright), ``orientation`` (EXIF, 1 to 8), ``scaling``
         (``"none"``, ``"kept"``, ``"min_max"``, ``"full_range"``, or of a DICOM file
         ``"window"``, ``"lut"`` or ``"mimic_jpg"``), ``range`` (the two values that became 0
-        and 255, or None), and of a DICOM file ``bits_stored``. Nothing else of a DICOM header
-        is read.
+        and 255, or None), and of a DICOM file ``bits_stored`` and ``other_bits`` (whether
+        words hold anything beside their values). Nothing else of a DICOM header is read.
 
     Raises:
         UnusableSample: ``empty_file``, ``not_an_image``, ``truncated_image``,
@@ -125,6 +125,7 @@ def _of_dicom(picture: DicomPicture, colour: Colour) -> tuple[np.ndarray, dict[s
         "scaling": picture.scaling,
         "range": picture.range,
         "bits_stored": picture.bits_stored,
+        "other_bits": picture.other_bits,
     }
 
 

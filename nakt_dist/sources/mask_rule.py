@@ -1,6 +1,6 @@
 """What is target in the masks of a dataset, applied to one mask."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -15,6 +15,16 @@ HOW_TO_SAY = (
     "border that is neither), mask_values.target nonzero for every value but 0, or "
     "mask_values.threshold 128 for soft masks; or save the masks as 0 and 255"
 )
+
+HOW_TO_SAY_LOSSY = (
+    "A lossy file keeps no value exactly: save the masks as PNG, from what they were made of, or "
+    "say with mask_values.threshold where the target begins"
+)
+
+
+def how_to_say(summaries: Iterable[MaskSummary]) -> str:
+    """Returns what to do about masks that cannot be read."""
+    return HOW_TO_SAY_LOSSY if all(each["lossy"] for each in summaries) else HOW_TO_SAY
 
 
 @dataclass(frozen=True)
@@ -94,7 +104,7 @@ class MaskRule:
             raise UnusableSample(
                 "mask_values_unclear",
                 f"'{summary['name']}' holds {tell_values(summary)}; expected {seen}, as the other "
-                f"masks do. {HOW_TO_SAY}",
+                f"masks do. {how_to_say([summary])}",
             )
         form, value = self.meaning(summary)
         values = self._values(levels)
@@ -107,7 +117,6 @@ class MaskRule:
     def _find_named(
         self, levels: MaskLevels, summary: MaskSummary
     ) -> tuple[np.ndarray, dict[str, int]]:
-        values = self._values(levels)
         codes = levels.kind == "colours"
         if codes and not (self.nonzero or self.needs_colours):
             raise UnusableSample(
@@ -115,35 +124,66 @@ class MaskRule:
                 f"'{summary['name']}' holds {tell_values(summary)}; expected the numbers that "
                 "mask_values names. Name its colours, such as mask_values.target '[\"#ff0000\"]'",
             )
-        void = np.isin(values, _codes(self.void, codes))
+        values = self._values(levels)
+        if self.threshold is None:
+            values = self._without_noise(values, summary)
+        void = np.isin(values, self.codes(self.void, summary))
         if self.nonzero:
             target = values != 0
         elif self.threshold is not None:
             target = values >= self.threshold
         else:
-            target = np.isin(values, _codes(self.targets, codes))
+            target = np.isin(values, self.codes(self.targets, summary))
         target &= ~void
         known = target | void | (values == 0)
         told = self.threshold is not None or 0 in self.targets  # of an inverted mask, the rest
         other = 0 if told else int(known.size - known.sum())
         return target, {"void": int(void.sum()), "other": other}
 
+    def _without_noise(self, values: np.ndarray, summary: MaskSummary) -> np.ndarray:
+        """Returns the values; noise and blur brought to 0 and full scale, cut at the middle.
+
+        A soft mask without loss may also be asked for one of its levels, which is left exact.
+        """
+        form, top = self.meaning(summary)
+        if form == "constant" and (top == 0 or summary["kind"] == "colours"):
+            return values
+        if form == "dark" or (form == "constant" and summary["lossy"] and top >= 192):
+            top = 255
+        targets, void = (
+            set(self.codes(named, summary)) - {0} for named in (self.targets, self.void)
+        )
+        bright = targets | void
+        if not summary["lossy"]:
+            if form != "soft" or not bright <= {top}:
+                return values
+        elif form == "unclear" or (targets and void) or any(abs(v - top) > top / 4 for v in bright):
+            named = ", ".join(map(str, (*self.targets, *self.void))) or "every value but 0"
+            raise UnusableSample(
+                "mask_values_unclear",
+                f"'{summary['name']}' holds {tell_values(summary)}, in which {named} cannot be "
+                f"told from noise. {HOW_TO_SAY_LOSSY}",
+            )
+        return np.where(values >= top / 2, max(bright, default=top), 0)
+
     def _values(self, levels: MaskLevels) -> np.ndarray:
         if self.alpha and levels.carrier == "neither":
             return np.full(levels.values.shape, levels.alpha, np.uint8)
         return levels.values
+
+    @staticmethod
+    def codes(values: Sequence[int | float | str], summary: MaskSummary) -> list[int | float]:
+        """Returns those of the named values that a mask of colours, or another, may hold."""
+        named = [value for value in values if isinstance(value, str)]
+        if summary["kind"] == "colours":
+            return [int(value[1:], 16) for value in named]
+        levels = [
+            int(v[1:3], 16) for v in named if v[1:3].lower() == v[3:5].lower() == v[5:].lower()
+        ]
+        return [*(value for value in values if not isinstance(value, str)), *levels]
 
     def meaning(self, summary: MaskSummary) -> Meaning:
         """Says how a mask can be read; where transparency tells, also one of a single colour."""
         if self.alpha and summary["carrier"] == "neither":
             return Meaning("constant", summary["alpha"])
         return meaning(summary)
-
-
-def _codes(values: Sequence[int | float | str], colours: bool) -> list[int | float]:
-    """Returns those of the named values that masks of colours, or others, may hold."""
-    if colours:
-        return [int(value[1:], 16) for value in values if isinstance(value, str)]
-    greys = (value for value in values if isinstance(value, str))
-    levels = [int(v[1:3], 16) for v in greys if v[1:3].lower() == v[3:5].lower() == v[5:].lower()]
-    return [*(value for value in values if not isinstance(value, str)), *levels]

@@ -71,6 +71,12 @@ class MaskValues:
         """Whether the settings say what is target, so that nothing is judged."""
         return self.target is not None or self.threshold is not None
 
+    @property
+    def needs_colours(self) -> bool:
+        """Whether values are named by colour, so that no hue may be taken for grey."""
+        target = self.target if isinstance(self.target, list) else []
+        return any(isinstance(value, str) for value in (*target, *self.void))
+
 
 def _code(value: int | float | str) -> int | float | str:
     return value.lower() if isinstance(value, str) else value

@@ -75,12 +75,13 @@ class Meaning(NamedTuple):
     value: float
 
 
-def survey_mask(path: Path, max_pixels: int) -> MaskSummary:
+def survey_mask(path: Path, max_pixels: int, as_colours: bool = False) -> MaskSummary:
     """Decodes one mask and counts what it holds; never raises for what a file holds.
 
     Args:
         path: of the file, which need not be sound.
         max_pixels: width × height allowed, as for ``decode_file``.
+        as_colours: as for ``mask_levels``.
 
     Returns:
         The summary, or the problem that reading the mask would meet.
@@ -91,7 +92,7 @@ def survey_mask(path: Path, max_pixels: int) -> MaskSummary:
     except UnusableSample as error:
         return {"name": name, "problem": [f"mask_{error.reason}", error.detail]}
     try:
-        return summarise(decoded, mask_levels(decoded, name), name)
+        return summarise(decoded, mask_levels(decoded, name, as_colours), name)
     except UnusableSample as error:
         return {"name": name, "problem": [error.reason, error.detail]}
 

@@ -4,9 +4,9 @@ from collections import Counter
 from collections.abc import Collection, Sequence
 
 from nakt_dist.errors import ConfigurationError, DatasetError
-from nakt_dist.sources.mask_rule import HOW_TO_SAY, MaskRule
+from nakt_dist.sources.mask_rule import HOW_TO_SAY_LOSSY, MaskRule, how_to_say
 from nakt_dist.sources.mask_settings import MaskValues
-from nakt_dist.sources.mask_survey import MaskSummary, meaning, tell_values
+from nakt_dist.sources.mask_survey import MaskSummary, meaning, tell_values, write_value
 
 _USUAL = (1, 255, 1023, 4095, 16383, 32767, 65535, -1)
 """What programs write for "yes"; another value might be the number of a class."""
@@ -63,9 +63,11 @@ def judge(
     odd = [summary for summary in sound if not rule.accepts(summary)]
     holding = len(sound) - len(empty)
     if odd and (2 * len(odd) >= holding or (len(odd) > 1 and len(odd) > _MOST_ODD * holding)):
+        rest = {"are empty": len(empty), "cannot be read at all": len(summaries) - len(sound)}
+        more = "".join(f" ({count} more {what})" for what, count in rest.items() if count)
         raise DatasetError(
             f"mask_values_unclear: {len(odd)} of {holding} masks that are not empty cannot be read "
-            f"as background and target. Found: {_tell_found(odd, sound)}. {HOW_TO_SAY}"
+            f"as background and target{more}. Found: {_tell_found(odd, sound)}. {how_to_say(odd)}"
         )
     return rule, _tell(rule, sound)
 
@@ -91,18 +93,57 @@ def _accepted_values(sound: Sequence[MaskSummary], alpha: bool) -> tuple[float, 
 
 
 def _check_named(rule: MaskRule, sound: Sequence[MaskSummary]) -> None:
-    """Refuses target values of which no mask holds one, as far as the summaries can say."""
-    if not rule.targets or rule.needs_colours or any(s["values"] is None for s in sound):
+    """Refuses what no mask holds, and what is lost in noise, as far as the summaries can say."""
+    if rule.threshold is not None:
+        numbers = [summary for summary in sound if summary["kind"] != "colours"]
+        highest = max((_ends(rule, summary)[1] for summary in numbers), default=rule.threshold)
+        if highest < rule.threshold:
+            raise DatasetError(
+                f"mask_values.threshold is {rule.threshold:g}, which no mask reaches; the highest "
+                f"value is {highest:g}"
+            )
         return
-    if any(summary["kind"] == "colours" for summary in sound):
-        return
-    found = Counter(value for summary in sound for value, _ in summary["values"])
-    if found and not found.keys() & set(rule.targets):
-        seen = ", ".join(f"{value:g}" for value, _ in found.most_common(10))
+    forms = {rule.meaning(s).form for s in sound if s["lossy"] and _ends(rule, s) != (0, 0)}
+    if forms == {"dark"}:
+        raise DatasetError(
+            f"mask_values.target cannot be told from noise: no JPEG or WebP mask holds anything "
+            f"brighter than its noise. {HOW_TO_SAY_LOSSY}"
+        )
+    told = [s for s in sound if s["kind"] != "colours" or rule.needs_colours]
+    if rule.targets and told and not any(_may_hold(rule, summary) for summary in told):
+        found = Counter(what for summary in told for what in _told_values(rule, summary))
+        seen = ", ".join(what for what, _ in found.most_common(10))
         raise DatasetError(
             f"mask_values.target names {', '.join(map(str, rule.targets))}, which no mask holds; "
             f"found: {seen}"
         )
+
+
+def _ends(rule: MaskRule, summary: MaskSummary) -> tuple[float, float]:
+    """Returns the lowest and the highest value of a mask; of its transparency where that tells."""
+    if rule.alpha and summary["carrier"] == "neither":
+        return summary["alpha"], summary["alpha"]
+    return summary["low"], summary["high"]
+
+
+def _may_hold(rule: MaskRule, summary: MaskSummary) -> bool:
+    """Says whether a mask may hold a value of the target; where many, or noise, by its ends."""
+    codes = rule.codes(rule.targets, summary)
+    low, high = _ends(rule, summary)
+    if summary["lossy"] and summary["kind"] == "numbers":  # 255 may have become 192
+        return any(0 <= code <= high * 4 / 3 for code in codes)
+    if summary["values"] is not None and low != high:
+        return any(value in codes for value, _ in summary["values"])
+    form, full_scale = rule.meaning(summary)
+    high = full_scale if form == "soft" else high
+    return any(low <= code <= high for code in codes)
+
+
+def _told_values(rule: MaskRule, summary: MaskSummary) -> list[str]:
+    low, high = _ends(rule, summary)
+    if low == high or summary["values"] is None:
+        return [write_value(summary["kind"])(low)] if low == high else [tell_values(summary)]
+    return list(map(write_value(summary["kind"]), (value for value, _ in summary["values"])))
 
 
 def _listed(summary: MaskSummary) -> Collection[float]:

@@ -78,7 +78,7 @@ def inspect_dataset(config: InspectConfig) -> RunRecord:
     table = compare_splits(images.index, findings, manifest.findings)
     print(*map(printable, describe_splits(table)), sep="\n")
     coverage = summarise_coverage(images.index)
-    for line in describe_coverage(coverage, manifest.mask_kind, config.pseudo_labels):
+    for line in describe_coverage(coverage, manifest, config.pseudo_labels):
         print(line)
     copies = find_copies(config, images)
     for line in describe_copies(images, copies):

@@ -9,6 +9,11 @@ import pyarrow as pa
 from nakt_dist.shards.manifest import INDEX_NAME, ShardManifest
 from nakt_dist.shards.tables import INDEX_SCHEMA, read_table
 
+LOST_TARGETS = (
+    "masks whose target is lost at this size: pack with a larger image.height and image.width, or "
+    "with image.fit pad where centre_crop cuts it off"
+)
+
 
 def target_pixels(mask: np.ndarray, kind: str) -> np.ndarray:
     """Returns where a packed mask has target, bool of its shape.
@@ -54,12 +59,12 @@ def summarise_coverage(index: pa.Table) -> dict[str, Any]:
     }
 
 
-def describe_coverage(coverage: dict[str, Any], kind: str, folder: str) -> list[str]:
+def describe_coverage(coverage: dict[str, Any], manifest: ShardManifest, folder: str) -> list[str]:
     """Says what the targets cover, and warns where masks look inverted or misread.
 
     Args:
         coverage: as ``summarise_coverage`` gives it.
-        kind: of the masks, as for ``target_pixels``.
+        manifest: of the dataset.
         folder: of the packed dataset, for the advice.
 
     Returns:
@@ -73,13 +78,25 @@ def describe_coverage(coverage: dict[str, Any], kind: str, folder: str) -> list[
         f"{coverage['empty']} empty, {coverage['full']} full"
     ]
     look = f"Look at them: nakt inspect {folder} --output SHEETS"
-    if kind == "binary" and coverage["median"] > 0.5:
+    if manifest.mask_kind == "binary" and coverage["median"] > 0.5:
         lines.append(
             f"WARNING: more than half of most images is target; are the masks inverted? {look}. "
-            "Where 0 is target, pack with --mask_values.target '[0]'"
+            + _how_to_invert(manifest.config.get("mask_values", {}))
         )
     if 2 * coverage["empty"] > coverage["masks"]:
-        lines.append(
-            f"WARNING: most masks are empty; is their target written in another way? {look}"
-        )
+        lost = manifest.found.get(LOST_TARGETS, 0)
+        why = "is their target written in another way?"
+        if 2 * lost >= coverage["empty"]:
+            why = f"{lost} of them are {LOST_TARGETS}."
+        lines.append(f"WARNING: most masks are empty; {why} {look}")
     return lines
+
+
+def _how_to_invert(mask_values: dict[str, Any]) -> str:
+    """Says what to set where a mask came out inverted, by what was set."""
+    if mask_values.get("target") is None and mask_values.get("threshold") is None:
+        return "Where 0 is target, pack with --mask_values.target '[0]'"
+    return (
+        "mask_values says what is target; of a palette of greys it means the grey levels that a "
+        "viewer shows, not the indices. Leave it out where it is not needed"
+    )

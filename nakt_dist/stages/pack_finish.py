@@ -13,6 +13,7 @@ from nakt_dist.runtime.files import file_sha256, flush_folder
 from nakt_dist.runtime.work import WorkLedger
 from nakt_dist.shards.manifest import INDEX_NAME, REJECTED_NAME, ShardEntry, ShardManifest
 from nakt_dist.shards.tables import INDEX_SCHEMA, REJECTED_SCHEMA, write_table
+from nakt_dist.stages.mask_coverage import LOST_TARGETS
 from nakt_dist.stages.pack_divide import Division, ShardPlan
 from nakt_dist.stages.pack_identity import kept_layout_options
 from nakt_dist.stages.pack_plan import PackPlan
@@ -21,11 +22,14 @@ from nakt_dist.stages.pack_sources import SOURCES_NAME, write_sources
 
 _LARGEST_VOCABULARY = 100
 _REMARKS = {
+    "other_bits": "DICOM pictures with bits beside their values (overlays, or a header that says "
+    "too few bits), left out",
     "constant": "pictures of one value everywhere",
     "void": "images with void pixels, packed as background",
     "other": "images with mask values that are neither 0 nor named, packed as background",
     "turned_apart": "images turned by EXIF otherwise than their masks: check the overlays, and set "
     "mask_values.orientation to image where masks lie on images as stored",
+    "lost": LOST_TARGETS,
 }
 """By what was noticed of single images."""
 
@@ -99,7 +103,7 @@ def finalise(
             f"{output}: {summary.packed} packed and {len(rejected)} rejected are not the "
             f"{len(plan.inputs)} inputs; delete the folder and pack again, and report this"
         )
-    remarks = Counter(what for made in prepared for what in made.mask_remarks)
+    remarks = Counter(what for made in prepared for what in made.remarks)
     remarks["constant"] = sum(made.constant for made in prepared)
     found = {words: remarks[what] for what, words in _REMARKS.items() if remarks[what]}
     manifest = ShardManifest(

@@ -71,7 +71,8 @@ def _survey(
 ) -> None:
     times = _times(inputs)
     paths = [path for each in inputs for path in each.record.masks]
-    summaries = [survey_mask(path, config.image.max_pixels) for path in paths]
+    as_colours = config.mask_values.needs_colours
+    summaries = [survey_mask(path, config.image.max_pixels, as_colours) for path in paths]
     for summary in summaries if config.deidentify else ():
         summary["name"] = ""  # names of files may be those of patients
         if "problem" in summary:

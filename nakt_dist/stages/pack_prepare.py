@@ -68,7 +68,7 @@ class Prepared:
         constant: whether the picture has one value everywhere.
         united_masks: whether its mask was united from several.
         target_share: share of target in its packed mask, 0 to 1; None without a mask.
-        mask_remarks: what is worth saying of its masks, by the names of ``read_mask``.
+        remarks: what is worth saying of it, by the names of ``pack_finish``.
         image: hash of the bytes of the image file, None where it cannot be read.
         masks: hash of the bytes of the mask files, None where there are none.
         facts: hash of what the dataset says of it.
@@ -85,7 +85,7 @@ class Prepared:
     constant: bool = False
     united_masks: bool = False
     target_share: float | None = None
-    mask_remarks: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
     image: str | None = None
     masks: str | None = None
     facts: str = ""
@@ -98,8 +98,8 @@ class Prepared:
         """Returns what ``prepare`` wrote into a receipt."""
         files = tuple((extension, size) for extension, size in value.pop("files"))
         times = tuple(FileTimes(*each) for each in value.pop("times"))
-        remarks = tuple(value.pop("mask_remarks", ()))
-        return cls(**value, files=files, times=times, mask_remarks=remarks)
+        remarks = tuple(value.pop("remarks", ()))
+        return cls(**value, files=files, times=times, remarks=remarks)
 
 
 def prepare(
@@ -215,13 +215,16 @@ def _convert(
         )
     }
     facts: dict[str, Any] = {}
+    remarks = ["other_bits"] if info.get("other_bits") else []
     if record.masks:
         shape, turn = pixels.shape[:2], info["orientation"]
-        mask, counts = read_mask(record, shape, form.max_pixels, settings.mask_rule, turn)
-        mask = resize_mask(mask, size, form.fit, record.mask_kind)
+        whole, counts = read_mask(record, shape, form.max_pixels, settings.mask_rule, turn)
+        mask = resize_mask(whole, size, form.fit, record.mask_kind)
         files["mask.png"] = encode_mask_png(mask)
         facts["target_share"] = float(target_pixels(mask, record.mask_kind).mean())
-        facts["mask_remarks"] = [what for what, count in counts.items() if count]
+        had_target = target_pixels(whole, record.mask_kind).any()
+        counts["lost"] = int(had_target and not facts["target_share"])
+        remarks += [what for what, count in counts.items() if count]
     description = {
         "source": record.name,
         "patient_id": record.patient_id,
@@ -236,6 +239,7 @@ def _convert(
         "pixels": None if constant else _picture_number(pixels),
         "constant": constant,
         "united_masks": len(record.masks) > 1,
+        "remarks": remarks,
     }
     return files, facts
 

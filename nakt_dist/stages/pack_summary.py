@@ -63,7 +63,7 @@ def announce(
         say(f"  left out by setting, {words}: {count}")
     for words, count in manifest.found.items():
         say(f"  {words}: {count}")
-    for line in describe_coverage(coverage, manifest.mask_kind, str(output)):
+    for line in describe_coverage(coverage, manifest, str(output)):
         say(f"  {line}")
     _announce_findings(manifest)
     if config.deidentify:

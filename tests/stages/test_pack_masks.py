@@ -2,6 +2,7 @@
 
 import io
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -9,13 +10,16 @@ import pytest
 from PIL import Image
 
 from nakt_dist.cli import main
-from nakt_dist.config import PackConfig
+from nakt_dist.config import ImageConfig, PackConfig
 from nakt_dist.errors import DatasetError
 from nakt_dist.shards.reader import IndexedShards
+from nakt_dist.sources import SourceRecord
+from nakt_dist.sources.mask_rule import MaskRule
 from nakt_dist.stages import inspect_masks
 from nakt_dist.stages import pack as pack_stage
 from nakt_dist.stages.inspect_masks import draw_masks
 from nakt_dist.stages.mask_coverage import describe_coverage
+from nakt_dist.stages.pack_prepare import PrepareSettings, _convert
 from tests.unit.image_files import gradient, save
 
 ROWS, COLUMNS = np.mgrid[:32, :32]
@@ -127,9 +131,78 @@ def test_inverted_and_empty_sets_are_warned_of(tmp_path, capsys):
 
 def test_class_masks_are_not_called_inverted():
     coverage = {"masks": 3, "empty": 0, "full": 1, "smallest": 0.6, "median": 0.7, "largest": 1.0}
-    assert len(describe_coverage(coverage, "classes", "x")) == 1
-    assert len(describe_coverage(coverage, "binary", "x")) == 2
-    assert describe_coverage({}, "binary", "x") == []
+    classes, binary = (
+        SimpleNamespace(mask_kind=kind, found={}, config={}) for kind in ("classes", "binary")
+    )
+    assert len(describe_coverage(coverage, classes, "x")) == 1
+    assert len(describe_coverage(coverage, binary, "x")) == 2
+    assert describe_coverage({}, binary, "x") == []
+
+
+@pytest.mark.parametrize("fit", ["stretch", "centre_crop"])
+def test_targets_that_are_lost_at_this_size_are_counted_and_explained(tmp_path, capsys, fit):
+    points = [(ROWS == 3) & (COLUMNS - n == 5) for n in range(4)]
+    masks = [255 * mask.astype(np.uint8) for mask in (*points, disc(0), disc(8))]
+    source, output = publish(tmp_path / "source", masks), tmp_path / "packed"
+    form = ["--image.height=8", "--image.width=8", f"--image.fit={fit}"]
+    assert pack(source, output, *form) == 0
+    told = printed(capsys)
+    words = "masks whose target is lost at this size: pack with a larger image.height"
+    assert f"{words} and image.width" in told
+    assert f"WARNING: most masks are empty; 4 of them are {words}" in told
+    assert "another way" not in told
+    assert main(["inspect", str(output), f"--output={tmp_path / 'sheets'}"]) == 0
+    assert f"WARNING: most masks are empty; 4 of them are {words}" in printed(capsys)
+
+
+def test_classes_that_are_lost_at_this_size_are_counted(tmp_path):
+    image = save(tmp_path / "a.png", gradient(32, 32))
+    mask = save(tmp_path / "m.png", (7 * ((ROWS == 3) & (COLUMNS == 5))).astype(np.uint8))
+    record = SourceRecord("a", image, (mask,), "classes")
+    for size, remarks in ((8, ["lost"]), (32, [])):
+        form = ImageConfig(height=size, width=size)
+        settings = PrepareSettings(form, (), False, b"", MaskRule())
+        assert _convert(record, settings)[1]["remarks"] == remarks
+
+
+def test_dicom_pictures_with_overlays_in_their_words_are_counted(tmp_path, capsys):
+    dicom_files = pytest.importorskip("tests.unit.dicom_files", exc_type=ImportError)
+    source = tmp_path / "source"
+    source.mkdir()
+    for number, overlay in enumerate((0, 0x1000, 0xF000)):
+        values = dicom_files.RAMP + np.uint16(number)
+        values[2, 3] |= overlay
+        dicom_files.save(source / f"{number}.dcm", dicom_files.dataset_of(values))
+    places = [f"--source={source}", f"--output={tmp_path / 'packed'}"]
+    assert main(["pack", "--layout=image_folder", *places, *FORM, ALL]) == 0
+    words = "DICOM pictures with bits beside their values (overlays, or a header that says too few"
+    assert f"{words} bits), left out: 2" in printed(capsys)
+
+
+def test_the_advice_for_inverted_jpeg_masks_makes_right_ones(tmp_path, capsys):
+    inverted = [np.where(disc(n), 0, 255).astype(np.uint8) for n in (4, 6, 8)]
+    source, output = publish(tmp_path / "source", inverted, "jpg"), tmp_path / "packed"
+    assert pack(source, output) == 0
+    assert "pack with --mask_values.target '[0]'" in printed(capsys)
+    assert pack(source, tmp_path / "right", "--mask_values.target=[0]") == 0
+    assert "WARNING" not in printed(capsys)
+    right = packed_masks(tmp_path / "right")
+    for number, radius in enumerate((4, 6, 8)):
+        assert (right[f"image/{number:02d}.png"] != disc(radius)).mean() < 0.005
+
+
+def test_a_palette_of_greys_is_not_advised_what_was_given(tmp_path, capsys):
+    source = publish(tmp_path / "source", [disc(6)] * 3)
+    for path in (source / "mask").iterdir():
+        image = Image.fromarray((~disc(6)).astype(np.uint8), "P")
+        image.putpalette([255, 255, 255, 0, 0, 0])
+        save(path, image)
+    assert pack(source, tmp_path / "packed") == 0
+    assert all((mask == disc(6)).all() for mask in packed_masks(tmp_path / "packed").values())
+    assert pack(source, tmp_path / "named", "--mask_values.target=[0]") == 0
+    told = printed(capsys)
+    assert "of a palette of greys it means the grey levels" in told
+    assert "--mask_values.target '[0]'" not in told
 
 
 def test_the_sheet_holds_the_smallest_median_and_largest_target(tmp_path, monkeypatch):

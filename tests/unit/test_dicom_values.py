@@ -181,6 +181,34 @@ def test_values_are_taken_from_the_bits_that_the_header_says(
     pixels, info = read(tmp_path, ds, "grey", 10_000, "full_range", syntax=syntax)
     np.testing.assert_array_equal(pixels, plain)
     assert info["bits_stored"] == bits
+    assert info["other_bits"] == (overlay and bits < 16)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "bits", "number", "other"),
+    [
+        (np.uint16, 12, 4095, False),
+        (np.uint16, 12, 4096, True),
+        (np.uint8, 7, 128, True),
+        (np.uint16, 16, 65535, False),
+        (np.int16, 12, -2048, False),
+        (np.int16, 12, 2047, False),
+        (np.int16, 12, 2048, True),
+        (np.int16, 12, -2049, True),
+    ],
+)
+def test_bits_beside_the_values_are_told(
+    tmp_path: Path, dtype: type, bits: int, number: int, other: bool
+) -> None:
+    values = INDEX.astype(dtype)
+    values[3, 3] = number
+    assert read(tmp_path, dataset_of(values, bits))[1]["other_bits"] is other
+
+
+def test_padding_in_other_bits_is_none_beside_the_values(tmp_path: Path) -> None:
+    ds = dataset_of(padded(30 * INDEX, 0xFFFF))
+    put(ds, "PixelPaddingValue", 0xFFFF, "US")
+    assert read(tmp_path, ds)[1]["other_bits"] is False
 
 
 @settings(max_examples=80, deadline=None)

@@ -31,8 +31,9 @@ def judged(
     *paths: Path, **settings: object
 ) -> tuple[MaskRule, dict[str, int], list[np.ndarray | str]]:
     """Judges masks together; returns the rule, what it tells, and each target or reason."""
-    summaries = [json.loads(json.dumps(survey_mask(path, MANY))) for path in paths]
-    rule, told = judge(summaries, MaskValues(**settings))
+    named = MaskValues(**settings)
+    surveyed = [survey_mask(path, MANY, named.needs_colours) for path in paths]
+    rule, told = judge(json.loads(json.dumps(surveyed)), named)
     rule = MaskRule.from_plain(json.loads(json.dumps(rule.as_plain())))
     read = []
     for path in paths:
@@ -154,6 +155,35 @@ def test_a_void_border_that_is_named_is_background_and_counted(tmp_path):
 def test_a_named_value_that_no_mask_holds_is_refused(tmp_path):
     path = grey(tmp_path / "m.png", 255)
     assert "names 1, which no mask holds; found: 0, 255" in refusal(path, target=[1])
+    full = grey(tmp_path / "full.png", True, DISC | ~DISC, bool)
+    assert "names 255, which no mask holds; found: 1" in refusal(full, target=[255])
+
+
+def test_a_threshold_that_no_mask_reaches_is_refused(tmp_path):
+    paths = [grey(tmp_path / f"{value}.png", value) for value in (200, 255)]
+    message = refusal(*paths, threshold=300)
+    assert (
+        "mask_values.threshold is 300, which no mask reaches; the highest value is 255" in message
+    )
+    assert is_target(judged(*paths, threshold=255)[2][1])
+
+
+@pytest.mark.parametrize("target", [["#ff0000"], ["#ff0000", "#0000ff"]])
+def test_a_colour_that_no_mask_holds_is_refused(tmp_path, target):
+    names = {"white": (255, 255, 255), "green": (0, 255, 0), "dark_red": (128, 0, 0)}
+    for name, colour in names.items():
+        picture = np.where(DISC[..., None], np.array(colour, np.uint8), np.uint8(0))
+        path = save(tmp_path / f"{name}.png", picture)
+        message = refusal(path, target=target)
+        assert f"names {', '.join(target)}, which no mask holds; found: " in message
+    assert "#800000" in message
+    levels = save(tmp_path / "grey.png", (ROWS * 2 + COLUMNS).astype(np.uint8))
+    assert "no mask holds" in refusal(levels, target=target)
+    indices = Image.fromarray(DISC.astype(np.uint8), "P")
+    indices.putpalette([0, 0, 0, 0, 255, 0])
+    assert "#00ff00" in refusal(save(tmp_path / "p.png", indices), target=target)
+    red = save(tmp_path / "red.png", DISC[..., None] * np.array([255, 0, 0], np.uint8))
+    assert is_target(judged(red, path, target=target)[2][0])
 
 
 def test_settings_that_apply_to_no_mask_are_refused():
@@ -296,6 +326,95 @@ class TestNoiseAndBlur:
         assert is_target(judged(path, threshold=0.5)[2][0], values >= 0.5)
 
 
+class TestNamedValuesInNoise:
+    """JPEG keeps no value exactly: a named end means its side of the middle."""
+
+    LARGE = np.kron(DISC, np.ones((4, 4), bool))
+
+    def masks(self, folder: Path, low: int, high: int, suffix: str, **settings) -> list[Path]:
+        levels = np.where(self.LARGE, np.uint8(low), np.uint8(high))
+        path = save(folder / "m.jpg", levels, **({"quality": 60} | settings))
+        if suffix == "jpg":
+            return [path]
+        return [save(folder / f"m.{suffix}", Image.open(path))]
+
+    def error(self, path: Path, expected: np.ndarray, **settings: object) -> float:
+        named = MaskValues(**settings)
+        rule, _ = judge([survey_mask(path, MANY, named.needs_colours)], named)
+        record = SourceRecord("x", path, (path,), "binary")
+        return ((read_mask(record, expected.shape, MANY, rule)[0] > 0) != expected).mean()
+
+    @pytest.mark.parametrize("suffix", ["jpg", "png", "webp"])
+    @pytest.mark.parametrize("quality", [20, 60, 95])
+    def test_either_end_is_cut_at_the_middle(self, tmp_path, suffix, quality):
+        (path,) = self.masks(tmp_path, 0, 255, suffix, quality=quality)
+        rest = ~self.LARGE
+        for settings, target in (
+            ({"target": [0]}, self.LARGE), ({"target": [255]}, rest),
+            ({"target": [0], "void": [255]}, self.LARGE), ({"target": "nonzero"}, rest),
+            ({"target": ["#ffffff"]}, rest), ({"target": [0, 255]}, rest | True),
+        ):  # fmt: skip
+            assert self.error(path, target, **settings) < 0.001
+
+    def test_what_no_noisy_mask_comes_near_is_refused(self, tmp_path):
+        empty = save(tmp_path / "e.jpg", np.zeros(SHAPE, np.uint8))
+        (path,) = self.masks(tmp_path, 0, 255, "jpg")
+        assert "names 255, which no mask holds; found: 0" in refusal(empty, target=[255])
+        assert "names 400, which no mask holds" in refusal(path, target=[400])
+        assert "no mask holds" in refusal(path, target=["#ff0000"])
+        assert "mask_values.threshold is 300" in refusal(path, threshold=300)
+
+    def test_a_white_of_253_may_be_named_as_it_is_seen(self, tmp_path):
+        (path,) = self.masks(tmp_path, 0, 253, "jpg")
+        assert self.error(path, ~self.LARGE, target=[253]) < 0.001
+        assert self.error(path, ~self.LARGE, target=[255]) < 0.001
+
+    def test_full_and_empty_masks_beside_them(self, tmp_path):
+        paths = self.masks(tmp_path, 0, 255, "jpg")
+        full = save(tmp_path / "full.jpg", np.full(SHAPE, 254, np.uint8))
+        empty = save(tmp_path / "dark.jpg", (ROWS % 3).astype(np.uint8))
+        rule, _ = judge([survey_mask(p, MANY) for p in (*paths, full, empty)], MaskValues([0]))
+        for path, share in ((full, 0), (empty, 1)):
+            record = SourceRecord("x", path, (path,), "binary")
+            assert (read_mask(record, SHAPE, MANY, rule)[0] > 0).mean() == share
+
+    @pytest.mark.parametrize("settings", [{"target": [1]}, {"target": [0]}, {"target": "nonzero"}])
+    def test_small_numbers_in_a_jpeg_are_refused_with_the_remedy(self, tmp_path, settings):
+        levels = np.where(self.LARGE, np.uint8(1), np.uint8(0))
+        levels[:20] = 2
+        path = save(tmp_path / "m.jpg", levels, quality=90)
+        assert "save the masks as PNG" in refusal(path)
+        assert "save the masks as PNG" in refusal(path, **settings)
+        exact = save(tmp_path / "m.png", levels)
+        assert self.error(exact, levels == 1, target=[1]) == 0
+
+    @pytest.mark.parametrize(
+        "settings", [{"target": [128]}, {"target": [255]}, {"target": [255], "void": [128]}]
+    )
+    def test_levels_between_the_ends_of_a_jpeg_are_set_aside(self, tmp_path, settings):
+        levels = np.where(self.LARGE, np.uint8(255), np.uint8(0))
+        levels[:, :100] = 128
+        path = save(tmp_path / "m.jpg", levels, quality=90)
+        with pytest.raises(UnusableSample, match="save the masks as PNG") as caught:
+            self.error(path, self.LARGE, **settings)
+        assert caught.value.reason == "mask_values_unclear"
+        assert "mask_values.threshold" in caught.value.detail
+        threshold = self.error(path, levels > 190, threshold=190)
+        assert threshold < 0.01
+
+    def test_a_colour_in_a_jpeg_is_set_aside(self, tmp_path):
+        colours = self.LARGE[..., None] * np.array([255, 0, 0], np.uint8)
+        path = save(tmp_path / "m.jpg", colours, quality=95)
+        with pytest.raises(UnusableSample, match="save the masks as PNG"):
+            self.error(path, self.LARGE, target=["#ff0000"])
+        assert self.error(path, ~self.LARGE, target=[0]) < 0.01
+
+    def test_a_blurred_png_keeps_a_level_that_is_named_exactly(self, tmp_path):
+        (path,) = self.masks(tmp_path, 0, 255, "png")
+        values = np.asarray(Image.open(path))
+        assert self.error(path, values == 254, target=[254]) == 0
+
+
 class TestColours:
     def rgb(self, **areas: np.ndarray) -> np.ndarray:
         names = {"red": (255, 0, 0), "green": (0, 255, 0), "dark_red": (128, 0, 0)}
@@ -351,6 +470,7 @@ class TestColours:
         assert "palette indices 0, 1 and 2" in refusal(several)
         assert is_target(judged(several, target=[1])[2][0])
         assert is_target(judged(several, target=["#800000"])[2][0])
+        assert is_target(judged(greys, target=[255])[2][0])
 
 
 class TestTransparency:
@@ -366,6 +486,20 @@ class TestTransparency:
         assert is_target(read[0])
         assert not read[1].any()
         assert told["masks of which the transparency tells; what is opaque is target"] == 1
+
+    def test_masks_that_do_not_use_it_are_told_beside_those_that_cannot_be_read(self, tmp_path):
+        carried = [self.rgba(tmp_path / f"{n}.png", 0, DISC * 255) for n in range(2)]
+        shown = [
+            self.rgba(tmp_path / f"s{n}.png", np.where(DISC[..., None], 200 + n, 0), DISC * 0 + 255)
+            for n in range(4)
+        ]
+        empty = grey(tmp_path / "e.png", 0)
+        unclear = self.rgba(
+            tmp_path / "u.png", np.where(DISC[..., None], 0, 255), np.array(DISC) * 255
+        )
+        message = refusal(*shown, *carried, empty, unclear)
+        assert "masks that are not empty" in message
+        assert "(1 more are empty) (1 more cannot be read at all)" in message
 
     def test_it_does_not_where_the_colour_does(self, tmp_path):
         colours = np.where(DISC[..., None], 255, 0)
