@@ -77,7 +77,6 @@ def test_damage_is_one_line_with_the_file(kind, tmp_path):
         {"key": [1, 2], "dice": [0.5, 0.5]},
         {"key": [["a"], ["b"]], "dice": [0.5, 0.5]},
         {"key": ["a", "b"], "dice": ["0.5", "x"]},
-        {"key": pa.array(["a", "b"], TEXT), "dice": [0.5, 0.5]},
         {"key": pa.array(["a", "b"]).dictionary_encode(), "dice": [0.5, 0.5]},
         {"key": pa.array([b"\xff", b"b"]), "dice": [0.5, 0.5]},
         {"key": pa.array([{"a": 1}, {"a": 2}]), "dice": pa.array([1, 2], pa.decimal128(9, 2))},
@@ -94,6 +93,13 @@ def test_foreign_parquet_is_refused_by_file_and_column(columns, tmp_path):
         read_table(path, SCHEMA)
     assert str(path) in str(refused.value)
     assert "\n" not in str(refused.value)
+
+
+def test_large_text_as_other_writers_have_it_is_text(tmp_path):
+    path = tmp_path / "table.parquet"
+    columns = {"key": pa.array(["a", "b"], TEXT), "dice": [0.5, 0.25]}
+    pq.write_table(pa.table(columns), path)
+    assert read_table(path, SCHEMA).to_pydict() == {"key": ["a", "b"], "dice": [0.5, 0.25]}
 
 
 def test_a_folder_in_the_place_of_a_table_is_named(tmp_path):
