@@ -18,6 +18,7 @@ from nakt_dist.models.preprocessing import (
     NetworkInput,
     describe_input,
     describe_other_form,
+    describe_replaced,
     resolve_preprocessing,
     stored_object,
 )
@@ -61,7 +62,8 @@ class TrainedNetwork:
             return list(self.notices)
         assumed = describe_input(self.name, self.seen, form)
         other = describe_other_form(self.name, self.lineage, self.seen, form)
-        return [*self.notices, *([assumed] if assumed else []), *other]
+        replaced = describe_replaced(self.name, self.seen)
+        return [*self.notices, *replaced, *([assumed] if assumed else []), *other]
 
 
 def weights_path(path: str | Path) -> Path:

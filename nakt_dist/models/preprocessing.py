@@ -7,7 +7,7 @@ mean and the deviation of the file as they are.
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -32,11 +32,15 @@ class NetworkInput:
             that of the dataset.
         assumed: the settings that neither the configuration nor the file states.
         learnt_size: height and width that the file brings images to; None for the dataset's.
+        replaced: mean and deviation of the file that the settings replace by others.
+        sides_given: which of height and width the settings give, other than the file.
     """
 
     preprocessing: PreprocessingConfig
     assumed: tuple[str, ...] = ()
     learnt_size: tuple[int | None, int | None] = (None, None)
+    replaced: Mapping[str, Any] = field(default_factory=dict)
+    sides_given: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -84,7 +88,21 @@ def resolve_preprocessing(
         usual = {"mean": list(IMAGENET_MEAN), "std": list(IMAGENET_STD)}
     assumed = () if loaded is None else tuple(n for n in (*_STATISTICS, *_SIDES) if n not in known)
     sizes = tuple(stored.get(n) if _is_side(stored.get(n)) else None for n in _SIDES)
-    return NetworkInput(PreprocessingConfig(**{**usual, **known}), assumed, sizes)
+    replaced = {
+        name: stored[name]
+        for name in _STATISTICS
+        if name in stored and _are_other(stored[name], known[name], spec.in_channels)
+    }
+    given_sides = tuple(n for n in _SIDES if n in asked and asked[n] != stored.get(n))
+    return NetworkInput(
+        PreprocessingConfig(**{**usual, **known}), assumed, sizes, replaced, given_sides
+    )
+
+
+def _are_other(stored: Any, known: Any, channels: int) -> bool:
+    """Whether two means or deviations differ; one number stands for all channels."""
+    spread = [each if isinstance(each, list) else [each] * channels for each in (stored, known)]
+    return spread[0] != spread[1]
 
 
 def _sees_imagenet(spec: ModelSpec) -> bool:
@@ -124,10 +142,25 @@ def describe_input(name: str, seen: NetworkInput, form: ImageForm) -> str | None
     )
 
 
-def _spell(value: float | list[float]) -> str:
+def describe_replaced(name: str, seen: NetworkInput) -> list[str]:
+    """Says, in a sentence or none, that the settings replace what a file says of its input.
+
+    Args:
+        name: of the network.
+        seen: its input.
+    """
+    parts = [
+        f"preprocessing.{setting}: the file says {_spell(stored)}, taken "
+        f"{_spell(getattr(seen.preprocessing, setting))}, as set"
+        for setting, stored in seen.replaced.items()
+    ]
+    return [f"{name}: {'; '.join(parts)}"] if parts else []
+
+
+def _spell(value: Any) -> str:
     if isinstance(value, list):
-        return f"[{', '.join(f'{each:g}' for each in value)}]"
-    return f"{value:g}"
+        return f"[{', '.join(map(_spell, value))}]"[:80]
+    return f"{value:g}" if _is_finite(value) else f"{value!r:.40}"
 
 
 def describe_other_form(
@@ -153,9 +186,12 @@ def describe_other_form(
     now = (found.height or form.height, found.width or form.width)
     sentences = []
     if None not in before and before != now:
+        given = " and ".join(seen.sides_given)
+        why = f", as preprocessing.{given} {'say' if ' ' in given else 'says'}"
+        advice = "; its preprocessing.height and width bring images to a size"
         sentences.append(
             f"{name} learnt from images of {before[0]} × {before[1]} pixels and sees "
-            f"{now[0]} × {now[1]} here; its preprocessing.height and width bring images to a size"
+            f"{now[0]} × {now[1]} here{why if given else advice}"
         )
     fit = known.get("fit")
     if isinstance(fit, str) and form.fit is not None and fit != form.fit:

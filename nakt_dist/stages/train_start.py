@@ -22,6 +22,7 @@ from nakt_dist.models.preprocessing import (
     NetworkInput,
     describe_input,
     describe_other_form,
+    describe_replaced,
     resolve_preprocessing,
 )
 from nakt_dist.models.registry import is_classifier
@@ -82,6 +83,7 @@ class Start:
             sentences.append(describe_assumed_design(name, self.spec, network))
         if self.seen.assumed:
             sentences.append(describe_input(name, self.seen, form))
+        sentences += describe_replaced(name, self.seen)
         lineage = stored_lineage(self.foreign)
         return [*sentences, *describe_other_form(name, lineage, self.seen, form)]
 

@@ -134,6 +134,16 @@ def test_another_fit_and_size_are_said_alike_everywhere(
     check_said_everywhere(configs, wanted, tmp_path, capsys)
 
 
+def test_statistics_that_replace_the_file_s_are_said_alike_everywhere(
+    dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    seen = PreprocessingConfig(mean=0.5, std=0.1)
+    train.run(train_config(tmp_path / "run", dataset, ONE_STEP, preprocessing=seen))
+    wanted = ["run: preprocessing.mean: the file says 0.5, taken 0.25, as set"]
+    configs = stage_configs(tmp_path, dataset, tmp_path / "run", None, mean=0.25, std=0.1)
+    check_said_everywhere(configs, wanted, tmp_path, capsys)
+
+
 def test_following_the_advice_on_sizes_keeps_mean_and_deviation(
     dataset: Path, padded: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:

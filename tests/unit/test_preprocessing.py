@@ -148,3 +148,37 @@ def test_options_of_a_damaged_description_are_left_out_where_the_network_is_name
     opened = open_network(path, SPEC)
     assert opened.spec == SPEC
     assert "stands alone" in opened.notices[0]
+
+
+@pytest.mark.parametrize(
+    ("given", "line"),
+    [
+        ({"mean": 0.25}, "mean: the file says 0.5, taken 0.25, as set"),
+        (
+            {"mean": [0.485], "std": 0.2},
+            "mean: the file says 0.5, taken [0.485], as set; preprocessing.std: the file says 0.1, "
+            "taken 0.2, as set",
+        ),
+        ({"mean": 0.5, "std": [0.1]}, None),
+        ({}, None),
+    ],
+)
+def test_a_mean_that_replaces_the_file_s_is_said(path: Path, given: dict, line: str | None) -> None:
+    found = told(open_network(ours(path), None, PreprocessingConfig(**given)))
+    assert found == ([] if line is None else [f"weights: preprocessing.{line}"])
+    assert (
+        told(open_network(foreign(path), SPEC, PreprocessingConfig(mean=0.5, std=1.0)))[:-1]
+        == (told(open_network(path, SPEC))[:-1])
+    )
+
+
+@pytest.mark.parametrize(
+    ("given", "end"),
+    [
+        ({"height": 64, "width": 64}, "sees 64 × 64 here, as preprocessing.height and width say"),
+        ({"height": 64}, "sees 64 × 40 here, as preprocessing.height says"),
+    ],
+)
+def test_a_size_that_was_set_is_not_advised(path: Path, given: dict, end: str) -> None:
+    (line,) = told(open_network(ours(path), None, PreprocessingConfig(**given)))
+    assert line.endswith(end)
