@@ -9,6 +9,7 @@ import numpy as np
 from nakt_dist.errors import CheckpointError
 from nakt_dist.models.network_file import TrainedNetwork
 from nakt_dist.models.registry import is_classifier
+from nakt_dist.shards.pictures import PICTURES_NAME, PicturesMet
 
 _TASKS = ("segmentation", "classification")
 
@@ -58,14 +59,15 @@ def meetings(
     fingerprint: str,
     splits: Sequence[str] | None,
     pictures: np.ndarray,
-    met: Mapping[str, np.ndarray],
+    met: PicturesMet,
 ) -> dict[str, Meeting]:
     """Finds out how a network may have met its test images, as far as can be told.
 
     By its lineage: images of the same packing are compared by their splits; those of a dataset
     of the same name that is packed otherwise may be of the same patients. By the pictures that
     the folder of its run remembers: the same ones are met whatever the datasets are called, and
-    to whatever size they were brought.
+    to whatever size they were brought. What another packing holds, nobody knows of weights beside
+    which no pictures are kept.
 
     Args:
         trained: the network.
@@ -83,49 +85,85 @@ def meetings(
         CheckpointError: the lineage is damaged.
     """
 
-    def compare(learnt: Mapping[str, Any] | None) -> Meeting:
+    def compare(role: str, learnt: Mapping[str, Any] | None) -> Meeting:
         if learnt is None:
             return Meeting.APART
         name, its_splits = learnt.get("dataset"), learnt.get("splits")
         if learnt.get("fingerprint") != fingerprint:
-            if name is None:
-                return Meeting.UNKNOWN
-            return Meeting.SAME_NAME if name == dataset else Meeting.APART
+            if name == dataset:
+                return Meeting.SAME_NAME
+            known = name is not None and role not in met.unknown
+            return Meeting.APART if known else Meeting.UNKNOWN
         if "splits" not in learnt and splits is not None:
             return Meeting.SAME_NAME
         both = its_splits is not None and splits is not None
         return Meeting.APART if both and not set(its_splits) & set(splits) else Meeting.MET
 
-    lineages = list(_generations(trained))
-    own = lineages[0]
-    parents = [compare(_learnt(trained, each, "trained_on") or {}) for each in lineages[1:]]
-    teachers = [compare(_taught(trained, each) if each else {}) for each in lineages]
-    first = _learnt(trained, own, "trained_on")
-    chosen = _learnt(trained, own, "validated_on") if own else {}
     found = {
-        "training": compare(first or {}),
-        "validation": compare(chosen),
-        "parents": _worst(parents if own else [Meeting.UNKNOWN]),
-        "teacher": _worst(teachers),
+        role: _worst([compare(role, each) for each in learnt])
+        for role, learnt in _learnt_by_role(trained).items()
     }
-    same = {role for role, numbers in met.items() if np.intersect1d(numbers, pictures).size}
+    same = {role for role, numbers in met.numbers.items() if np.intersect1d(numbers, pictures).size}
     return {role: Meeting.MET if role in same else each for role, each in found.items()}
 
 
-def describe_meetings(found: Mapping[str, Meeting], name: str, test_set: str) -> list[str]:
+def describe_unknown(
+    trained: TrainedNetwork,
+    fingerprint: str,
+    found: Mapping[str, Meeting],
+    met: PicturesMet,
+    images: str = "test",
+) -> list[str]:
+    """Says, in a sentence or none, that pictures of other packings are not known of a network.
+
+    Args:
+        trained: the network.
+        fingerprint: of the manifest of the images in question.
+        found: from ``meetings``.
+        met: the pictures that it is known to have met.
+        images: what to call the images in question.
+    """
+    roles = [
+        role
+        for role, learnt in _learnt_by_role(trained).items()
+        if role in met.unknown
+        and found[role] is not Meeting.MET
+        and any(
+            each and each.get("dataset") and each.get("fingerprint") != fingerprint
+            for each in learnt
+        )
+    ]
+    if not roles:
+        return []
+    lost = f"does not hold all that its {' and '.join(roles)} met"
+    return [
+        f"{PICTURES_NAME} {lost if met.are_kept else 'is not beside the weights'}: whether "
+        f"{images} images were met in another packing cannot be known"
+    ]
+
+
+def describe_meetings(
+    found: Mapping[str, Meeting],
+    name: str,
+    test_set: str,
+    counts: Mapping[str, int | None],
+    images: int,
+) -> list[str]:
     """Says in a sentence each how a network may have met its test images.
 
     Args:
         found: from ``meetings``.
         name: of the network.
         test_set: what to call the test set.
+        counts: how many of its images were met by role, from ``PicturesMet.count``.
+        images: how many it has.
     """
     sentences = []
     for kind, meeting in found.items():
         if meeting is Meeting.MET:
             sentences.append(
                 f"'{name}' {_WORDS[kind]} images that it is tested on ({test_set}): the result is "
-                "too high"
+                f"too high{f'; they are {n} of its {images} images' if (n := counts[kind]) else ''}"
             )
         elif meeting is Meeting.SAME_NAME:
             sentences.append(
@@ -164,6 +202,19 @@ def _generations(trained: TrainedNetwork) -> Iterator[Mapping[str, Any]]:
     while (parent := _mapping(trained, lineage, "parent")) is not None:
         lineage = _mapping(trained, parent, "lineage") or {}
         yield lineage
+
+
+def _learnt_by_role(trained: TrainedNetwork) -> dict[str, list[Mapping[str, Any] | None]]:
+    """Returns the images of each role; None where there were none, empty where nobody knows."""
+    lineages = list(_generations(trained))
+    own = lineages[0]
+    parents = [_learnt(trained, each, "trained_on") or {} for each in lineages[1:]]
+    return {
+        "training": [_learnt(trained, own, "trained_on") or {}],
+        "validation": [_learnt(trained, own, "validated_on") if own else {}],
+        "parents": parents if own else [{}],
+        "teacher": [_taught(trained, each) if each else {} for each in lineages],
+    }
 
 
 def _learnt(

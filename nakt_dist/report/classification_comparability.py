@@ -68,6 +68,13 @@ def _meetings(studies: Iterable[Study]) -> Iterator[str]:
 def _teachers_met(studies: Sequence[Study]) -> Iterator[str]:
     """Says of each teacher whether it learnt from the images its students are tested on."""
     for study in studies:
+        met_pictures = [run for run in study.runs if "teacher" in run.met]
+        for run in met_pictures:
+            yield (
+                f"{WARNING} {run.name} on {study.label}: followed a teacher that learnt from "
+                "images that it was tested on."
+            )
+        told = {run.lineage.method.teacher for run in met_pictures if run.lineage is not None}
         for teacher in dict.fromkeys(method.teacher for method in study.methods if method.teacher):
             met = teacher_meeting(teacher, study.tested_on)
             if met is not None:
@@ -75,6 +82,8 @@ def _teachers_met(studies: Sequence[Study]) -> Iterator[str]:
                     f"{WARNING} The teacher {teacher.label} of students tested on {study.label} "
                     f"learnt from {met}."
                 )
+            elif teacher in told:
+                continue
             elif teacher.fingerprint == study.tested_on.fingerprint:
                 yield (
                     f"The teacher {teacher.label} learnt from {describe_splits(teacher.splits)} "

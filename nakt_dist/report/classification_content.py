@@ -26,6 +26,7 @@ from nakt_dist.report.document import WARNING, Block, Bullets, Paragraph, Sectio
 from nakt_dist.report.finding_tables import findings_table, subgroups_table
 from nakt_dist.report.runs import Collection, LeftOut
 from nakt_dist.report.studies import Study, make_studies
+from nakt_dist.report.unlike_inputs import unlike_inputs
 
 _MOST_SENTENCES = 12
 
@@ -174,5 +175,10 @@ def _what_is_not_comparable(studies: Sequence[Study], collection: Collection) ->
         Paragraph("With the paper:"),
         Bullets(differences_from_paper_b(studies)),
         Paragraph("Between these runs:"),
-        Bullets(classifier_cautions(studies, collection.classifier_trainings)),
+        Bullets(
+            (
+                *classifier_cautions(studies, collection.classifier_trainings),
+                *unlike_inputs(collection.records, classifiers=True),
+            )
+        ),
     )

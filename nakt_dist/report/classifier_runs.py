@@ -13,14 +13,16 @@ from nakt_dist.report.classifier_lineage import (
     name_classifier,
     parse_classifier,
 )
-from nakt_dist.report.fields import label_dataset, printable, read_field, read_names
+from nakt_dist.report.fields import label_dataset, printable, read_field, read_met, read_names
 from nakt_dist.report.following import NOBODY, Followed, sorted_json
 from nakt_dist.report.telling import describe_splits
 from nakt_dist.report.training_sets import TrainingSet
 from nakt_dist.runtime.record import RunRecord
 
+_OTHER_PACKING = "another packing of the test set"
 _PERCENT_OR_NONE = (int, float, type(None))
 _MET = "the very splits it was tested on: its AUROC is too high"
+_MET_PICTURES = "images that it was tested on: its AUROC is too high"
 
 
 @dataclass(frozen=True)
@@ -116,6 +118,8 @@ class ClassifiedRun:
         findings: each finding's scores, in order.
         groups: of patients, in order.
         gaps: largest less smallest AUROC by attribute, in percentage points.
+        met: the roles in which the network met its test images, by the record: ``training``,
+            ``validation``, ``parents`` (and those before) or ``teacher``.
     """
 
     name: str
@@ -136,6 +140,7 @@ class ClassifiedRun:
     findings: tuple[FindingScore, ...]
     groups: tuple[GroupScore, ...]
     gaps: Mapping[str, float]
+    met: frozenset[str] = frozenset()
 
     @property
     def order(self) -> tuple[Any, ...]:
@@ -157,22 +162,28 @@ class ClassifiedRun:
         """How the network, or the teacher it followed, may have met its test images."""
         teacher = None if self.lineage is None else self.lineage.method.teacher
         met = None if teacher is None else teacher_meeting(teacher, self.tested_on)
+        if "teacher" in self.met and (met is None or met.startswith(_OTHER_PACKING)):
+            met = "images that it was tested on: AUROC may be too high"
         followed = f"followed a teacher that learnt from {met}" if met is not None else None
         return tuple(each for each in (self.seen_before(), followed) if each is not None)
 
     def seen_before(self) -> str | None:
         """Says how the network may have met its test images while it learnt, or None."""
-        if self.lineage is None:
-            return None
-        for how, images in (
-            ("learnt from", self.lineage.trained_on),
-            ("started from weights that learnt from", self.lineage.start.trained_on),
-            ("has its best epoch chosen on", self.lineage.validated_on),
+        known = self.lineage
+        uncertain = None
+        for role, how, images in (
+            ("training", "learnt from", known and known.trained_on),
+            ("parents", "started from weights that learnt from", known and known.start.trained_on),
+            ("validation", "has its best epoch chosen on", known and known.validated_on),
         ):
             met = None if images is None else meeting(images, self.tested_on)
-            if met is not None:
+            if role in self.met and met != _MET:
+                met = _MET_PICTURES
+            if met in (_MET, _MET_PICTURES):
                 return f"{how} {met}"
-        return None
+            if met is not None and uncertain is None:
+                uncertain = f"{how} {met}"
+        return uncertain
 
 
 def teacher_meeting(teacher: Followed, tested: FindingSet) -> str | None:
@@ -189,7 +200,7 @@ def meeting(learnt: TrainingSet | Followed, tested: FindingSet) -> str | None:
     """Says which test images a network may have met; None where it met none."""
     if learnt.fingerprint != tested.fingerprint:
         if learnt.dataset == tested.dataset:
-            return "another packing of the test set: patients may be shared"
+            return f"{_OTHER_PACKING}: patients may be shared"
         return None
     apart = learnt.splits is not None and tested.splits is not None
     if apart and not set(learnt.splits) & set(tested.splits):
@@ -240,6 +251,7 @@ def read_classified(
         findings=findings,
         groups=tuple(map(_read_group, details.get("subgroups") or [])),
         gaps=_read_gaps(details.get("gaps") or {}),
+        met=read_met(details),
     )
 
 

@@ -7,6 +7,7 @@ from nakt_dist.report.evaluations import EvaluatedRun, EvaluationSet
 from nakt_dist.report.fields import label_dataset, read_field
 from nakt_dist.report.lineage import Role, Training
 from nakt_dist.report.runs import Collection, FoundRecord
+from nakt_dist.report.unlike_inputs import unlike_inputs
 
 PHANTOM_NOTICE = (
     "Images marked (phantom) are drawn by a program. Their numbers show that the method and the "
@@ -175,6 +176,7 @@ def cautions(collection: Collection) -> tuple[str, ...]:
             f"There are {len(tested)} test sets or ways of scoring. Numbers compare within one of "
             f"them only: {'; '.join(_identify(each) for each in tested)}."
         )
+    sentences += unlike_inputs(collection.records)
     chosen = [found.record.name for found in collection.trainings if _chose_the_best(found)]
     if chosen:
         sentences.append(

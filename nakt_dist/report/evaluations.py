@@ -8,7 +8,7 @@ from typing import Any
 
 from nakt_dist.errors import DatasetError
 from nakt_dist.report import paper
-from nakt_dist.report.fields import label_dataset, printable, read_field, read_names
+from nakt_dist.report.fields import label_dataset, printable, read_field, read_met, read_names
 from nakt_dist.report.following import NOBODY, Followed
 from nakt_dist.report.lineage import Lineage, Role, Training, parse_lineage
 from nakt_dist.report.training_sets import TrainingSet
@@ -90,6 +90,8 @@ class EvaluatedRun:
         dice_std: population standard deviation over the images, in percent.
         dice_interval: 95 % bootstrap interval of the mean, in percent.
         seconds: of the evaluation.
+        met: the roles in which the network met its test images, by the record: ``training``,
+            ``validation``, ``parents`` (and those before) or ``teacher``.
     """
 
     name: str
@@ -107,6 +109,7 @@ class EvaluatedRun:
     dice_std: float
     dice_interval: tuple[float, float]
     seconds: float
+    met: frozenset[str] = frozenset()
 
     @property
     def transfer(self) -> Training | None:
@@ -138,7 +141,8 @@ class EvaluatedRun:
     def seen_before(self) -> str | None:
         """Says how the network may have met its test images while it learnt, or None.
 
-        Splits decide, not keys: a smaller choice out of a split counts as the split.
+        Splits decide, not keys: a smaller choice out of a split counts as the split. Pictures
+        that were met in another packing are known from the record alone.
         """
         trainings = self.lineage.trainings
         verdicts = [_seen_in(training, self.tested_on) for training in trainings]
@@ -154,6 +158,7 @@ class EvaluatedRun:
             and not _apart(chosen_on.splits, self.tested_on.splits)
         ):
             verdicts.append((1, _CHOSEN))
+        verdicts += [_met_in(role, trainings) for role in self.met]
         return min((verdict for verdict in verdicts if verdict), default=(0, None))[1]
 
 
@@ -189,6 +194,20 @@ def _seen_by_teacher(teacher: Followed, tested: EvaluationSet) -> tuple[int, str
     if _apart(teacher.splits, tested.splits):
         return None
     return 2, "followed a teacher that learnt from the very splits it was tested on"
+
+
+def _met_in(role: str, trainings: tuple[Training, ...]) -> tuple[int, str]:
+    """The same for a role in which the record says that test images were met."""
+    images = "images that it was tested on"
+    if role == "validation":
+        return 1, f"has its best epoch chosen on {images}: its Dice is too high"
+    if role == "teacher":
+        return 2, f"followed a teacher that learnt from {images}"
+    start = "started from weights that " if role == "parents" else ""
+    behind = trainings[1:] if role == "parents" else trainings[:1]
+    if behind and all(each.teachers for each in behind):
+        return 2, f"{start}learnt from {images} with pseudo masks, without their annotations"
+    return 0, f"{start}learnt from {images}: its Dice is too high"
 
 
 def _apart(learnt: tuple[str, ...] | None, tested: tuple[str, ...] | None) -> bool:
@@ -241,6 +260,7 @@ def read_evaluation(
         dice_std=_percent(metrics, "dice_std"),
         dice_interval=(_percent(limits, "lower"), _percent(limits, "upper")),
         seconds=record.seconds,
+        met=read_met(record.details),
     )
 
 

@@ -5,6 +5,7 @@ from typing import Any, TypeVar
 
 from nakt_dist.errors import DatasetError
 from nakt_dist.runtime.processes import printable
+from nakt_dist.shards.pictures import ROLES
 
 Value = TypeVar("Value")
 _LARGEST = 2**63 - 1
@@ -47,6 +48,24 @@ def read_names(record: Any, path: str) -> tuple[str, ...] | None:
     if not all(isinstance(name, str) for name in value):
         raise DatasetError(f"the field '{path}' is {value!r:.60}, expected a list of texts")
     return tuple(sorted(printable(name) for name in value))
+
+
+def read_met(details: Mapping[str, Any]) -> frozenset[str]:
+    """Returns the roles in which a network met its test images, by the record of its evaluation.
+
+    Roles of which the record knows nothing are not among them.
+
+    Raises:
+        DatasetError: ``met_test_images`` holds something else than true, false and null.
+    """
+    if "met_test_images" not in details:
+        return frozenset()
+    said = read_field(details, "met_test_images", Mapping)
+    return frozenset(
+        role
+        for role in ROLES
+        if role in said and read_field(details, f"met_test_images.{role}", (bool, type(None)))
+    )
 
 
 def label_dataset(name: str, phantom: bool) -> str:

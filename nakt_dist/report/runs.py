@@ -222,7 +222,10 @@ def _read_tests(
     read: Callable[[FoundRecord], Run],
     left_out: list[LeftOut],
 ) -> list[Run]:
-    """Reads evaluations; one network tested twice on the same images counts once."""
+    """Reads evaluations; one network tested twice on the same images counts once.
+
+    What either record says of test images that were met counts for both.
+    """
     runs: dict[str, Run] = {}
     for found in tests:
         try:
@@ -233,8 +236,11 @@ def _read_tests(
         except _DAMAGE as error:
             left_out.append(LeftOut(found.place, _describe_damage(error)))
             continue
-        first = runs.setdefault(value_sha256(found.record.inputs), run)
+        same = value_sha256(found.record.inputs)
+        first = runs.setdefault(same, run)
         if first is not run:
+            # Weights that left their run's folder lose what it knows of pictures they have met.
+            runs[same] = replace(first, met=first.met | run.met)
             reason = f"the same network on the same images as {first.place}, which is counted"
             left_out.append(LeftOut(found.place, reason))
     return list(runs.values())

@@ -5,6 +5,7 @@ number whether the network learnt from it.
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +14,45 @@ import pyarrow as pa
 from nakt_dist.shards.tables import read_table, write_table
 
 PICTURES_NAME = "pictures.parquet"
+ROLES = ("training", "validation", "parents", "teacher")
+"""In which pictures are met; ``evaluation.origin.meetings`` says what each is."""
 
 _SCHEMA = pa.schema([("role", pa.string()), ("pixels", pa.int64())])
-"""One row per picture and role: ``training``, ``validation``, ``parents`` or ``teacher``."""
+"""One row per picture and role; null for pictures that a role may have met besides."""
+
+
+@dataclass(frozen=True)
+class PicturesMet:
+    """The pictures that a network has met, as far as they are known.
+
+    Attributes:
+        numbers: int64 arrays by role.
+        unknown: the roles in which others may have been met as well.
+    """
+
+    numbers: Mapping[str, np.ndarray]
+    unknown: frozenset[str] = frozenset()
+
+    @property
+    def are_kept(self) -> bool:
+        """Whether anything is kept beside the weights: a run knows what it learns from itself."""
+        return "training" not in self.unknown
+
+    def count(self, index: pa.Table) -> dict[str, int | None]:
+        """Counts the images of a dataset that were met, by role; None where that is not known.
+
+        Args:
+            index: of the dataset, or some of its rows.
+        """
+        tested = index["pixels"].drop_null().to_numpy()
+        counts = {
+            role: int(np.isin(tested, self.numbers.get(role, np.empty(0, np.int64))).sum())
+            for role in ROLES
+        }
+        return {role: n or (None if role in self.unknown else 0) for role, n in counts.items()}
+
+
+NOTHING_KEPT = PicturesMet({}, frozenset(ROLES))
 
 
 def numbers_of(index: pa.Table) -> np.ndarray:
@@ -27,22 +64,23 @@ def numbers_of(index: pa.Table) -> np.ndarray:
     return np.unique(index["pixels"].drop_null().to_numpy())
 
 
-def write_pictures(folder: Path, met: Mapping[str, np.ndarray]) -> None:
+def write_pictures(folder: Path, met: PicturesMet) -> None:
     """Writes which pictures a run has met.
 
     Args:
         folder: the run's output folder.
-        met: numbers of pictures by role.
+        met: the pictures.
     """
-    rows = (
+    rows = [
         [{"role": role, "pixels": number} for number in numbers.tolist()]
-        for role, numbers in met.items()
-    )
+        for role, numbers in met.numbers.items()
+    ]
+    rows.append([{"role": role, "pixels": None} for role in sorted(met.unknown)])
     write_table(folder / PICTURES_NAME, _SCHEMA, rows, None)
 
 
-def read_pictures(weights: Path) -> dict[str, np.ndarray]:
-    """Returns the numbers of the pictures that a network has met, by role.
+def read_pictures(weights: Path) -> PicturesMet:
+    """Returns the pictures that a network has met.
 
     Args:
         weights: its file; nothing is known of one that left the folder of its run.
@@ -52,7 +90,10 @@ def read_pictures(weights: Path) -> dict[str, np.ndarray]:
     """
     path = weights.parent / PICTURES_NAME
     if not path.is_file():
-        return {}
+        return NOTHING_KEPT
     table = read_table(path, _SCHEMA)
-    roles = np.array(table["role"].to_pylist(), dtype=object)
-    return {role: table["pixels"].to_numpy()[roles == role] for role in np.unique(roles)}
+    known = table.filter(table["pixels"].is_valid())
+    unknown = table.filter(table["pixels"].is_null())
+    roles = np.array(known["role"].to_pylist(), dtype=object)
+    numbers = {role: known["pixels"].to_numpy()[roles == role] for role in np.unique(roles)}
+    return PicturesMet(numbers, frozenset(unknown["role"].to_pylist()))

@@ -12,7 +12,12 @@ import torch
 from nakt_dist.config import EvaluateConfig, as_plain, save_config
 from nakt_dist.errors import DatasetError
 from nakt_dist.evaluation.classification_scores import ClassificationScores
-from nakt_dist.evaluation.origin import describe_meetings, meetings, task_of
+from nakt_dist.evaluation.origin import (
+    describe_meetings,
+    describe_unknown,
+    meetings,
+    task_of,
+)
 from nakt_dist.evaluation.scores import PREDICTIONS_NAME, TaskScores
 from nakt_dist.evaluation.segmentation_scores import SegmentationScores
 from nakt_dist.loading.batches import as_float
@@ -37,6 +42,7 @@ from nakt_dist.shards.tables import read_table, write_table
 
 LEDGER_NAME = ".evaluate"
 _IMAGES_PER_PIECE = 64
+_MET = "met_test_images"
 _ONLY_IN_THE_RECORD = ("teacher_record", "compare_with", "bootstrap_samples", "seed", "overlays")
 
 
@@ -66,7 +72,7 @@ def run(config: EvaluateConfig) -> RunRecord:
     output = Path(config.output)
     check_output(output, "evaluate")
     output.mkdir(parents=True, exist_ok=True)
-    record = _finished(config, output, identity)
+    record = _finished(config, output, identity, met)
     if record is None:
         return _evaluate(config, trained, scores, identity, met, output, device, stopwatch)
     WorkLedger(output / LEDGER_NAME, identity, 0).close()  # a kill may have left it
@@ -106,7 +112,7 @@ def check_own_output(config: EvaluateConfig, identity: Mapping[str, Any]) -> Non
         DatasetError: it holds another evaluation, finished or not.
     """
     output = Path(config.output)
-    if _finished(config, output, identity) is None:
+    if _finished(config, output, identity, {}) is None:
         WorkLedger(output / LEDGER_NAME, identity, 0).check()
 
 
@@ -121,11 +127,11 @@ def _scores(
 
 def meet(
     config: EvaluateConfig, trained: TrainedNetwork, samples: SelectedSamples
-) -> tuple[dict[str, bool | None], list[str]]:
+) -> tuple[dict[str, Any], list[str]]:
     """Finds out where the network may have met its test images, and how they differ from its own.
 
     Returns:
-        What the record says of it, and a sentence each for the user.
+        What the record's details say of it, and a sentence each for the user.
 
     Raises:
         CheckpointError: the network's lineage is damaged.
@@ -136,10 +142,13 @@ def meet(
     found = meetings(trained, manifest.dataset, manifest.fingerprint, config.splits, pictures, met)
     splits = "all splits" if config.splits is None else f"split {' + '.join(config.splits)}"
     test_set = f"{label_dataset(manifest.dataset, manifest.phantom)}, {splits}"
-    warnings = describe_meetings(found, trained.name, test_set)
+    counts = met.count(samples.images.index)
+    warnings = describe_meetings(found, trained.name, test_set, counts, len(samples))
     sentences = [f"warning: {sentence}" for sentence in warnings]
+    sentences += describe_unknown(trained, manifest.fingerprint, found, met)
     sentences += trained.describe(image_form(manifest))
-    return {kind: meeting.as_stored for kind, meeting in found.items()}, sentences
+    told = {kind: meeting.as_stored for kind, meeting in found.items()}
+    return {_MET: told, "met_pictures": counts}, sentences
 
 
 def _identity(
@@ -159,9 +168,15 @@ def _identity(
 
 
 def _finished(
-    config: EvaluateConfig, output: Path, identity: Mapping[str, Any]
+    config: EvaluateConfig, output: Path, identity: Mapping[str, Any], met: Mapping[str, Any]
 ) -> RunRecord | None:
     """Returns the record that is there, unless it should now say something else besides.
+
+    Args:
+        config: of the evaluation.
+        output: its folder.
+        identity: as ``open_scores`` gives it.
+        met: what ``meet`` found; empty where that is not looked at.
 
     Raises:
         DatasetError: it is that of another evaluation.
@@ -177,7 +192,9 @@ def _finished(
         )
     asked = as_plain(config)
     same = all(record.config.get(name) == asked[name] for name in _ONLY_IN_THE_RECORD)
-    return record if same else None
+    known = {role: each for role, each in met.get(_MET, {}).items() if each is not None}
+    told = record.details.get(_MET, {})
+    return record if same and told == {**told, **known} else None
 
 
 def _evaluate(
@@ -185,7 +202,7 @@ def _evaluate(
     trained: TrainedNetwork,
     scores: TaskScores,
     identity: Mapping[str, Any],
-    met: Mapping[str, bool | None],
+    met: Mapping[str, Any],
     output: Path,
     device: torch.device,
     stopwatch: Stopwatch,
@@ -196,7 +213,7 @@ def _evaluate(
     pieces = -(-images // _IMAGES_PER_PIECE)
     ledger = WorkLedger(output / LEDGER_NAME, identity, pieces)
     ledger.open()
-    finished = _finished(config, output, identity)
+    finished = _finished(config, output, identity, met)
     if finished is not None:  # another process finished all while this one looked
         ledger.close()
         return finished
@@ -214,7 +231,7 @@ def _evaluate(
             advance(len(numbers))
     if ledger.is_complete():
         with hold_lock(ledger.folder / "finalise.lock") as held:
-            finished = _finished(config, output, identity) if held else None
+            finished = _finished(config, output, identity, met) if held else None
             if finished is not None:
                 return finished
             if held:
@@ -250,7 +267,7 @@ def _finalise(
     trained: TrainedNetwork,
     scores: TaskScores,
     identity: Mapping[str, Any],
-    met: Mapping[str, bool | None],
+    met: Mapping[str, Any],
     output: Path,
     ledger: WorkLedger,
     stopwatch: Stopwatch,
@@ -292,7 +309,7 @@ def _finalise(
                 "width": manifest.width,
                 "fit": image_form(manifest).fit,
             },
-            "met_test_images": met,
+            **met,
             **details,
         },
         seconds=stopwatch.seconds,

@@ -9,7 +9,7 @@ import torch
 
 from nakt_dist.config import LabelConfig, TrainConfig
 from nakt_dist.errors import ConfigurationError
-from nakt_dist.evaluation.origin import Meeting, meetings
+from nakt_dist.evaluation.origin import Meeting, describe_unknown, meetings
 from nakt_dist.loading.labels import (
     LabelledImages,
     LabelledTargets,
@@ -25,7 +25,7 @@ from nakt_dist.loading.samples import (
     select_samples,
 )
 from nakt_dist.models.network_file import TrainedNetwork, weights_path
-from nakt_dist.shards.pictures import numbers_of, read_pictures
+from nakt_dist.shards.pictures import PicturesMet, numbers_of, read_pictures
 from nakt_dist.stages.train_start import Start, choose_start
 from nakt_dist.training.following import (
     Following,
@@ -256,7 +256,8 @@ def _meet(start: Start, config: TrainConfig, validation: LearningSet | None) -> 
     met = read_pictures(weights_path(config.init))
     found = meetings(parent, name, fingerprint, splits, numbers_of(images.index), met)
     if Meeting.MET not in (found["training"], found["parents"]):
-        return []
+        unknown = describe_unknown(parent, fingerprint, found, met, "validation")
+        return [f"init {parent.name}: {each}" for each in unknown]
     return [
         f"init {parent.name} learnt from images of the validation set: the best epoch is the one "
         "that remembers them best. Choose other images for validation"
@@ -298,23 +299,24 @@ def lineage_of(plan: TrainPlan, trainable_parameters: int) -> dict[str, Any]:
     return json.loads(json.dumps(lineage))
 
 
-def pictures_met(plan: TrainPlan) -> dict[str, np.ndarray]:
+def pictures_met(plan: TrainPlan) -> PicturesMet:
     """Returns the numbers of the pictures that the network meets, by role.
 
     Returns:
-        int64 arrays for ``training``, ``validation`` (where the best epoch is chosen),
-        ``parents`` (what the weights it starts from learnt from, and those before) and
-        ``teacher`` (what its own, and its parents', learnt from); empty where nothing is known.
+        Those of ``training``, ``validation`` (where the best epoch is chosen), ``parents`` (what
+        the weights it starts from learnt from, and those before) and ``teacher`` (what its own,
+        and its parents', learnt from).
     """
-    config = plan.config
-    parent = read_pictures(weights_path(config.init)) if config.init else {}
-    teacher = read_pictures(weights_path(config.teacher.weights)) if config.teacher else {}
+    config, none = plan.config, PicturesMet({})
+    first = read_pictures(weights_path(config.init)) if config.init else none
+    taught = read_pictures(weights_path(config.teacher.weights)) if config.teacher else none
+    parent, teacher = first.numbers, taught.numbers
 
     def union(*found: np.ndarray | None) -> np.ndarray:
         known = [each for each in found if each is not None]
         return np.unique(np.concatenate(known)) if known else np.empty(0, np.int64)
 
-    return {
+    numbers = {
         "training": numbers_of(plan.training.samples.images.index),
         "validation": numbers_of(plan.validation.samples.images.index)
         if plan.validation
@@ -322,3 +324,8 @@ def pictures_met(plan: TrainPlan) -> dict[str, np.ndarray]:
         "parents": union(parent.get("training"), parent.get("parents")),
         "teacher": union(*teacher.values(), parent.get("teacher")),
     }
+    unknown = {
+        "parents": first.unknown & {"training", "parents"},
+        "teacher": taught.unknown | (first.unknown & {"teacher"}),
+    }
+    return PicturesMet(numbers, frozenset(role for role, those in unknown.items() if those))

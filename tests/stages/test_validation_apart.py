@@ -160,14 +160,21 @@ def test_pictures_are_met_under_another_name_and_size_over_generations(
     train.run(train_config(tmp_path / "parent", dataset, ONE_STEP))
     child = train_config(tmp_path / "child", stranger, ONE_STEP, init=str(tmp_path / "parent"))
     train.run(replace(child, model=None, preprocessing=None))
-    met = {}
+    met, counts = {}, {}
     for run in ("parent", "child"):
         config = evaluate_config(tmp_path / f"test-{run}", again, tmp_path / run, splits=["test"])
-        met[run] = evaluate.run(config).details["met_test_images"]
+        details = evaluate.run(config).details
+        met[run], counts[run] = details["met_test_images"], details["met_pictures"]
     assert met["parent"]["training"] is True and met["parent"]["parents"] is False
     assert met["child"]["training"] is False and met["child"]["parents"] is True
+    copies = len(learnt & set(tested))
+    nothing = {"training": 0, "validation": 0, "parents": 0, "teacher": 0}
+    assert counts["parent"] == nothing | {"training": copies}
+    assert counts["child"] == nothing | {"parents": copies}
     printed = capsys.readouterr().err
     assert "'child' started from weights that learnt from images that it is tested on" in printed
+    assert f"they are {copies} of its {len(tested)} images" in printed
+    assert "cannot be known" not in printed
     assert not any(b"pixels" in path.read_bytes() for path in tmp_path.rglob("*.safetensors"))
 
 
@@ -204,3 +211,52 @@ def test_weights_that_have_met_the_validation_images_are_announced(
         train.run(config)
         told[splits] = "parent learnt from images of the validation set" in capsys.readouterr().err
     assert told == {"train": True, "validation": False}
+
+
+def test_of_weights_copied_out_of_their_run_it_is_not_known_what_they_met(
+    dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    """Neither of the copy, nor of the parents of a network that starts from it."""
+    again = pack_again(dataset, "copied-elsewhere", side=16, seed=3)
+    stranger = make_packed_dataset(tmp_path, name="stranger", seed=8)
+    train.run(train_config(tmp_path / "parent", dataset, ONE_STEP))
+    copy = tmp_path / "copies" / "model.safetensors"
+    copy.parent.mkdir()
+    shutil.copy(tmp_path / "parent" / "best.safetensors", copy)
+    child = train_config(
+        tmp_path / "child", stranger, ONE_STEP, init=str(copy),
+        validation=ValidationConfig(str(stranger), splits=["validation"]),
+    )  # fmt: skip
+    capsys.readouterr()
+    train.run(replace(child, model=None, preprocessing=None))
+    line = "pictures.parquet is not beside the weights: whether {} images were met in another"
+    assert line.format("validation") in capsys.readouterr().err
+    told = {}
+    for weights in (copy, tmp_path / "child"):
+        config = evaluate_config(tmp_path / f"test-{weights.stem}", again, weights)
+        doctor.run(
+            DoctorConfig(
+                stage="evaluate",
+                settings=[f"--output={config.output}", f"--dataset={again}",
+                          f"--weights={weights}", "--device=cpu"],
+            )
+        )  # fmt: skip
+        examined = capsys.readouterr().out
+        told[weights.stem] = evaluate.run(config).details
+        said = capsys.readouterr().err
+        wanted = line.format("test") if weights == copy else "does not hold all that its parents"
+        assert said.count("cannot be known") == 1 and wanted in said and wanted in examined
+    apart = {"validation": False, "parents": False, "teacher": False}
+    assert told["model"]["met_test_images"] == {"training": None, **apart}
+    assert set(told["model"]["met_pictures"].values()) == {None}
+    assert told["child"]["met_test_images"]["parents"] is None
+    assert told["child"]["met_test_images"]["training"] is False
+    shutil.copy(tmp_path / "parent" / "pictures.parquet", copy.parent)
+    config = evaluate_config(tmp_path / f"test-{copy.stem}", again, copy)
+    assert evaluate.run(config).details["met_test_images"] == {"training": True, **apart}
+    (copy.parent / "pictures.parquet").unlink()
+    assert evaluate.run(config).details["met_test_images"] == {"training": True, **apart}
+    capsys.readouterr()
+    same = evaluate_config(tmp_path / "same", dataset, copy, splits=["test"])
+    assert evaluate.run(same).details["met_test_images"]["training"] is False
+    assert "cannot be known" not in capsys.readouterr().err

@@ -3,6 +3,7 @@
 import itertools
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from torch import nn
 
@@ -11,6 +12,7 @@ from nakt_dist.errors import CheckpointError
 from nakt_dist.evaluation.origin import (
     Meeting,
     describe_meetings,
+    describe_unknown,
     meetings,
     other_policy,
     task_of,
@@ -19,6 +21,7 @@ from nakt_dist.models.network_file import TrainedNetwork
 from nakt_dist.models.spec import ModelSpec
 from nakt_dist.report.classifier_runs import FindingSet, meeting
 from nakt_dist.report.training_sets import TrainingSet
+from nakt_dist.shards.pictures import NOTHING_KEPT, PicturesMet, read_pictures, write_pictures
 
 TESTED = np.array([3, 5, 8])
 """Numbers of the test set's pictures."""
@@ -42,12 +45,14 @@ def images(dataset="chest", fingerprint="f", splits=("train",)):
 
 
 def found(lineage, splits=("test",)):
-    result = meetings(trained(lineage), "chest", "f", splits and list(splits), TESTED, {})
+    result = meetings(
+        trained(lineage), "chest", "f", splits and list(splits), TESTED, PicturesMet({})
+    )
     return {kind: each.as_stored for kind, each in result.items()}
 
 
 def met_by_pictures(lineage, **numbers):
-    met = {role: np.array(each) for role, each in numbers.items()}
+    met = PicturesMet({role: np.array(each) for role, each in numbers.items()})
     result = meetings(trained(lineage), "chest", "f", ["test"], TESTED, met)
     return {kind: each.as_stored for kind, each in result.items()}
 
@@ -102,18 +107,88 @@ def test_what_the_lineage_cannot_tell_is_neither_true_nor_false():
 
 def test_it_is_said_in_words():
     result = meetings(
-        trained({"trained_on": images(splits=None)}), "chest", "f", ["test"], TESTED, {}
+        trained({"trained_on": images(splits=None)}),
+        "chest",
+        "f",
+        ["test"],
+        TESTED,
+        PicturesMet({}),
     )
-    (sentence,) = describe_meetings(result, "net", "chest, split test")
-    assert sentence.startswith("'net' learnt from images that it is tested on (chest, split test)")
+    counts = dict.fromkeys(NOTHING)
+    (sentence,) = describe_meetings(result, "net", "chest, split test", counts, 60)
+    assert sentence == (
+        "'net' learnt from images that it is tested on (chest, split test): the result is too high"
+    )
+    counts["training"] = 31
+    (counted,) = describe_meetings(result, "net", "chest, split test", counts, 60)
+    assert counted == f"{sentence}; they are 31 of its 60 images"
     net = trained({"trained_on": images(fingerprint="g")})
-    result = meetings(net, "chest", "f", ["test"], TESTED, {})
-    (sentence,) = describe_meetings(result, "net", "chest, split test")
+    result = meetings(net, "chest", "f", ["test"], TESTED, PicturesMet({}))
+    (sentence,) = describe_meetings(result, "net", "chest, split test", counts, 60)
     assert "patients may be shared" in sentence
-    assert (
-        describe_meetings(meetings(trained({}), "chest", "f", None, TESTED, {}), "net", "chest")
-        == []
-    )
+    unknown = meetings(trained({}), "chest", "f", None, TESTED, PicturesMet({}))
+    assert describe_meetings(unknown, "net", "chest", counts, 60) == []
+
+
+def without_pictures(lineage, met=NOTHING_KEPT):
+    """Returns what is found, and what is said of it, where pictures are not known."""
+    net = trained(lineage)
+    result = meetings(net, "chest", "f", ["test"], TESTED, met)
+    said = describe_unknown(net, "f", result, met)
+    return {role: each.as_stored for role, each in result.items()}, said
+
+
+def test_without_pictures_another_packing_is_unknown_as_far_as_it_exists():
+    other = images("elsewhere", "g")
+    line = [
+        "pictures.parquet is not beside the weights: whether test images were met in another "
+        "packing cannot be known"
+    ]
+    teacher = {"teacher": {"trained_on": "elsewhere", "fingerprint": "g", "splits": ["train"]}}
+    parent = {"lineage": {"trained_on": other, "parent": None}}
+    assert without_pictures({"trained_on": other}) == (NOTHING | {"training": None}, line)
+    for role, more in (
+        ("validation", {"validated_on": other}),
+        ("parents", {"parent": parent}),
+        ("teacher", {"transfer": teacher}),
+    ):
+        found = without_pictures({"trained_on": images(), **more})
+        assert found == (NOTHING | {role: None}, line)
+    whole = {"trained_on": other, "validated_on": other, "parent": parent, "transfer": teacher}
+    assert without_pictures(whole) == (dict.fromkeys(NOTHING), line)
+
+
+def test_what_the_lineage_decides_or_nobody_says_needs_no_pictures():
+    assert without_pictures({"trained_on": images()}) == (NOTHING, [])
+    met = {"trained_on": images(splits=["test"])}
+    assert without_pictures(met) == (NOTHING | {"training": True}, [])
+    assert without_pictures({}) == (dict.fromkeys(NOTHING), [])
+    foreign = {"trained_on": images(), "parent": {"name": "imagenet", "lineage": {}}}
+    assert without_pictures(foreign)[1] == []
+
+
+def test_what_a_parent_s_lost_pictures_leave_unknown_is_remembered(tmp_path):
+    numbers = {"training": np.array([1]), "parents": np.array([3]), "teacher": np.array([], int)}
+    write_pictures(tmp_path, PicturesMet(numbers, frozenset({"parents"})))
+    met = read_pictures(tmp_path / "best.safetensors")
+    assert met.unknown == {"parents"} and met.are_kept
+    assert {role: each.tolist() for role, each in met.numbers.items()} == {
+        "training": [1], "parents": [3],
+    }  # fmt: skip
+    other = images("elsewhere", "g")
+    child = {"trained_on": other, "parent": {"lineage": {"trained_on": other, "parent": None}}}
+    found, said = without_pictures(child, PicturesMet({}, met.unknown))
+    assert found == NOTHING | {"parents": None}
+    assert said == [
+        "pictures.parquet does not hold all that its parents met: whether test images were met "
+        "in another packing cannot be known"
+    ]
+    assert without_pictures(child, met) == (NOTHING | {"parents": True}, [])
+    index = pa.table({"pixels": pa.array([3, 3, 5, None], pa.int64())})
+    counts = {"training": 0, "validation": 0, "parents": 2, "teacher": 0}
+    assert met.count(index) == counts
+    assert met.count(index[2:]) == counts | {"parents": None}
+    assert NOTHING_KEPT.count(index) == dict.fromkeys(counts)
 
 
 def test_the_report_comes_to_the_same():
@@ -125,7 +200,7 @@ def test_the_report_comes_to_the_same():
         learnt = TrainingSet(dataset, fingerprint, False, splits, 10)
         theirs = FindingSet("chest", "f", tested, False, 32, 32, ("Edema",), "{}")
         lineage = {"trained_on": images(dataset, fingerprint, splits)}
-        ours = meetings(trained(lineage), "chest", "f", tested, TESTED, {})["training"]
+        ours = meetings(trained(lineage), "chest", "f", tested, TESTED, PicturesMet({}))["training"]
         said.setdefault(ours, set()).add(meeting(learnt, theirs))
     assert said.keys() == {Meeting.MET, Meeting.SAME_NAME, Meeting.APART}
     assert said[Meeting.APART] == {None}

@@ -441,6 +441,83 @@ def test_a_network_that_met_its_test_images_is_named(
     assert any("run:" in each for each in cautions(collection)) == (words is not None)
 
 
+ROLES = ("training", "validation", "parents", "teacher")
+
+
+def say_met(folder: Path, *roles: str, unknown: tuple[str, ...] = ()) -> None:
+    """Lets the record of an evaluation say in which roles test images were met."""
+    record = json.loads((folder / "record.json").read_text())
+    said = {role: None if role in unknown else role in roles for role in ROLES}
+    record["details"]["met_test_images"] = said
+    (folder / "record.json").write_text(json.dumps(record))
+
+
+@pytest.mark.parametrize(
+    ("role", "words"),
+    [
+        ("training", "learnt from images that it was tested on: its Dice is too high"),
+        ("validation", "has its best epoch chosen on images that it was tested on"),
+        ("parents", "started from weights that learnt from images that it was tested on"),
+        ("teacher", "followed a teacher that learnt from images that it was tested on"),
+    ],
+)
+def test_test_images_met_in_another_packing_are_marked_by_the_record(
+    tmp_path: Path, role: str, words: str
+):
+    trained = lineage(annotations("elsewhere"))
+    write_evaluation(tmp_path / "teacher", trained, scores(0.5))
+    write_pseudo_set(tmp_path / "pseudo", [("train", 300, 1.0)])
+    say_met(tmp_path / "teacher", role)
+    document = make_document(collect([tmp_path]), "Title")
+    (brief,) = (block for block in document.sections[0].blocks if isinstance(block, Bullets))
+    assert any(f"⚠ teacher: {words}" in each for each in brief.items)
+    page = to_markdown(document)
+    assert "50.00 ± 10.00 ⚠" in page and page.count(words) >= 3
+    say_met(tmp_path / "teacher", unknown=ROLES)
+    assert "⚠" not in to_markdown(make_document(collect([tmp_path]), "Title"))
+
+
+def test_pseudo_masks_of_test_images_stay_told_from_their_annotations(tmp_path: Path):
+    write_evaluation(tmp_path / "run", lineage(pseudo_masks("elsewhere", ["t"])), scores(0.5))
+    say_met(tmp_path / "run", "training")
+    (run,) = collect([tmp_path]).evaluations
+    assert "with pseudo masks, without their annotations" in run.seen_before()
+
+
+def test_a_copy_of_weights_hides_nothing_that_another_record_knows(tmp_path: Path):
+    for name in ("a", "b"):
+        write_evaluation(tmp_path / name / "run", lineage(annotations("elsewhere")), scores(0.5))
+    say_met(tmp_path / "a" / "run", unknown=ROLES)
+    say_met(tmp_path / "b" / "run", "parents")
+    (run,) = collect([tmp_path]).evaluations
+    assert run.met == {"parents"}
+
+
+@pytest.mark.parametrize("said", [5, {"training": "yes"}])
+def test_a_record_that_says_nonsense_of_met_images_is_left_out(tmp_path: Path, said: object):
+    for name in ("right", "wrong"):
+        write_evaluation(tmp_path / name, lineage(annotations()), scores(0.5))
+    record = json.loads((tmp_path / "wrong" / "record.json").read_text())
+    record["details"]["met_test_images"] = said
+    (tmp_path / "wrong" / "record.json").write_text(json.dumps(record))
+    (left_out,) = collect([tmp_path]).left_out
+    assert "met_test_images" in left_out.reason
+
+
+def test_rows_that_differ_in_preprocessing_say_so(tmp_path: Path):
+    for name, mean in (("a", 0.0), ("b", 0.5), ("c", 0.0)):
+        folder = write_evaluation(tmp_path / name, lineage(annotations()), scores(0.5))
+        record = json.loads((folder / "record.json").read_text())
+        weights = "other" if name == "c" else "same"
+        shown = {"height": None, "width": None, "mean": mean, "std": 1.0}
+        record["inputs"] |= {"weights_sha256": sha(weights), "preprocessing": shown}
+        (folder / "record.json").write_text(json.dumps(record))
+    found = [each for each in cautions(collect([tmp_path])) if "preprocessing" in each]
+    assert found == [
+        "a and b are one network on one test set with other preprocessing: mean 0.0 and 0.5."
+    ]
+
+
 def test_what_is_not_comparable_is_said(collection: Collection):
     text = " ".join(differences_from_paper(collection))
     for words in (

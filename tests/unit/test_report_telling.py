@@ -135,6 +135,44 @@ def test_a_row_tested_on_what_was_learnt_from_says_so_in_every_table(tmp_path: P
     assert any(words in each for each in gain.remarks)
 
 
+@pytest.mark.parametrize(
+    ("role", "words"),
+    [
+        ("training", "learnt from images that it was tested on: its AUROC is too high"),
+        ("validation", "has its best epoch chosen on images that it was tested on"),
+        ("parents", "started from weights that learnt from images that it was tested on"),
+        ("teacher", "followed a teacher that learnt from images that it was tested on"),
+    ],
+)
+def test_test_images_met_in_another_packing_are_marked_by_the_record(
+    tmp_path: Path, role: str, words: str
+):
+    met = {"training": False, "validation": None, "parents": False, "teacher": None}
+    for name, transfer, signal in (("plain", None, 1.0), ("taught", taught_by(images_of()), 1.4)):
+        write_classified(tmp_path / name, classifier(images_of("mimic"), transfer=transfer), signal)
+        record = json.loads((tmp_path / name / "record.json").read_text())
+        said = met | {role: True} if name == "taught" else met
+        record["details"]["met_test_images"] = said
+        (tmp_path / name / "record.json").write_text(json.dumps(record))
+    plain, taught = sorted(collect([tmp_path]).classified, key=lambda run: run.name)
+    assert plain.warnings == () and [words in each for each in taught.warnings] == [True]
+    document = document_of(tmp_path)
+    assert words in document.sections[0].blocks[-1].items[1]
+    (appendix,) = (x for x in tables_of(document) if x.title == "Every evaluation of a classifier")
+    assert [each.endswith("⚠") for each in column(appendix, "AUROC %")].count(True) == 1
+    assert words in cautions_of(tmp_path)
+    assert ("met no image" in cautions_of(tmp_path)) == (role != "teacher")
+
+
+def test_a_classifier_of_unknown_lineage_is_marked_by_the_record(tmp_path: Path):
+    write_classified(tmp_path / "run", {})
+    record = json.loads((tmp_path / "run" / "record.json").read_text())
+    record["details"]["met_test_images"] = dict.fromkeys(("training", "teacher"), True)
+    (tmp_path / "run" / "record.json").write_text(json.dumps(record))
+    assert len(collect([tmp_path]).classified[0].warnings) == 2
+    assert document_of(tmp_path).sections[0].blocks[-1].items[0].count("⚠") == 2
+
+
 def test_warned_comparisons_are_never_cut_off_the_brief(tmp_path: Path):
     for number in range(15):
         split = "test" if number == 14 else "train"
