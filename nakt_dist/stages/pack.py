@@ -224,6 +224,10 @@ def write_shards(
         for number, shard in enumerate(shards)
         if not _is_whole(ledger, number, shard, output)
     }
+    planned = {shard.name for shard in shards}
+    for left in output.glob("*-[0-9][0-9][0-9][0-9][0-9][0-9].tar"):
+        if left.name not in planned:  # of a source that has changed since the packing began
+            left.unlink()
     if len(tasks) < len(shards):
         say(f"pack: {len(shards) - len(tasks)} of {len(shards)} shards are there already")
     with progress_bar("write shards", len(tasks)) as advance:
