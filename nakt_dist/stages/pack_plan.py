@@ -6,6 +6,7 @@ next (``nakt_dist.stages.pack_prepare``); which of them goes into which shard fo
 same bytes.
 """
 
+import sys
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -43,7 +44,7 @@ class PackInput:
     record: SourceRecord
     own_key: str
     patient: str | None
-    traits: frozenset[str]
+    traits: tuple[str, ...]
     usable: bool
 
 
@@ -128,7 +129,7 @@ def make_plan(config: PackConfig, may_make_key: bool = True) -> PackPlan:
         keys = assign_keys([record.name for record in records])
     _check_official_splits(config, [r for r, fits in zip(records, usable, strict=True) if fits])
     inputs = [
-        PackInput(key, record, own_key, own.patient_id, frozenset(traits_of(own)), fits)
+        PackInput(key, record, own_key, own.patient_id, _shared_texts(traits_of(own)), fits)
         for key, record, own_key, own, fits in zip(
             keys, records, own_keys, listed, usable, strict=True
         )
@@ -158,6 +159,11 @@ def _choose(config: PackConfig, keys: Sequence[str], usable: Sequence[bool]) -> 
     if config.count is None or config.count >= len(candidates):
         return set(keys)
     return choose_subset(candidates, config.count, config.seed)
+
+
+def _shared_texts(traits: Collection[str]) -> tuple[str, ...]:
+    """Returns texts that hundreds of thousands of images share, each in memory once."""
+    return tuple(sys.intern(trait) for trait in sorted(traits))
 
 
 def _key_of(each: PackInput) -> str:
