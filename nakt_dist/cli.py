@@ -120,6 +120,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             1,
         )
     except BrokenPipeError:
+        if words[-1:] in (["-h"], ["--help"], ["--version"]):
+            return 1  # whoever asked for the first lines has them
         return _complain("what this program prints is read no more: a pipe was closed", 1)
     except OSError as error:
         if error.filename is None and error.errno is None:
