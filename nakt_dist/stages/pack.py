@@ -197,7 +197,7 @@ def prepare_all(
     tasks = {
         number: (ledger, number, inputs, settings)
         for number, inputs in enumerate(pieces)
-        if not is_prepared(ledger, number, inputs, plan.content_key)
+        if not is_prepared(ledger, number, inputs, settings)
     }
     read_now = sum(len(pieces[number]) for number in tasks)
     if read_now < len(plan.inputs):
@@ -254,4 +254,4 @@ def _is_whole(ledger: WorkLedger, number: int, shard: ShardPlan, output: Path) -
 
 
 def _inputs_sha256(shard: ShardPlan) -> str:
-    return value_sha256([[made.key, made.image, made.masks, made.facts] for made in shard.prepared])
+    return value_sha256([[made.key, made.staged, made.facts] for made in shard.prepared])

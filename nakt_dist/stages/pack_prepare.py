@@ -16,7 +16,7 @@ from PIL import Image
 
 from nakt_dist.config import ImageConfig
 from nakt_dist.errors import DatasetError, UnusableSample
-from nakt_dist.runtime.files import atomic_write, file_sha256
+from nakt_dist.runtime.files import atomic_write, file_sha256, value_sha256
 from nakt_dist.runtime.work import WorkLedger
 from nakt_dist.sources import SourceRecord
 from nakt_dist.sources.deidentification import HIDDEN_DETAIL
@@ -72,6 +72,7 @@ class Prepared:
         image: hash of the bytes of the image file, None where it cannot be read.
         masks: hash of the bytes of the mask files, None where there are none.
         facts: hash of what the dataset says of it.
+        staged: hash of the bytes of its files as they are packed.
         times: of the image and each mask.
         reason: why the input is set aside, None where it is not.
         detail: in words.
@@ -89,6 +90,7 @@ class Prepared:
     image: str | None = None
     masks: str | None = None
     facts: str = ""
+    staged: str = ""
     times: tuple[FileTimes, ...] = ()
     reason: str | None = None
     detail: str = ""
@@ -120,27 +122,37 @@ def prepare(
     with atomic_write(staged_path(ledger.folder, number)) as stream:
         for each in inputs:
             found, content = _prepare_one(each, settings)
-            found |= {"piece": number, "offset": stream.tell()}
+            staged = hashlib.blake2b(content, digest_size=16).hexdigest()
+            found |= {"piece": number, "offset": stream.tell(), "staged": staged}
             stream.write(content)
             made.append(found)
     sha256 = file_sha256(staged_path(ledger.folder, number))
-    ledger.finish(number, {"sha256": sha256, "inputs": made})
+    rule = value_sha256(settings.mask_rule.as_plain())
+    ledger.finish(number, {"sha256": sha256, "mask_rule": rule, "inputs": made})
 
 
-def is_prepared(ledger: WorkLedger, number: int, inputs: Sequence[PackInput], key: bytes) -> bool:
+def is_prepared(
+    ledger: WorkLedger, number: int, inputs: Sequence[PackInput], settings: PrepareSettings
+) -> bool:
     """Says whether a finished piece is still as its receipt says, and its sources as they were.
+
+    The rule by which masks are read follows from all of them: where others have changed, so may
+    it have, and with it the masks of this piece.
 
     Args:
         ledger: of the pieces.
         number: of the piece.
         inputs: of the piece.
-        key: as ``PrepareSettings.content_key``.
+        settings: how it would be prepared now.
     """
+    key = settings.content_key
     if not ledger.is_finished(number):
         return False
     try:
         receipt = ledger.receipt(number)
         if file_sha256(staged_path(ledger.folder, number)) != receipt["sha256"]:
+            return False
+        if receipt["mask_rule"] != value_sha256(settings.mask_rule.as_plain()):
             return False
         made = [Prepared.from_receipt(value) for value in receipt["inputs"]]
     except (OSError, DatasetError, KeyError, TypeError, ValueError, AttributeError):

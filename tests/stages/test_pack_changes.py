@@ -142,7 +142,7 @@ def test_a_piece_whose_files_changed_between_interrupted_packings_is_read_again(
         assert one.read_bytes() == other.read_bytes(), name
 
 
-def interrupt(source: Path, output: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def interrupt(source: Path, output: Path, monkeypatch: pytest.MonkeyPatch, **settings: Any) -> None:
     """Packs all shards and is then interrupted."""
 
     def interrupted(*_: Any) -> None:
@@ -151,7 +151,7 @@ def interrupt(source: Path, output: Path, monkeypatch: pytest.MonkeyPatch) -> No
     with monkeypatch.context() as patched:
         patched.setattr(pack, "finalise", interrupted)
         with pytest.raises(KeyboardInterrupt):
-            pack_pairs(source, output)
+            pack_pairs(source, output, **settings)
 
 
 def test_a_packing_goes_on_over_files_that_were_added_changed_and_removed(
@@ -165,6 +165,25 @@ def test_a_packing_goes_on_over_files_that_were_added_changed_and_removed(
     correct(source / "image" / "2.bmp")
     pack_pairs(source, tmp_path / "out")
     pack_pairs(source, tmp_path / "undisturbed")
+    expected = {path.name: path.read_bytes() for path in (tmp_path / "undisturbed").iterdir()}
+    assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == expected
+
+
+def test_a_packing_goes_on_by_the_rule_of_the_masks_as_they_are_now(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One mask is not touched, and means something else since the others were corrected."""
+    for number in range(8):
+        value = 1 if number == 0 else 7  # the commonest pair is 0 and 7: 0 and 1 is set aside
+        mask = np.uint8(value * make_blob(number, 40, 40)[1])
+        Image.fromarray(mask).save(source / "mask" / f"{number}.bmp")
+    interrupt(source, tmp_path / "out", monkeypatch, samples_per_shard=1)
+    for number in range(1, 8):
+        mask = np.uint8(make_blob(number, 40, 40)[1])
+        Image.fromarray(mask).save(source / "mask" / f"{number}.bmp")
+    record = pack_pairs(source, tmp_path / "out", samples_per_shard=1)
+    assert record.counts["packed"] == 8
+    pack_pairs(source, tmp_path / "undisturbed", samples_per_shard=1)
     expected = {path.name: path.read_bytes() for path in (tmp_path / "undisturbed").iterdir()}
     assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == expected
 
