@@ -16,7 +16,8 @@ from pathlib import Path
 
 import psutil
 
-from nakt_dist.models import ModelSpec, save_weights
+from nakt_dist.models import ModelSpec
+from nakt_dist.models.weights import save_weights
 
 NETWORK = ModelSpec("unet", options={"base_channels": 4})
 

@@ -14,9 +14,8 @@ from pathlib import Path
 from torch import Tensor
 
 from nakt_dist.errors import CheckpointError
-from nakt_dist.models.fitting import HEAD_PREFIXES
+from nakt_dist.models.fitting import COUNTER, HEAD_PREFIXES
 
-COUNTER = ".num_batches_tracked"
 _OLD_DENSE_LAYER = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12]\.)")
 _SEQUENTIAL_HEAD = re.compile(r"^(classifier|fc|head)\.0\.(weight|bias)$")
 _BOOKKEEPING = ("n_averaged", "total_ops", "total_params")

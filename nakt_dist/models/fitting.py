@@ -1,6 +1,6 @@
 """Puts weights into a network, and says exactly what did not fit."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
 HEAD_PREFIXES = ("head.", "segmentation_head.", "classifier.", "fc.")
 """How the networks here, those of smp and the usual classifiers call their last layer."""
+
+COUNTER = ".num_batches_tracked"
+"""Ends the name of a BatchNorm's counter of batches."""
 
 _NAMES_SHOWN = 3
 _GROUP_DEPTH = 2  # as in features.denseblock4
@@ -40,7 +43,7 @@ class ShapeMismatch:
 
 @dataclass(frozen=True)
 class LoadReport:
-    """What ``load_into`` found; names of state-dict entries in the order of their owner.
+    """What of a file fits a network; names of state-dict entries in the order of their owner.
 
     Attributes:
         matched: loaded into the network.
@@ -78,35 +81,84 @@ class LoadReport:
         return "; ".join(parts)
 
 
-def load_into(
-    model: nn.Module, loaded: "LoadedWeights", strict: bool = True, replace_head: bool = False
-) -> LoadReport:
+def load_into(network: nn.Module, loaded: "LoadedWeights") -> LoadReport:
     """Copies weights into a network, in the network's own dtypes and on its devices.
 
     First layers are never adapted: a network for one channel does not take the weights of one
     for three, and the message says so.
 
     Args:
-        model: the bare network, not wrapped for DDP or compiled.
-        loaded: from ``read_weights``.
-        strict: whether every entry must match; otherwise what matches is loaded.
-        replace_head: where shapes differ in the head alone, keep the network's own head, with
-            its fresh weights, and load the rest. A head that fits is loaded.
+        network: the bare network, not wrapped for DDP or compiled.
+        loaded: from ``read_weights``, with the network's names.
 
     Raises:
-        CheckpointError: ``strict`` and something does not match, or nothing matches at all, or an
-            entry is of another kind of number; the network is then as it was.
+        CheckpointError: something does not match, or is of another kind of number; the network
+            is then as it was.
     """
-    wanted = model.state_dict()
-    check_kinds(loaded.state_dict, wanted, loaded.path)
-    report = _compare(wanted, loaded.state_dict, replace_head)
-    if (strict and not report.is_complete) or not report.matched:
+    wanted = network.state_dict()
+    report = compare(wanted, loaded.state_dict, loaded.path)
+    if not (report.is_complete and report.matched):
         raise CheckpointError(explain_misfit(report, wanted, loaded))
-    model.load_state_dict({name: loaded.state_dict[name] for name in report.matched}, strict=False)
+    copy_matched(network, loaded.state_dict, report)
     return report
 
 
-def check_kinds(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor], path: Path) -> None:
+def copy_matched(network: nn.Module, found: Mapping[str, Tensor], report: LoadReport) -> None:
+    """Copies the entries that a comparison found to match."""
+    network.load_state_dict({name: found[name] for name in report.matched}, strict=False)
+
+
+def compare(
+    wanted: Mapping[str, Tensor],
+    found: Mapping[str, Tensor],
+    path: Path,
+    fresh: Collection[str] = (),
+) -> LoadReport:
+    """Matches the entries of a network with those of a file.
+
+    BatchNorm's counters of batches, which old files lack, are then in no list: they play no part
+    in a trained network.
+
+    Args:
+        wanted: the network's.
+        found: the file's, by the network's names.
+        path: of the file, for the message.
+        fresh: entries that keep the network's values, whatever the file has; a whole head.
+
+    Raises:
+        CheckpointError: an entry is of another kind of number.
+    """
+    _check_kinds(found, wanted, path)
+    asked = [name for name in wanted if name not in fresh and not _may_lack(name, found)]
+    fits = {name for name in asked if name in found and found[name].shape == wanted[name].shape}
+    return LoadReport(
+        matched=tuple(name for name in asked if name in fits),
+        missing=tuple(name for name in asked if name not in found),
+        unexpected=tuple(name for name in found if name not in wanted),
+        shape_mismatched=tuple(
+            ShapeMismatch(name, tuple(found[name].shape), tuple(wanted[name].shape))
+            for name in asked
+            if name in found and name not in fits
+        ),
+        replaced_head=tuple(name for name in wanted if name in fresh),
+    )
+
+
+def _may_lack(name: str, found: Mapping[str, Tensor]) -> bool:
+    norm = name.removesuffix(COUNTER)
+    return norm != name and name not in found and f"{norm}.running_mean" in found
+
+
+def head_prefixes(network: nn.Module) -> tuple[str, ...]:
+    """Returns how the names of the entries of a network's last layer begin."""
+    stated = (getattr(network, "pretrained_cfg", None) or {}).get("classifier")  # timm's
+    if not stated:
+        return HEAD_PREFIXES
+    names = (stated,) if isinstance(stated, str) else tuple(stated)
+    return tuple(f"{name}." for name in names)
+
+
+def _check_kinds(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor], path: Path) -> None:
     """Refuses whole, truth or complex values where a network has real ones, such as of int8.
 
     Copied they would lose their scale or their imaginary part without a word.
@@ -132,26 +184,6 @@ def _grouped(names: Sequence[str]) -> str:
     shown = [f"{group} ({count})" for group, count in list(groups.items())[:_GROUPS_SHOWN]]
     rest = len(groups) - len(shown)
     return ", ".join(shown) + (f" and {rest} more" if rest else "")
-
-
-def _compare(wanted: dict[str, Tensor], found: dict[str, Tensor], replace_head: bool) -> LoadReport:
-    common = [name for name in wanted if name in found]
-    mismatched = [name for name in common if wanted[name].shape != found[name].shape]
-    fresh: set[str] = set()
-    if replace_head and mismatched and all(name.startswith(HEAD_PREFIXES) for name in mismatched):
-        # All of the head, not the entries that differ alone: half a head is none.
-        fresh = {name for name in [*wanted, *found] if name.startswith(HEAD_PREFIXES)}
-    return LoadReport(
-        matched=tuple(name for name in common if name not in mismatched and name not in fresh),
-        missing=tuple(name for name in wanted if name not in found and name not in fresh),
-        unexpected=tuple(name for name in found if name not in wanted and name not in fresh),
-        shape_mismatched=tuple(
-            ShapeMismatch(name, tuple(found[name].shape), tuple(wanted[name].shape))
-            for name in mismatched
-            if name not in fresh
-        ),
-        replaced_head=tuple(name for name in wanted if name in fresh),
-    )
 
 
 def explain_misfit(

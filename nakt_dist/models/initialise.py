@@ -12,17 +12,17 @@ from torch import Tensor, nn
 
 from nakt_dist.errors import CheckpointError
 from nakt_dist.models.described import check_finite
-from nakt_dist.models.entries import COUNTER, own_entries
+from nakt_dist.models.entries import own_entries
 from nakt_dist.models.fitting import (
-    HEAD_PREFIXES,
     LoadReport,
-    ShapeMismatch,
-    check_kinds,
+    compare,
+    copy_matched,
     explain_misfit,
+    head_prefixes,
 )
-from nakt_dist.models.network_file import weights_path
 from nakt_dist.models.spec import ModelSpec
 from nakt_dist.models.weights import LoadedWeights, read_weights
+from nakt_dist.models.weights_path import weights_path
 
 WHERE_TO_GET_IMAGENET = (
     "No weights are downloaded. Get torchvision's file densenet121-a639ec97.pth (its "
@@ -83,55 +83,20 @@ def initialise(
     """
     wanted = network.state_dict()
     found, left = own_entries(loaded.state_dict, wanted, loaded.path)
-    check_kinds(found, wanted, loaded.path)
-    head = head_prefixes(network)
-    report = _compare(wanted, found, head, keep_head)
+    report = compare(wanted, found, loaded.path, _fresh_head(network, found, keep_head))
     report = replace(report, unexpected=(*report.unexpected, *left))
     own_layers = _OWN_LAYERS.get(spec.name, ())
     lacking = tuple(name for name in report.missing if not name.startswith(own_layers))
     if lacking or report.shape_mismatched or not report.matched:
         misfit = replace(report, missing=lacking)
         raise CheckpointError(explain_misfit(misfit, wanted, loaded))
-    network.load_state_dict({name: found[name] for name in report.matched}, strict=False)
+    copy_matched(network, found, report)
     return report
 
 
-def head_prefixes(network: nn.Module) -> tuple[str, ...]:
-    """Returns how the names of the entries of a network's last layer begin."""
-    stated = (getattr(network, "pretrained_cfg", None) or {}).get("classifier")  # timm's
-    if not stated:
-        return HEAD_PREFIXES
-    names = (stated,) if isinstance(stated, str) else tuple(stated)
-    return tuple(f"{name}." for name in names)
-
-
-def _compare(
-    wanted: Mapping[str, Tensor],
-    found: Mapping[str, Tensor],
-    head: tuple[str, ...],
-    keep_head: bool,
-) -> LoadReport:
-    fits = {name for name in wanted if name in found and wanted[name].shape == found[name].shape}
-    heads = {name for name in wanted if name.startswith(head)}
-    if keep_head and all(name in fits for name in heads):
-        heads = set()
-    return LoadReport(
-        matched=tuple(name for name in wanted if name in fits - heads),
-        missing=tuple(
-            name
-            for name in wanted
-            if name not in found and name not in heads and not _may_lack(name, found)
-        ),
-        unexpected=tuple(name for name in found if name not in wanted),
-        shape_mismatched=tuple(
-            ShapeMismatch(name, tuple(found[name].shape), tuple(wanted[name].shape))
-            for name in wanted
-            if name in found and name not in fits and name not in heads
-        ),
-        replaced_head=tuple(name for name in wanted if name in heads),
-    )
-
-
-def _may_lack(name: str, found: Mapping[str, Tensor]) -> bool:
-    """Says whether an entry is a counter that came to BatchNorm after the file was written."""
-    return name.endswith(COUNTER) and name.removesuffix(COUNTER) + ".running_mean" in found
+def _fresh_head(network: nn.Module, found: Mapping[str, Tensor], keep_head: bool) -> set[str]:
+    """Returns the entries of the head, where it is not kept or does not fit as a whole."""
+    prefixes = head_prefixes(network)
+    head = {name: each for name, each in network.state_dict().items() if name.startswith(prefixes)}
+    fits = all(name in found and found[name].shape == each.shape for name, each in head.items())
+    return set() if keep_head and fits else set(head)

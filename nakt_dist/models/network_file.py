@@ -12,7 +12,8 @@ from torch import nn
 from nakt_dist.config import PreprocessingConfig
 from nakt_dist.errors import CheckpointError
 from nakt_dist.models.described import build_configured, build_described, check_finite
-from nakt_dist.models.entries import COUNTER, own_entries
+from nakt_dist.models.entries import own_entries
+from nakt_dist.models.fitting import head_prefixes, load_into
 from nakt_dist.models.preprocessing import (
     ImageForm,
     NetworkInput,
@@ -24,12 +25,10 @@ from nakt_dist.models.preprocessing import (
 )
 from nakt_dist.models.registry import is_classifier
 from nakt_dist.models.spec import ModelSpec
-from nakt_dist.models.weights import LoadedWeights, describe_left, load_into, read_weights
+from nakt_dist.models.weights import LoadedWeights, describe_left, read_weights
+from nakt_dist.models.weights_path import name_of_weights, weights_path
 from nakt_dist.models.without_trace import describe_assumed_design
 from nakt_dist.runtime.processes import say
-
-BEST_WEIGHTS = "best.safetensors"
-LAST_WEIGHTS = "last.safetensors"
 
 
 @dataclass(frozen=True)
@@ -64,25 +63,6 @@ class TrainedNetwork:
         other = describe_other_form(self.name, self.lineage, self.seen, form)
         replaced = describe_replaced(self.name, self.seen)
         return [*self.notices, *replaced, *([assumed] if assumed else []), *other]
-
-
-def weights_path(path: str | Path) -> Path:
-    """Returns the weights file meant by a file, or by the output folder of a training run.
-
-    Raises:
-        CheckpointError: there is none.
-    """
-    path = Path(path)
-    if path.is_dir():
-        if not (path / BEST_WEIGHTS).is_file():
-            raise CheckpointError(
-                f"{path}: holds no {BEST_WEIGHTS}; expected a weights file or the output folder "
-                "of a training run that has finished an epoch"
-            )
-        return path / BEST_WEIGHTS
-    if not path.is_file():
-        raise CheckpointError(f"{path}: no such weights file")
-    return path
 
 
 def open_network(
@@ -172,24 +152,13 @@ def _build(
 
 
 def _in_our_names(loaded: LoadedWeights, network: nn.Module) -> LoadedWeights:
-    """Takes a foreign file in any of the styles that ``entries`` knows.
-
-    Old files lack BatchNorm's counters of batches, which play no part in a trained network.
-    """
-    wanted = network.state_dict()
-    found, left = own_entries(loaded.state_dict, wanted, loaded.path)
-    counters = {
-        name: tensor
-        for name, tensor in wanted.items()
-        if name.endswith(COUNTER) and name.removesuffix(COUNTER) + ".running_mean" in found
-    }
-    return replace(loaded, state_dict=counters | found, left=(*loaded.left, *left))
+    """Takes a foreign file in any of the styles that ``entries`` knows."""
+    found, left = own_entries(loaded.state_dict, network.state_dict(), loaded.path)
+    return replace(loaded, state_dict=found, left=(*loaded.left, *left))
 
 
 def _outputs_of(loaded: LoadedWeights, network: nn.Module, spec: ModelSpec) -> int:
     """Returns how many outputs the head in a file has, where the configuration leaves it open."""
-    from nakt_dist.models.initialise import head_prefixes  # as above
-
     if spec.num_outputs != ModelSpec().num_outputs:
         return spec.num_outputs
     found, prefixes = loaded.state_dict, head_prefixes(network)
@@ -245,14 +214,3 @@ def stored_output_names(trained: TrainedNetwork, weights: str) -> tuple[str, ...
             "different names, one per output; copy the file again from its origin"
         )
     return tuple(names)
-
-
-def name_of_weights(path: Path) -> str:
-    """Returns what to call a network by its file: its run's folder, or the file's stem.
-
-    ``model.pth.tar``, as older training scripts write it, is ``model``.
-    """
-    if path.name in (BEST_WEIGHTS, LAST_WEIGHTS):
-        return path.parent.name
-    stem, inner = Path(path.stem), (".pth", ".pt", ".ckpt")
-    return stem.stem if path.suffix == ".tar" and stem.suffix in inner else path.stem

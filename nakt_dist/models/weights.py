@@ -11,21 +11,9 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from nakt_dist.errors import CheckpointError, ConfigurationError
-from nakt_dist.models.fitting import LoadReport, ShapeMismatch, load_into
 from nakt_dist.models.legacy_weights import LEGACY_SUFFIXES, read_legacy, without_wrapper_names
 from nakt_dist.models.spec import ModelSpec
 from nakt_dist.runtime.files import file_sha256, write_bytes
-
-__all__ = [
-    "LoadReport",
-    "LoadedWeights",
-    "ShapeMismatch",
-    "describe_left",
-    "file_sha256",
-    "load_into",
-    "read_weights",
-    "save_weights",
-]
 
 _FORMAT_VERSION = "1"
 _VERSION_FIELD = "nakt_weights"

@@ -25,7 +25,8 @@ from nakt_dist.errors import DatasetError
 from nakt_dist.evaluation.attention_maps import AttentionReader
 from nakt_dist.evaluation.attention_networks import choose_taps
 from nakt_dist.loading.samples import SelectedSamples, select_samples
-from nakt_dist.models.network_file import TrainedNetwork, open_network, weights_path
+from nakt_dist.models.network_file import TrainedNetwork, open_network
+from nakt_dist.models.weights_path import weights_path
 from nakt_dist.runtime.devices import choose_device
 from nakt_dist.runtime.outputs import check_output
 from nakt_dist.shards.location import DatasetLocation

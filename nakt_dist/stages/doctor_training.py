@@ -12,8 +12,8 @@ from nakt_dist.config import RecipeConfig, TrainConfig
 from nakt_dist.loading.sampler import GlobalBatches, Share
 from nakt_dist.models.described import build_configured
 from nakt_dist.models.initialise import read_initial_weights
-from nakt_dist.models.network_file import weights_path
 from nakt_dist.models.trainable import select_trainable
+from nakt_dist.models.weights_path import weights_path
 from nakt_dist.runtime.deepspeed_launch import uses_deepspeed, zero_stage
 from nakt_dist.runtime.launch_check import check_launch
 from nakt_dist.runtime.outputs import check_output

@@ -22,7 +22,8 @@ from nakt_dist.evaluation.scores import PREDICTIONS_NAME, TaskScores
 from nakt_dist.evaluation.segmentation_scores import SegmentationScores
 from nakt_dist.loading.batches import as_float
 from nakt_dist.loading.samples import SelectedSamples, image_form, select_samples
-from nakt_dist.models.network_file import TrainedNetwork, open_network, weights_path
+from nakt_dist.models.network_file import TrainedNetwork, open_network
+from nakt_dist.models.weights_path import weights_path
 from nakt_dist.report.lineage import label_dataset
 from nakt_dist.runtime.devices import choose_device, explain_full_memory
 from nakt_dist.runtime.files import differing_fields

@@ -11,7 +11,8 @@ from nakt_dist.config import TrainConfig, as_plain, save_config
 from nakt_dist.errors import CheckpointError
 from nakt_dist.loading.loader_errors import explain_loader_errors
 from nakt_dist.loading.sampler import Share
-from nakt_dist.models.network_file import BEST_WEIGHTS, LAST_WEIGHTS, describe_for_file
+from nakt_dist.models.network_file import describe_for_file
+from nakt_dist.models.weights_path import BEST_WEIGHTS, LAST_WEIGHTS
 from nakt_dist.runtime.devices import choose_device
 from nakt_dist.runtime.distributed import explain_lost_peers, make_accelerator
 from nakt_dist.runtime.files import (

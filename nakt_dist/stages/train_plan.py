@@ -24,7 +24,8 @@ from nakt_dist.loading.samples import (
     patients_in_both,
     select_samples,
 )
-from nakt_dist.models.network_file import TrainedNetwork, weights_path
+from nakt_dist.models.network_file import TrainedNetwork
+from nakt_dist.models.weights_path import weights_path
 from nakt_dist.shards.pictures import PicturesMet, numbers_of, read_pictures
 from nakt_dist.stages.train_start import Start, choose_start
 from nakt_dist.training.following import (

@@ -11,12 +11,7 @@ from nakt_dist.errors import CheckpointError, ConfigurationError
 from nakt_dist.loading.labels import name_outputs
 from nakt_dist.models.described import build_configured
 from nakt_dist.models.initialise import initialise, read_initial_weights
-from nakt_dist.models.network_file import (
-    TrainedNetwork,
-    name_of_weights,
-    open_network,
-    stored_lineage,
-)
+from nakt_dist.models.network_file import TrainedNetwork, open_network, stored_lineage
 from nakt_dist.models.preprocessing import (
     ImageForm,
     NetworkInput,
@@ -29,6 +24,7 @@ from nakt_dist.models.registry import is_classifier
 from nakt_dist.models.spec import ModelSpec
 from nakt_dist.models.trainable import select_trainable
 from nakt_dist.models.weights import LoadedWeights, describe_left
+from nakt_dist.models.weights_path import name_of_weights
 from nakt_dist.models.without_trace import describe_assumed_design
 from nakt_dist.runtime.processes import say
 

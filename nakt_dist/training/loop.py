@@ -8,8 +8,8 @@ import numpy as np
 import torch
 
 from nakt_dist.errors import ConfigurationError, NaktError
-from nakt_dist.models.network_file import BEST_WEIGHTS
 from nakt_dist.models.trainable import keep_frozen_statistics
+from nakt_dist.models.weights_path import BEST_WEIGHTS
 from nakt_dist.runtime.deepspeed_launch import uses_deepspeed
 from nakt_dist.runtime.devices import explain_full_memory
 from nakt_dist.runtime.distributed import Agreement

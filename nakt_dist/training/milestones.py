@@ -6,8 +6,8 @@ from dataclasses import replace
 from torch import nn
 
 from nakt_dist.errors import StartAgain
-from nakt_dist.models.network_file import BEST_WEIGHTS, LAST_WEIGHTS
 from nakt_dist.models.weights import save_weights
+from nakt_dist.models.weights_path import BEST_WEIGHTS, LAST_WEIGHTS
 from nakt_dist.runtime.distributed import Agreement
 from nakt_dist.runtime.files import file_sha256
 from nakt_dist.runtime.tracking import JsonLines, Tracker

@@ -7,9 +7,10 @@ import safetensors.torch
 import torch
 
 from nakt_dist.errors import CheckpointError
-from nakt_dist.models import ModelSpec, read_weights, save_weights
+from nakt_dist.models import ModelSpec
 from nakt_dist.models.entries import rename_entries
 from nakt_dist.models.initialise import initialise, read_initial_weights
+from nakt_dist.models.weights import read_weights, save_weights
 
 LARGE = ModelSpec("densenet121", 3, 14)
 SMALL = ModelSpec("densenet40", 3, 14)

@@ -9,7 +9,11 @@ import safetensors.torch
 import torch
 
 from nakt_dist.errors import CheckpointError, ConfigurationError
-from nakt_dist.models import ModelSpec, file_sha256, load_into, read_weights, save_weights
+from nakt_dist.models import ModelSpec
+from nakt_dist.models.fitting import load_into
+from nakt_dist.models.initialise import initialise
+from nakt_dist.models.weights import read_weights, save_weights
+from nakt_dist.runtime.files import file_sha256
 
 SPEC = ModelSpec("unet", options={"base_channels": 4})
 
@@ -274,7 +278,7 @@ def test_a_strict_mismatch_changes_nothing_and_says_what(tmp_path):
     with pytest.raises(CheckpointError, match=r"unexpected \(encoder\.0\.0\.1\.weight, .*…\)"):
         load_into(network, loaded)
     assert all(torch.equal(before[key], each) for key, each in network.state_dict().items())
-    report = load_into(network, loaded, strict=False)
+    report = initialise(network, SPEC, loaded)
     assert not report.missing
     assert not report.is_complete
     assert torch.equal(network.head.weight, loaded.state_dict["head.weight"])
@@ -283,7 +287,7 @@ def test_a_strict_mismatch_changes_nothing_and_says_what(tmp_path):
 def test_weights_of_another_architecture_are_never_taken_for_loaded(tmp_path):
     network = torch.nn.Linear(2, 2)
     with pytest.raises(CheckpointError, match=r"0 entries match, 2 missing \(weight, bias\)"):
-        load_into(network, stored(tmp_path), strict=False)
+        load_into(network, stored(tmp_path))
 
 
 @pytest.mark.parametrize("name", ["unet", "deeplabv3plus"])
@@ -294,7 +298,7 @@ def test_heads_are_replaced_only_on_request(tmp_path, name):
     with pytest.raises(CheckpointError, match="head of one logit is expected"):
         load_into(network, loaded)
     head = {key: each.clone() for key, each in network.state_dict().items() if "head" in key}
-    report = load_into(network, loaded, replace_head=True)
+    report = initialise(network, SPEC, loaded)
     assert report.is_complete
     assert set(report.replaced_head) == set(head)
     for key, each in network.state_dict().items():
@@ -303,8 +307,8 @@ def test_heads_are_replaced_only_on_request(tmp_path, name):
 
 def test_replacing_the_head_forgives_nothing_else(tmp_path):
     loaded = stored(tmp_path, ModelSpec("unet", 3, 3, {"base_channels": 4}))
-    with pytest.raises(CheckpointError, match="head"):
-        load_into(SPEC.build(), loaded, replace_head=True)
+    with pytest.raises(CheckpointError, match="reads 3 image channels"):
+        initialise(SPEC.build(), SPEC, loaded)
 
 
 @pytest.mark.parametrize("name", ["unet", "deeplabv3plus"])
