@@ -28,7 +28,6 @@ from nakt_dist.loading.samples import SelectedSamples, select_samples
 from nakt_dist.models.network_file import TrainedNetwork, open_network
 from nakt_dist.models.weights_path import weights_path
 from nakt_dist.runtime.devices import choose_device
-from nakt_dist.runtime.outputs import check_output
 from nakt_dist.shards.location import DatasetLocation
 from nakt_dist.shards.manifest import PseudoLabelManifest, ShardManifest
 from nakt_dist.shards.reader import IndexedShards
@@ -146,8 +145,7 @@ def _examine_pack(config: PackConfig, found: Findings, cache: Path) -> None:
         found.disk += shards * tarfile.RECORDSIZE
         if not will_make_key:  # without the key nobody knows what the dataset would be
             with found.problem_if_refused("output"):
-                check_output(Path(config.output), "pack")
-                pack.check_own_output(config, plan, Path(config.output))
+                pack.Packing(config, plan).check()
 
 
 def _examine_teach(config: TeachConfig, found: Findings, cache: Path) -> None:
@@ -163,7 +161,6 @@ def _examine_teach(config: TeachConfig, found: Findings, cache: Path) -> None:
             with found.problem_if_refused("device"):
                 device = choose_device(config.device, config.threads)
                 with found.problem_if_refused("output"):
-                    check_output(Path(config.output), "teach")
                     _check_taught(config, samples.images, teachers, device, found)
 
 
@@ -180,13 +177,13 @@ def _check_taught(
         DatasetError: they are others.
     """
     try:
-        teach.check_own_output(config, images, teachers, device)
+        teach.Teaching(config, images, teachers, device).check()
     except DatasetError:
         other = torch.device("cpu" if device.type == "cuda" else "cuda")
         if config.device != "auto":
             raise
         with contextlib.suppress(DatasetError):
-            teach.check_own_output(config, images, teachers, other)
+            teach.Teaching(config, images, teachers, other).check()
             found.notes.append(
                 f"the pseudo-labels in {config.output} are of a {other.type} device, and teach "
                 f"would work on {device.type} here, which it refuses: start it where they began"
@@ -217,11 +214,11 @@ def _examine_evaluate(config: EvaluateConfig, found: Findings, cache: Path) -> N
         tell_samples(found, "data", samples, config.dataset, config.splits)
         if trained is not None:
             with found.problem_if_refused("evaluate"):
-                found.notes += evaluate.meet(config, trained, samples)[1]
-                _, identity = evaluate.open_scores(config, trained, samples)
+                met, notices = evaluate.meet(config, trained, samples)
+                found.notes += notices
+                job = evaluate.Evaluation(config, trained, samples, met)
                 with found.problem_if_refused("output"):
-                    check_output(Path(config.output), "evaluate")
-                    evaluate.check_own_output(config, identity)
+                    job.check()
 
 
 def _examine_attention(config: AttentionConfig, found: Findings, cache: Path) -> None:

@@ -1,10 +1,8 @@
 """``nakt evaluate``: every image scored, exactly once, in any number of processes."""
 
-import json
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -26,8 +24,6 @@ from nakt_dist.models.network_file import TrainedNetwork, open_network
 from nakt_dist.models.weights_path import weights_path
 from nakt_dist.report.lineage import label_dataset
 from nakt_dist.runtime.devices import choose_device, explain_full_memory
-from nakt_dist.runtime.files import differing_fields
-from nakt_dist.runtime.outputs import check_output
 from nakt_dist.runtime.processes import process_place, say
 from nakt_dist.runtime.progress import progress_bar
 from nakt_dist.runtime.record import (
@@ -37,11 +33,10 @@ from nakt_dist.runtime.record import (
     package_versions,
     read_record,
 )
-from nakt_dist.runtime.work import WorkLedger, hold_lock
+from nakt_dist.runtime.work import SharedJob
 from nakt_dist.shards.pictures import numbers_of, read_pictures
 from nakt_dist.shards.tables import read_table, write_table
 
-LEDGER_NAME = ".evaluate"
 _IMAGES_PER_PIECE = 64
 _MET = "met_test_images"
 _ONLY_IN_THE_RECORD = ("teacher_record", "compare_with", "bootstrap_samples", "seed", "overlays")
@@ -66,28 +61,25 @@ def run(config: EvaluateConfig) -> RunRecord:
     trained = open_network(config.weights, config.model, config.preprocessing, device)
     config = replace(config, preprocessing=trained.preprocessing)
     samples = select_samples(config.dataset, config.splits, cache=config.cache)
-    scores, identity = open_scores(config, trained, samples)
     met, notices = meet(config, trained, samples)
+    job = Evaluation(config, trained, samples, met)
     for notice in notices:
         say(f"evaluate: {notice}")
-    output = Path(config.output)
-    check_output(output, "evaluate")
-    output.mkdir(parents=True, exist_ok=True)
-    record = _finished(config, output, identity, met)
+    record = job.begin()
     if record is None:
-        return _evaluate(config, trained, scores, identity, met, output, device, stopwatch)
-    WorkLedger(output / LEDGER_NAME, identity, 0).close()  # a kill may have left it
-    say(f"{scores.sentence(record)} (was complete already)")
+        return _evaluate(job, device, stopwatch)
+    say(f"{job.scores.sentence(record)} (was complete already)")
     return record
 
 
-def open_scores(
-    config: EvaluateConfig, trained: TrainedNetwork, samples: SelectedSamples
-) -> tuple[TaskScores, dict[str, Any]]:
-    """Chooses the task, and checks that settings, network and test images belong together.
+class Evaluation(SharedJob[RunRecord]):
+    """The evaluation of one network; a piece is some images.
 
-    Returns:
-        The scores, and what decides their predictions.
+    Args:
+        config: of the evaluation, with the preprocessing of the network.
+        trained: the network.
+        samples: the test images.
+        met: what ``meet`` found.
 
     Raises:
         ConfigurationError: a setting does not fit the network's task, or network and test set
@@ -96,34 +88,63 @@ def open_scores(
             absent, or is no match.
         CheckpointError: the weights contradict themselves.
     """
-    scores = _scores(config, trained, samples)
-    identity = _identity(config, trained, scores)
-    scores.check_references(identity)
-    return scores, identity
 
+    stage = "evaluate"
+    written_last = RECORD_NAME
+    others = "another evaluation"
 
-def check_own_output(config: EvaluateConfig, identity: Mapping[str, Any]) -> None:
-    """Looks whether the output is absent, or of this very evaluation, and writes nothing.
+    def __init__(
+        self,
+        config: EvaluateConfig,
+        trained: TrainedNetwork,
+        samples: SelectedSamples,
+        met: Mapping[str, Any],
+    ) -> None:
+        self.config = config
+        self.trained = trained
+        self.met = met
+        # The task is chosen by the architecture, which the weights may not contradict.
+        classifies = task_of(trained) == "classification"
+        self.scores = (ClassificationScores if classifies else SegmentationScores)(
+            config, trained, samples
+        )
+        manifest = samples.images.manifest
+        identity = {
+            "weights_sha256": trained.weights_sha256,
+            "dataset": manifest.dataset,
+            "dataset_fingerprint": manifest.fingerprint,
+            "splits": config.splits,
+            "preprocessing": vars(trained.preprocessing),
+            "batch_size": config.batch_size,
+            **self.scores.settings,
+        }
+        super().__init__(config.output, identity, -(-len(self.scores.dataset) // _IMAGES_PER_PIECE))
+        self.scores.check_references(self.identity)
 
-    Args:
-        config: of the evaluation.
-        identity: as ``open_scores`` gives it.
+    def read(self) -> tuple[Mapping[str, Any], RunRecord]:
+        """Reads the record, whose inputs are the identity."""
+        record = read_record(self.output / RECORD_NAME)
+        return record.inputs, record
 
-    Raises:
-        DatasetError: it holds another evaluation, finished or not.
-    """
-    output = Path(config.output)
-    if _finished(config, output, identity, {}) is None:
-        WorkLedger(output / LEDGER_NAME, identity, 0).check()
+    def finished(self) -> RunRecord | None:
+        """Returns the record that is there, unless it should now say something else besides.
 
+        Raises:
+            DatasetError: it is that of another evaluation.
+        """
+        record = super().finished()
+        if record is None:
+            return None
+        asked = as_plain(self.config)
+        same = all(record.config.get(name) == asked[name] for name in _ONLY_IN_THE_RECORD)
+        known = {role: each for role, each in self.met.get(_MET, {}).items() if each is not None}
+        told = record.details.get(_MET, {})
+        return record if same and told == {**told, **known} else None
 
-def _scores(
-    config: EvaluateConfig, trained: TrainedNetwork, samples: SelectedSamples
-) -> TaskScores:
-    """Chooses the task by the architecture, which the weights may not contradict."""
-    if task_of(trained) == "classification":
-        return ClassificationScores(config, trained, samples)
-    return SegmentationScores(config, trained, samples)
+    def images_of(self, piece: int) -> range:
+        """Returns the numbers of a piece's images."""
+        first = piece * _IMAGES_PER_PIECE
+        return range(first, min(first + _IMAGES_PER_PIECE, len(self.scores.dataset)))
 
 
 def meet(
@@ -152,101 +173,30 @@ def meet(
     return {_MET: told, "met_pictures": counts}, sentences
 
 
-def _identity(
-    config: EvaluateConfig, trained: TrainedNetwork, scores: TaskScores
-) -> dict[str, Any]:
-    manifest = scores.dataset.samples.images.manifest
-    identity = {
-        "weights_sha256": trained.weights_sha256,
-        "dataset": manifest.dataset,
-        "dataset_fingerprint": manifest.fingerprint,
-        "splits": config.splits,
-        "preprocessing": vars(trained.preprocessing),
-        "batch_size": config.batch_size,
-        **scores.settings,
-    }
-    return json.loads(json.dumps(identity))
-
-
-def _finished(
-    config: EvaluateConfig, output: Path, identity: Mapping[str, Any], met: Mapping[str, Any]
-) -> RunRecord | None:
-    """Returns the record that is there, unless it should now say something else besides.
-
-    Args:
-        config: of the evaluation.
-        output: its folder.
-        identity: as ``open_scores`` gives it.
-        met: what ``meet`` found; empty where that is not looked at.
-
-    Raises:
-        DatasetError: it is that of another evaluation.
-    """
-    if not (output / RECORD_NAME).exists():
-        return None
-    record = read_record(output / RECORD_NAME)
-    if record.inputs != identity:
-        differences = "; ".join(differing_fields(record.inputs, identity)[:5])
-        raise DatasetError(
-            f"{output}: already holds another evaluation ({differences}). "
-            "Choose another --output, or delete the folder"
-        )
-    asked = as_plain(config)
-    same = all(record.config.get(name) == asked[name] for name in _ONLY_IN_THE_RECORD)
-    known = {role: each for role, each in met.get(_MET, {}).items() if each is not None}
-    told = record.details.get(_MET, {})
-    return record if same and told == {**told, **known} else None
-
-
-def _evaluate(
-    config: EvaluateConfig,
-    trained: TrainedNetwork,
-    scores: TaskScores,
-    identity: Mapping[str, Any],
-    met: Mapping[str, Any],
-    output: Path,
-    device: torch.device,
-    stopwatch: Stopwatch,
-) -> RunRecord:
+def _evaluate(job: Evaluation, device: torch.device, stopwatch: Stopwatch) -> RunRecord:
     """Does this process's pieces; whoever finds all of them done writes the record."""
-    place = process_place()
-    images = len(scores.dataset)
-    pieces = -(-images // _IMAGES_PER_PIECE)
-    ledger = WorkLedger(output / LEDGER_NAME, identity, pieces)
-    ledger.open()
-    finished = _finished(config, output, identity, met)
-    if finished is not None:  # another process finished all while this one looked
-        ledger.close()
-        return finished
-    with progress_bar(f"evaluate {output.name}", images) as advance:
-        for piece in ledger.unfinished(place.rank, place.world_size):
-            first = piece * _IMAGES_PER_PIECE
-            numbers = range(first, min(first + _IMAGES_PER_PIECE, images))
-            with explain_full_memory(
-                str(output),
-                f"Lower batch_size (now {config.batch_size}), into another --output since it "
-                "decides the last digits, or set --device cpu",
-            ):
-                rows = _score(config, scores, numbers, device)
-            ledger.finish(piece, {"rows": rows})
-            advance(len(numbers))
-    if ledger.is_complete():
-        with hold_lock(ledger.folder / "finalise.lock") as held:
-            finished = _finished(config, output, identity, met) if held else None
-            if finished is not None:
-                return finished
-            if held:
-                record = _finalise(
-                    config, trained, scores, identity, met, output, ledger, stopwatch
-                )
-                ledger.close()
-                # Whichever rank this is.
-                print(scores.sentence(record), file=sys.stderr, flush=True)
-                return record
-    if (output / RECORD_NAME).exists():
-        return read_record(output / RECORD_NAME)
-    say(f"evaluate: process {place.rank} is done; others still work on {output}")
-    return RunRecord(stage="evaluate", name=output.name, config=as_plain(config), inputs=identity)
+
+    def score(piece: int) -> dict[str, Any]:
+        with explain_full_memory(
+            str(job.output),
+            f"Lower batch_size (now {job.config.batch_size}), into another --output since it "
+            "decides the last digits, or set --device cpu",
+        ):
+            return {"rows": _score(job.config, job.scores, job.images_of(piece), device)}
+
+    with progress_bar(f"evaluate {job.output.name}", len(job.scores.dataset)) as advance:
+        for piece in job.work(score):
+            advance(len(job.images_of(piece)))
+    record = job.finalise(lambda: _finalise(job, stopwatch))
+    if record is not None:
+        return record
+    say(f"evaluate: process {process_place().rank} is done; others still work on {job.output}")
+    return RunRecord(
+        stage="evaluate",
+        name=job.output.name,
+        config=as_plain(job.config),
+        inputs=job.identity,
+    )
 
 
 @torch.inference_mode()
@@ -263,17 +213,10 @@ def _score(
     return rows
 
 
-def _finalise(
-    config: EvaluateConfig,
-    trained: TrainedNetwork,
-    scores: TaskScores,
-    identity: Mapping[str, Any],
-    met: Mapping[str, Any],
-    output: Path,
-    ledger: WorkLedger,
-    stopwatch: Stopwatch,
-) -> RunRecord:
+def _finalise(job: Evaluation, stopwatch: Stopwatch) -> RunRecord:
     """Joins the pieces, checks that each image is there once, and writes the record."""
+    config, trained, scores, met = job.config, job.trained, job.scores, job.met
+    identity, output, ledger = job.identity, job.output, job.ledger
 
     def pieces() -> Iterator[list[Mapping[str, Any]]]:
         for piece in range(ledger.pieces):
@@ -317,4 +260,5 @@ def _finalise(
         versions=package_versions(),
     )
     record.write(output, ledger.folder)
+    print(scores.sentence(record), file=sys.stderr, flush=True)  # whichever rank this is
     return record

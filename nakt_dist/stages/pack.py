@@ -5,19 +5,19 @@ which cannot be used, the rest is divided into splits, and shards are put togeth
 """
 
 import contextlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from nakt_dist.config import PackConfig, as_plain
 from nakt_dist.errors import DatasetError
-from nakt_dist.runtime.files import differing_fields, file_sha256, value_sha256
+from nakt_dist.runtime.files import file_sha256, value_sha256
 from nakt_dist.runtime.outputs import check_output
 from nakt_dist.runtime.processes import require_one_process, say
 from nakt_dist.runtime.progress import progress_bar
 from nakt_dist.runtime.record import RunRecord, Stopwatch, package_versions
-from nakt_dist.runtime.work import WorkLedger, sole_user
+from nakt_dist.runtime.work import SharedJob, WorkLedger, sole_user
 from nakt_dist.shards.manifest import (
     MANIFEST_NAME,
     ShardManifest,
@@ -44,7 +44,6 @@ from nakt_dist.stages.pack_sources import (
 )
 from nakt_dist.stages.pack_summary import announce, announce_speed, compare_packed
 
-LEDGER_NAME = ".pack"
 PREPARED_NAME = "prepared"
 
 
@@ -63,14 +62,14 @@ def run(config: PackConfig) -> RunRecord:
     refuse_import_by_worker()
     require_one_process("pack")
     stopwatch = Stopwatch()
-    output = Path(config.output)
     check_apart(config)
-    plan = make_plan(config)
+    job = Packing(config, make_plan(config))
+    output, plan = job.output, job.plan
     check_output(output, "pack")
     output.mkdir(parents=True, exist_ok=True)
     try:
         with sole_user(output, "pack"):
-            manifest, packed_now = _pack(config, plan, output)
+            manifest, packed_now = _pack(job)
     except DatasetError:
         with contextlib.suppress(OSError):  # unless something was written
             output.rmdir()
@@ -99,16 +98,59 @@ def run(config: PackConfig) -> RunRecord:
     )
 
 
-def _pack(config: PackConfig, plan: PackPlan, output: Path) -> tuple[ShardManifest, int]:
+class Packing(SharedJob[ShardManifest]):
+    """The packing of one dataset; how many shards it has is known once they are divided.
+
+    Whether the source has changed since a packing began is looked at piece by piece.
+
+    Args:
+        config: of the packing.
+        plan: its inputs.
+    """
+
+    stage = "pack"
+    written_last = MANIFEST_NAME
+    others = "a dataset packed otherwise"
+
+    def __init__(self, config: PackConfig, plan: PackPlan) -> None:
+        super().__init__(config.output, plan.settings)
+        self.config = config
+        self.plan = plan
+        self.times: Mapping[str, tuple[FileTimes, ...]] = {}
+
+    def read(self) -> tuple[Mapping[str, Any], ShardManifest]:
+        """Reads the manifest, which holds the identity."""
+        manifest = ShardManifest.read(self.output)
+        return manifest.config, manifest
+
+    def finished(self) -> ShardManifest | None:
+        """Returns the manifest once it is there; ``times`` are then those of files read anew.
+
+        Raises:
+            DatasetError: it is that of a dataset packed otherwise, or from files that have changed.
+        """
+        manifest = super().finished()
+        if manifest is None:
+            return None
+        if manifest.findings != self.plan.findings:
+            found, wanted = (", ".join(each.findings) for each in (manifest, self.plan))
+            raise self.refusal(f"findings {found}, now {wanted}")
+        read = "modified" if self.config.trust_times else "touched"
+        changes = find_changes(self.output, self.plan, read)
+        if str(changes):
+            raise self.refusal(str(changes))
+        self.times = changes.times
+        return manifest
+
+
+def _pack(job: Packing) -> tuple[ShardManifest, int]:
     """Returns the manifest and how many inputs were read now rather than earlier."""
-    manifest, times = _finished(config, plan, output)
-    ledger = _ledger(plan, output)
+    config, plan, output, ledger = job.config, job.plan, job.output, job.ledger
+    manifest = job.begin()
     if manifest is not None:
-        ledger.close()  # a kill may have left it
-        if times and not config.trust_times:  # then every touched file was read
-            remember_times(output, times, plan.content_key)
+        if job.times and not config.trust_times:  # then every touched file was read
+            remember_times(output, job.times, plan.content_key)
         return manifest, 0
-    ledger.open()
     with Workers(config.workers) as workers:
         try:
             rule, found = judge_masks(config, plan, ledger.folder, workers)
@@ -123,53 +165,6 @@ def _pack(config: PackConfig, plan: PackPlan, output: Path) -> tuple[ShardManife
     manifest = finalise(config, replace(plan, found=found), division, prepared, output, ledger)
     ledger.close()
     return manifest, read_now
-
-
-def check_own_output(config: PackConfig, plan: PackPlan, output: Path) -> None:
-    """Looks whether an output is absent, or of this very packing, and writes nothing.
-
-    Raises:
-        DatasetError: it holds a dataset packed otherwise, or an unfinished one.
-    """
-    if _finished(config, plan, output)[0] is None:
-        _ledger(plan, output).check()
-
-
-def _ledger(plan: PackPlan, output: Path) -> WorkLedger:
-    """Returns the ledger of the shards; how many there will be is known once they are divided.
-
-    Whether the source has changed since the packing began is looked at piece by piece.
-    """
-    return WorkLedger(output / LEDGER_NAME, plan.settings, 0)
-
-
-def _finished(
-    config: PackConfig, plan: PackPlan, output: Path
-) -> tuple[ShardManifest | None, Mapping[str, tuple[FileTimes, ...]]]:
-    """Returns the manifest of this packing, once it is done, and the times of its source's files.
-
-    Raises:
-        DatasetError: it is that of a dataset packed otherwise, or from files that have changed.
-    """
-    if not (output / MANIFEST_NAME).exists():
-        return None, {}
-    times = {}
-    manifest = ShardManifest.read(output)
-    settings = json.loads(json.dumps(plan.settings))
-    if manifest.config != settings:
-        what = "; ".join(differing_fields(manifest.config, settings)[:5])
-    elif manifest.findings != plan.findings:
-        what = f"findings {', '.join(manifest.findings)}, now {', '.join(plan.findings)}"
-    else:
-        read = "modified" if config.trust_times else "touched"
-        changes = find_changes(output, plan, read)
-        what, times = str(changes), changes.times
-    if what:
-        raise DatasetError(
-            f"{output}: already holds a dataset packed otherwise ({what}). "
-            "Choose another --output, or delete the folder"
-        )
-    return manifest, times
 
 
 def prepare_all(

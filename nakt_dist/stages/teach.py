@@ -4,7 +4,6 @@ Processes share nothing but the output folder and never wait for each other, so 
 differ in speed, die, come back, and be another number next time.
 """
 
-import json
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, replace
@@ -19,19 +18,17 @@ from nakt_dist.evaluation.origin import task_of
 from nakt_dist.loading.samples import image_form
 from nakt_dist.models.network_file import open_network
 from nakt_dist.runtime.devices import choose_device
-from nakt_dist.runtime.files import differing_fields, file_sha256
-from nakt_dist.runtime.outputs import check_output
+from nakt_dist.runtime.files import file_sha256
 from nakt_dist.runtime.processes import process_place, say
 from nakt_dist.runtime.progress import progress_bar
 from nakt_dist.runtime.record import RunRecord, Stopwatch, package_versions
-from nakt_dist.runtime.work import WorkLedger, hold_lock
+from nakt_dist.runtime.work import SharedJob
 from nakt_dist.shards.manifest import INDEX_NAME, MANIFEST_NAME, PseudoLabelManifest, ShardEntry
 from nakt_dist.shards.reader import IndexedShards
 from nakt_dist.shards.tables import PSEUDO_INDEX_SCHEMA, write_table
 from nakt_dist.stages.teach_shard import teach_shard
 from nakt_dist.transfer.ensemble import Teacher
 
-LEDGER_NAME = ".teach"
 _AUTOCAST = {"float32": None, "bfloat16": torch.bfloat16}
 
 
@@ -54,18 +51,14 @@ def run(config: TeachConfig) -> RunRecord:
     teachers = [teacher for teacher, _ in opened]
     for notice in dict.fromkeys(notice for _, notices in opened for notice in notices):
         say(f"teach: {notice}")
-    config = _in_full(config, teachers)
-    identity = _identity(config, images, teachers, device)
-    output = Path(config.output)
-    check_output(output, "teach")
-    output.mkdir(parents=True, exist_ok=True)
-    taught = 0
-    if _is_finished(output, identity):
-        taught = _mend(config, images, teachers, output, device)
-        WorkLedger(output / LEDGER_NAME, identity, 0).close()  # a kill may have left it
+    job = Teaching(_in_full(config, teachers), images, teachers, device)
+    manifest = job.begin()
+    if manifest is not None:
+        taught = job.mend(manifest)
     else:
-        taught = _teach(config, images, teachers, identity, output, device)
-    return _summarise(config, output, taught, stopwatch)
+        taught = _teach(job)
+        manifest = job.finalise(job.put_together)
+    return _summarise(job, manifest, taught, stopwatch)
 
 
 def _in_full(config: TeachConfig, teachers: list[Teacher]) -> TeachConfig:
@@ -127,170 +120,135 @@ def open_teacher(
     return teacher, trained.describe(image_form(images.manifest))
 
 
-def check_own_output(
-    config: TeachConfig, images: IndexedShards, teachers: list[Teacher], device: torch.device
-) -> None:
-    """Looks whether the output is absent, or of this very work, and writes nothing.
+class Teaching(SharedJob[PseudoLabelManifest]):
+    """The pseudo-labels of one dataset by some teachers; a piece is a shard.
 
     Args:
         config: of the teaching.
         images: the packed dataset, all splits.
-        teachers: as ``open_teacher`` gives them, on any device.
-        device: that the teachers would work on.
-
-    Raises:
-        DatasetError: it holds other pseudo-labels, finished or not.
+        teachers: as ``open_teacher`` gives them.
+        device: that they work on.
     """
-    output, identity = Path(config.output), _identity(config, images, teachers, device)
-    if not _is_finished(output, identity):
-        WorkLedger(output / LEDGER_NAME, identity, 0).check()
 
+    stage = "teach"
+    written_last = MANIFEST_NAME
+    others = "other pseudo-labels"
 
-def _identity(
-    config: TeachConfig, images: IndexedShards, teachers: list[Teacher], device: torch.device
-) -> dict[str, Any]:
-    """Everything that decides the bytes of the pseudo-labels."""
-    identity = {
-        "dataset": images.manifest.dataset,
-        "dataset_fingerprint": images.manifest.fingerprint,
-        "teachers": [dict(teacher.provenance) for teacher in teachers],
-        "batch_size": config.batch_size,
-        "precision": config.precision,
-        "device": device.type,
-    }
-    return json.loads(json.dumps(identity))
+    def __init__(
+        self,
+        config: TeachConfig,
+        images: IndexedShards,
+        teachers: list[Teacher],
+        device: torch.device,
+    ) -> None:
+        self.config = config
+        self.images = images
+        self.teachers = teachers
+        self.device = device
+        identity = {
+            "dataset": images.manifest.dataset,
+            "dataset_fingerprint": images.manifest.fingerprint,
+            "teachers": [dict(teacher.provenance) for teacher in teachers],
+            "batch_size": config.batch_size,
+            "precision": config.precision,
+            "device": device.type,
+        }
+        super().__init__(config.output, identity, len(images.manifest.shards))
 
+    def read(self) -> tuple[Mapping[str, Any], PseudoLabelManifest]:
+        """Reads the manifest, which holds the identity."""
+        manifest = PseudoLabelManifest.read(self.output)
+        return manifest.config, manifest
 
-def _is_finished(output: Path, identity: Mapping[str, Any]) -> bool:
-    """Says whether the output is this very work, done.
+    def teach(self, number: int) -> dict[str, Any]:
+        """Writes the pseudo-labels of a shard; returns its receipt."""
+        return teach_shard(
+            self.output, self.ledger.folder, number, self.images, self.teachers,
+            self.config.batch_size, self.device, _AUTOCAST[self.config.precision],
+        )  # fmt: skip
 
-    Raises:
-        DatasetError: it holds other pseudo-labels.
-    """
-    if not (output / MANIFEST_NAME).exists():
-        return False
-    manifest = PseudoLabelManifest.read(output)
-    if manifest.config != identity:
-        differences = "; ".join(differing_fields(manifest.config, identity)[:5])
-        raise DatasetError(
-            f"{output}: already holds other pseudo-labels ({differences}). "
-            "Choose another --output, or delete the folder"
+    def mend(self, manifest: PseudoLabelManifest) -> int:
+        """Teaches damaged shards of finished pseudo-labels again; returns how many samples.
+
+        Raises:
+            DatasetError: they differ from what they were.
+        """
+        if not process_place().is_main:
+            return 0
+        mended = 0
+        for number, entry in enumerate(manifest.shards):
+            path = self.output / entry.name
+            if path.is_file() and file_sha256(path) == entry.sha256:
+                continue
+            self.ledger.folder.mkdir(exist_ok=True)
+            if self.teach(number)["entry"]["sha256"] != entry.sha256:
+                raise DatasetError(
+                    f"{path}: was damaged, and taught again it differs from what it was: another "
+                    "device, thread count or version of torch. Teach into a new --output"
+                )
+            say(f"teach: {entry.name} was damaged and is mended")
+            mended += entry.samples
+        self.ledger.close()
+        return mended
+
+    def put_together(self) -> PseudoLabelManifest:
+        """Writes the index and, last of all, the manifest; any process may do it.
+
+        Raises:
+            DatasetError: samples are without a pseudo-label, or have several.
+        """
+        shards: list[ShardEntry] = []
+
+        def rows() -> Iterator[list[Mapping[str, Any]]]:
+            for number in range(self.ledger.pieces):
+                receipt = self.ledger.receipt(number)
+                shards.append(ShardEntry(**receipt["entry"]))
+                yield receipt["rows"]
+
+        output, images, staging = self.output, self.images.manifest, self.ledger.folder
+        write_table(output / INDEX_NAME, PSEUDO_INDEX_SCHEMA, rows(), staging)
+        manifest = PseudoLabelManifest(
+            shards=tuple(shards),
+            files={INDEX_NAME: file_sha256(output / INDEX_NAME)},
+            dataset=images.dataset,
+            dataset_fingerprint=images.fingerprint,
+            phantom=images.phantom,
+            height=images.height,
+            width=images.width,
+            teachers=tuple(dict(teacher.provenance) for teacher in self.teachers),
+            soft=any(teacher.output == "soft" for teacher in self.teachers),
+            config=self.identity,
         )
-    return True
+        if manifest.num_samples != images.num_samples:
+            raise DatasetError(
+                f"{output}: {manifest.num_samples} pseudo-labels for "
+                f"{images.num_samples} samples; delete the folder and teach again"
+            )
+        save_config(self.config, output, leave_out=("output", "cache"), staging=staging)
+        manifest.write(output, staging)
+        # Said by whichever process was the last.
+        count = f"{manifest.num_samples} pseudo-labels in {output}"
+        print(f"teach: {count}", file=sys.stderr, flush=True)
+        return manifest
 
 
-def _teach(
-    config: TeachConfig,
-    images: IndexedShards,
-    teachers: list[Teacher],
-    identity: Mapping[str, Any],
-    output: Path,
-    device: torch.device,
-) -> int:
+def _teach(job: Teaching) -> int:
     """Does this process's part of the work; returns how many samples it taught."""
-    place = process_place()
-    entries = images.manifest.shards
-    ledger = WorkLedger(output / LEDGER_NAME, identity, len(entries))
-    ledger.open()
-    if (output / MANIFEST_NAME).exists():  # another process finished all while this one looked
-        ledger.close()
-        return 0
-    taught = 0
-    with progress_bar("teach images", images.manifest.num_samples) as advance:
-        for number in ledger.unfinished(place.rank, place.world_size):
-            receipt = teach_shard(
-                output, ledger.folder, number, images, teachers, config.batch_size, device,
-                _AUTOCAST[config.precision],
-            )  # fmt: skip
-            ledger.finish(number, receipt)
+    entries, taught = job.images.manifest.shards, 0
+    with progress_bar("teach images", job.images.manifest.num_samples) as advance:
+        for number in job.work(job.teach):
             taught += entries[number].samples
             advance(entries[number].samples)
-    if ledger.is_complete():
-        with hold_lock(ledger.folder / "finalise.lock") as held:
-            if held and not (output / MANIFEST_NAME).exists():
-                _finalise(config, images, teachers, identity, output, ledger)
-                ledger.close()
-                count = images.manifest.num_samples  # said by whichever process was the last
-                print(f"teach: {count} pseudo-labels in {output}", file=sys.stderr, flush=True)
     return taught
 
 
-def _mend(
-    config: TeachConfig,
-    images: IndexedShards,
-    teachers: list[Teacher],
-    output: Path,
-    device: torch.device,
-) -> int:
-    """Teaches damaged shards of finished pseudo-labels again; returns how many samples."""
-    if not process_place().is_main:
-        return 0
-    mended = 0
-    for number, entry in enumerate(PseudoLabelManifest.read(output).shards):
-        path = output / entry.name
-        if path.is_file() and file_sha256(path) == entry.sha256:
-            continue
-        staging = output / LEDGER_NAME
-        staging.mkdir(exist_ok=True)
-        receipt = teach_shard(
-            output, staging, number, images, teachers, config.batch_size, device,
-            _AUTOCAST[config.precision],
-        )  # fmt: skip
-        if receipt["entry"]["sha256"] != entry.sha256:
-            raise DatasetError(
-                f"{path}: was damaged, and taught again it differs from what it was: another "
-                "device, thread count or version of torch. Teach into a new --output"
-            )
-        say(f"teach: {entry.name} was damaged and is mended")
-        mended += entry.samples
-    return mended
-
-
-def _finalise(
-    config: TeachConfig,
-    images: IndexedShards,
-    teachers: list[Teacher],
-    identity: Mapping[str, Any],
-    output: Path,
-    ledger: WorkLedger,
-) -> None:
-    """Writes the index and, last of all, the manifest; any process may do it."""
-    shards: list[ShardEntry] = []
-
-    def rows() -> Iterator[list[Mapping[str, Any]]]:
-        for number in range(ledger.pieces):
-            receipt = ledger.receipt(number)
-            shards.append(ShardEntry(**receipt["entry"]))
-            yield receipt["rows"]
-
-    write_table(output / INDEX_NAME, PSEUDO_INDEX_SCHEMA, rows(), ledger.folder)
-    manifest = PseudoLabelManifest(
-        shards=tuple(shards),
-        files={INDEX_NAME: file_sha256(output / INDEX_NAME)},
-        dataset=images.manifest.dataset,
-        dataset_fingerprint=images.manifest.fingerprint,
-        phantom=images.manifest.phantom,
-        height=images.manifest.height,
-        width=images.manifest.width,
-        teachers=tuple(dict(teacher.provenance) for teacher in teachers),
-        soft=any(teacher.output == "soft" for teacher in teachers),
-        config=dict(identity),
-    )
-    if manifest.num_samples != images.manifest.num_samples:
-        raise DatasetError(
-            f"{output}: {manifest.num_samples} pseudo-labels for "
-            f"{images.manifest.num_samples} samples; delete the folder and teach again"
-        )
-    save_config(config, output, leave_out=("output", "cache"), staging=ledger.folder)
-    manifest.write(output, ledger.folder)
-
-
-def _summarise(config: TeachConfig, output: Path, taught: int, stopwatch: Stopwatch) -> RunRecord:
-    place = process_place()
-    finished = (output / MANIFEST_NAME).exists()
+def _summarise(
+    job: Teaching, manifest: PseudoLabelManifest | None, taught: int, stopwatch: Stopwatch
+) -> RunRecord:
+    place, output = process_place(), job.output
     counts = {"taught_by_this_process": taught}
-    if finished:
-        counts["pseudo_labels"] = PseudoLabelManifest.read(output).num_samples
+    if manifest is not None:
+        counts["pseudo_labels"] = manifest.num_samples
         if not taught:
             say(f"teach: {counts['pseudo_labels']} pseudo-labels in {output}, complete already")
     else:
@@ -300,10 +258,10 @@ def _summarise(config: TeachConfig, output: Path, taught: int, stopwatch: Stopwa
     return RunRecord(
         stage="teach",
         name=output.name,
-        config=as_plain(config),
+        config=as_plain(job.config),
         counts=counts,
         metrics={"images_per_second": taught / max(stopwatch.seconds, 1e-9)},
-        details={"finished": finished},
+        details={"finished": manifest is not None},
         seconds=stopwatch.seconds,
         versions=package_versions(),
     )

@@ -16,7 +16,7 @@ from nakt_dist.runtime.work import WorkLedger, sole_user
 from nakt_dist.shards.manifest import INDEX_NAME, PseudoLabelManifest, ShardEntry, ShardManifest
 from nakt_dist.shards.tables import INDEX_SCHEMA, read_table
 from nakt_dist.shards.verify import Damage, read_any_manifest, verify_folder
-from nakt_dist.stages.pack import LEDGER_NAME, prepare_all, write_shards
+from nakt_dist.stages.pack import prepare_all, write_shards
 from nakt_dist.stages.pack_divide import ShardPlan, divide
 from nakt_dist.stages.pack_finish import write_tables
 from nakt_dist.stages.pack_masks import judge_masks
@@ -135,7 +135,7 @@ def _rebuild(
     names: set[str],
 ) -> None:
     """Packs aside what is damaged, or everything where a table is: it needs all of it."""
-    ledger = WorkLedger(aside / LEDGER_NAME, {}, 0)
+    ledger = WorkLedger(aside / ".pack", {}, 0)
     ledger.open()
     with Workers(config.workers) as workers:
         rule, _ = judge_masks(config, plan, ledger.folder, workers)

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from nakt_dist.errors import DatasetError
-from nakt_dist.runtime.work import WorkLedger, hold_lock, sole_user
+from nakt_dist.runtime.files import read_json, write_json
+from nakt_dist.runtime.work import SharedJob, WorkLedger, hold_lock, sole_user
 
 IDENTITY = {"dataset": "squares", "teachers": [{"weight": 1.0}], "settings": {"batch_size": 16}}
 SPAWN = multiprocessing.get_context("spawn")
@@ -252,3 +253,59 @@ def test_another_job_is_refused_without_beginning_one(tmp_path):
     WorkLedger(tmp_path / ".teach", {**IDENTITY, "dataset": "circles"}, 6).open()
     with pytest.raises(DatasetError, match="dataset: found 'circles', expected 'squares'"):
         job.check()
+
+
+class Counting(SharedJob):
+    """Counts its pieces; the total is the result."""
+
+    stage, written_last, others = "teach", "total.json", "other counts"
+
+    def read(self):
+        written = read_json(self.output / self.written_last, "total")
+        return written["identity"], written["total"]
+
+    def put_together(self):
+        total = sum(self.ledger.receipt(piece)["one"] for piece in range(self.ledger.pieces))
+        write_json(self.output / self.written_last, {"identity": self.identity, "total": total})
+        return total
+
+
+def test_a_shared_job_is_begun_worked_on_and_put_together_once(tmp_path):
+    first, second = (Counting(tmp_path / "out", IDENTITY, 3) for _ in range(2))
+    first.check()
+    assert not (tmp_path / "out").exists()
+    assert first.begin() is second.begin() is None
+    doing = first.work(lambda piece: {"one": 1})
+    assert next(doing) == 0
+    assert first.finalise(first.put_together) is None
+    assert list(second.work(lambda piece: {"one": 1})) == [1, 2]
+    assert second.finalise(second.put_together) == 3
+    assert (
+        first.finalise(first.put_together) == Counting(tmp_path / "out", IDENTITY, 3).begin() == 3
+    )
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["total.json"]
+
+
+def test_a_shared_job_refuses_the_result_of_another(tmp_path):
+    job = Counting(tmp_path, IDENTITY)
+    job.begin()
+    job.finalise(job.put_together)
+    other = Counting(tmp_path, {**IDENTITY, "dataset": "discs"})
+    for look in (other.check, other.begin):
+        with pytest.raises(DatasetError, match=r"holds other counts \(dataset: found 'squares'"):
+            look()
+
+
+def test_what_a_kill_left_of_a_complete_job_is_removed_by_the_main_process_alone(
+    tmp_path, monkeypatch
+):
+    job = Counting(tmp_path, IDENTITY)
+    job.begin()
+    job.put_together()
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert job.begin() == 0
+    assert job.ledger.folder.exists()  # the first process may mend with it
+    monkeypatch.setenv("RANK", "0")
+    assert job.begin() == 0
+    assert not job.ledger.folder.exists()
