@@ -15,7 +15,6 @@ from nakt_dist.transfer.attention import (
     match_size,
     plane_distances,
 )
-from nakt_dist.transfer.ensemble import prepare_image
 
 MEASURES = ("similarity", "similarity_to_other_image", "plane_similarity")
 """What is measured on each image, see ``similarities``."""
@@ -88,23 +87,15 @@ class AttentionReader:
         Raises:
             ConfigurationError: a tap does not give planes, or is not passed exactly once.
         """
-        output, student = self._student(prepared(self._trained[0], image))
-        teacher = self._teacher.activations(prepared(self._trained[1], image))
+        output, student = self._student(self._trained[0].prepare(image))
+        teacher = self._teacher.activations(self._trained[1].prepare(image))
         for whose, activations in (("student", student), ("teacher", teacher)):
             for activation in activations:
                 check_planes(activation, whose)
         of_other = None
         if other is not None:
-            of_other = self._teacher.activations(prepared(self._trained[1], other))
+            of_other = self._teacher.activations(self._trained[1].prepare(other))
         return Attention(output.float(), student, teacher, of_other)
-
-
-def prepared(trained: TrainedNetwork, image: torch.Tensor) -> torch.Tensor:
-    """Returns images float32 (N, C, H, W) in [0, 1] as a network wants them."""
-    seen = trained.preprocessing
-    return prepare_image(
-        image, trained.spec.in_channels, seen.height, seen.width, seen.mean, seen.std
-    )
 
 
 def map_similarity(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:

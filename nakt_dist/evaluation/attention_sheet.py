@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from nakt_dist.evaluation.attention_maps import Attention, AttentionReader, prepared, similarities
+from nakt_dist.evaluation.attention_maps import Attention, AttentionReader, similarities
 from nakt_dist.evaluation.class_activation import (
     PooledFeatures,
     exact_class_activation,
@@ -60,7 +60,7 @@ class ClassActivation:
         self._trained = trained
         self._path = path
         self._pooled: PooledFeatures | None = find_pooled_features(
-            trained.network, prepared(trained, sample)
+            trained.network, trained.prepare(sample)
         )
 
     @property
@@ -75,7 +75,7 @@ class ClassActivation:
             image: float32 (N, C, H, W) in [0, 1].
             outputs: their numbers; at least one.
         """
-        network, seen = self._trained.network, prepared(self._trained, image)
+        network, seen = self._trained.network, self._trained.prepare(image)
         if self._pooled is not None:
             return exact_class_activation(network, self._pooled, seen, outputs).cpu().numpy()
         module = find_module(network, self._path)

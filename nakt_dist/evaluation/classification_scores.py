@@ -25,7 +25,6 @@ from nakt_dist.runtime.files import differing_fields
 from nakt_dist.runtime.processes import say
 from nakt_dist.runtime.record import RECORD_NAME, RunRecord, read_record
 from nakt_dist.shards.tables import read_table
-from nakt_dist.transfer.ensemble import prepare_image
 
 _KINDS = {"age": pa.int32()}
 
@@ -234,11 +233,7 @@ def predict(trained: TrainedNetwork, image: torch.Tensor) -> torch.Tensor:
     Returns:
         float64 (N, K); float32 would make sure answers equal, and AUROC count them as ties.
     """
-    seen = trained.preprocessing
-    prepared = prepare_image(
-        image, trained.spec.in_channels, seen.height, seen.width, seen.mean, seen.std
-    )
-    return trained.network(prepared).double().sigmoid()
+    return trained.logits(image).double().sigmoid()
 
 
 def label_columns(table: pa.Table, kind: str, names: Sequence[str]) -> np.ndarray:

@@ -13,7 +13,6 @@ from nakt_dist.models.network_file import TrainedNetwork
 from nakt_dist.report.lineage import label_dataset
 from nakt_dist.report.sheets import Group, Outline, Panel, draw_sheet
 from nakt_dist.runtime.files import write_bytes
-from nakt_dist.transfer.ensemble import logits_at_image_size
 
 
 def draw_overlays(
@@ -70,16 +69,7 @@ def _panels(
     device = next(trained.network.parameters()).device
     items = [dataset[int(number)] for number in numbers]
     image, target = as_float(torch.utils.data.default_collate(items), device)
-    seen = trained.preprocessing
-    logits = logits_at_image_size(
-        trained.network,
-        image,
-        trained.spec.in_channels,
-        seen.height,
-        seen.width,
-        seen.mean,
-        seen.std,
-    )
+    logits = trained.logits(image)
     annotated = (target[:, 0] > 0.5).cpu().numpy()
     predicted = (logits[:, 0].sigmoid() > threshold).cpu().numpy()
     panels = []

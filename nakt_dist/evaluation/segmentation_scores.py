@@ -16,7 +16,6 @@ from nakt_dist.loading.samples import MaskedImages, SelectedSamples
 from nakt_dist.models.network_file import TrainedNetwork
 from nakt_dist.runtime.files import differing_fields
 from nakt_dist.runtime.record import RECORD_NAME, RunRecord, read_record
-from nakt_dist.transfer.ensemble import logits_at_image_size
 
 PREDICTIONS_SCHEMA = pa.schema(
     [
@@ -70,7 +69,7 @@ class SegmentationScores(TaskScores):
         """Returns key, Dice and areas in pixels; see ``TaskScores``."""
         keys = self.dataset.samples.images.index["key"]
         both_empty = 1.0 if self._config.both_empty == "one" else float("nan")
-        probability = predict(self._trained, image)
+        probability = self._trained.logits(image).sigmoid()
         if not probability.isfinite().all():
             raise diverged(self._config.weights, self.dataset)
         prediction = probability > self._config.threshold
@@ -147,20 +146,6 @@ class SegmentationScores(TaskScores):
                 f"{len(teachers)} teachers; give the evaluation of one of them as teacher_record"
             )
         return record.metrics["dice_mean"]
-
-
-def predict(trained: TrainedNetwork, image: torch.Tensor) -> torch.Tensor:
-    """Returns the probability of target, float32 (N, 1, H, W), for images in [0, 1]."""
-    seen = trained.preprocessing
-    return logits_at_image_size(
-        trained.network,
-        image,
-        trained.spec.in_channels,
-        seen.height,
-        seen.width,
-        seen.mean,
-        seen.std,
-    ).sigmoid()
 
 
 def _teachers_of(lineage: Mapping[str, Any]) -> set[str]:

@@ -14,6 +14,7 @@ from nakt_dist.errors import CheckpointError
 from nakt_dist.models.described import build_configured, build_described, check_finite
 from nakt_dist.models.entries import own_entries
 from nakt_dist.models.fitting import head_prefixes, load_into
+from nakt_dist.models.input_images import at_size, prepare_image
 from nakt_dist.models.preprocessing import (
     ImageForm,
     NetworkInput,
@@ -54,6 +55,24 @@ class TrainedNetwork:
     weights_sha256: str
     seen: NetworkInput | None = None
     notices: tuple[str, ...] = ()
+
+    def prepare(self, images: torch.Tensor) -> torch.Tensor:
+        """Brings images, float32 (N, C, H, W) in [0, 1], to the network's input."""
+        return prepare_image(images, self.spec.in_channels, self.preprocessing)
+
+    def logits(self, images: torch.Tensor) -> torch.Tensor:
+        """Runs the network.
+
+        Args:
+            images: float32 (N, C, H, W) in [0, 1], C 1 or 3.
+
+        Returns:
+            float32: (N, K, H, W) at the images' own size, or of a classifier (N, K).
+        """
+        output = self.network(self.prepare(images))
+        return (
+            output.float() if is_classifier(self.spec.name) else at_size(output, images.shape[-2:])
+        )
 
     def describe(self, form: ImageForm) -> list[str]:
         """Says what is worth knowing before the network sees images of a form."""

@@ -199,8 +199,7 @@ def _look_at_teachers(config: TeachConfig, found: Findings, images: IndexedShard
         with found.problem_if_refused(f"teacher {number}"):
             opened, notices = teach.open_teacher(teacher, torch.device("cpu"), images)
             found.notes += [each for each in notices if each not in found.notes]
-            name = opened.provenance["name"]
-            sha256 = opened.provenance["weights_sha256"]
+            name, sha256 = opened.trained.name, opened.trained.weights_sha256
             words = tell_weights(weights_path(teacher.weights), sha256)
             found.facts[f"teacher {number}"] = f"{name}: {words}"
             teachers.append(opened)

@@ -6,13 +6,13 @@ differ in speed, die, come back, and be another number next time.
 
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from nakt_dist.config import PreprocessingConfig, TeachConfig, TeacherConfig, as_plain, save_config
+from nakt_dist.config import TeachConfig, TeacherConfig, as_plain, save_config
 from nakt_dist.errors import ConfigurationError, DatasetError
 from nakt_dist.evaluation.origin import task_of
 from nakt_dist.loading.samples import image_form
@@ -63,9 +63,11 @@ def run(config: TeachConfig) -> RunRecord:
 
 def _in_full(config: TeachConfig, teachers: list[Teacher]) -> TeachConfig:
     """Returns the settings with those that the teachers' files say."""
-    inputs = [PreprocessingConfig(**each.provenance["preprocessing"]) for each in teachers]
-    pairs = zip(config.teachers, inputs, strict=True)
-    return replace(config, teachers=[replace(each, preprocessing=seen) for each, seen in pairs])
+    settings = [
+        replace(each, preprocessing=teacher.trained.preprocessing)
+        for each, teacher in zip(config.teachers, teachers, strict=True)
+    ]
+    return replace(config, teachers=settings)
 
 
 def open_teacher(
@@ -98,25 +100,7 @@ def open_teacher(
             f"{config.weights}: the network wants {trained.spec.in_channels} channels; images "
             f"have {images.manifest.channels}, which can be brought to 1 or 3"
         )
-    preprocessing = trained.preprocessing
-    teacher = Teacher(
-        network=trained.network,
-        in_channels=trained.spec.in_channels,
-        height=preprocessing.height,
-        width=preprocessing.width,
-        mean=preprocessing.mean,
-        std=preprocessing.std,
-        weight=config.weight,
-        output=config.output,
-        provenance={
-            "name": trained.name,
-            "weights_sha256": trained.weights_sha256,
-            "architecture": asdict(trained.spec),
-            "preprocessing": asdict(preprocessing),
-            "weight": config.weight,
-            "output": config.output,
-        },
-    )
+    teacher = Teacher(trained, config.weight, config.output)
     return teacher, trained.describe(image_form(images.manifest))
 
 
@@ -148,7 +132,7 @@ class Teaching(SharedJob[PseudoLabelManifest]):
         identity = {
             "dataset": images.manifest.dataset,
             "dataset_fingerprint": images.manifest.fingerprint,
-            "teachers": [dict(teacher.provenance) for teacher in teachers],
+            "teachers": [teacher.provenance for teacher in teachers],
             "batch_size": config.batch_size,
             "precision": config.precision,
             "device": device.type,
@@ -215,7 +199,7 @@ class Teaching(SharedJob[PseudoLabelManifest]):
             phantom=images.phantom,
             height=images.height,
             width=images.width,
-            teachers=tuple(dict(teacher.provenance) for teacher in self.teachers),
+            teachers=tuple(teacher.provenance for teacher in self.teachers),
             soft=any(teacher.output == "soft" for teacher in self.teachers),
             config=self.identity,
         )

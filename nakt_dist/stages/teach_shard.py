@@ -132,7 +132,7 @@ def _teach_batch(
     if not probability.isfinite().all():
         raise CheckpointError(
             "a teacher gives values that are not numbers "
-            f"({', '.join(str(teacher.provenance.get('name')) for teacher in teachers)}): its "
+            f"({', '.join(teacher.trained.name for teacher in teachers)}): its "
             "training has diverged, or precision bfloat16 is too coarse for it"
         )
     confidence = torch.maximum(probability, 1 - probability).flatten(1).mean(1)

@@ -16,7 +16,6 @@ from nakt_dist.models.registry import is_classifier
 from nakt_dist.models.taps import TappedNetwork, TeacherTap, preset_taps
 from nakt_dist.transfer.attention import attention_loss, weighted
 from nakt_dist.transfer.distillation import distillation_loss
-from nakt_dist.transfer.ensemble import prepare_image
 
 Finish = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
@@ -94,10 +93,7 @@ class Following:
             ``distillation_loss`` as far as they are set.
         """
         attention, distillation = self._config.attention, self._config.distillation
-        seen = self._trained.preprocessing
-        prepared = prepare_image(
-            image, self._trained.spec.in_channels, seen.height, seen.width, seen.mean, seen.std
-        )
+        prepared = self._trained.prepare(image)
         total = logits.new_zeros(())
         components: dict[str, torch.Tensor] = {}
         if distillation is None:

@@ -10,9 +10,9 @@ from torch import nn
 from nakt_dist.config import PreprocessingConfig, RecipeConfig
 from nakt_dist.evaluation.auroc import mean_auroc
 from nakt_dist.evaluation.dice import dice_per_image
+from nakt_dist.models.input_images import at_size, prepare_image
 from nakt_dist.training.following import Following
 from nakt_dist.transfer.classification import classification_loss
-from nakt_dist.transfer.ensemble import at_size, prepare_image
 from nakt_dist.transfer.losses import segmentation_loss
 
 
@@ -77,8 +77,7 @@ class TrainingTask(ABC):
         return {**losses, "loss": losses["loss"] + extra, **components}
 
     def _prepare(self, image: torch.Tensor) -> torch.Tensor:
-        seen = self._preprocessing
-        return prepare_image(image, self._in_channels, seen.height, seen.width, seen.mean, seen.std)
+        return prepare_image(image, self._in_channels, self._preprocessing)
 
     @abstractmethod
     def _finish(self, output: torch.Tensor, image: torch.Tensor) -> torch.Tensor:

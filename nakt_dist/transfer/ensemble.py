@@ -1,44 +1,39 @@
 """Teachers, alone or together: from images to the mean of their outputs (algorithm 1)."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import torch
-from torch import nn
-from torch.nn import functional
 
-from nakt_dist.errors import ConfigurationError
-
-GREY_OF_RGB = (0.299, 0.587, 0.114)
-"""ITU-R BT.601 luma, what Pillow's conversion to grey uses."""
+from nakt_dist.models.network_file import TrainedNetwork
 
 
 @dataclass(frozen=True)
 class Teacher:
-    """One frozen network and what it wants to see.
+    """One frozen network of an ensemble.
 
     Attributes:
-        network: in eval mode on its device; gives logits (N, 1, h, w).
-        in_channels: 1 or 3; grey images are repeated, RGB ones reduced to luma.
-        height: rows of its input; None for those of the image.
-        width: columns of its input; None likewise.
-        mean: subtracted from pixels in [0, 1]; a number, or one per channel of its input.
-        std: divides them; likewise.
+        trained: on its device; gives logits (N, 1, h, w).
         weight: w in Σ w T(x) / Σ w.
         output: ``soft`` probabilities, or ``binary``: probability above 0.5.
-        provenance: what a manifest says about it.
     """
 
-    network: nn.Module
-    in_channels: int
-    height: int | None
-    width: int | None
-    mean: float | Sequence[float]
-    std: float | Sequence[float]
+    trained: TrainedNetwork
     weight: float
     output: Literal["soft", "binary"]
-    provenance: Mapping[str, Any]
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """What a manifest says about it."""
+        return {
+            "name": self.trained.name,
+            "weights_sha256": self.trained.weights_sha256,
+            "architecture": asdict(self.trained.spec),
+            "preprocessing": asdict(self.trained.preprocessing),
+            "weight": self.weight,
+            "output": self.output,
+        }
 
     def probability(self, image: torch.Tensor, autocast: torch.dtype | None = None) -> torch.Tensor:
         """Runs the teacher on a batch.
@@ -52,98 +47,9 @@ class Teacher:
             binary teacher.
         """
         with torch.autocast(image.device.type, autocast, enabled=autocast is not None):
-            logits = logits_at_image_size(
-                self.network, image, self.in_channels, self.height, self.width, self.mean, self.std
-            )
+            logits = self.trained.logits(image)
         probability = logits.sigmoid()
         return (probability > 0.5).float() if self.output == "binary" else probability
-
-
-def logits_at_image_size(
-    network: nn.Module,
-    image: torch.Tensor,
-    in_channels: int,
-    height: int | None,
-    width: int | None,
-    mean: float | Sequence[float],
-    std: float | Sequence[float],
-) -> torch.Tensor:
-    """Runs a network on images prepared for it, and brings its logits back to their size.
-
-    Args:
-        network: from (N, in_channels, height, width) to logits (N, K, h, w).
-        image: float32 (N, C, H, W) in [0, 1].
-        in_channels: as for ``prepare_image``, like the rest.
-        height: rows of the network's input; None for H.
-        width: columns of the network's input; None for W.
-        mean: subtracted from the pixels.
-        std: divides them.
-
-    Returns:
-        float32 (N, K, H, W).
-    """
-    logits = network(prepare_image(image, in_channels, height, width, mean, std))
-    return at_size(logits, image.shape[-2:])
-
-
-def at_size(logits: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
-    """Brings logits (N, K, h, w) to ``size`` (H, W) as float32, bilinearly where they differ."""
-    logits = logits.float()
-    if logits.shape[-2:] == tuple(size):
-        return logits
-    return functional.interpolate(logits, tuple(size), mode="bilinear", align_corners=False)
-
-
-def prepare_image(
-    image: torch.Tensor,
-    in_channels: int,
-    height: int | None,
-    width: int | None,
-    mean: float | Sequence[float],
-    std: float | Sequence[float],
-) -> torch.Tensor:
-    """Brings images in [0, 1] to a network's channels, size and normalisation.
-
-    Args:
-        image: float32 (N, C, H, W), C 1 or 3.
-        in_channels: of the network; 1 or 3, or C itself.
-        height: rows wanted; None keeps them.
-        width: columns wanted; None keeps them.
-        mean: subtracted; a number, or one per channel of the network.
-        std: divides; likewise.
-
-    Returns:
-        float32 (N, in_channels, height, width).
-
-    Raises:
-        ConfigurationError: ``mean`` or ``std`` has another number of channels.
-    """
-    if image.shape[1] == 3 and in_channels == 1:
-        luma = torch.tensor(GREY_OF_RGB, device=image.device).view(1, 3, 1, 1)
-        image = (image * luma).sum(1, keepdim=True)
-    elif image.shape[1] == 1 and in_channels > 1:
-        image = image.expand(-1, in_channels, -1, -1)
-    size = (height or image.shape[-2], width or image.shape[-1])
-    if size != image.shape[-2:]:
-        image = functional.interpolate(
-            image, size, mode="bilinear", align_corners=False, antialias=True
-        )
-    mean = _per_channel("mean", mean, image)
-    return (image - mean) / _per_channel("std", std, image)
-
-
-def _per_channel(
-    name: str, value: float | Sequence[float], image: torch.Tensor
-) -> float | torch.Tensor:
-    """Returns a number as it is, and one number per channel as a tensor (C, 1, 1)."""
-    if isinstance(value, int | float):
-        return value
-    if len(value) != image.shape[1]:
-        raise ConfigurationError(
-            f"preprocessing.{name} has {len(value)} numbers, but the network's input "
-            f"{image.shape[1]} channels; give one number for all, or one per channel"
-        )
-    return torch.tensor(value, dtype=image.dtype, device=image.device).view(-1, 1, 1)
 
 
 @torch.inference_mode()

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 
 from nakt_dist.config import ImageConfig, PackConfig
 from nakt_dist.errors import CheckpointError, DatasetError
-from nakt_dist.evaluation import segmentation_scores
+from nakt_dist.models.network_file import TrainedNetwork
 from nakt_dist.models.weights import save_weights
 from nakt_dist.runtime.files import file_sha256
 from nakt_dist.runtime.record import read_record
@@ -283,7 +283,7 @@ def test_the_record_of_a_network_that_taught_it_nothing_is_refused(
 def test_a_network_whose_output_is_not_a_number_is_no_result(
     dataset: Path, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(segmentation_scores, "predict", lambda _, image: image * float("nan"))
+    monkeypatch.setattr(TrainedNetwork, "logits", lambda _, image: image * float("nan"))
 
     with pytest.raises(CheckpointError, match="diverged"):
         evaluate.run(evaluate_config(tmp_path / "out", dataset, weights))
@@ -292,7 +292,7 @@ def test_a_network_whose_output_is_not_a_number_is_no_result(
 def test_a_teacher_record_that_is_absent_costs_no_forward_pass(
     dataset: Path, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(segmentation_scores, "predict", lambda *_: pytest.fail("it went on"))
+    monkeypatch.setattr(TrainedNetwork, "logits", lambda *_: pytest.fail("it went on"))
     config = evaluate_config(tmp_path / "out", dataset, weights, teacher_record=str(tmp_path / "x"))
 
     with pytest.raises(DatasetError, match="no run record here"):

@@ -2,10 +2,13 @@ import pytest
 import torch
 from torch import nn
 
+from nakt_dist.config import PreprocessingConfig
 from nakt_dist.config.teaching import IMAGENET_MEAN, IMAGENET_STD
 from nakt_dist.errors import ConfigurationError
-from nakt_dist.models.network_file import open_network
-from nakt_dist.transfer.ensemble import Teacher, ensemble_probability, prepare_image
+from nakt_dist.models.input_images import prepare_image
+from nakt_dist.models.network_file import TrainedNetwork, open_network
+from nakt_dist.models.spec import ModelSpec
+from nakt_dist.transfer.ensemble import Teacher, ensemble_probability
 from tests.datasets import make_weights
 
 
@@ -22,18 +25,14 @@ class Constant(nn.Module):
         return self.logits.expand(len(image), -1, -1, -1)
 
 
-def teacher(network, **settings):
-    defaults = {
-        "in_channels": 1,
-        "height": None,
-        "width": None,
-        "mean": 0.0,
-        "std": 1.0,
-        "weight": 1.0,
-        "output": "soft",
-        "provenance": {},
-    }
-    return Teacher(network=network, **{**defaults, **settings})
+def seen(height=None, width=None, mean=0.0, std=1.0):
+    return PreprocessingConfig(height, width, mean, std)
+
+
+def teacher(network, in_channels=1, weight=1.0, output="soft", **settings):
+    spec = ModelSpec(in_channels=in_channels)
+    trained = TrainedNetwork("teacher", network, spec, seen(**settings), {}, "0" * 64)
+    return Teacher(trained, weight, output)
 
 
 def constant(*rows, **settings):
@@ -107,24 +106,24 @@ def test_a_teacher_sees_its_own_size_and_normalisation_and_answers_at_the_images
 def test_each_channel_is_normalised_by_its_own_mean_and_deviation():
     image = torch.rand(2, 3, 4, 4)
     mean, std = IMAGENET_MEAN, list(IMAGENET_STD)
-    found = prepare_image(image, 3, None, None, mean, std)
+    found = prepare_image(image, 3, seen(mean=mean, std=std))
     for channel in range(3):
         expected = (image[:, channel] - mean[channel]) / std[channel]
         assert torch.allclose(found[:, channel], expected, atol=1e-6)
-    grey = prepare_image(image[:, :1], 3, 8, 8, mean, 0.5)
+    grey = prepare_image(image[:, :1], 3, seen(8, 8, mean, 0.5))
     assert grey.shape == (2, 3, 8, 8)
     assert torch.allclose(grey[:, 0] - grey[:, 2], torch.tensor((0.406 - 0.485) / 0.5), atol=1e-5)
     assert torch.equal(
-        prepare_image(image, 1, None, None, [0.5], [0.25]),
-        prepare_image(image, 1, None, None, 0.5, 0.25),
+        prepare_image(image, 1, seen(mean=[0.5], std=[0.25])),
+        prepare_image(image, 1, seen(mean=0.5, std=0.25)),
     )
 
 
 def test_as_many_means_as_channels_are_expected():
     with pytest.raises(ConfigurationError, match=r"preprocessing\.mean has 3 numbers.* 1 channels"):
-        prepare_image(IMAGE, 1, None, None, IMAGENET_MEAN, 1.0)
+        prepare_image(IMAGE, 1, seen(mean=IMAGENET_MEAN))
     with pytest.raises(ConfigurationError, match=r"preprocessing\.std has 2 numbers.* 3 channels"):
-        prepare_image(IMAGE, 3, None, None, 0.0, [1.0, 1.0])
+        prepare_image(IMAGE, 3, seen(std=[1.0, 1.0]))
 
 
 def test_a_grey_image_is_repeated_for_a_teacher_of_three_channels():
