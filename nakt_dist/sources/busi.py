@@ -1,22 +1,15 @@
 """BUSI, breast ultrasound: ``benign/benign (1).png`` with its ``benign (1)_mask.png``."""
 
 import re
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from nakt_dist.sources.files import FoundFile, walk
-from nakt_dist.sources.listing import (
-    check_choices,
-    finish_listing,
-    image_record,
-    mask_without_image,
-    missing_mask,
-    require_folder,
-    unrecognised,
-    wrong_layout,
-)
-from nakt_dist.sources.record import SourceListing, SourceRecord
+from nakt_dist.sources.files import FoundFile, require_folder, walk
+from nakt_dist.sources.listing import check_choices, finish_listing, wrong_layout
+from nakt_dist.sources.named_pairs import IMAGE, MASK, Key, sort_files
+from nakt_dist.sources.record import SourceListing
+from nakt_dist.sources.registry import Source
 
 CLASSES = ("benign", "malignant", "normal")
 OUTER_FOLDER = "Dataset_BUSI_with_GT"
@@ -42,35 +35,23 @@ def scan(root: Path, classes: Sequence[str] = ("benign", "malignant")) -> Source
     missing = [name for name in classes if not (folder / name).is_dir()]
     if missing:
         raise wrong_layout(folder, "busi", f"the folder '{missing[0]}'")
-
     contents = walk(folder)
-    images: list[tuple[tuple[str, str], FoundFile]] = []
-    masks: dict[tuple[str, str], list[FoundFile]] = defaultdict(list)
-    records = []
-    for file in contents.images:
-        match = _NAME.fullmatch(file.file_name)
-        if match is None or file.folder not in CLASSES:
-            records.append(unrecognised(file, _EXPECTED))
-        elif match["mask"]:
-            masks[file.folder, match["stem"]].append(file)
-        else:
-            images.append(((file.folder, match["stem"]), file))
-
-    left_out = Counter(f"class {key[0]}" for key, _ in images if key[0] not in classes)
-    records += [_record(file, masks.get(key, [])) for key, file in images if key[0] in classes]
-    known = {key for key, _ in images}
-    for key in masks.keys() - known:
-        expected = f"'{key[0]}/{key[1]}.png'"
-        records += [mask_without_image(mask, expected) for mask in masks[key] if key[0] in classes]
+    pairs = sort_files(contents, _role, _EXPECTED, one_image_each=False)
+    left_out = Counter(f"class {name}" for name, _ in pairs.leave_out(lambda k: k[0] in classes))
+    records = pairs.pair(
+        image_of=lambda key: f"'{key[0]}/{key[1]}.png'",
+        mask_of=lambda key: f"'{key[0]}/{key[1]}_mask.png'",
+        facts_of=lambda key: {"stratum": key[0], "labels": {"class": key[0]}},
+        several=True,
+    )
     return finish_listing(contents, records, left_out)
 
 
-def _record(image: FoundFile, masks: list[FoundFile]) -> SourceRecord:
-    return image_record(
-        image,
-        masks,
-        problem=None if masks else missing_mask(f"'{image.folder}/{image.stem}_mask.png'"),
-        mask_kind="binary",
-        stratum=image.folder,
-        labels={"class": image.folder},
-    )
+def _role(file: FoundFile) -> tuple[str, Key] | None:
+    name = _NAME.fullmatch(file.file_name)
+    if name is None or file.folder not in CLASSES:
+        return None
+    return (MASK if name["mask"] else IMAGE), (file.folder, name["stem"])
+
+
+SOURCE = Source("busi", scan, card="busi")

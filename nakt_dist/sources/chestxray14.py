@@ -19,8 +19,9 @@ from nakt_dist.sources.chest import (
 from nakt_dist.sources.csv_tables import TableRow, find_table, quoted, read_list, read_rows
 from nakt_dist.sources.files import FolderContents, FoundFile, walk
 from nakt_dist.sources.labels import LABEL_SETS, NO_FINDING, canonical_finding
-from nakt_dist.sources.listing import require_folder, wrong_layout
+from nakt_dist.sources.listing import wrong_layout
 from nakt_dist.sources.record import SourceListing
+from nakt_dist.sources.registry import Source
 
 FINDINGS = LABEL_SETS["chestxray14_with_no_finding"]
 LISTS = {"train": "train_val_list.txt", "test": "test_list.txt"}
@@ -48,7 +49,6 @@ def scan(root: Path, table: str | None = None, views: Sequence[str] = VIEWS) -> 
         DatasetError: there is no table, there are several and none was chosen, or one is not
             of the published form, or no named image is there.
     """
-    require_folder(root)
     contents = walk(root)
     entries = _entry_table(root, contents, table)
     tables = ChestTables(root)
@@ -155,3 +155,12 @@ def _files_by_name(contents: FolderContents) -> dict[str, list[FoundFile]]:
 
 def _in_images(file: FoundFile) -> bool:
     return file.folder.rpartition("/")[2].lower().startswith("images")
+
+
+SOURCE = Source(
+    "chestxray14",
+    scan,
+    card="chestxray14",
+    split_files=tuple(LISTS.values()),
+    path_options=("table",),
+)

@@ -17,8 +17,9 @@ from nakt_dist.sources.chest import (
 from nakt_dist.sources.csv_tables import TableRow, find_table, quoted, read_rows
 from nakt_dist.sources.files import FolderContents, FoundFile, walk
 from nakt_dist.sources.labels import CHEXPERT_FINDINGS
-from nakt_dist.sources.listing import require_folder, wrong_layout
+from nakt_dist.sources.listing import wrong_layout
 from nakt_dist.sources.record import SourceListing
+from nakt_dist.sources.registry import Source
 
 TABLES = {
     "train": ("train.csv", "train.csv.gz"),
@@ -51,7 +52,6 @@ def scan(root: Path, views: Sequence[str] = VIEWS) -> SourceListing:
         DatasetError: there is neither ``train.csv`` nor ``valid.csv`` nor ``test.csv``, or one
             is not of the published form, or no named image is there.
     """
-    require_folder(root)
     contents = walk(root)
     found = {part: find_table(contents, *names) for part, names in TABLES.items()}
     if not any(found.values()):
@@ -134,3 +134,6 @@ def _part(file: FoundFile) -> str | None:
     """Returns the part whose folder holds the patient's, None in a folder of another name."""
     folders = file.name.split("/")[-4:-3]
     return folders[0] if folders and folders[0] in SPLITS else None
+
+
+SOURCE = Source("chexpert", scan, card="chexpert")

@@ -32,9 +32,6 @@ KEPT_LABELS = frozenset(
 )  # fmt: skip
 """Facts that stay as published; every other label of a record is replaced by its hash."""
 
-PATH_OPTIONS = frozenset({"image_folder", "mask_folder", "table"})
-"""Options of layouts that name files or folders of the dataset."""
-
 _DIGITS = 24
 _OUTSIDE = "image outside of "
 _PLAIN_SUFFIXES = frozenset(

@@ -110,6 +110,20 @@ def printable(name: str) -> str:
     return name.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
+def require_folder(root: Path) -> None:
+    """Refuses a root that is not an existing folder.
+
+    Raises:
+        DatasetError: ``root`` does not exist or is a file.
+    """
+    if not root.is_dir():
+        found = "a file" if root.exists() else "nothing"
+        raise DatasetError(
+            f"The dataset's folder '{printable(str(root))}' was expected and {found} is there; "
+            "set the source to the folder that holds the published files"
+        )
+
+
 def walk(root: Path) -> FolderContents:
     """Lists the folder ``root`` and the folders in it.
 
@@ -122,8 +136,9 @@ def walk(root: Path) -> FolderContents:
     ``IM0001`` or ``1.2.840.1``, is opened, and its first 1024 bytes are read.
 
     Raises:
-        DatasetError: a folder cannot be listed.
+        DatasetError: ``root`` is no folder, or a folder cannot be listed.
     """
+    require_folder(root)
     contents = FolderContents(root)
     real_root = os.path.realpath(root)
     pending: list[tuple[str, str]] = [(os.fspath(root), "")]

@@ -13,11 +13,11 @@ from nakt_dist.sources.listing import (
     image_record,
     mask_without_image,
     missing_mask,
-    require_folder,
     wrong_layout,
 )
 from nakt_dist.sources.mask_search import find_masks, told_of_masks
 from nakt_dist.sources.record import SourceListing
+from nakt_dist.sources.registry import Source
 
 
 def scan(
@@ -58,7 +58,6 @@ def scan(
         DatasetError: there is no image, or no folder of masks of that name.
     """
     pattern = _compile(patient_regex)
-    require_folder(root)
     contents = walk(root)
     folders = _mask_folders(root, contents, mask_folder)
     pairing = find_masks(contents.images, mask_suffix, folders, class_from_folder)
@@ -149,3 +148,6 @@ def _facts(
         if not name:
             problem = ("no_class_folder", "the image lies in no folder that could be its class")
     return facts, problem
+
+
+SOURCE = Source("image_folder", scan, card="image_folder", path_options=("mask_folder",))

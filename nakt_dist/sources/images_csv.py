@@ -17,11 +17,18 @@ from nakt_dist.sources.chest import (
 from nakt_dist.sources.csv_tables import NO_WIDTH, TableRow, quoted, read_rows
 from nakt_dist.sources.files import FolderContents, FoundFile, walk
 from nakt_dist.sources.listed_findings import FindingCounter, ListedFindings
-from nakt_dist.sources.listing import require_folder, wrong_layout
+from nakt_dist.sources.listing import wrong_layout
 from nakt_dist.sources.named_files import NamedFiles, is_absolute
 from nakt_dist.sources.patients import patient_identity
 from nakt_dist.sources.record import SourceListing
-from nakt_dist.sources.table_columns import IMAGE_COLUMN, TableColumns, by_finding, canonical_names
+from nakt_dist.sources.registry import Source
+from nakt_dist.sources.table_columns import (
+    IMAGE_COLUMN,
+    TableColumns,
+    by_finding,
+    canonical_names,
+    check_deidentified,
+)
 
 _UNMET = "wanted values of 'filters' that no row has"
 _MOST_VALUES_TOLD = 6
@@ -88,7 +95,6 @@ def scan(
         ConfigurationError: settings exclude each other, or a split could not name a file.
         DatasetError: the table is not there or not of this form, or no image is there.
     """
-    require_folder(root)
     columns = TableColumns(
         image=image_column,
         finding_columns=by_finding(finding_columns),
@@ -300,3 +306,11 @@ def _of_folder(root: Path, contents: FolderContents, folder: str) -> FolderConte
     if len(images) < len(contents.images):
         ignored[f"image outside of '{folder}'"] = len(contents.images) - len(images)
     return replace(contents, images=images, ignored=ignored)
+
+
+SOURCE = Source(
+    "images_csv",
+    scan,
+    path_options=("table", "image_folder"),
+    check_deidentified=check_deidentified,
+)

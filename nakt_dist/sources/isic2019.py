@@ -14,11 +14,11 @@ from nakt_dist.sources.listing import (
     finish_listing,
     image_record,
     missing_image,
-    require_folder,
     unrecognised,
     wrong_layout,
 )
 from nakt_dist.sources.record import SourceListing, SourceRecord
+from nakt_dist.sources.registry import Source
 
 IMAGE_FOLDER = "ISIC_2019_Training_Input"
 TEST_FOLDER = "ISIC_2019_Test_Input"
@@ -42,7 +42,6 @@ def scan(root: Path) -> SourceListing:
         DatasetError: the images or the table of diagnoses are not there, or the table is
             not of the published form.
     """
-    require_folder(root)
     contents = walk(root)
     tables = [_find_table(contents, name) for name in (LABEL_TABLE, FACT_TABLE)]
     if tables[0] is None:
@@ -172,3 +171,6 @@ def _label(cell: str) -> bool | None:
     except KeyError:
         return None
     return {0: False, 1: True}.get(label)
+
+
+SOURCE = Source("isic2019", scan, card="isic2019")

@@ -15,11 +15,11 @@ from nakt_dist.sources.listing import (
     finish_listing,
     image_record,
     missing_image,
-    require_folder,
     unrecognised,
     wrong_layout,
 )
 from nakt_dist.sources.record import SourceListing, SourceRecord
+from nakt_dist.sources.registry import Source
 
 FACTS = (
     "benign_malignant",
@@ -55,7 +55,6 @@ def scan(root: Path) -> SourceListing:
     Raises:
         DatasetError: there is no archive image below ``root``, or a table cannot be read.
     """
-    require_folder(root)
     contents = walk(root)
     jsons = {
         (file.folder, file.stem): file
@@ -218,3 +217,6 @@ def _plain(level: Mapping[str, Any]) -> Iterator[tuple[str, str | int | float]]:
     for name, value in level.items():
         if isinstance(value, str | int) or (isinstance(value, float) and math.isfinite(value)):
             yield name, value
+
+
+SOURCE = Source("isic_archive", scan, card="isic_archive")

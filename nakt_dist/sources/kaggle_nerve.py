@@ -1,22 +1,16 @@
 """Kaggle's Ultrasound Nerve Segmentation: ``train/S_I.tif`` with ``train/S_I_mask.tif``."""
 
 import re
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from nakt_dist.sources.files import FoundFile, walk
-from nakt_dist.sources.listing import (
-    check_choices,
-    finish_listing,
-    image_record,
-    mask_without_image,
-    missing_mask,
-    require_folder,
-    unrecognised,
-    wrong_layout,
-)
-from nakt_dist.sources.record import SourceListing, SourceRecord
+from nakt_dist.sources.listing import check_choices, finish_listing, wrong_layout
+from nakt_dist.sources.named_pairs import IMAGE, MASK, Key, sort_files
+from nakt_dist.sources.record import SourceListing
+from nakt_dist.sources.registry import Source
 
 PARTS = ("train", "test")
 _NAMES = {
@@ -42,49 +36,36 @@ def scan(root: Path, parts: Sequence[str] = ("train",)) -> SourceListing:
         DatasetError: no image of a wanted part is there.
     """
     check_choices("parts", parts, PARTS)
-    require_folder(root)
     contents = walk(root)
-    images: dict[str, list[FoundFile]] = {part: [] for part in PARTS}
-    masks: dict[tuple[str, str], list[FoundFile]] = defaultdict(list)
-    records = []
-    for file in contents.images:
-        part = file.folder or "train"
-        match = _NAMES[part].fullmatch(file.file_name) if part in PARTS else None
-        if match is None:
-            records.append(unrecognised(file, _EXPECTED))
-        elif match["mask"]:
-            masks[file.folder, match["stem"]].append(file)
-        else:
-            images[part].append(file)
+    pairs = sort_files(contents, _role, _EXPECTED, one_image_each=False)
+    there = {part for (part, *_), _ in pairs.images}
     for part in parts:
-        if not images[part]:
+        if part not in there:
             place = "'train/' or directly" if part == "train" else "'test/'"
             raise wrong_layout(root, "kaggle_nerve", f"'.tif' images in {place}")
-
-    left_out = Counter(
-        {f"official split {part}": len(images[part]) for part in PARTS if part not in parts}
+    left_out = pairs.leave_out(lambda key: key[0] in parts)
+    records = pairs.pair(
+        image_of=lambda key: f"'{key[2]}.tif' beside it",
+        mask_of=lambda key: f"'{key[2]}_mask.tif' beside it" if key[0] == "train" else None,
+        facts_of=_facts,
+        several=True,
     )
-    if "train" in parts:
-        records += [_training_record(image, masks) for image in images["train"]]
-        known = {(image.folder, image.stem) for image in images["train"]}
-        for key in masks.keys() - known:
-            records += [
-                mask_without_image(mask, f"'{key[1]}.tif' beside it") for mask in masks[key]
-            ]
-    if "test" in parts:
-        records += [image_record(image, official_split="test") for image in images["test"]]
-    return finish_listing(contents, records, left_out)
+    return finish_listing(contents, records, Counter(f"official split {p}" for p, *_ in left_out))
 
 
-def _training_record(
-    image: FoundFile, masks: dict[tuple[str, str], list[FoundFile]]
-) -> SourceRecord:
-    found = masks.get((image.folder, image.stem), [])
-    return image_record(
-        image,
-        found,
-        problem=None if found else missing_mask(f"'{image.stem}_mask.tif' beside it"),
-        mask_kind="binary",
-        patient_id=image.stem.partition("_")[0],
-        official_split="train",
-    )
+def _role(file: FoundFile) -> tuple[str, Key] | None:
+    part = file.folder or "train"
+    name = _NAMES[part].fullmatch(file.file_name) if part in PARTS else None
+    if name is None:
+        return None
+    return (MASK if name["mask"] else IMAGE), (part, file.folder, name["stem"])
+
+
+def _facts(key: Key) -> dict[str, Any]:
+    part, _, stem = key
+    if part == "test":
+        return {"official_split": "test"}
+    return {"patient_id": stem.partition("_")[0], "official_split": "train"}
+
+
+SOURCE = Source("kaggle_nerve", scan, card="kaggle_nerve")

@@ -11,20 +11,6 @@ from nakt_dist.sources.files import FolderContents, FoundFile, printable, walk
 from nakt_dist.sources.record import SourceListing, SourceRecord
 
 
-def require_folder(root: Path) -> None:
-    """Refuses a root that is not an existing folder.
-
-    Raises:
-        DatasetError: ``root`` does not exist or is a file.
-    """
-    if not root.is_dir():
-        found = "a file" if root.exists() else "nothing"
-        raise DatasetError(
-            f"The dataset's folder '{printable(str(root))}' was expected and {found} is there; "
-            "set the source to the folder that holds the published files"
-        )
-
-
 def wrong_layout(root: Path, layout: str, expected: str) -> DatasetError:
     """Returns the error for a root that does not look like ``layout``.
 

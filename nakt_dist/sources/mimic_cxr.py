@@ -19,8 +19,9 @@ from nakt_dist.sources.chest import (
 from nakt_dist.sources.csv_tables import TableRow, find_table, quoted, read_rows
 from nakt_dist.sources.files import FolderContents, FoundFile, walk
 from nakt_dist.sources.labels import CHEXPERT_FINDINGS
-from nakt_dist.sources.listing import check_choices, require_folder, wrong_layout
+from nakt_dist.sources.listing import check_choices, wrong_layout
 from nakt_dist.sources.record import SourceListing
+from nakt_dist.sources.registry import Source
 
 LABELERS = ("chexpert", "negbio")
 SPLITS = {"train": "train", "validate": "validation", "test": "test"}
@@ -55,7 +56,6 @@ def scan(root: Path, labeler: str = "chexpert", views: Sequence[str] = VIEWS) ->
             published form, or no named image is there.
     """
     check_choices("labeler", [labeler], LABELERS)
-    require_folder(root)
     contents = walk(root)
     names = {kind: _table_names(contents, kind) for kind in (labeler, "metadata", "split")}
     names["patients"] = ["patients.csv", "patients.csv.gz"]
@@ -242,3 +242,6 @@ def _files_by_dicom(tables: ChestTables, contents: FolderContents) -> dict[str, 
 
 def _in_its_folders(file: FoundFile, image: NamedImage) -> bool:
     return file.folder.split("/")[-2:] == image.name.split("/")[-3:-1]
+
+
+SOURCE = Source("mimic_cxr", scan, card="mimic_cxr")

@@ -7,18 +7,19 @@ from pathlib import Path
 from typing import NamedTuple
 
 from nakt_dist.errors import ConfigurationError, DatasetError
-from nakt_dist.sources.files import FolderContents, FoundFile, walk
+from nakt_dist.sources.files import FolderContents, FoundFile, require_folder, walk
 from nakt_dist.sources.folder_names import mask_stem, split_of, splits_by_folder
 from nakt_dist.sources.listing import (
     finish_listing,
     image_record,
     mask_without_image,
     missing_mask,
-    require_folder,
     unrecognised,
     wrong_layout,
 )
+from nakt_dist.sources.named_pairs import ambiguous_mask
 from nakt_dist.sources.record import SourceListing, SourceRecord
+from nakt_dist.sources.registry import Source
 
 
 class FolderPair(NamedTuple):
@@ -167,8 +168,7 @@ def _pair(contents: FolderContents, pair: FolderPair) -> Iterator[SourceRecord]:
         if not found:
             problem = missing_mask(f"'{mask_folder}/{stem}' with the suffix of an image")
         elif len(found) > 1:
-            names = ", ".join(f"'{mask.name}'" for mask in found)
-            problem = ("ambiguous_mask", f"expected one mask, found {names}; remove all but one")
+            problem = ambiguous_mask(found)
         elif len(by_image[stem]) > 1:
             names = ", ".join(f"'{each.name}'" for each in by_image[stem])
             detail = f"'{found[0].name}' is the mask of {names}; remove all images but one"
@@ -190,3 +190,6 @@ def _leave_endings_away(
         named = mask_stem(stem)
         if named is not None and f"{folder}{slash}{named.base}" in images:
             masks[f"{folder}{slash}{named.base}"] += masks.pop(path)
+
+
+SOURCE = Source("paired_folders", scan, path_options=("image_folder", "mask_folder"))

@@ -22,12 +22,18 @@ class Source:
             several datasets come in this layout.
         split_files: names of the files that give the official splits, where these are apart
             from the tables that the layout requires.
+        path_options: options that name files or folders of the dataset; they are not kept
+            beside de-identified shards.
+        check_deidentified: raises ConfigurationError for options that would give patients away
+            beside de-identified shards; None where none can.
     """
 
     name: str
     scan: Callable[..., SourceListing]
     card: str | None = None
     split_files: tuple[str, ...] = ()
+    path_options: tuple[str, ...] = ()
+    check_deidentified: Callable[[Mapping[str, Any]], None] | None = None
 
     @property
     def options(self) -> dict[str, Any]:

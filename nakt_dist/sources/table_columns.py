@@ -129,20 +129,35 @@ class TableColumns:
         return split or None
 
 
-def identifying_filters(options: Mapping[str, Any]) -> list[str]:
-    """Returns the columns of images, patients and studies among the ``filters`` of a layout.
+def check_deidentified(options: Mapping[str, Any]) -> None:
+    """Refuses options that would give patients away beside de-identified shards.
 
     Args:
-        options: of ``nakt_dist.sources.images_csv``; other layouts have no filters.
+        options: of ``nakt_dist.sources.images_csv``.
+
+    Raises:
+        ConfigurationError: a filter names patients, studies or images, or any cell of the table
+            may name a finding.
     """
-    identifiers = (
-        options.get("image_column", IMAGE_COLUMN),
-        options.get("patient_column"),
-        options.get("study_column"),
-    )
+    columns = ("patient_column", "study_column")
+    identifiers = [options.get("image_column", IMAGE_COLUMN), *map(options.get, columns)]
     filters = options.get("filters")
     wanted = filters if isinstance(filters, Mapping) else {}  # scanning refuses anything else
-    return [column for column in wanted if column in identifiers]
+    identifying = [column for column in wanted if column in identifiers]
+    if identifying:
+        raise ConfigurationError(
+            f"layout_options.filters names wanted values of '{identifying[0]}', which tells "
+            "patients, studies or images apart, and settings are kept beside the shards. To "
+            "deidentify, leave this filter out and point the option 'table' at a table of the "
+            "wanted rows"
+        )
+    column = options.get("findings_column")
+    if column and not options.get("finding_names"):
+        raise ConfigurationError(
+            f"layout_options.findings_column is '{column}' without finding_names, so that whatever "
+            "its cells hold would name a finding, in clear. To deidentify, list the wanted "
+            "findings in layout_options.finding_names"
+        )
 
 
 def by_finding(columns: Mapping[str, str] | Sequence[str]) -> dict[str, str]:

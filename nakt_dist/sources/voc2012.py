@@ -5,18 +5,18 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from nakt_dist.errors import ConfigurationError, nearest_name
-from nakt_dist.sources.files import FolderContents, FoundFile, walk
+from nakt_dist.sources.files import FolderContents, FoundFile, require_folder, walk
 from nakt_dist.sources.listing import (
     finish_listing,
     image_record,
     mask_without_image,
     missing_image,
     missing_mask,
-    require_folder,
     unrecognised,
     wrong_layout,
 )
 from nakt_dist.sources.record import SourceListing, SourceRecord
+from nakt_dist.sources.registry import Source
 
 IMAGE_FOLDER = "JPEGImages"
 MASK_FOLDERS = ("SegmentationClass", "SegmentationClassAug")
@@ -173,3 +173,6 @@ def _sort_files(
             expected = f"'{IMAGE_FOLDER}/NAME.jpg' or '{mask_folder}/NAME.png'"
             records.append(unrecognised(file, expected))
     return images, masks, records, ignored
+
+
+SOURCE = Source("voc2012", scan, card="voc2012", path_options=("mask_folder",))

@@ -7,8 +7,8 @@ from nakt_dist.config import PackConfig, as_plain
 from nakt_dist.errors import ConfigurationError
 from nakt_dist.runtime.key_file import make_key, read_key
 from nakt_dist.runtime.processes import say
-from nakt_dist.sources.deidentification import METHOD, PATH_OPTIONS, Pseudonyms
-from nakt_dist.sources.table_columns import identifying_filters
+from nakt_dist.sources import find_source
+from nakt_dist.sources.deidentification import METHOD, Pseudonyms
 
 _NOT_IN_THE_BYTES = (
     "source", "output", "workers", "card", "deidentify", "deidentify_key", "trust_times",
@@ -41,9 +41,8 @@ def check_deidentify(config: PackConfig) -> None:
     """Refuses settings of ``deidentify`` by which patients would be given away.
 
     Raises:
-        ConfigurationError: the key lies where it would be passed on with the data, a filter of
-            the layout names patients, studies or images, or any cell of a table may name a
-            finding.
+        ConfigurationError: the key lies where it would be passed on with the data, or options of
+            the layout would give patients away; or there is no such layout.
     """
     path = Path(config.deidentify_key).expanduser()
     for name in ("source", "output"):
@@ -53,20 +52,9 @@ def check_deidentify(config: PackConfig) -> None:
                 f"deidentify_key {path} lies in the {name} {folder}, with which it would be "
                 "passed on; choose a file elsewhere"
             )
-    columns = identifying_filters(config.layout_options)
-    if columns:
-        raise ConfigurationError(
-            f"layout_options.filters names wanted values of '{columns[0]}', which tells patients, "
-            "studies or images apart, and settings are kept beside the shards. To deidentify, "
-            "leave this filter out and point the option 'table' at a table of the wanted rows"
-        )
-    column = config.layout_options.get("findings_column")
-    if column and not config.layout_options.get("finding_names"):
-        raise ConfigurationError(
-            f"layout_options.findings_column is '{column}' without finding_names, so that whatever "
-            "its cells hold would name a finding, in clear. To deidentify, list the wanted "
-            "findings in layout_options.finding_names"
-        )
+    check = find_source(config.layout).check_deidentified
+    if check is not None:
+        check(config.layout_options)
 
 
 def kept_layout_options(config: PackConfig) -> dict[str, Any]:
@@ -75,7 +63,7 @@ def kept_layout_options(config: PackConfig) -> dict[str, Any]:
     De-identified, those that name files or folders of the source are left out.
     """
     options = as_plain(config)["layout_options"]
-    left_out = PATH_OPTIONS if config.deidentify else ()
+    left_out = find_source(config.layout).path_options if config.deidentify else ()
     return {name: value for name, value in options.items() if name not in left_out}
 
 
