@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.random import Generator
 
 from nakt_dist.phantoms.echoes import (
     behind,
@@ -19,12 +20,11 @@ from nakt_dist.phantoms.fields import (
     ridge,
     smooth_field,
 )
-from nakt_dist.phantoms.outlines import Outline, draw_wobble
+from nakt_dist.phantoms.outlines import Outline, draw_wobble, place_apart
 
 CLASSES = ("benign", "malignant", "normal")
 CLASS_SHARES = (0.62, 0.27, 0.11)
 SEVERAL_LESIONS_SHARE = 0.045
-PLACING_ATTEMPTS = 12
 
 
 @dataclass(frozen=True)
@@ -43,16 +43,7 @@ class BreastPhantom:
 
 
 def draw_breast(seed: int, index: int, image_size: int) -> BreastPhantom:
-    """Draws one breast ultrasound phantom.
-
-    Args:
-        seed: seed of the dataset.
-        index: place of the image in the dataset, from 0.
-        image_size: nominal side in pixels.
-
-    Returns:
-        The image, its class and its lesion masks.
-    """
+    """Draws one breast ultrasound phantom."""
     generator = keyed_generator(seed, "breast_ultrasound", index)
     finding = str(generator.choice(CLASSES, p=CLASS_SHARES))
     canvas = random_canvas(generator, image_size, 0.8, 1.3)
@@ -71,14 +62,14 @@ def draw_breast(seed: int, index: int, image_size: int) -> BreastPhantom:
     return BreastPhantom(grey, finding, masks or [np.zeros(canvas.shape, dtype=bool)])
 
 
-def _speckle(generator: np.random.Generator, canvas: Canvas) -> np.ndarray:
+def _speckle(generator: Generator, canvas: Canvas) -> np.ndarray:
     grain = generator.uniform(0.011, 0.017)
     strength = np.float32(generator.uniform(0.6, 0.95))
     return strength * draw_speckle(generator, canvas, grain, 1.9 * grain)
 
 
 def _draw_tissue(
-    generator: np.random.Generator, canvas: Canvas, mottle: np.ndarray
+    generator: Generator, canvas: Canvas, mottle: np.ndarray
 ) -> tuple[np.ndarray, tuple[float, float]]:
     """Draws skin, fat, gland, muscle and chest wall; returns decibels and the gland's depths."""
     top, bottom = generator.uniform(0.12, 0.28), generator.uniform(0.66, 0.88)
@@ -108,19 +99,19 @@ def _draw_tissue(
     return echoes, (top, bottom)
 
 
-def _ligaments(generator: np.random.Generator, canvas: Canvas) -> np.ndarray:
+def _ligaments(generator: Generator, canvas: Canvas) -> np.ndarray:
     """Thin bright septa between fat lobules."""
     cells = generator.uniform(4, 7)
     return 9 * ridge(smooth_field(generator, canvas, cells, 0.7 * cells), 0.12)
 
 
-def _glandular_bands(generator: np.random.Generator, canvas: Canvas) -> np.ndarray:
+def _glandular_bands(generator: Generator, canvas: Canvas) -> np.ndarray:
     """Near-horizontal wavy bands of fibroglandular tissue."""
     down, across = generator.uniform(10, 18), generator.uniform(2, 5)
     return 4.5 * smooth_field(generator, canvas, down, across)
 
 
-def _striations(generator: np.random.Generator, canvas: Canvas) -> np.ndarray:
+def _striations(generator: Generator, canvas: Canvas) -> np.ndarray:
     """Bright fibres along the pectoral muscle."""
     warp = 0.03 * smooth_field(generator, canvas, 3, 3)
     phase = (canvas.down + warp) * np.float32(generator.uniform(16, 29))
@@ -128,7 +119,7 @@ def _striations(generator: np.random.Generator, canvas: Canvas) -> np.ndarray:
     return 7 * fibres * np.clip(smooth_field(generator, canvas, 12, 4) + 0.3, 0, 1)
 
 
-def _lobules(generator: np.random.Generator, canvas: Canvas) -> np.ndarray:
+def _lobules(generator: Generator, canvas: Canvas) -> np.ndarray:
     """Fat lobules within the gland: mildly dark ovals with a thin capsule, no lesions."""
     change = np.zeros(canvas.shape, dtype=np.float32)
     for _ in range(int(generator.integers(0, 4))):
@@ -148,7 +139,7 @@ def _lobules(generator: np.random.Generator, canvas: Canvas) -> np.ndarray:
 
 
 def _place_lesions(
-    generator: np.random.Generator, canvas: Canvas, finding: str, depths: tuple[float, float]
+    generator: Generator, canvas: Canvas, finding: str, depths: tuple[float, float]
 ) -> list[Outline]:
     """Draws the outlines of the lesions, which do not touch."""
     if finding == "normal":
@@ -158,18 +149,11 @@ def _place_lesions(
         wanted = 3 if generator.random() < 0.15 else 2
     draw_outline = _malignant_outline if finding == "malignant" else _benign_outline
     largest = 0.145 if wanted == 1 else 0.07  # several must find room beside each other
-    outlines: list[Outline] = []
-    for _ in range(PLACING_ATTEMPTS):
-        outline = draw_outline(generator, canvas, depths, largest)
-        if outline.clear_of(outlines, 1.3):
-            outlines.append(outline)
-        if len(outlines) == wanted:
-            break
-    return outlines
+    return place_apart(lambda: draw_outline(generator, canvas, depths, largest), wanted, 1.3)
 
 
 def _benign_outline(
-    generator: np.random.Generator, canvas: Canvas, depths: tuple[float, float], largest: float
+    generator: Generator, canvas: Canvas, depths: tuple[float, float], largest: float
 ) -> Outline:
     """A smooth oval, wider than tall."""
     half_height = generator.uniform(0.04, largest)
@@ -184,7 +168,7 @@ def _benign_outline(
 
 
 def _malignant_outline(
-    generator: np.random.Generator, canvas: Canvas, depths: tuple[float, float], largest: float
+    generator: Generator, canvas: Canvas, depths: tuple[float, float], largest: float
 ) -> Outline:
     """A lobulated, spiculated outline, taller than wide."""
     half_width = generator.uniform(0.06, 1.2 * largest)
@@ -201,16 +185,14 @@ def _malignant_outline(
     )
 
 
-def _lesion_depth(
-    generator: np.random.Generator, depths: tuple[float, float], half_height: float
-) -> float:
+def _lesion_depth(generator: Generator, depths: tuple[float, float], half_height: float) -> float:
     """Draws a depth at which the lesion lies mostly within the gland."""
     highest = depths[0] + 0.9 * half_height
     return generator.uniform(highest, max(depths[1] - half_height, highest + 0.02))
 
 
 def _add_benign(
-    generator: np.random.Generator,
+    generator: Generator,
     canvas: Canvas,
     echoes: np.ndarray,
     shape: tuple[Outline, np.ndarray],
@@ -230,7 +212,7 @@ def _add_benign(
 
 
 def _add_malignant(
-    generator: np.random.Generator,
+    generator: Generator,
     canvas: Canvas,
     echoes: np.ndarray,
     shape: tuple[Outline, np.ndarray],

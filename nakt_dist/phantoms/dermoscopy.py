@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
+from numpy.random import Generator
 from PIL import Image, ImageDraw
 
 from nakt_dist.phantoms.fields import (
@@ -94,16 +95,7 @@ class DermoscopyPhantom:
 
 
 def draw_dermoscopy(seed: int, index: int, image_size: int) -> DermoscopyPhantom:
-    """Draws one dermoscopy phantom.
-
-    Args:
-        seed: seed of the dataset.
-        index: place of the image in the dataset, from 0.
-        image_size: nominal side in pixels.
-
-    Returns:
-        The image and the lesion it shows.
-    """
+    """Draws one dermoscopy phantom."""
     pair = keyed_generator(seed, "dermoscopy/pair", index // 2)
     first_of_pair = index - index % 2
     lesion = _draw_lesion(seed, first_of_pair if pair.random() < SEEN_TWICE_SHARE else index)
@@ -148,12 +140,12 @@ def _draw_lesion(seed: int, number: int) -> SkinLesion:
     )
 
 
-def _known(generator: np.random.Generator, value: Value) -> Value | None:
+def _known(generator: Generator, value: Value) -> Value | None:
     """Returns the value, or None for the share of entries that the tables leave blank."""
     return None if generator.random() < UNKNOWN_SHARE else value
 
 
-def _draw_skin(generator: np.random.Generator, canvas: Canvas, skin: np.ndarray) -> np.ndarray:
+def _draw_skin(generator: Generator, canvas: Canvas, skin: np.ndarray) -> np.ndarray:
     """Uneven skin under uneven light, float32 (height, width, 3)."""
     furrows = ridge(smooth_field(generator, canvas, 26, 26), 0.25)
     light = 1 + 0.06 * smooth_field(generator, canvas, 3, 3) - 0.04 * furrows
@@ -163,7 +155,7 @@ def _draw_skin(generator: np.random.Generator, canvas: Canvas, skin: np.ndarray)
     return scene
 
 
-def _pigment(generator: np.random.Generator, canvas: Canvas, lesion: SkinLesion) -> np.ndarray:
+def _pigment(generator: Generator, canvas: Canvas, lesion: SkinLesion) -> np.ndarray:
     """What the lesion leaves of the skin's colour, float32 (height, width, 3)."""
     stretch = lesion.elongation**0.5
     outline = Outline(
@@ -184,14 +176,14 @@ def _pigment(generator: np.random.Generator, canvas: Canvas, lesion: SkinLesion)
     return 1 + cover[..., None] * (left - 1)
 
 
-def _network(generator: np.random.Generator, canvas: Canvas, diagnosis: str) -> np.ndarray:
+def _network(generator: Generator, canvas: Canvas, diagnosis: str) -> np.ndarray:
     """Darker structure within a lesion: a net of pigment, or globules, float32 0 to 1."""
     if diagnosis in ("MEL", "NV", "DF"):
         return ridge(smooth_field(generator, canvas, 32, 32), 0.45)
     return ramp(smooth_field(generator, canvas, 22, 22) - 1.0, 0.5)
 
 
-def _add_hairs(generator: np.random.Generator, canvas: Canvas, scene: np.ndarray) -> np.ndarray:
+def _add_hairs(generator: Generator, canvas: Canvas, scene: np.ndarray) -> np.ndarray:
     """Draws dark curved hairs, drawn twice as large and reduced so that they are smooth."""
     layer = Image.new("L", (2 * canvas.width, 2 * canvas.height))
     pen = ImageDraw.Draw(layer)
@@ -207,7 +199,7 @@ def _add_hairs(generator: np.random.Generator, canvas: Canvas, scene: np.ndarray
     return scene + cover[..., None] * (hair - scene)
 
 
-def _view(generator: np.random.Generator, canvas: Canvas) -> np.ndarray:
+def _view(generator: Generator, canvas: Canvas) -> np.ndarray:
     """The light that reaches each pixel: even, fading to the corners, or a round opening."""
     kind = generator.random()
     if kind < 0.4:

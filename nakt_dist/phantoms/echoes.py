@@ -6,6 +6,7 @@ scale ends it, as in a scanner.
 """
 
 import numpy as np
+from numpy.random import Generator
 
 from nakt_dist.phantoms.fields import Canvas, enlarge, ramp, ridge, smooth_curve, soften
 from nakt_dist.phantoms.outlines import Outline
@@ -19,7 +20,7 @@ _GREY_STEPS = 4096
 
 
 def draw_speckle(
-    generator: np.random.Generator, canvas: Canvas, grain_down: float, grain_across: float
+    generator: Generator, canvas: Canvas, grain_down: float, grain_across: float
 ) -> np.ndarray:
     """Draws fully developed speckle.
 
@@ -41,7 +42,7 @@ def draw_speckle(
     return _POWER_DECIBELS[np.minimum(power, len(_POWER_DECIBELS) - 1).astype(np.int16)]
 
 
-def draw_top_shadow(generator: np.random.Generator, canvas: Canvas) -> np.ndarray:
+def draw_top_shadow(generator: Generator, canvas: Canvas) -> np.ndarray:
     """Draws the shadow of poor skin contact or of a ligament, decibels >= 0 to subtract.
 
     It starts near the top and widens slowly: dark, but not a lesion.
@@ -71,7 +72,7 @@ def behind(outline: Outline, canvas: Canvas, level: np.ndarray) -> np.ndarray:
 
 
 def boundary(
-    generator: np.random.Generator, canvas: Canvas, depth: float, waviness: float, bumps: int
+    generator: Generator, canvas: Canvas, depth: float, waviness: float, bumps: int
 ) -> np.ndarray:
     """Draws the lower edge of a tissue layer.
 

@@ -1,12 +1,15 @@
 """Closed outlines: the shapes of lesions, nodules, vessels and blobs."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.random import Generator
 
 from nakt_dist.phantoms.fields import Canvas
 
 TABLE_LENGTH = 256
+_PLACING_ATTEMPTS = 12
 
 
 def _directions() -> np.ndarray:
@@ -24,9 +27,7 @@ def _directions() -> np.ndarray:
 _DIRECTIONS = _directions()
 
 
-def draw_wobble(
-    generator: np.random.Generator, amplitude: float, fewest: int, most: int
-) -> np.ndarray:
+def draw_wobble(generator: Generator, amplitude: float, fewest: int, most: int) -> np.ndarray:
     """Draws how far an outline departs from its ellipse in every direction.
 
     Args:
@@ -98,3 +99,15 @@ class Outline:
             > 1
             for other in others
         )
+
+
+def place_apart(draw: Callable[[], Outline], wanted: int, gap: float) -> list[Outline]:
+    """Draws up to so many outlines that keep a distance, see `Outline.clear_of`."""
+    outlines: list[Outline] = []
+    for _ in range(_PLACING_ATTEMPTS):
+        outline = draw()
+        if outline.clear_of(outlines, gap):
+            outlines.append(outline)
+        if len(outlines) == wanted:
+            break
+    return outlines

@@ -4,6 +4,7 @@ import colorsys
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.random import Generator
 from PIL import Image, ImageDraw
 
 from nakt_dist.phantoms.fields import (
@@ -39,16 +40,7 @@ class PhotographPhantom:
 
 
 def draw_photograph(seed: int, index: int, image_size: int) -> PhotographPhantom:
-    """Draws one photograph phantom.
-
-    Args:
-        seed: seed of the dataset.
-        index: place of the image in the dataset, from 0.
-        image_size: nominal side in pixels.
-
-    Returns:
-        The image and its class map.
-    """
+    """Draws one photograph phantom."""
     generator = keyed_generator(seed, "photographs", index)
     aspect = 4 / 3 if generator.random() < 0.7 else 3 / 4
     canvas = random_canvas(generator, image_size, aspect, aspect)
@@ -76,7 +68,7 @@ def _at_least_as_light(colour: np.ndarray, lightness: float) -> np.ndarray:
     return colour + np.float32(share) * (1 - colour)
 
 
-def _draw_background(generator: np.random.Generator, canvas: Canvas) -> np.ndarray:
+def _draw_background(generator: Generator, canvas: Canvas) -> np.ndarray:
     """Sky over ground, a wall over a floor, or a bare backdrop, float32 (height, width, 3)."""
     kind, roughness = generator.random(), np.float32(0.08)
     if kind < 0.35:
@@ -98,7 +90,7 @@ def _draw_background(generator: np.random.Generator, canvas: Canvas) -> np.ndarr
 
 
 def _add_object(
-    generator: np.random.Generator, canvas: Canvas, scene: np.ndarray, classes: np.ndarray
+    generator: Generator, canvas: Canvas, scene: np.ndarray, classes: np.ndarray
 ) -> np.ndarray:
     """Draws one object whose class sets its shape, hue and pattern; updates `classes`."""
     class_index = int(generator.integers(1, CLASS_COUNT + 1))
@@ -124,7 +116,7 @@ def _add_object(
     return _cover(scene, inside, colour, stripes)
 
 
-def _pattern(generator: np.random.Generator, canvas: Canvas, class_index: int) -> np.ndarray:
+def _pattern(generator: Generator, canvas: Canvas, class_index: int) -> np.ndarray:
     """Stripes in one of two directions or mottle, float32 about -1 to 1."""
     pitch = np.float32(generator.uniform(5, 14))
     if class_index % 3 == 0:
@@ -135,7 +127,7 @@ def _pattern(generator: np.random.Generator, canvas: Canvas, class_index: int) -
 
 
 def _add_dark_blob(
-    generator: np.random.Generator, canvas: Canvas, scene: np.ndarray, classes: np.ndarray
+    generator: Generator, canvas: Canvas, scene: np.ndarray, classes: np.ndarray
 ) -> np.ndarray:
     """Draws a dark rounded object within a brighter patch; updates `classes`."""
     half_height = generator.uniform(0.07, 0.18)

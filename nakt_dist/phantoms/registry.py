@@ -25,7 +25,8 @@ class PhantomKind:
         layout: name of the folder layout in which it is written.
         description: what its images show, in one sentence.
         entries: files and folders that it writes directly under its root.
-        draw: `draw(seed, index, image_size)` gives the drawing of one image.
+        draw: `draw(seed, index, image_size)` gives the drawing of the image at a place in the
+            dataset, from 0; `image_size` is its nominal side in pixels.
         write: `write(root, drawings)` stores them, returns how many show a salient target.
     """
 

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.random import Generator
 
 from nakt_dist.phantoms.echoes import (
     behind,
@@ -19,12 +20,11 @@ from nakt_dist.phantoms.fields import (
     ridge,
     smooth_field,
 )
-from nakt_dist.phantoms.outlines import Outline, draw_wobble
+from nakt_dist.phantoms.outlines import Outline, draw_wobble, place_apart
 
 WITHOUT_NODULE_SHARE = 0.15
 SEVERAL_NODULES_SHARE = 0.12
 TRANSVERSE_SHARE = 0.4
-PLACING_ATTEMPTS = 12
 
 
 @dataclass(frozen=True)
@@ -41,16 +41,7 @@ class ThyroidPhantom:
 
 
 def draw_thyroid(seed: int, index: int, image_size: int) -> ThyroidPhantom:
-    """Draws one thyroid ultrasound phantom.
-
-    Args:
-        seed: seed of the dataset.
-        index: place of the image in the dataset, from 0.
-        image_size: nominal side in pixels.
-
-    Returns:
-        The image and the mask of its nodules.
-    """
+    """Draws one thyroid ultrasound phantom."""
     generator = keyed_generator(seed, "thyroid_ultrasound", index)
     canvas = random_canvas(generator, image_size, 1.0, 1.4)
     mottle = smooth_field(generator, canvas, 12, 10)
@@ -80,7 +71,7 @@ def draw_thyroid(seed: int, index: int, image_size: int) -> ThyroidPhantom:
     return ThyroidPhantom(grey, mask)
 
 
-def _draw_neck(generator: np.random.Generator, canvas: Canvas, mottle: np.ndarray) -> np.ndarray:
+def _draw_neck(generator: Generator, canvas: Canvas, mottle: np.ndarray) -> np.ndarray:
     """Draws skin, fat, strap muscles and the deep muscles, decibels without any gland."""
     under_skin = boundary(generator, canvas, generator.uniform(0.03, 0.06), 0.004, 2)
     under_fat = boundary(generator, canvas, generator.uniform(0.09, 0.15), 0.012, 3)
@@ -95,7 +86,7 @@ def _draw_neck(generator: np.random.Generator, canvas: Canvas, mottle: np.ndarra
     return echoes - np.float32(generator.uniform(2, 9)) * canvas.down
 
 
-def _transverse_lobes(generator: np.random.Generator, canvas: Canvas) -> list[Outline]:
+def _transverse_lobes(generator: Generator, canvas: Canvas) -> list[Outline]:
     """Two lobes beside the trachea and the isthmus that joins them over it."""
     middle = canvas.aspect * generator.uniform(0.42, 0.58)
     down = generator.uniform(0.42, 0.52)
@@ -115,7 +106,7 @@ def _transverse_lobes(generator: np.random.Generator, canvas: Canvas) -> list[Ou
     return [isthmus, *lobes]
 
 
-def _long_lobe(generator: np.random.Generator, canvas: Canvas) -> Outline:
+def _long_lobe(generator: Generator, canvas: Canvas) -> Outline:
     """One lobe cut lengthwise, which fills most of the width."""
     return Outline(
         down=generator.uniform(0.44, 0.54),
@@ -128,7 +119,7 @@ def _long_lobe(generator: np.random.Generator, canvas: Canvas) -> Outline:
 
 
 def _add_trachea(
-    generator: np.random.Generator, canvas: Canvas, echoes: np.ndarray, under: Outline
+    generator: Generator, canvas: Canvas, echoes: np.ndarray, under: Outline
 ) -> np.ndarray:
     """A bright arc of cartilage under the isthmus and the shadow of the air behind it."""
     half_height = generator.uniform(0.1, 0.15)
@@ -149,9 +140,7 @@ def _add_trachea(
     return echoes + 16 * upper * ridge(level - 1, 0.1)
 
 
-def _add_carotid(
-    generator: np.random.Generator, canvas: Canvas, echoes: np.ndarray, side: int
-) -> np.ndarray:
+def _add_carotid(generator: Generator, canvas: Canvas, echoes: np.ndarray, side: int) -> np.ndarray:
     """A round dark artery with a bright wall, often out of view: dark, but no nodule."""
     if generator.random() < 0.3:
         return echoes
@@ -167,23 +156,16 @@ def _add_carotid(
     return echoes + (-54 - echoes) * ramp(1 - level, 0.15)
 
 
-def _place_nodules(generator: np.random.Generator, lobes: list[Outline]) -> list[Outline]:
+def _place_nodules(generator: Generator, lobes: list[Outline]) -> list[Outline]:
     """Draws the outlines of the nodules, each within the last or last but one lobe."""
     if generator.random() < WITHOUT_NODULE_SHARE:
         return []
     wanted = 2 if generator.random() < SEVERAL_NODULES_SHARE else 1
-    outlines: list[Outline] = []
-    for _ in range(PLACING_ATTEMPTS):
-        lobe = lobes[int(generator.integers(max(0, len(lobes) - 2), len(lobes)))]
-        outline = _nodule_outline(generator, lobe)
-        if outline.clear_of(outlines, 1.2):
-            outlines.append(outline)
-        if len(outlines) == wanted:
-            break
-    return outlines
+    return place_apart(lambda: _nodule_outline(generator, lobes), wanted, 1.2)
 
 
-def _nodule_outline(generator: np.random.Generator, lobe: Outline) -> Outline:
+def _nodule_outline(generator: Generator, lobes: list[Outline]) -> Outline:
+    lobe = lobes[int(generator.integers(max(0, len(lobes) - 2), len(lobes)))]
     reach = min(lobe.half_height, lobe.half_width)
     half_height = reach * generator.uniform(0.3, 0.78)
     slack_down = max(0.0, 0.95 * lobe.half_height - half_height)
@@ -199,11 +181,7 @@ def _nodule_outline(generator: np.random.Generator, lobe: Outline) -> Outline:
 
 
 def _add_nodule(
-    generator: np.random.Generator,
-    canvas: Canvas,
-    echoes: np.ndarray,
-    outline: Outline,
-    gland_level: float,
+    generator: Generator, canvas: Canvas, echoes: np.ndarray, outline: Outline, gland_level: float
 ) -> tuple[np.ndarray, np.ndarray]:
     """Puts one nodule into the gland; returns the new decibels and the nodule's mask."""
     level = outline.level(canvas)

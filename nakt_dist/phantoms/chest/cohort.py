@@ -7,7 +7,7 @@ image are known without knowing those before it, and never depend on the number 
 from dataclasses import dataclass
 from functools import lru_cache
 
-import numpy as np
+from numpy.random import Generator
 
 from nakt_dist.phantoms.fields import keyed_generator
 
@@ -84,12 +84,7 @@ def _plan(seed: int, stream: str, habits: Habits, block: int) -> tuple[Visit, ..
 
 
 def _patient_visits(
-    generator: np.random.Generator,
-    habits: Habits,
-    patient: int,
-    count: int,
-    block: int,
-    before: int,
+    generator: Generator, habits: Habits, patient: int, count: int, block: int, before: int
 ) -> list[Visit]:
     visits: list[Visit] = []
     study = 0
@@ -114,7 +109,7 @@ def _patient_visits(
     return visits
 
 
-def _draw_views(generator: np.random.Generator, habits: Habits, room: int) -> tuple[bool, ...]:
+def _draw_views(generator: Generator, habits: Habits, room: int) -> tuple[bool, ...]:
     """Draws the views of a study, True for lateral ones."""
     chance = generator.random()
     if room == 1:

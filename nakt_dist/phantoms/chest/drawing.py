@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.random import Generator
 
 from nakt_dist.phantoms.chest import frontal, lateral
 from nakt_dist.phantoms.chest.body import Body, draw_body
@@ -43,17 +44,7 @@ class ChestPhantom:
 
 
 def draw_chest(kind: str, seed: int, index: int, image_size: int) -> ChestPhantom:
-    """Draws one chest X-ray phantom.
-
-    Args:
-        kind: a key of `HOSPITALS`.
-        seed: seed of the dataset.
-        index: place of the image in the dataset, from 0.
-        image_size: nominal side in pixels.
-
-    Returns:
-        The image, its patient, study and signs.
-    """
+    """Draws one chest X-ray phantom of a hospital, a key of `HOSPITALS`."""
     hospital = HOSPITALS[kind]
     visit = find_visit(seed, kind, hospital.habits, index)
     body = draw_body(seed, kind, visit.patient)
@@ -68,9 +59,7 @@ def draw_chest(kind: str, seed: int, index: int, image_size: int) -> ChestPhanto
     return ChestPhantom(grey, kind, index, seed, visit, body, signs)
 
 
-def _place_chest(
-    generator: np.random.Generator, hospital: Hospital, image_size: int, visit: Visit
-) -> Frame:
+def _place_chest(generator: Generator, hospital: Hospital, image_size: int, visit: Visit) -> Frame:
     """Draws the size of a film and where the chest lies on it."""
     aspect = hospital.aspects[int(generator.integers(len(hospital.aspects)))]
     height, width = round(image_size / aspect**0.5), round(image_size * aspect**0.5)
@@ -90,11 +79,7 @@ def _place_chest(
 
 
 def _frontal_film(
-    generator: np.random.Generator,
-    frame: Frame,
-    body: Body,
-    signs: Mapping[str, Sign],
-    is_portable: bool,
+    generator: Generator, frame: Frame, body: Body, signs: Mapping[str, Sign], is_portable: bool
 ) -> np.ndarray:
     """Returns what weakens the beam on its way from back to front."""
     chest = frontal.frontal_chest(generator, body, signs, is_portable)
@@ -117,7 +102,7 @@ def _frontal_film(
 
 
 def _lateral_film(
-    generator: np.random.Generator, frame: Frame, body: Body, signs: Mapping[str, Sign]
+    generator: Generator, frame: Frame, body: Body, signs: Mapping[str, Sign]
 ) -> np.ndarray:
     """Returns what weakens the beam on its way from side to side."""
     chest = lateral.lateral_chest(generator, body, signs)
@@ -136,11 +121,7 @@ def _lateral_film(
 
 
 def _compose(
-    generator: np.random.Generator,
-    lungs: Lungs,
-    shadows: Shadows,
-    middle: np.ndarray,
-    extra: np.ndarray,
+    generator: Generator, lungs: Lungs, shadows: Shadows, middle: np.ndarray, extra: np.ndarray
 ) -> np.ndarray:
     """Puts lungs with their vessels and signs into soft tissue, float32, about 0 to 1."""
     vessels = _vessels(generator, lungs) * shadows.markings
@@ -151,7 +132,7 @@ def _compose(
     return film + np.float32(0.14) * middle + extra
 
 
-def _vessels(generator: np.random.Generator, lungs: Lungs) -> np.ndarray:
+def _vessels(generator: Generator, lungs: Lungs) -> np.ndarray:
     """Returns the vessels of the lungs: they fan out from the hila and grow thinner, float32."""
     aside, below = lungs.from_hilum
     away = lungs.hilum
@@ -173,7 +154,7 @@ def _vessels(generator: np.random.Generator, lungs: Lungs) -> np.ndarray:
 
 
 def _add_devices(
-    generator: np.random.Generator,
+    generator: Generator,
     frame: Frame,
     signs: Mapping[str, Sign],
     film: np.ndarray,

@@ -1,6 +1,7 @@
 """How a hospital turns what weakens the beam into a film: exposure, grain, margins, text."""
 
 import numpy as np
+from numpy.random import Generator
 from PIL import Image, ImageDraw
 
 from nakt_dist.phantoms.chest.hospitals import Hospital
@@ -16,7 +17,7 @@ _LETTERS = {
 
 
 def develop(
-    generator: np.random.Generator,
+    generator: Generator,
     hospital: Hospital,
     canvas: Canvas,
     weakening: np.ndarray,
@@ -60,7 +61,7 @@ def canvas_across(canvas: Canvas) -> np.ndarray:
     return (columns * np.float32(1 / canvas.width))[None, :]
 
 
-def _tone(generator: np.random.Generator, hospital: Hospital, film: np.ndarray) -> np.ndarray:
+def _tone(generator: Generator, hospital: Hospital, film: np.ndarray) -> np.ndarray:
     """Applies the grey curve by a table: an exponent mixed with histogram equalisation."""
     steps = np.clip(film * np.float32(_GREY_STEPS / 1.15), 0, _GREY_STEPS - 1).astype(np.int16)
     curve = np.linspace(0, 1, _GREY_STEPS) ** generator.uniform(*hospital.contrast)
@@ -73,7 +74,7 @@ def _tone(generator: np.random.Generator, hospital: Hospital, film: np.ndarray) 
     return (black + (white - black) * curve).astype(np.float32)[steps]
 
 
-def _opening(generator: np.random.Generator, hospital: Hospital, canvas: Canvas) -> np.ndarray:
+def _opening(generator: Generator, hospital: Hospital, canvas: Canvas) -> np.ndarray:
     """Returns where rays reach the film, float32, 0 in collimated margins, else 1."""
     margins = generator.uniform(0.0, 0.09, 4) * (generator.random(4) < 0.6)
     if generator.random() >= hospital.collimated:
@@ -86,7 +87,7 @@ def _opening(generator: np.random.Generator, hospital: Hospital, canvas: Canvas)
 
 
 def _marks(
-    generator: np.random.Generator, hospital: Hospital, canvas: Canvas, is_portable: bool
+    generator: Generator, hospital: Hospital, canvas: Canvas, is_portable: bool
 ) -> np.ndarray:
     """Burns the letter of the side in, and where it was taken in bed, float32, 0 to 1."""
     layer = Image.new("L", (2 * canvas.width, 2 * canvas.height))
@@ -112,7 +113,7 @@ def _marks(
 
 
 def _corner(
-    generator: np.random.Generator, corner: str, layer: Image.Image, size: float
+    generator: Generator, corner: str, layer: Image.Image, size: float
 ) -> tuple[float, float]:
     """Returns the left upper corner of something `size` large in a corner, in pixels."""
     left = layer.width * generator.uniform(0.04, 0.1)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import numpy as np
+from numpy.random import Generator
 
 from nakt_dist.phantoms.fields import keyed_generator
 
@@ -105,7 +105,7 @@ class Sign:
         return self.severity < CLEAR
 
 
-def draw_conditions(generator: np.random.Generator) -> tuple[str, ...]:
+def draw_conditions(generator: Generator) -> tuple[str, ...]:
     """Draws what a patient suffers from: names of conditions, none for a healthy one."""
     is_healthy = generator.random() < HEALTHY_SHARE
     chances = generator.random(len(_CONDITION_SHARES))
@@ -116,7 +116,7 @@ def draw_conditions(generator: np.random.Generator) -> tuple[str, ...]:
 
 
 def draw_signs(
-    generator: np.random.Generator, conditions: tuple[str, ...], findings: tuple[str, ...]
+    generator: Generator, conditions: tuple[str, ...], findings: tuple[str, ...]
 ) -> dict[str, Sign]:
     """Draws which of the findings there are, where and how severe.
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+from numpy.random import Generator
 from PIL import Image, ImageDraw
 
 from nakt_dist.phantoms.fields import Canvas, ramp, smooth_field
@@ -67,7 +68,7 @@ class Frame(Canvas):
         """Returns the width of a soft edge, at least one pixel and a half."""
         return max(width, 1.5 * self.pixel)
 
-    def noise(self, generator: np.random.Generator, bumps: float) -> np.ndarray:
+    def noise(self, generator: Generator, bumps: float) -> np.ndarray:
         """Returns smooth noise with `bumps` per lung height, see `smooth_field`."""
         cells = bumps / self.lung_height
         return smooth_field(generator, self, cells, cells)

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.random import Generator
 
 from nakt_dist.phantoms.chest.body import Body
 from nakt_dist.phantoms.chest.findings import Sign
@@ -63,7 +64,7 @@ class FrontalChest:
 
 
 def frontal_chest(
-    generator: np.random.Generator, body: Body, signs: Mapping[str, Sign], is_portable: bool
+    generator: Generator, body: Body, signs: Mapping[str, Sign], is_portable: bool
 ) -> FrontalChest:
     """Returns the shape of a chest at one breath, as its findings leave it."""
     breath = generator.uniform(-0.10, 0.0) if is_portable else generator.uniform(-0.05, 0.05)
@@ -186,9 +187,7 @@ def _break_rib(
     return phase - step * on_ribs, 1 + (ends - gap) * on_ribs
 
 
-def shoulders(
-    generator: np.random.Generator, body: Body, frame: Frame, is_portable: bool
-) -> np.ndarray:
+def shoulders(generator: Generator, body: Body, frame: Frame, is_portable: bool) -> np.ndarray:
     """Returns clavicles and shoulder blades, float32 (height, width), about 0 to 0.2."""
     aside = np.abs(frame.across)
     lift = np.float32(generator.uniform(-0.03, 0.02) - (0.03 if is_portable else 0.0))
@@ -228,9 +227,7 @@ def breasts(body: Body, frame: Frame) -> np.ndarray:
     return shade
 
 
-def abdomen(
-    generator: np.random.Generator, chest: FrontalChest, frame: Frame, lungs: Lungs
-) -> np.ndarray:
+def abdomen(generator: Generator, chest: FrontalChest, frame: Frame, lungs: Lungs) -> np.ndarray:
     """Returns what lies under the diaphragm with the gas in it, float32, about 0 to 0.4."""
     below = ramp(-lungs.base, 0.03)
     shade = (np.float32(0.16) + np.float32(0.10) * ramp(-lungs.base - 0.1, 0.3)) * below

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.random import Generator
 
 from nakt_dist.phantoms.chest.body import Body
 from nakt_dist.phantoms.chest.findings import Sign
@@ -53,9 +54,7 @@ class LateralChest:
         return np.float32(self.dome) + fall + np.float32(0.5) * np.square(before)
 
 
-def lateral_chest(
-    generator: np.random.Generator, body: Body, signs: Mapping[str, Sign]
-) -> LateralChest:
+def lateral_chest(generator: Generator, body: Body, signs: Mapping[str, Sign]) -> LateralChest:
     """Returns the shape of a chest from the side, as its findings leave it."""
     dome = 0.98 + generator.uniform(-0.05, 0.05)
     depth, curvature = body.depth, generator.uniform(0.28, 0.4)

@@ -5,13 +5,10 @@ them show a finding other than support devices. Rows are in the order of the ima
 that the tables of a small dataset are the beginning of those of a larger one.
 """
 
-import csv
 import gzip
-import io
 from collections.abc import Iterable
 from pathlib import Path
 
-import numpy as np
 from PIL import Image
 
 from nakt_dist.phantoms.chest.drawing import ChestPhantom
@@ -22,6 +19,7 @@ from nakt_dist.phantoms.chest.labels import (
     reported_labels,
 )
 from nakt_dist.phantoms.fields import keyed_generator
+from nakt_dist.phantoms.writing import as_csv, as_lines, save_jpeg, save_png
 
 CHEXPERT_FOLDER = "CheXpert-v1.0-small"
 MIMIC_FOLDER = "files"
@@ -42,7 +40,6 @@ MIMIC_HELD_OUT_EVERY = 20  # one patient of so many is for validation, and two a
 CHESTXRAY14_TEST_EVERY = 5
 FILES_PER_FOLDER = 40  # of ChestX-ray14, after which the next folder follows
 
-JPEG_QUALITY = 92
 _SPREAD = 6180339  # has no factor in common with 10**7, so that no identifier repeats
 
 
@@ -50,13 +47,6 @@ def write_chexpert(root: Path, drawings: Iterable[ChestPhantom]) -> int:
     """Writes `CheXpert-v1.0-small/{train,valid}/patientNNNNN/studyN/viewN_VIEW.jpg` and tables.
 
     Labels of `valid.csv` are those of a panel: 0 or 1, none blank or uncertain.
-
-    Args:
-        root: folder to write into.
-        drawings: the phantoms.
-
-    Returns:
-        How many of them show a finding.
     """
     header = ["Path", "Sex", "Age", "Frontal/Lateral", "AP/PA", *CHEXPERT_LABELS]
     tables = {"train": [header], "valid": [header]}
@@ -70,7 +60,7 @@ def write_chexpert(root: Path, drawings: Iterable[ChestPhantom]) -> int:
             f"{CHEXPERT_FOLDER}/{split}/patient{visit.patient + 1:05d}/study{visit.study + 1}/"
             f"view{visit.view + 1}_{view}.jpg"
         )
-        _save_jpeg(drawing.grey, root / path)
+        save_jpeg(drawing.grey, root / path)
         labels = reported_labels(drawing)
         if split == "valid":
             labels = agreed_labels(drawing.signs)
@@ -80,7 +70,7 @@ def write_chexpert(root: Path, drawings: Iterable[ChestPhantom]) -> int:
         tables[split].append([path, sex, body.age, view.capitalize(), projection, *values])
         with_finding += shows_finding(drawing)
     for split, rows in tables.items():
-        (root / CHEXPERT_FOLDER / f"{split}.csv").write_text(_as_csv(rows), encoding="utf-8")
+        (root / CHEXPERT_FOLDER / f"{split}.csv").write_text(as_csv(rows), encoding="utf-8")
     return with_finding
 
 
@@ -89,13 +79,6 @@ def write_mimic(root: Path, drawings: Iterable[ChestPhantom]) -> int:
 
     Of every 100 images one lacks its file, one belongs to a study without a row of labels
     and four lack their ViewPosition.
-
-    Args:
-        root: folder to write into.
-        drawings: the phantoms.
-
-    Returns:
-        How many of them show a finding.
     """
     names = sorted(CHEXPERT_LABELS)
     labels = [["subject_id", "study_id", *names]]
@@ -111,7 +94,7 @@ def write_mimic(root: Path, drawings: Iterable[ChestPhantom]) -> int:
         dicom = "-".join(f"{part:08x}" for part in numbers.integers(0, 2**32, 5).tolist())
         folder = root / MIMIC_FOLDER / f"p{subject // 10**6}" / f"p{subject}" / f"s{study}"
         if not _is_chosen(drawing, "missing files", drawing.index, MISSING_FILES):
-            _save_jpeg(drawing.grey, folder / f"{dicom}.jpg")
+            save_jpeg(drawing.grey, folder / f"{dicom}.jpg")
         if visit.view == 0 and not _lacks_labels(drawing):
             values = reported_labels(drawing)
             labels.append([subject, study, *(_decimal(values[name]) for name in names)])
@@ -122,7 +105,7 @@ def write_mimic(root: Path, drawings: Iterable[ChestPhantom]) -> int:
         splits.append([dicom, study, subject, split])
         with_finding += shows_finding(drawing)
     for name, rows in zip(MIMIC_TABLES, (labels, metadata, splits), strict=True):
-        (root / name).write_bytes(gzip.compress(_as_csv(rows).encode(), mtime=0))
+        (root / name).write_bytes(gzip.compress(as_csv(rows).encode(), mtime=0))
     return with_finding
 
 
@@ -130,13 +113,6 @@ def write_chestxray14(root: Path, drawings: Iterable[ChestPhantom]) -> int:
     """Writes `images_001/images/PATIENT_FOLLOWUP.png` to `images_012`, the table and two lists.
 
     Of every 100 images one is stored as RGBA. All twelve folders are filled from 441 images.
-
-    Args:
-        root: folder to write into.
-        drawings: the phantoms.
-
-    Returns:
-        How many of them show a finding.
     """
     table = [list(_CHESTXRAY14_COLUMNS)]
     lists: dict[str, list[str]] = {name: [] for name in CHESTXRAY14_LISTS}
@@ -151,7 +127,7 @@ def write_chestxray14(root: Path, drawings: Iterable[ChestPhantom]) -> int:
         if _is_chosen(drawing, "RGBA", drawing.index, RGBA_FILES):
             image = image.convert("RGBA")
         path = root / CHESTXRAY14_FOLDERS[place] / "images" / name
-        image.save(path, format="PNG", compress_level=1)
+        save_png(image, path)
         numbers = keyed_generator(drawing.seed, f"{drawing.kind}/detectors", visit.first_image)
         detector = _DETECTORS[int(numbers.integers(len(_DETECTORS)))]
         row = [name, listed_findings(drawing), visit.follow_up, visit.patient + 1]
@@ -161,10 +137,11 @@ def write_chestxray14(root: Path, drawings: Iterable[ChestPhantom]) -> int:
         is_test = visit.patient % CHESTXRAY14_TEST_EVERY == 1
         lists[CHESTXRAY14_LISTS[is_test]].append(name)
         with_finding += listed_findings(drawing) != "No Finding"
-    (root / CHESTXRAY14_TABLE).write_text(_as_csv(table, quoted=False), encoding="utf-8")
+    # not as CSV: the header has commas within its names, unquoted
+    rows = as_lines(",".join(map(str, row)) for row in table)
+    (root / CHESTXRAY14_TABLE).write_text(rows, encoding="utf-8")
     for list_name, listed in lists.items():
-        text = "".join(f"{name}\n" for name in listed)
-        (root / list_name).write_text(text, encoding="utf-8")
+        (root / list_name).write_text(as_lines(listed), encoding="utf-8")
     return with_finding
 
 
@@ -247,16 +224,3 @@ def _lacks_labels(drawing: ChestPhantom) -> bool:
 
 def _decimal(value: int | None) -> str:
     return "" if value is None else f"{value}.0"
-
-
-def _as_csv(rows: list[list], quoted: bool = True) -> str:
-    if not quoted:  # the header of ChestX-ray14 has commas within its names, unquoted
-        return "".join(",".join(map(str, row)) + "\n" for row in rows)
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
-    return text.getvalue()
-
-
-def _save_jpeg(grey: np.ndarray, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(grey).save(path, format="JPEG", quality=JPEG_QUALITY)

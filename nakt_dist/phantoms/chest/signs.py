@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.random import Generator
 
 from nakt_dist.phantoms.chest.findings import Sign
 from nakt_dist.phantoms.chest.frame import Frame, Lungs
@@ -33,9 +34,7 @@ def lesion_radius(sign: Sign) -> float:
     return 0.036 + 0.07 * sign.form**1.5
 
 
-def cast_shadows(
-    generator: np.random.Generator, lungs: Lungs, signs: Mapping[str, Sign]
-) -> Shadows:
+def cast_shadows(generator: Generator, lungs: Lungs, signs: Mapping[str, Sign]) -> Shadows:
     """Draws every finding that lies within the lungs.
 
     Args:
@@ -65,9 +64,7 @@ def _place(
     return down, (sign.depth - 0.5) * (0.3 + 0.3 * down)
 
 
-def _patch(
-    generator: np.random.Generator, lungs: Lungs, sign: Sign, size: float, wobble: float
-) -> Outline:
+def _patch(generator: Generator, lungs: Lungs, sign: Sign, size: float, wobble: float) -> Outline:
     down, across = _place(lungs, sign, 0.25, 0.85)
     return Outline(
         down=down,
@@ -79,16 +76,14 @@ def _patch(
     )
 
 
-def _haze(generator: np.random.Generator, lungs: Lungs, sign: Sign, shadows: Shadows) -> None:
+def _haze(generator: Generator, lungs: Lungs, sign: Sign, shadows: Shadows) -> None:
     """A wide veil without edges, through which the vessels show."""
     outline = _patch(generator, lungs, sign, 0.16 + 0.06 * sign.form, 0.12)
     veil = ramp(np.float32(0.75) - outline.level(lungs.frame), 0.8)
     shadows.density += np.float32(0.07 + 0.10 * sign.severity) * veil
 
 
-def _consolidation(
-    generator: np.random.Generator, lungs: Lungs, sign: Sign, shadows: Shadows
-) -> None:
+def _consolidation(generator: Generator, lungs: Lungs, sign: Sign, shadows: Shadows) -> None:
     """A dense patch cut off along a fissure, with air-filled bronchi running through it."""
     frame = lungs.frame
     outline = _patch(generator, lungs, sign, 0.12 + 0.06 * sign.form, 0.14)
@@ -105,7 +100,7 @@ def _consolidation(
     shadows.markings *= 1 - np.float32(0.8) * patch
 
 
-def _pneumonia(generator: np.random.Generator, lungs: Lungs, sign: Sign, shadows: Shadows) -> None:
+def _pneumonia(generator: Generator, lungs: Lungs, sign: Sign, shadows: Shadows) -> None:
     """A cluster of fluffy spots that run into one another."""
     outline = _patch(generator, lungs, sign, 0.17 + 0.04 * sign.form, 0.1)
     spots = ramp(lungs.frame.noise(generator, 15) - np.float32(0.1), 1.0)
@@ -113,7 +108,7 @@ def _pneumonia(generator: np.random.Generator, lungs: Lungs, sign: Sign, shadows
     shadows.density += np.float32(0.12 + 0.22 * sign.severity) * cluster * spots
 
 
-def _lesion(generator: np.random.Generator, lungs: Lungs, sign: Sign, shadows: Shadows) -> None:
+def _lesion(generator: Generator, lungs: Lungs, sign: Sign, shadows: Shadows) -> None:
     """A round nodule or mass with a sharp edge."""
     down, across = _place(lungs, sign)
     radius = lesion_radius(sign)
@@ -124,7 +119,7 @@ def _lesion(generator: np.random.Generator, lungs: Lungs, sign: Sign, shadows: S
     shadows.density += np.float32(0.17 + 0.18 * sign.severity) * solid
 
 
-def _edema(generator: np.random.Generator, lungs: Lungs, sign: Sign, shadows: Shadows) -> None:
+def _edema(generator: Generator, lungs: Lungs, sign: Sign, shadows: Shadows) -> None:
     """Haze around both hila, thick vessels and short lines at the edges of the lungs."""
     frame = lungs.frame
     mottle = 1 + np.float32(0.3) * frame.noise(generator, 9)
@@ -137,9 +132,7 @@ def _edema(generator: np.random.Generator, lungs: Lungs, sign: Sign, shadows: Sh
     shadows.density += np.float32(0.16 * sign.severity) * lines
 
 
-def _atelectasis(
-    generator: np.random.Generator, lungs: Lungs, sign: Sign, shadows: Shadows
-) -> None:
+def _atelectasis(generator: Generator, lungs: Lungs, sign: Sign, shadows: Shadows) -> None:
     """Thin bands of collapsed lung, crowded above the raised diaphragm."""
     frame = lungs.frame
     on_side = lungs.on_side(sign.side)
@@ -156,9 +149,7 @@ def _atelectasis(
     shadows.density += np.float32(0.12 + 0.24 * sign.severity) * bands * on_side
 
 
-def _pneumothorax(
-    generator: np.random.Generator, lungs: Lungs, sign: Sign, shadows: Shadows
-) -> None:
+def _pneumothorax(generator: Generator, lungs: Lungs, sign: Sign, shadows: Shadows) -> None:
     """A dark crescent without vessels outside the thin line of the collapsed lung's edge."""
     frame = lungs.frame
     on_side = lungs.on_side(sign.side)
@@ -174,7 +165,7 @@ def _pneumothorax(
     shadows.density += np.float32(0.05 * sign.severity) * (on_side - free)
 
 
-def _effusion(generator: np.random.Generator, lungs: Lungs, sign: Sign, shadows: Shadows) -> None:
+def _effusion(generator: Generator, lungs: Lungs, sign: Sign, shadows: Shadows) -> None:
     """Fluid with a level that climbs along the chest wall."""
     frame = lungs.frame
     level = np.float32(0.93 - 0.36 * sign.severity)
@@ -188,7 +179,7 @@ def _effusion(generator: np.random.Generator, lungs: Lungs, sign: Sign, shadows:
     shadows.fluid = np.maximum(shadows.fluid, fluid)
 
 
-def _thickening(generator: np.random.Generator, lungs: Lungs, sign: Sign, shadows: Shadows) -> None:
+def _thickening(generator: Generator, lungs: Lungs, sign: Sign, shadows: Shadows) -> None:
     """A band of white along the chest wall with an uneven inner edge."""
     frame = lungs.frame
     middle = np.float32(0.25 + 0.5 * sign.height)
@@ -200,13 +191,13 @@ def _thickening(generator: np.random.Generator, lungs: Lungs, sign: Sign, shadow
     shadows.density += np.float32(0.2 + 0.12 * sign.severity) * band * lungs.on_side(sign.side)
 
 
-def _emphysema(generator: np.random.Generator, lungs: Lungs, sign: Sign, shadows: Shadows) -> None:
+def _emphysema(generator: Generator, lungs: Lungs, sign: Sign, shadows: Shadows) -> None:
     """Darker lungs with few vessels."""
     shadows.density -= np.float32(0.07 * sign.severity)
     shadows.markings *= np.float32(1 - 0.55 * sign.severity)
 
 
-def _fibrosis(generator: np.random.Generator, lungs: Lungs, sign: Sign, shadows: Shadows) -> None:
+def _fibrosis(generator: Generator, lungs: Lungs, sign: Sign, shadows: Shadows) -> None:
     """A net of fine lines at the bases and along the chest wall."""
     frame = lungs.frame
     net = ridge(frame.noise(generator, 24), 0.3)
