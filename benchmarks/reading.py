@@ -19,7 +19,7 @@ import webdataset
 from PIL import Image
 
 from nakt_dist.config import ImageConfig, PackConfig, PhantomsConfig, SplitConfig
-from nakt_dist.loading.decode import decode_pixels
+from nakt_dist.imaging.packed import decode_pixels
 from nakt_dist.shards.reader import IndexedShards
 from nakt_dist.stages import pack, phantoms
 

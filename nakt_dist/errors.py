@@ -58,3 +58,8 @@ def nearest_name(name: str, known: Iterable[str]) -> str:
     """Returns ``", did you mean 'x'?"`` for the closest known name, or an empty string."""
     close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
     return f", did you mean '{close[0]}'?" if close else ""
+
+
+def valid_unicode(name: str) -> str:
+    """Returns a file name as valid Unicode: bytes that are not UTF-8 become ``\\udcXX``."""
+    return name.encode("utf-8", "backslashreplace").decode("utf-8")

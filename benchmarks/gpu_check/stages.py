@@ -16,7 +16,7 @@ import torch
 
 from benchmarks.gpu_check.parts import Absent, Findings, Place, need, task_config, tf32
 from nakt_dist.config import CheckpointConfig, EvaluateConfig, TeachConfig, TeacherConfig
-from nakt_dist.loading.decode import decode_pixels
+from nakt_dist.imaging.packed import decode_pixels
 from nakt_dist.models.registry import PRESET_NAMES, is_classifier
 from nakt_dist.models.spec import ModelSpec
 from nakt_dist.shards.reader import IndexedShards, PseudoLabels

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from nakt_dist.config.plain import require, require_paths, require_processes, require_seed
+from nakt_dist.imaging.mask_settings import MaskValues
 from nakt_dist.sources.labels import LabelPolicy
-from nakt_dist.sources.mask_settings import MaskValues
 from nakt_dist.sources.splits import checked_shares
 
 _MOST_PIXELS = 100_000_000

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from nakt_dist.loading.decode import sample_picture
+from nakt_dist.loading.pictures import sample_picture
 from nakt_dist.runtime.progress import progress_bar
 from nakt_dist.shards.reader import IndexedShards
 

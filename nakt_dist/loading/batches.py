@@ -8,7 +8,7 @@ from torch.utils.data import DataLoader, Sampler
 
 from nakt_dist.config import DataConfig
 from nakt_dist.errors import DatasetError, UnusableSample
-from nakt_dist.loading.decode import decode_pixels
+from nakt_dist.imaging.packed import decode_pixels
 from nakt_dist.loading.labels import LabelledTargets
 from nakt_dist.loading.sampler import GlobalBatches, Share
 from nakt_dist.loading.samples import CachedImages, SelectedSamples

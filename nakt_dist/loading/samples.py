@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from nakt_dist.errors import ConfigurationError, DatasetError, UnusableSample
-from nakt_dist.loading.decode import decode_pixels
+from nakt_dist.imaging.packed import decode_pixels
 from nakt_dist.models.preprocessing import ImageForm
 from nakt_dist.shards.manifest import ShardManifest
 from nakt_dist.shards.reader import IndexedShards, PseudoLabels

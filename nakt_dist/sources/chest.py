@@ -13,9 +13,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from nakt_dist.errors import DatasetError
+from nakt_dist.errors import DatasetError, valid_unicode
 from nakt_dist.sources.csv_tables import TableRow, quoted, row_record
-from nakt_dist.sources.files import FolderContents, FoundFile, printable
+from nakt_dist.sources.files import FolderContents, FoundFile
 from nakt_dist.sources.listing import (
     check_choices,
     finish_listing,
@@ -264,7 +264,7 @@ def _require_an_image(
     contents: FolderContents, tables: ChestTables, files_of: Callable[[str], Sequence[FoundFile]]
 ) -> None:
     """Refuses a folder without one of the images, which is the wrong one rather than empty."""
-    where = f"The tables below '{printable(str(tables.root))}'"
+    where = f"The tables below '{valid_unicode(str(tables.root))}'"
     if not tables.images:
         first = tables.records[0]
         cause = why_apart(tables.unmet, contents.images)

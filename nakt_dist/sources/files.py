@@ -9,8 +9,8 @@ from collections import Counter
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from nakt_dist.errors import DatasetError
-from nakt_dist.sources.dicom_recognition import HEAD_BYTES, is_dicom, is_directory
+from nakt_dist.errors import DatasetError, valid_unicode
+from nakt_dist.imaging.dicom_recognition import HEAD_BYTES, is_dicom, is_directory
 
 IMAGE_SUFFIXES = frozenset(
     {
@@ -37,7 +37,7 @@ class FoundFile:
     """One file below the root of a dataset.
 
     Attributes:
-        name: path below the root with ``/``; always valid Unicode (see ``printable``).
+        name: path below the root with ``/``; always valid Unicode (see ``valid_unicode``).
         path: where the file is.
         problem: ``(reason, detail)`` when the file must not be opened, else None.
     """
@@ -105,11 +105,6 @@ def split_suffix(file_name: str) -> tuple[str, str]:
     return (file_name, "") if not stem or after.isdecimal() else (stem, dot + after)
 
 
-def printable(name: str) -> str:
-    """Returns a file name as valid Unicode: bytes that are not UTF-8 become ``\\udcXX``."""
-    return name.encode("utf-8", "backslashreplace").decode("utf-8")
-
-
 def require_folder(root: Path) -> None:
     """Refuses a root that is not an existing folder.
 
@@ -119,7 +114,7 @@ def require_folder(root: Path) -> None:
     if not root.is_dir():
         found = "a file" if root.exists() else "nothing"
         raise DatasetError(
-            f"The dataset's folder '{printable(str(root))}' was expected and {found} is there; "
+            f"The dataset's folder '{valid_unicode(str(root))}' was expected and {found} is there; "
             "set the source to the folder that holds the published files"
         )
 
@@ -145,7 +140,7 @@ def walk(root: Path) -> FolderContents:
     while pending:
         folder, prefix = pending.pop()
         for entry in _entries(folder):
-            name = f"{prefix}{printable(entry.name)}"
+            name = f"{prefix}{valid_unicode(entry.name)}"
             if entry.name.startswith("."):
                 contents.ignored["hidden"] += 1
             elif entry.name in SYSTEM_FILES:
@@ -165,7 +160,7 @@ def _entries(folder: str) -> list[os.DirEntry]:
             return list(entries)
     except OSError as error:
         raise DatasetError(
-            f"The folder '{printable(folder)}' cannot be listed ({error.strerror}); "
+            f"The folder '{valid_unicode(folder)}' cannot be listed ({error.strerror}); "
             "give the reading user access to it or move it out of the dataset"
         ) from error
 

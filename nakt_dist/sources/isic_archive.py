@@ -8,9 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from nakt_dist.errors import valid_unicode
 from nakt_dist.sources.chest import ChestTables, label_of
 from nakt_dist.sources.csv_tables import column_names, quoted, read_rows
-from nakt_dist.sources.files import FolderContents, FoundFile, printable, walk
+from nakt_dist.sources.files import FolderContents, FoundFile, walk
 from nakt_dist.sources.listing import (
     finish_listing,
     image_record,
@@ -208,7 +209,7 @@ def _read_facts(path: Path) -> Facts | None:
     clinical = outer.get("clinical") if isinstance(outer, Mapping) else None
     for level in (document, outer, clinical):
         if isinstance(level, Mapping):
-            facts |= {k: printable(v) if isinstance(v, str) else v for k, v in _plain(level)}
+            facts |= {k: valid_unicode(v) if isinstance(v, str) else v for k, v in _plain(level)}
     return facts
 
 

@@ -6,8 +6,8 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from nakt_dist.errors import ConfigurationError, DatasetError, nearest_name
-from nakt_dist.sources.files import FolderContents, FoundFile, printable, walk
+from nakt_dist.errors import ConfigurationError, DatasetError, nearest_name, valid_unicode
+from nakt_dist.sources.files import FolderContents, FoundFile, walk
 from nakt_dist.sources.record import SourceListing, SourceRecord
 
 
@@ -19,12 +19,12 @@ def wrong_layout(root: Path, layout: str, expected: str) -> DatasetError:
         layout: name of the layout.
         expected: what should be below the root, in words.
     """
-    entries = sorted(printable(path.name) for path in root.iterdir())
+    entries = sorted(valid_unicode(path.name) for path in root.iterdir())
     found = ", ".join(f"'{name}'" for name in entries[:8]) or "nothing"
     more = f" and {len(entries) - 8} more" if len(entries) > 8 else ""
     links = links_told(link.name for link in walk(root).refused_links)
     return DatasetError(
-        f"'{printable(str(root))}' is not of the layout '{layout}': expected {expected}; "
+        f"'{valid_unicode(str(root))}' is not of the layout '{layout}': expected {expected}; "
         f"found {found}{more}. Set the source to the right folder, or choose another layout{links}"
     )
 

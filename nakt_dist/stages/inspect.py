@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from nakt_dist.config import InspectConfig, as_plain, save_config
 from nakt_dist.errors import ConfigurationError, DatasetError, UnusableSample
-from nakt_dist.loading.decode import decode_pixels
+from nakt_dist.imaging.packed import decode_pixels
 from nakt_dist.report.advice import advise, percentiles, show_percentiles
 from nakt_dist.report.histograms import JudgedSet, draw_entropy, draw_target_pixels
 from nakt_dist.report.lineage import describe_rule, label_dataset, show_threshold

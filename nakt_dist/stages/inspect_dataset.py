@@ -11,7 +11,7 @@ import numpy as np
 
 from nakt_dist.config import InspectConfig, as_plain, save_config
 from nakt_dist.errors import ConfigurationError, DatasetError
-from nakt_dist.loading.decode import sample_picture
+from nakt_dist.loading.pictures import sample_picture
 from nakt_dist.report.fields import printable
 from nakt_dist.report.lineage import label_dataset
 from nakt_dist.report.sheets import Group, Panel, draw_sheet

@@ -3,7 +3,7 @@
 import numpy as np
 
 from nakt_dist.errors import DatasetError, UnusableSample
-from nakt_dist.loading.decode import decode_pixels
+from nakt_dist.imaging.packed import decode_pixels
 from nakt_dist.report.fields import printable
 from nakt_dist.report.lineage import label_dataset
 from nakt_dist.report.sheets import Group, Outline, Panel, draw_sheet

@@ -12,6 +12,7 @@ from typing import Any
 
 from nakt_dist.config import PackConfig, as_plain
 from nakt_dist.errors import DatasetError
+from nakt_dist.imaging.mask_rule import MaskRule
 from nakt_dist.runtime.files import file_sha256, value_sha256
 from nakt_dist.runtime.outputs import check_output
 from nakt_dist.runtime.processes import require_one_process, say
@@ -22,7 +23,6 @@ from nakt_dist.shards.manifest import (
     MANIFEST_NAME,
     ShardManifest,
 )
-from nakt_dist.sources.mask_rule import MaskRule
 from nakt_dist.stages.mask_coverage import read_coverage
 from nakt_dist.stages.pack_divide import ShardPlan, divide
 from nakt_dist.stages.pack_finish import finalise

@@ -5,12 +5,12 @@ from pathlib import Path
 
 from nakt_dist.config import PackConfig
 from nakt_dist.errors import DatasetError
+from nakt_dist.imaging.mask_rule import MaskRule
+from nakt_dist.imaging.mask_survey import survey_mask
+from nakt_dist.imaging.mask_values import judge
 from nakt_dist.runtime.progress import progress_bar
 from nakt_dist.runtime.work import WorkLedger
 from nakt_dist.sources.deidentification import HIDDEN_DETAIL
-from nakt_dist.sources.mask_rule import MaskRule
-from nakt_dist.sources.mask_survey import survey_mask
-from nakt_dist.sources.mask_values import judge
 from nakt_dist.stages.pack_plan import PackInput, PackPlan
 from nakt_dist.stages.pack_pool import Workers
 from nakt_dist.stages.pack_sources import times_of

@@ -16,11 +16,7 @@ from PIL import Image
 
 from nakt_dist.config import ImageConfig
 from nakt_dist.errors import DatasetError, UnusableSample
-from nakt_dist.runtime.files import atomic_write, file_sha256, value_sha256
-from nakt_dist.runtime.work import WorkLedger
-from nakt_dist.sources import SourceRecord
-from nakt_dist.sources.deidentification import HIDDEN_DETAIL
-from nakt_dist.sources.images import (
+from nakt_dist.imaging.images import (
     encode_image,
     encode_mask_png,
     read_image,
@@ -28,7 +24,11 @@ from nakt_dist.sources.images import (
     resize_image,
     resize_mask,
 )
-from nakt_dist.sources.mask_rule import MaskRule
+from nakt_dist.imaging.mask_rule import MaskRule
+from nakt_dist.runtime.files import atomic_write, file_sha256, value_sha256
+from nakt_dist.runtime.work import WorkLedger
+from nakt_dist.sources import SourceRecord
+from nakt_dist.sources.deidentification import HIDDEN_DETAIL
 from nakt_dist.stages.mask_coverage import target_pixels
 from nakt_dist.stages.pack_plan import PackInput, is_usable
 from nakt_dist.stages.pack_sources import FileTimes, contents_of, facts_of, times_of

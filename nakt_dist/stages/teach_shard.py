@@ -16,11 +16,11 @@ import numpy as np
 import torch
 
 from nakt_dist.errors import CheckpointError, DatasetError, UnusableSample
-from nakt_dist.loading.decode import decode_pixels
+from nakt_dist.imaging.images import encode_mask_png
+from nakt_dist.imaging.packed import decode_pixels
 from nakt_dist.runtime.devices import explain_full_memory
 from nakt_dist.shards.reader import IndexedShards
 from nakt_dist.shards.writer import write_shard
-from nakt_dist.sources.images import encode_mask_png
 from nakt_dist.transfer.ensemble import Teacher, ensemble_probability
 from nakt_dist.transfer.statistics import grey_level_entropy, quantise, target_pixels
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from nakt_dist.config import AttentionConfig, ShownNetworkConfig, TapConfig, TeachConfig
-from nakt_dist.loading.decode import decode_pixels
+from nakt_dist.imaging.packed import decode_pixels
 from nakt_dist.shards.reader import IndexedShards, PseudoLabels
 from nakt_dist.stages import attention, evaluate, teach
 from tests.datasets import (

@@ -25,8 +25,8 @@ from hypothesis import strategies as st
 
 from nakt_dist.config import DataConfig
 from nakt_dist.errors import DatasetError, NaktError
+from nakt_dist.imaging.packed import decode_pixels
 from nakt_dist.loading.batches import streamed_batches
-from nakt_dist.loading.decode import decode_pixels
 from nakt_dist.loading.samples import select_samples
 from nakt_dist.runtime.files import json_bytes, value_sha256
 from nakt_dist.shards.manifest import INDEX_NAME, MANIFEST_NAME, PseudoLabelManifest, ShardManifest

@@ -13,13 +13,13 @@ from PIL import Image
 
 from nakt_dist.config import ImageConfig, PackConfig, SplitConfig
 from nakt_dist.errors import UnusableSample
-from nakt_dist.loading.decode import decode_pixels
+from nakt_dist.imaging.images import read_image
+from nakt_dist.imaging.mask_rule import MaskRule
+from nakt_dist.imaging.masks import read_mask
+from nakt_dist.imaging.packed import decode_pixels
 from nakt_dist.shards.manifest import REJECTED_NAME, ShardManifest
 from nakt_dist.shards.reader import IndexedShards
 from nakt_dist.shards.verify import verify_folder
-from nakt_dist.sources.images import read_image
-from nakt_dist.sources.mask_rule import MaskRule
-from nakt_dist.sources.masks import read_mask
 from nakt_dist.sources.record import SourceRecord
 from nakt_dist.stages import pack
 

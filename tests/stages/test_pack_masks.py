@@ -12,9 +12,9 @@ from PIL import Image
 from nakt_dist.cli import main
 from nakt_dist.config import ImageConfig, PackConfig
 from nakt_dist.errors import DatasetError
+from nakt_dist.imaging.mask_rule import MaskRule
 from nakt_dist.shards.reader import IndexedShards
 from nakt_dist.sources import SourceRecord
-from nakt_dist.sources.mask_rule import MaskRule
 from nakt_dist.stages import inspect_masks
 from nakt_dist.stages import pack as pack_stage
 from nakt_dist.stages.inspect_masks import draw_masks

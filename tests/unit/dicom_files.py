@@ -17,8 +17,8 @@ from pydicom.uid import (
 )
 
 from nakt_dist.errors import UnusableSample
-from nakt_dist.sources.dicom import read_dicom
-from nakt_dist.sources.images import read_image
+from nakt_dist.imaging.dicom import read_dicom
+from nakt_dist.imaging.images import read_image
 
 RAMP = np.arange(0, 4096, 64, dtype=np.uint16).reshape(8, 8)
 PATIENT = "Doe^Jane"

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from nakt_dist.errors import UnusableSample
-from nakt_dist.loading.decode import decode_pixels
+from nakt_dist.imaging.packed import decode_pixels
 
 
 def encoded(pixels, kind="PNG", mode=None, **settings):

@@ -16,10 +16,10 @@ from PIL import Image
 
 from nakt_dist.config import ImageConfig, PackConfig
 from nakt_dist.errors import ConfigurationError, UnusableSample
+from nakt_dist.imaging.dicom import read_dicom
+from nakt_dist.imaging.images import read_image
 from nakt_dist.shards.reader import IndexedShards
 from nakt_dist.sources import scan_source
-from nakt_dist.sources.dicom import read_dicom
-from nakt_dist.sources.images import read_image
 from nakt_dist.stages import pack
 from tests.unit.image_files import encoded, gradient
 

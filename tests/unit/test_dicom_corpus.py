@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from nakt_dist.errors import UnusableSample
-from nakt_dist.sources.dicom_recognition import is_dicom
-from nakt_dist.sources.images import read_image
+from nakt_dist.imaging.dicom_recognition import is_dicom
+from nakt_dist.imaging.images import read_image
 
 pydicom = pytest.importorskip("pydicom")
 pytest.importorskip("pylibjpeg")

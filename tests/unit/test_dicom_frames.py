@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from nakt_dist.sources.images import read_image
+from nakt_dist.imaging.images import read_image
 from tests.unit.image_files import encoded, gradient
 
 pydicom = pytest.importorskip("pydicom")

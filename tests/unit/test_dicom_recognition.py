@@ -12,12 +12,12 @@ import pytest
 
 from nakt_dist.config import ImageConfig, PackConfig
 from nakt_dist.errors import DatasetError, UnusableSample
+from nakt_dist.imaging.decoding import decode_file
+from nakt_dist.imaging.dicom_recognition import HEAD_BYTES, is_dicom
+from nakt_dist.imaging.images import read_image
 from nakt_dist.shards.reader import IndexedShards
 from nakt_dist.sources import scan_source
-from nakt_dist.sources.decoding import decode_file
-from nakt_dist.sources.dicom_recognition import HEAD_BYTES, is_dicom
 from nakt_dist.sources.files import FoundFile, walk
-from nakt_dist.sources.images import read_image
 from nakt_dist.sources.keys import assign_keys
 from nakt_dist.stages import pack
 from tests.unit.image_files import FORMATS, encoded, gradient

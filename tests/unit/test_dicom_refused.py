@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nakt_dist.errors import UnusableSample
-from nakt_dist.sources.dicom import read_dicom
+from nakt_dist.imaging.dicom import read_dicom
 from tests.unit.image_files import encoded, gradient
 
 pydicom = pytest.importorskip("pydicom")

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nakt_dist.sources.images import read_image
+from nakt_dist.imaging.images import read_image
 from tests.unit.image_files import gradient
 
 pydicom = pytest.importorskip("pydicom")

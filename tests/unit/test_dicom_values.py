@@ -20,7 +20,7 @@ from pydicom.uid import (  # noqa: E402
     RLELossless,
 )
 
-from nakt_dist.sources.dicom import read_dicom  # noqa: E402
+from nakt_dist.imaging.dicom import read_dicom  # noqa: E402
 from tests.unit.dicom_files import (  # noqa: E402
     RAMP,
     bytes_of,

@@ -14,8 +14,8 @@ from image_files import FORMATS, bomb_png, encoded, gradient, save, write
 from PIL import Image
 
 from nakt_dist.errors import UnusableSample
-from nakt_dist.sources.decoding import convert_mode
-from nakt_dist.sources.images import read_image
+from nakt_dist.imaging.decoding import convert_mode
+from nakt_dist.imaging.images import read_image
 
 MAX_PIXELS = 1_000_000
 

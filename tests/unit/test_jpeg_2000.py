@@ -8,9 +8,10 @@ import pytest
 from PIL import features
 
 from nakt_dist.errors import UnusableSample
-from nakt_dist.sources import decoding, scan_source
-from nakt_dist.sources.images import read_image
-from nakt_dist.sources.jpeg_2000 import announced_by_codestream, codestream_of
+from nakt_dist.imaging import decoding
+from nakt_dist.imaging.images import read_image
+from nakt_dist.imaging.jpeg_2000 import announced_by_codestream, codestream_of
+from nakt_dist.sources import scan_source
 from tests.unit.image_files import encoded, gradient
 
 needs_openjpeg = pytest.mark.skipif(

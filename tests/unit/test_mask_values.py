@@ -12,12 +12,12 @@ from PIL import Image
 
 from nakt_dist.config import PackConfig
 from nakt_dist.errors import ConfigurationError, DatasetError, UnusableSample
+from nakt_dist.imaging.images import read_mask
+from nakt_dist.imaging.mask_rule import MaskRule
+from nakt_dist.imaging.mask_settings import MaskValues
+from nakt_dist.imaging.mask_survey import meaning, survey_mask
+from nakt_dist.imaging.mask_values import judge
 from nakt_dist.sources import SourceRecord
-from nakt_dist.sources.images import read_mask
-from nakt_dist.sources.mask_rule import MaskRule
-from nakt_dist.sources.mask_settings import MaskValues
-from nakt_dist.sources.mask_survey import meaning, survey_mask
-from nakt_dist.sources.mask_values import judge
 
 SHAPE = (48, 64)
 ROWS, COLUMNS = np.mgrid[: SHAPE[0], : SHAPE[1]]

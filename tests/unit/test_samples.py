@@ -8,8 +8,8 @@ import torch
 
 from nakt_dist.config import PackConfig
 from nakt_dist.errors import ConfigurationError, DatasetError, UnusableSample
+from nakt_dist.imaging.packed import decode_pixels
 from nakt_dist.loading.batches import as_float, indexed_batches
-from nakt_dist.loading.decode import decode_pixels
 from nakt_dist.loading.sampler import GlobalBatches, Share
 from nakt_dist.loading.samples import MaskedImages, kept_by, select_samples
 from nakt_dist.shards.reader import IndexedShards, PseudoLabels

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from nakt_dist.errors import ConfigurationError, DatasetError, UnusableSample
-from nakt_dist.loading.decode import decode_pixels
+from nakt_dist.imaging.packed import decode_pixels
 from nakt_dist.runtime.files import file_sha256, value_sha256
 from nakt_dist.shards.manifest import INDEX_NAME, MANIFEST_NAME
 from nakt_dist.shards.reader import IndexedShards, PseudoLabels

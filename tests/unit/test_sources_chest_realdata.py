@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from nakt_dist.imaging.images import read_image
 from nakt_dist.sources import scan_source
-from nakt_dist.sources.images import read_image
 from nakt_dist.sources.labels import CHESTXRAY14_FINDINGS, LabelPolicy, targets
 
 pytestmark = pytest.mark.realdata

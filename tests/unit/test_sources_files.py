@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from nakt_dist.errors import DatasetError
+from nakt_dist.errors import DatasetError, valid_unicode
 from nakt_dist.sources import scan_source
-from nakt_dist.sources.files import FoundFile, printable, walk
+from nakt_dist.sources.files import FoundFile, walk
 
 
 @pytest.fixture
@@ -102,4 +102,4 @@ def test_parts_of_a_name() -> None:
     assert file.suffix == ".png"
     assert file.path_below("a") == "b.c/d e.f"
     assert FoundFile("png", Path("unused")).suffix == ""
-    assert printable("é\udcff") == "é\\udcff"
+    assert valid_unicode("é\udcff") == "é\\udcff"

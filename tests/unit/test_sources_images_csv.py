@@ -9,8 +9,8 @@ from PIL import Image
 
 from nakt_dist.cli import parse_config
 from nakt_dist.errors import ConfigurationError, DatasetError
+from nakt_dist.imaging.images import read_image
 from nakt_dist.sources import SourceListing, scan_source
-from nakt_dist.sources.images import read_image
 from nakt_dist.sources.listed_findings import NEARLY_ALIKE, UNITED
 from nakt_dist.sources.named_files import LOOSELY_SPELT, OTHER_FOLDERS
 from nakt_dist.sources.patients import SPELT_APART

@@ -9,15 +9,15 @@ from image_files import bomb_png, encoded, gradient, save, write
 from PIL import Image
 
 from nakt_dist.errors import ConfigurationError, UnusableSample
-from nakt_dist.sources import SourceRecord
-from nakt_dist.sources.images import (
+from nakt_dist.imaging.images import (
     encode_image,
     encode_mask_png,
     read_mask,
     resize_image,
     resize_mask,
 )
-from nakt_dist.sources.mask_rule import MaskRule
+from nakt_dist.imaging.mask_rule import MaskRule
+from nakt_dist.sources import SourceRecord
 
 FITS = ("stretch", "pad", "centre_crop")
 

@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from nakt_dist.imaging.images import read_image, read_mask, resize_image, resize_mask
+from nakt_dist.imaging.mask_rule import MaskRule
 from nakt_dist.sources import SourceListing, scan_source
-from nakt_dist.sources.images import read_image, read_mask, resize_image, resize_mask
 from nakt_dist.sources.keys import assign_keys
-from nakt_dist.sources.mask_rule import MaskRule
 
 pytestmark = pytest.mark.realdata
 MAX_PIXELS = 20_000_000

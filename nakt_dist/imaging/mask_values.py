@@ -4,9 +4,9 @@ from collections import Counter
 from collections.abc import Collection, Sequence
 
 from nakt_dist.errors import ConfigurationError, DatasetError
-from nakt_dist.sources.mask_rule import HOW_TO_SAY_LOSSY, MaskRule, how_to_say
-from nakt_dist.sources.mask_settings import MaskValues
-from nakt_dist.sources.mask_survey import MaskSummary, meaning, tell_values, write_value
+from nakt_dist.imaging.mask_rule import HOW_TO_SAY_LOSSY, MaskRule, how_to_say
+from nakt_dist.imaging.mask_settings import MaskValues
+from nakt_dist.imaging.mask_survey import MaskSummary, meaning, tell_values, write_value
 
 _USUAL = (1, 255, 1023, 4095, 16383, 32767, 65535, -1)
 """What programs write for "yes"; another value might be the number of a class."""

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from nakt_dist.errors import ConfigurationError, UnusableSample
-from nakt_dist.sources.decoding import most_bytes
-from nakt_dist.sources.dicom_recognition import meta_elements
-from nakt_dist.sources.jpeg_2000 import (
+from nakt_dist.imaging.decoding import most_bytes
+from nakt_dist.imaging.dicom_recognition import meta_elements
+from nakt_dist.imaging.jpeg_2000 import (
     AnnouncedPicture,
     announced_by_codestream,
     codestream_of,

@@ -20,10 +20,9 @@ from PIL import (
     features,
 )
 
-from nakt_dist.errors import UnusableSample
-from nakt_dist.sources.dicom_recognition import is_dicom
-from nakt_dist.sources.files import printable
-from nakt_dist.sources.jpeg_2000 import (
+from nakt_dist.errors import UnusableSample, valid_unicode
+from nakt_dist.imaging.dicom_recognition import is_dicom
+from nakt_dist.imaging.jpeg_2000 import (
     CODESTREAM_MAGIC,
     JP2_MAGIC,
     announced_by_codestream,
@@ -101,7 +100,7 @@ def decode_file(path: Path, max_pixels: int) -> DecodedImage:
         UnusableSample: ``unreadable``, ``empty_file``, ``too_many_bytes``, ``not_an_image``,
             ``too_many_pixels`` or ``truncated_image``.
     """
-    name = printable(path.name)
+    name = valid_unicode(path.name)
     return decode(read_content(path, max_pixels), name, max_pixels)
 
 
@@ -111,7 +110,7 @@ def read_content(path: Path, max_pixels: int) -> bytes:
     Raises:
         UnusableSample: ``unreadable``, ``empty_file`` or ``too_many_bytes``.
     """
-    return _read_bytes(path, printable(path.name), most_bytes(max_pixels))
+    return _read_bytes(path, valid_unicode(path.name), most_bytes(max_pixels))
 
 
 def most_bytes(max_pixels: int) -> int:

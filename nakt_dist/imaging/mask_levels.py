@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image
 
 from nakt_dist.errors import UnusableSample
-from nakt_dist.sources.decoding import WIDE_MODES, DecodedImage, convert_mode
+from nakt_dist.imaging.decoding import WIDE_MODES, DecodedImage, convert_mode
 
 LevelKind = Literal["numbers", "palette", "colours"]
 Carrier = Literal["colour", "alpha", "neither"]

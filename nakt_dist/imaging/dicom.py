@@ -13,11 +13,11 @@ from typing import Any, Literal
 import numpy as np
 
 from nakt_dist.errors import ConfigurationError, UnusableSample
-from nakt_dist.sources.dicom_frames import check_frame
-from nakt_dist.sources.dicom_header import GREY, PALETTE, read_header
-from nakt_dist.sources.dicom_tables import coloured, read_table
-from nakt_dist.sources.dicom_values import stored_values, value_limits
-from nakt_dist.sources.equalising import equalise
+from nakt_dist.imaging.dicom_frames import check_frame
+from nakt_dist.imaging.dicom_header import GREY, PALETTE, read_header
+from nakt_dist.imaging.dicom_tables import coloured, read_table
+from nakt_dist.imaging.dicom_values import stored_values, value_limits
+from nakt_dist.imaging.equalising import equalise
 
 Rendering = Literal["as_shown", "mimic_jpg"]
 

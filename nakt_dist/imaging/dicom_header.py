@@ -5,9 +5,9 @@ import types
 from typing import Any
 
 from nakt_dist.errors import UnusableSample
-from nakt_dist.sources.dicom_frames import inflated
-from nakt_dist.sources.dicom_recognition import data_set_start
-from nakt_dist.sources.dicom_values import high_bit
+from nakt_dist.imaging.dicom_frames import inflated
+from nakt_dist.imaging.dicom_recognition import data_set_start
+from nakt_dist.imaging.dicom_values import high_bit
 
 GREY = ("MONOCHROME1", "MONOCHROME2")
 PALETTE = "PALETTE COLOR"

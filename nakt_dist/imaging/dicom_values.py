@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from nakt_dist.errors import UnusableSample
-from nakt_dist.sources.jpeg_2000 import AnnouncedPicture
+from nakt_dist.imaging.jpeg_2000 import AnnouncedPicture
 
 
 def stored_values(

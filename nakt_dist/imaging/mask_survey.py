@@ -6,10 +6,9 @@ from typing import Any, Literal, NamedTuple, TypedDict
 
 import numpy as np
 
-from nakt_dist.errors import UnusableSample
-from nakt_dist.sources.decoding import DecodedImage, decode_file
-from nakt_dist.sources.files import printable
-from nakt_dist.sources.mask_levels import (
+from nakt_dist.errors import UnusableSample, valid_unicode
+from nakt_dist.imaging.decoding import DecodedImage, decode_file
+from nakt_dist.imaging.mask_levels import (
     LOSSY_FORMATS,
     MOST_FLAT,
     Carrier,
@@ -86,7 +85,7 @@ def survey_mask(path: Path, max_pixels: int, as_colours: bool = False) -> MaskSu
     Returns:
         The summary, or the problem that reading the mask would meet.
     """
-    name = printable(path.name)
+    name = valid_unicode(path.name)
     try:
         decoded = decode_file(path, max_pixels)
     except UnusableSample as error:

@@ -10,20 +10,19 @@ from typing import Any, Literal
 import numpy as np
 from PIL import Image
 
-from nakt_dist.errors import UnusableSample
-from nakt_dist.sources.decoding import (
+from nakt_dist.errors import UnusableSample, valid_unicode
+from nakt_dist.imaging.decoding import (
     WIDE_MODES,
     DecodedImage,
     convert_mode,
     decode,
     read_content,
 )
-from nakt_dist.sources.dicom import DicomPicture, Rendering, read_dicom
-from nakt_dist.sources.dicom_recognition import is_dicom
-from nakt_dist.sources.encoding import encode_image, encode_mask_png
-from nakt_dist.sources.files import printable
-from nakt_dist.sources.masks import read_mask
-from nakt_dist.sources.resizing import resize_image, resize_mask
+from nakt_dist.imaging.dicom import DicomPicture, Rendering, read_dicom
+from nakt_dist.imaging.dicom_recognition import is_dicom
+from nakt_dist.imaging.encoding import encode_image, encode_mask_png
+from nakt_dist.imaging.masks import read_mask
+from nakt_dist.imaging.resizing import resize_image, resize_mask
 
 Colour = Literal["grey", "rgb"]
 SixteenBit = Literal["min_max", "full_range"]
@@ -52,7 +51,7 @@ def read_image(
       ``"min_max"``.
 
     Images of more than 8 bits a channel in colour or with transparency are refused. A DICOM
-    file may say itself how its values are shown; see ``nakt_dist.sources.dicom.read_dicom``.
+    file may say itself how its values are shown; see ``nakt_dist.imaging.dicom.read_dicom``.
 
     Args:
         path: the file; its content decides the format, not its suffix.
@@ -78,7 +77,7 @@ def read_image(
             or ``unsupported_dicom``.
         ConfigurationError: a DICOM file, and what reads it is not installed.
     """
-    name = printable(path.name)
+    name = valid_unicode(path.name)
     content = read_content(path, max_pixels)
     if is_dicom(content):
         picture = read_dicom(content, name, max_pixels, sixteen_bit == "full_range", rendering)

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from nakt_dist.errors import UnusableSample
-from nakt_dist.sources.mask_levels import MaskLevels
-from nakt_dist.sources.mask_survey import MaskSummary, Meaning, meaning, tell_values
+from nakt_dist.imaging.mask_levels import MaskLevels
+from nakt_dist.imaging.mask_survey import MaskSummary, Meaning, meaning, tell_values
 
 HOW_TO_SAY = (
     "Say which values are target: mask_values.target '[1]' (with mask_values.void '[255]' for a "

@@ -1,22 +1,22 @@
 """Reads the masks of an image: one uint8 array whatever the files look like."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal, Protocol
 
 import numpy as np
 
-from nakt_dist.errors import UnusableSample
-from nakt_dist.sources.decoding import (
+from nakt_dist.errors import UnusableSample, valid_unicode
+from nakt_dist.imaging.decoding import (
     WHOLE_NUMBER_MODES,
     DecodedImage,
     decode_file,
     turn_upright,
 )
-from nakt_dist.sources.files import printable
-from nakt_dist.sources.mask_levels import mask_levels
-from nakt_dist.sources.mask_rule import MaskRule
-from nakt_dist.sources.mask_survey import summarise
-from nakt_dist.sources.record import SourceRecord
+from nakt_dist.imaging.mask_levels import mask_levels
+from nakt_dist.imaging.mask_rule import MaskRule
+from nakt_dist.imaging.mask_survey import summarise
 
 _TRANSPOSED = (5, 6, 7, 8)
 """EXIF orientations that swap rows and columns."""
@@ -24,8 +24,28 @@ _TRANSPOSED = (5, 6, 7, 8)
 _INDEX_MODES = ("1", "L", "P", *WHOLE_NUMBER_MODES)
 
 
+class MaskedRecord(Protocol):
+    """What is to be known of an image's masks, as ``nakt_dist.sources.SourceRecord`` says it."""
+
+    @property
+    def name(self) -> str:
+        """Name of the image, for messages."""
+
+    @property
+    def masks(self) -> Sequence[Path]:
+        """The mask files."""
+
+    @property
+    def mask_kind(self) -> Literal["none", "binary", "classes"]:
+        """What reading them gives."""
+
+    @property
+    def mask_classes(self) -> Sequence[int]:
+        """Class indices that are the target; empty unless a binary mask is made of classes."""
+
+
 def read_mask(
-    record: SourceRecord,
+    record: MaskedRecord,
     size: tuple[int, int],
     max_pixels: int,
     rule: MaskRule,
@@ -68,7 +88,7 @@ def read_mask(
     for path in record.masks:
         decoded = _decode(path, size, max_pixels, turn, rule.turn_masks)
         counts["turned_apart"] += _may_lie_otherwise(decoded.orientation, turn, size)
-        name = printable(path.name)
+        name = valid_unicode(path.name)
         if record.mask_kind == "classes":
             return _indices(decoded, name), counts
         if record.mask_classes:
@@ -120,7 +140,8 @@ def _decode(
     if found == tuple(size):
         return decoded
     detail = (
-        f"'{printable(path.name)}' is {pixels.width}×{pixels.height}, its image {size[1]}×{size[0]}"
+        f"'{valid_unicode(path.name)}' is {pixels.width}×{pixels.height}, "
+        f"its image {size[1]}×{size[0]}"
     )
     if found == tuple(size)[::-1] and (turn in _TRANSPOSED or decoded.orientation in _TRANSPOSED):
         detail += (

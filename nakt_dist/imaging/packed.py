@@ -5,8 +5,7 @@ import io
 import numpy as np
 from PIL import Image
 
-from nakt_dist.errors import DatasetError, UnusableSample
-from nakt_dist.shards.reader import IndexedShards
+from nakt_dist.errors import UnusableSample
 
 _FORMATS = ("JPEG", "PNG")
 _MOST_PIXELS = 100_000_000
@@ -40,24 +39,6 @@ def decode_pixels(data: bytes, expected: tuple[int, int] | None = None) -> np.nd
     if pixels.dtype != np.uint8:
         pixels = (pixels >> 8).astype(np.uint8)
     return pixels[None] if pixels.ndim == 2 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
-
-
-def sample_picture(images: IndexedShards, number: int) -> np.ndarray:
-    """Decodes the image of a sample to be shown or compared.
-
-    Returns:
-        uint8, height × width (grey) or height × width × 3 (RGB).
-
-    Raises:
-        DatasetError: it is damaged.
-    """
-    try:
-        pixels = decode_pixels(images.image_bytes(number))
-    except UnusableSample as error:
-        raise DatasetError(
-            f"{images.describe(number)}: image: {error.detail}. Run nakt verify"
-        ) from None
-    return pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0)
 
 
 def _check_size(height: int, width: int, expected: tuple[int, int] | None) -> None:
