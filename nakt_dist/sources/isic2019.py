@@ -1,6 +1,5 @@
 """ISIC 2019, dermoscopy: ``ISIC_2019_Training_Input/`` and its table of diagnoses."""
 
-import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -8,8 +7,9 @@ from pathlib import Path
 
 from nakt_dist.errors import DatasetError
 from nakt_dist.sources.chest import label_of
-from nakt_dist.sources.csv_tables import column_names, quoted, read_rows
-from nakt_dist.sources.files import FolderContents, FoundFile, walk
+from nakt_dist.sources.csv_tables import column_names, find_table, quoted, read_rows
+from nakt_dist.sources.files import FoundFile, walk
+from nakt_dist.sources.isic_names import ISIC_NAME, compared_name, image_stem
 from nakt_dist.sources.listing import (
     finish_listing,
     image_record,
@@ -25,7 +25,6 @@ TEST_FOLDER = "ISIC_2019_Test_Input"
 LABEL_TABLE = "ISIC_2019_Training_GroundTruth.csv"
 FACT_TABLE = "ISIC_2019_Training_Metadata.csv"
 FACTS = ("age_approx", "sex", "anatom_site_general")
-_STEM = re.compile(r"ISIC_\d+(_downsampled)?", re.IGNORECASE)
 
 
 def scan(root: Path) -> SourceListing:
@@ -43,7 +42,7 @@ def scan(root: Path) -> SourceListing:
             not of the published form.
     """
     contents = walk(root)
-    tables = [_find_table(contents, name) for name in (LABEL_TABLE, FACT_TABLE)]
+    tables = [find_table(contents, name) for name in (LABEL_TABLE, FACT_TABLE)]
     if tables[0] is None:
         raise wrong_layout(root, "isic2019", f"the table '{LABEL_TABLE}'")
     found: Counter[str] = Counter()
@@ -53,7 +52,7 @@ def scan(root: Path) -> SourceListing:
     records, images, other_part = [], [], 0
     for file in contents.images:
         folders = file.folder.split("/")
-        named = _STEM.fullmatch(file.stem) or _key(file.stem) in rows
+        named = ISIC_NAME.fullmatch(file.stem) or compared_name(file.stem) in rows
         if IMAGE_FOLDER in folders and named and file.suffix in (".jpg", ".jpeg"):
             images.append(file)
         elif TEST_FOLDER in folders:
@@ -66,44 +65,24 @@ def scan(root: Path) -> SourceListing:
     if tables[1]:
         _require_a_row(facts, images, tables[1])
     records += [_record(image, rows, facts) for image in images]
-    for key in rows.keys() - {_key(image.stem) for image in images}:
-        name = f"{IMAGE_FOLDER}/{_stem(rows[key]['image'])}.jpg"
+    for key in rows.keys() - {compared_name(image.stem) for image in images}:
+        name = f"{IMAGE_FOLDER}/{image_stem(rows[key]['image'])}.jpg"
         records.append(missing_image(name, root / name, f"'{LABEL_TABLE}'"))
     used = [table.name for table in tables if table]
     listing = finish_listing(contents, records, {f"folder {TEST_FOLDER}": other_part}, used)
     return replace(listing, found=dict(sorted(found.items())))
 
 
-def _stem(image_name: str) -> str:
-    """Returns the name of an image without folders and suffix, with which some tables write it."""
-    file_name = image_name.replace("\\", "/").rpartition("/")[2]
-    return re.sub(r"\.(jpe?g|png)\Z", "", file_name, flags=re.IGNORECASE)
-
-
-def _key(image_name: str) -> str:
-    return _stem(image_name).upper().removesuffix("_DOWNSAMPLED")
-
-
 def _require_a_row(
     rows: Mapping[str, Mapping[str, str]], images: Sequence[FoundFile], table: FoundFile
 ) -> None:
     """Refuses a table of which no row names an image: all would be without what it says."""
-    if rows and rows.keys().isdisjoint(_key(image.stem) for image in images):
+    if rows and rows.keys().isdisjoint(compared_name(image.stem) for image in images):
         named = next(iter(rows.values()))["image"]
         raise DatasetError(
             f"'{table.name}' names none of the {len(images)} images; it names {quoted(named)}, and "
             f"an image is '{images[0].name}'. Take the table that belongs to these images"
         )
-
-
-def _find_table(contents: FolderContents, file_name: str) -> FoundFile | None:
-    found = [file for file in contents.others if file.file_name == file_name]
-    if len(found) > 1:
-        raise DatasetError(
-            f"'{file_name}' was found {len(found)} times ('{found[0].name}', '{found[1].name}'); "
-            "leave one of them below the dataset's folder"
-        )
-    return found[0] if found else None
 
 
 def _read_rows(table: FoundFile, found: Counter[str]) -> dict[str, dict[str, str]]:
@@ -117,7 +96,7 @@ def _read_rows(table: FoundFile, found: Counter[str]) -> dict[str, dict[str, str
         )
     for row in read_rows(table, names, found=found):
         cells = dict(zip(names, row.cells, strict=True))
-        key = _key(cells["image"])
+        key = compared_name(cells["image"])
         if key in rows:
             raise DatasetError(
                 f"'{table.name}', line {row.line}: the image {quoted(cells['image'])} stands "
@@ -132,7 +111,7 @@ def _record(
     rows: Mapping[str, Mapping[str, str]],
     facts: Mapping[str, Mapping[str, str]],
 ) -> SourceRecord:
-    key = _key(image.stem)
+    key = compared_name(image.stem)
     diagnosis, problem = _diagnosis(rows[key]) if key in rows else (None, None)
     known = facts.get(key, {})
     lesion = (known.get("lesion_id") or "").strip()

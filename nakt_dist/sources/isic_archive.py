@@ -12,6 +12,7 @@ from nakt_dist.errors import valid_unicode
 from nakt_dist.sources.chest import ChestTables, label_of
 from nakt_dist.sources.csv_tables import column_names, quoted, read_rows
 from nakt_dist.sources.files import FolderContents, FoundFile, walk
+from nakt_dist.sources.isic_names import ISIC_NAME, compared_name, without_suffix
 from nakt_dist.sources.listing import (
     finish_listing,
     image_record,
@@ -32,7 +33,6 @@ FACTS = (
     "anatom_site_general",
 )
 MAX_JSON_CHARACTERS = 2**20
-_STEM = re.compile(r"ISIC_\d+(_downsampled)?", re.IGNORECASE)
 _TABLE = re.compile(r"(.*[_-])?metadata\.csv(\.gz)?", re.IGNORECASE)
 _NAME_COLUMN = "isic_id"
 _PATIENT_COLUMNS = ("patient_id", "lesion_id")
@@ -60,12 +60,12 @@ def scan(root: Path) -> SourceListing:
     jsons = {
         (file.folder, file.stem): file
         for file in contents.others
-        if file.name.endswith(".json") and _STEM.fullmatch(file.stem)
+        if file.name.endswith(".json") and ISIC_NAME.fullmatch(file.stem)
     }
     table = _Table(root, contents)
     records, images = list(table.wrong.records), []
     for image in contents.images:
-        if image.suffix not in (".jpg", ".jpeg") or not _STEM.fullmatch(image.stem):
+        if image.suffix not in (".jpg", ".jpeg") or not ISIC_NAME.fullmatch(image.stem):
             records.append(unrecognised(image, "'ISIC_NUMBER.jpg'"))
         else:
             images.append(image)
@@ -105,25 +105,25 @@ class _Table:
         columns = (_NAME_COLUMN, *_PATIENT_COLUMNS, *FACTS)
         found = self.wrong.found
         for row in read_rows(file, columns[:1], columns[1:], found=found):
-            name = re.sub(r"\.(jpe?g|png)\Z", "", row.cells[0], flags=re.IGNORECASE)
+            name = without_suffix(row.cells[0])
             found["rows in metadata.csv"] += 1
             if row.fault:
                 self.wrong.refuse(file, row, "unreadable_row", row.fault)
-            elif not _STEM.fullmatch(name):
+            elif not ISIC_NAME.fullmatch(name):
                 detail = f"'{_NAME_COLUMN}' is {quoted(name)}; expected such as ISIC_0000000"
                 self.wrong.refuse(file, row, "unsafe_path", detail)
             else:
                 cells = zip(columns[1:], row.cells[1:], strict=True)
                 facts = {column: _value(column, cell) for column, cell in cells if cell}
-                known = self._rows.setdefault(_key(name), (file, facts))[1]
+                known = self._rows.setdefault(compared_name(name), (file, facts))[1]
                 if known != facts:
                     found["rows that contradict another"] += 1
-                    self.conflicts.add(_key(name))
+                    self.conflicts.add(compared_name(name))
 
     def facts_of(self, image: FoundFile, description: FoundFile | None) -> Facts | str:
         """Returns what is known of an image, or why nothing is."""
         said = _read_facts(description.path) if description else None
-        _, row = self._rows.get(_key(image.stem), (None, None))
+        _, row = self._rows.get(compared_name(image.stem), (None, None))
         if said is None and row is None:
             return "unreadable" if description else "missing"
         if said is not None and row is not None:
@@ -135,15 +135,11 @@ class _Table:
 
     def rows_without(self, images: Sequence[FoundFile]) -> Iterator[SourceRecord]:
         """Yields a record for each row whose image is not there."""
-        there = {_key(image.stem) for image in images}
+        there = {compared_name(image.stem) for image in images}
         for key in self._rows.keys() - there:
             file = self._rows[key][0]
             name = f"{file.folder}/{key}.jpg" if file.folder else f"{key}.jpg"
             yield missing_image(name, self.wrong.root / name, f"'{file.name}'")
-
-
-def _key(name: str) -> str:
-    return name.upper().removesuffix("_DOWNSAMPLED")
 
 
 def _records(
@@ -161,10 +157,13 @@ def _records(
             continue
         lesion = facts.get("lesion_id")
         patient = facts.get("patient_id") or patients.get(lesion)
-        detail = "several rows of 'metadata.csv' name this image and differ"
+        problem = None
+        if compared_name(image.stem) in table.conflicts:
+            detail = "several rows of 'metadata.csv' name this image and differ"
+            problem = ("conflicting_rows", detail)
         yield image_record(
             image,
-            problem=("conflicting_rows", detail) if _key(image.stem) in table.conflicts else None,
+            problem=problem,
             patient_id=str(patient) if patient else f"lesion {lesion}" if lesion else None,
             stratum=_outcome(facts),
             labels={name: facts[name] for name in FACTS if name in facts},
