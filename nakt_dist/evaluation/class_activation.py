@@ -8,6 +8,7 @@ exact; for any other network Grad-CAM (Selvaraju et al. 2017, arXiv 1610.02391) 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -47,7 +48,7 @@ def find_pooled_features(network: nn.Module, image: torch.Tensor) -> PooledFeatu
     inputs: dict[nn.Linear, torch.Tensor] = {}
     outputs: dict[nn.Module, torch.Tensor] = {}
 
-    def keep(module: nn.Module, arguments: tuple, output: object) -> None:
+    def keep(module: nn.Module, arguments: tuple, output: Any) -> None:
         if isinstance(module, nn.Linear) and arguments[0].ndim == 2:
             inputs[module] = arguments[0]
             outputs[module] = output

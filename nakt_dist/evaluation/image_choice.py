@@ -32,7 +32,7 @@ def choose_images(positive: np.ndarray, count: int, seed: int) -> list[int]:
                 chosen[int(row)] = finding
         if len(chosen) == before:  # no positive is left
             rest = [int(row) for row in order if row not in chosen]
-            chosen |= dict.fromkeys(rest[: count - len(chosen)], findings)
+            chosen.update((row, findings) for row in rest[: count - len(chosen)])
     return sorted(chosen, key=chosen.__getitem__)
 
 

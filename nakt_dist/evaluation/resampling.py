@@ -160,20 +160,21 @@ def paired_difference(
         None when no label has both classes.
     """
     whole = [mean_auroc(probabilities, targets) for probabilities in (first, second)]
-    if not whole[0].counted:
+    if whole[0].mean is None or whole[1].mean is None:
         return None
     means = [
         resample_auroc(each, targets, patients, samples, seed).mean for each in (first, second)
     ]
     differences = means[0] - means[1]
     differences = differences[~np.isnan(differences)]
-    if not len(differences):
+    interval = percentile_interval(differences)
+    if interval is None:
         return None
     sides = [np.count_nonzero(differences <= 0), np.count_nonzero(differences >= 0)]
     return PairedDifference(
         means=(whole[0].mean, whole[1].mean),
         difference=whole[0].mean - whole[1].mean,
-        interval=percentile_interval(differences),
+        interval=interval,
         p_value=min(1.0, 2 * (min(sides) + 1) / (len(differences) + 1)),
         labels_counted=whole[0].counted,
     )

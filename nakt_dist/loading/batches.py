@@ -103,7 +103,9 @@ def streamed_batches(
     shard_numbers = sorted(set(samples.images.shard_numbers.tolist()))
     entries = [samples.images.manifest.shards[number] for number in shard_numbers]
     pseudo = samples.pseudo_labels
-    sidecars = pseudo and [pseudo.manifest.shards[number].name for number in shard_numbers]
+    sidecars = None
+    if pseudo is not None:
+        sidecars = [pseudo.manifest.shards[number].name for number in shard_numbers]
     stream = StatisticallyRepeatableStream(
         [entry.name for entry in entries],
         _opener(config.dataset),

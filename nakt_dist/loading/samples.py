@@ -43,7 +43,9 @@ class SelectedSamples:
         """Returns the encoded target of a sample, which must have one: see ``check_masks``."""
         if self.pseudo_labels is not None:
             return self.pseudo_labels.soft_mask_bytes(number)
-        return self.images.mask_bytes(number)
+        mask = self.images.mask_bytes(number)
+        assert mask is not None
+        return mask
 
     def check_masks(self, otherwise: str, with_findings: str) -> None:
         """Refuses samples without a target; none is read.
@@ -192,7 +194,8 @@ def patients_in_both(first: SelectedSamples, second: SelectedSamples) -> list[st
     """
     if first.images.manifest.dataset != second.images.manifest.dataset:
         return []
-    return sorted((set(first.images.patients) & set(second.images.patients)) - {None})
+    both = set(first.images.patients) & set(second.images.patients)
+    return sorted(patient for patient in both if patient is not None)
 
 
 class CachedImages(torch.utils.data.Dataset, ABC):

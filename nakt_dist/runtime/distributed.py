@@ -101,7 +101,7 @@ class Agreement:
     """
 
     def __init__(self, accelerator: Accelerator, timeout: timedelta) -> None:
-        self._group = None
+        self._group: Any = None
         self._is_main = accelerator.is_main_process
         if accelerator.num_processes > 1:
             self._group = distributed.new_group(backend="gloo", timeout=timeout)

@@ -4,6 +4,7 @@ import os
 import signal
 import threading
 from types import FrameType, TracebackType
+from typing import Any
 
 REQUEUE_EXIT_CODE = 75
 """What a process leaves with when the same command goes on later: EX_TEMPFAIL of sysexits.h."""
@@ -29,7 +30,7 @@ class StopRequests:
     def __init__(self) -> None:
         self.received = 0
         self._owner = os.getpid()
-        self._before: dict[int, object] = {}
+        self._before: dict[int, Any] = {}
 
     @property
     def name(self) -> str:

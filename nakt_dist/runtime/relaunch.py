@@ -71,7 +71,7 @@ def asked_of_accelerate(words: Sequence[str]) -> int | None:
         if not ours:
             options[name.replace("-", "_")] = value if equals else next_word
     number = options.get("__num_processes") or _number_in_file(options.get("__config_file"))
-    return int(number) if str(number).isdecimal() else 1
+    return int(str(number)) if str(number).isdecimal() else 1
 
 
 def _after_accelerate(words: Sequence[str]) -> Sequence[str] | None:

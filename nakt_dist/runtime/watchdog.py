@@ -40,7 +40,7 @@ class Watchdog:
         self._seconds = seconds
         self._doing = "nothing yet"
         self._deadline = float("inf")
-        self._stream: TextIO | None = None
+        self._stream: TextIO
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
 

@@ -44,7 +44,7 @@ def synchronise_batch_norm(network: nn.Module) -> int:
     return len(found)
 
 
-class _Synchronised:
+class _Synchronised(_BatchNorm):
     """Comes before the class of a BatchNorm."""
 
     def forward(self, values: Tensor) -> Tensor:
