@@ -81,6 +81,10 @@ class Place:
         return ModelSpec("unet", options={"base_channels": 32 if self.on_gpu else 4, **options})
 
 
+SMP_NETWORKS = ("deeplabv3plus", "panoptic_fpn")
+"""The papers' networks that need segmentation-models-pytorch."""
+
+
 def need(*modules: str) -> None:
     """Raises Absent where a module is not installed."""
     missing = [name for name in modules if importlib.util.find_spec(name) is None]

@@ -6,9 +6,9 @@ from typing import Any
 
 import torch
 
-from benchmarks.gpu_check.parts import Findings, Place, empty_gpu, need
+from benchmarks.gpu_check.parts import SMP_NETWORKS, Findings, Place, empty_gpu, need
 from nakt_dist.config import PreprocessingConfig, RecipeConfig
-from nakt_dist.models.registry import HAND_WRITTEN_NAMES, PRESET_NAMES, is_classifier
+from nakt_dist.models.registry import is_classifier
 from nakt_dist.models.spec import ModelSpec
 from nakt_dist.runtime.devices import memory_is_full
 from nakt_dist.runtime.distributed import make_accelerator
@@ -27,7 +27,7 @@ def throughput(place: Place, name: str) -> Findings:
     The images lie on the device already: reading and augmenting are not part of it. The step is
     the product's own, with loss, backward and Adam.
     """
-    if name in PRESET_NAMES:
+    if name in SMP_NETWORKS:
         need("segmentation_models_pytorch")
     found = Findings()
     spec, side = _at_paper_size(name, place)
@@ -61,7 +61,7 @@ def _at_paper_size(name: str, place: Place) -> tuple[ModelSpec, int]:
         spec = ModelSpec(name, in_channels=3, num_outputs=_FINDINGS)
         return spec, 256 if place.on_gpu else 32
     if not place.on_gpu:
-        own = name in HAND_WRITTEN_NAMES
+        own = name not in SMP_NETWORKS
         options = {"base_channels": 16} if own else {"encoder_name": "resnet18"}
     return ModelSpec(name, options=options), 384 if place.on_gpu else 32
 

@@ -14,10 +14,18 @@ import numpy as np
 import pyarrow.parquet as pq
 import torch
 
-from benchmarks.gpu_check.parts import Absent, Findings, Place, need, task_config, tf32
+from benchmarks.gpu_check.parts import (
+    SMP_NETWORKS,
+    Absent,
+    Findings,
+    Place,
+    need,
+    task_config,
+    tf32,
+)
 from nakt_dist.config import CheckpointConfig, EvaluateConfig, TeachConfig, TeacherConfig
 from nakt_dist.imaging.packed import decode_pixels
-from nakt_dist.models.registry import PRESET_NAMES, is_classifier
+from nakt_dist.models.registry import MODEL_NAMES, is_classifier
 from nakt_dist.models.spec import ModelSpec
 from nakt_dist.shards.reader import IndexedShards, PseudoLabels
 from nakt_dist.stages import evaluate, teach, train
@@ -209,12 +217,9 @@ def _masks(config: TeachConfig) -> np.ndarray:
 def networks(place: Place) -> Findings:
     """Logits of every network of the papers, on the GPU against the CPU, in eval mode."""
     found = Findings()
-    names = (
-        "unet", "attention_unet", "sdu_net", "deeplabv3plus", "panoptic_fpn", "densenet121",
-        "densenet40",
-    )  # fmt: skip
+    names = MODEL_NAMES
     if find_spec("segmentation_models_pytorch") is None:
-        names = tuple(name for name in names if name not in PRESET_NAMES)
+        names = tuple(name for name in names if name not in SMP_NETWORKS)
     for name in names:
         torch.manual_seed(0)
         channels = 3 if is_classifier(name) else 1

@@ -66,6 +66,9 @@ class DenseNet40(nn.Module):
         ConfigurationError: an option is out of its range.
     """
 
+    own_layers = ("features.squeeze.", "features.expand.")
+    """What it has beside the layers of DenseNet-121, whose weights it may start from."""
+
     def __init__(self, in_channels: int = 3, num_outputs: int = 14, drop_rate: float = 0.0) -> None:
         super().__init__()
         _check_drop_rate(drop_rate)

@@ -20,7 +20,6 @@ from nakt_dist.models.fitting import (
     explain_misfit,
     head_prefixes,
 )
-from nakt_dist.models.spec import ModelSpec
 from nakt_dist.models.weights import LoadedWeights, read_weights
 from nakt_dist.models.weights_path import weights_path
 
@@ -34,8 +33,6 @@ WHERE_TO_GET_IMAGENET = (
 """What a message says where pretrained weights are asked for by name."""
 
 _PRETRAINED = ("imagenet", "densenet121")
-# Layers that a network has beside those of the network whose weights it is started from.
-_OWN_LAYERS = {"densenet40": ("features.squeeze.", "features.expand.")}
 
 
 def read_initial_weights(source: str | Path) -> LoadedWeights:
@@ -56,9 +53,7 @@ def read_initial_weights(source: str | Path) -> LoadedWeights:
     return loaded
 
 
-def initialise(
-    network: nn.Module, spec: ModelSpec, loaded: LoadedWeights, keep_head: bool = True
-) -> LoadReport:
+def initialise(network: nn.Module, loaded: LoadedWeights, keep_head: bool = True) -> LoadReport:
     """Copies into a network all that a checkpoint has for it.
 
     The head is copied when it has as many outputs, and otherwise stays at its fresh values.
@@ -66,7 +61,6 @@ def initialise(
 
     Args:
         network: the bare network, with fresh weights.
-        spec: what it was built from.
         loaded: from ``read_initial_weights`` or ``read_weights``, in any style.
         keep_head: False leaves the head fresh even where it fits, as it has to be when its
             outputs mean other findings.
@@ -85,7 +79,7 @@ def initialise(
     found, left = own_entries(loaded.state_dict, wanted, loaded.path)
     report = compare(wanted, found, loaded.path, _fresh_head(network, found, keep_head))
     report = replace(report, unexpected=(*report.unexpected, *left))
-    own_layers = _OWN_LAYERS.get(spec.name, ())
+    own_layers = getattr(network, "own_layers", ())
     lacking = tuple(name for name in report.missing if not name.startswith(own_layers))
     if lacking or report.shape_mismatched or not report.matched:
         misfit = replace(report, missing=lacking)

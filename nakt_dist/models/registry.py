@@ -1,6 +1,9 @@
 """From a network's name to the network."""
 
 import inspect
+from dataclasses import dataclass
+from importlib import import_module
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from nakt_dist.errors import ConfigurationError, nearest_name
@@ -8,19 +11,58 @@ from nakt_dist.errors import ConfigurationError, nearest_name
 if TYPE_CHECKING:
     from torch import nn
 
-HAND_WRITTEN_NAMES = ("unet", "attention_unet", "sdu_net")
-PRESET_NAMES = ("deeplabv3plus", "panoptic_fpn")
-CLASSIFIER_NAMES = ("densenet121", "densenet40")
-MODEL_NAMES = HAND_WRITTEN_NAMES + PRESET_NAMES + CLASSIFIER_NAMES
-"""The papers' networks; ``smp:ARCHITECTURE/ENCODER`` and ``timm:NAME`` name any other."""
 
-SMP_PREFIX = "smp:"
+@dataclass(frozen=True)
+class Network:
+    """A network, or a family of them, that settings can name.
+
+    Attributes:
+        module: where it is; imported when one is built, since torch and the libraries take seconds.
+        builder: a class in it that takes ``in_channels``, ``num_outputs`` and options; or a
+            function of name, channels, outputs and a mapping of options, which it checks itself.
+        classifies: whether it gives logits per image, and not per pixel.
+    """
+
+    module: str
+    builder: str
+    classifies: bool = False
+
+    def load(self) -> ModuleType:
+        """Imports the module."""
+        return import_module(self.module)
+
+
+NETWORKS = {
+    "unet": Network("nakt_dist.models.unet", "UNet"),
+    "attention_unet": Network("nakt_dist.models.attention_unet", "AttentionUNet"),
+    "sdu_net": Network("nakt_dist.models.sdu_net", "SDUNet"),
+    "deeplabv3plus": Network("nakt_dist.models.segmentation_models", "build_preset"),
+    "panoptic_fpn": Network("nakt_dist.models.segmentation_models", "build_preset"),
+    "densenet121": Network("nakt_dist.models.densenet", "DenseNet121", classifies=True),
+    "densenet40": Network("nakt_dist.models.densenet", "DenseNet40", classifies=True),
+}
+"""The networks by name: a new one is its file and a line here."""
+
 TIMM_PREFIX = "timm:"
+FAMILIES = {
+    "smp:": Network("nakt_dist.models.segmentation_models", "build_by_name"),
+    TIMM_PREFIX: Network("nakt_dist.models.timm_classifiers", "build_classifier", classifies=True),
+}
+"""Libraries, any network of which can be named: ``smp:ARCHITECTURE/ENCODER``, ``timm:NAME``."""
+
+MODEL_NAMES = tuple(NETWORKS)
+
+
+def find_network(name: str) -> Network | None:
+    """Returns what a network or its family is registered as; None for an unknown name."""
+    family = (each for prefix, each in FAMILIES.items() if name.startswith(prefix))
+    return NETWORKS.get(name) or next(family, None)
 
 
 def is_classifier(name: str) -> bool:
     """Says whether a network of this name gives logits per image, and not per pixel."""
-    return name in CLASSIFIER_NAMES or name.startswith(TIMM_PREFIX)
+    found = find_network(name)
+    return found is not None and found.classifies
 
 
 def build_model(
@@ -74,59 +116,29 @@ def build_model(
     """
     _check_channels("in_channels", in_channels)
     _check_channels("num_outputs", num_outputs)
-    if name in HAND_WRITTEN_NAMES + CLASSIFIER_NAMES:
-        return _build_from_class(name, in_channels, num_outputs, options)
-    if name.startswith(TIMM_PREFIX):
-        from nakt_dist.models import timm_classifiers  # several seconds: only when needed
-
-        return timm_classifiers.build_classifier(name, in_channels, num_outputs, options)
-    if name not in PRESET_NAMES and not name.startswith(SMP_PREFIX):
+    found = find_network(name)
+    if found is None:
         raise ConfigurationError(
-            f"unknown network '{name}'{nearest_name(name, MODEL_NAMES)} "
-            f"(known: {', '.join(MODEL_NAMES)}, smp:ARCHITECTURE/ENCODER such as "
+            f"unknown network '{name}'{nearest_name(name, NETWORKS)} "
+            f"(known: {', '.join(NETWORKS)}, smp:ARCHITECTURE/ENCODER such as "
             "smp:Unet/resnet34, and timm:NAME such as timm:resnet50)"
         )
-    from nakt_dist.models import segmentation_models  # likewise
+    builder = getattr(found.load(), found.builder)
+    if not inspect.isclass(builder):
+        return builder(name, in_channels, num_outputs, options)
+    _check_options(name, builder, options)
+    return builder(in_channels=in_channels, num_outputs=num_outputs, **options)
 
-    if name in PRESET_NAMES:
-        return segmentation_models.build_preset(name, in_channels, num_outputs, options)
-    return segmentation_models.build_by_name(name, in_channels, num_outputs, options)
 
-
-def _build_from_class(
-    name: str, in_channels: int, num_outputs: int, options: dict[str, Any]
-) -> "nn.Module":
-    network_class = _class_of(name)
-    known = [
-        option
-        for option in inspect.signature(network_class).parameters
-        if option not in ("in_channels", "num_outputs")
-    ]
+def _check_options(name: str, network_class: type, options: dict[str, Any]) -> None:
+    parameters = inspect.signature(network_class).parameters
+    known = [each for each in parameters if each not in ("in_channels", "num_outputs")]
     for option in options:
         if option not in known:
             raise ConfigurationError(
                 f"network '{name}': unknown option '{option}'{nearest_name(option, known)} "
                 f"(known: {', '.join(known)})"
             )
-    return network_class(in_channels=in_channels, num_outputs=num_outputs, **options)
-
-
-def _class_of(name: str) -> "type[nn.Module]":
-    if name == "unet":
-        from nakt_dist.models.unet import UNet
-
-        return UNet
-    if name == "sdu_net":
-        from nakt_dist.models.sdu_net import SDUNet
-
-        return SDUNet
-    if name == "attention_unet":
-        from nakt_dist.models.attention_unet import AttentionUNet
-
-        return AttentionUNet
-    from nakt_dist.models import densenet  # brings in torchvision
-
-    return densenet.DenseNet121 if name == "densenet121" else densenet.DenseNet40
 
 
 def _check_channels(field: str, value: int) -> None:

@@ -4,7 +4,7 @@ from typing import Any
 
 from torch import nn
 
-from nakt_dist.models.registry import PRESET_NAMES, SMP_PREFIX
+from nakt_dist.models.registry import find_network
 from nakt_dist.models.spec import ModelSpec
 
 _ACTIVATIONS = tuple(
@@ -25,11 +25,8 @@ def assumed_options(spec: ModelSpec) -> dict[str, Any]:
     Returns:
         Their values by name, such as ``decoder_atrous_rates``; ``model.options`` sets them.
     """
-    if spec.name not in PRESET_NAMES and not spec.name.startswith(SMP_PREFIX):
-        return {}
-    from nakt_dist.models import segmentation_models  # several seconds: only when needed
-
-    return segmentation_models.options_without_trace(spec.name, spec.options)
+    options = getattr(find_network(spec.name).load(), "options_without_trace", None)
+    return options(spec.name, spec.options) if options else {}
 
 
 def describe_assumed_design(name: str, spec: ModelSpec, network: nn.Module) -> str:

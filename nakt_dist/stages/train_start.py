@@ -110,7 +110,7 @@ class Start:
         else:
             network = build_configured(self.spec)
         if self.foreign is not None:
-            report = initialise(network, self.spec, self.foreign, keep_head=self.keeps_head)
+            report = initialise(network, self.foreign, keep_head=self.keeps_head)
             why = "" if self.keeps_head else " (its outputs are not known to be these findings)"
             say(f"init {name_of_weights(self.foreign.path)}: {report.summary()}{why}")
         return network, select_trainable(network, self.trainable)

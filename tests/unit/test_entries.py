@@ -119,4 +119,4 @@ def test_nothing_is_started_from_these_either(tmp_path: Path, case: str) -> None
     path = tmp_path / "theirs.pt"
     torch.save(content(state_of(CLASSIFIER)), path)
     with pytest.raises(CheckpointError, match=message):
-        initialise(CLASSIFIER.build(), CLASSIFIER, read_initial_weights(path))
+        initialise(CLASSIFIER.build(), read_initial_weights(path))

@@ -4,13 +4,20 @@ import re
 import sys
 import types
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 
 from nakt_dist import sources
 from nakt_dist.config import ImageConfig, PackConfig
+from nakt_dist.errors import ConfigurationError
+from nakt_dist.models.network_file import open_network
+from nakt_dist.models.registry import NETWORKS, Network, build_model, is_classifier
+from nakt_dist.models.spec import ModelSpec
+from nakt_dist.models.weights import save_weights
 from nakt_dist.sources.cards import load_card
 from nakt_dist.stages import pack
 
@@ -69,3 +76,20 @@ def test_layout(tmp_path: Path, load: LoadModule, monkeypatch: pytest.MonkeyPatc
     )  # fmt: skip
     record = pack.run(config)
     assert record.counts["packed"] == 10
+
+
+def test_network(tmp_path: Path, load: LoadModule, monkeypatch: pytest.MonkeyPatch) -> None:
+    load("nakt_dist/models/context_net.py")
+    entry = Network("nakt_dist.models.context_net", "ContextNet")
+    monkeypatch.setitem(NETWORKS, "context_net", entry)
+    run_tests(load("tests/unit/test_context_net.py"), tmp_path)
+    spec, path = ModelSpec("context_net", options={"channels": 4}), tmp_path / "best.safetensors"
+    network = spec.build().eval()
+    save_weights(path, network.state_dict(), spec, {})
+    images = torch.rand(2, 1, 20, 30)
+    assert torch.equal(open_network(path).logits(images), network(images))
+    with pytest.raises(ConfigurationError, match="'chanels', did you mean 'channels'"):
+        build_model("context_net", chanels=4)
+    assert not is_classifier("context_net")
+    monkeypatch.setitem(NETWORKS, "context_net", replace(entry, classifies=True))
+    assert is_classifier("context_net")

@@ -80,7 +80,7 @@ def start(spec, path, **options):
     return (
         network.state_dict(),
         fresh,
-        initialise(network, spec, read_initial_weights(path), **options),
+        initialise(network, read_initial_weights(path), **options),
     )
 
 
@@ -206,7 +206,7 @@ def test_colour_weights_are_not_adapted_to_grey_images(tmp_path, style, name):
     network = ModelSpec(name, 1, 14).build()
     before = {key: each.clone() for key, each in network.state_dict().items()}
     with pytest.raises(CheckpointError, match="reads 3 image channels, the network's 1: set in_ch"):
-        initialise(network, ModelSpec(name, 1, 14), read_weights(path))
+        initialise(network, read_weights(path))
     assert all(torch.equal(each, before[key]) for key, each in network.state_dict().items())
 
 

@@ -278,7 +278,7 @@ def test_a_strict_mismatch_changes_nothing_and_says_what(tmp_path):
     with pytest.raises(CheckpointError, match=r"unexpected \(encoder\.0\.0\.1\.weight, .*…\)"):
         load_into(network, loaded)
     assert all(torch.equal(before[key], each) for key, each in network.state_dict().items())
-    report = initialise(network, SPEC, loaded)
+    report = initialise(network, loaded)
     assert not report.missing
     assert not report.is_complete
     assert torch.equal(network.head.weight, loaded.state_dict["head.weight"])
@@ -298,7 +298,7 @@ def test_heads_are_replaced_only_on_request(tmp_path, name):
     with pytest.raises(CheckpointError, match="head of one logit is expected"):
         load_into(network, loaded)
     head = {key: each.clone() for key, each in network.state_dict().items() if "head" in key}
-    report = initialise(network, SPEC, loaded)
+    report = initialise(network, loaded)
     assert report.is_complete
     assert set(report.replaced_head) == set(head)
     for key, each in network.state_dict().items():
@@ -308,7 +308,7 @@ def test_heads_are_replaced_only_on_request(tmp_path, name):
 def test_replacing_the_head_forgives_nothing_else(tmp_path):
     loaded = stored(tmp_path, ModelSpec("unet", 3, 3, {"base_channels": 4}))
     with pytest.raises(CheckpointError, match="reads 3 image channels"):
-        initialise(SPEC.build(), SPEC, loaded)
+        initialise(SPEC.build(), loaded)
 
 
 @pytest.mark.parametrize("name", ["unet", "deeplabv3plus"])
