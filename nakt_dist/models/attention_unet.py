@@ -3,19 +3,8 @@
 import torch
 from torch import Tensor, nn
 
-from nakt_dist.models.any_size import at_any_size
-from nakt_dist.models.layers import (
-    DoubleConvolution,
-    Normalisation,
-    check_base_channels,
-    check_choice,
-    convolution_unit,
-    halve,
-    initialise,
-    normalisation_layer,
-)
-
-_LEVELS = (1, 2, 4, 8, 16)
+from nakt_dist.models.layers import Normalisation, convolution_unit, normalisation_layer
+from nakt_dist.models.unet import UNet
 
 
 class AttentionGate(nn.Module):
@@ -41,7 +30,7 @@ class AttentionGate(nn.Module):
         return skip * torch.sigmoid(self.weigh(torch.relu(joint)))
 
 
-class AttentionUNet(nn.Module):
+class AttentionUNet(UNet):
     """Attention U-Net (Oktay et al. 2018, arXiv 1804.03999) for images.
 
     64 to 1024 channels down; on the way up nearest-neighbour doubling with a 3×3 convolution,
@@ -50,17 +39,12 @@ class AttentionUNet(nn.Module):
     resolution of the skip rather than one level below, and in having no deep supervision:
     the reading that is in common use. MONAI's network of the same name is another one.
 
-    Args:
-        in_channels: image channels.
-        num_outputs: logits per pixel.
-        base_channels: channels of the first level, an even number; level k has 2^k times it.
-        normalisation: "batch" (the paper's), "group" or "none". With BatchNorm, a
-            batch of one image of 16×16 pixels cannot be trained on: torch's ValueError says
-            that it expects more than one value per channel.
-
-    Raises:
-        ConfigurationError: an option is out of its range.
+    Arguments, shapes and errors are those of ``UNet``, but its width is always "classic", and
+    ``base_channels`` must be an even number.
     """
+
+    gate = AttentionGate
+    base_multiple = 2
 
     def __init__(
         self,
@@ -69,42 +53,12 @@ class AttentionUNet(nn.Module):
         base_channels: int = 64,
         normalisation: Normalisation = "batch",
     ) -> None:
-        super().__init__()
-        check_choice("normalisation", normalisation, Normalisation)
-        check_base_channels(base_channels, 2)
-        widths = [base_channels * factor for factor in _LEVELS]
-        self.encoder = nn.ModuleList(
-            DoubleConvolution(inputs, outputs, normalisation)
-            for inputs, outputs in zip([in_channels, *widths], widths, strict=False)
+        super().__init__(in_channels, num_outputs, "classic", base_channels, normalisation)
+
+    def _upsampler(self, below: int, outputs: int, normalisation: Normalisation) -> nn.Module:
+        return nn.Sequential(
+            nn.Upsample(scale_factor=2), convolution_unit(below, outputs, normalisation)
         )
-        self.upsamplers, self.gates, self.decoder = (nn.ModuleList() for _ in range(3))
-        for below, skip in zip(widths[:0:-1], widths[-2::-1], strict=True):
-            self.upsamplers.append(
-                nn.Sequential(
-                    nn.Upsample(scale_factor=2), convolution_unit(below, skip, normalisation)
-                )
-            )
-            self.gates.append(AttentionGate(skip, normalisation))
-            self.decoder.append(DoubleConvolution(2 * skip, skip, normalisation))
-        self.head = nn.Conv2d(base_channels, num_outputs, 1)
-        initialise(self)
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Maps float images (N, in_channels, H, W) to logits (N, num_outputs, H, W).
-
-        H and W are at least 16; where 16 does not divide them, see ``at_any_size``.
-        """
-        return at_any_size(self._segment, images, 2 ** len(self.decoder))
-
-    def _segment(self, images: Tensor) -> Tensor:
-        skips = [self.encoder[0](images)]
-        for block in self.encoder[1:]:
-            skips.append(block(halve(skips[-1])))
-        features = skips.pop()
-        for upsample, gate, block in zip(self.upsamplers, self.gates, self.decoder, strict=True):
-            features = upsample(features)
-            features = block(torch.cat([gate(features, skips.pop()), features], dim=1))
-        return self.head(features)
 
 
 def _projection(in_channels: int, out_channels: int, normalisation: Normalisation) -> nn.Sequential:

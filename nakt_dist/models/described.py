@@ -116,24 +116,18 @@ def build_described(
     allowed = _LARGEST_RATIO * held + _ALWAYS_ALLOWED_VALUES
     try:
         _check_numbers(spec.options)
-        with torch.device("meta"), _ValueLimit(_PASSES * allowed):
-            described = _size(spec.build())
+        try:
+            with torch.device("meta"), _ValueLimit(_PASSES * allowed):
+                described = _size(spec.build())
+        except Exception as error:
+            if "meta tensor" not in str(error):
+                raise
+            with _ValueLimit(_PASSES * allowed):  # it reads its own values, which meta has none of
+                return spec.build()
         if described > allowed:
             raise _TooLarge
         return spec.build()
     except Exception as error:  # whatever the description makes a library raise
-        if "meta tensor" in str(error):
-            return _build_counting(loaded, spec, _PASSES * allowed)
-        raise _refusal(loaded, spec, held, error) from None
-
-
-def _build_counting(loaded: LoadedWeights, spec: ModelSpec, limit: int) -> nn.Module:
-    """Builds a network that reads its own values while it is built, which meta has none of."""
-    try:
-        with _ValueLimit(limit):
-            return spec.build()
-    except Exception as error:  # as above
-        held = sum(tensor.numel() for tensor in loaded.state_dict.values())
         raise _refusal(loaded, spec, held, error) from None
 
 

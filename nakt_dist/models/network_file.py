@@ -18,9 +18,6 @@ from nakt_dist.models.input_images import at_size, prepare_image
 from nakt_dist.models.preprocessing import (
     ImageForm,
     NetworkInput,
-    describe_input,
-    describe_other_form,
-    describe_replaced,
     resolve_preprocessing,
     stored_object,
 )
@@ -78,10 +75,7 @@ class TrainedNetwork:
         """Says what is worth knowing before the network sees images of a form."""
         if self.seen is None:
             return list(self.notices)
-        assumed = describe_input(self.name, self.seen, form)
-        other = describe_other_form(self.name, self.lineage, self.seen, form)
-        replaced = describe_replaced(self.name, self.seen)
-        return [*self.notices, *replaced, *([assumed] if assumed else []), *other]
+        return [*self.notices, *self.seen.describe(self.name, self.lineage, form)]
 
 
 def open_network(

@@ -24,6 +24,24 @@ _STATISTICS = ("mean", "std")
 
 
 @dataclass(frozen=True)
+class ImageForm:
+    """The form in which a packed dataset has its images.
+
+    Attributes:
+        height: rows.
+        width: columns.
+        fit: how they were brought to it, such as ``pad``; None where nobody says.
+    """
+
+    height: int
+    width: int
+    fit: str | None = None
+
+    def __str__(self) -> str:
+        return f"{self.height} × {self.width} pixels" + (f", {self.fit}" if self.fit else "")
+
+
+@dataclass(frozen=True)
 class NetworkInput:
     """What a network sees, and how that is known.
 
@@ -42,23 +60,26 @@ class NetworkInput:
     replaced: Mapping[str, Any] = field(default_factory=dict)
     sides_given: tuple[str, ...] = ()
 
+    def describe(self, name: str, lineage: Mapping[str, Any], form: ImageForm) -> list[str]:
+        """Says what is worth knowing before a network sees images of a form, a sentence each.
 
-@dataclass(frozen=True)
-class ImageForm:
-    """The form in which a packed dataset has its images.
+        What the settings replace, what was assumed, and how the images differ from those that it
+        learnt from; nothing of what agrees or is not known.
 
-    Attributes:
-        height: rows.
-        width: columns.
-        fit: how they were brought to it, such as ``pad``; None where nobody says.
-    """
-
-    height: int
-    width: int
-    fit: str | None = None
-
-    def __str__(self) -> str:
-        return f"{self.height} × {self.width} pixels" + (f", {self.fit}" if self.fit else "")
+        Args:
+            name: of the network.
+            lineage: what it learnt from.
+            form: of the images.
+        """
+        trained_on = lineage.get("trained_on")
+        learnt = trained_on if isinstance(trained_on, Mapping) else {}
+        sentences = (
+            _describe_replaced(name, self),
+            _describe_assumed(name, self, form),
+            _describe_other_size(name, learnt, self, form),
+            _describe_other_fit(name, learnt, form),
+        )
+        return [each for each in sentences if each]
 
 
 def resolve_preprocessing(
@@ -109,19 +130,19 @@ def _sees_imagenet(spec: ModelSpec) -> bool:
     return is_classifier(spec.name) and spec.in_channels == len(IMAGENET_MEAN)
 
 
-def describe_input(name: str, seen: NetworkInput, form: ImageForm) -> str | None:
-    """Says what a network gets whose file does not say what its images looked like.
+def _describe_replaced(name: str, seen: NetworkInput) -> str:
+    parts = [
+        f"preprocessing.{setting}: the file says {_spell(stored)}, taken "
+        f"{_spell(getattr(seen.preprocessing, setting))}, as set"
+        for setting, stored in seen.replaced.items()
+    ]
+    return f"{name}: {'; '.join(parts)}" if parts else ""
 
-    Args:
-        name: of the network.
-        seen: its input.
-        form: of the images.
 
-    Returns:
-        A sentence for the user; None where nothing is assumed.
-    """
+def _describe_assumed(name: str, seen: NetworkInput, form: ImageForm) -> str:
+    """Says what a network gets whose file does not say what its images looked like."""
     if not seen.assumed:
-        return None
+        return ""
     found = seen.preprocessing
     mean, std = found.mean, found.std
     means, stds = (each if isinstance(each, list) else [each] for each in (mean, std))
@@ -142,64 +163,39 @@ def describe_input(name: str, seen: NetworkInput, form: ImageForm) -> str | None
     )
 
 
-def describe_replaced(name: str, seen: NetworkInput) -> list[str]:
-    """Says, in a sentence or none, that the settings replace what a file says of its input.
+def _describe_other_size(
+    name: str, learnt: Mapping[str, Any], seen: NetworkInput, form: ImageForm
+) -> str:
+    found = seen.preprocessing
+    before = tuple(
+        size or learnt.get(side) for size, side in zip(seen.learnt_size, _SIDES, strict=True)
+    )
+    now = (found.height or form.height, found.width or form.width)
+    if None in before or before == now:
+        return ""
+    given = " and ".join(seen.sides_given)
+    why = f", as preprocessing.{given} {'say' if ' ' in given else 'says'}"
+    advice = "; its preprocessing.height and width bring images to a size"
+    return (
+        f"{name} learnt from images of {before[0]} × {before[1]} pixels and sees "
+        f"{now[0]} × {now[1]} here{why if given else advice}"
+    )
 
-    Args:
-        name: of the network.
-        seen: its input.
-    """
-    parts = [
-        f"preprocessing.{setting}: the file says {_spell(stored)}, taken "
-        f"{_spell(getattr(seen.preprocessing, setting))}, as set"
-        for setting, stored in seen.replaced.items()
-    ]
-    return [f"{name}: {'; '.join(parts)}"] if parts else []
+
+def _describe_other_fit(name: str, learnt: Mapping[str, Any], form: ImageForm) -> str:
+    fit = learnt.get("fit")
+    if not isinstance(fit, str) or form.fit in (None, fit):
+        return ""
+    return (
+        f"{name} learnt from images brought to their size by {fit} and sees them brought to "
+        f"it by {form.fit} here; pack the dataset with image.fit {fit} to show them alike"
+    )
 
 
 def _spell(value: Any) -> str:
     if isinstance(value, list):
         return f"[{', '.join(map(_spell, value))}]"[:80]
     return f"{value:g}" if _is_finite(value) else f"{value!r:.40}"
-
-
-def describe_other_form(
-    name: str, lineage: Mapping[str, Any], seen: NetworkInput, form: ImageForm
-) -> list[str]:
-    """Says that a network is about to see images of another form than it learnt from, if so.
-
-    Args:
-        name: of the network.
-        lineage: what it learnt from.
-        seen: its input.
-        form: of the images.
-
-    Returns:
-        A sentence each for size and fit; none where they agree or are not known.
-    """
-    learnt = lineage.get("trained_on")
-    known = learnt if isinstance(learnt, Mapping) else {}
-    found = seen.preprocessing
-    before = tuple(
-        size or known.get(side) for size, side in zip(seen.learnt_size, _SIDES, strict=True)
-    )
-    now = (found.height or form.height, found.width or form.width)
-    sentences = []
-    if None not in before and before != now:
-        given = " and ".join(seen.sides_given)
-        why = f", as preprocessing.{given} {'say' if ' ' in given else 'says'}"
-        advice = "; its preprocessing.height and width bring images to a size"
-        sentences.append(
-            f"{name} learnt from images of {before[0]} × {before[1]} pixels and sees "
-            f"{now[0]} × {now[1]} here{why if given else advice}"
-        )
-    fit = known.get("fit")
-    if isinstance(fit, str) and form.fit is not None and fit != form.fit:
-        sentences.append(
-            f"{name} learnt from images brought to their size by {fit} and sees them brought to "
-            f"it by {form.fit} here; pack the dataset with image.fit {fit} to show them alike"
-        )
-    return sentences
 
 
 def stored_object(metadata: Mapping[str, str], field: str, path: Path) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The U-Net, and the scaffold it shares with the SDU-Net."""
+"""The U-Net, and the scaffold it shares with the SDU-Net and the Attention U-Net."""
 
 from typing import Literal
 
@@ -48,6 +48,7 @@ class UNet(nn.Module):
     """
 
     block: type[nn.Module] = DoubleConvolution
+    gate: type[nn.Module] | None = None
     base_multiple = 1
 
     def __init__(
@@ -70,14 +71,19 @@ class UNet(nn.Module):
             for inputs, outputs in zip([in_channels, *down], down, strict=False)
         )
         self.upsamplers = nn.ModuleList()
+        if self.gate is not None:
+            self.gates = nn.ModuleList(self.gate(skip, normalisation) for skip in down[-2::-1])
         self.decoder = nn.ModuleList()
         below = down[-1]
         for skip, outputs in zip(reversed(down[:-1]), up, strict=True):
-            self.upsamplers.append(nn.ConvTranspose2d(below, below // keep, 2, stride=2))
+            self.upsamplers.append(self._upsampler(below, below // keep, normalisation))
             self.decoder.append(self.block(skip + below // keep, outputs, normalisation))
             below = outputs
         self.head = nn.Conv2d(below, num_outputs, 1)
         initialise(self)
+
+    def _upsampler(self, below: int, outputs: int, normalisation: Normalisation) -> nn.Module:
+        return nn.ConvTranspose2d(below, outputs, 2, stride=2)
 
     def forward(self, images: Tensor) -> Tensor:
         """Maps float images (N, in_channels, H, W) to logits (N, num_outputs, H, W).
@@ -91,6 +97,9 @@ class UNet(nn.Module):
         for block in self.encoder[1:]:
             skips.append(block(halve(skips[-1])))
         features = skips.pop()
-        for upsample, block in zip(self.upsamplers, self.decoder, strict=True):
-            features = block(torch.cat([skips.pop(), upsample(features)], dim=1))
+        for level, (upsample, block) in enumerate(zip(self.upsamplers, self.decoder, strict=True)):
+            features, skip = upsample(features), skips.pop()
+            if self.gate is not None:
+                skip = self.gates[level](features, skip)
+            features = block(torch.cat([skip, features], dim=1))
         return self.head(features)

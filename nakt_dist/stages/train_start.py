@@ -12,14 +12,7 @@ from nakt_dist.loading.labels import name_outputs
 from nakt_dist.models.described import build_configured
 from nakt_dist.models.initialise import initialise, read_initial_weights
 from nakt_dist.models.network_file import TrainedNetwork, open_network, stored_lineage
-from nakt_dist.models.preprocessing import (
-    ImageForm,
-    NetworkInput,
-    describe_input,
-    describe_other_form,
-    describe_replaced,
-    resolve_preprocessing,
-)
+from nakt_dist.models.preprocessing import ImageForm, NetworkInput, resolve_preprocessing
 from nakt_dist.models.registry import is_classifier
 from nakt_dist.models.spec import ModelSpec
 from nakt_dist.models.trainable import select_trainable
@@ -77,11 +70,7 @@ class Start:
         if self.foreign.spec is None:
             network = build_configured(self.spec.without_encoder_weights())
             sentences.append(describe_assumed_design(name, self.spec, network))
-        if self.seen.assumed:
-            sentences.append(describe_input(name, self.seen, form))
-        sentences += describe_replaced(name, self.seen)
-        lineage = stored_lineage(self.foreign)
-        return [*sentences, *describe_other_form(name, lineage, self.seen, form)]
+        return [*sentences, *self.seen.describe(name, stored_lineage(self.foreign), form)]
 
     @property
     def origin(self) -> Origin | None:
