@@ -25,12 +25,8 @@ from nakt_dist.config.training import (
     RecipeConfig,
     TrainConfig,
 )
-from nakt_dist.config.transferring import (
-    AttentionTransferConfig,
-    DistillationConfig,
-    TapConfig,
-    TrainingTeacherConfig,
-)
+from nakt_dist.config.transferring import TrainingTeacherConfig
+from nakt_dist.signals import AttentionTransferConfig, DistillationConfig, TapConfig
 
 __all__ = [
     "CONFIG_NAME",

@@ -11,9 +11,9 @@ from nakt_dist.config.plain import (
     require_splits,
 )
 from nakt_dist.config.teaching import PreprocessingConfig
-from nakt_dist.config.transferring import TapConfig
 from nakt_dist.errors import ConfigurationError
 from nakt_dist.models.spec import ModelSpec
+from nakt_dist.signals import TapConfig
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
-"""A student follows a frozen teacher while it trains: attention transfer and distillation."""
+"""A student follows a frozen teacher while it trains, by the signals that are set."""
 
 import hashlib
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -14,8 +15,7 @@ from nakt_dist.loading.labels import name_outputs
 from nakt_dist.models.network_file import TrainedNetwork, open_network, stored_output_names
 from nakt_dist.models.registry import is_classifier
 from nakt_dist.models.taps import TappedNetwork, TeacherTap, preset_taps
-from nakt_dist.transfer.attention import attention_loss, weighted
-from nakt_dist.transfer.distillation import distillation_loss
+from nakt_dist.signals import SIGNALS, Seen
 
 Finish = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
@@ -25,12 +25,12 @@ class Pairing:
     """What of a student is compared with what of its teacher.
 
     Attributes:
-        taps: pairs of module paths whose activation maps are matched.
+        taps: by signal, pairs of module paths whose activation maps it wants.
         outputs: names of the findings whose logits are matched; None for all, by place.
         numbers: of these outputs in the student and in the teacher; None likewise.
     """
 
-    taps: tuple[TapConfig, ...] = ()
+    taps: Mapping[str, tuple[TapConfig, ...]]
     outputs: tuple[str, ...] | None = None
     numbers: tuple[list[int], list[int]] | None = None
 
@@ -56,11 +56,12 @@ class Following:
         pairing: Pairing,
         global_batch_size: int,
     ) -> None:
-        self._config = config
+        self._signals = config.chosen()
         self._trained = teacher
         self._numbers = pairing.numbers
         self._global_batch_size = global_batch_size
-        self.taps = pairing.taps
+        self._taps = pairing.taps
+        self.taps = tuple(tap for name in self._signals for tap in self._taps.get(name, ()))
         self._teacher = TeacherTap(teacher.network, [tap.teacher for tap in self.taps])
 
     def wrap(self, network: nn.Module) -> nn.Module:
@@ -89,34 +90,24 @@ class Following:
             finish: brings the teacher's output to the form of ``logits``.
 
         Returns:
-            What is added to the loss, and the unweighted components ``attention_loss`` and
-            ``distillation_loss`` as far as they are set.
+            What is added to the loss, and of each signal its loss as a component, such as
+            ``attention_loss``.
         """
-        attention, distillation = self._config.attention, self._config.distillation
         prepared = self._trained.prepare(image)
+        student, teacher = logits, None
+        if any(signal.matches_outputs for signal in self._signals.values()):
+            output, teacher_maps = self._teacher.output_and_activations(prepared)
+            student, teacher = self._same_outputs(logits, finish(output, image))
+        else:
+            teacher_maps = self._teacher.activations(prepared)
+        pairs = zip(maps, teacher_maps, strict=True)
         total = logits.new_zeros(())
         components: dict[str, torch.Tensor] = {}
-        if distillation is None:
-            teacher_maps = self._teacher.activations(prepared)
-        else:
-            output, teacher_maps = self._teacher.output_and_activations(prepared)
-            loss = distillation_loss(
-                *self._same_outputs(logits, finish(output, image)), distillation.temperature
-            )
-            total = total + distillation.weight * loss
-            components["distillation_loss"] = loss
-        if attention is not None:
-            each = [
-                attention_loss(student, teacher, attention.reduction, attention.matching)
-                for student, teacher in zip(maps, teacher_maps, strict=True)
-            ]
-            loss = torch.stack(each).mean()
-            if attention.reduction == "batch_frobenius":
-                # It grows with the square root of the images it sees: as of the global batch,
-                # whatever number of processes and micro-batches that is divided among.
-                loss = loss * (self._global_batch_size / len(image)) ** 0.5
-            total = total + weighted(loss, attention.beta, attention.weight_mode)
-            components["attention_loss"] = loss
+        for name, signal in self._signals.items():
+            own = tuple(itertools.islice(pairs, len(self._taps.get(name, ()))))
+            loss, added = signal.loss(Seen(student, teacher, own, self._global_batch_size))
+            total = total + added
+            components[f"{name}_loss"] = loss
         return total, components
 
     def teacher_sha256(self) -> str:
@@ -163,47 +154,48 @@ def pair(
         labels: names of the student's outputs; None for segmentation.
 
     Raises:
-        ConfigurationError: the preset is unknown for one of the networks, or distillation finds
-            no output that both have.
+        ConfigurationError: the preset is unknown for one of the networks, or a signal that
+            matches outputs finds none that both have.
         CheckpointError: the teacher's own names of its outputs are damaged.
     """
-    taps: Sequence[TapConfig] = ()
-    if config.attention is not None:
-        taps = config.attention.taps or [
-            TapConfig(
-                preset_taps(config.attention.preset, student_name),
-                preset_taps(config.attention.preset, teacher.spec.name),
-            )
-        ]
-    if config.distillation is None:
-        return Pairing(tuple(taps))
+
+    def of_preset(preset: str) -> TapConfig:
+        return TapConfig(*(preset_taps(preset, name) for name in (student_name, teacher.spec.name)))
+
+    chosen = config.chosen()
+    taps = {name: tuple(signal.layers(of_preset)) for name, signal in chosen.items()}
+    matching = next((name for name, signal in chosen.items() if signal.matches_outputs), None)
+    if matching is None:
+        return Pairing(taps)
     if is_classifier(teacher.spec.name) != (labels is not None):
         kinds = ["a segmentation network", "a classifier"]
         raise ConfigurationError(
-            f"distillation matches outputs, but the teacher {config.weights} is "
+            f"{matching} matches outputs, but the teacher {config.weights} is "
             f"{kinds[labels is None]} and the student {kinds[labels is not None]}; leave "
-            "teacher.distillation out, or choose another teacher"
+            f"teacher.{matching} out, or choose another teacher"
         )
     if labels is None:
-        return Pairing(tuple(taps))
-    names = _output_names(config, teacher)
+        return Pairing(taps)
+    names = _output_names(config, teacher, matching)
     shared = tuple(name for name in labels if name in names)
     if not shared:
         raise ConfigurationError(
-            f"distillation: teacher and student share no finding (teacher: {', '.join(names)}; "
+            f"{matching}: teacher and student share no finding (teacher: {', '.join(names)}; "
             f"student: {', '.join(labels)}). Set labels.names, or teacher.labels"
         )
     numbers = [list(labels).index(name) for name in shared], [names.index(name) for name in shared]
-    return Pairing(tuple(taps), shared, numbers)
+    return Pairing(taps, shared, numbers)
 
 
-def _output_names(config: TrainingTeacherConfig, teacher: TrainedNetwork) -> tuple[str, ...]:
+def _output_names(
+    config: TrainingTeacherConfig, teacher: TrainedNetwork, matching: str
+) -> tuple[str, ...]:
     if config.labels is not None:
         return name_outputs(config.labels, teacher.spec.num_outputs, "teacher.labels")
     names = stored_output_names(teacher, config.weights)
     if names is None:
         raise ConfigurationError(
-            f"{config.weights}: does not say what its outputs mean, which distillation needs; "
+            f"{config.weights}: does not say what its outputs mean, which {matching} needs; "
             "name them, in order, as teacher.labels: a list, or a label set such as chestxray14"
         )
     return names
@@ -215,7 +207,11 @@ def describe_following(
     """Says whom the student follows and how, for the lineage of its weights; holds no path."""
     trained_on = teacher.lineage.get("trained_on")
     known = trained_on if isinstance(trained_on, Mapping) else {}
-    distillation = config.distillation and asdict(config.distillation)
+    taken: dict[str, dict[str, Any] | None] = dict.fromkeys(SIGNALS)
+    for name, signal in config.chosen().items():
+        taken[name] = asdict(signal)
+        if signal.matches_outputs:
+            taken[name]["outputs"] = pairing.outputs
     return {
         "teacher": {
             "name": teacher.name,
@@ -224,6 +220,5 @@ def describe_following(
             "trained_on": known.get("dataset"),
             **{field: known.get(field) for field in ("phantom", "fingerprint", "splits")},
         },
-        "attention": config.attention and asdict(config.attention),
-        "distillation": distillation and {**distillation, "outputs": pairing.outputs},
+        **taken,
     }

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nakt_dist.errors import ConfigurationError
-from nakt_dist.transfer.distillation import distillation_loss
+from nakt_dist.signals.distillation import distillation_loss
 
 seeds = st.integers(0, 2**32 - 1)
 

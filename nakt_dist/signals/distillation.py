@@ -1,14 +1,52 @@
 """Logit distillation for outputs that do not exclude each other (findings, pixels of a mask)."""
 
-import torch
-from torch.nn import functional
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from nakt_dist.errors import ConfigurationError
+from nakt_dist.signals.signal import Seen, Signal, require_positive, show
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class DistillationConfig(Signal):
+    """Logit distillation for outputs that do not exclude each other.
+
+    Attributes:
+        temperature: divides both networks' logits.
+        weight: factor of this loss beside the others.
+    """
+
+    temperature: float = 2.0
+    weight: float = 1.0
+
+    title = "Distillation"
+    column = 1
+    colours = ("#009E73",)
+    matches_outputs = True
+
+    def __post_init__(self) -> None:
+        for name in ("temperature", "weight"):
+            require_positive(getattr(self, name), f"distillation.{name}")
+
+    def loss(self, seen: Seen) -> tuple["Tensor", "Tensor"]:
+        """Returns the divergence of the logits, and it times ``weight``."""
+        loss = distillation_loss(seen.student, seen.teacher, self.temperature)
+        return loss, self.weight * loss
+
+    @classmethod
+    def words(cls, settings: Mapping[str, Any]) -> dict[str, str]:
+        """Returns words for each setting."""
+        weight = {name: f"its weight {show(v)}" for name, v in settings.items() if name == "weight"}
+        return super().words(settings) | weight
 
 
 def distillation_loss(
-    student_logits: torch.Tensor, teacher_logits: torch.Tensor, temperature: float = 2.0
-) -> torch.Tensor:
+    student_logits: "Tensor", teacher_logits: "Tensor", temperature: float = 2.0
+) -> "Tensor":
     """T² times the divergence of the student's softened probabilities from the teacher's.
 
     Each output is a yes-or-no question of its own, so Hinton's softmax becomes a sigmoid: with
@@ -28,6 +66,9 @@ def distillation_loss(
     Raises:
         ConfigurationError: the shapes differ.
     """
+    import torch
+    from torch.nn import functional
+
     if student_logits.shape != teacher_logits.shape:
         raise ConfigurationError(
             f"distillation: the student gives outputs of shape {tuple(student_logits.shape)} and "
