@@ -100,8 +100,7 @@ def decode_file(path: Path, max_pixels: int) -> DecodedImage:
         UnusableSample: ``unreadable``, ``empty_file``, ``too_many_bytes``, ``not_an_image``,
             ``too_many_pixels`` or ``truncated_image``.
     """
-    name = valid_unicode(path.name)
-    return decode(read_content(path, max_pixels), name, max_pixels)
+    return decode(read_content(path, max_pixels), valid_unicode(path.name), max_pixels)
 
 
 def read_content(path: Path, max_pixels: int) -> bytes:
@@ -110,7 +109,25 @@ def read_content(path: Path, max_pixels: int) -> bytes:
     Raises:
         UnusableSample: ``unreadable``, ``empty_file`` or ``too_many_bytes``.
     """
-    return _read_bytes(path, valid_unicode(path.name), most_bytes(max_pixels))
+    name, max_bytes = valid_unicode(path.name), most_bytes(max_pixels)
+    try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):  # to open a pipe would be to wait for ever
+            raise UnusableSample("unreadable", f"'{name}' is not a regular file")
+        if status.st_size > max_bytes:
+            raise UnusableSample(
+                "too_many_bytes", f"'{name}' has {status.st_size} bytes, allowed: {max_bytes}"
+            )
+        with path.open("rb") as file:
+            content = file.read(status.st_size)
+    except (OSError, ValueError) as error:
+        if getattr(error, "errno", None) in _PASSING_FAULTS:
+            raise  # the file may be sound: to set it aside for good would lose it
+        detail = getattr(error, "strerror", None) or error
+        raise UnusableSample("unreadable", f"'{name}' cannot be read: {detail}") from error
+    if not content:
+        raise UnusableSample("empty_file", f"'{name}' has no bytes; expected an image")
+    return content
 
 
 def most_bytes(max_pixels: int) -> int:
@@ -175,27 +192,6 @@ def convert_mode(pixels: Image.Image, mode: str, name: str) -> Image.Image:
 def turn_upright(pixels: Image.Image, orientation: int) -> Image.Image:
     """Undoes an EXIF orientation, 1 to 8."""
     return pixels if orientation == 1 else pixels.transpose(_TURNS[orientation])
-
-
-def _read_bytes(path: Path, name: str, max_bytes: int) -> bytes:
-    try:
-        status = path.stat()
-        if not stat.S_ISREG(status.st_mode):  # to open a pipe would be to wait for ever
-            raise UnusableSample("unreadable", f"'{name}' is not a regular file")
-        if status.st_size > max_bytes:
-            raise UnusableSample(
-                "too_many_bytes", f"'{name}' has {status.st_size} bytes, allowed: {max_bytes}"
-            )
-        with path.open("rb") as file:
-            content = file.read(status.st_size)
-    except (OSError, ValueError) as error:
-        if getattr(error, "errno", None) in _PASSING_FAULTS:
-            raise  # the file may be sound: to set it aside for good would lose it
-        detail = getattr(error, "strerror", None) or error
-        raise UnusableSample("unreadable", f"'{name}' cannot be read: {detail}") from error
-    if not content:
-        raise UnusableSample("empty_file", f"'{name}' has no bytes; expected an image")
-    return content
 
 
 def _check_tiles(image: ImageFile.ImageFile, name: str, max_pixels: int) -> None:

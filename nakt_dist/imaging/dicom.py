@@ -66,8 +66,6 @@ def read_dicom(
     histogram equalised. It is for grey pictures; those in colour are read as they are shown.
 
     Args:
-        content: the file's bytes.
-        name: of the file, for messages.
         max_pixels: width × height allowed, checked before anything is decoded.
         full_range: what to do with wide values where the file names no window.
         rendering: ``"as_shown"`` or ``"mimic_jpg"``.

@@ -29,9 +29,7 @@ def inflated(content: bytes, start: int, name: str, max_pixels: int) -> bytes:
     """Returns a file that is deflated as a whole as one that is not; others as they are.
 
     Args:
-        content: the file's bytes.
         start: position of its first element.
-        name: of the file, for messages.
         max_pixels: width × height allowed; says how far a file may be inflated.
 
     Raises:

@@ -43,10 +43,8 @@ def read_table(table: Any, signed: bool, little: bool, name: str) -> LookUpTable
     as that has, at least 8; entries that lie two in a word have 8.
 
     Args:
-        table: the item.
         signed: whether the values to be looked up can be negative.
         little: whether the file is little-endian.
-        name: of the file, for messages.
 
     Raises:
         UnusableSample: ``unsupported_dicom``: a bit count that is none, or another number of

@@ -19,10 +19,8 @@ def stored_values(
     of their own precision, which need no more than that where it is ``BitsStored``.
 
     Args:
-        pydicom: the package.
         header: with a frame that ``check_frame`` has passed.
         announced: what that returned.
-        name: of the file, for messages.
 
     Returns:
         Whole numbers, height × width (grey) or height × width × 3 (RGB); where grey ones are

@@ -169,13 +169,6 @@ def _scale_to_eight_bits(
 
 
 __all__ = [
-    "Colour",
-    "Rendering",
-    "SixteenBit",
-    "encode_image",
-    "encode_mask_png",
-    "read_image",
-    "read_mask",
-    "resize_image",
-    "resize_mask",
-]
+    "Colour", "Rendering", "SixteenBit", "encode_image", "encode_mask_png", "read_image",
+    "read_mask", "resize_image", "resize_mask",
+]  # fmt: skip

@@ -54,7 +54,6 @@ def mask_levels(decoded: DecodedImage, name: str, as_colours: bool = False) -> M
 
     Args:
         decoded: the mask as ``decode_file`` gives it.
-        name: of its file, for messages.
         as_colours: give 0xRRGGBB for every file that is not grey.
 
     Raises:

@@ -100,9 +100,7 @@ def summarise(decoded: DecodedImage, levels: MaskLevels, name: str) -> MaskSumma
     """Counts the values of a decoded mask.
 
     Args:
-        decoded: the mask.
         levels: what ``mask_levels`` makes of it.
-        name: of its file.
     """
     values, counts = _distinct(levels.values)
     lossy = decoded.format in LOSSY_FORMATS

@@ -25,8 +25,6 @@ def draw_speckle(
     """Draws fully developed speckle.
 
     Args:
-        generator: source of random numbers.
-        canvas: grid to fill.
         grain_down: height of a grain as a fraction of the image height.
         grain_across: width of a grain in the same unit.
 
@@ -62,7 +60,6 @@ def behind(outline: Outline, canvas: Canvas, level: np.ndarray) -> np.ndarray:
 
     Args:
         outline: the structure.
-        canvas: grid of the image.
         level: `outline.level(canvas)`.
     """
     beside = (canvas.across - np.float32(outline.across)) * np.float32(1 / outline.half_width)
@@ -77,8 +74,6 @@ def boundary(
     """Draws the lower edge of a tissue layer.
 
     Args:
-        generator: source of random numbers.
-        canvas: grid of the image.
         depth: mean depth as a fraction of the image height.
         waviness: typical departure from it in the same unit.
         bumps: bumps along a width as long as the image height.

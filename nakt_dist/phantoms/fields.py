@@ -70,7 +70,6 @@ def random_canvas(
     """Draws the size of an image around the nominal one.
 
     Args:
-        generator: source of random numbers.
         image_size: side in pixels of the square whose area the image has, within 20 %.
         narrowest: least width over height.
         widest: largest width over height.
@@ -96,8 +95,6 @@ def smooth_field(
     """Draws smooth noise.
 
     Args:
-        generator: source of random numbers.
-        canvas: grid to fill.
         cells_down: bumps along the image height.
         cells_across: bumps along a width as long as the image height.
 

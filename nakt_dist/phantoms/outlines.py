@@ -31,7 +31,6 @@ def draw_wobble(generator: Generator, amplitude: float, fewest: int, most: int) 
     """Draws how far an outline departs from its ellipse in every direction.
 
     Args:
-        generator: source of random numbers.
         amplitude: typical departure as a fraction of the radius, 0 to about 0.3.
         fewest: waves round the outline of the slowest component, at least 2.
         most: waves of the fastest component.

@@ -13,14 +13,9 @@ from nakt_dist.errors import ConfigurationError, nearest_name
 from nakt_dist.sources import SOURCES, SourceListing
 
 NO_IMAGES = (
-    "missing_image",
-    "mask_without_image",
-    "unrecognised_name",
-    "not_in_table",
-    "duplicate_image",
-    "unreadable_row",
-    "unsafe_path",
-)
+    "missing_image", "mask_without_image", "unrecognised_name", "not_in_table", "duplicate_image",
+    "unreadable_row", "unsafe_path",
+)  # fmt: skip
 """Problems of inputs that are no images of the dataset."""
 
 

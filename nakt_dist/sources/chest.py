@@ -218,7 +218,6 @@ def join(
     patients, studies and official splits before any view is left out.
 
     Args:
-        contents: what the walk found.
         tables: what the tables say.
         files_of: gives the files of an image by its key, the least deep first.
         views: which of ``VIEWS`` to list; the others are counted in ``left_out``.

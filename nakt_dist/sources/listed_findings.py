@@ -121,7 +121,6 @@ class ListedFindings:
 
     Args:
         names: of the findings, in order.
-        separator: that the settings name.
         found: counts worth saying, by words.
         examples: a case of what such words count, by the words.
     """
@@ -167,7 +166,6 @@ def other_separator(entry: str, known: Collection[str], separator: str) -> str |
     Args:
         entry: of a cell, as published.
         known: forms of the findings that occur or are wanted.
-        separator: that the settings name.
     """
     for other in (*_NEVER_IN_NAMES, *_AT_TIMES_IN_NAMES):
         parts = [_form(part) for part in entry.split(other)]

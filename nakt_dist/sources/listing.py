@@ -68,8 +68,6 @@ def image_record(
     """Returns the record of an image with its masks.
 
     Args:
-        image: the image.
-        masks: its masks.
         problem: what the layout found wrong; a problem of one of the files goes before it.
         **facts: the remaining fields of ``SourceRecord``.
     """
@@ -118,7 +116,6 @@ def finish_listing(
     """Adds what the walk refused and what it ignored, and sorts.
 
     Args:
-        contents: what the walk found.
         records: one record for each image of the layout.
         left_out: images that a setting leaves out, by the setting's words; zeros are dropped.
         used_files: names of tables and the like that the layout has read.

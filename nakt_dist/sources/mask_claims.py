@@ -51,7 +51,6 @@ class ClaimFinder:
     """Says which files claim to be masks.
 
     Args:
-        files: all images and masks.
         mask_suffix: what the stem of a mask ends with; None for what is usual, ``""`` for nothing.
         mask_folders: paths of the folders of masks; None for those that call themselves so.
     """

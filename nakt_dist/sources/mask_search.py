@@ -28,7 +28,6 @@ def find_masks(
     """Pairs images and masks by the settings, and by what is usual where these say nothing.
 
     Args:
-        files: all images and masks.
         mask_suffix: as in ``image_folder``.
         mask_folders: paths of the folders of masks; None to guess them, empty for none.
         folders_are_classes: a folder whose name speaks of masks may be a class of images.

@@ -80,7 +80,6 @@ def sort_files(
     """Sorts images and masks by their names.
 
     Args:
-        contents: what the walk found.
         role_of: ``IMAGE``, ``MASK`` or words to count a file by, and the key that an image
             shares with its masks; None for a name that the layout does not know.
         expected: names that it knows, in words.

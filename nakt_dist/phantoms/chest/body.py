@@ -38,8 +38,6 @@ def draw_body(seed: int, stream: str, patient: int) -> Body:
     """Draws one patient.
 
     Args:
-        seed: seed of the dataset.
-        stream: name of the hospital.
         patient: number of the patient, from 0.
     """
     generator = keyed_generator(seed, f"{stream}/bodies", patient)

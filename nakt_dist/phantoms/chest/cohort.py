@@ -62,8 +62,6 @@ def find_visit(seed: int, stream: str, habits: Habits, index: int) -> Visit:
     """Returns the patient, study and view of the image at a place.
 
     Args:
-        seed: seed of the dataset.
-        stream: name of the hospital.
         habits: what its studies consist of.
         index: place of the image in the dataset, from 0.
     """

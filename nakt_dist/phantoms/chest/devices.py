@@ -34,7 +34,6 @@ def draw_devices(
 
     Args:
         generator: source of random numbers for their exact course.
-        frame: the film.
         sign: the finding, whose form says which devices there are.
         is_frontal: whether to draw them as seen from the front or from the side.
         side: where a chest tube lies, -1 the patient's right, 1 the left.

@@ -26,9 +26,6 @@ def develop(
     """Turns what weakens the beam into grey levels.
 
     Args:
-        generator: source of random numbers.
-        hospital: whose films they are.
-        canvas: grid of the film.
         weakening: float32 (height, width), 0 outside the body to about 1.
         is_portable: whether to burn in that the film was taken in bed.
 

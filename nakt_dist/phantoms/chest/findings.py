@@ -12,25 +12,13 @@ CLEAR = 0.4  # severities below are faint: readers disagree over them
 
 # findings of the patient stay from one study to the next, the others come and go
 LASTING = (
-    "Cardiomegaly",
-    "Enlarged Cardiomediastinum",
-    "Emphysema",
-    "Fibrosis",
-    "Hernia",
-    "Pleural Thickening",
-    "Lung Lesion",
-    "Fracture",
-)
+    "Cardiomegaly", "Enlarged Cardiomediastinum", "Emphysema", "Fibrosis", "Hernia",
+    "Pleural Thickening", "Lung Lesion", "Fracture",
+)  # fmt: skip
 PASSING = (
-    "Edema",
-    "Pleural Effusion",
-    "Consolidation",
-    "Pneumonia",
-    "Lung Opacity",
-    "Atelectasis",
-    "Pneumothorax",
-    "Support Devices",
-)
+    "Edema", "Pleural Effusion", "Consolidation", "Pneumonia", "Lung Opacity", "Atelectasis",
+    "Pneumothorax", "Support Devices",
+)  # fmt: skip
 SIGNS = LASTING + PASSING
 PASSING_STAYS = 0.4
 
@@ -123,7 +111,6 @@ def draw_signs(
     Args:
         generator: source of random numbers; as many are taken whatever the outcome.
         conditions: what the patient suffers from.
-        findings: which findings to draw.
 
     Returns:
         The signs by finding, in the order of `findings`.
@@ -149,8 +136,6 @@ def study_signs(
     """Returns what the films of one study show.
 
     Args:
-        seed: seed of the dataset.
-        stream: name of the hospital.
         patient: number of the patient, from 0.
         study: number of the study, unique in the dataset.
         is_portable: whether the film was taken in bed, as that of very ill patients is.

@@ -38,8 +38,6 @@ def cast_shadows(generator: Generator, lungs: Lungs, signs: Mapping[str, Sign]) 
     """Draws every finding that lies within the lungs.
 
     Args:
-        generator: source of random numbers for the details.
-        lungs: the lungs of the film.
         signs: what to draw, by finding.
     """
     shape = lungs.frame.shape
@@ -224,8 +222,6 @@ def hernia(frame: Frame, sign: Sign, down: float, across: float) -> tuple[np.nda
     """Returns wall and gas of a stomach above the diaphragm, each float32, 0 to 1.
 
     Args:
-        frame: the film.
-        sign: the hernia.
         down: its middle, in lung heights.
         across: its middle, in lung heights.
     """
