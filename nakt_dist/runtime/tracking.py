@@ -3,19 +3,20 @@
 import contextlib
 import json
 import os
-import secrets
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
-from nakt_dist.errors import NaktError
 from nakt_dist.runtime.files import naming, write_bytes
+from nakt_dist.runtime.mirrors import Mirror, TrackedRun, one_line
 from nakt_dist.runtime.processes import say
-from nakt_dist.runtime.wandb_check import RUN_ID_NAME, check_wandb, read_run_id
+from nakt_dist.runtime.wandb_run import start_wandb
 
 METRICS_NAME = "metrics.jsonl"
-_LONGEST_RUN_NAME = 128
+MIRRORS: dict[str, Callable[[TrackedRun], Mirror | None]] = {
+    "W&B": start_wandb,
+}
+"""The trackers by name: each starts its run, or says None where nothing asks for it."""
 
 
 class JsonLines:
@@ -79,7 +80,7 @@ def _whole_lines(path: Path) -> list[tuple[str, dict[str, Any]]]:
 
 
 class Tracker:
-    """Writes metrics to ``metrics.jsonl`` and mirrors them to W&B.
+    """Writes metrics to ``metrics.jsonl`` and mirrors them to every tracker of ``MIRRORS``.
 
     Numbers only: no image and no identifier is ever logged (promise 6).
 
@@ -109,9 +110,9 @@ class Tracker:
         entity: str | None = None,
     ) -> None:
         self._lines = JsonLines(folder / METRICS_NAME, resume_step, redone)
-        self._wandb = None
-        if wandb_mode != "off":
-            self._wandb = _start_wandb(folder, wandb_mode, entity, project, name, config)
+        run = TrackedRun(folder, name, _without_folders(config), wandb_mode, project, entity)
+        started = {tracker: start(run) for tracker, start in MIRRORS.items()}
+        self._mirrors = {name: mirror for name, mirror in started.items() if mirror is not None}
 
     def __enter__(self) -> "Tracker":
         return self
@@ -122,7 +123,7 @@ class Tracker:
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
         """Logs numbers at an explicit step, so that a resumed run does not begin at 0.
 
-        When W&B fails, that is said once, and the lines go on alone.
+        When a tracker fails, that is said once, and the lines go on without it.
         """
         self._lines.write({"step": step, **metrics})
         self._mirror(lambda run: run.log(dict(metrics), step=step))
@@ -136,98 +137,19 @@ class Tracker:
         self._lines.close()
         self._mirror(lambda run: run.finish())
 
-    def _mirror(self, do: Callable[[Any], None]) -> None:
-        """Does something with the W&B run, if any; what it raises ends the mirroring alone."""
-        if self._wandb is None:
-            return
-        try:
-            do(self._wandb)
-        except Exception as error:  # of whatever kind: a training of days is worth more
-            failed, self._wandb = self._wandb, None
-            with contextlib.suppress(Exception):
-                failed.finish()  # else the next run of this process would go on with it
-            say(
-                f"W&B failed and gets nothing more of this run: {_one_line(error)}. {METRICS_NAME} "
-                "has everything; the training goes on"
-            )
-
-
-def check_tracking(folder: Path, mode: str) -> None:
-    """Refuses, before anything is built, what W&B would refuse.
-
-    Args:
-        folder: output of the run; may be absent.
-        mode: ``off``, ``offline`` or ``online``.
-
-    Raises:
-        NaktError: as ``check_wandb``, or W&B does not understand its variables.
-    """
-    check_wandb(folder, mode)
-    if mode != "off":
-        wandb = _import_wandb()
-        with _explained(mode):
-            wandb.Settings().update_from_env_vars(dict(os.environ))
-
-
-def _import_wandb() -> ModuleType:
-    os.environ.setdefault("WANDB_SILENT", "true")
-    import wandb
-
-    return wandb
-
-
-@contextlib.contextmanager
-def _explained(mode: str) -> Iterator[None]:
-    """Turns whatever W&B raises into one line; its errors have several bases.
-
-    Raises:
-        NaktError: W&B cannot be started.
-    """
-    try:
-        yield
-    except Exception as error:
-        other = "off" if mode == "offline" else "offline"
-        raise NaktError(
-            f"W&B cannot be started ({mode}): {_one_line(error)}. Mend that, or set "
-            f"tracking.wandb to {other}"
-        ) from None
-
-
-def _one_line(error: Exception) -> str:
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text.partition(" For further information visit")[0].rstrip(".")
-
-
-def _start_wandb(
-    folder: Path,
-    mode: str,
-    entity: str | None,
-    project: str,
-    name: str,
-    config: Mapping[str, Any],
-) -> Any:
-    """Starts or takes up the W&B run whose id is kept beside the checkpoints.
-
-    Raises:
-        NaktError: W&B cannot be started.
-    """
-    wandb = _import_wandb()
-    if read_run_id(folder) is None:
-        write_bytes(folder / RUN_ID_NAME, secrets.token_hex(4).encode())
-    with _explained(mode):
-        return wandb.init(
-            entity=entity,
-            project=project,
-            name=name[:_LONGEST_RUN_NAME],
-            id=read_run_id(folder),
-            resume="allow" if mode == "online" else None,
-            mode=mode,
-            dir=str(folder),
-            config=_without_folders(config),
-            settings=wandb.Settings(
-                disable_git=True, save_code=False, console="off", x_disable_meta=True
-            ),
-        )
+    def _mirror(self, do: Callable[[Mirror], None]) -> None:
+        """Does something with each tracker's run; what that raises ends its mirroring alone."""
+        for name, mirror in list(self._mirrors.items()):
+            try:
+                do(mirror)
+            except Exception as error:  # of whatever kind: a training of days is worth more
+                del self._mirrors[name]
+                with contextlib.suppress(Exception):
+                    mirror.finish()  # else the next run of this process would go on with it
+                say(
+                    f"{name} failed and gets nothing more of this run: {one_line(error)}. "
+                    f"{METRICS_NAME} has everything; the training goes on"
+                )
 
 
 def _without_folders(value: Any) -> Any:

@@ -18,7 +18,7 @@ from nakt_dist.runtime.deepspeed_launch import uses_deepspeed, zero_stage
 from nakt_dist.runtime.launch_check import check_launch
 from nakt_dist.runtime.outputs import check_output
 from nakt_dist.runtime.processes import process_place
-from nakt_dist.runtime.tracking import check_tracking
+from nakt_dist.runtime.wandb_run import check_tracking
 from nakt_dist.stages.doctor_data import tell_samples, tell_weights
 from nakt_dist.stages.doctor_findings import Findings, in_words
 from nakt_dist.stages.train_identity import check_own_output

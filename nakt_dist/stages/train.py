@@ -28,7 +28,8 @@ from nakt_dist.runtime.record import (
     package_versions,
     read_record,
 )
-from nakt_dist.runtime.tracking import METRICS_NAME, check_tracking
+from nakt_dist.runtime.tracking import METRICS_NAME
+from nakt_dist.runtime.wandb_run import check_tracking
 from nakt_dist.runtime.watchdog import clear_stacks
 from nakt_dist.runtime.work import sole_user
 from nakt_dist.shards.pictures import write_pictures

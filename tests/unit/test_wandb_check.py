@@ -6,7 +6,8 @@ import wandb
 from nakt_dist.cli import main
 from nakt_dist.config import TrackingConfig
 from nakt_dist.errors import ConfigurationError, NaktError
-from nakt_dist.runtime.tracking import METRICS_NAME, Tracker, check_tracking
+from nakt_dist.runtime.tracking import METRICS_NAME, Tracker
+from nakt_dist.runtime.wandb_run import check_tracking
 from tests.datasets import make_packed_dataset
 
 KEY = "a1" * 20
