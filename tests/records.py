@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from nakt_dist.evaluation.summary import summarise_dice
+from nakt_dist.evaluation.summary import summarise_metric
 from nakt_dist.runtime.files import file_sha256
 from nakt_dist.runtime.record import RunRecord
 from nakt_dist.shards.manifest import INDEX_NAME, PseudoLabelManifest
@@ -105,7 +105,7 @@ def write_evaluation(
         "config": {"weights": f"/home/somebody/{folder.name}", "patient": "of no concern"},
         "inputs": inputs,
         "counts": {"images": len(dice)},
-        "metrics": summarise_dice(dice, samples=200, seed=0),
+        "metrics": summarise_metric("dice", dice, samples=200, seed=0),
         "details": {
             "network": name or folder.name,
             "lineage": dict(trained),

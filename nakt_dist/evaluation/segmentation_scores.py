@@ -9,9 +9,9 @@ import torch
 
 from nakt_dist.config import EvaluateConfig
 from nakt_dist.errors import ConfigurationError, DatasetError
-from nakt_dist.evaluation.dice import dice_per_image
+from nakt_dist.evaluation.mask_metrics import MASK_METRICS
 from nakt_dist.evaluation.scores import TaskScores, diverged
-from nakt_dist.evaluation.summary import knowledge_transfer_capability, summarise_dice
+from nakt_dist.evaluation.summary import knowledge_transfer_capability, summarise_metric
 from nakt_dist.loading.samples import MaskedImages, SelectedSamples
 from nakt_dist.models.network_file import TrainedNetwork
 from nakt_dist.runtime.files import differing_fields
@@ -20,7 +20,7 @@ from nakt_dist.runtime.record import RECORD_NAME, RunRecord, read_record
 PREDICTIONS_SCHEMA = pa.schema(
     [
         ("key", pa.string()),
-        ("dice", pa.float64()),
+        *((name, pa.float64()) for name in MASK_METRICS),
         ("target_pixels", pa.int64()),
         ("predicted_pixels", pa.int64()),
     ]
@@ -29,7 +29,7 @@ PREDICTIONS_SCHEMA = pa.schema(
 
 
 class SegmentationScores(TaskScores):
-    """Dice of every image.
+    """Dice, and what else ``MASK_METRICS`` lists, of every image.
 
     Args:
         config: of the evaluation.
@@ -75,7 +75,7 @@ class SegmentationScores(TaskScores):
         prediction = probability > self._config.threshold
         target = target > 0.5
         columns = (
-            dice_per_image(prediction, target, both_empty).tolist(),
+            *(each(prediction, target, both_empty).tolist() for each in MASK_METRICS.values()),
             target.flatten(1).sum(1).tolist(),
             prediction.flatten(1).sum(1).tolist(),
         )
@@ -94,7 +94,10 @@ class SegmentationScores(TaskScores):
     ) -> tuple[dict[str, Any], dict[str, Any]]:
         """Returns Dice in percent and, against a teacher's record, the capability."""
         config = self._config
-        metrics = summarise_dice(table["dice"].to_numpy(), config.bootstrap_samples, config.seed)
+        metrics: dict[str, Any] = {}
+        for name in reversed(MASK_METRICS):  # Dice last: it says how many images count
+            values = table[name].to_numpy()
+            metrics |= summarise_metric(name, values, config.bootstrap_samples, config.seed)
         if config.teacher_record is not None:
             metrics["knowledge_transfer_capability"] = _capability(
                 metrics["dice_mean"], self._teacher_dice(identity)

@@ -35,16 +35,17 @@ def bootstrap_interval(
     return float(lower), float(upper)
 
 
-def summarise_dice(values: Sequence[float], samples: int, seed: int) -> dict[str, Any]:
-    """Summarises Dice per image, in percent as the paper prints it.
+def summarise_metric(name: str, values: Sequence[float], samples: int, seed: int) -> dict[str, Any]:
+    """Summarises a metric of masks per image, in percent as the paper prints Dice.
 
     Args:
+        name: of the metric, such as ``dice``.
         values: one per image in [0, 1]; not-a-number is left out and counted.
         samples: resamplings behind the interval.
         seed: of the resampling.
 
     Returns:
-        ``dice_mean``, ``dice_std`` (population), ``dice_interval_95``, ``images`` and
+        ``NAME_mean``, ``NAME_std`` (population), ``NAME_interval_95``, ``images`` and
         ``images_left_out``; the first three are None when no image is left.
     """
     scores = np.asarray(values, dtype=np.float64)
@@ -52,16 +53,16 @@ def summarise_dice(values: Sequence[float], samples: int, seed: int) -> dict[str
     summary: dict[str, Any] = {
         "images": len(counted),
         "images_left_out": len(scores) - len(counted),
-        "dice_mean": None,
-        "dice_std": None,
-        "dice_interval_95": None,
+        f"{name}_mean": None,
+        f"{name}_std": None,
+        f"{name}_interval_95": None,
     }
     if len(counted):
         interval = bootstrap_interval(100 * counted, samples, seed)
         summary |= {
-            "dice_mean": float(100 * counted.mean()),
-            "dice_std": float(100 * counted.std()),
-            "dice_interval_95": list(interval),
+            f"{name}_mean": float(100 * counted.mean()),
+            f"{name}_std": float(100 * counted.std()),
+            f"{name}_interval_95": list(interval),
         }
     return summary
 

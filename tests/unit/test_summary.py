@@ -9,7 +9,7 @@ from nakt_dist.evaluation.summary import (
     bootstrap_interval,
     confidence_over_runs,
     knowledge_transfer_capability,
-    summarise_dice,
+    summarise_metric,
 )
 
 SCORES = np.random.default_rng(5).beta(6, 2, 80)
@@ -57,7 +57,7 @@ def test_one_image_has_an_interval_of_one_point():
 
 def test_dice_is_summarised_in_percent_with_the_population_spread():
     values = [0.5, 0.7, 0.9, 1.0]
-    summary = summarise_dice(values, 2000, seed=0)
+    summary = summarise_metric("dice", values, 2000, seed=0)
     assert summary["dice_mean"] == pytest.approx(77.5)
     assert summary["dice_std"] == pytest.approx(100 * statistics.pstdev(values))
     assert (summary["images"], summary["images_left_out"]) == (4, 0)
@@ -66,14 +66,14 @@ def test_dice_is_summarised_in_percent_with_the_population_spread():
 
 
 def test_images_without_a_dice_are_left_out_and_counted():
-    with_gap = summarise_dice([0.5, float("nan"), 0.9], 500, seed=0)
-    without = summarise_dice([0.5, 0.9], 500, seed=0)
+    with_gap = summarise_metric("dice", [0.5, float("nan"), 0.9], 500, seed=0)
+    without = summarise_metric("dice", [0.5, 0.9], 500, seed=0)
     assert with_gap == without | {"images_left_out": 1}
 
 
 @pytest.mark.parametrize("values", [[], [float("nan")] * 3])
 def test_no_images_have_no_dice_rather_than_a_wrong_one(values):
-    summary = summarise_dice(values, 500, seed=0)
+    summary = summarise_metric("dice", values, 500, seed=0)
     assert (summary["images"], summary["images_left_out"]) == (0, len(values))
     assert summary["dice_mean"] is summary["dice_std"] is summary["dice_interval_95"] is None
 
