@@ -45,6 +45,7 @@ class Seen:
     images_per_step: int
 
 
+@dataclass(frozen=True)
 class Signal(ABC):
     """The settings of one signal, a frozen dataclass, and all that is to be known of it.
 

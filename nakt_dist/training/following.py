@@ -209,9 +209,8 @@ def describe_following(
     known = trained_on if isinstance(trained_on, Mapping) else {}
     taken: dict[str, dict[str, Any] | None] = dict.fromkeys(SIGNALS)
     for name, signal in config.chosen().items():
-        taken[name] = asdict(signal)
-        if signal.matches_outputs:
-            taken[name]["outputs"] = pairing.outputs
+        outputs = {"outputs": pairing.outputs} if signal.matches_outputs else {}
+        taken[name] = asdict(signal) | outputs
     return {
         "teacher": {
             "name": teacher.name,
