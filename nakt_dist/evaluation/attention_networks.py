@@ -1,10 +1,10 @@
 """What a student's weights file says about its teacher, its taps and its outputs."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, get_args
 
 from nakt_dist.config import AttentionConfig
-from nakt_dist.errors import CheckpointError
+from nakt_dist.evaluation.origin import damaged, lineage_of
 from nakt_dist.loading.labels import name_outputs
 from nakt_dist.models.network_file import TrainedNetwork, stored_output_names
 from nakt_dist.models.taps import Preset, preset_taps
@@ -28,14 +28,13 @@ def choose_taps(
         return [(tap.student, tap.teacher) for tap in config.taps]
     preset = config.preset
     if preset is None:
-        trained_with = _transfer(student).get("attention") or {}
-        if not isinstance(trained_with, Mapping):
-            raise _damaged(student, "transfer.attention", trained_with)
+        lineage_of(student)  # finds what is damaged
+        trained_with = (student.lineage.get("transfer") or {}).get("attention") or {}
         if trained_with.get("taps"):
             return _pairs(student, trained_with["taps"])
         preset = trained_with.get("preset") or "paper"
         if preset not in get_args(Preset):
-            raise _damaged(student, "transfer.attention.preset", preset)
+            raise damaged(student, "transfer.attention.preset", preset)
     return [(preset_taps(preset, student.spec.name), preset_taps(preset, teacher.spec.name))]
 
 
@@ -43,9 +42,9 @@ def _pairs(student: TrainedNetwork, taps: Any) -> list[tuple[str, str]]:
     try:
         pairs = [(tap["student"], tap["teacher"]) for tap in taps]
     except (KeyError, TypeError):
-        raise _damaged(student, "transfer.attention.taps", taps) from None
+        raise damaged(student, "transfer.attention.taps", taps) from None
     if not all(isinstance(path, str) for pair in pairs for path in pair):
-        raise _damaged(student, "transfer.attention.taps", taps)
+        raise damaged(student, "transfer.attention.taps", taps)
     return pairs
 
 
@@ -55,10 +54,8 @@ def is_taught_by(student: TrainedNetwork, teacher: TrainedNetwork) -> bool | Non
     Raises:
         CheckpointError: the student's lineage is damaged.
     """
-    followed = _transfer(student).get("teacher")
-    if not isinstance(followed, Mapping):
-        return None
-    return followed.get("weights_sha256") == teacher.weights_sha256
+    following = lineage_of(student).following
+    return None if following is None else following.teacher.weights_sha256 == teacher.weights_sha256
 
 
 def output_names(trained: TrainedNetwork, given: str | Sequence[str] | None) -> tuple[str, ...]:
@@ -76,17 +73,3 @@ def output_names(trained: TrainedNetwork, given: str | Sequence[str] | None) -> 
     if given is not None:
         return name_outputs(given, trained.spec.num_outputs, "student.labels")
     return stored_output_names(trained, f"the weights of '{trained.name}'") or ()
-
-
-def _transfer(student: TrainedNetwork) -> Mapping[str, Any]:
-    value = student.lineage.get("transfer") or {}
-    if not isinstance(value, Mapping):
-        raise _damaged(student, "transfer", value)
-    return value
-
-
-def _damaged(trained: TrainedNetwork, field: str, value: Any) -> CheckpointError:
-    return CheckpointError(
-        f"the weights of '{trained.name}': their lineage has {str(value)[:80]} as {field}, which "
-        "no file of ours does; copy the file again from its origin"
-    )

@@ -10,6 +10,7 @@ import torch
 from nakt_dist.config import EvaluateConfig
 from nakt_dist.errors import ConfigurationError, DatasetError
 from nakt_dist.evaluation.mask_metrics import MASK_METRICS
+from nakt_dist.evaluation.origin import lineage_of
 from nakt_dist.evaluation.scores import TaskScores, diverged
 from nakt_dist.evaluation.summary import knowledge_transfer_capability, summarise_metric
 from nakt_dist.loading.samples import MaskedImages, SelectedSamples
@@ -142,25 +143,13 @@ class SegmentationScores(TaskScores):
                 f"{path}: the teacher was evaluated on other images "
                 f"({'; '.join(differing_fields(found, expected))})"
             )
-        teachers = _teachers_of(self._trained.lineage)
+        teachers = {each.weights_sha256 for each in lineage_of(self._trained).teachers}
         if record.inputs.get("weights_sha256") not in {*teachers, self._trained.weights_sha256}:
             raise DatasetError(
                 f"{path}: this network did not teach {self._config.weights}, which names "
                 f"{len(teachers)} teachers; give the evaluation of one of them as teacher_record"
             )
         return record.metrics["dice_mean"]
-
-
-def _teachers_of(lineage: Mapping[str, Any]) -> set[str]:
-    """The weights of all teachers of a network and of those it was started from."""
-    teachers: set[str] = set()
-    while lineage:
-        taught = lineage.get("trained_on", {}).get("teachers", [])
-        teachers |= {teacher["weights_sha256"] for teacher in taught}
-        followed = (lineage.get("transfer") or {}).get("teacher")
-        teachers |= {followed["weights_sha256"]} if followed else set()
-        lineage = (lineage.get("parent") or {}).get("lineage", {})
-    return teachers
 
 
 def _capability(student_dice: float | None, teacher_dice: float | None) -> float | None:

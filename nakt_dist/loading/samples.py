@@ -12,6 +12,7 @@ import torch
 from nakt_dist.errors import ConfigurationError, DatasetError, UnusableSample
 from nakt_dist.imaging.packed import decode_pixels
 from nakt_dist.models.preprocessing import ImageForm
+from nakt_dist.records.lineage_reading import readable
 from nakt_dist.shards.manifest import ShardManifest
 from nakt_dist.shards.reader import IndexedShards, PseudoLabels
 from nakt_dist.transfer.exclusion import ExclusionRule
@@ -86,7 +87,11 @@ class SelectedSamples:
             description["before_exclusion"] = self.before_exclusion
             description["pseudo_labels_fingerprint"] = pseudo.fingerprint
             description["teachers"] = [
-                {"name": teacher["name"], "weights_sha256": teacher["weights_sha256"]}
+                {
+                    "name": teacher["name"],
+                    "weights_sha256": teacher["weights_sha256"],
+                    "lineage": readable(teacher.get("lineage", {})),
+                }
                 for teacher in pseudo.teachers
             ]
         return description

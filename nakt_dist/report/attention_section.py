@@ -7,10 +7,10 @@ from typing import Any
 from matplotlib.figure import Figure as Canvas
 
 from nakt_dist.errors import DatasetError
+from nakt_dist.records.fields import label_dataset, printable, read_field
+from nakt_dist.records.lineage import NOT_KNOWN, Lineages
 from nakt_dist.report.attention_figures import draw_similarity
 from nakt_dist.report.document import Figure
-from nakt_dist.report.fields import label_dataset, printable, read_field
-from nakt_dist.report.following import NOBODY
 from nakt_dist.report.runs import FoundRecord, LeftOut
 from nakt_dist.report.style import (
     BLUE,
@@ -24,7 +24,6 @@ from nakt_dist.report.style import (
     shorten,
     to_png,
 )
-from nakt_dist.report.training_sets import TrainingSet
 from nakt_dist.runtime.files import read_regular_file
 
 SHEET_NAME = "attention.png"
@@ -66,14 +65,14 @@ class Attention:
 def read_attention(
     records: Sequence[FoundRecord],
     left_out: list[LeftOut],
-    known: Mapping[str, TrainingSet] = NOBODY,
+    known: Lineages = NOT_KNOWN,
 ) -> list[Attention]:
     """Reads the records.
 
     Args:
         records: of ``nakt attention``.
         left_out: what cannot be read is added here.
-        known: what networks learnt from, by their weights; marks teachers of phantoms.
+        known: lineages of networks by their weights; marks teachers of phantoms.
     """
     comparisons = []
     for found in records:
@@ -84,12 +83,12 @@ def read_attention(
     return comparisons
 
 
-def _read(found: FoundRecord, known: Mapping[str, TrainingSet]) -> Attention:
+def _read(found: FoundRecord, known: Lineages) -> Attention:
     details = found.record.details
     dataset = printable(read_field(details, "test_set.dataset", str))
     phantom = read_field(details, "test_set.phantom", bool)
     weights = read_field(details, "teacher.weights_sha256", str)
-    learnt = known.get(weights)
+    learnt = known[weights].trained_on if weights in known else None
     teacher = printable(read_field(details, "teacher.name", str))
     return Attention(
         found=found,

@@ -11,29 +11,23 @@ from matplotlib.figure import Figure as Canvas
 from matplotlib.ticker import MaxNLocator
 
 from nakt_dist.errors import DatasetError
-from nakt_dist.report.classifier_lineage import (
-    ClassifierName,
-    Method,
-    Start,
-    name_classifier,
-    parse_classifier,
-)
+from nakt_dist.records.evaluation_set import describe_splits
+from nakt_dist.records.fields import printable
+from nakt_dist.records.lineage import NOT_KNOWN, Lineages, Method, Start, TrainingSet
+from nakt_dist.records.lineage_reading import PRETRAINED, read_lineage
 from nakt_dist.report.document import Figure
-from nakt_dist.report.fields import printable
-from nakt_dist.report.following import NOBODY
 from nakt_dist.report.learning_curves import can_be_drawn, reading_metrics
 from nakt_dist.report.method_names import name_methods
 from nakt_dist.report.method_style import draw_legend, method_styles
+from nakt_dist.report.network_names import NetworkName, name_network
 from nakt_dist.report.runs import FoundRecord, LeftOut
 from nakt_dist.report.style import figure_style, to_png, wrap
 from nakt_dist.report.telling import (
     describe_findings,
     describe_packing,
     describe_policy,
-    describe_splits,
     tell_apart,
 )
-from nakt_dist.report.training_sets import TrainingSet
 from nakt_dist.runtime.tracking import METRICS_NAME
 
 _COLUMNS = 3
@@ -85,7 +79,7 @@ class Panel:
         policy: what unsure labels count as, JSON.
     """
 
-    network: ClassifierName
+    network: NetworkName
     trained_on: TrainingSet
     start: Start
     findings: tuple[str, ...]
@@ -138,24 +132,24 @@ def _mean_between(logged: np.ndarray, steps: np.ndarray) -> np.ndarray:
 def collect_curves(
     trainings: Iterable[FoundRecord],
     left_out: list[LeftOut],
-    known: Mapping[str, TrainingSet] = NOBODY,
+    known: Lineages = NOT_KNOWN,
 ) -> Curves:
     """Reads the curve of every training of a classifier, by panel and method.
 
     Args:
         trainings: records of ``nakt train``, beside which lie their metrics.
         left_out: trainings without usable metrics are added here.
-        known: what networks learnt from, by their weights, for what lineages leave out.
+        known: lineages of networks by their weights, for what lineages leave out.
     """
     found: dict[Panel, dict[Method, dict[tuple[int, int], AurocCurve]]] = {}
     for training in trainings:
         try:
             lineage = training.record.details["lineage"]
-            classifier = parse_classifier(lineage, known)
+            classifier = read_lineage(lineage, known)
             curve = read_auroc_curve(
                 training.folder / METRICS_NAME, _steps_per_epoch(training.record)
             )
-            network = name_classifier(lineage["model"])
+            network = name_network(lineage["model"], PRETRAINED)
         except (ValueError, DatasetError) as error:
             left_out.append(LeftOut(training.place, printable(str(error))))
             continue

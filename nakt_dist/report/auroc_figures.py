@@ -7,14 +7,13 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 
-from nakt_dist.report.classifier_lineage import Method
+from nakt_dist.records.lineage import Method, TrainingSet
 from nakt_dist.report.differences import Difference
 from nakt_dist.report.document import Figure
 from nakt_dist.report.method_names import name_methods
 from nakt_dist.report.method_style import dot_style, draw_legend, method_styles
 from nakt_dist.report.studies import Setting, Study, baselines
 from nakt_dist.report.style import BLACK, GREY, figure_style, shorten, to_png, wrap
-from nakt_dist.report.training_sets import TrainingSet
 
 _COLUMNS = 3
 _ROW_INCHES = 0.27

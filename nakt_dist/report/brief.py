@@ -1,12 +1,11 @@
 """The results in a few sentences, for a reader who reads nothing else."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 
 from nakt_dist.report.capability import Capability, Transfer, transfer_of
 from nakt_dist.report.document import WARNING
 from nakt_dist.report.evaluations import EvaluatedRun
-from nakt_dist.report.lineage import FOLLOWING, Role
+from nakt_dist.report.roles import FOLLOWING, Role
 
 
 def summarise(
@@ -115,19 +114,19 @@ def _following(evaluations: Sequence[EvaluatedRun], several: bool) -> Iterator[s
     for run in evaluations:
         if run.role not in FOLLOWING.values():
             continue
-        last = run.lineage.trainings[0]
+        last, following = run.lineage.trainings[0], run.lineage.following
         alike = [
             each
             for each in evaluations
             if each.role == Role.FROM_SCRATCH
             and each.tested_on == run.tested_on
             and each.network == run.network
-            and replace(last, following=None) == each.lineage.trainings[0]
+            and last == each.lineage.trainings[0]
         ]
-        how = last.following.kind.value.lower()
+        how = following.kind.value.lower()
         sentence = (
             f"“{run.name}”, {run.network.label}, which follows the teacher "
-            f"{last.following.teacher.label} ({how}) on {last.samples} annotated images, reaches "
+            f"{following.teacher.label} ({how}) on {last.samples} annotated images, reaches "
             f"{run.dice} %{_where(run, several)}"
         )
         best = max(alike, key=lambda each: each.dice_mean, default=None)

@@ -4,8 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from nakt_dist.evaluation.summary import knowledge_transfer_capability
-from nakt_dist.report.evaluations import EvaluatedRun, EvaluationSet
-from nakt_dist.report.lineage import Role, TeacherName
+from nakt_dist.records.evaluation_set import EvaluationSet
+from nakt_dist.records.lineage import Network
+from nakt_dist.report.evaluations import EvaluatedRun
+from nakt_dist.report.roles import Role
 
 
 @dataclass(frozen=True)
@@ -19,7 +21,7 @@ class Transfer:
         tested_on: the test images.
     """
 
-    teachers: tuple[TeacherName, ...]
+    teachers: tuple[Network, ...]
     dataset: str
     fingerprint: str
     tested_on: EvaluationSet
@@ -72,7 +74,7 @@ def capabilities(evaluations: Sequence[EvaluatedRun]) -> dict[Transfer, Capabili
 
 
 def find_teacher(
-    teacher: TeacherName, tested_on: EvaluationSet, evaluations: Sequence[EvaluatedRun]
+    teacher: Network, tested_on: EvaluationSet, evaluations: Sequence[EvaluatedRun]
 ) -> EvaluatedRun | None:
     """Finds a teacher's evaluation on the same images, whatever it is called."""
     for run in evaluations:

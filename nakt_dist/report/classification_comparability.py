@@ -3,14 +3,15 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from nakt_dist.records.evaluation_set import describe_splits
+from nakt_dist.records.exposure import Exposure, warn, warn_of_teacher
+from nakt_dist.records.fields import label_dataset, printable
+from nakt_dist.records.lineage import Kind, Method
 from nakt_dist.report import paper_auroc
-from nakt_dist.report.classifier_lineage import Kind, Method
-from nakt_dist.report.classifier_runs import teacher_meeting
 from nakt_dist.report.document import WARNING
-from nakt_dist.report.fields import label_dataset, printable
 from nakt_dist.report.runs import FoundRecord
 from nakt_dist.report.studies import Repeats, Setting, Study
-from nakt_dist.report.telling import describe_packing, describe_policy, describe_splits
+from nakt_dist.report.telling import describe_packing, describe_policy
 from nakt_dist.runtime.files import differing_fields
 
 # What may differ between runs that are counted as repetitions, or is said in a column's name.
@@ -60,39 +61,39 @@ def classifier_cautions(
 def _meetings(studies: Iterable[Study]) -> Iterator[str]:
     for study in studies:
         for run in study.runs:
-            seen = run.seen_before()
-            if seen is not None:
-                yield f"{WARNING} {run.name} on {study.label}: {seen}."
+            own = {role: each for role, each in run.exposure.items() if role != "teacher"}
+            for words in warn(own, "AUROC"):
+                yield f"{WARNING} {run.name} on {study.label}: {words}."
 
 
 def _teachers_met(studies: Sequence[Study]) -> Iterator[str]:
-    """Says of each teacher whether it learnt from the images its students are tested on."""
+    """Says of each teacher whether it met the images its students are tested on."""
     for study in studies:
-        met_pictures = [run for run in study.runs if "teacher" in run.met]
-        for run in met_pictures:
-            yield (
-                f"{WARNING} {run.name} on {study.label}: followed a teacher that learnt from "
-                "images that it was tested on."
-            )
-        told = {run.lineage.method.teacher for run in met_pictures if run.lineage is not None}
+        unclear = set()
+        for run in study.runs:
+            teacher = None if run.lineage is None else run.lineage.method.teacher
+            verdict = run.exposure["teacher"]
+            if verdict.exposure is not Exposure.APART:
+                unclear.add(teacher)
+            if teacher is not None and verdict.exposure is not Exposure.SAME_PICTURES:
+                subject = f"The teacher {teacher.label} of students tested on {study.label}"
+                yield from (
+                    f"{WARNING} {subject} {each}." for each in warn_of_teacher(verdict, "AUROC")
+                )
+            else:
+                for words in warn({"teacher": verdict}, "AUROC"):
+                    yield f"{WARNING} {run.name} on {study.label}: {words}."
         for teacher in dict.fromkeys(method.teacher for method in study.methods if method.teacher):
-            met = teacher_meeting(teacher, study.tested_on)
-            if met is not None:
+            learnt = teacher.learnt
+            if learnt.fingerprint is None and learnt.dataset == study.tested_on.dataset:
                 yield (
-                    f"{WARNING} The teacher {teacher.label} of students tested on {study.label} "
-                    f"learnt from {met}."
-                )
-            elif teacher in told:
-                continue
-            elif teacher.fingerprint == study.tested_on.fingerprint:
-                yield (
-                    f"The teacher {teacher.label} learnt from {describe_splits(teacher.splits)} "
-                    f"of the packing tested here, and met no image of {study.label}."
-                )
-            elif teacher.fingerprint is None and teacher.dataset == study.tested_on.dataset:
-                yield (
-                    f"The teacher {teacher.label} learnt from {teacher.dataset}, as the test set "
+                    f"The teacher {teacher.label} learnt from {learnt.dataset}, as the test set "
                     "is called; whether from its test patients, no record here says."
+                )
+            elif teacher not in unclear and learnt.fingerprint == study.tested_on.fingerprint:
+                yield (
+                    f"The teacher {teacher.label} learnt from {describe_splits(learnt.splits)} "
+                    f"of the packing tested here, and met no image of {study.label}."
                 )
 
 
@@ -194,7 +195,7 @@ def differences_from_paper_b(studies: Sequence[Study]) -> tuple[str, ...]:
             (study.tested_on.phantom, label_dataset(study.tested_on.dataset, True)),
             *((each.trained_on.phantom, each.trained_on.label) for each in study.cells),
             *(
-                (each.phantom, label_dataset(each.dataset or each.name, True))
+                (each.phantom, label_dataset(each.learnt.dataset or each.name, True))
                 for each in (method.teacher for method in study.methods)
                 if each is not None
             ),

@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator, Sequence
 
+from nakt_dist.records.lineage import RANDOM, Kind, Method
 from nakt_dist.report import paper_auroc
-from nakt_dist.report.classifier_lineage import RANDOM, Kind, Method
 from nakt_dist.report.classifier_runs import ClassifiedRun
 from nakt_dist.report.document import WARNING, Cell, Table
 from nakt_dist.report.studies import Repeats, Setting, Study
@@ -124,7 +124,7 @@ def papers(setting: Setting, method: Method, repeats: Repeats) -> list[paper_aur
         setting.start.dataset,
         setting.network.paper_name,
         repeats.runs[0].lineage.parameters,
-        None if teacher is None else teacher.dataset or teacher.name,
+        None if teacher is None else teacher.learnt.dataset or teacher.name,
     )
 
 

@@ -1,58 +1,18 @@
 """One evaluation of one classifier, read from its record."""
 
-import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from nakt_dist.errors import DatasetError
-from nakt_dist.report.classifier_lineage import (
-    ClassifierLineage,
-    ClassifierName,
-    name_classifier,
-    parse_classifier,
-)
-from nakt_dist.report.fields import label_dataset, printable, read_field, read_met, read_names
-from nakt_dist.report.following import NOBODY, Followed, sorted_json
-from nakt_dist.report.telling import describe_splits
-from nakt_dist.report.training_sets import TrainingSet
+from nakt_dist.records.evaluation_set import EvaluationSet
+from nakt_dist.records.exposure import Verdicts, judge_record, warn
+from nakt_dist.records.fields import printable, read_field, read_interval, read_percent
+from nakt_dist.records.lineage import NOT_KNOWN, Lineage, Lineages
+from nakt_dist.records.lineage_reading import PRETRAINED, read_lineage
+from nakt_dist.report.network_names import NetworkName, name_network
 from nakt_dist.runtime.record import RunRecord
-
-_OTHER_PACKING = "another packing of the test set"
-_PERCENT_OR_NONE = (int, float, type(None))
-_MET = "the very splits it was tested on: its AUROC is too high"
-_MET_PICTURES = "images that it was tested on: its AUROC is too high"
-
-
-@dataclass(frozen=True)
-class FindingSet:
-    """The images and findings a classifier was tested on; equal ones compare.
-
-    Attributes:
-        dataset: name of the dataset.
-        fingerprint: of its manifest.
-        splits: splits tested; None for all.
-        phantom: whether the images are procedural.
-        height: rows of the images.
-        width: columns of the images.
-        findings: names, in order.
-        policy: what unsure labels count as, sorted JSON.
-    """
-
-    dataset: str
-    fingerprint: str
-    splits: tuple[str, ...] | None
-    phantom: bool
-    height: int
-    width: int
-    findings: tuple[str, ...]
-    policy: str
-
-    @property
-    def label(self) -> str:
-        """The dataset's name with its splits."""
-        return f"{label_dataset(self.dataset, self.phantom)}, {describe_splits(self.splits)}"
 
 
 @dataclass(frozen=True)
@@ -118,17 +78,16 @@ class ClassifiedRun:
         findings: each finding's scores, in order.
         groups: of patients, in order.
         gaps: largest less smallest AUROC by attribute, in percentage points.
-        met: the roles in which the network met its test images, by the record: ``training``,
-            ``validation``, ``parents`` (and those before) or ``teacher``.
+        exposure: how the network may have met its test images, by role.
     """
 
     name: str
     place: str
     folder: Path
     weights_sha256: str
-    network: ClassifierName
-    lineage: ClassifierLineage | None
-    tested_on: FindingSet
+    network: NetworkName
+    lineage: Lineage | None
+    tested_on: EvaluationSet
     images: int
     patients: int
     auroc: float
@@ -140,7 +99,7 @@ class ClassifiedRun:
     findings: tuple[FindingScore, ...]
     groups: tuple[GroupScore, ...]
     gaps: Mapping[str, float]
-    met: frozenset[str] = frozenset()
+    exposure: Verdicts = field(compare=False)
 
     @property
     def order(self) -> tuple[Any, ...]:
@@ -159,53 +118,8 @@ class ClassifiedRun:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """How the network, or the teacher it followed, may have met its test images."""
-        teacher = None if self.lineage is None else self.lineage.method.teacher
-        met = None if teacher is None else teacher_meeting(teacher, self.tested_on)
-        if "teacher" in self.met and (met is None or met.startswith(_OTHER_PACKING)):
-            met = "images that it was tested on: AUROC may be too high"
-        followed = f"followed a teacher that learnt from {met}" if met is not None else None
-        return tuple(each for each in (self.seen_before(), followed) if each is not None)
-
-    def seen_before(self) -> str | None:
-        """Says how the network may have met its test images while it learnt, or None."""
-        known = self.lineage
-        uncertain = None
-        for role, how, images in (
-            ("training", "learnt from", known and known.trained_on),
-            ("parents", "started from weights that learnt from", known and known.start.trained_on),
-            ("validation", "has its best epoch chosen on", known and known.validated_on),
-        ):
-            met = None if images is None else meeting(images, self.tested_on)
-            if role in self.met and met != _MET:
-                met = _MET_PICTURES
-            if met in (_MET, _MET_PICTURES):
-                return f"{how} {met}"
-            if met is not None and uncertain is None:
-                uncertain = f"{how} {met}"
-        return uncertain
-
-
-def teacher_meeting(teacher: Followed, tested: FindingSet) -> str | None:
-    """Says which test images a teacher may have met; None where it met none, or if unknown."""
-    if teacher.fingerprint is None:
-        return None
-    if teacher.fingerprint == tested.fingerprint and not teacher.splits_known:
-        return "the dataset of the test, from which splits is not known"
-    met = meeting(teacher, tested)
-    return "the very splits of the test: AUROC may be too high" if met == _MET else met
-
-
-def meeting(learnt: TrainingSet | Followed, tested: FindingSet) -> str | None:
-    """Says which test images a network may have met; None where it met none."""
-    if learnt.fingerprint != tested.fingerprint:
-        if learnt.dataset == tested.dataset:
-            return f"{_OTHER_PACKING}: patients may be shared"
-        return None
-    apart = learnt.splits is not None and tested.splits is not None
-    if apart and not set(learnt.splits) & set(tested.splits):
-        return None
-    return _MET
+        """How the network, and its teachers, may have met its test images."""
+        return warn(self.exposure, "AUROC")
 
 
 def is_classifier_test(record: RunRecord) -> bool:
@@ -214,7 +128,10 @@ def is_classifier_test(record: RunRecord) -> bool:
 
 
 def read_classified(
-    record: RunRecord, place: str, folder: Path, known: Mapping[str, TrainingSet] = NOBODY
+    record: RunRecord,
+    place: str,
+    folder: Path,
+    known: Lineages = NOT_KNOWN,
 ) -> ClassifiedRun:
     """Reads what a record of ``nakt evaluate`` holds for a classifier.
 
@@ -222,7 +139,7 @@ def read_classified(
         record: the record.
         place: its folder as the page names it.
         folder: its folder.
-        known: what networks learnt from, by their weights, for what lineages leave out.
+        known: lineages of networks by their weights, for what lineages leave out.
 
     Raises:
         DatasetError: a field is missing or wrong, or no finding has both classes.
@@ -232,41 +149,27 @@ def read_classified(
         raise DatasetError("no finding has both classes: there is no AUROC")
     lineage = read_field(details, "lineage", Mapping)
     findings = tuple(map(_read_finding, read_field(details, "labels", list)))
+    tested_on = EvaluationSet.from_record(record, tuple(each.name for each in findings))
     return ClassifiedRun(
         name=printable(record.name),
         place=place,
         folder=folder,
         weights_sha256=printable(read_field(record.inputs, "weights_sha256", str)),
-        network=name_classifier(read_field(details, "model", Mapping)),
-        lineage=parse_classifier(lineage, known) if lineage else None,
-        tested_on=_read_finding_set(record, tuple(each.name for each in findings)),
+        network=name_network(read_field(details, "model", Mapping), PRETRAINED),
+        lineage=read_lineage(lineage, known) if lineage else None,
+        tested_on=tested_on,
         images=read_field(metrics, "images", int),
         patients=read_field(metrics, "patients", int),
-        auroc=_percent(metrics, "auroc_mean"),
-        interval=_interval(metrics),
-        average_precision=_percent(metrics, "average_precision_mean"),
+        auroc=read_percent(metrics, "auroc_mean", or_null=True),
+        interval=read_interval(metrics, "auroc_interval_95", or_null=True),
+        average_precision=read_percent(metrics, "average_precision_mean", or_null=True),
         calibration_error=_points(metrics, "calibration_error_mean"),
         counted=read_field(metrics, "labels_counted", int),
         left_out=tuple(each.name for each in findings if each.auroc is None),
         findings=findings,
         groups=tuple(map(_read_group, details.get("subgroups") or [])),
         gaps=_read_gaps(details.get("gaps") or {}),
-        met=read_met(details),
-    )
-
-
-def _read_finding_set(record: RunRecord, findings: tuple[str, ...]) -> FindingSet:
-    test_set = read_field(record.details, "test_set", Mapping)
-    policy = record.inputs.get("label_policy") or test_set.get("label_policy") or {}
-    return FindingSet(
-        dataset=printable(read_field(test_set, "dataset", str)),
-        fingerprint=printable(read_field(record.inputs, "dataset_fingerprint", str)),
-        splits=read_names(record.inputs, "splits"),
-        phantom=read_field(test_set, "phantom", bool),
-        height=read_field(test_set, "height", int),
-        width=read_field(test_set, "width", int),
-        findings=findings,
-        policy=sorted_json(policy),
+        exposure=judge_record(record, tested_on, known),
     )
 
 
@@ -275,8 +178,8 @@ def _read_finding(value: Any) -> FindingScore:
         name=printable(read_field(value, "name", str)),
         positives=read_field(value, "positives", int),
         negatives=read_field(value, "negatives", int),
-        auroc=_percent(value, "auroc"),
-        average_precision=_percent(value, "average_precision"),
+        auroc=read_percent(value, "auroc", or_null=True),
+        average_precision=read_percent(value, "average_precision", or_null=True),
         calibration_error=_points(value, "calibration_error"),
     )
 
@@ -286,39 +189,19 @@ def _read_group(value: Any) -> GroupScore:
         attribute=printable(read_field(value, "attribute", str)),
         group=printable(read_field(value, "group", str)),
         images=read_field(value, "images", int),
-        auroc=_percent(value, "auroc_mean"),
+        auroc=read_percent(value, "auroc_mean", or_null=True),
         counted=read_field(value, "labels_counted", int),
     )
 
 
 def _read_gaps(value: Mapping[str, Any]) -> dict[str, float]:
-    gaps = {printable(str(name)): _percent(value, name) for name in value}
+    gaps = {printable(str(name)): read_percent(value, name, or_null=True) for name in value}
     return {name: gap for name, gap in gaps.items() if gap is not None}
-
-
-def _interval(metrics: Mapping[str, Any]) -> tuple[float, float] | None:
-    limits = metrics.get("auroc_interval_95")
-    if limits is None:
-        return None
-    if not isinstance(limits, list) or len(limits) != 2:
-        raise DatasetError(f"the field 'auroc_interval_95' is {limits!r:.60}, expected 2 limits")
-    named = {"lower": limits[0], "upper": limits[1]}
-    lower, upper = (_percent(named, name) for name in named)
-    return None if lower is None or upper is None else (lower, upper)
-
-
-def _percent(metrics: Mapping[str, Any], name: str) -> float | None:
-    value = read_field(metrics, name, _PERCENT_OR_NONE)
-    if value is None:
-        return None
-    if not (math.isfinite(value) and 0 <= value <= 100):
-        raise DatasetError(f"the field '{name}' is {value!r}, expected a number from 0 to 100")
-    return float(value)
 
 
 def _points(metrics: Mapping[str, Any], name: str) -> float | None:
     """Returns what the record holds as a share, as percentage points."""
-    value = read_field(metrics, name, _PERCENT_OR_NONE)
+    value = read_field(metrics, name, (int, float, type(None)))
     if value is None:
         return None
     if not 0 <= value <= 1:

@@ -2,10 +2,12 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 
+from nakt_dist.records.evaluation_set import EvaluationSet
+from nakt_dist.records.fields import label_dataset, read_field
+from nakt_dist.records.lineage import TrainingSet
 from nakt_dist.report import paper
-from nakt_dist.report.evaluations import EvaluatedRun, EvaluationSet
-from nakt_dist.report.fields import label_dataset, read_field
-from nakt_dist.report.lineage import Role, Training
+from nakt_dist.report.evaluations import EvaluatedRun
+from nakt_dist.report.roles import Role
 from nakt_dist.report.runs import Collection, FoundRecord
 from nakt_dist.report.unlike_inputs import unlike_inputs
 
@@ -19,9 +21,11 @@ def uses_phantoms(collection: Collection) -> bool:
     """Says whether any image behind the report is procedural."""
     tested = any(run.tested_on.phantom for run in collection.evaluations)
     learnt = any(
-        training.phantom or (training.following is not None and training.following.teacher.phantom)
+        (learnt is not None and learnt.phantom) or (following and following.teacher.phantom)
         for run in collection.evaluations
-        for training in run.lineage.trainings
+        for learnt, following in (
+            (each.trained_on, each.following) for each in run.lineage.generations
+        )
     )
     classified = any(run.uses_phantoms for run in collection.classified)
     return (
@@ -49,7 +53,7 @@ def differences_from_paper(collection: Collection) -> tuple[str, ...]:
     return tuple(sentences)
 
 
-def _trainings(runs: Iterable[EvaluatedRun]) -> list[Training]:
+def _trainings(runs: Iterable[EvaluatedRun]) -> list[TrainingSet]:
     return list(dict.fromkeys(training for run in runs for training in run.lineage.trainings))
 
 

@@ -2,6 +2,9 @@
 
 from collections.abc import Iterator, Sequence
 
+from nakt_dist.records.evaluation_set import EvaluationSet
+from nakt_dist.records.lineage import TrainingSet
+from nakt_dist.records.lineage_reading import read_lineage
 from nakt_dist.report.brief import summarise
 from nakt_dist.report.capability import capabilities
 from nakt_dist.report.classification_content import make_classifier_parts, result_tables
@@ -23,10 +26,9 @@ from nakt_dist.report.document import (
     Section,
     Table,
 )
-from nakt_dist.report.evaluations import EvaluatedRun, EvaluationSet
+from nakt_dist.report.evaluations import EvaluatedRun
 from nakt_dist.report.histograms import JudgedSet, draw_entropy, draw_target_pixels
 from nakt_dist.report.learning_curves import draw_learning_curves
-from nakt_dist.report.lineage import Training, parse_lineage
 from nakt_dist.report.paper_tables import (
     fine_tuning_tables,
     several_teachers_tables,
@@ -110,10 +112,10 @@ def _what_is_not_comparable(collection: Collection) -> tuple[Block, ...]:
     )
 
 
-def _trainings(collection: Collection) -> list[Training]:
+def _trainings(collection: Collection) -> list[TrainingSet]:
     """Returns every training on pseudo masks, of networks evaluated or not."""
     lineages = [run.lineage for run in collection.evaluations]
-    lineages += [parse_lineage(found.record.details["lineage"]) for found in collection.trainings]
+    lineages += (read_lineage(each.record.details["lineage"]) for each in collection.trainings)
     steps = [training for lineage in lineages for training in lineage.trainings]
     return list(dict.fromkeys(training for training in steps if training.teachers))
 

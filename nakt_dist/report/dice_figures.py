@@ -10,7 +10,7 @@ from matplotlib.figure import Figure as Canvas
 
 from nakt_dist.report.document import Figure
 from nakt_dist.report.evaluations import EvaluatedRun
-from nakt_dist.report.lineage import Role
+from nakt_dist.report.roles import Role
 from nakt_dist.report.runs import LeftOut
 from nakt_dist.report.style import BLACK, ROLE_COLOURS, figure_style, shorten, to_png
 

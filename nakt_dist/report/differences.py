@@ -12,8 +12,8 @@ from nakt_dist.errors import NaktError
 from nakt_dist.evaluation.auroc import mean_auroc
 from nakt_dist.evaluation.resampling import percentile_interval, resample_auroc
 from nakt_dist.evaluation.summary import confidence_over_runs
+from nakt_dist.records.lineage import Kind, Method
 from nakt_dist.report.classification_tables import warn_of
-from nakt_dist.report.classifier_lineage import Kind, Method
 from nakt_dist.report.classifier_runs import ClassifiedRun
 from nakt_dist.report.document import WARNING, Cell, Table
 from nakt_dist.report.runs import LeftOut

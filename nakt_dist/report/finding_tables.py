@@ -4,8 +4,8 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from nakt_dist.records.lineage import Method
 from nakt_dist.report.classification_tables import left_out_findings, show_percent, warn_of
-from nakt_dist.report.classifier_lineage import Method
 from nakt_dist.report.document import WARNING, Cell, Table
 from nakt_dist.report.studies import Repeats, Setting, Study
 from nakt_dist.report.tables import NOTHING

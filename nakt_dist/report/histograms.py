@@ -9,8 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 
 from nakt_dist.report.document import Figure
-from nakt_dist.report.lineage import show_threshold
 from nakt_dist.report.pseudo_sets import PseudoSet, judge
+from nakt_dist.report.roles import show_threshold
 from nakt_dist.report.style import BLUE, GREY, VERMILION, figure_style, shorten, to_png
 from nakt_dist.transfer.exclusion import ExclusionRule
 

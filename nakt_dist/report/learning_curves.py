@@ -12,8 +12,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 
+from nakt_dist.records.fields import printable
 from nakt_dist.report.document import Figure
-from nakt_dist.report.fields import printable
 from nakt_dist.report.runs import FoundRecord, LeftOut
 from nakt_dist.report.style import BLUE, GREY, ORANGE, figure_style, shorten, to_png
 from nakt_dist.runtime.files import read_regular_file

@@ -4,8 +4,8 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from nakt_dist.report.classifier_lineage import Method
-from nakt_dist.report.fields import printable
+from nakt_dist.records.fields import printable
+from nakt_dist.records.lineage import Method
 from nakt_dist.report.telling import tell_apart
 
 _TAPS = {"paper": "the paper's taps", "authors_code": "the authors' taps"}

@@ -7,7 +7,7 @@ from matplotlib.figure import Figure as Canvas
 from matplotlib.legend import Legend
 from matplotlib.lines import Line2D
 
-from nakt_dist.report.classifier_lineage import Kind, Method
+from nakt_dist.records.lineage import Kind, Method
 from nakt_dist.report.style import BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILION, wrap
 
 _COLOURS = {

@@ -3,6 +3,8 @@
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import TypeVar
 
+from nakt_dist.records.evaluation_set import describe_splits
+from nakt_dist.records.lineage import Network, TrainingSet
 from nakt_dist.report import paper
 from nakt_dist.report.capability import (
     Capability,
@@ -11,10 +13,10 @@ from nakt_dist.report.capability import (
     transfer_of,
 )
 from nakt_dist.report.document import WARNING, Cell, Table
-from nakt_dist.report.evaluations import EvaluatedRun, NetworkName
-from nakt_dist.report.lineage import Role, TeacherName, Training, describe_rule
+from nakt_dist.report.evaluations import EvaluatedRun
+from nakt_dist.report.network_names import NetworkName
+from nakt_dist.report.roles import Role, describe_rule
 from nakt_dist.report.tables import NOTHING, show_capability
-from nakt_dist.report.telling import describe_splits
 
 Key = TypeVar("Key", bound=Hashable)
 Item = TypeVar("Item")
@@ -75,7 +77,7 @@ def _capability_cell(capability: Capability, transfer: Transfer) -> Cell:
     return Cell(show_capability(capability), tuple(notes), strong=capability.percent is not None)
 
 
-def _teacher_sentence(teacher: TeacherName, found: EvaluatedRun | None, tested: str) -> str:
+def _teacher_sentence(teacher: Network, found: EvaluatedRun | None, tested: str) -> str:
     theirs = _printed(paper.find_dice(tested, "teacher", "DeepLabv3+"))
     printed = f" The paper's DeepLabv3+: {' and '.join(theirs)}." if theirs else ""
     if found is None:
@@ -127,7 +129,7 @@ def _fine_tuning(runs: list[EvaluatedRun]) -> Table:
     return Table(title, header, tuple(rows), (_STAR,))
 
 
-def _unlike_training_splits(annotated: Training) -> str:
+def _unlike_training_splits(annotated: TrainingSet) -> str:
     """Names the splits that were learnt from, where these are not the usual ones."""
     return "" if annotated.splits == ("train",) else f", {describe_splits(annotated.splits)}"
 
@@ -147,7 +149,7 @@ def several_teachers_tables(evaluations: Sequence[EvaluatedRun]) -> list[Table]:
 
 
 def _several_teachers(
-    teachers: tuple[TeacherName, ...],
+    teachers: tuple[Network, ...],
     students: list[EvaluatedRun],
     evaluations: Sequence[EvaluatedRun],
 ) -> Table:
@@ -229,7 +231,7 @@ def _printed(scores: Iterable[paper.PaperDice]) -> list[str]:
 
 def _dataset_cell(runs: Sequence[EvaluatedRun], excluded: bool) -> Cell:
     """Names a transferal dataset, starred where images were excluded, with its numbers."""
-    trainings: list[Training] = list(dict.fromkeys(run.transfer for run in runs))
+    trainings: list[TrainingSet] = list(dict.fromkeys(run.transfer for run in runs))
     counts = sorted({training.samples for training in trainings})
     notes = [f"{' or '.join(map(str, counts))} images"]
     notes += dict.fromkeys(describe_rule(training.exclusion) for training in trainings)
@@ -237,7 +239,7 @@ def _dataset_cell(runs: Sequence[EvaluatedRun], excluded: bool) -> Cell:
     return Cell(trainings[0].label + ("*" if excluded else ""), (*notes, f"teacher: {teachers}"))
 
 
-def _teachers(run: EvaluatedRun) -> tuple[TeacherName, ...]:
+def _teachers(run: EvaluatedRun) -> tuple[Network, ...]:
     return run.transfer.teachers if run.transfer else ()
 
 

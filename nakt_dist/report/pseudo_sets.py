@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 
 from nakt_dist.errors import DatasetError
-from nakt_dist.report.fields import label_dataset, printable
+from nakt_dist.records.fields import label_dataset, printable
 from nakt_dist.runtime.files import file_sha256
 from nakt_dist.shards.location import DatasetLocation
 from nakt_dist.shards.manifest import INDEX_NAME, MANIFEST_NAME, PseudoLabelManifest

@@ -1,19 +1,19 @@
 """Collects every run record and every set of pseudo-labels below some folders."""
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
 
 from nakt_dist.errors import DatasetError
-from nakt_dist.report.classifier_lineage import is_classification, parse_classifier
+from nakt_dist.records.exposure import join
+from nakt_dist.records.fields import printable, read_field
+from nakt_dist.records.lineage import Lineage, Lineages
+from nakt_dist.records.lineage_reading import is_classification, lineages_in, read_lineage
 from nakt_dist.report.classifier_runs import ClassifiedRun, is_classifier_test, read_classified
 from nakt_dist.report.evaluations import EvaluatedRun, read_evaluation
-from nakt_dist.report.fields import printable, read_field
-from nakt_dist.report.lineage import Lineage, parse_lineage
 from nakt_dist.report.pseudo_sets import PseudoSet, read_pseudo_set
-from nakt_dist.report.training_sets import TrainingSet, known_training_sets
 from nakt_dist.runtime.files import file_sha256, read_json, value_sha256
 from nakt_dist.runtime.record import RECORD_NAME, RunRecord, read_record
 from nakt_dist.shards.manifest import MANIFEST_NAME, PseudoLabelManifest
@@ -68,7 +68,7 @@ class Collection:
         classified: evaluations of classifiers, by place.
         classifier_trainings: records of ``nakt train`` for classification, by place.
         attention: records of ``nakt attention``, by place.
-        learnt: what networks learnt from, by SHA-256 of their weights.
+        learnt: lineages of networks, by SHA-256 of their weights.
     """
 
     evaluations: tuple[EvaluatedRun, ...]
@@ -79,7 +79,7 @@ class Collection:
     classified: tuple[ClassifiedRun, ...] = ()
     classifier_trainings: tuple[FoundRecord, ...] = ()
     attention: tuple[FoundRecord, ...] = ()
-    learnt: Mapping[str, TrainingSet] = field(default_factory=dict)
+    learnt: Lineages = field(default_factory=dict)
 
 
 def collect(folders: Sequence[str | Path]) -> Collection:
@@ -102,8 +102,9 @@ def collect(folders: Sequence[str | Path]) -> Collection:
     tests = [found for found in records if found.record.stage == "evaluate"]
     classifiers = [found for found in tests if is_classifier_test(found.record)]
     segmenters = [found for found in tests if not is_classifier_test(found.record)]
-    teachers = _teachers(records, pseudo_sets)
-    learnt = known_training_sets(found.record for found in records)
+    lineages = list(lineages_in(found.record for found in records))
+    teachers = _teachers((lineage for _, lineage in lineages), pseudo_sets)
+    learnt = {weights: lineage for weights, lineage in reversed(lineages) if weights}
 
     def read_segmenter(found: FoundRecord) -> EvaluatedRun:
         return read_evaluation(found.record, found.place, found.folder, teachers, learnt)
@@ -203,7 +204,7 @@ def _read_found(place: str, path: Path) -> FoundRecord:
     value_sha256(vars(record))  # finds what is nested too deeply to be written again
     if record.stage == "train":
         lineage = read_field(record.details, "lineage", Mapping)
-        parse_classifier(lineage) if is_classification(lineage) else parse_lineage(lineage)
+        read_lineage(lineage)
     return FoundRecord(place, path.parent, record, file_sha256(path))
 
 
@@ -240,7 +241,7 @@ def _read_tests(
         first = runs.setdefault(same, run)
         if first is not run:
             # Weights that left their run's folder lose what it knows of pictures they have met.
-            runs[same] = replace(first, met=first.met | run.met)
+            runs[same] = replace(first, exposure=join(first.exposure, run.exposure))
             reason = f"the same network on the same images as {first.place}, which is counted"
             left_out.append(LeftOut(found.place, reason))
     return list(runs.values())
@@ -279,21 +280,12 @@ def _read_pseudo_sets(
     return sorted(once.values(), key=lambda each: (each.label, each.name))
 
 
-def _teachers(records: Sequence[FoundRecord], pseudo_sets: Sequence[PseudoSet]) -> set[str]:
+def _teachers(lineages: Iterable[Lineage], pseudo_sets: Sequence[PseudoSet]) -> set[str]:
     """Returns the SHA-256 of every network that wrote pseudo masks or was followed."""
-    named = {weights for lineage in _lineages(records) for weights in lineage.teachers_weights}
+    named = {teacher.weights_sha256 for lineage in lineages for teacher in lineage.teachers}
     written = {
         str(teacher.get("weights_sha256"))
         for each in pseudo_sets
         for teacher in each.manifest.teachers
     }
     return named | written
-
-
-def _lineages(records: Sequence[FoundRecord]) -> Iterator[Lineage]:
-    for found in records:
-        value = found.record.details.get("lineage")
-        try:
-            yield parse_lineage(value if isinstance(value, Mapping) else {})
-        except (DatasetError, *_DAMAGE):
-            continue  # named as the reason when the evaluation itself is read

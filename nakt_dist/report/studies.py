@@ -7,21 +7,16 @@ from typing import Any
 import numpy as np
 
 from nakt_dist.evaluation.summary import confidence_over_runs
-from nakt_dist.report.classifier_lineage import (
-    ClassifierName,
-    Kind,
-    Method,
-    Start,
-    TrainingSet,
-)
-from nakt_dist.report.classifier_runs import ClassifiedRun, FindingSet
-from nakt_dist.report.fields import label_dataset
+from nakt_dist.records.evaluation_set import EvaluationSet, describe_splits
+from nakt_dist.records.fields import label_dataset
+from nakt_dist.records.lineage import Kind, Method, Start, TrainingSet
+from nakt_dist.report.classifier_runs import ClassifiedRun
 from nakt_dist.report.method_names import name_methods
+from nakt_dist.report.network_names import NetworkName
 from nakt_dist.report.telling import (
     describe_findings,
     describe_packing,
     describe_policy,
-    describe_splits,
     tell_apart,
 )
 
@@ -39,8 +34,8 @@ class Setting:
         policy: what unsure labels counted as while it learnt.
     """
 
-    tested_on: FindingSet
-    network: ClassifierName
+    tested_on: EvaluationSet
+    network: NetworkName
     trained_on: TrainingSet
     start: Start
     findings: tuple[str, ...]
@@ -108,7 +103,7 @@ class Study:
             weights.
     """
 
-    tested_on: FindingSet
+    tested_on: EvaluationSet
     label: str
     cells: dict[Setting, dict[Method, Repeats]]
     methods: tuple[Method, ...]
@@ -223,11 +218,11 @@ def baselines(cell: dict[Method, Repeats]) -> list[Method]:
     return [method for method in cell if method.kind == Kind.TRANSFER_LEARNING]
 
 
-def _label_tests(tests: Iterable[FindingSet]) -> dict[FindingSet, str]:
+def _label_tests(tests: Iterable[EvaluationSet]) -> dict[EvaluationSet, str]:
     """Names test sets; where names are the same, says what differs."""
     findings = describe_findings(each.findings for each in tests)
 
-    def facts(each: FindingSet) -> Mapping[str, str]:
+    def facts(each: EvaluationSet) -> Mapping[str, str]:
         return {
             "findings": findings[each.findings],
             **describe_policy(each.policy),

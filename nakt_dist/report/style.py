@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import matplotlib
 from matplotlib.figure import Figure as Canvas
 
-from nakt_dist.report.lineage import Role
+from nakt_dist.report.roles import Role
 
 # Okabe and Ito's eight colours, told apart with every common colour blindness.
 BLACK, ORANGE, SKY, GREEN = "#000000", "#E69F00", "#56B4E9", "#009E73"

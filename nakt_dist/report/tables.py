@@ -4,14 +4,15 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from nakt_dist.records.fields import printable
+from nakt_dist.records.lineage import TrainingSet
 from nakt_dist.report import paper
 from nakt_dist.report.capability import Capability, Transfer, transfer_of
 from nakt_dist.report.comparability import meetings
 from nakt_dist.report.document import WARNING, Cell, Table
 from nakt_dist.report.evaluations import EvaluatedRun
-from nakt_dist.report.fields import printable
-from nakt_dist.report.lineage import Training, describe_rule
 from nakt_dist.report.pseudo_sets import PseudoSet, judge
+from nakt_dist.report.roles import describe_lineage, describe_rule
 from nakt_dist.report.runs import FoundRecord
 from nakt_dist.runtime.files import value_sha256
 from nakt_dist.transfer.exclusion import ExclusionRule
@@ -61,7 +62,7 @@ def main_table(
             ),
             *([Cell(run.tested_on.label, minor=True)] if several else []),
             Cell(_count_images(run), minor=True),
-            Cell(run.lineage.describe(), minor=True),
+            Cell(describe_lineage(run.lineage), minor=True),
             Cell(_exclusion(run), minor=True),
         ]
         rows.append(tuple(cells))
@@ -86,7 +87,7 @@ def _count_images(run: EvaluatedRun) -> str:
 
 
 def exclusion_table(
-    trainings: Iterable[Training], pseudo_sets: Sequence[PseudoSet]
+    trainings: Iterable[TrainingSet], pseudo_sets: Sequence[PseudoSet]
 ) -> Table | None:
     """Counts images before and after exclusion (paper A, table 7).
 
@@ -126,7 +127,7 @@ def exclusion_table(
     return Table("Table 7: images before and after exclusion", header, tuple(rows), remarks)
 
 
-def _counted_row(pseudo: PseudoSet, training: Training | None) -> tuple[Cell, ...]:
+def _counted_row(pseudo: PseudoSet, training: TrainingSet | None) -> tuple[Cell, ...]:
     rule = training.exclusion if training else ExclusionRule()
     splits = training.splits if training else None
     counts = judge(pseudo, rule).counts(pseudo.in_splits(splits))
@@ -142,7 +143,7 @@ def _counted_row(pseudo: PseudoSet, training: Training | None) -> tuple[Cell, ..
     )  # fmt: skip
 
 
-def _lineage_row(training: Training) -> tuple[Cell, ...]:
+def _lineage_row(training: TrainingSet) -> tuple[Cell, ...]:
     notes = (_name_splits(training.splits), "from the lineage: after a count, if one was set")
     return _exclusion_row(
         training.dataset, Cell(training.label, notes), training.exclusion,

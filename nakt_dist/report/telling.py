@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import TypeVar
 
-from nakt_dist.report.fields import printable
+from nakt_dist.records.fields import printable
 
 Item = TypeVar("Item", bound=Hashable)
 _MOST_NAMED = 3
@@ -72,8 +72,3 @@ def describe_findings(sets: Iterable[tuple[str, ...]]) -> dict[tuple[str, ...], 
 def describe_packing(fingerprint: str) -> str:
     """Returns the first digits of a dataset's fingerprint, in words."""
     return f"packing {printable(fingerprint)[:_SHOWN_DIGITS]}"
-
-
-def describe_splits(splits: tuple[str, ...] | None) -> str:
-    """Returns ``"all splits"``, or which."""
-    return "all splits" if splits is None else "split " + " + ".join(splits)

@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 
+from nakt_dist.records.fields import printable
 from nakt_dist.report.classifier_runs import is_classifier_test
-from nakt_dist.report.fields import printable
 from nakt_dist.report.runs import FoundRecord
 from nakt_dist.runtime.files import differing_fields, value_sha256
 

@@ -282,6 +282,7 @@ def _is_teachers(value: Any) -> bool:
         isinstance(each, Mapping)
         and _is_text(each.get("name"))
         and _is_text(each.get("weights_sha256"))
+        and isinstance(each.get("lineage", {}), Mapping)
         for each in value
     )
 

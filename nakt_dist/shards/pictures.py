@@ -15,7 +15,7 @@ from nakt_dist.shards.tables import read_table, write_table
 
 PICTURES_NAME = "pictures.parquet"
 ROLES = ("training", "validation", "parents", "teacher")
-"""In which pictures are met; ``evaluation.origin.meetings`` says what each is."""
+"""In which pictures are met; ``records.exposure`` says what each is."""
 
 _SCHEMA = pa.schema([("role", pa.string()), ("pixels", pa.int64())])
 """One row per picture and role; null for pictures that a role may have met besides."""
@@ -37,6 +37,14 @@ class PicturesMet:
     def are_kept(self) -> bool:
         """Whether anything is kept beside the weights: a run knows what it learns from itself."""
         return "training" not in self.unknown
+
+    def roles_with(self, index: pa.Table) -> set[str]:
+        """Returns the roles in which images of a dataset are known to have been met.
+
+        Args:
+            index: of the dataset, or some of its rows.
+        """
+        return {role for role, count in self.count(index).items() if count}
 
     def count(self, index: pa.Table) -> dict[str, int | None]:
         """Counts the images of a dataset that were met, by role; None where that is not known.

@@ -30,8 +30,9 @@ from nakt_dist.evaluation.image_choice import choose_images, choose_other_images
 from nakt_dist.loading.samples import SelectedSamples, image_form, select_samples
 from nakt_dist.models.network_file import TrainedNetwork, open_network
 from nakt_dist.models.registry import is_classifier
+from nakt_dist.records.evaluation_set import EvaluationSet
+from nakt_dist.records.fields import label_dataset
 from nakt_dist.report.attention_figures import draw_attention_sheet, draw_similarity
-from nakt_dist.report.lineage import label_dataset
 from nakt_dist.runtime.devices import choose_device, explain_full_memory
 from nakt_dist.runtime.files import write_bytes
 from nakt_dist.runtime.outputs import check_output
@@ -124,13 +125,9 @@ def run(config: AttentionConfig) -> RunRecord:
                 "model": teacher.spec.name,
                 "taught_this_student": is_taught_by(student, teacher),
             },
-            "test_set": {
-                "dataset": manifest.dataset,
-                "phantom": manifest.phantom,
-                "splits": config.splits,
-                "height": manifest.height,
-                "width": manifest.width,
-            },
+            "test_set": EvaluationSet.of(
+                manifest, config.splits, image_form(manifest).fit
+            ).to_json(),
         },
         seconds=stopwatch.seconds,
         versions=package_versions(),

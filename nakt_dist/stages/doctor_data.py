@@ -213,7 +213,7 @@ def _examine_evaluate(config: EvaluateConfig, found: Findings, cache: Path) -> N
         tell_samples(found, "data", samples, config.dataset, config.splits)
         if trained is not None:
             with found.problem_if_refused("evaluate"):
-                met, notices = evaluate.meet(config, trained, samples)
+                met, notices = evaluate.look_for_exposure(config, trained, samples)
                 found.notes += notices
                 job = evaluate.Evaluation(config, trained, samples, met)
                 with found.problem_if_refused("output"):

@@ -10,19 +10,15 @@ import torch
 from nakt_dist.config import EvaluateConfig, as_plain, save_config
 from nakt_dist.errors import DatasetError
 from nakt_dist.evaluation.classification_scores import ClassificationScores
-from nakt_dist.evaluation.origin import (
-    describe_meetings,
-    describe_unknown,
-    meetings,
-    task_of,
-)
+from nakt_dist.evaluation.origin import lineage_of, task_of
 from nakt_dist.evaluation.scores import PREDICTIONS_NAME, TaskScores
 from nakt_dist.evaluation.segmentation_scores import SegmentationScores
 from nakt_dist.loading.batches import as_float
 from nakt_dist.loading.samples import SelectedSamples, image_form, select_samples
 from nakt_dist.models.network_file import TrainedNetwork, open_network
 from nakt_dist.models.weights_path import weights_path
-from nakt_dist.report.lineage import label_dataset
+from nakt_dist.records.evaluation_set import EvaluationSet
+from nakt_dist.records.exposure import MET, describe_exposure, describe_unknown, judge
 from nakt_dist.runtime.devices import choose_device, explain_full_memory
 from nakt_dist.runtime.processes import process_place, say
 from nakt_dist.runtime.progress import progress_bar
@@ -34,11 +30,10 @@ from nakt_dist.runtime.record import (
     read_record,
 )
 from nakt_dist.runtime.work import SharedJob
-from nakt_dist.shards.pictures import numbers_of, read_pictures
+from nakt_dist.shards.pictures import read_pictures
 from nakt_dist.shards.tables import read_table, write_table
 
 _IMAGES_PER_PIECE = 64
-_MET = "met_test_images"
 _ONLY_IN_THE_RECORD = ("teacher_record", "compare_with", "bootstrap_samples", "seed", "overlays")
 
 
@@ -61,7 +56,7 @@ def run(config: EvaluateConfig) -> RunRecord:
     trained = open_network(config.weights, config.model, config.preprocessing, device)
     config = replace(config, preprocessing=trained.preprocessing)
     samples = select_samples(config.dataset, config.splits, cache=config.cache)
-    met, notices = meet(config, trained, samples)
+    met, notices = look_for_exposure(config, trained, samples)
     job = Evaluation(config, trained, samples, met)
     for notice in notices:
         say(f"evaluate: {notice}")
@@ -79,7 +74,7 @@ class Evaluation(SharedJob[RunRecord]):
         config: of the evaluation, with the preprocessing of the network.
         trained: the network.
         samples: the test images.
-        met: what ``meet`` found.
+        met: what ``look_for_exposure`` found.
 
     Raises:
         ConfigurationError: a setting does not fit the network's task, or network and test set
@@ -137,8 +132,8 @@ class Evaluation(SharedJob[RunRecord]):
             return None
         asked = as_plain(self.config)
         same = all(record.config.get(name) == asked[name] for name in _ONLY_IN_THE_RECORD)
-        known = {role: each for role, each in self.met.get(_MET, {}).items() if each is not None}
-        told = record.details.get(_MET, {})
+        known = {role: each for role, each in self.met.get(MET, {}).items() if each is not None}
+        told = record.details.get(MET, {})
         return record if same and told == {**told, **known} else None
 
     def images_of(self, piece: int) -> range:
@@ -147,7 +142,7 @@ class Evaluation(SharedJob[RunRecord]):
         return range(first, min(first + _IMAGES_PER_PIECE, len(self.scores.dataset)))
 
 
-def meet(
+def look_for_exposure(
     config: EvaluateConfig, trained: TrainedNetwork, samples: SelectedSamples
 ) -> tuple[dict[str, Any], list[str]]:
     """Finds out where the network may have met its test images, and how they differ from its own.
@@ -159,18 +154,16 @@ def meet(
         CheckpointError: the network's lineage is damaged.
     """
     manifest = samples.images.manifest
-    pictures = numbers_of(samples.images.index)
-    met = read_pictures(weights_path(config.weights))
-    found = meetings(trained, manifest.dataset, manifest.fingerprint, config.splits, pictures, met)
-    splits = "all splits" if config.splits is None else f"split {' + '.join(config.splits)}"
-    test_set = f"{label_dataset(manifest.dataset, manifest.phantom)}, {splits}"
+    met, lineage = read_pictures(weights_path(config.weights)), lineage_of(trained)
+    tested = EvaluationSet.of(manifest, config.splits)
+    verdicts = judge(lineage, tested, met.roles_with(samples.images.index), met.unknown)
     counts = met.count(samples.images.index)
-    warnings = describe_meetings(found, trained.name, test_set, counts, len(samples))
+    warnings = describe_exposure(verdicts, trained.name, tested.label, counts, len(samples))
     sentences = [f"warning: {sentence}" for sentence in warnings]
-    sentences += describe_unknown(trained, manifest.fingerprint, found, met)
+    sentences += describe_unknown(lineage, manifest.fingerprint, verdicts, met)
     sentences += trained.describe(image_form(manifest))
-    told = {kind: meeting.as_stored for kind, meeting in found.items()}
-    return {_MET: told, "met_pictures": counts}, sentences
+    told = {role: verdict.exposure.as_stored for role, verdict in verdicts.items()}
+    return {MET: told, "met_pictures": counts}, sentences
 
 
 def _evaluate(job: Evaluation, device: torch.device, stopwatch: Stopwatch) -> RunRecord:
@@ -245,14 +238,9 @@ def _finalise(job: Evaluation, stopwatch: Stopwatch) -> RunRecord:
             "network": trained.name,
             "lineage": dict(trained.lineage),
             "model": {"name": trained.spec.name, "options": trained.spec.options},
-            "test_set": {
-                "dataset": manifest.dataset,
-                "phantom": manifest.phantom,
-                "splits": config.splits,
-                "height": manifest.height,
-                "width": manifest.width,
-                "fit": image_form(manifest).fit,
-            },
+            "test_set": EvaluationSet.of(
+                manifest, config.splits, image_form(manifest).fit
+            ).to_json(),
             **met,
             **details,
         },

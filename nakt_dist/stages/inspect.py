@@ -11,9 +11,9 @@ import pyarrow as pa
 from nakt_dist.config import InspectConfig, as_plain, save_config
 from nakt_dist.errors import ConfigurationError, DatasetError, UnusableSample
 from nakt_dist.imaging.packed import decode_pixels
+from nakt_dist.records.fields import label_dataset
 from nakt_dist.report.advice import advise, percentiles, show_percentiles
 from nakt_dist.report.histograms import JudgedSet, draw_entropy, draw_target_pixels
-from nakt_dist.report.lineage import describe_rule, label_dataset, show_threshold
 from nakt_dist.report.pseudo_sets import (
     ALL_SPLITS,
     PseudoSet,
@@ -22,6 +22,7 @@ from nakt_dist.report.pseudo_sets import (
     judge,
     read_pseudo_set,
 )
+from nakt_dist.report.roles import describe_rule, show_threshold
 from nakt_dist.report.sheets import Group, Outline, Panel, draw_sheet
 from nakt_dist.runtime.files import write_bytes, write_json
 from nakt_dist.runtime.processes import require_one_process

@@ -12,7 +12,7 @@ from PIL import Image
 from nakt_dist.config import InspectConfig
 from nakt_dist.evaluation.near_duplicates import Pair, near_pairs, picture_signs
 from nakt_dist.loading.pictures import sample_picture
-from nakt_dist.report.fields import printable
+from nakt_dist.records.fields import printable
 from nakt_dist.report.sheets import Group, Panel, draw_sheet
 from nakt_dist.shards.reader import IndexedShards
 

@@ -17,6 +17,7 @@ from nakt_dist.errors import ConfigurationError, DatasetError
 from nakt_dist.evaluation.origin import task_of
 from nakt_dist.loading.samples import image_form
 from nakt_dist.models.network_file import open_network
+from nakt_dist.records.lineage_reading import readable
 from nakt_dist.runtime.devices import choose_device
 from nakt_dist.runtime.files import file_sha256
 from nakt_dist.runtime.processes import process_place, say
@@ -199,7 +200,10 @@ class Teaching(SharedJob[PseudoLabelManifest]):
             phantom=images.phantom,
             height=images.height,
             width=images.width,
-            teachers=tuple(teacher.provenance for teacher in self.teachers),
+            teachers=tuple(
+                {**each.provenance, "lineage": readable(each.trained.lineage)}
+                for each in self.teachers
+            ),
             soft=any(teacher.output == "soft" for teacher in self.teachers),
             config=self.identity,
         )

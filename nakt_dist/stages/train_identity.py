@@ -21,6 +21,7 @@ _MAY_CHANGE_IN_RECIPE = (
     "epochs", "steps", "micro_batch_size", "not_finite", "halve_when_out_of_memory",
 )  # fmt: skip
 _MAY_CHANGE_IN_TEACHER = ("weights",)
+_TOLD_BY_WEIGHTS = ("name", "lineage")
 
 
 def begin_or_go_on(config: TrainConfig, lineage: Mapping[str, Any]) -> None:
@@ -79,12 +80,18 @@ def _without(settings: Mapping[str, Any], names: tuple[str, ...]) -> dict[str, A
 
 
 def _without_names(lineage: Mapping[str, Any]) -> dict[str, Any]:
-    """A lineage by its fingerprints: files that were moved or renamed are still the same."""
-    parent, transfer = lineage["parent"], lineage["transfer"]
+    """A lineage by its fingerprints: files that were moved or renamed are still the same.
+
+    What a teacher learnt from is told by its weights.
+    """
+    parent, transfer, trained_on = (lineage[each] for each in ("parent", "transfer", "trained_on"))
+    followed = transfer and _without(transfer["teacher"], _TOLD_BY_WEIGHTS)
+    authors = [_without(each, ("lineage",)) for each in trained_on.get("teachers", ())]
     return {
         **lineage,
+        "trained_on": {**trained_on, **({"teachers": authors} if authors else {})},
         "parent": parent and _without(parent, ("name",)),
-        "transfer": transfer and {**transfer, "teacher": _without(transfer["teacher"], ("name",))},
+        "transfer": transfer and {**transfer, "teacher": followed},
     }
 
 

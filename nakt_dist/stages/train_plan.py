@@ -9,7 +9,7 @@ import torch
 
 from nakt_dist.config import LabelConfig, TrainConfig
 from nakt_dist.errors import ConfigurationError
-from nakt_dist.evaluation.origin import Meeting, describe_unknown, meetings
+from nakt_dist.evaluation import origin
 from nakt_dist.loading.labels import (
     LabelledImages,
     LabelledTargets,
@@ -26,6 +26,8 @@ from nakt_dist.loading.samples import (
 )
 from nakt_dist.models.network_file import TrainedNetwork
 from nakt_dist.models.weights_path import weights_path
+from nakt_dist.records.evaluation_set import EvaluationSet
+from nakt_dist.records.exposure import describe_unknown, judge
 from nakt_dist.shards.pictures import PicturesMet, numbers_of, read_pictures
 from nakt_dist.stages.train_start import Start, choose_start
 from nakt_dist.training.following import (
@@ -102,7 +104,7 @@ def make_plan(config: TrainConfig) -> TrainPlan:
     teacher = open_teacher(config.teacher) if config.teacher else None
     form = image_form(training.samples.images.manifest)
     notices += [f"init {notice}" for notice in start.describe(form)]
-    notices += _meet(start, config, validation)
+    notices += _say_what_was_met(start, config, validation)
     config = replace(config, preprocessing=start.seen.preprocessing)
     if teacher is not None:
         notices += [f"teacher {notice}" for notice in teacher.describe(form)]
@@ -247,17 +249,18 @@ def _check_apart(
     return []
 
 
-def _meet(start: Start, config: TrainConfig, validation: LearningSet | None) -> list[str]:
+def _say_what_was_met(
+    start: Start, config: TrainConfig, validation: LearningSet | None
+) -> list[str]:
     """Says where the weights started from have met the validation images already."""
     if validation is None or start.parent is None:
         return []
     images, parent = validation.samples.images, start.parent
-    name, fingerprint = images.manifest.dataset, images.manifest.fingerprint
-    splits = config.validation.splits
-    met = read_pictures(weights_path(config.init))
-    found = meetings(parent, name, fingerprint, splits, numbers_of(images.index), met)
-    if Meeting.MET not in (found["training"], found["parents"]):
-        unknown = describe_unknown(parent, fingerprint, found, met, "validation")
+    met, lineage = read_pictures(weights_path(config.init)), origin.lineage_of(parent)
+    validated = EvaluationSet.of(images.manifest, config.validation.splits)
+    found = judge(lineage, validated, met.roles_with(images.index), met.unknown)
+    if not any(found[role].exposure.is_met for role in ("training", "parents")):
+        unknown = describe_unknown(lineage, validated.fingerprint, found, met, "validation")
         return [f"init {parent.name}: {each}" for each in unknown]
     return [
         f"init {parent.name} learnt from images of the validation set: the best epoch is the one "
@@ -312,6 +315,8 @@ def pictures_met(plan: TrainPlan) -> PicturesMet:
     first = read_pictures(weights_path(config.init)) if config.init else none
     taught = read_pictures(weights_path(config.teacher.weights)) if config.teacher else none
     parent, teacher = first.numbers, taught.numbers
+    # Pseudo-labels may be passed on, and do not hold which pictures those that wrote them met.
+    authors = {"teacher"} if config.data.pseudo_labels else set()
 
     def union(*found: np.ndarray | None) -> np.ndarray:
         known = [each for each in found if each is not None]
@@ -327,6 +332,6 @@ def pictures_met(plan: TrainPlan) -> PicturesMet:
     }
     unknown = {
         "parents": first.unknown & {"training", "parents"},
-        "teacher": taught.unknown | (first.unknown & {"teacher"}),
+        "teacher": taught.unknown | (first.unknown & {"teacher"}) | authors,
     }
     return PicturesMet(numbers, frozenset(role for role, those in unknown.items() if those))

@@ -15,6 +15,7 @@ from nakt_dist.loading.labels import name_outputs
 from nakt_dist.models.network_file import TrainedNetwork, open_network, stored_output_names
 from nakt_dist.models.registry import is_classifier
 from nakt_dist.models.taps import TappedNetwork, TeacherTap, preset_taps
+from nakt_dist.records.lineage_reading import readable
 from nakt_dist.signals import SIGNALS, Seen
 
 Finish = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
@@ -218,6 +219,7 @@ def describe_following(
             "model": teacher.spec.name,
             "trained_on": known.get("dataset"),
             **{field: known.get(field) for field in ("phantom", "fingerprint", "splits")},
+            "lineage": readable(teacher.lineage),
         },
         **taken,
     }

@@ -152,6 +152,7 @@ def test_the_lineage_names_the_teacher(dataset: Path, teacher: Path, tmp_path: P
         "phantom": False,
         "fingerprint": trained.lineage["trained_on"]["fingerprint"],
         "splits": ["train"],
+        "lineage": trained.lineage,
     }
     assert transfer["attention"]["taps"] == [{"student": "stages.1", "teacher": "stages.1"}]
     assert transfer["distillation"] is None

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from nakt_dist.errors import DatasetError
+from nakt_dist.records.lineage_reading import read_lineage
 from nakt_dist.report import paper
 from nakt_dist.report.capability import capabilities
 from nakt_dist.report.comparability import cautions, differences_from_paper
@@ -22,10 +23,10 @@ from nakt_dist.report.document import (
     Table,
 )
 from nakt_dist.report.evaluations import EvaluatedRun
-from nakt_dist.report.lineage import Role, describe_rule, parse_lineage
 from nakt_dist.report.markdown import to_markdown
 from nakt_dist.report.page import to_html
 from nakt_dist.report.pseudo_sets import count_by_split, judge, read_pseudo_set
+from nakt_dist.report.roles import Role, describe_lineage, describe_rule, role_of
 from nakt_dist.report.runs import Collection, collect
 from nakt_dist.report.tables import exclusion_table
 from nakt_dist.transfer.exclusion import ExclusionRule
@@ -95,7 +96,7 @@ def test_runs_come_in_the_order_of_their_roles(collection: Collection):
 
 def test_a_run_says_what_it_learnt_from_and_how_well(collection: Collection):
     run = named(collection, "fine-tuned-student")
-    assert run.lineage.describe() == (
+    assert describe_lineage(run.lineage) == (
         "5 pseudo masks of thyroid (phantom), then 50 annotations of breast (phantom)"
     )
     assert run.transfer.label == "thyroid (phantom)" and run.excluded
@@ -127,18 +128,18 @@ def test_a_run_says_what_it_learnt_from_and_how_well(collection: Collection):
     ],
 )
 def test_role(trained: dict, teachers: set[str], role: Role):
-    assert parse_lineage(trained).role(sha("me"), teachers) == role
+    assert role_of(read_lineage(trained), sha("me"), teachers) == role
 
 
 def test_an_unusual_lineage_is_described_in_words():
     trained = lineage(pseudo_masks("a", ["t"], 7), "x", {})
-    assert parse_lineage(trained).describe() == (
+    assert describe_lineage(read_lineage(trained)) == (
         "weights of unknown origin, then 7 pseudo masks of a (phantom)"
     )
 
 
 def test_a_rule_without_thresholds_is_no_exclusion():
-    trained = parse_lineage(lineage(pseudo_masks("a", ["t"], exclusion=NO_THRESHOLD)))
+    trained = read_lineage(lineage(pseudo_masks("a", ["t"], exclusion=NO_THRESHOLD)))
     assert trained.transfer.exclusion is None
     assert describe_rule(None) == "no exclusion"
     assert describe_rule(ExclusionRule()) == "N < 256 or E > 2.5 bits"
@@ -490,7 +491,7 @@ def test_a_copy_of_weights_hides_nothing_that_another_record_knows(tmp_path: Pat
     say_met(tmp_path / "a" / "run", unknown=ROLES)
     say_met(tmp_path / "b" / "run", "parents")
     (run,) = collect([tmp_path]).evaluations
-    assert run.met == {"parents"}
+    assert {role for role, each in run.exposure.items() if each.exposure.is_met} == {"parents"}
 
 
 @pytest.mark.parametrize("said", [5, {"training": "yes"}])

@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 
 from nakt_dist.errors import DatasetError
+from nakt_dist.records.lineage import Kind
+from nakt_dist.records.lineage_reading import read_lineage
 from nakt_dist.report.auroc_curves import (
     collect_curves,
     draw_auroc_curves,
@@ -18,7 +20,6 @@ from nakt_dist.report.auroc_curves import (
 )
 from nakt_dist.report.classification_comparability import classifier_cautions
 from nakt_dist.report.classification_tables import main_table, others_table, show_millions
-from nakt_dist.report.classifier_lineage import Kind, parse_classifier
 from nakt_dist.report.content import make_document, terminal_tables
 from nakt_dist.report.differences import Difference, differences_table, find_differences
 from nakt_dist.report.document import Bullets, Figure, Table
@@ -194,7 +195,7 @@ def test_teachers_of_one_name_are_told_apart_by_their_weights(tmp_path: Path):
     ],
 )
 def test_first_weights_are_named_by_what_they_learnt_from(options, parent, label: str):
-    parsed = parse_classifier(classifier(options=options, parent=parent))
+    parsed = read_lineage(classifier(options=options, parent=parent))
     assert parsed.start.label == label
 
 

@@ -10,10 +10,10 @@ import pytest
 from matplotlib.figure import Figure as Canvas
 from PIL import Image
 
+from nakt_dist.records.lineage_reading import read_lineage
 from nakt_dist.report.auroc_curves import collect_curves, draw_repeats, read_auroc_curve
 from nakt_dist.report.classification_comparability import classifier_cautions
 from nakt_dist.report.classification_tables import main_table
-from nakt_dist.report.classifier_lineage import parse_classifier
 from nakt_dist.report.content import make_document
 from nakt_dist.report.document import Document, Figure, Table
 from nakt_dist.report.finding_tables import findings_table
@@ -311,7 +311,7 @@ def test_names_of_methods_use_words_and_are_never_the_same():
         {"preset": None, "taps": [{"student": "a.b", "teacher": "d"}], "reduction": "zagoruyko"},
     ]
     methods = [
-        parse_classifier(classifier(transfer=followed(attention=ATTENTION | each))).method
+        read_lineage(classifier(transfer=followed(attention=ATTENTION | each))).method
         for each in settings
     ]
     beginning = "Attention transfer, teacher “teacher” of mimic, "
@@ -324,7 +324,7 @@ def test_names_of_methods_use_words_and_are_never_the_same():
 
 def test_one_setting_written_as_a_whole_number_is_the_same():
     methods = {
-        parse_classifier(classifier(transfer=followed(attention=ATTENTION | {"beta": beta}))).method
+        read_lineage(classifier(transfer=followed(attention=ATTENTION | {"beta": beta}))).method
         for beta in (1, 1.0)
     }
     assert len(methods) == 1

@@ -1,6 +1,7 @@
 """Whether a network has met its test images, and how it read labels: from its lineage."""
 
 import itertools
+import json
 
 import numpy as np
 import pyarrow as pa
@@ -9,18 +10,17 @@ from torch import nn
 
 from nakt_dist.config import PreprocessingConfig
 from nakt_dist.errors import CheckpointError
-from nakt_dist.evaluation.origin import (
-    Meeting,
-    describe_meetings,
-    describe_unknown,
-    meetings,
-    other_policy,
-    task_of,
-)
+from nakt_dist.evaluation.origin import lineage_of, other_policy, task_of
 from nakt_dist.models.network_file import TrainedNetwork
 from nakt_dist.models.spec import ModelSpec
-from nakt_dist.report.classifier_runs import FindingSet, meeting
-from nakt_dist.report.training_sets import TrainingSet
+from nakt_dist.records.evaluation_set import EvaluationSet
+from nakt_dist.records.exposure import (
+    Exposure,
+    describe_exposure,
+    describe_unknown,
+    judge,
+    warn,
+)
 from nakt_dist.shards.pictures import NOTHING_KEPT, PicturesMet, read_pictures, write_pictures
 
 TESTED = np.array([3, 5, 8])
@@ -44,17 +44,29 @@ def images(dataset="chest", fingerprint="f", splits=("train",)):
     }
 
 
+def set_tested(splits):
+    return EvaluationSet("chest", "f", splits and tuple(splits), False, 32, 32)
+
+
+def judged(lineage, splits=("test",), met=None):
+    """Judges a network as ``nakt evaluate`` does, by the pictures that it is known to have met."""
+    met = met or PicturesMet({})
+    index = pa.table({"pixels": TESTED})
+    tested = set_tested(splits)
+    return judge(lineage_of(trained(lineage)), tested, met.roles_with(index), met.unknown)
+
+
+def stored(verdicts):
+    return {role: each.exposure.as_stored for role, each in verdicts.items()}
+
+
 def found(lineage, splits=("test",)):
-    result = meetings(
-        trained(lineage), "chest", "f", splits and list(splits), TESTED, PicturesMet({})
-    )
-    return {kind: each.as_stored for kind, each in result.items()}
+    return stored(judged(lineage, splits))
 
 
 def met_by_pictures(lineage, **numbers):
     met = PicturesMet({role: np.array(each) for role, each in numbers.items()})
-    result = meetings(trained(lineage), "chest", "f", ["test"], TESTED, met)
-    return {kind: each.as_stored for kind, each in result.items()}
+    return stored(judged(lineage, met=met))
 
 
 def test_the_same_pictures_are_met_under_any_name_size_and_fit():
@@ -106,36 +118,25 @@ def test_what_the_lineage_cannot_tell_is_neither_true_nor_false():
 
 
 def test_it_is_said_in_words():
-    result = meetings(
-        trained({"trained_on": images(splits=None)}),
-        "chest",
-        "f",
-        ["test"],
-        TESTED,
-        PicturesMet({}),
-    )
+    result = judged({"trained_on": images(splits=None)})
     counts = dict.fromkeys(NOTHING)
-    (sentence,) = describe_meetings(result, "net", "chest, split test", counts, 60)
+    (sentence,) = describe_exposure(result, "net", "chest, split test", counts, 60)
     assert sentence == (
         "'net' learnt from images that it is tested on (chest, split test): the result is too high"
     )
     counts["training"] = 31
-    (counted,) = describe_meetings(result, "net", "chest, split test", counts, 60)
+    (counted,) = describe_exposure(result, "net", "chest, split test", counts, 60)
     assert counted == f"{sentence}; they are 31 of its 60 images"
-    net = trained({"trained_on": images(fingerprint="g")})
-    result = meetings(net, "chest", "f", ["test"], TESTED, PicturesMet({}))
-    (sentence,) = describe_meetings(result, "net", "chest, split test", counts, 60)
+    result = judged({"trained_on": images(fingerprint="g")})
+    (sentence,) = describe_exposure(result, "net", "chest, split test", counts, 60)
     assert "patients may be shared" in sentence
-    unknown = meetings(trained({}), "chest", "f", None, TESTED, PicturesMet({}))
-    assert describe_meetings(unknown, "net", "chest", counts, 60) == []
+    assert describe_exposure(judged({}, None), "net", "chest", counts, 60) == []
 
 
 def without_pictures(lineage, met=NOTHING_KEPT):
     """Returns what is found, and what is said of it, where pictures are not known."""
-    net = trained(lineage)
-    result = meetings(net, "chest", "f", ["test"], TESTED, met)
-    said = describe_unknown(net, "f", result, met)
-    return {role: each.as_stored for role, each in result.items()}, said
+    result = judged(lineage, met=met)
+    return stored(result), describe_unknown(lineage_of(trained(lineage)), "f", result, met)
 
 
 def test_without_pictures_another_packing_is_unknown_as_far_as_it_exists():
@@ -191,20 +192,94 @@ def test_what_a_parent_s_lost_pictures_leave_unknown_is_remembered(tmp_path):
     assert NOTHING_KEPT.count(index) == dict.fromkeys(counts)
 
 
-def test_the_report_comes_to_the_same():
+def test_the_page_warns_of_what_the_console_warns_of():
     choices = itertools.product(
         ("chest", "else"), ("f", "g"), (("train",), ("train", "test"), None), (("test",), None)
     )
-    said: dict[Meeting, set[str | None]] = {}
+    said: dict[Exposure, set[tuple[str, ...]]] = {}
     for dataset, fingerprint, splits, tested in choices:
-        learnt = TrainingSet(dataset, fingerprint, False, splits, 10)
-        theirs = FindingSet("chest", "f", tested, False, 32, 32, ("Edema",), "{}")
-        lineage = {"trained_on": images(dataset, fingerprint, splits)}
-        ours = meetings(trained(lineage), "chest", "f", tested, TESTED, PicturesMet({}))["training"]
-        said.setdefault(ours, set()).add(meeting(learnt, theirs))
-    assert said.keys() == {Meeting.MET, Meeting.SAME_NAME, Meeting.APART}
-    assert said[Meeting.APART] == {None}
-    assert len(said[Meeting.MET] | said[Meeting.SAME_NAME]) == 2
+        verdicts = judged({"trained_on": images(dataset, fingerprint, splits)}, tested)
+        said.setdefault(verdicts["training"].exposure, set()).add(warn(verdicts, "AUROC"))
+    assert said.keys() == {Exposure.SAME_SPLITS, Exposure.OTHER_PACKING, Exposure.APART}
+    assert said[Exposure.APART] == {()}
+    assert len(said[Exposure.SAME_SPLITS] | said[Exposure.OTHER_PACKING]) == 2
+
+
+CLEAN, TAINTED = {"trained_on": images()}, {"trained_on": images(splits=["train", "test"])}
+
+
+def of_weights(lineage):
+    """Returns a lineage with what tells its weights from others."""
+    return {"weights_sha256": json.dumps(lineage), "lineage": lineage}
+
+
+def child(lineage):
+    return CLEAN | {"parent": of_weights(lineage)}
+
+
+def follower(lineage):
+    said = {"trained_on": lineage["trained_on"]["dataset"], "fingerprint": "f", "splits": ["train"]}
+    return CLEAN | {"transfer": {"teacher": said | of_weights(lineage)}}
+
+
+def student(*lineages):
+    masks = images("transferal", "g", None) | {"labels": "pseudo masks"}
+    return {"trained_on": masks | {"teachers": [of_weights(each) for each in lineages]}}
+
+
+@pytest.mark.parametrize(
+    ("role", "lineage"),
+    [
+        ("parents", lambda tainted: child(child(tainted))),
+        ("parents", lambda tainted: child(child(child(child(tainted))))),
+        ("teacher", lambda tainted: follower(child(tainted))),
+        ("teacher", lambda tainted: follower(follower(tainted))),
+        ("teacher", lambda tainted: follower(CLEAN | {"validated_on": tainted["trained_on"]})),
+        ("teacher", lambda tainted: student(CLEAN, tainted, CLEAN)),
+        ("teacher", lambda tainted: student(student(tainted))),
+        ("teacher", lambda tainted: child(student(CLEAN, child(tainted)))),
+        ("teacher", lambda tainted: student(child(follower(tainted)))),
+    ],
+)
+def test_exposure_is_found_over_any_number_of_generations(role, lineage):
+    assert found(lineage(TAINTED)) == NOTHING | {role: True}
+    assert found(lineage(CLEAN)) == NOTHING
+
+
+def test_a_student_of_unknown_teachers_is_not_called_clean():
+    assert found(student({})) == NOTHING | {"teacher": None}
+    assert found(student(CLEAN, student({}))) == NOTHING | {"teacher": None}
+
+
+def test_lineages_that_others_tell_fill_in_those_of_teachers():
+    net = lineage_of(trained(student({})))
+    for lineage, exposure in ((TAINTED, Exposure.SAME_SPLITS), (CLEAN, Exposure.APART)):
+        known = {"{}": lineage_of(trained(child(lineage)))}
+        verdicts = judge(net, set_tested(["test"]), known=known)
+        assert verdicts["teacher"].exposure is exposure
+    itself = {"{}": net}
+    verdicts = judge(net, set_tested(["test"]), known=itself)
+    assert verdicts["teacher"].exposure is Exposure.APART
+
+
+def test_the_gravest_is_said_on_a_page_and_what_teachers_met():
+    annotated = images(splits=["test"])
+    masks = annotated | {"labels": "pseudo masks", "teachers": [of_weights(CLEAN)]}
+    told = {"trained_on": masks, "parent": {"lineage": {"trained_on": annotated}}}
+    assert warn(judged(told), "Dice", "annotations of ") == (
+        "started from weights that learnt from annotations of the very splits it was tested on: "
+        "its Dice is too high",
+    )
+    assert warn(judged({"trained_on": masks} | {"validated_on": annotated}), "Dice") == (
+        "has its best epoch chosen on the very splits it was tested on: its Dice is too high",
+    )
+    assert warn(judged(TAINTED | {"transfer": student(TAINTED)}), "Dice") == (
+        "learnt from the very splits it was tested on: its Dice is too high",
+    )
+    assert warn(judged(follower(TAINTED) | TAINTED), "Dice")[1:] == (
+        "followed a teacher that learnt from the very splits it was tested on: Dice may be too "
+        "high",
+    )
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,1 @@
+"""What runs leave of themselves: what was learnt from what, and what that means for a test."""

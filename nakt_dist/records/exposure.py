@@ -1,0 +1,322 @@
+"""Whether a network has met the images it is tested on: the one judge for every command and page.
+
+A network meets images in four roles: ``training`` (it learnt from them), ``validation`` (its best
+epoch was chosen on them), ``parents`` (the weights it was started from learnt from them, or those
+before) and ``teacher`` (a teacher of its own or of its parents met them in any of these roles).
+"""
+
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from enum import Enum
+
+from nakt_dist.records.evaluation_set import EvaluationSet
+from nakt_dist.records.fields import read_if_there
+from nakt_dist.records.lineage import NOT_KNOWN, NOT_SAID, Lineage, Lineages, TrainingSet
+from nakt_dist.records.lineage_reading import read_lineage
+from nakt_dist.runtime.record import RunRecord
+from nakt_dist.shards.pictures import PICTURES_NAME, ROLES, PicturesMet
+
+MET = "met_test_images"
+"""Where a record says in which roles images were met: true, false or null."""
+_HOW = {
+    "training": "learnt from",
+    "parents": "started from weights that learnt from",
+    "validation": "has its best epoch chosen on",
+    "teacher": "followed a teacher that learnt from",
+}
+
+
+class Exposure(Enum):
+    """Whether images that something was learnt from are images of the test set, gravest first."""
+
+    SAME_SPLITS = "the very splits {} tested on"
+    SAME_PICTURES = "images that {} tested on"
+    SPLITS_UNKNOWN = "the dataset of the test, from which splits is not known"
+    OTHER_PACKING = "another packing of the test set"
+    SAME_NAME = "a dataset called as the test set"
+    UNKNOWN = "images that nobody knows"
+    APART = "other images"
+
+    @property
+    def is_met(self) -> bool:
+        """Whether images of the test are known to have been met."""
+        return self in (Exposure.SAME_SPLITS, Exposure.SAME_PICTURES)
+
+    def of_test(self, who: str) -> str:
+        """Says which images they are, as of those who ``"it was"`` or ``"they were"`` tested on."""
+        return self.value.format(who)
+
+    @property
+    def as_stored(self) -> bool | None:
+        """Returns True or False, or None where the lineage cannot tell."""
+        return True if self.is_met else False if self is Exposure.APART else None
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """How a network has met its test images in one role.
+
+    Attributes:
+        exposure: whether.
+        pseudo_masks: whether with pseudo masks alone, without their annotations.
+    """
+
+    exposure: Exposure
+    pseudo_masks: bool = False
+
+    @property
+    def rank(self) -> tuple[int, bool, int]:
+        """Sorts the gravest first: what is met, with its annotations, by its splits."""
+        order = list(Exposure).index(self.exposure)
+        return (0 if self.exposure.is_met else order, self.pseudo_masks, order)
+
+
+Verdicts = Mapping[str, Verdict]
+"""By role."""
+
+_OWN = ("training", "parents", "validation")
+_WARNED = (
+    Exposure.SAME_SPLITS,
+    Exposure.SAME_PICTURES,
+    Exposure.SPLITS_UNKNOWN,
+    Exposure.OTHER_PACKING,
+)
+
+
+def judge(
+    lineage: Lineage,
+    tested: EvaluationSet,
+    pictures: Collection[str] = (),
+    unknown: Collection[str] = (),
+    known: Lineages = NOT_KNOWN,
+) -> Verdicts:
+    """Finds out how a network may have met its test images, as far as can be told.
+
+    By lineage: images of the same packing are compared by their splits; those of a dataset of the
+    same name that is packed otherwise may be of the same patients. By pictures: the same ones are
+    met whatever the datasets are called, and to whatever size they were brought.
+
+    Args:
+        lineage: of the network.
+        tested: the test set.
+        pictures: the roles in which pictures of the test set are known to have been met.
+        unknown: the roles in which others may have been met than the lineage names.
+        known: lineages by SHA-256 of the weights, of teachers whose own is not told.
+    """
+    learnt = images_by_role(lineage, known)
+    verdicts = {}
+    for role, images in learnt.items():
+        found = [
+            Verdict(_compare(each, tested, role in unknown), bool(each.teachers)) for each in images
+        ]
+        if role in pictures:
+            masks = bool(images) and all(each.teachers for each in images)
+            found.append(Verdict(Exposure.SAME_PICTURES, masks))
+        verdicts[role] = _gravest(found)
+    return verdicts
+
+
+def judge_record(record: RunRecord, tested: EvaluationSet, known: Lineages = NOT_KNOWN) -> Verdicts:
+    """Judges what a record of ``nakt evaluate`` holds.
+
+    Args:
+        record: the record.
+        tested: the test set that it names.
+        known: as for ``judge``.
+
+    Raises:
+        DatasetError: a field is missing or wrong.
+    """
+    told = read_if_there(record.details, "lineage", Mapping) or {}
+    met = [role for role in ROLES if read_if_there(record.details, f"{MET}.{role}", bool)]
+    return judge(read_lineage(told, known, lenient=True), tested, met, known=known)
+
+
+def join(first: Verdicts, second: Verdicts) -> Verdicts:
+    """Returns the graver of two verdicts in each role."""
+    return {role: _gravest((first[role], second[role])) for role in first}
+
+
+def images_by_role(lineage: Lineage, known: Lineages = NOT_KNOWN) -> dict[str, list[TrainingSet]]:
+    """Returns the images that a network met by role, over all generations.
+
+    Args:
+        lineage: of the network.
+        known: as for ``judge``.
+
+    Returns:
+        An empty list where there were none; images without a name where nobody says which.
+    """
+    if not lineage.is_whole:
+        return {role: [_learnt(lineage)] for role in ROLES}
+    own, *before = lineage.generations
+    return {
+        "training": [_learnt(own)],
+        "validation": [own.validated_on] if own.validated_on else [],
+        "parents": [_learnt(each) for each in before],
+        "teacher": list(_met_by_teachers(lineage, known)),
+    }
+
+
+def _met_by_teachers(student: Lineage, known: Lineages) -> Iterator[TrainingSet]:
+    """Yields what the teachers of a network met, and the teachers of those, each once."""
+    pending, seen = [student], set()
+    while pending:
+        lineage = pending.pop()
+        first = lineage.generations[-1]
+        if first.trained_on is None and not first.is_whole:
+            yield NOT_SAID
+        for teacher in lineage.teachers:
+            weights, found = teacher.weights_sha256, teacher.lineage
+            if not found.is_whole:
+                found = known.get(weights or "", found)
+            if found.is_whole and weights is not None:
+                if weights in seen:  # one teacher may have taught many, and by damage itself
+                    continue
+                seen.add(weights)
+            yield from map(_learnt, found.generations)
+            yield from [found.validated_on] if found.validated_on else []
+            pending.append(found)
+
+
+def _learnt(lineage: Lineage) -> TrainingSet:
+    return lineage.trained_on or NOT_SAID
+
+
+def _compare(learnt: TrainingSet, tested: EvaluationSet, others_possible: bool) -> Exposure:
+    """Compares images by the names and splits of their packings.
+
+    Args:
+        learnt: images that were met.
+        tested: the test set.
+        others_possible: whether another packing may hold the same images, unseen.
+    """
+    if learnt.fingerprint != tested.fingerprint:
+        if learnt.dataset == tested.dataset:
+            return Exposure.OTHER_PACKING if learnt.fingerprint else Exposure.SAME_NAME
+        known = learnt.dataset is not None and not others_possible
+        return Exposure.APART if known else Exposure.UNKNOWN
+    if tested.splits is None:
+        return Exposure.SAME_SPLITS
+    if not learnt.splits_known:
+        return Exposure.SPLITS_UNKNOWN
+    apart = learnt.splits is not None and not set(learnt.splits) & set(tested.splits)
+    return Exposure.APART if apart else Exposure.SAME_SPLITS
+
+
+def _gravest(verdicts: Iterable[Verdict]) -> Verdict:
+    return min(verdicts, key=lambda each: each.rank, default=Verdict(Exposure.APART))
+
+
+def describe_exposure(
+    verdicts: Verdicts,
+    name: str,
+    test_set: str,
+    counts: Mapping[str, int | None],
+    images: int,
+) -> list[str]:
+    """Says in a sentence each how a network may have met its test images.
+
+    Args:
+        verdicts: from ``judge``.
+        name: of the network.
+        test_set: what to call the test set.
+        counts: how many of its images were met by role, from ``PicturesMet.count``.
+        images: how many it has.
+    """
+    sentences = []
+    for role, verdict in verdicts.items():
+        if verdict.exposure.is_met:
+            sentences.append(
+                f"'{name}' {_HOW[role]} images that it is tested on ({test_set}): the result is "
+                f"too high{f'; they are {n} of its {images} images' if (n := counts[role]) else ''}"
+            )
+        elif verdict.exposure in (*_WARNED, Exposure.SAME_NAME):
+            sentences.append(
+                f"'{name}' {_HOW[role]} images of a dataset called as that of its test set "
+                f"({test_set}), which its lineage does not tell apart: patients may be shared"
+            )
+    return sentences
+
+
+def describe_unknown(
+    lineage: Lineage,
+    fingerprint: str,
+    verdicts: Verdicts,
+    met: PicturesMet,
+    images: str = "test",
+) -> list[str]:
+    """Says, in a sentence or none, that pictures of other packings are not known of a network.
+
+    Args:
+        lineage: of the network.
+        fingerprint: of the manifest of the images in question.
+        verdicts: from ``judge``.
+        met: the pictures that it is known to have met.
+        images: what to call the images in question.
+    """
+    roles = [
+        role
+        for role, learnt in images_by_role(lineage).items()
+        if role in met.unknown
+        and not verdicts[role].exposure.is_met
+        and any(each.dataset and each.fingerprint != fingerprint for each in learnt)
+    ]
+    if not roles:
+        return []
+    lost = f"does not hold all that its {' and '.join(roles)} met"
+    return [
+        f"{PICTURES_NAME} {lost if met.are_kept else 'is not beside the weights'}: whether "
+        f"{images} images were met in another packing cannot be known"
+    ]
+
+
+def warn(verdicts: Verdicts, score: str, labels: str = "") -> tuple[str, ...]:
+    """Says for a page how a network, and a teacher, may have met the test images.
+
+    Args:
+        verdicts: from ``judge``.
+        score: what is too high then, such as ``"Dice"``.
+        labels: what was learnt of the images, such as ``"annotations of "``.
+
+    Returns:
+        The gravest of what the network met itself, and what its teachers met.
+    """
+    told = {role: each for role, each in verdicts.items() if each.exposure in _WARNED}
+    own = sorted(told.keys() - {"teacher"}, key=lambda role: _gravity(role, told[role]))
+    roles = (*own[:1], *(told.keys() & {"teacher"}))
+    return tuple(f"{_HOW[role]} {_warning(role, told[role], score, labels)}" for role in roles)
+
+
+def warn_of_teacher(verdict: Verdict, score: str) -> tuple[str, ...]:
+    """Says of a teacher which images it learnt from that its students are tested on, or nothing."""
+    exposure = verdict.exposure
+    if exposure not in _WARNED:
+        return ()
+    return (f"learnt from {exposure.of_test('they were')}{_so('teacher', exposure, score)}",)
+
+
+def _gravity(role: str, verdict: Verdict) -> tuple[int, int]:
+    if verdict.exposure.is_met and not verdict.pseudo_masks:
+        grave = int(role == "validation")
+    else:
+        grave = 3 if verdict.pseudo_masks or role == "validation" else 2
+    return grave, _OWN.index(role)
+
+
+def _warning(role: str, verdict: Verdict, score: str, labels: str) -> str:
+    exposure, masks = verdict.exposure, verdict.pseudo_masks and role != "teacher"
+    images = exposure.of_test("it was")
+    if masks:
+        images = "its test images" if exposure is Exposure.SAME_SPLITS else images
+        images += " with pseudo masks, without their annotations"
+    elif role in ("training", "parents") and exposure is not Exposure.SAME_PICTURES:
+        images = f"{labels}{images}"
+    return images if masks and exposure.is_met else f"{images}{_so(role, exposure, score)}"
+
+
+def _so(role: str, exposure: Exposure, score: str) -> str:
+    """Says what follows from an exposure."""
+    if exposure.is_met:
+        return f": {score} may be too high" if role == "teacher" else f": its {score} is too high"
+    return ": patients may be shared" if exposure is Exposure.OTHER_PACKING else ""

@@ -1,0 +1,252 @@
+"""What a network learnt from: its images, those of its parents, and those of its teachers."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from nakt_dist.records.fields import (
+    label_dataset,
+)
+from nakt_dist.transfer.exclusion import ExclusionRule
+
+RANDOM = "random"
+
+
+class Kind(StrEnum):
+    """What a student takes from a teacher, in the order of a table's columns."""
+
+    TRANSFER_LEARNING = "Transfer learning"
+    DISTILLATION = "Distillation"
+    ATTENTION = "Attention transfer"
+    BOTH = "Attention transfer and distillation"
+
+
+@dataclass(frozen=True)
+class Network:
+    """A network behind another: a parent or a teacher; the weights alone tell them apart.
+
+    Attributes:
+        weights_sha256: of its file; None where that is not said.
+        name: what the user called it; empty where that is not said.
+        lineage: what it learnt from, as far as anybody says.
+    """
+
+    weights_sha256: str | None
+    name: str = field(default="", compare=False)
+    lineage: "Lineage" = field(default_factory=lambda: Lineage(), compare=False)
+
+    @property
+    def learnt(self) -> "TrainingSet":
+        """The images of its last training; nameless where nobody says."""
+        return self.lineage.trained_on or NOT_SAID
+
+    @property
+    def phantom(self) -> bool:
+        """Whether it is known to have learnt from procedural images."""
+        return bool(self.learnt.phantom)
+
+    @property
+    def label(self) -> str:
+        """Its name, with its dataset where the name does not hold that, marked if a phantom."""
+        dataset = self.learnt.dataset
+        named = dataset is None or _letters(dataset) in _letters(self.name)
+        whose = f"“{self.name}”" if named else f"“{self.name}” of {dataset}"
+        return label_dataset(whose, self.phantom)
+
+
+@dataclass(frozen=True)
+class Following:
+    """What one training took from a teacher.
+
+    Attributes:
+        kind: never ``TRANSFER_LEARNING``.
+        teacher: whom it followed.
+        settings: how, sorted JSON of a flat mapping; equal settings give equal texts.
+    """
+
+    kind: Kind
+    teacher: Network
+    settings: str
+
+
+@dataclass(frozen=True)
+class TrainingSet:
+    """The images of one training, and whose masks were learnt.
+
+    Attributes:
+        dataset: its name; None where nobody says.
+        fingerprint: of its manifest; likewise.
+        splits: which; None for all.
+        phantom: whether the images are procedural; None where nobody says.
+        samples: how many; likewise.
+        teachers: who wrote the pseudo masks; empty where annotations were learnt.
+        before_exclusion: images before exclusion, of pseudo masks only.
+        pseudo_labels_fingerprint: of their manifest.
+        exclusion: the rule, or None where nothing was excluded.
+        splits_known: whether ``splits`` says anything.
+        subset_seed: of the choice of these images.
+    """
+
+    dataset: str | None
+    fingerprint: str | None
+    splits: tuple[str, ...] | None
+    phantom: bool | None = None
+    samples: int | None = None
+    teachers: tuple[Network, ...] = ()
+    before_exclusion: int | None = None
+    pseudo_labels_fingerprint: str | None = None
+    exclusion: ExclusionRule | None = None
+    splits_known: bool = field(default=True, compare=False)
+    subset_seed: int = field(default=0, compare=False)
+
+    @property
+    def label(self) -> str:
+        """The dataset's name, marked where it is a phantom."""
+        return label_dataset(f"{self.dataset}", bool(self.phantom))
+
+
+NOT_SAID = TrainingSet(None, None, None, splits_known=False)
+
+
+@dataclass(frozen=True)
+class Method:
+    """How a student was trained, whatever its network and data.
+
+    Attributes:
+        kind: what it takes from a teacher.
+        parts: which parts learn, such as ``"all layers"``.
+        teacher: whom it follows; None in transfer learning.
+        settings: of the transfer, sorted JSON of a flat mapping.
+    """
+
+    kind: Kind
+    parts: str
+    teacher: Network | None
+    settings: str
+
+    @property
+    def order(self) -> tuple[Any, ...]:
+        """Sorts transfer learning first, and all layers before some."""
+        teacher = "" if self.teacher is None else self.teacher.name
+        return (list(Kind).index(self.kind), self.parts != "all layers", self.parts, teacher,
+                self.settings)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Start:
+    """Where a network's first weights came from.
+
+    Attributes:
+        label: the dataset they were trained on, the file's name, or ``"random"``.
+        dataset: name to look for in the paper; the label where the dataset is not known.
+        weights_sha256: of the weights; None for random ones.
+        trained_on: the images behind them, where the lineage names them.
+    """
+
+    label: str
+    dataset: str
+    weights_sha256: str | None = field(default=None, compare=False)
+    trained_on: TrainingSet | None = field(default=None, compare=False)
+
+    @property
+    def phrase(self) -> str:
+        """Says where they come from, such as ``"from random weights"``."""
+        return f"from {self.label}{' weights' if self.label == RANDOM else ''}"
+
+
+@dataclass(frozen=True)
+class Lineage:
+    """A network's last training and the networks before it, over any number of generations.
+
+    Attributes:
+        trained_on: the images it learnt from; None where nobody says.
+        validated_on: those its best epoch was chosen on; None where it is the last epoch.
+        following: whom it followed meanwhile, by attention transfer or distillation; or None.
+        parent: the network it was started from; None where it began with weights of no network.
+        is_whole: whether its file says all this; else ``trained_on`` may be known.
+        findings: what a classifier learnt to tell, in order.
+        policy: what unsure labels count as for it, sorted JSON.
+        parts: which parts of it learn, such as ``"all layers"``.
+        parameters: how many of it learn.
+        seed: of its training.
+        pretrained: the library's weights that it began with; None for random ones.
+    """
+
+    trained_on: TrainingSet | None = None
+    validated_on: TrainingSet | None = None
+    following: Following | None = None
+    parent: Network | None = None
+    is_whole: bool = False
+    findings: tuple[str, ...] = ()
+    policy: str = "{}"
+    parts: str = ""
+    parameters: int = 0
+    seed: int = 0
+    pretrained: str | None = None
+
+    @property
+    def generations(self) -> "tuple[Lineage, ...]":
+        """This lineage, that of the weights it was started from, and so on."""
+        found, generation = [self], self
+        while generation.parent is not None:
+            generation = generation.parent.lineage
+            found.append(generation)
+        return tuple(found)
+
+    @property
+    def trainings(self) -> tuple[TrainingSet, ...]:
+        """All trainings that led to the network, the last one first; empty for foreign weights."""
+        return tuple(each.trained_on for each in self.generations if each.trained_on is not None)
+
+    @property
+    def ancestors(self) -> tuple[str | None, ...]:
+        """SHA-256 of the weights each training but a fresh one started from."""
+        return tuple(each.parent.weights_sha256 for each in self.generations if each.parent)
+
+    @property
+    def transfer(self) -> TrainingSet | None:
+        """The last training on pseudo masks, if there was one."""
+        return next((training for training in self.trainings if training.teachers), None)
+
+    @property
+    def teachers(self) -> tuple[Network, ...]:
+        """Every network that wrote its or its parents' pseudo masks, or that they followed."""
+        followed = [each.following.teacher for each in self.generations if each.following]
+        return (*(teacher for each in self.trainings for teacher in each.teachers), *followed)
+
+    @property
+    def start(self) -> Start:
+        """Where the first weights came from."""
+        if self.parent is None:
+            label = self.pretrained or RANDOM
+            return Start(label, label)
+        weights, learnt = self.parent.weights_sha256, self.parent.learnt
+        if learnt.dataset is not None:
+            return Start(learnt.label, learnt.dataset, weights, learnt)
+        name = self.parent.name or f"{weights}"[:12]
+        return Start(name, name, weights)
+
+    @property
+    def method(self) -> Method:
+        """How it was trained last."""
+        if self.following is None:
+            return Method(Kind.TRANSFER_LEARNING, self.parts, None, "{}")
+        taken = self.following
+        return Method(taken.kind, self.parts, taken.teacher, taken.settings)
+
+    @property
+    def repetition(self) -> tuple[int, int]:
+        """What tells repetitions apart: the seed, and that of the choice of images."""
+        return self.seed, self.trained_on.subset_seed if self.trained_on else 0
+
+
+Lineages = Mapping[str, Lineage]
+"""By SHA-256 of the weights."""
+
+NOT_KNOWN: Lineages = {}
+
+
+def _letters(name: str) -> str:
+    """Returns a name without what users join its words with."""
+    return "".join(each for each in name.lower() if each.isalnum())

@@ -1,0 +1,251 @@
+"""Reads lineages out of weights files and records that anybody may have written."""
+
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+from nakt_dist.errors import DatasetError
+from nakt_dist.records.fields import (
+    printable,
+    read_field,
+    read_if_there,
+    read_names,
+    read_texts,
+    sorted_json,
+)
+from nakt_dist.records.lineage import (
+    NOT_KNOWN,
+    Following,
+    Kind,
+    Lineage,
+    Lineages,
+    Network,
+    TrainingSet,
+)
+from nakt_dist.runtime.record import RunRecord
+from nakt_dist.transfer.exclusion import ExclusionRule
+
+PRETRAINED = ("pretrained", "encoder_weights")
+"""Options of a model that name weights which a library brings."""
+
+_TAKEN = ("attention", "distillation")
+_KINDS = {
+    ("attention",): Kind.ATTENTION,
+    ("distillation",): Kind.DISTILLATION,
+    _TAKEN: Kind.BOTH,
+}
+
+
+def read_lineage(
+    value: Mapping[str, Any], known: Lineages = NOT_KNOWN, *, lenient: bool = False
+) -> Lineage:
+    """Reads the lineage that a weights file carries.
+
+    Args:
+        value: as ``nakt train`` writes it; empty for weights that are not ours.
+        known: those of networks by their weights, for teachers of which it does not say all.
+        lenient: take what there is, as far as ``records.exposure.judge`` needs it.
+
+    Raises:
+        DatasetError: a field holds what no lineage does or, unless ``lenient``, is missing;
+            names it.
+    """
+    if not value:
+        return Lineage()
+    read = read_if_there if lenient else read_field
+    classifies = is_classification(value)
+    parent = read(value, "parent", (Mapping, type(None)))
+    if parent is not None:
+        read(parent, "lineage", Mapping)
+        parent = _read_network(parent, known, lenient, lenient or classifies)
+    return Lineage(
+        trained_on=_read_set(value, "trained_on", known, lenient, masks=not classifies),
+        validated_on=None
+        if read_if_there(value, "validated_on", Mapping) is None
+        else _read_set(value, "validated_on", known, lenient, masks=False),
+        following=None
+        if read_if_there(value, "transfer", Mapping) is None
+        else _read_following(value, known, lenient),
+        parent=parent,
+        is_whole=True,
+        **({} if lenient or not classifies else _read_classifier(value)),
+    )
+
+
+def lineages_in(records: Iterable[RunRecord]) -> Iterator[tuple[str | None, Lineage]]:
+    """Yields the weights and lineage of each network that was trained or tested, where told.
+
+    Args:
+        records: of any stage; those that name no network, or are damaged, are passed over.
+    """
+    for record in records:
+        weights = record.inputs.get("weights_sha256")
+        if record.stage == "train":
+            weights = record.details.get("best_weights_sha256")
+        try:
+            told = read_if_there(record.details, "lineage", Mapping) or {}
+            lineage = read_lineage(told, lenient=True)
+        except (DatasetError, RecursionError):
+            continue  # named as the reason when the record itself is used
+        if lineage.is_whole:
+            yield weights if isinstance(weights, str) else None, lineage
+
+
+def is_classification(lineage: Mapping[str, Any]) -> bool:
+    """Says whether a lineage, as it is stored, is a classifier's."""
+    return lineage.get("task") == "classification"
+
+
+def readable(lineage: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Returns a lineage to pass on to students; an empty one where it is damaged."""
+    try:
+        read_lineage(lineage, lenient=True)
+    except (DatasetError, RecursionError):
+        return {}
+    return lineage
+
+
+def _read_classifier(value: Mapping[str, Any]) -> dict[str, Any]:
+    """Reads what a classifier's lineage says besides."""
+    options = value.get("model", {}).get("options", {})
+    given = next((options[name] for name in PRETRAINED if options.get(name)), None)
+    words = printable(given) if isinstance(given, str) else "the library's weights"
+    return {
+        "findings": read_texts(value, "labels"),
+        "policy": sorted_json(read_field(value, "label_policy", Mapping)),
+        "parts": _describe_parts(read_field(value, "trainable.parts", (str, list))),
+        "parameters": read_field(value, "trainable.parameters", int),
+        "seed": read_field(value, "seed", int),
+        "pretrained": None if given is None else words,
+    }
+
+
+def _read_set(
+    lineage: Mapping[str, Any], at: str, known: Lineages, lenient: bool, masks: bool
+) -> TrainingSet | None:
+    """Reads the images of one training.
+
+    Args:
+        lineage: of the network.
+        at: the field that holds them.
+        known: as for ``read_lineage``.
+        lenient: likewise.
+        masks: whether it must say whose masks were learnt.
+    """
+    read = read_if_there if lenient else read_field
+    value = read(lineage, at, Mapping)
+    if value is None:
+        return None
+    dataset = read(lineage, f"{at}.dataset", str)
+    must_say, splits_known = masks and not lenient, "splits" in value
+    seed = value.get("subset_seed")
+    learnt = TrainingSet(
+        dataset=None if dataset is None else printable(dataset),
+        fingerprint=read(lineage, f"{at}.fingerprint", str),
+        splits=read_names(lineage, f"{at}.splits") if must_say or splits_known else None,
+        phantom=read(lineage, f"{at}.phantom", bool),
+        samples=read(lineage, f"{at}.samples", int),
+        splits_known=splits_known,
+        subset_seed=seed if isinstance(seed, int) else 0,
+    )
+    if lenient:
+        authors = read_if_there(lineage, f"{at}.teachers", list) or []
+        return replace(learnt, teachers=tuple(_read_network(each, known, True) for each in authors))
+    labels = read_field(lineage, f"{at}.labels", str) if masks else "annotations"
+    if labels == "annotations":
+        return learnt
+    if labels != "pseudo masks":
+        raise DatasetError(f"labels is {labels!r:.60}, expected 'annotations' or 'pseudo masks'")
+    authors = read_field(lineage, f"{at}.teachers", list)
+    if not authors:
+        raise DatasetError("teachers is empty, expected at least one for pseudo masks")
+    return replace(
+        learnt,
+        teachers=tuple(_read_network(each, known, False) for each in authors),
+        before_exclusion=read_field(lineage, f"{at}.before_exclusion", int),
+        pseudo_labels_fingerprint=read_field(lineage, f"{at}.pseudo_labels_fingerprint", str),
+        exclusion=parse_rule(read_field(lineage, f"{at}.exclusion", (Mapping, type(None)))),
+    )
+
+
+def _read_following(lineage: Mapping[str, Any], known: Lineages, lenient: bool) -> Following | None:
+    """Reads the ``transfer`` of a lineage."""
+    read = read_if_there if lenient else read_field
+    taken = {name: read(lineage, f"transfer.{name}", (Mapping, type(None))) for name in _TAKEN}
+    kind = _KINDS.get(tuple(name for name, settings in taken.items() if settings is not None))
+    if kind is None and not lenient:
+        raise DatasetError("the field 'transfer' names neither attention nor distillation")
+    teacher = read(lineage, "transfer.teacher", Mapping)
+    if not lenient:
+        read_field(lineage, "transfer.teacher.name", str)
+        read_field(lineage, "transfer.teacher.trained_on", (str, type(None)))
+    settings = {
+        f"{part}.{name}": _plain(setting)
+        for part, group in taken.items()
+        for name, setting in (group or {}).items()
+    }
+    if teacher is None:
+        return None
+    followed = _read_followed(teacher, known, lenient)
+    return Following(kind or Kind.TRANSFER_LEARNING, followed, sorted_json(settings))
+
+
+def _read_network(
+    value: Any, known: Lineages, lenient: bool, lenient_of_lineage: bool = True
+) -> Network:
+    """Reads a parent or teacher; ``known`` tells the lineage that it does not hold."""
+    read = read_if_there if lenient else read_field
+    weights, name = read(value, "weights_sha256", str), read_if_there(value, "name", str)
+    told = read_if_there(value, "lineage", Mapping) or {}
+    lineage = read_lineage(told, known, lenient=lenient_of_lineage)
+    if not lineage.is_whole:
+        lineage = known.get(weights, lineage)
+    return Network(weights, printable(name or ""), lineage)
+
+
+def _read_followed(value: Any, known: Lineages, lenient: bool) -> Network:
+    """Reads the teacher that was followed; some lineages name the images of its training alone."""
+    teacher = _read_network(value, known, lenient)
+    told = {**value, "dataset": value.get("trained_on")}
+    if told.get("fingerprint") is None:
+        told.pop("splits", None)
+    images = _read_set({"teacher": told}, "teacher", {}, lenient=True, masks=False)
+    return teacher if teacher.lineage.is_whole else replace(teacher, lineage=Lineage(images))
+
+
+def parse_rule(value: Mapping[str, Any] | None) -> ExclusionRule | None:
+    """Reads an exclusion rule; one without any threshold counts as none.
+
+    Raises:
+        DatasetError: a field is missing, unknown or of another type.
+    """
+    if value is None:
+        return None
+    number_or_none = (int, float, type(None))
+    rule = ExclusionRule(
+        alpha=read_field(value, "alpha", number_or_none),
+        beta=read_field(value, "beta", number_or_none),
+        combine=read_field(value, "combine", str),
+        scale_alpha=read_field(value, "scale_alpha", bool),
+    )
+    for name, threshold in (("alpha", rule.alpha), ("beta", rule.beta)):
+        if threshold is not None and not (math.isfinite(threshold) and threshold >= 0):
+            raise DatasetError(f"{name} is {threshold!r}, expected a number of at least 0 or null")
+    if rule.combine not in ("either", "both"):
+        raise DatasetError(f"combine is {rule.combine!r:.60}, expected 'either' or 'both'")
+    return None if rule.alpha is None and rule.beta is None else rule
+
+
+def _describe_parts(parts: str | list[Any]) -> str:
+    if parts == "all":
+        return "all layers"
+    if parts == "last34":
+        return "last 34 layers"
+    names = [parts] if isinstance(parts, str) else parts
+    return printable(f"only {', '.join(map(str, names))}")[:60]
+
+
+def _plain(value: Any) -> Any:
+    """Returns 1 and 1.0 as one number."""
+    return float(value) if isinstance(value, int) and not isinstance(value, bool) else value

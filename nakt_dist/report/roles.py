@@ -1,0 +1,90 @@
+"""The part a network plays in an experiment, and in words what it learnt from."""
+
+from collections.abc import Iterable
+from enum import StrEnum
+
+from nakt_dist.records.lineage import Kind, Lineage
+from nakt_dist.transfer.exclusion import ExclusionRule
+
+
+class Role(StrEnum):
+    """The part a network plays, in the order in which tables and figures show them."""
+
+    TEACHER = "teacher"
+    STUDENT = "student"
+    DISTILLED = "student, distillation"
+    ATTENTIVE = "student, attention transfer"
+    DISTILLED_AND_ATTENTIVE = "student, attention transfer and distillation"
+    FROM_SCRATCH = "from scratch"
+    FINE_TUNED_STUDENT = "fine-tuned student"
+    FINE_TUNED_TEACHER = "fine-tuned teacher"
+    FINE_TUNED = "fine-tuned"
+    FOREIGN = "foreign weights"
+    OTHER = "other"
+
+
+FOLLOWING = {
+    Kind.DISTILLATION: Role.DISTILLED,
+    Kind.ATTENTION: Role.ATTENTIVE,
+    Kind.BOTH: Role.DISTILLED_AND_ATTENTIVE,
+}
+"""Roles of networks that learn annotations while they follow a teacher."""
+
+
+def role_of(lineage: Lineage, weights_sha256: str, teachers: Iterable[str]) -> Role:
+    """Says which part a network plays.
+
+    Args:
+        lineage: of the network.
+        weights_sha256: of its weights file.
+        teachers: SHA-256 of every known teacher's weights file.
+    """
+    teachers = set(teachers)
+    if not lineage.trainings:
+        return Role.TEACHER if weights_sha256 in teachers else Role.FOREIGN
+    last = lineage.trainings[0]
+    if lineage.following is not None and not last.teachers and weights_sha256 not in teachers:
+        return FOLLOWING[lineage.following.kind]
+    if not lineage.ancestors:
+        if last.teachers:
+            return Role.STUDENT
+        return Role.TEACHER if weights_sha256 in teachers else Role.FROM_SCRATCH
+    if last.teachers:
+        return Role.OTHER
+    if lineage.transfer is not None:
+        return Role.FINE_TUNED_STUDENT
+    fine_tuned_teacher = teachers.intersection(lineage.ancestors)
+    return Role.FINE_TUNED_TEACHER if fine_tuned_teacher else Role.FINE_TUNED
+
+
+def describe_lineage(lineage: Lineage) -> str:
+    """Says in words what a network learnt from, the first training first."""
+    steps = [] if lineage.generations[-1].is_whole else ["weights of unknown origin"]
+    for each in reversed(lineage.generations):
+        if (learnt := each.trained_on) is None:
+            continue
+        kind = "pseudo masks" if learnt.teachers else "annotations"
+        step = f"{learnt.samples} {kind} of {learnt.label}"
+        if each.following is not None:
+            how = each.following.kind.value.lower()
+            step += f" with {how} from {each.following.teacher.label}"
+        steps.append(step)
+    return ", then ".join(steps)
+
+
+def describe_rule(rule: ExclusionRule | None) -> str:
+    """Says in a few words which images a rule excludes."""
+    if rule is None:
+        return "no exclusion"
+    parts = []
+    if rule.alpha is not None:
+        side = " at 384 × 384" if rule.scale_alpha else ""
+        parts.append(f"N < {show_threshold(rule.alpha)}{side}")
+    if rule.beta is not None:
+        parts.append(f"E > {rule.beta:g} bits")
+    return (" or " if rule.combine == "either" else " and ").join(parts) or "no exclusion"
+
+
+def show_threshold(value: float) -> str:
+    """Returns a threshold as text with at most one decimal, such as ``"256"`` or ``"7.1"``."""
+    return f"{value:.1f}".removesuffix(".0")
