@@ -2,24 +2,15 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from enum import StrEnum
 from typing import Any
 
 from nakt_dist.records.fields import (
     label_dataset,
 )
+from nakt_dist.signals.kind import TRANSFER_LEARNING, Kind
 from nakt_dist.transfer.exclusion import ExclusionRule
 
 RANDOM = "random"
-
-
-class Kind(StrEnum):
-    """What a student takes from a teacher, in the order of a table's columns."""
-
-    TRANSFER_LEARNING = "Transfer learning"
-    DISTILLATION = "Distillation"
-    ATTENTION = "Attention transfer"
-    BOTH = "Attention transfer and distillation"
 
 
 @dataclass(frozen=True)
@@ -60,7 +51,7 @@ class Following:
     """What one training took from a teacher.
 
     Attributes:
-        kind: never ``TRANSFER_LEARNING``.
+        kind: never transfer learning.
         teacher: whom it followed.
         settings: how, sorted JSON of a flat mapping; equal settings give equal texts.
     """
@@ -129,7 +120,7 @@ class Method:
     def order(self) -> tuple[Any, ...]:
         """Sorts transfer learning first, and all layers before some."""
         teacher = "" if self.teacher is None else self.teacher.name
-        return (list(Kind).index(self.kind), self.parts != "all layers", self.parts, teacher,
+        return (self.kind.order, self.parts != "all layers", self.parts, teacher,
                 self.settings)  # fmt: skip
 
 
@@ -231,7 +222,7 @@ class Lineage:
     def method(self) -> Method:
         """How it was trained last."""
         if self.following is None:
-            return Method(Kind.TRANSFER_LEARNING, self.parts, None, "{}")
+            return Method(TRANSFER_LEARNING, self.parts, None, "{}")
         taken = self.following
         return Method(taken.kind, self.parts, taken.teacher, taken.settings)
 

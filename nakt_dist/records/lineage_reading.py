@@ -17,24 +17,18 @@ from nakt_dist.records.fields import (
 from nakt_dist.records.lineage import (
     NOT_KNOWN,
     Following,
-    Kind,
     Lineage,
     Lineages,
     Network,
     TrainingSet,
 )
 from nakt_dist.runtime.record import RunRecord
+from nakt_dist.signals import SIGNALS
+from nakt_dist.signals.kind import Kind
 from nakt_dist.transfer.exclusion import ExclusionRule
 
 PRETRAINED = ("pretrained", "encoder_weights")
 """Options of a model that name weights which a library brings."""
-
-_TAKEN = ("attention", "distillation")
-_KINDS = {
-    ("attention",): Kind.ATTENTION,
-    ("distillation",): Kind.DISTILLATION,
-    _TAKEN: Kind.BOTH,
-}
 
 
 def read_lineage(
@@ -172,10 +166,11 @@ def _read_set(
 def _read_following(lineage: Mapping[str, Any], known: Lineages, lenient: bool) -> Following | None:
     """Reads the ``transfer`` of a lineage."""
     read = read_if_there if lenient else read_field
-    taken = {name: read(lineage, f"transfer.{name}", (Mapping, type(None))) for name in _TAKEN}
-    kind = _KINDS.get(tuple(name for name, settings in taken.items() if settings is not None))
-    if kind is None and not lenient:
-        raise DatasetError("the field 'transfer' names neither attention nor distillation")
+    kinds = (Mapping, type(None))
+    found = {name: read_if_there(lineage, f"transfer.{name}", kinds) for name in SIGNALS}
+    taken = {name: settings for name, settings in found.items() if settings is not None}
+    if not (taken or lenient):
+        raise DatasetError(f"the field 'transfer' names neither {' nor '.join(SIGNALS)}")
     teacher = read(lineage, "transfer.teacher", Mapping)
     if not lenient:
         read_field(lineage, "transfer.teacher.name", str)
@@ -183,12 +178,12 @@ def _read_following(lineage: Mapping[str, Any], known: Lineages, lenient: bool) 
     settings = {
         f"{part}.{name}": _plain(setting)
         for part, group in taken.items()
-        for name, setting in (group or {}).items()
+        for name, setting in group.items()
     }
     if teacher is None:
         return None
     followed = _read_followed(teacher, known, lenient)
-    return Following(kind or Kind.TRANSFER_LEARNING, followed, sorted_json(settings))
+    return Following(Kind(tuple(taken)), followed, sorted_json(settings))
 
 
 def _read_network(

@@ -6,13 +6,14 @@ from typing import Any
 from nakt_dist.records.evaluation_set import describe_splits
 from nakt_dist.records.exposure import Exposure, warn, warn_of_teacher
 from nakt_dist.records.fields import label_dataset, printable
-from nakt_dist.records.lineage import Kind, Method
+from nakt_dist.records.lineage import Method
 from nakt_dist.report import paper_auroc
 from nakt_dist.report.document import WARNING
 from nakt_dist.report.runs import FoundRecord
 from nakt_dist.report.studies import Repeats, Setting, Study
 from nakt_dist.report.telling import describe_packing, describe_policy
 from nakt_dist.runtime.files import differing_fields
+from nakt_dist.signals.kind import TRANSFER_LEARNING
 
 # What may differ between runs that are counted as repetitions, or is said in a column's name.
 _OF_THE_RUN = (
@@ -154,7 +155,7 @@ def _unlike_methods(
 ) -> Iterator[str]:
     """Finds methods that were trained with other recipes than transfer learning of all layers."""
     first = next(iter(cell))
-    if first.kind != Kind.TRANSFER_LEARNING:
+    if first.kind != TRANSFER_LEARNING:
         return
     ours = settings.get(cell[first].runs[0].weights_sha256)
     for method, repeats in cell.items():

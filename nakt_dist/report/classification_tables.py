@@ -2,16 +2,17 @@
 
 from collections.abc import Iterator, Sequence
 
-from nakt_dist.records.lineage import RANDOM, Kind, Method
+from nakt_dist.records.lineage import RANDOM, Method
 from nakt_dist.report import paper_auroc
 from nakt_dist.report.classifier_runs import ClassifiedRun
 from nakt_dist.report.document import WARNING, Cell, Table
 from nakt_dist.report.studies import Repeats, Setting, Study
 from nakt_dist.report.tables import NOTHING
+from nakt_dist.signals.kind import ATTENTION_TRANSFER, TRANSFER_LEARNING
 
 _PAPER = "paper"
 _MOST_NAMED = 4
-_OF_PAPER = (Kind.TRANSFER_LEARNING, Kind.ATTENTION)
+_OF_PAPER = (TRANSFER_LEARNING, ATTENTION_TRANSFER)
 _OVER_SEEDS = (
     "Mean AUROC over the findings, in percent: mean ± half of the 95 % interval over {seeds}, "
     "1.96 s / √n."

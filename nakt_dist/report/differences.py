@@ -12,13 +12,14 @@ from nakt_dist.errors import NaktError
 from nakt_dist.evaluation.auroc import mean_auroc
 from nakt_dist.evaluation.resampling import percentile_interval, resample_auroc
 from nakt_dist.evaluation.summary import confidence_over_runs
-from nakt_dist.records.lineage import Kind, Method
+from nakt_dist.records.lineage import Method
 from nakt_dist.report.classification_tables import warn_of
 from nakt_dist.report.classifier_runs import ClassifiedRun
 from nakt_dist.report.document import WARNING, Cell, Table
 from nakt_dist.report.runs import LeftOut
 from nakt_dist.report.studies import Setting, Study, baselines
 from nakt_dist.report.tables import NOTHING
+from nakt_dist.signals.kind import TRANSFER_LEARNING
 
 PREDICTIONS_NAME = "predictions.parquet"
 _SAMPLES = (400, 2000)
@@ -92,7 +93,7 @@ def find_differences(study: Study, left_out: list[LeftOut]) -> list[Difference]:
         difference
         for setting, cell in study.cells.items()
         for method in cell
-        if method.kind != Kind.TRANSFER_LEARNING
+        if method.kind != TRANSFER_LEARNING
         for baseline in baselines(cell)
         if (difference := _compare(setting, method, baseline, cell, resampled)) is not None
     ]

@@ -7,14 +7,7 @@ from typing import Any
 from nakt_dist.records.fields import printable
 from nakt_dist.records.lineage import Method
 from nakt_dist.report.telling import tell_apart
-
-_TAPS = {"paper": "the paper's taps", "authors_code": "the authors' taps"}
-_REDUCTIONS = {
-    "eq2": "equation 2", "batch_frobenius": "norm over the batch", "zagoruyko": "mean of squares",
-}  # fmt: skip
-_WEIGHT_MODES = {"divide": "weight 1/β", "multiply": "weight β"}
-_MATCHINGS = {"adaptive_pool": "maps pooled", "interpolate": "maps interpolated"}
-_MOST_TAPS = 2
+from nakt_dist.signals import SIGNALS
 
 
 def name_methods(methods: Sequence[Method]) -> dict[Method, str]:
@@ -53,40 +46,12 @@ def describe_settings(settings: Mapping[str, Any]) -> dict[str, str]:
     Args:
         settings: flat, such as ``{"attention.beta": 1.0}``.
     """
-    words = {}
-    for key, value in settings.items():
-        part, name = key.split(".", 1)
-        match part, name:
-            case "attention", "preset" | "taps":
-                words["taps"] = _describe_taps(settings)
-            case "attention", "beta":
-                words[key] = f"β {_show(value)}"
-            case "attention", "reduction":
-                words[key] = _REDUCTIONS.get(value, _show(value))
-            case "attention", "weight_mode":
-                words[key] = _WEIGHT_MODES.get(value, _show(value))
-            case "attention", "matching":
-                words[key] = _MATCHINGS.get(value, _show(value))
-            case _:
-                spoken = "its weight" if name == "weight" else name.replace("_", " ")
-                words[key] = f"{spoken} {_show(value)}"
+    words: dict[str, str] = {}
+    for signal, kind in SIGNALS.items():
+        start = f"{signal}."
+        own = {key.removeprefix(start): v for key, v in settings.items() if key.startswith(start)}
+        words |= {f"{start}{name}": word for name, word in kind.words(own).items()}
     return {key: printable(word) for key, word in words.items()}
-
-
-def _describe_taps(settings: Mapping[str, Any]) -> str:
-    """Names the layers that are compared: a preset's, or the student's as the user chose them."""
-    preset, taps = settings.get("attention.preset"), settings.get("attention.taps")
-    if preset is not None or not isinstance(taps, list):
-        return _TAPS.get(preset, f"taps {_show(preset)}")
-    layers = [str(tap.get("student")) for tap in taps[:_MOST_TAPS] if isinstance(tap, Mapping)]
-    more = len(taps) - len(layers)
-    return f"taps {' and '.join(layers)}{f' and {more} more' if more else ''}"
-
-
-def _show(value: Any) -> str:
-    if isinstance(value, float):
-        return f"{value:g}"
-    return value if isinstance(value, str) else json.dumps(value)[:60]
 
 
 def _telling_teacher(method: Method, methods: Sequence[Method]) -> list[str]:

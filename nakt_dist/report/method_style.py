@@ -1,5 +1,6 @@
 """One colour for each method, the same in every figure of classifiers."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -7,15 +8,9 @@ from matplotlib.figure import Figure as Canvas
 from matplotlib.legend import Legend
 from matplotlib.lines import Line2D
 
-from nakt_dist.records.lineage import Kind, Method
-from nakt_dist.report.style import BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILION, wrap
+from nakt_dist.records.lineage import Method
+from nakt_dist.report.style import GREY, wrap
 
-_COLOURS = {
-    Kind.TRANSFER_LEARNING: (VERMILION, ORANGE),
-    Kind.ATTENTION: (BLUE, SKY),
-    Kind.DISTILLATION: (GREEN,),
-    Kind.BOTH: (PURPLE,),
-}
 _LINES = ("-", "--", ":", "-.")
 _SHARE_OF_WIDTH = 0.98
 _SHORTEST_LINE = 20
@@ -28,10 +23,12 @@ def method_styles(methods: Sequence[Method]) -> dict[Method, tuple[str, str]]:
         methods: in the order of the legend.
     """
     styles: dict[Method, tuple[str, str]] = {}
-    for kind, colours in _COLOURS.items():
-        for number, method in enumerate(each for each in methods if each.kind == kind):
-            line, place = divmod(number, len(colours))
-            styles[method] = (colours[place], _LINES[line]) if line < len(_LINES) else (GREY, ":")
+    of_colours: Counter[tuple[str, ...]] = Counter()
+    for method in methods:
+        colours = method.kind.colours
+        line, place = divmod(of_colours[colours], len(colours))
+        of_colours[colours] += 1
+        styles[method] = (colours[place], _LINES[line]) if line < len(_LINES) else (GREY, ":")
     return styles
 
 

@@ -3,18 +3,23 @@
 from collections.abc import Iterable
 from enum import StrEnum
 
-from nakt_dist.records.lineage import Kind, Lineage
+from nakt_dist.records.lineage import Lineage
+from nakt_dist.signals.kind import Kind, following_kinds
 from nakt_dist.transfer.exclusion import ExclusionRule
+
+
+def _following(kind: Kind) -> str:
+    return f"student, {kind.value.lower()}"
 
 
 class Role(StrEnum):
     """The part a network plays, in the order in which tables and figures show them."""
 
+    _ignore_ = ("_kind",)
     TEACHER = "teacher"
     STUDENT = "student"
-    DISTILLED = "student, distillation"
-    ATTENTIVE = "student, attention transfer"
-    DISTILLED_AND_ATTENTIVE = "student, attention transfer and distillation"
+    for _kind in following_kinds():
+        vars()["_AND_".join(_kind.signals).upper()] = _following(_kind)
     FROM_SCRATCH = "from scratch"
     FINE_TUNED_STUDENT = "fine-tuned student"
     FINE_TUNED_TEACHER = "fine-tuned teacher"
@@ -23,11 +28,7 @@ class Role(StrEnum):
     OTHER = "other"
 
 
-FOLLOWING = {
-    Kind.DISTILLATION: Role.DISTILLED,
-    Kind.ATTENTION: Role.ATTENTIVE,
-    Kind.BOTH: Role.DISTILLED_AND_ATTENTIVE,
-}
+FOLLOWING = {kind: Role(_following(kind)) for kind in following_kinds()}
 """Roles of networks that learn annotations while they follow a teacher."""
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from nakt_dist.evaluation.summary import confidence_over_runs
 from nakt_dist.records.evaluation_set import EvaluationSet, describe_splits
 from nakt_dist.records.fields import label_dataset
-from nakt_dist.records.lineage import Kind, Method, Start, TrainingSet
+from nakt_dist.records.lineage import Method, Start, TrainingSet
 from nakt_dist.report.classifier_runs import ClassifiedRun
 from nakt_dist.report.method_names import name_methods
 from nakt_dist.report.network_names import NetworkName
@@ -19,6 +19,7 @@ from nakt_dist.report.telling import (
     describe_policy,
     tell_apart,
 )
+from nakt_dist.signals.kind import TRANSFER_LEARNING
 
 
 @dataclass(frozen=True)
@@ -215,7 +216,7 @@ def show_mean(mean: float, half_width: float | None) -> str:
 
 def baselines(cell: dict[Method, Repeats]) -> list[Method]:
     """Returns the methods of a setting that follow no teacher."""
-    return [method for method in cell if method.kind == Kind.TRANSFER_LEARNING]
+    return [method for method in cell if method.kind == TRANSFER_LEARNING]
 
 
 def _label_tests(tests: Iterable[EvaluationSet]) -> dict[EvaluationSet, str]:

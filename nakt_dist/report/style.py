@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import matplotlib
 from matplotlib.figure import Figure as Canvas
 
-from nakt_dist.report.roles import Role
+from nakt_dist.report.roles import FOLLOWING, Role
 
 # Okabe and Ito's eight colours, told apart with every common colour blindness.
 BLACK, ORANGE, SKY, GREEN = "#000000", "#E69F00", "#56B4E9", "#009E73"
@@ -18,9 +18,7 @@ GREY = "#8A8F98"
 ROLE_COLOURS = {
     Role.TEACHER: BLACK,
     Role.STUDENT: BLUE,
-    Role.DISTILLED: GREEN,
-    Role.ATTENTIVE: SKY,
-    Role.DISTILLED_AND_ATTENTIVE: PURPLE,
+    **{role: kind.colours[-1] for kind, role in FOLLOWING.items()},
     Role.FROM_SCRATCH: GREY,
     Role.FINE_TUNED_STUDENT: GREEN,
     Role.FINE_TUNED_TEACHER: ORANGE,

@@ -1,11 +1,10 @@
 """Logit distillation for outputs that do not exclude each other (findings, pixels of a mask)."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from nakt_dist.errors import ConfigurationError
-from nakt_dist.signals.signal import Seen, Signal, require_positive, show
+from nakt_dist.signals.signal import Seen, Signal, require_positive
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -36,12 +35,6 @@ class DistillationConfig(Signal):
         """Returns the divergence of the logits, and it times ``weight``."""
         loss = distillation_loss(seen.student, seen.teacher, self.temperature)
         return loss, self.weight * loss
-
-    @classmethod
-    def words(cls, settings: Mapping[str, Any]) -> dict[str, str]:
-        """Returns words for each setting."""
-        weight = {name: f"its weight {show(v)}" for name, v in settings.items() if name == "weight"}
-        return super().words(settings) | weight
 
 
 def distillation_loss(

@@ -82,7 +82,8 @@ class Signal(ABC):
         Args:
             settings: as a lineage holds them; those of another version may be among them.
         """
-        return {name: f"{name.replace('_', ' ')} {show(value)}" for name, value in settings.items()}
+        spoken = {name: name.replace("_", " ") for name in settings} | {"weight": "its weight"}
+        return {name: f"{spoken[name]} {show(value)}" for name, value in settings.items()}
 
 
 def show(value: Any) -> str:

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 from nakt_dist.errors import DatasetError
-from nakt_dist.records.lineage import Kind
 from nakt_dist.records.lineage_reading import read_lineage
 from nakt_dist.report.auroc_curves import (
     collect_curves,
@@ -28,6 +27,7 @@ from nakt_dist.report.markdown import to_markdown
 from nakt_dist.report.paper_auroc import all_auroc, dataset_name, find_auroc
 from nakt_dist.report.runs import LeftOut, collect
 from nakt_dist.report.studies import Study, make_studies
+from nakt_dist.signals.kind import ATTENTION_TRANSFER
 from tests.classifier_records import (
     ATTENTION,
     DISTILLATION,
@@ -214,7 +214,7 @@ def test_pairs_of_equal_seeds_are_compared(tmp_path: Path):
     assert found.values == pytest.approx(differences)
     half_width = 1.96 * abs(differences[0] - differences[1]) / 2  # s = |a - b| / √2, n = 2
     assert found.over_seeds == pytest.approx((found.mean - half_width, found.mean + half_width))
-    assert found.method.kind == Kind.ATTENTION and found.verdict in ("better", "undecided")
+    assert found.method.kind == ATTENTION_TRANSFER and found.verdict in ("better", "undecided")
     table = differences_table(only_study(tmp_path), [found])
     assert column(table, "Seeds") == ["2"] and column(table, "Difference") == [f"{found.mean:+.2f}"]
     assert any("too narrow" in remark for remark in table.remarks)

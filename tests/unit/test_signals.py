@@ -1,0 +1,55 @@
+"""Signals: what reports call and colour them, and that nothing but a loss brings in torch."""
+
+import subprocess
+import sys
+
+import pytest
+
+from nakt_dist.signals import SIGNALS, AttentionTransferConfig, DistillationConfig, Signals
+from nakt_dist.signals.kind import ATTENTION_TRANSFER, TRANSFER_LEARNING, Kind, following_kinds
+
+BOTH = Kind(("attention", "distillation"))
+
+
+def test_kinds_are_named_and_ordered_by_their_signals() -> None:
+    distillation = Kind(("distillation",))
+    assert following_kinds() == [distillation, ATTENTION_TRANSFER, BOTH]
+    assert [each.value for each in (TRANSFER_LEARNING, *following_kinds())] == [
+        "Transfer learning",
+        "Distillation",
+        "Attention transfer",
+        "Attention transfer and distillation",
+    ]
+    assert TRANSFER_LEARNING.order < distillation.order
+
+
+def test_no_two_kinds_share_a_colour() -> None:
+    colours = [each for kind in (TRANSFER_LEARNING, *following_kinds()) for each in kind.colours]
+    assert len(set(colours)) == len(colours)
+    columns = [signal.column for signal in SIGNALS.values()]
+    assert len(set(columns)) == len(columns)
+
+
+def test_losses_are_added_up_in_one_order() -> None:
+    chosen = {"attention": AttentionTransferConfig("paper"), "distillation": DistillationConfig()}
+    assert list(Signals(**chosen).chosen()) == ["distillation", "attention"]
+
+
+def test_settings_are_told_in_words() -> None:
+    settings = {"beta": 4.0, "preset": None, "taps": [{"student": "a", "teacher": "b"}]}
+    words = SIGNALS["attention"].words(settings)
+    assert words == {"beta": "β 4", "preset": "taps a", "taps": "taps a"}
+    told = SIGNALS["distillation"].words({"temperature": 2.0, "weight": 1.0, "outputs": None})
+    assert list(told.values()) == ["temperature 2", "its weight 1", "outputs null"]
+
+
+@pytest.mark.parametrize("room", ["config", "records", "report", "signals"])
+def test_settings_records_and_reports_do_without_torch(room: str) -> None:
+    program = (
+        "import importlib, pkgutil, sys\n"
+        f"import nakt_dist.{room} as room\n"
+        "for each in pkgutil.iter_modules(room.__path__, room.__name__ + '.'):\n"
+        "    importlib.import_module(each.name)\n"
+        "sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
