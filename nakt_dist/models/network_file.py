@@ -37,21 +37,24 @@ class TrainedNetwork:
         name: of the run it comes from, or of the file.
         network: on the device asked for, in eval mode, without gradients.
         spec: its architecture.
-        preprocessing: its input, in full.
+        seen: its input, in full, and how it is known.
         lineage: what it was trained on, and from; empty for files that are not ours.
         weights_sha256: of the file.
-        seen: how its input is known; None for a network that is read from no file.
         notices: what else is worth knowing of the file, a sentence each.
     """
 
     name: str
     network: nn.Module
     spec: ModelSpec
-    preprocessing: PreprocessingConfig
+    seen: NetworkInput
     lineage: Mapping[str, Any]
     weights_sha256: str
-    seen: NetworkInput | None = None
     notices: tuple[str, ...] = ()
+
+    @property
+    def preprocessing(self) -> PreprocessingConfig:
+        """Its input, in full."""
+        return self.seen.preprocessing
 
     def prepare(self, images: torch.Tensor) -> torch.Tensor:
         """Brings images, float32 (N, C, H, W) in [0, 1], to the network's input."""
@@ -67,14 +70,12 @@ class TrainedNetwork:
             float32: (N, K, H, W) at the images' own size, or of a classifier (N, K).
         """
         output = self.network(self.prepare(images))
-        return (
-            output.float() if is_classifier(self.spec.name) else at_size(output, images.shape[-2:])
-        )
+        if is_classifier(self.spec.name):
+            return output.float()
+        return at_size(output, images.shape[-2:])
 
     def describe(self, form: ImageForm) -> list[str]:
         """Says what is worth knowing before the network sees images of a form."""
-        if self.seen is None:
-            return list(self.notices)
         return [*self.notices, *self.seen.describe(self.name, self.lineage, form)]
 
 
@@ -127,15 +128,13 @@ def open_network(
     notices = [f"{name}: {each}" for each in (notice, describe_left(loaded)) if each]
     if loaded.spec is None or loaded.spec.name != spec.name:
         notices.append(describe_assumed_design(name, spec, network))
-    seen = resolve_preprocessing(preprocessing, loaded, spec)
     return TrainedNetwork(
         name=name,
         network=network.to(device) if device is not None else network,
         spec=spec,
-        preprocessing=seen.preprocessing,
+        seen=resolve_preprocessing(preprocessing, loaded, spec),
         lineage=stored_lineage(loaded),
         weights_sha256=loaded.sha256,
-        seen=seen,
         notices=tuple(notices),
     )
 

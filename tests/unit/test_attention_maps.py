@@ -31,6 +31,7 @@ from nakt_dist.evaluation.class_activation import (
 from nakt_dist.evaluation.image_choice import choose_images, choose_other_images
 from nakt_dist.models import ModelSpec, build_model
 from nakt_dist.models.network_file import TrainedNetwork
+from nakt_dist.models.preprocessing import NetworkInput
 from nakt_dist.models.taps import find_module
 from nakt_dist.report.attention_figures import (
     AttentionRow,
@@ -72,7 +73,7 @@ def trained(name="densenet40", outputs=3, lineage=None, sha256="s", channels=3):
         name="network",
         network=build(name, outputs, channels),
         spec=ModelSpec(name, channels, outputs),
-        preprocessing=PreprocessingConfig(mean=0.0, std=1.0),
+        seen=NetworkInput(PreprocessingConfig(mean=0.0, std=1.0)),
         lineage=lineage or {},
         weights_sha256=sha256,
     )

@@ -7,6 +7,7 @@ from nakt_dist.config.teaching import IMAGENET_MEAN, IMAGENET_STD
 from nakt_dist.errors import ConfigurationError
 from nakt_dist.models.input_images import prepare_image
 from nakt_dist.models.network_file import TrainedNetwork, open_network
+from nakt_dist.models.preprocessing import NetworkInput
 from nakt_dist.models.spec import ModelSpec
 from nakt_dist.transfer.ensemble import Teacher, ensemble_probability
 from tests.datasets import make_weights
@@ -31,7 +32,7 @@ def seen(height=None, width=None, mean=0.0, std=1.0):
 
 def teacher(network, in_channels=1, weight=1.0, output="soft", **settings):
     spec = ModelSpec(in_channels=in_channels)
-    trained = TrainedNetwork("teacher", network, spec, seen(**settings), {}, "0" * 64)
+    trained = TrainedNetwork("teacher", network, spec, NetworkInput(seen(**settings)), {}, "0" * 64)
     return Teacher(trained, weight, output)
 
 

@@ -12,6 +12,7 @@ from nakt_dist.config import PreprocessingConfig
 from nakt_dist.errors import CheckpointError
 from nakt_dist.evaluation.origin import lineage_of, other_policy, task_of
 from nakt_dist.models.network_file import TrainedNetwork
+from nakt_dist.models.preprocessing import NetworkInput
 from nakt_dist.models.spec import ModelSpec
 from nakt_dist.records.evaluation_set import EvaluationSet
 from nakt_dist.records.exposure import (
@@ -32,7 +33,12 @@ POLICY = {"uncertain": "zero", "blank": "zero"}
 def trained(lineage, name="densenet40"):
     spec = ModelSpec(name)
     return TrainedNetwork(
-        "net", nn.Identity(), spec, PreprocessingConfig(mean=0.0, std=1.0), lineage, "s"
+        "net",
+        nn.Identity(),
+        spec,
+        NetworkInput(PreprocessingConfig(mean=0.0, std=1.0)),
+        lineage,
+        "s",
     )
 
 

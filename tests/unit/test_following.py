@@ -15,6 +15,7 @@ from nakt_dist.config import (
 )
 from nakt_dist.errors import CheckpointError, ConfigurationError
 from nakt_dist.models.network_file import TrainedNetwork
+from nakt_dist.models.preprocessing import NetworkInput
 from nakt_dist.models.spec import ModelSpec
 from nakt_dist.training.following import Following, describe_following, pair
 from nakt_dist.training.tasks import ClassificationTask
@@ -27,7 +28,12 @@ def network(name: str = "timm:test_resnet", outputs: int = 3, seed: int = 0) -> 
     torch.manual_seed(seed)
     bare = spec.build().requires_grad_(False).eval()
     return TrainedNetwork(
-        "teacher", bare, spec, PreprocessingConfig(mean=0.0, std=1.0), {"labels": NAMES}, "0" * 64
+        "teacher",
+        bare,
+        spec,
+        NetworkInput(PreprocessingConfig(mean=0.0, std=1.0)),
+        {"labels": NAMES},
+        "0" * 64,
     )
 
 
