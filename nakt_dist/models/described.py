@@ -101,8 +101,6 @@ def build_described(
     built without memory, on torch's meta device, and its size compared with the file's.
 
     Args:
-        loaded: the file.
-        spec: its description.
         given: names of options that are not the file's, but the user's.
 
     Raises:

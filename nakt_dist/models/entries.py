@@ -28,11 +28,6 @@ def own_entries(
 ) -> tuple[dict[str, Tensor], tuple[str, ...]]:
     """Gives a checkpoint's entries the names of a network, and leaves out what is beside it.
 
-    Args:
-        state_dict: the checkpoint's.
-        wanted: the network's.
-        path: of the checkpoint, for the message.
-
     Returns:
         The tensors by the network's names as far as the styles go, and the names of entries that
         were left out: bookkeeping, and, where the network is whole under one prefix, what is not
@@ -59,10 +54,6 @@ def rename_entries(
     state_dict: Mapping[str, Tensor], wanted: Mapping[str, Tensor]
 ) -> dict[str, Tensor]:
     """Gives a checkpoint's entries the names of a network, where only the style differs.
-
-    Args:
-        state_dict: the checkpoint's.
-        wanted: the network's.
 
     Returns:
         The same tensors in the same order. Entries that have no place in the network keep

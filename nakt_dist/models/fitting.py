@@ -120,9 +120,6 @@ def compare(
     in a trained network.
 
     Args:
-        wanted: the network's.
-        found: the file's, by the network's names.
-        path: of the file, for the message.
         fresh: entries that keep the network's values, whatever the file has; a whole head.
 
     Raises:
@@ -189,13 +186,7 @@ def _grouped(names: Sequence[str]) -> str:
 def explain_misfit(
     report: LoadReport, wanted: Mapping[str, Tensor], loaded: "LoadedWeights"
 ) -> str:
-    """Returns the message of a ``CheckpointError``: what does not fit, and what to do.
-
-    Args:
-        report: of the comparison.
-        wanted: the network's state dict.
-        loaded: the file.
-    """
+    """Returns the message of a ``CheckpointError``: what does not fit, and what to do."""
     parts = [
         f"{len(entries)} {what} ({_some(entries)})"
         for what, entries in (

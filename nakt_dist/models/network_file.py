@@ -209,7 +209,6 @@ def stored_output_names(trained: TrainedNetwork, weights: str) -> tuple[str, ...
     """Returns what a classifier of ours answers, in the order of its outputs; None if unsaid.
 
     Args:
-        trained: the network.
         weights: as the user named it, for the message.
 
     Raises:

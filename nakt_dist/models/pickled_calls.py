@@ -32,7 +32,6 @@ def check_pickled_calls(path: Path, is_archive: bool, most_values: int) -> None:
     """Follows the pickles of a file that torch wrote and refuses calls no state dict needs.
 
     Args:
-        path: the file.
         is_archive: whether it is a zip archive, as newer torch writes, whose parts are known
             to be no larger than the file.
         most_values: so many may a tensor announce that is handed to another call.

@@ -94,7 +94,6 @@ def resolve_preprocessing(
     Args:
         given: the settings; those that are None are not given.
         loaded: the file; None for a network that starts from nothing, of which nothing is assumed.
-        spec: the network.
 
     Raises:
         CheckpointError: what the file says, and is not overridden, cannot be read.

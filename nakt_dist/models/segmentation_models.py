@@ -75,13 +75,8 @@ def build_preset(
     ResNet-50 encoders with random weights; 26,671,313 and 26,109,761 parameters for one grey
     channel and one logit. ``deeplabv3plus`` normalises after global pooling and therefore
     cannot be trained on a batch of one: torch's ValueError says that it expects more than
-    one value per channel. Drop a short last batch.
-
-    Args:
-        name: "deeplabv3plus" or "panoptic_fpn".
-        in_channels: image channels.
-        num_outputs: logits per pixel.
-        options: keywords of smp's class, which replace the paper's.
+    one value per channel. Drop a short last batch. Options are keywords of smp's class, which
+    replace the paper's.
 
     Raises:
         ConfigurationError: as ``build_model``.
@@ -93,7 +88,7 @@ def build_preset(
 def build_by_name(
     name: str, in_channels: int, num_outputs: int, options: dict[str, Any]
 ) -> nn.Module:
-    """Builds ``smp:ARCHITECTURE/ENCODER``; arguments and errors as ``build_preset``."""
+    """Builds ``smp:ARCHITECTURE/ENCODER``; options and errors as ``build_preset``."""
     architecture, _, encoder = name.removeprefix("smp:").partition("/")
     if architecture not in _ARCHITECTURES:
         raise ConfigurationError(
@@ -110,12 +105,7 @@ def build_by_name(
 
 
 def options_without_trace(name: str, options: dict[str, Any]) -> dict[str, Any]:
-    """Returns the values of the options that weights do not show and that are not given.
-
-    Args:
-        name: a preset or ``smp:ARCHITECTURE/ENCODER``, which can be built.
-        options: those given.
-    """
+    """Returns the values of the options that weights do not show and that are not given."""
     architecture, defaults = name.removeprefix("smp:").partition("/")[0], {}
     if name in _PRESETS:
         architecture, defaults = _PRESETS[name]

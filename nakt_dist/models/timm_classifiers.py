@@ -29,8 +29,6 @@ def build_classifier(
 
     Args:
         name: with the prefix; a tag after the dot matters with ``pretrained`` alone.
-        in_channels: image channels.
-        num_outputs: logits per image.
         options: keywords of timm's network, and ``pretrained`` (False): whether timm may
             download its weights. Some networks take one size of image; ``img_size`` or
             ``dynamic_img_size`` change that.

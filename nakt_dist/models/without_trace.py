@@ -19,9 +19,6 @@ _ACTIVATIONS = tuple(
 def assumed_options(spec: ModelSpec) -> dict[str, Any]:
     """Returns the options that leave no trace in the weights and that nobody stated.
 
-    Args:
-        spec: the network as it was asked for.
-
     Returns:
         Their values by name, such as ``decoder_atrous_rates``; ``model.options`` sets them.
     """
@@ -30,13 +27,7 @@ def assumed_options(spec: ModelSpec) -> dict[str, Any]:
 
 
 def describe_assumed_design(name: str, spec: ModelSpec, network: nn.Module) -> str:
-    """Says what was assumed of a network of others beside its weights.
-
-    Args:
-        name: of the network.
-        spec: as it was asked for.
-        network: as it was built.
-    """
+    """Says what was assumed of a network of others beside its weights."""
     options = assumed_options(spec)
     settable = ", ".join(f"{option} {_spell(value)}" for option, value in options.items())
     parts = [f"{settable} (model.options sets them)"] if options else []
