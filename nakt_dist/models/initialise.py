@@ -1,6 +1,6 @@
 """Starts a network from a checkpoint that was made for another task, or elsewhere.
 
-All styles of DenseNet-121 that ``entries`` knows fit ``densenet121``, and as far as it goes
+All styles of DenseNet-121 that ``entry_names`` knows fit ``densenet121``, and as far as it goes
 ``densenet40``.
 """
 
@@ -11,9 +11,9 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from nakt_dist.errors import CheckpointError
-from nakt_dist.models.described import check_finite
-from nakt_dist.models.entries import own_entries
-from nakt_dist.models.fitting import (
+from nakt_dist.models.building import check_finite
+from nakt_dist.models.entry_names import own_entries
+from nakt_dist.models.matching import (
     LoadReport,
     compare,
     copy_matched,

@@ -11,10 +11,11 @@ from torch import nn
 
 from nakt_dist.config import PreprocessingConfig
 from nakt_dist.errors import CheckpointError
-from nakt_dist.models.described import build_configured, build_described, check_finite
-from nakt_dist.models.entries import own_entries
-from nakt_dist.models.fitting import head_prefixes, load_into
+from nakt_dist.models.assumed_design import describe_assumed_design
+from nakt_dist.models.building import build_configured, build_described, check_finite
+from nakt_dist.models.entry_names import own_entries
 from nakt_dist.models.input_images import at_size, prepare_image
+from nakt_dist.models.matching import head_prefixes, load_into
 from nakt_dist.models.preprocessing import (
     ImageForm,
     NetworkInput,
@@ -25,7 +26,6 @@ from nakt_dist.models.registry import is_classifier
 from nakt_dist.models.spec import ModelSpec
 from nakt_dist.models.weights import LoadedWeights, describe_left, read_weights
 from nakt_dist.models.weights_path import name_of_weights, weights_path
-from nakt_dist.models.without_trace import describe_assumed_design
 from nakt_dist.runtime.processes import say
 
 
@@ -164,7 +164,7 @@ def _build(
 
 
 def _in_our_names(loaded: LoadedWeights, network: nn.Module) -> LoadedWeights:
-    """Takes a foreign file in any of the styles that ``entries`` knows."""
+    """Takes a foreign file in any of the styles that ``entry_names`` knows."""
     found, left = own_entries(loaded.state_dict, network.state_dict(), loaded.path)
     return replace(loaded, state_dict=found, left=(*loaded.left, *left))
 

@@ -10,7 +10,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from nakt_dist.config import RecipeConfig, TrainConfig
 from nakt_dist.loading.sampler import GlobalBatches, Share
-from nakt_dist.models.described import build_configured
+from nakt_dist.models.building import build_configured
 from nakt_dist.models.initialise import read_initial_weights
 from nakt_dist.models.trainable import select_trainable
 from nakt_dist.models.weights_path import weights_path

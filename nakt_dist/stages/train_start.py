@@ -9,7 +9,8 @@ from torch import nn
 from nakt_dist.config import TrainConfig
 from nakt_dist.errors import CheckpointError, ConfigurationError
 from nakt_dist.loading.labels import name_outputs
-from nakt_dist.models.described import build_configured
+from nakt_dist.models.assumed_design import describe_assumed_design
+from nakt_dist.models.building import build_configured
 from nakt_dist.models.initialise import initialise, read_initial_weights
 from nakt_dist.models.network_file import TrainedNetwork, open_network, stored_lineage
 from nakt_dist.models.preprocessing import ImageForm, NetworkInput, resolve_preprocessing
@@ -18,7 +19,6 @@ from nakt_dist.models.spec import ModelSpec
 from nakt_dist.models.trainable import select_trainable
 from nakt_dist.models.weights import LoadedWeights, describe_left
 from nakt_dist.models.weights_path import name_of_weights
-from nakt_dist.models.without_trace import describe_assumed_design
 from nakt_dist.runtime.processes import say
 
 DEFAULT_CLASSIFIER = ModelSpec("densenet121", in_channels=3)

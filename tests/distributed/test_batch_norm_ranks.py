@@ -22,7 +22,7 @@ from nakt_dist.config import (
     ValidationConfig,
 )
 from nakt_dist.errors import ConfigurationError
-from nakt_dist.models.described import build_configured
+from nakt_dist.models.building import build_configured
 from nakt_dist.models.spec import ModelSpec
 from nakt_dist.training.batch_norm import synchronise_batch_norm
 from tests.datasets import make_chest_dataset, make_packed_dataset

@@ -12,7 +12,7 @@ from nakt_dist.config.plain import LARGEST_SEED
 from nakt_dist.errors import ConfigurationError, DatasetError
 from nakt_dist.loading import batches
 from nakt_dist.loading.samples import select_samples
-from nakt_dist.models.described import build_configured
+from nakt_dist.models.building import build_configured
 from nakt_dist.models.spec import ModelSpec
 from nakt_dist.shards.location import DatasetLocation
 from nakt_dist.shards.reader import IndexedShards, PseudoLabels

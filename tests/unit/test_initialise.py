@@ -8,7 +8,7 @@ import torch
 
 from nakt_dist.errors import CheckpointError
 from nakt_dist.models import ModelSpec
-from nakt_dist.models.entries import rename_entries
+from nakt_dist.models.entry_names import rename_entries
 from nakt_dist.models.initialise import initialise, read_initial_weights
 from nakt_dist.models.weights import read_weights, save_weights
 

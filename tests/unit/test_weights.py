@@ -10,8 +10,8 @@ import torch
 
 from nakt_dist.errors import CheckpointError, ConfigurationError
 from nakt_dist.models import ModelSpec
-from nakt_dist.models.fitting import load_into
 from nakt_dist.models.initialise import initialise
+from nakt_dist.models.matching import load_into
 from nakt_dist.models.weights import read_weights, save_weights
 from nakt_dist.runtime.files import file_sha256
 
