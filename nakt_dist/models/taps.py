@@ -165,12 +165,8 @@ class TeacherTap:
             return ()
         return self._run(images, stops=True)[1]
 
-    def output(self, images: Tensor) -> Any:
-        """Runs the whole network and returns what it returns, without gradients."""
-        return self.output_and_activations(images)[0]
-
     def output_and_activations(self, images: Tensor) -> tuple[Any, tuple[Tensor, ...]]:
-        """Returns both for the price of one pass; see ``activations``."""
+        """Runs the whole network; see ``activations``. What it returns has no gradients."""
         return self._run(images, stops=False)
 
     @torch.no_grad()

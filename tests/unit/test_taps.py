@@ -307,7 +307,7 @@ def test_a_teacher_stops_at_its_last_tap():
     second, first = teacher.activations(images)
     assert network.reached_end == 0
     assert torch.equal(second, network.second(first))
-    output = teacher.output(images)
+    output, _ = teacher.output_and_activations(images)
     assert network.reached_end == 1
     both, tapped = teacher.output_and_activations(images)
     assert network.reached_end == 2
@@ -338,7 +338,7 @@ def test_a_teacher_never_leaves_eval_nor_changes():
         disturb()
         assert torch.equal(teacher.activations(IMAGES)[0], tapped[0])
         disturb()
-        assert torch.equal(teacher.output(IMAGES), output)
+        assert torch.equal(teacher.output_and_activations(IMAGES)[0], output)
     assert_unchanged(network, before)
     assert not any(each.requires_grad for each in network.parameters())
 
