@@ -39,7 +39,8 @@ def describe_assumed_design(name: str, spec: ModelSpec, network: nn.Module) -> s
     parts += sorted(
         {type(module).__name__ for module in modules if isinstance(module, _ACTIVATIONS)}
     )
-    epsilons = {module.eps for module in modules if isinstance(getattr(module, "eps", None), float)}
+    stated = (getattr(module, "eps", None) for module in modules)
+    epsilons = {each for each in stated if isinstance(each, float)}
     parts += [f"normalisation's epsilon {each:g}" for each in sorted(epsilons)]
     return (
         f"{name}: its file fits {spec.name} and does not say what leaves no trace in weights. "

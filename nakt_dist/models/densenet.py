@@ -4,6 +4,7 @@ Importing this module takes a second or two: it brings in torchvision.
 """
 
 from collections import OrderedDict
+from typing import Any
 
 from torch import Tensor, nn
 from torch.nn import functional
@@ -101,11 +102,11 @@ def _first_convolution(in_channels: int) -> nn.Conv2d:
 def _pointwise_convolution(in_channels: int, out_channels: int) -> nn.Conv2d:
     convolution = nn.Conv2d(in_channels, out_channels, 1)
     nn.init.kaiming_normal_(convolution.weight)
-    nn.init.zeros_(convolution.bias)
+    nn.init.zeros_(convolution.get_parameter("bias"))
     return convolution
 
 
-def _check_drop_rate(value: object) -> None:
+def _check_drop_rate(value: Any) -> None:
     number = isinstance(value, int | float) and not isinstance(value, bool)
     if not number or not 0 <= value < 1:
         raise ConfigurationError(

@@ -1,6 +1,7 @@
 """Images as a network wants to see them, and its logits as the images want them."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch.nn import functional
@@ -48,9 +49,7 @@ def at_size(logits: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
     return functional.interpolate(logits, tuple(size), mode="bilinear", align_corners=False)
 
 
-def _per_channel(
-    name: str, value: float | Sequence[float], image: torch.Tensor
-) -> float | torch.Tensor:
+def _per_channel(name: str, value: Any, image: torch.Tensor) -> Any:
     """Returns a number as it is, and one number per channel as a tensor (C, 1, 1)."""
     if isinstance(value, int | float):
         return value

@@ -91,7 +91,7 @@ def initialise(network: nn.Module) -> None:
             nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
         else:
             continue
-        nn.init.zeros_(module.bias)
+        nn.init.zeros_(module.get_parameter("bias"))
 
 
 def halve(features: Tensor) -> Tensor:

@@ -107,7 +107,7 @@ def resolve_preprocessing(
     if not ours and not known.keys() & set(_STATISTICS) and _sees_imagenet(spec):
         usual = {"mean": list(IMAGENET_MEAN), "std": list(IMAGENET_STD)}
     assumed = () if loaded is None else tuple(n for n in (*_STATISTICS, *_SIDES) if n not in known)
-    sizes = tuple(stored.get(n) if _is_side(stored.get(n)) else None for n in _SIDES)
+    height, width = (stored.get(n) if _is_side(stored.get(n)) else None for n in _SIDES)
     replaced = {
         name: stored[name]
         for name in _STATISTICS
@@ -115,7 +115,7 @@ def resolve_preprocessing(
     }
     given_sides = tuple(n for n in _SIDES if n in asked and asked[n] != stored.get(n))
     return NetworkInput(
-        PreprocessingConfig(**{**usual, **known}), assumed, sizes, replaced, given_sides
+        PreprocessingConfig(**{**usual, **known}), assumed, (height, width), replaced, given_sides
     )
 
 
@@ -144,7 +144,8 @@ def _describe_assumed(name: str, seen: NetworkInput, form: ImageForm) -> str:
         return ""
     found = seen.preprocessing
     mean, std = found.mean, found.std
-    means, stds = (each if isinstance(each, list) else [each] for each in (mean, std))
+    spread: list[list[Any]] = [each if isinstance(each, list) else [each] for each in (mean, std)]
+    means, stds = spread
     channels = max(len(means), len(stds))
     pairs = list(
         zip(means * (channels // len(means)), stds * (channels // len(stds)), strict=False)

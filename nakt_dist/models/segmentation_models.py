@@ -53,10 +53,12 @@ class _AnySizeInput:
     """
 
     stride_factor: int
+    encoder: Any
 
     def forward(self, images: Tensor) -> Tensor:
         """Maps float images (N, in_channels, H, W) to logits (N, num_outputs, H, W)."""
-        return at_any_size(super().forward, images, self.stride_factor * self.encoder.output_stride)
+        multiple = self.stride_factor * self.encoder.output_stride
+        return at_any_size(super().forward, images, multiple)  # type: ignore[misc]
 
 
 @functools.cache
@@ -106,7 +108,8 @@ def build_by_name(
 
 def options_without_trace(name: str, options: dict[str, Any]) -> dict[str, Any]:
     """Returns the values of the options that weights do not show and that are not given."""
-    architecture, defaults = name.removeprefix("smp:").partition("/")[0], {}
+    architecture = name.removeprefix("smp:").partition("/")[0]
+    defaults: dict[str, Any] = {}
     if name in _PRESETS:
         architecture, defaults = _PRESETS[name]
     known = inspect.signature(_ARCHITECTURES[architecture]).parameters
@@ -205,5 +208,6 @@ def _check_encoder_weights(encoder: str, weights: Any) -> None:
 
 def _weights_repository(encoder: str, weights: Any) -> str:
     if encoder.startswith(_TIMM_PREFIX):
-        return str(timm.models.get_pretrained_cfg(encoder.removeprefix(_TIMM_PREFIX)).hf_hub_id)
+        found = timm.models.get_pretrained_cfg(encoder.removeprefix(_TIMM_PREFIX))
+        return str(getattr(found, "hf_hub_id", None))
     return smp.encoders.encoders[encoder]["pretrained_settings"][weights]["repo_id"]

@@ -203,7 +203,7 @@ class _Taps:
 
     def finish(self) -> dict[str, list[Any]]:
         found, self._found = self._found, None
-        return found
+        return found or {}
 
     def in_order(self, found: Mapping[str, list[Any]]) -> tuple[Tensor, ...]:
         for path, outputs in found.items():

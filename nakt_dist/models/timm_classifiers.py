@@ -84,7 +84,8 @@ def _check_pretrained(name: str, timm_name: str, in_channels: int) -> None:
             f"({'it has ' + ', '.join(tags) if tags else 'nor of its other tags'}); leave the "
             "option 'pretrained' out to start from random weights"
         )
-    expected = timm.models.get_pretrained_cfg(timm_name).input_size[0]
+    found = timm.models.get_pretrained_cfg(timm_name)
+    expected = found.input_size[0] if found is not None else in_channels
     if in_channels != expected:  # timm would add its first layer's channels up, without a word
         raise ConfigurationError(
             f"network '{name}': its pretrained weights read {expected} image channels, and "
