@@ -7,9 +7,9 @@ form in which a tensor, or plain data beside it, is saved.
 
 A child process that lets torch read the file under limits of memory and time does not do instead.
 Measured with the files of tests/hostile: it takes 2 s of processor time a file to import torch,
-where this takes milliseconds; tuples in tuples stop at a limit of 1 s alone, which whole files of
-a few GB need; a sparse tensor of 300 million announced places is read in 7 s; what was refused
-has no name; and macOS does not limit a process's memory.
+where this takes 0.05 s for a DenseNet-121 with its optimiser; tuples in tuples stop at a limit of
+1 s alone, which whole files of a few GB need; a sparse tensor of 300 million announced places is
+read in 7 s; what was refused has no name; and macOS does not limit a process's memory.
 """
 
 import io
