@@ -202,8 +202,11 @@ class SharedJob(ABC, Generic[Result]):
             "Choose another --output, or delete the folder"
         )
 
-    def check(self) -> None:
+    def check(self) -> list[str]:
         """Looks whether the job could be begun or taken up, or is done, and writes nothing.
+
+        Returns:
+            What is worth knowing, a sentence each.
 
         Raises:
             DatasetError: the output is another's, finished or not.
@@ -211,6 +214,7 @@ class SharedJob(ABC, Generic[Result]):
         check_output(self.output, self.stage)
         if self.finished() is None:
             self.ledger.check()
+        return []
 
     def begin(self) -> Result | None:
         """Begins the job or takes it up; returns what came of it where it is complete.

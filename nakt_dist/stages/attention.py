@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from nakt_dist.config import AttentionConfig, ShownNetworkConfig, as_plain, save_config
+from nakt_dist.config import AttentionConfig, as_plain, save_config
 from nakt_dist.errors import ConfigurationError, nearest_name
 from nakt_dist.evaluation.attention_maps import (
     MEASURES,
@@ -28,7 +28,7 @@ from nakt_dist.evaluation.attention_sheet import (
 from nakt_dist.evaluation.facts import read_facts
 from nakt_dist.evaluation.image_choice import choose_images, choose_other_images
 from nakt_dist.loading.samples import SelectedSamples, image_form, select_samples
-from nakt_dist.models.network_file import TrainedNetwork, open_network
+from nakt_dist.models.network_file import TrainedNetwork
 from nakt_dist.models.registry import is_classifier
 from nakt_dist.records.evaluation_set import EvaluationSet
 from nakt_dist.records.fields import label_dataset
@@ -41,6 +41,7 @@ from nakt_dist.runtime.progress import progress_bar
 from nakt_dist.runtime.record import RunRecord, Stopwatch, package_versions
 from nakt_dist.shards.tables import write_table
 from nakt_dist.sources.labels import NO_FINDING, canonical_finding
+from nakt_dist.stages.opening import Opening
 
 SHEET_NAME = "attention.png"
 TABLE_NAME = "attention.parquet"
@@ -70,18 +71,17 @@ def run(config: AttentionConfig) -> RunRecord:
     output = Path(config.output)
     check_output(output, "attention")
     device = choose_device(config.device, config.threads)
-    student, teacher = _open(config.student, device), _open(config.teacher, device)
-    samples = select_samples(config.dataset, config.splits, cache=config.cache)
-    for notice in describe_both(student, teacher, samples):
-        say(f"attention: {notice}")
+    opening = Opening()
+    student, teacher, samples, reader = plan(config, opening)
+    opening.say("attention")
+    taps = choose_taps(config, student, teacher)
+    for network in (student.network, teacher.network):
+        network.to(device)
     config = replace(
         config,
         student=replace(config.student, preprocessing=student.preprocessing),
         teacher=replace(config.teacher, preprocessing=teacher.preprocessing),
     )
-    taps = choose_taps(config, student, teacher)
-    reader = AttentionReader(student, teacher, taps)
-
     with explain_full_memory(
         str(output), f"Lower batch_size (now {config.batch_size}), or set --device cpu"
     ):
@@ -137,20 +137,32 @@ def run(config: AttentionConfig) -> RunRecord:
     return record
 
 
-def _open(config: ShownNetworkConfig, device: torch.device) -> TrainedNetwork:
-    return open_network(config.weights, config.model, config.preprocessing, device, config.name)
+def plan(
+    config: AttentionConfig, opening: Opening
+) -> tuple[TrainedNetwork, TrainedNetwork, SelectedSamples, AttentionReader] | None:
+    """Opens networks and images, and checks that they belong together.
 
+    Returns:
+        Student, teacher, images and the reader of attention, all on the CPU; None where
+        ``opening`` gathers what is wrong.
 
-def describe_both(
-    student: TrainedNetwork, teacher: TrainedNetwork, samples: SelectedSamples
-) -> list[str]:
-    """Says what is worth knowing before both networks see the images, a sentence each."""
-    form = image_form(samples.images.manifest)
-    return [
-        f"{role} {notice}"
-        for role, trained in (("student", student), ("teacher", teacher))
-        for notice in trained.describe(form)
-    ]
+    Raises:
+        NaktError: as ``run``.
+    """
+    student = opening.network("student", config.student, config.student.name)
+    teacher = opening.network("teacher", config.teacher, config.teacher.name)
+    with opening.part("data"):
+        cache = opening.cache or config.cache
+        samples = select_samples(config.dataset, config.splits, cache=cache)
+        opening.tell_samples("data", samples, config.dataset, config.splits)
+        if student is not None and teacher is not None:
+            form = image_form(samples.images.manifest)
+            opening.note(*(f"student {notice}" for notice in student.describe(form)))
+            opening.note(*(f"teacher {notice}" for notice in teacher.describe(form)))
+            with opening.part("taps"):
+                reader = AttentionReader(student, teacher, choose_taps(config, student, teacher))
+                return student, teacher, samples, reader
+    return None
 
 
 def _draw_sheet(

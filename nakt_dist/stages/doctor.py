@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from nakt_dist.config import DoctorConfig, TrainConfig, as_plain
+from nakt_dist.config import DoctorConfig, as_plain
 from nakt_dist.errors import NaktError
 from nakt_dist.runtime.files import value_sha256
 from nakt_dist.runtime.machine import (
@@ -23,12 +23,11 @@ from nakt_dist.runtime.meeting import Meeting, MeetingPlace
 from nakt_dist.runtime.outputs import check_output, left_by
 from nakt_dist.runtime.processes import process_place
 from nakt_dist.runtime.record import RECORD_NAME, RunRecord, Stopwatch, package_versions
-from nakt_dist.runtime.work import LOCK_NAME, in_use
+from nakt_dist.runtime.work import LOCK_NAME, SharedJob, in_use
 from nakt_dist.shards.manifest import MANIFEST_NAME
-from nakt_dist.stages.doctor_data import examine_other
-from nakt_dist.stages.doctor_findings import Findings, in_words
+from nakt_dist.stages.doctor_findings import Findings
 from nakt_dist.stages.doctor_report import Diagnosis, diagnose, print_diagnosis
-from nakt_dist.stages.doctor_training import examine_training
+from nakt_dist.stages.opening import Opening, in_words
 from nakt_dist.stages.pipeline import check_processes
 
 _WRITTEN_LAST = {
@@ -69,6 +68,10 @@ def run(config: DoctorConfig) -> RunRecord:
     )
 
 
+def plan(config: DoctorConfig, opening: Opening) -> None:
+    """Opens nothing: it is opening that the doctor is for."""
+
+
 def _examine_all(config: DoctorConfig) -> Meeting:
     """Examines this process, and gathers what the others of the launch found.
 
@@ -93,18 +96,14 @@ def examine(config: DoctorConfig) -> Findings:
     place = process_place()
     found = Findings(place.rank, look_around("cpu", None), versions=package_versions())
     stage_config = _read_settings(config, found)
-    with found.problem_if_refused("device"):
+    with found.part("device"):
         device, threads = (getattr(stage_config, each, None) for each in ("device", "threads"))
         found.machine = look_around(device or "auto", threads)
     if stage_config is not None:
-        with found.problem_if_refused("processes"):
+        with found.part("processes"):
             check_processes(stage_config, place.world_size)
         found.inputs["settings"] = value_sha256(as_plain(stage_config))
-        with tempfile.TemporaryDirectory(prefix="nakt-doctor-") as cache:
-            if isinstance(stage_config, TrainConfig):
-                examine_training(stage_config, found, Path(cache))
-            else:
-                examine_other(stage_config, found, Path(cache))
+        _open(str(config.stage), stage_config, found)
         _look_at_output(str(config.stage), stage_config, found)
     return found
 
@@ -115,9 +114,21 @@ def _read_settings(config: DoctorConfig, found: Findings) -> Any:
 
     if config.stage is None:
         return None
-    with found.problem_if_refused("settings"):
+    with found.part("settings"):
         return parse_config(config.stage, config.settings)
     return None
+
+
+def _open(stage: str, config: Any, found: Findings) -> None:
+    """Opens what the stage would open, and looks whether its job can begin."""
+    from nakt_dist.cli import load_stage
+
+    with tempfile.TemporaryDirectory(prefix="nakt-doctor-") as cache:
+        found.cache = cache
+        job = load_stage(stage).plan(config, found)
+        if isinstance(job, SharedJob):
+            with found.part("output"):
+                found.note(*job.check())
 
 
 def _look_at_output(stage: str, config: Any, found: Findings) -> None:
@@ -128,7 +139,7 @@ def _look_at_output(stage: str, config: Any, found: Findings) -> None:
     folder = Path(output)
     nearest = nearest_folder(folder)
     found.inputs["output"] = f"in {nearest}"
-    with found.problem_if_refused("output"):
+    with found.part("output"):
         found.facts["output"] = f"{folder}: {_state(stage, folder)}"
         check_output(folder, stage)
         if is_locked(folder / LOCK_NAME):
@@ -136,7 +147,7 @@ def _look_at_output(stage: str, config: Any, found: Findings) -> None:
         works = locks_work(nearest)
         found.facts["file locks"] = "work" if works else "do not work"
         if not works:
-            found.notes.append(
+            found.note(
                 f"locks do not work at {nearest}: two jobs that write one output would not "
                 "notice each other; start one at a time"
             )

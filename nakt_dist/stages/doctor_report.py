@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from nakt_dist.runtime.meeting import Meeting
-from nakt_dist.stages.doctor_findings import Findings, in_words
+from nakt_dist.stages.doctor_findings import Findings
+from nakt_dist.stages.opening import in_words
 
 
 @dataclass(frozen=True)

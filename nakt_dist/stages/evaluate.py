@@ -15,7 +15,7 @@ from nakt_dist.evaluation.scores import PREDICTIONS_NAME, TaskScores
 from nakt_dist.evaluation.segmentation_scores import SegmentationScores
 from nakt_dist.loading.batches import as_float
 from nakt_dist.loading.samples import SelectedSamples, image_form, select_samples
-from nakt_dist.models.network_file import TrainedNetwork, open_network
+from nakt_dist.models.network_file import TrainedNetwork
 from nakt_dist.models.weights_path import weights_path
 from nakt_dist.records.evaluation_set import EvaluationSet
 from nakt_dist.records.exposure import MET, describe_exposure, describe_unknown, judge
@@ -32,6 +32,7 @@ from nakt_dist.runtime.record import (
 from nakt_dist.runtime.work import SharedJob
 from nakt_dist.shards.pictures import read_pictures
 from nakt_dist.shards.tables import read_table, write_table
+from nakt_dist.stages.opening import Opening
 
 _IMAGES_PER_PIECE = 64
 _ONLY_IN_THE_RECORD = ("teacher_record", "compare_with", "bootstrap_samples", "seed", "overlays")
@@ -52,19 +53,39 @@ def run(config: EvaluateConfig) -> RunRecord:
         CheckpointError: the weights cannot be used, or contradict themselves.
     """
     stopwatch = Stopwatch()
-    device = choose_device(config.device, config.threads)
-    trained = open_network(config.weights, config.model, config.preprocessing, device)
-    config = replace(config, preprocessing=trained.preprocessing)
-    samples = select_samples(config.dataset, config.splits, cache=config.cache)
-    met, notices = look_for_exposure(config, trained, samples)
-    job = Evaluation(config, trained, samples, met)
-    for notice in notices:
-        say(f"evaluate: {notice}")
+    opening = Opening()
+    job = plan(config, opening)
+    opening.say("evaluate")
     record = job.begin()
     if record is None:
-        return _evaluate(job, device, stopwatch)
+        return _evaluate(job, stopwatch)
     say(f"{job.scores.sentence(record)} (was complete already)")
     return record
+
+
+def plan(config: EvaluateConfig, opening: Opening) -> "Evaluation | None":
+    """Opens network and test images, and checks that they belong together.
+
+    Returns:
+        The evaluation; None where ``opening`` gathers what is wrong.
+
+    Raises:
+        NaktError: as ``run``.
+    """
+    device = torch.device("cpu")
+    with opening.part("device"):
+        device = choose_device(config.device, config.threads)
+    trained = opening.network("weights", config)
+    with opening.part("data"):
+        samples = select_samples(config.dataset, config.splits, cache=opening.cache or config.cache)
+        opening.tell_samples("data", samples, config.dataset, config.splits)
+        if trained is not None:
+            with opening.part("evaluate"):
+                config = replace(config, preprocessing=trained.preprocessing)
+                met, notices = look_for_exposure(config, trained, samples)
+                opening.note(*notices)
+                return Evaluation(config, trained, samples, met, device)
+    return None
 
 
 class Evaluation(SharedJob[RunRecord]):
@@ -75,6 +96,7 @@ class Evaluation(SharedJob[RunRecord]):
         trained: the network.
         samples: the test images.
         met: what ``look_for_exposure`` found.
+        device: that the network works on; it is not there before ``_evaluate``.
 
     Raises:
         ConfigurationError: a setting does not fit the network's task, or network and test set
@@ -94,8 +116,10 @@ class Evaluation(SharedJob[RunRecord]):
         trained: TrainedNetwork,
         samples: SelectedSamples,
         met: Mapping[str, Any],
+        device: torch.device,
     ) -> None:
         self.config = config
+        self.device = device
         self.trained = trained
         self.met = met
         # The task is chosen by the architecture, which the weights may not contradict.
@@ -166,8 +190,9 @@ def look_for_exposure(
     return {MET: told, "met_pictures": counts}, sentences
 
 
-def _evaluate(job: Evaluation, device: torch.device, stopwatch: Stopwatch) -> RunRecord:
+def _evaluate(job: Evaluation, stopwatch: Stopwatch) -> RunRecord:
     """Does this process's pieces; whoever finds all of them done writes the record."""
+    job.trained.network.to(job.device)
 
     def score(piece: int) -> dict[str, Any]:
         with explain_full_memory(
@@ -175,7 +200,7 @@ def _evaluate(job: Evaluation, device: torch.device, stopwatch: Stopwatch) -> Ru
             f"Lower batch_size (now {job.config.batch_size}), into another --output since it "
             "decides the last digits, or set --device cpu",
         ):
-            return {"rows": _score(job.config, job.scores, job.images_of(piece), device)}
+            return {"rows": _score(job.config, job.scores, job.images_of(piece), job.device)}
 
     with progress_bar(f"evaluate {job.output.name}", len(job.scores.dataset)) as advance:
         for piece in job.work(score):

@@ -27,9 +27,12 @@ from nakt_dist.report.sheets import Group, Outline, Panel, draw_sheet
 from nakt_dist.runtime.files import write_bytes, write_json
 from nakt_dist.runtime.processes import require_one_process
 from nakt_dist.runtime.record import RunRecord, Stopwatch, package_versions
+from nakt_dist.shards.location import DEFAULT_CACHE
+from nakt_dist.shards.manifest import ShardManifest
 from nakt_dist.shards.reader import IndexedShards, PseudoLabels
 from nakt_dist.shards.tables import write_table
-from nakt_dist.stages.inspect_dataset import inspect_dataset, is_packed_dataset
+from nakt_dist.stages.inspect_dataset import check_settings, inspect_dataset, is_packed_dataset
+from nakt_dist.stages.opening import Opening
 from nakt_dist.transfer.exclusion import ExclusionRule
 
 ENTROPY_NAME = "entropy_histogram.png"
@@ -114,6 +117,21 @@ def run(config: InspectConfig) -> RunRecord:
         seconds=stopwatch.seconds,
         versions=package_versions(),
     )
+
+
+def plan(config: InspectConfig, opening: Opening) -> None:
+    """Looks at a local folder, and whether the settings and the dataset belong to it.
+
+    Raises:
+        NaktError: they do not, or it is damaged.
+    """
+    with opening.part("data"):
+        manifest = opening.tell_folder(config.pseudo_labels)
+        if isinstance(manifest, ShardManifest):
+            check_settings(config)
+        elif config.dataset is not None:
+            images = IndexedShards(config.dataset, cache=Path(opening.cache or DEFAULT_CACHE))
+            manifest.check_made_for(images.manifest, Path(config.pseudo_labels))
 
 
 def _output_of(config: InspectConfig) -> Path:

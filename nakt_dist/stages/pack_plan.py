@@ -90,7 +90,7 @@ def check_apart(config: PackConfig) -> None:
         )
 
 
-def make_plan(config: PackConfig, may_make_key: bool = True) -> PackPlan:
+def make_plan(config: PackConfig, may_make_key: bool = False) -> PackPlan:
     """Lists the dataset and chooses what is packed of it.
 
     De-identified, a dataset has the same images in the same splits. Only their order differs:

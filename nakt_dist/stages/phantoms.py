@@ -7,6 +7,11 @@ from nakt_dist.phantoms import write_phantom_dataset
 from nakt_dist.runtime.files import naming
 from nakt_dist.runtime.processes import require_one_process, say
 from nakt_dist.runtime.record import RunRecord, Stopwatch, package_versions
+from nakt_dist.stages.opening import Opening
+
+
+def plan(config: PhantomsConfig, opening: Opening) -> None:
+    """Opens nothing: phantoms are made of their settings alone."""
 
 
 def run(config: PhantomsConfig) -> RunRecord:

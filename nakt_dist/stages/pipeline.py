@@ -13,6 +13,7 @@ from nakt_dist.config.matrix import check_names, combinations, describe, fill_in
 from nakt_dist.errors import ConfigurationError, nearest_name
 from nakt_dist.runtime.processes import process_place, say
 from nakt_dist.runtime.record import RunRecord, Stopwatch, package_versions
+from nakt_dist.stages.opening import Opening
 
 _KEYS = ("stage", "config", "matrix", "exclude")
 _NO_STEPS = ("pipeline", "submit")
@@ -52,7 +53,7 @@ def run(config: PipelineConfig) -> RunRecord:
     from nakt_dist.cli import load_stage
 
     stopwatch = Stopwatch()
-    steps = chosen_steps(read_steps(config), config.only_step, config.only_run)
+    steps = plan(config, Opening())
     check_processes(config, process_place().world_size)
     seconds: dict[str, float] = {}
     for number, step in enumerate(steps, start=1):
@@ -68,6 +69,19 @@ def run(config: PipelineConfig) -> RunRecord:
         seconds=stopwatch.seconds,
         versions=package_versions(),
     )
+
+
+def plan(config: PipelineConfig, opening: Opening) -> list[Step]:
+    """Returns the steps to run, checked; none where ``opening`` gathers what is wrong.
+
+    Raises:
+        ConfigurationError: as ``run``.
+    """
+    with opening.part("steps"):
+        steps = chosen_steps(read_steps(config), config.only_step, config.only_run)
+        opening.facts["steps"] = f"{len(steps)}: {', '.join(step.stage for step in steps)}"
+        return steps
+    return []
 
 
 def read_steps(config: PipelineConfig) -> list[Step]:

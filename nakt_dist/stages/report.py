@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 
 from nakt_dist.config import ReportConfig, as_plain, save_config
+from nakt_dist.errors import DatasetError
 from nakt_dist.report.content import make_document, terminal_tables
 from nakt_dist.report.document import Table
 from nakt_dist.report.markdown import FIGURE_FOLDER, table_to_markdown, to_markdown
@@ -11,7 +12,8 @@ from nakt_dist.report.page import to_html
 from nakt_dist.report.runs import collect
 from nakt_dist.runtime.files import write_bytes
 from nakt_dist.runtime.processes import require_one_process
-from nakt_dist.runtime.record import RunRecord, Stopwatch, package_versions
+from nakt_dist.runtime.record import RECORD_NAME, RunRecord, Stopwatch, package_versions
+from nakt_dist.stages.opening import Opening
 
 MARKDOWN_NAME = "report.md"
 PAGE_NAME = "report.html"
@@ -59,6 +61,25 @@ def run(config: ReportConfig) -> RunRecord:
         seconds=stopwatch.seconds,
         versions=package_versions(),
     )
+
+
+def plan(config: ReportConfig, opening: Opening) -> None:
+    """Looks whether there are folders with records to report on.
+
+    Raises:
+        DatasetError: there are none.
+    """
+    records = sum(len(list(Path(run).rglob(RECORD_NAME))) for run in config.runs)
+    opening.facts["records"] = f"{records:,} below {', '.join(config.runs)}"
+    for run in config.runs:
+        with opening.part("runs"):
+            if not Path(run).is_dir():
+                raise DatasetError(f"{run} is no folder; name folders that hold records")
+    with opening.part("runs"):
+        if opening.is_sound and not records:
+            raise DatasetError(
+                f"no {RECORD_NAME} of a finished stage is there; run nakt evaluate first"
+            )
 
 
 def _print_table(table: Table) -> None:

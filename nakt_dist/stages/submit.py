@@ -14,6 +14,7 @@ from nakt_dist.runtime.files import write_bytes
 from nakt_dist.runtime.processes import require_one_process, say
 from nakt_dist.runtime.record import RunRecord, Stopwatch, package_versions
 from nakt_dist.runtime.slurm import job_file, sbatch_command, submit
+from nakt_dist.stages.opening import Opening
 from nakt_dist.stages.pipeline import check_processes, chosen_steps, read_steps
 
 
@@ -24,12 +25,12 @@ def run(config: SubmitConfig) -> RunRecord:
     time in the queue.
 
     Raises:
-        ConfigurationError: as ``check_job``.
+        ConfigurationError: as ``plan``.
         NaktError: there is no sbatch here, or it refuses the job.
     """
     require_one_process("submit")
     stopwatch = Stopwatch()
-    stage_config, jobs = check_job(config)
+    stage_config, jobs = plan(config, Opening())
     path, text = _job(config, stage_config, jobs)
     command = sbatch_command(path)
     job = None
@@ -51,11 +52,12 @@ def run(config: SubmitConfig) -> RunRecord:
     )
 
 
-def check_job(config: SubmitConfig) -> tuple[Any, int]:
+def plan(config: SubmitConfig, opening: Opening) -> tuple[Any, int] | None:
     """Checks the settings of the job and of its stage; what the stage reads is not looked at.
 
     Returns:
-        The stage's configuration, and how many jobs there will be.
+        The stage's configuration, and how many jobs there will be; None where ``opening``
+        gathers what is wrong.
 
     Raises:
         ConfigurationError: a setting of the stage or of the job is wrong, several processes are
@@ -63,10 +65,20 @@ def check_job(config: SubmitConfig) -> tuple[Any, int]:
     """
     from nakt_dist.cli import parse_config
 
-    if config.stage == "submit":
-        raise ConfigurationError("submit cannot submit itself; name the stage to run")
-    stage_config = parse_config(config.stage, config.words)
-    return stage_config, _check_against_stage(config, stage_config)
+    with opening.part("job"):
+        if config.stage == "submit":
+            raise ConfigurationError("submit cannot submit itself; name the stage to run")
+        stage_config = parse_config(config.stage, config.words)
+        jobs = _check_against_stage(config, stage_config)
+        nodes = f"{config.nodes} node{'' if config.nodes == 1 else 's'}"
+        tasks = f"{config.tasks} task{'' if config.tasks == 1 else 's'}"
+        opening.facts["job"] = f"{config.stage} on {nodes}, {tasks} on each"
+        opening.note(
+            "only settings were looked at; for data, weights and output ask: "
+            f"nakt doctor {shlex.join([config.stage, *config.words])}"
+        )
+        return stage_config, jobs
+    return None
 
 
 def _check_against_stage(config: SubmitConfig, stage_config: Any) -> int:

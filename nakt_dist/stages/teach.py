@@ -4,7 +4,9 @@ Processes share nothing but the output folder and never wait for each other, so 
 differ in speed, die, come back, and be another number next time.
 """
 
+import contextlib
 import sys
+import tarfile
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -15,8 +17,9 @@ import torch
 from nakt_dist.config import TeachConfig, TeacherConfig, as_plain, save_config
 from nakt_dist.errors import ConfigurationError, DatasetError
 from nakt_dist.evaluation.origin import task_of
-from nakt_dist.loading.samples import image_form
+from nakt_dist.loading.samples import SelectedSamples, image_form
 from nakt_dist.models.network_file import open_network
+from nakt_dist.models.weights_path import weights_path
 from nakt_dist.records.lineage_reading import readable
 from nakt_dist.runtime.devices import choose_device
 from nakt_dist.runtime.files import file_sha256
@@ -27,9 +30,15 @@ from nakt_dist.runtime.work import SharedJob
 from nakt_dist.shards.manifest import INDEX_NAME, MANIFEST_NAME, PseudoLabelManifest, ShardEntry
 from nakt_dist.shards.reader import IndexedShards
 from nakt_dist.shards.tables import PSEUDO_INDEX_SCHEMA, write_table
+from nakt_dist.stages.opening import Opening, tell_weights
 from nakt_dist.stages.teach_shard import teach_shard
 from nakt_dist.transfer.ensemble import Teacher
 
+_MASK_BYTES_PER_PIXEL = 0.4
+"""Of soft masks as PNG; rough, to notice a disk that is too small."""
+_BYTES_PER_SAMPLE = 1536
+"""Besides the soft mask: a header and its padding, and rows in the index and, until the end, in
+the ledger. Measured 1.2 to 1.4 KB."""
 _AUTOCAST = {"float32": None, "bfloat16": torch.bfloat16}
 
 
@@ -46,13 +55,9 @@ def run(config: TeachConfig) -> RunRecord:
         CheckpointError: a teacher's file is unsafe, damaged or does not fit its network.
     """
     stopwatch = Stopwatch()
-    device = choose_device(config.device, config.threads)
-    images = IndexedShards(config.dataset, cache=Path(config.cache))
-    opened = [open_teacher(teacher, device, images) for teacher in config.teachers]
-    teachers = [teacher for teacher, _ in opened]
-    for notice in dict.fromkeys(notice for _, notices in opened for notice in notices):
-        say(f"teach: {notice}")
-    job = Teaching(_in_full(config, teachers), images, teachers, device)
+    opening = Opening()
+    job = plan(config, opening)
+    opening.say("teach")
     manifest = job.begin()
     if manifest is not None:
         taught = job.mend(manifest)
@@ -60,6 +65,46 @@ def run(config: TeachConfig) -> RunRecord:
         taught = _teach(job)
         manifest = job.finalise(job.put_together)
     return _summarise(job, manifest, taught, stopwatch)
+
+
+def plan(config: TeachConfig, opening: Opening) -> "Teaching | None":
+    """Opens the dataset and the teachers, and checks that they belong together.
+
+    Returns:
+        The teaching; None where ``opening`` gathers what is wrong.
+
+    Raises:
+        NaktError: as ``run``.
+    """
+    device = None
+    with opening.part("device"):
+        device = choose_device(config.device, config.threads)
+    with opening.part("data"):
+        images = IndexedShards(config.dataset, cache=Path(opening.cache or config.cache))
+        manifest = images.manifest
+        samples = SelectedSamples(images, None, len(images))
+        opening.tell_samples("data", samples, config.dataset, None)
+        mask = manifest.height * manifest.width * _MASK_BYTES_PER_PIXEL
+        opening.disk = int(manifest.num_samples * (mask + _BYTES_PER_SAMPLE))
+        opening.disk += len(manifest.shards) * tarfile.RECORDSIZE
+        teachers = _open_teachers(config, images, opening)
+        if device is not None and len(teachers) == len(config.teachers):
+            return Teaching(_in_full(config, teachers), images, teachers, device)
+    return None
+
+
+def _open_teachers(config: TeachConfig, images: IndexedShards, opening: Opening) -> list[Teacher]:
+    """Returns those that can be used, on the CPU: the device's memory may be another job's."""
+    teachers = []
+    for number, teacher in enumerate(config.teachers, start=1):
+        with opening.part(f"teacher {number}"):
+            opened, notices = open_teacher(teacher, images)
+            opening.note(*notices)
+            trained = opened.trained
+            words = tell_weights(weights_path(teacher.weights), trained.weights_sha256)
+            opening.facts[f"teacher {number}"] = f"{trained.name}: {words}"
+            teachers.append(opened)
+    return teachers
 
 
 def _in_full(config: TeachConfig, teachers: list[Teacher]) -> TeachConfig:
@@ -71,9 +116,7 @@ def _in_full(config: TeachConfig, teachers: list[Teacher]) -> TeachConfig:
     return replace(config, teachers=settings)
 
 
-def open_teacher(
-    config: TeacherConfig, device: torch.device, images: IndexedShards
-) -> tuple[Teacher, list[str]]:
+def open_teacher(config: TeacherConfig, images: IndexedShards) -> tuple[Teacher, list[str]]:
     """Loads one teacher and checks that it can see these images.
 
     Returns:
@@ -83,7 +126,7 @@ def open_teacher(
         ConfigurationError: it classifies, or its channels or outputs do not fit.
         CheckpointError: its file cannot be used.
     """
-    trained = open_network(config.weights, config.model, config.preprocessing, device, config.name)
+    trained = open_network(config.weights, config.model, config.preprocessing, name=config.name)
     if task_of(trained) == "classification":
         outputs = trained.spec.num_outputs
         raise ConfigurationError(
@@ -112,7 +155,7 @@ class Teaching(SharedJob[PseudoLabelManifest]):
         config: of the teaching.
         images: the packed dataset, all splits.
         teachers: as ``open_teacher`` gives them.
-        device: that they work on.
+        device: that they work on; they are not there before they do.
     """
 
     stage = "teach"
@@ -145,8 +188,32 @@ class Teaching(SharedJob[PseudoLabelManifest]):
         manifest = PseudoLabelManifest.read(self.output)
         return manifest.config, manifest
 
+    def check(self) -> list[str]:
+        """Looks whether the job can begin; the stage may run where there is another device.
+
+        Raises:
+            DatasetError: the output holds other pseudo-labels, finished or not.
+        """
+        try:
+            return super().check()
+        except DatasetError:
+            if self.config.device != "auto":
+                raise
+            other = torch.device("cpu" if self.device.type == "cuda" else "cuda")
+            elsewhere = Teaching(self.config, self.images, self.teachers, other)
+            with contextlib.suppress(DatasetError):
+                SharedJob.check(elsewhere)
+                return [
+                    f"the pseudo-labels in {self.output} are of a {other.type} device, and teach "
+                    f"would work on {self.device.type} here, which it refuses: start it where they "
+                    "began"
+                ]
+            raise
+
     def teach(self, number: int) -> dict[str, Any]:
         """Writes the pseudo-labels of a shard; returns its receipt."""
+        for teacher in self.teachers:
+            teacher.trained.network.to(self.device)
         return teach_shard(
             self.output, self.ledger.folder, number, self.images, self.teachers,
             self.config.batch_size, self.device, _AUTOCAST[self.config.precision],

@@ -33,6 +33,7 @@ from nakt_dist.runtime.wandb_run import check_tracking
 from nakt_dist.runtime.watchdog import clear_stacks
 from nakt_dist.runtime.work import sole_user
 from nakt_dist.shards.pictures import write_pictures
+from nakt_dist.stages import train_forecast
 from nakt_dist.stages.train_identity import alike, begin_or_go_on, has_checkpoint
 from nakt_dist.stages.train_plan import (
     TrainPlan,
@@ -47,6 +48,7 @@ from nakt_dist.training.loop import CHECKPOINTS_NAME, TrainingLoop, describe_pro
 from nakt_dist.training.run import TrainingRun
 from nakt_dist.training.zero import deepspeed_settings
 
+plan = train_forecast.plan
 _TIME_FOR_STACKS = timedelta(minutes=2)
 
 

@@ -15,7 +15,8 @@ from nakt_dist.runtime.record import RunRecord, Stopwatch, package_versions
 from nakt_dist.runtime.work import WorkLedger, sole_user
 from nakt_dist.shards.manifest import INDEX_NAME, PseudoLabelManifest, ShardEntry, ShardManifest
 from nakt_dist.shards.tables import INDEX_SCHEMA, read_table
-from nakt_dist.shards.verify import Damage, read_any_manifest, verify_folder
+from nakt_dist.shards.verify import Damage, verify_folder
+from nakt_dist.stages.opening import Opening
 from nakt_dist.stages.pack import prepare_all, write_shards
 from nakt_dist.stages.pack_divide import ShardPlan, divide
 from nakt_dist.stages.pack_finish import write_tables
@@ -35,7 +36,7 @@ def run(config: VerifyConfig) -> RunRecord:
     require_one_process("verify")
     stopwatch = Stopwatch()
     folder = Path(config.folder)
-    manifest = read_any_manifest(folder)
+    manifest = plan(config, Opening())
     damages = _check(folder, manifest.num_samples)
     repaired: list[str] = []
     if damages and config.repair:
@@ -68,6 +69,20 @@ def run(config: VerifyConfig) -> RunRecord:
         seconds=stopwatch.seconds,
         versions=package_versions(),
     )
+
+
+def plan(config: VerifyConfig, opening: Opening) -> ShardManifest | PseudoLabelManifest | None:
+    """Reads the manifest of what is to be verified.
+
+    Returns:
+        It; None where ``opening`` gathers what is wrong.
+
+    Raises:
+        DatasetError: there is none.
+    """
+    with opening.part("data"):
+        return opening.tell_folder(config.folder)
+    return None
 
 
 def _compare_with_source(
@@ -220,7 +235,7 @@ def _plan_again(
     pack_config = parse_config("pack", arguments)
     options = {**pack_config.layout_options, **config.layout_options}
     pack_config = replace(pack_config, layout_options=options)
-    plan = make_plan(pack_config, may_make_key=False)
+    plan = make_plan(pack_config)
     if plan.settings.get("deidentified") != manifest.config.get("deidentified"):
         raise ConfigurationError(
             f"{pack_config.deidentify_key}: is another key than the one {folder} was packed with; "

@@ -33,8 +33,9 @@ from nakt_dist.runtime.machine import Machine, available_memory, is_locked
 from nakt_dist.runtime.meeting import Meeting, MeetingPlace
 from nakt_dist.runtime.work import WorkLedger
 from nakt_dist.stages import doctor, evaluate, pack, teach, train
-from nakt_dist.stages.doctor_findings import Findings, in_words
+from nakt_dist.stages.doctor_findings import Findings
 from nakt_dist.stages.doctor_report import Diagnosis, diagnose
+from nakt_dist.stages.opening import in_words
 from tests.datasets import make_packed_dataset, make_pseudo_labels, make_weights
 from tests.launching import NAKT, program, rank_environments, torchrun
 from tests.recipes import evaluate_config, file_hashes, teach_config, train_config
@@ -342,7 +343,7 @@ def test_pseudo_labels_of_a_gpu_are_no_problem_where_there_is_none(
     config = teach_config(tmp_path / "out", folder / "squares", folder / "teacher.safetensors")
     teach.run(config)
     elsewhere = torch.device("cuda")
-    monkeypatch.setattr("nakt_dist.stages.doctor_data.choose_device", lambda *_: elsewhere)
+    monkeypatch.setattr("nakt_dist.stages.teach.choose_device", lambda *_: elsewhere)
     for device, problems_expected in (("auto", 0), ("cpu", 1)):
         path = settings_file(tmp_path / "settings.yaml", replace(config, device=device))
         _, facts, problems = ask(capsys, "teach", "--config", str(path))

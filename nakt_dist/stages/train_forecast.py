@@ -1,4 +1,4 @@
-"""What ``nakt doctor train`` looks at: data, networks, batch, precision and what it will take."""
+"""What a training run resolves to and what it will take, told before it begins."""
 
 import os
 from dataclasses import replace
@@ -19,8 +19,7 @@ from nakt_dist.runtime.launch_check import check_launch
 from nakt_dist.runtime.outputs import check_output
 from nakt_dist.runtime.processes import process_place
 from nakt_dist.runtime.wandb_run import check_tracking
-from nakt_dist.stages.doctor_data import tell_samples, tell_weights
-from nakt_dist.stages.doctor_findings import Findings, in_words
+from nakt_dist.stages.opening import Opening, in_words, tell_weights
 from nakt_dist.stages.train_identity import check_own_output
 from nakt_dist.stages.train_plan import TrainPlan, lineage_of, make_plan, select
 from nakt_dist.training.batch_norm import synchronise_batch_norm
@@ -30,76 +29,74 @@ _BATCHES_IN_FLIGHT = 2
 """Micro-batches that each loader process holds ready: PyTorch's default."""
 
 
-def examine_training(config: TrainConfig, found: Findings, cache: Path) -> None:
-    """Looks at a training run.
+def plan(config: TrainConfig, found: Opening) -> None:
+    """Opens data, networks, batch, precision and launch, each for itself, then all together.
 
-    Args:
-        config: of the run.
-        found: filled here.
-        cache: folder for what has to be fetched to look at it.
+    Raises:
+        NaktError: as ``run`` of the stage.
     """
-    config = _with_cache(config, cache)
+    config = _with_cache(config, found.cache)
     _look_at_data(config, found, "data")
     if config.validation is not None:
         _look_at_data(config, found, "validation")
     if config.init is not None:
-        with found.problem_if_refused("init"):
+        with found.part("init"):
             loaded = read_initial_weights(config.init)
             found.facts["init"] = tell_weights(loaded.path, loaded.sha256)
     if config.teacher is not None:
-        with found.problem_if_refused("teacher"):
+        with found.part("teacher"):
             found.facts["teacher"] = str(weights_path(config.teacher.weights))
     _look_at_keys(config, found)
     share = _look_at_batch(config, found)
     _look_at_precision(config, found)
     _look_at_launch(config, found, share)
-    if not found.problems:  # the rest needs all of the above
-        with found.problem_if_refused("train"):
+    if found.is_sound:  # the rest needs all of the above
+        with found.part("train"):
             _look_at_plan(config, found, share)
     _look_at_tracking(config, found)
 
 
-def _with_cache(config: TrainConfig, cache: Path) -> TrainConfig:
+def _with_cache(config: TrainConfig, cache: str | None) -> TrainConfig:
     """Reads what lies behind a URL into a folder that goes away."""
+    if cache is None:
+        return config
     validation = config.validation
     return replace(
         config,
-        data=replace(config.data, cache=str(cache)),
-        validation=None if validation is None else replace(validation, cache=str(cache)),
+        data=replace(config.data, cache=cache),
+        validation=None if validation is None else replace(validation, cache=cache),
     )
 
 
-def _look_at_data(
-    config: TrainConfig, found: Findings, role: Literal["data", "validation"]
-) -> None:
-    with found.problem_if_refused(role):
+def _look_at_data(config: TrainConfig, found: Opening, role: Literal["data", "validation"]) -> None:
+    with found.part(role):
         samples, chosen = select(config, role), getattr(config, role)
-        tell_samples(found, role, samples, chosen.dataset, chosen.splits, chosen.pseudo_labels)
+        found.tell_samples(role, samples, chosen.dataset, chosen.splits, chosen.pseudo_labels)
 
 
-def _look_at_keys(config: TrainConfig, found: Findings) -> None:
+def _look_at_keys(config: TrainConfig, found: Opening) -> None:
     """Warns where patients in training and validation cannot be told to be the same."""
     keys = {name: key for name, key in found.inputs.items() if name.endswith("key")}
     if len(set(keys.values())) > 1:
-        found.notes.append(
+        found.note(
             "training and validation data were not de-identified with one key, so that a patient "
             "in both of them would go unnoticed"
         )
 
 
-def _look_at_tracking(config: TrainConfig, found: Findings) -> None:
+def _look_at_tracking(config: TrainConfig, found: Opening) -> None:
     """Looks at what W&B would refuse; the first process alone speaks to it."""
     tracking = config.tracking
     if process_place().is_main and tracking.wandb != "off":
         team = f"{tracking.entity}/" if tracking.entity else ""
         found.facts["W&B"] = f"{tracking.wandb}, project {team}{tracking.project}"
-        with found.problem_if_refused("W&B"):
+        with found.part("W&B"):
             check_tracking(Path(config.output), tracking.wandb)
 
 
-def _look_at_batch(config: TrainConfig, found: Findings) -> Share | None:
+def _look_at_batch(config: TrainConfig, found: Opening) -> Share | None:
     recipe, world = config.recipe, process_place().world_size
-    with found.problem_if_refused("batch"):
+    with found.part("batch"):
         share = Share.of(recipe.global_batch_size, world, recipe.micro_batch_size)
         found.facts["global batch"] = (
             f"{share.batch_size} = micro-batch {share.micro_batch_size} × accumulation "
@@ -109,34 +106,34 @@ def _look_at_batch(config: TrainConfig, found: Findings) -> Share | None:
     return None
 
 
-def _look_at_precision(config: TrainConfig, found: Findings) -> None:
+def _look_at_precision(config: TrainConfig, found: Opening) -> None:
     precision = config.recipe.precision
     found.facts["precision"] = {"no": "float32"}.get(precision, f"{precision} autocast")
     launched = os.environ.get("ACCELERATE_MIXED_PRECISION", precision)
     if launched not in (precision, "no"):
-        found.notes.append(
+        found.note(
             f"accelerate was launched with mixed_precision {launched}; recipe.precision decides"
         )
 
 
-def _look_at_launch(config: TrainConfig, found: Findings, share: Share | None) -> None:
+def _look_at_launch(config: TrainConfig, found: Opening, share: Share | None) -> None:
     """Looks at what the launcher asks for besides processes, as the stage does."""
-    with found.problem_if_refused("launch"):
+    with found.part("launch"):
         plugin = check_launch(config.recipe.precision, config.device)
         found.facts["DeepSpeed"] = f"ZeRO stage {zero_stage(plugin)}" if plugin else "not used"
     if uses_deepspeed() and share is not None:
-        with found.problem_if_refused("DeepSpeed"):
+        with found.part("DeepSpeed"):
             deepspeed_settings(config.recipe, share)
 
 
-def _look_at_plan(config: TrainConfig, found: Findings, share: Share) -> None:
+def _look_at_plan(config: TrainConfig, found: Opening, share: Share) -> None:
     """Opens everything together, as the stage does, and says what it will take.
 
     Raises:
         NaktError: parts do not belong together.
     """
     plan = make_plan(config)
-    found.notes += plan.notices
+    found.note(*plan.notices)
     recipe, size = config.recipe, len(plan.training.samples)
     per_epoch = GlobalBatches(size, recipe.global_batch_size, config.seed).steps_per_epoch
     steps = recipe.total_steps(per_epoch)
@@ -160,14 +157,14 @@ def _look_at_plan(config: TrainConfig, found: Findings, share: Share) -> None:
         f"about {in_words(checkpoint)} each, {config.checkpoint.keep} kept besides the best"
     )
     lineage = lineage_of(plan, select_trainable(network, config.trainable))
-    with found.problem_if_refused("output"):
+    with found.part("output"):
         check_output(Path(config.output), "train")
         check_own_output(plan.config, lineage)
     _look_at_loading(plan, found, share)
 
 
 def _look_at_batch_norm(
-    recipe: RecipeConfig, network: nn.Module, found: Findings, share: Share
+    recipe: RecipeConfig, network: nn.Module, found: Opening, share: Share
 ) -> None:
     """Says over how many images BatchNorm takes its statistics.
 
@@ -194,7 +191,7 @@ def _build_without_weights(plan: TrainPlan) -> nn.Module:
     return parent.network if parent else build_configured(bare)
 
 
-def _look_at_loading(plan: TrainPlan, found: Findings, share: Share) -> None:
+def _look_at_loading(plan: TrainPlan, found: Opening, share: Share) -> None:
     """Says what decoded images take: in memory where they all fit, in flight with workers.
 
     Raises:
