@@ -43,7 +43,7 @@ class Stage:
 
 STAGES = {
     "phantoms": Stage(configs.PhantomsConfig, "write a procedural dataset to try everything on"),
-    "pack": Stage(configs.PackConfig, "turn a dataset as published into shards"),
+    "pack": Stage(configs.PackConfig, "turn a dataset as published into shards", distributed=True),
     "verify": Stage(configs.VerifyConfig, "re-read shards and name any damage", "folder"),
     "teach": Stage(
         configs.TeachConfig,

@@ -123,7 +123,8 @@ class PackConfig:
         count: pack only so many inputs, chosen by ``seed``; a smaller choice is part of a larger.
         samples_per_shard: inputs per tar; one tar is the unit of work and of repair.
         seed: of the choice, the splits and the shuffle.
-        workers: processes; None takes all cores. Changes no byte.
+        workers: processes; None takes all cores, shared with the other processes of a launch
+            that pack on this machine. Changes no byte.
         card: dataset card with the expected counts: a name in ``shards/cards`` or a file; by
             default that of the layout, where it has one.
         phantom: says that the images are procedural; found by itself for our phantoms.

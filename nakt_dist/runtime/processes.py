@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 from nakt_dist.errors import ConfigurationError
 
+_VARIABLES = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1"}
+
 
 @dataclass(frozen=True)
 class ProcessPlace:
@@ -19,11 +21,13 @@ class ProcessPlace:
         rank: 0 … world_size - 1.
         world_size: number of processes over all nodes.
         local_rank: number of this process on its node; picks the GPU.
+        local_world_size: number of processes on its node, where the launcher says it.
     """
 
     rank: int = 0
     world_size: int = 1
     local_rank: int = 0
+    local_world_size: int = 1
 
     @property
     def is_main(self) -> bool:
@@ -32,20 +36,17 @@ class ProcessPlace:
 
 
 def process_place() -> ProcessPlace:
-    """Reads RANK, WORLD_SIZE and LOCAL_RANK as torchrun and accelerate launch set them.
+    """Reads RANK, WORLD_SIZE, … as torchrun and accelerate launch set them.
 
     Raises:
         ConfigurationError: a variable is not a number, or a rank is outside the world.
     """
     try:
-        rank, world_size, local_rank = (
-            int(os.environ.get(name, default))
-            for name, default in (("RANK", "0"), ("WORLD_SIZE", "1"), ("LOCAL_RANK", "0"))
+        rank, world_size, local_rank, here = (
+            int(os.environ.get(name, default)) for name, default in _VARIABLES.items()
         )
     except ValueError as error:
-        raise ConfigurationError(
-            f"RANK, WORLD_SIZE and LOCAL_RANK must be numbers: {error}"
-        ) from None
+        raise ConfigurationError(f"{', '.join(_VARIABLES)} must be numbers: {error}") from None
     if not 0 <= rank < world_size:
         raise ConfigurationError(
             f"RANK is {rank} and WORLD_SIZE {world_size}; expected 0 <= RANK < WORLD_SIZE. "
@@ -53,7 +54,7 @@ def process_place() -> ProcessPlace:
         )
     if local_rank < 0:
         raise ConfigurationError(f"LOCAL_RANK is {local_rank}; expected 0 or more")
-    return ProcessPlace(rank, world_size, local_rank)
+    return ProcessPlace(rank, world_size, local_rank, max(here, 1))
 
 
 def require_one_process(stage: str) -> None:

@@ -29,6 +29,7 @@ from nakt_dist.runtime.processes import process_place
 LOCK_NAME = ".lock"
 _ATTEMPTS = 100
 _PAUSE_SECONDS = 0.02
+_PATIENCE_SECONDS = 1800
 _NO_FILE = (errno.ELOOP, errno.ENXIO, errno.EISDIR)  # a link, a pipe, a folder
 _HELD: set[IO[str]] = set()
 
@@ -40,7 +41,8 @@ class WorkLedger:
 
     Args:
         folder: where the ledger lives, such as ``OUTPUT/.teach``.
-        identity: what the job is; a ledger of another job in the same folder is refused.
+        identity: what the job is; a ledger of another job in the same folder is refused. Empty
+            for a part of a job, which is not begun where the job's folder is gone.
         pieces: how many pieces there are, numbered from 0.
     """
 
@@ -86,7 +88,7 @@ class WorkLedger:
         return self.folder / "identity.json"
 
     def _begin_or_take_up(self) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
+        self.folder.mkdir(parents=bool(self.identity), exist_ok=True)
         # Of two jobs that begin at once, the second must find the first one's settings.
         if self._identity_path.exists() or not write_new_json(self._identity_path, self.identity):
             self._compare()
@@ -128,6 +130,45 @@ class WorkLedger:
         """Reads what ``finish`` was given."""
         return read_json(self.receipt_path(piece), "receipt")
 
+    def stamp(self, piece: int) -> tuple[int, int] | None:
+        """Returns what tells a receipt from one written later; None where there is none."""
+        try:
+            status = self.receipt_path(piece).stat()
+        except FileNotFoundError:
+            return None
+        return status.st_ino, status.st_mtime_ns
+
+    def unsound(self, is_sound: Callable[[int], bool]) -> dict[int, tuple[int, int] | None]:
+        """Returns the pieces without a receipt, and those that do not stand as theirs says.
+
+        Args:
+            is_sound: looks at a finished piece.
+
+        Returns:
+            The ``stamp`` of each; with another one it has been done anew.
+        """
+        stamps = {piece: self.stamp(piece) for piece in range(self.pieces)}
+        return {
+            piece: stamp for piece, stamp in stamps.items() if stamp is None or not is_sound(piece)
+        }
+
+    def claim(self, piece: int, stamp: tuple[int, int] | None) -> contextlib.ExitStack | None:
+        """Takes the lock of a piece for as long as the stack that is returned stays open.
+
+        Args:
+            piece: its number.
+            stamp: its ``stamp`` as long as it is not done.
+
+        Returns:
+            None where a living process holds it, or it is done.
+        """
+        with contextlib.ExitStack() as stack:
+            held = stack.enter_context(hold_lock(self._lock_path(piece)))
+            return stack.pop_all() if held and self.stamp(piece) == stamp else None
+
+    def _lock_path(self, piece: int) -> Path:
+        return self.folder / f"{piece:06d}.lock"
+
     def is_complete(self) -> bool:
         """Says whether every piece is finished."""
         return all(self.is_finished(piece) for piece in range(self.pieces))
@@ -142,14 +183,18 @@ class WorkLedger:
         for piece in order:
             if self.is_finished(piece):
                 continue
-            with hold_lock(self.folder / f"{piece:06d}.lock") as held:
+            with hold_lock(self._lock_path(piece)) as held:
                 # Another rank may have finished it between the check and the lock.
                 if held and not self.is_finished(piece):
                     yield piece
 
     def close(self) -> None:
         """Removes the ledger; called when what it led to is complete under its final name."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        for _ in range(_ATTEMPTS):
+            shutil.rmtree(self.folder, ignore_errors=True)
+            if not self.folder.exists():
+                return
+            time.sleep(_PAUSE_SECONDS)  # another process wrote there just now
 
 
 class SharedJob(ABC, Generic[Result]):
@@ -260,11 +305,31 @@ class SharedJob(ABC, Generic[Result]):
         """
         if self.ledger.is_complete():
             with hold_lock(self.ledger.folder / "finalise.lock") as held:
-                if held and self.finished() is None:
-                    result = put_together()
+                if held:
+                    result = self.finished()
+                    if result is None:
+                        result = put_together()
                     self.ledger.close()
                     return result
         return self.finished()
+
+    def finalise_or_wait(self, put_together: Callable[[], Result]) -> Result:
+        """As ``finalise``, and waits for the process that puts the pieces together.
+
+        Where that one dies, this one does it.
+
+        Raises:
+            DatasetError: it takes longer than anybody should wait.
+        """
+        deadline = time.monotonic() + _PATIENCE_SECONDS
+        while (result := self.finalise(put_together)) is None:
+            if time.monotonic() > deadline:
+                raise DatasetError(
+                    f"{self.output}: another process has not put the pieces together for "
+                    f"{_PATIENCE_SECONDS // 60} minutes. Stop it, and run the same command again"
+                )
+            time.sleep(1)
+        return result
 
 
 @contextlib.contextmanager
@@ -353,6 +418,25 @@ def sole_user(folder: Path, what: str) -> Iterator[None]:
             yield
         finally:
             lock.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def sole_launch(folder: Path, what: str) -> Iterator[None]:
+    """As ``sole_user``, for the processes of one launch: the first of them holds the output.
+
+    Raises:
+        DatasetError: another launch holds it.
+    """
+    if process_place().is_main:
+        with sole_user(folder, what):
+            yield
+        return
+    yield
+    lock = folder / LOCK_NAME
+    if lock.exists():
+        with hold_lock(lock) as held:
+            if held:  # the first process has died
+                lock.unlink(missing_ok=True)
 
 
 def in_use(folder: Path, what: str) -> DatasetError:

@@ -14,12 +14,12 @@ from typing import Any
 from nakt_dist.config import PackConfig, as_plain
 from nakt_dist.errors import DatasetError
 from nakt_dist.imaging.mask_rule import MaskRule
-from nakt_dist.runtime.files import file_sha256, value_sha256
+from nakt_dist.runtime.files import file_sha256
 from nakt_dist.runtime.outputs import check_output
-from nakt_dist.runtime.processes import require_one_process, say
+from nakt_dist.runtime.processes import say
 from nakt_dist.runtime.progress import progress_bar
 from nakt_dist.runtime.record import RunRecord, Stopwatch, package_versions
-from nakt_dist.runtime.work import SharedJob, WorkLedger, sole_user
+from nakt_dist.runtime.work import SharedJob, WorkLedger, sole_launch
 from nakt_dist.shards.manifest import (
     MANIFEST_NAME,
     ShardManifest,
@@ -58,24 +58,22 @@ and rows in the index and, until the end, in the ledger. Measured 2.7 to 4.1 KB 
 def run(config: PackConfig) -> RunRecord:
     """Packs a dataset; takes up an interrupted packing where it stopped.
 
-    The bytes of every file depend on the source and the settings alone, not on the number of
-    workers nor on interruptions (promise 1). Every input ends in exactly one shard or in
-    ``rejected.parquet`` (promise 2).
+    Any number of processes may pack together, each with its own workers. The bytes of every file
+    depend on the source and the settings alone, not on their number nor on interruptions
+    (promise 1). Every input ends in exactly one shard or in ``rejected.parquet`` (promise 2).
 
     Raises:
-        ConfigurationError: a setting is wrong, or several processes were started; pack makes
-            its own workers.
+        ConfigurationError: a setting is wrong.
         DatasetError: the source is not of the layout, or the output holds something else.
     """
     refuse_import_by_worker()
-    require_one_process("pack")
     stopwatch = Stopwatch()
     job = plan(config, Opening(), may_make_key=True)
     output = job.output
     check_output(output, "pack")
     output.mkdir(parents=True, exist_ok=True)
     try:
-        with sole_user(output, "pack"):
+        with sole_launch(output, "pack"):
             manifest, packed_now = _pack(job)
     except DatasetError:
         with contextlib.suppress(OSError):  # unless something was written
@@ -200,12 +198,23 @@ class Packing(SharedJob[ShardManifest]):
 
 def _pack(job: Packing) -> tuple[ShardManifest, int]:
     """Returns the manifest and how many inputs were read now rather than earlier."""
-    config, plan, output, ledger = job.config, job.plan, job.output, job.ledger
     manifest = job.begin()
     if manifest is not None:
-        if job.times and not config.trust_times:  # then every touched file was read
-            remember_times(output, job.times, plan.content_key)
+        if job.times and not job.config.trust_times:  # then every touched file was read
+            remember_times(job.output, job.times, job.plan.content_key)
         return manifest, 0
+    try:
+        return _pack_pieces(job)
+    except (DatasetError, OSError):
+        manifest = job.finished()
+        if manifest is None:
+            raise
+        return manifest, 0  # others were done while this one looked, and took the ledger away
+
+
+def _pack_pieces(job: Packing) -> tuple[ShardManifest, int]:
+    """Does this process's part of the three passes; each begins when the one before is done."""
+    config, plan, output, ledger = job.config, job.plan, job.output, job.ledger
     with Workers(config.workers) as workers:
         try:
             rule, found = judge_masks(config, plan, ledger.folder, workers)
@@ -216,9 +225,10 @@ def _pack(job: Packing) -> tuple[ShardManifest, int]:
         division = divide(config, plan, prepared)
         ledger.pieces = len(division.shards)
         write_shards(division.shards, output, ledger, workers)
-    found = {**plan.found, **found, **division.found}
-    manifest = finalise(config, replace(plan, found=found), division, prepared, output, ledger)
-    ledger.close()
+    plan = replace(plan, found={**plan.found, **found, **division.found})
+    manifest = job.finalise_or_wait(
+        lambda: finalise(config, plan, division, prepared, output, ledger)
+    )
     return manifest, read_now
 
 
@@ -235,7 +245,7 @@ def prepare_all(
         workers: do the work.
 
     Returns:
-        What was made of each input, in their order, and how many were read now.
+        What was made of each input, in their order, and how many were read now, by whomever.
     """
     size = config.samples_per_shard
     pieces = [plan.inputs[at : at + size] for at in range(0, len(plan.inputs), size)]
@@ -244,18 +254,16 @@ def prepare_all(
     settings = PrepareSettings(
         config.image, tolerated_problems(config), config.deidentify, plan.content_key, rule
     )
-    tasks = {
-        number: (ledger, number, inputs, settings)
-        for number, inputs in enumerate(pieces)
-        if not is_prepared(ledger, number, inputs, settings)
-    }
-    read_now = sum(len(pieces[number]) for number in tasks)
+    unsound = ledger.unsound(lambda number: is_prepared(ledger, number, pieces[number], settings))
+    read_now = sum(len(pieces[number]) for number in unsound)
     if read_now < len(plan.inputs):
         say(f"pack: {len(plan.inputs) - read_now} of {len(plan.inputs)} images are read already")
     with progress_bar("pack images", read_now) as advance:
-        for number in workers.run(prepare, tasks):
+        for number in workers.complete(
+            ledger, unsound, prepare, lambda number: (ledger, number, pieces[number], settings)
+        ):
             advance(len(pieces[number]))
-    return list(prepared_inputs(ledger)), read_now
+    return list(prepared_inputs(ledger, pieces, settings)), read_now
 
 
 def write_shards(
@@ -269,39 +277,31 @@ def write_shards(
         ledger: of the shards; the staged files lie in a folder of its own.
         workers: do the work.
     """
-    tasks = {
-        number: (ledger, output, number, shard)
-        for number, shard in enumerate(shards)
-        if not _is_whole(ledger, number, shard, output)
-    }
+    unsound = ledger.unsound(lambda number: _is_whole(ledger, number, shards[number], output))
     planned = {shard.name for shard in shards}
     for left in output.glob("*-[0-9][0-9][0-9][0-9][0-9][0-9].tar"):
         if left.name not in planned:  # of a source that has changed since the packing began
-            left.unlink()
-    if len(tasks) < len(shards):
-        say(f"pack: {len(shards) - len(tasks)} of {len(shards)} shards are there already")
-    with progress_bar("write shards", len(tasks)) as advance:
-        for _ in workers.run(_write_one, tasks):
+            left.unlink(missing_ok=True)
+    if len(unsound) < len(shards):
+        say(f"pack: {len(shards) - len(unsound)} of {len(shards)} shards are there already")
+    with progress_bar("write shards", len(unsound)) as advance:
+        for _ in workers.complete(
+            ledger, unsound, _write_one, lambda number: (ledger, output, number, shards[number])
+        ):
             advance(1)
 
 
 def _write_one(ledger: WorkLedger, output: Path, number: int, shard: ShardPlan) -> None:
     receipt = pack_shard(output, ledger.folder, ledger.folder / PREPARED_NAME, number, shard)
-    ledger.finish(number, {**receipt, "inputs": _inputs_sha256(shard)})
+    ledger.finish(number, {**receipt, "inputs": shard.inputs_sha256})
 
 
 def _is_whole(ledger: WorkLedger, number: int, shard: ShardPlan, output: Path) -> bool:
     """Says whether a finished shard is on disk as its receipt says, and of these very inputs."""
-    if not ledger.is_finished(number):
-        return False
     try:
         receipt = ledger.receipt(number)
         entry = receipt["entry"]
-        same = receipt["inputs"] == _inputs_sha256(shard) and entry["name"] == shard.name
+        same = receipt["inputs"] == shard.inputs_sha256 and entry["name"] == shard.name
         return same and file_sha256(output / shard.name) == entry["sha256"]
     except (OSError, DatasetError, KeyError):
         return False
-
-
-def _inputs_sha256(shard: ShardPlan) -> str:
-    return value_sha256([[made.key, made.staged, made.facts] for made in shard.prepared])

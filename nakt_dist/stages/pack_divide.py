@@ -9,6 +9,7 @@ import numpy as np
 
 from nakt_dist.config import PackConfig
 from nakt_dist.errors import ConfigurationError
+from nakt_dist.runtime.files import value_sha256
 from nakt_dist.sources.patients import patient_identity
 from nakt_dist.sources.splits import assign_splits, official_splits
 from nakt_dist.stages.pack_plan import PackInput, PackPlan
@@ -34,6 +35,11 @@ class ShardPlan:
     split: str
     inputs: tuple[PackInput, ...]
     prepared: tuple[Prepared, ...]
+
+    @property
+    def inputs_sha256(self) -> str:
+        """SHA-256 of what is packed, and of what the dataset says of it."""
+        return value_sha256([[made.key, made.staged, made.facts] for made in self.prepared])
 
 
 @dataclass(frozen=True)

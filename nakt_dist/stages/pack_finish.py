@@ -160,7 +160,10 @@ class _Summary:
         """Yields the index rows of each shard, after checking that none is lost or doubled."""
         for number, shard in enumerate(shards):
             receipt = ledger.receipt(number)
-            if [row["key"] for row in receipt["rows"]] != [made.key for made in shard.prepared]:
+            keys = [row["key"] for row in receipt["rows"]]
+            planned = [made.key for made in shard.prepared]
+            found = (keys, receipt["inputs"], receipt["entry"]["name"])
+            if found != (planned, shard.inputs_sha256, shard.name):
                 raise DatasetError(
                     f"{shard.name}: holds other samples than were planned for it; delete the "
                     "output and pack again, and report this"

@@ -41,13 +41,11 @@ def judge_masks(
     pieces = [inputs[at : at + size] for at in range(0, len(inputs), size)]
     ledger = WorkLedger(folder / _FOLDER_NAME, {}, len(pieces))
     ledger.open()
-    tasks = {
-        number: (ledger, number, piece, config)
-        for number, piece in enumerate(pieces)
-        if not _is_surveyed(ledger, number, piece)
-    }
-    with progress_bar("look at masks", sum(len(pieces[number]) for number in tasks)) as advance:
-        for number in workers.run(_survey, tasks):
+    unsound = ledger.unsound(lambda number: _is_surveyed(ledger, number, pieces[number]))
+    with progress_bar("look at masks", sum(len(pieces[number]) for number in unsound)) as advance:
+        for number in workers.complete(
+            ledger, unsound, _survey, lambda number: (ledger, number, pieces[number], config)
+        ):
             advance(len(pieces[number]))
     receipts = (ledger.receipt(number) for number in range(len(pieces)))
     summaries = [summary for receipt in receipts for summary in receipt["summaries"]]
@@ -55,9 +53,7 @@ def judge_masks(
 
 
 def _is_surveyed(ledger: WorkLedger, number: int, inputs: Sequence[PackInput]) -> bool:
-    """Says whether a piece has its receipt, and its masks are as they were."""
-    if not ledger.is_finished(number):
-        return False
+    """Says whether the masks of a finished piece are as they were."""
     try:
         receipt = ledger.receipt(number)
     except DatasetError:

@@ -1,18 +1,23 @@
-"""The worker processes of ``nakt pack``."""
+"""The worker processes of ``nakt pack``, and how several packings share pieces."""
 
 import contextlib
 import multiprocessing
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.synchronize import Event
 from typing import Any
 
-from nakt_dist.errors import ConfigurationError, NaktError
+from nakt_dist.errors import ConfigurationError, DatasetError, NaktError
+from nakt_dist.runtime.processes import process_place
+from nakt_dist.runtime.work import WorkLedger
 
+_PATIENCE_SECONDS = 600
+_PAUSE_SECONDS = 0.2
 _GUARD = (
     "Each worker imports the script that calls pack: put the call below "
     "'if __name__ == \"__main__\":' there, or set workers=1"
@@ -23,11 +28,13 @@ class Workers:
     """Processes that serve one packing; one worker is the calling process itself.
 
     Args:
-        count: of processes; None takes all cores.
+        count: of processes; None takes all cores, shared with the other packings of a launch
+            on this machine.
     """
 
     def __init__(self, count: int | None) -> None:
-        self._count = count or len(os.sched_getaffinity(0))
+        cores = len(os.sched_getaffinity(0))
+        self._count = count or max(cores // process_place().local_world_size, 1)
         self._pool: ProcessPoolExecutor | None = None
         self._begun: Event | None = None
 
@@ -38,12 +45,73 @@ class Workers:
         if self._pool is not None:
             self._pool.shutdown(wait=True, cancel_futures=True)
 
-    def run(self, function: Callable[..., Any], tasks: Mapping[int, tuple]) -> Iterator[int]:
-        """Calls a function for every task.
+    def complete(
+        self,
+        ledger: WorkLedger,
+        unsound: Mapping[int, tuple[int, int] | None],
+        function: Callable[..., Any],
+        arguments: Callable[[int], tuple],
+    ) -> Iterator[int]:
+        """Does pieces that no other process does, until all are done by whomever.
+
+        A piece of a process that has died is done here. So is one of a process that hangs, after
+        ten minutes in which nobody finished any: to do a piece twice is harmless.
 
         Args:
-            function: of a module, as it is sent to other processes by its name.
-            tasks: arguments by number.
+            ledger: of the pieces.
+            unsound: the pieces to do, see ``WorkLedger.unsound``.
+            function: does a piece; of a module, as it is sent to other processes by its name.
+            arguments: of the function by the number of the piece.
+
+        Yields:
+            The number of each piece when it is done.
+
+        Raises:
+            NaktError: a worker was killed, or none could start.
+            DatasetError: another process has ended the job.
+        """
+        place, left = process_place(), dict(unsound)
+        order = sorted(left, key=lambda piece: ((piece - place.rank) % place.world_size, piece))
+        stalled, claims = time.monotonic(), {}
+
+        def claimed() -> Iterator[tuple[int, tuple]]:
+            by_force = time.monotonic() - stalled > _PATIENCE_SECONDS
+            for piece in order:
+                if piece in left and ledger.stamp(piece) == left[piece]:
+                    claim = ledger.claim(piece, left[piece])
+                    if claim is not None or by_force:
+                        claims[piece] = claim or contextlib.ExitStack()
+                        yield piece, arguments(piece)
+
+        try:
+            while left:
+                before = len(left)
+                for piece in self._run(function, claimed(), len(left) == 1):
+                    claims.pop(piece).close()
+                    del left[piece]
+                    yield piece
+                for piece in [each for each in left if ledger.stamp(each) != left[each]]:
+                    del left[piece]
+                    yield piece
+                if len(left) < before:
+                    stalled = time.monotonic()
+                elif not ledger.folder.is_dir():
+                    raise DatasetError(f"{ledger.folder}: another process has ended this job")
+                else:
+                    time.sleep(_PAUSE_SECONDS)
+        finally:
+            for claim in claims.values():
+                claim.close()
+
+    def _run(
+        self, function: Callable[..., Any], tasks: Iterator[tuple[int, tuple]], is_last: bool
+    ) -> Iterator[int]:
+        """Calls a function for every task, asking for the next one when a worker is free.
+
+        Args:
+            function: sent to other processes by its name.
+            tasks: numbers and arguments.
+            is_last: there is one at most, for which no process need be started.
 
         Yields:
             The number of each task when it is done, in any order.
@@ -51,18 +119,20 @@ class Workers:
         Raises:
             NaktError: a worker was killed, or none could start.
         """
-        if self._count == 1 or (len(tasks) == 1 and self._pool is None):
-            for number, task in tasks.items():
+        if self._count == 1 or (is_last and self._pool is None):
+            for number, task in tasks:
                 function(*task)
                 yield number
             return
-        pool = self._opened()
+        futures: dict[Future, int] = {}
         try:
-            with _interrupts_ignored():  # workers inherit it: Ctrl-C is the main process's
-                futures = {pool.submit(function, *task): n for n, task in tasks.items()}
-            for future in as_completed(futures):
-                future.result()
-                yield futures.pop(future)
+            for number, task in tasks:
+                with _interrupts_ignored():  # workers inherit it: Ctrl-C is the main process's
+                    futures[self._opened().submit(function, *task)] = number
+                if len(futures) == self._count:
+                    yield from _ended(futures)
+            while futures:
+                yield from _ended(futures)
         except BrokenProcessPool:
             if not self._begun.is_set():
                 raise NaktError(
@@ -80,6 +150,13 @@ class Workers:
             self._begun = context.Event()
             self._pool = ProcessPoolExecutor(self._count, context, _begin_worker, (self._begun,))
         return self._pool
+
+
+def _ended(futures: dict[Future, int]) -> Iterator[int]:
+    """Waits until a task ends; yields the numbers of those that have."""
+    for future in wait(futures, return_when=FIRST_COMPLETED).done:
+        future.result()
+        yield futures.pop(future)
 
 
 def refuse_import_by_worker() -> None:

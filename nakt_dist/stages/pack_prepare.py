@@ -6,7 +6,7 @@ by which copies are known; shards are then put together from these files.
 
 import hashlib
 import json
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -146,30 +146,53 @@ def is_prepared(
         settings: how it would be prepared now.
     """
     key = settings.content_key
-    if not ledger.is_finished(number):
-        return False
     try:
         receipt = ledger.receipt(number)
         if file_sha256(staged_path(ledger.folder, number)) != receipt["sha256"]:
             return False
-        if receipt["mask_rule"] != value_sha256(settings.mask_rule.as_plain()):
-            return False
-        made = [Prepared.from_receipt(value) for value in receipt["inputs"]]
+        made = _read_receipt(receipt, inputs, settings)
     except (OSError, DatasetError, KeyError, TypeError, ValueError, AttributeError):
         return False
-    said = [(each.key, facts_of(each.record, key)) for each in inputs]
-    return said == [(found.key, found.facts) for found in made] and all(
+    return made is not None and all(
         times_of(each.record) == found.times
         or contents_of(each.record, key) == (found.image, found.masks)
         for each, found in zip(inputs, made, strict=True)
     )
 
 
-def prepared_inputs(ledger: WorkLedger) -> Iterator[Prepared]:
-    """Yields what was made of all inputs, in order."""
-    for number in range(ledger.pieces):
-        for value in ledger.receipt(number)["inputs"]:
-            yield Prepared.from_receipt(value)
+def _read_receipt(
+    receipt: Mapping[str, Any], inputs: Sequence[PackInput], settings: PrepareSettings
+) -> list[Prepared] | None:
+    """Returns what was made of a piece; None if other inputs were read, or by another rule."""
+    if receipt["mask_rule"] != value_sha256(settings.mask_rule.as_plain()):
+        return None
+    made = [Prepared.from_receipt(value) for value in receipt["inputs"]]
+    said = [(each.key, facts_of(each.record, settings.content_key)) for each in inputs]
+    return made if said == [(found.key, found.facts) for found in made] else None
+
+
+def prepared_inputs(
+    ledger: WorkLedger, pieces: Sequence[Sequence[PackInput]], settings: PrepareSettings
+) -> Iterator[Prepared]:
+    """Yields what was made of all inputs, in order.
+
+    Args:
+        ledger: of the pieces, all of them done.
+        pieces: their inputs.
+        settings: how they were to be prepared.
+
+    Raises:
+        DatasetError: processes that share the packing have found other files in the source.
+    """
+    for number, inputs in enumerate(pieces):
+        made = _read_receipt(ledger.receipt(number), inputs, settings)
+        if made is None:
+            raise DatasetError(
+                f"{ledger.folder.parent.parent}: processes that share this packing have found "
+                "other files in the source, which changes while it is packed. Run the same command "
+                "again when nobody writes there; what was finished is kept"
+            )
+        yield from made
 
 
 def staged_files(folder: Path, prepared: Prepared) -> dict[str, bytes]:

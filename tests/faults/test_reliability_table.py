@@ -1,6 +1,7 @@
 """Every test that docs/reliability.md names exists, in a file that its section names."""
 
 import ast
+import functools
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -35,6 +36,7 @@ def rows(text: str) -> Iterator[Row]:
                 yield Row(line, files)
 
 
+@functools.cache
 def defined_in(path: Path) -> set[str]:
     tree = ast.parse(path.read_text())
     return {

@@ -5,9 +5,10 @@ from pathlib import Path
 import pytest
 import yaml
 
+from nakt_dist.cli import main
 from nakt_dist.config import CheckpointConfig
 from nakt_dist.runtime.files import read_json
-from tests.datasets import make_packed_dataset, make_weights
+from tests.datasets import make_packed_dataset, make_weights, publish_images
 from tests.launching import finish
 from tests.recipes import file_hashes, logged_losses, teach_config, train_config
 from tests.slurm_jobs import ROOT, Job, call, nakt_submits, require_local_cluster
@@ -52,6 +53,21 @@ def test_teach_over_two_nodes_gives_the_bytes_of_one_process(dataset: Path, tmp_
 
     assert job.log.parent == output.parent
     assert file_hashes(output) == file_hashes(tmp_path / "one")
+
+
+def test_pack_over_two_nodes_gives_the_bytes_of_one_process(tmp_path: Path) -> None:
+    source = publish_images(tmp_path / "published", images=48)
+    settings = (
+        "--layout=image_folder", f"--source={source}", "--image.height=32", "--image.width=32",
+        "--samples_per_shard=4", "--workers=1",
+    )  # fmt: skip
+    assert main(["pack", *settings, f"--output={tmp_path / 'one'}"]) == 0
+
+    words = ("pack", *TWO_NODES, "--", *settings, f"--output={tmp_path / 'two'}")
+    with nakt_submits(*words, folder=tmp_path) as job:
+        job.succeed()
+
+    assert file_hashes(tmp_path / "two") == file_hashes(tmp_path / "one")
 
 
 @pytest.mark.parametrize("settings", ["cpu", "deepspeed_zero2"])
