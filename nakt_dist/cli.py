@@ -1,6 +1,8 @@
 """The command line: ``nakt STAGE --config FILE --dotted.key value``."""
 
 import importlib
+import json
+import re
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,7 +13,6 @@ from nakt_dist import __version__
 from nakt_dist import config as configs
 from nakt_dist.config.doctor import name_stage
 from nakt_dist.config.reading import read_config
-from nakt_dist.config.words import name_rest
 from nakt_dist.errors import ConfigurationError, NaktError, StartAgain, nearest_name
 from nakt_dist.runtime.characters import replace_unprintable
 from nakt_dist.runtime.preemption import (
@@ -89,7 +90,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         0 when all went well, 1 on an error the user can mend, 2 on a wrong command line,
         75 when the job was asked to leave and goes on when it is started again, 76 when that
-        befell this process alone, 130 when interrupted.
+        happened to this process alone, 130 when interrupted.
     """
     replace_unprintable()
     words = list(sys.argv[1:] if arguments is None else arguments)
@@ -177,7 +178,7 @@ def parse_config(stage: str, arguments: Sequence[str], values: Any = None) -> An
     kind = STAGES[stage]
     words = name_stage(arguments) if stage == "doctor" else list(arguments)
     if kind.rest is not None:
-        words = name_rest(kind.rest, words)
+        words = _name_rest(kind.rest, words)
     words = _name_positional(stage, words)
     try:
         return read_config(kind.config, f"nakt {stage}", kind.summary, words, values)
@@ -188,6 +189,27 @@ def parse_config(stage: str, arguments: Sequence[str], values: Any = None) -> An
             f"{error}; settings of the stage to run stand after --, as in "
             f"nakt {stage} train --nodes 2 -- --config FILE"
         ) from None
+
+
+def _name_rest(field: str, words: Sequence[str]) -> list[str]:
+    """Turns ``… -- OTHERS`` into settings by name.
+
+    Before ``--`` settings may be written as schedulers write theirs: ``--cpus-per-task 4``.
+
+    Args:
+        field: the setting, a list of texts, that the words after ``--`` fill.
+        words: of the command line.
+    """
+    cut = words.index("--") if "--" in words else len(words)
+    own, rest = [_underscored(word) for word in words[:cut]], list(words[cut + 1 :])
+    # As one JSON list, so that no word is taken for a setting or for a list of its own.
+    return [*own, f"--{field}={json.dumps(rest, ensure_ascii=False)}"] if rest else own
+
+
+def _underscored(word: str) -> str:
+    """Writes the name of ``--name`` or ``--name=value`` with underscores."""
+    found = re.fullmatch(r"--([\w.-]+)(=.*)?", word, re.DOTALL)
+    return f"--{found[1].replace('-', '_')}{found[2] or ''}" if found else word
 
 
 def _name_positional(stage: str, words: list[str]) -> list[str]:

@@ -6,7 +6,6 @@
 from nakt_dist.config.attention import AttentionConfig, ShownNetworkConfig
 from nakt_dist.config.doctor import DoctorConfig
 from nakt_dist.config.evaluating import EvaluateConfig, PipelineConfig, ReportConfig
-from nakt_dist.config.labels import LabelConfig
 from nakt_dist.config.packing import (
     ImageConfig,
     PackConfig,
@@ -14,8 +13,8 @@ from nakt_dist.config.packing import (
     SplitConfig,
     VerifyConfig,
 )
-from nakt_dist.config.plain import CONFIG_NAME, as_plain, save_config
-from nakt_dist.config.selecting import DataConfig, ValidationConfig
+from nakt_dist.config.saving import CONFIG_NAME, as_plain, save_config
+from nakt_dist.config.selecting import DataConfig, LabelConfig, ValidationConfig
 from nakt_dist.config.submitting import SubmitConfig
 from nakt_dist.config.teaching import InspectConfig, PreprocessingConfig, TeachConfig, TeacherConfig
 from nakt_dist.config.tracking import TrackingConfig

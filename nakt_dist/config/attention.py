@@ -3,41 +3,27 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
-from nakt_dist.config.plain import (
-    require,
-    require_paths,
-    require_processes,
-    require_seed,
-    require_splits,
-)
-from nakt_dist.config.teaching import PreprocessingConfig
+from nakt_dist import limits
+from nakt_dist.config.teaching import TrainedNetworkConfig
 from nakt_dist.errors import ConfigurationError
-from nakt_dist.models.spec import ModelSpec
+from nakt_dist.limits import Limited
 from nakt_dist.signals import TapConfig
 
 
 @dataclass(frozen=True)
-class ShownNetworkConfig:
+class ShownNetworkConfig(TrainedNetworkConfig):
     """A trained network whose attention is shown.
 
     Attributes:
-        weights: weights file, or output folder of a training run (its best weights).
-        name: what to call it; by default the file's folder.
-        model: its architecture; None when the weights file names it, as ours do.
-        preprocessing: its input, as far as it is not that of the weights file.
         labels: its outputs' names in order, or a label set such as ``chestxray14``, when the
             weights file does not say.
     """
 
-    weights: str
-    name: str | None = None
-    model: ModelSpec | None = None
-    preprocessing: PreprocessingConfig | None = None
     labels: str | list[str] | None = None
 
 
 @dataclass(frozen=True)
-class AttentionConfig:
+class AttentionConfig(Limited):
     """``nakt attention``: where a student and its teacher look, side by side.
 
     Attributes:
@@ -65,43 +51,34 @@ class AttentionConfig:
 
     student: ShownNetworkConfig
     teacher: ShownNetworkConfig
-    dataset: str
-    output: str
-    splits: list[str] | None = field(default_factory=lambda: ["test"])
+    dataset: str = field(metadata=limits.PATH)
+    output: str = field(metadata=limits.PATH)
+    splits: list[str] | None = field(default_factory=lambda: ["test"], metadata=limits.SPLITS)
     preset: Literal["paper", "authors_code"] | None = None
     taps: list[TapConfig] | None = None
-    labels: list[str] | None = None
-    images: int = 8
-    samples: list[str] | None = None
-    similarity_images: int | None = None
-    batch_size: int = 16
-    seed: int = 0
+    labels: list[str] | None = field(
+        default=None, metadata=limits.limit("a list of findings, or left out", len)
+    )
+    images: int = field(default=8, metadata=limits.within(1, 64, "from 1 to 64"))
+    samples: list[str] | None = field(
+        default=None,
+        metadata=limits.limit("a list of 1 to 64 keys", lambda keys: keys and len(keys) <= 64),
+    )
+    similarity_images: int | None = field(default=None, metadata=limits.POSITIVE)
+    batch_size: int = field(default=16, metadata=limits.POSITIVE)
+    seed: int = field(default=0, metadata=limits.SEED)
     device: str = "auto"
-    threads: int | None = None
-    cache: str = "~/.cache/nakt_dist"
+    threads: int | None = field(default=None, metadata=limits.PROCESSES)
+    cache: str = field(default="~/.cache/nakt_dist", metadata=limits.PATH)
 
     def __post_init__(self) -> None:
-        require_paths(self, "dataset", "output", "cache")
-        require_splits(self.splits, "splits")
+        super().__post_init__()
         if self.preset is not None and self.taps:
             raise ConfigurationError(
                 f"preset is {self.preset} and taps are set as well; leave out one of them"
             )
-        require(0 < self.images <= 64, "images", "from 1 to 64")
-        require(
-            self.samples is None or 0 < len(self.samples) <= 64, "samples", "a list of 1 to 64 keys"
-        )
-        require(self.labels is None or self.labels, "labels", "a list of findings, or left out")
         for name in ("labels", "samples"):
             values = getattr(self, name) or []
             twice = next((value for value in values if values.count(value) > 1), None)
             if twice is not None:
                 raise ConfigurationError(f"{name} has '{twice}' twice; leave it there once")
-        require(
-            self.similarity_images is None or self.similarity_images > 0,
-            "similarity_images",
-            "positive",
-        )
-        require(self.batch_size > 0, "batch_size", "positive")
-        require_seed(self.seed)
-        require_processes(self.threads, "threads")

@@ -3,11 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from nakt_dist.config.plain import require
+from nakt_dist import limits
+from nakt_dist.limits import Limited
 
 
 @dataclass(frozen=True)
-class DoctorConfig:
+class DoctorConfig(Limited):
     """``nakt doctor [STAGE SETTINGS…]``: what a launch resolves to, and what is wrong with it.
 
     Settings of its own stand before the stage, with ``=``: ``nakt doctor --wait_seconds=10 train
@@ -22,10 +23,7 @@ class DoctorConfig:
 
     stage: str | None = None
     settings: list[str] = field(default_factory=list)
-    wait_seconds: float = 60.0
-
-    def __post_init__(self) -> None:
-        require(0 < self.wait_seconds <= 604800, "wait_seconds", "positive, at most a week")
+    wait_seconds: float = field(default=60.0, metadata=limits.SECONDS)
 
 
 def name_stage(words: Sequence[str]) -> list[str]:

@@ -3,21 +3,16 @@
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from nakt_dist.config.labels import LabelConfig
-from nakt_dist.config.plain import (
-    require,
-    require_paths,
-    require_processes,
-    require_seed,
-    require_splits,
-)
+from nakt_dist import limits
+from nakt_dist.config.selecting import LabelConfig
 from nakt_dist.config.teaching import PreprocessingConfig
 from nakt_dist.errors import ConfigurationError
+from nakt_dist.limits import Limited
 from nakt_dist.models.spec import ModelSpec
 
 
 @dataclass(frozen=True)
-class EvaluateConfig:
+class EvaluateConfig(Limited):
     """``nakt evaluate``: every image scored, once: Dice, or AUROC of a classifier.
 
     Which of the two, the weights say, or the architecture of foreign ones.
@@ -46,40 +41,32 @@ class EvaluateConfig:
         cache: folder for local copies when ``dataset`` is a URL.
     """
 
-    weights: str
-    dataset: str
-    output: str
-    splits: list[str] | None = field(default_factory=lambda: ["test"])
+    weights: str = field(metadata=limits.PATH)
+    dataset: str = field(metadata=limits.PATH)
+    output: str = field(metadata=limits.PATH)
+    splits: list[str] | None = field(default_factory=lambda: ["test"], metadata=limits.SPLITS)
     model: ModelSpec | None = None
     preprocessing: PreprocessingConfig | None = None
     labels: LabelConfig | None = None
-    batch_size: int = 16
-    threshold: float = 0.5
+    batch_size: int = field(default=16, metadata=limits.POSITIVE)
+    threshold: float = field(
+        default=0.5, metadata=limits.limit("in (0, 1)", lambda share: 0 < share < 1)
+    )
     both_empty: Literal["one", "nan"] = "one"
-    teacher_record: str | None = None
-    compare_with: str | None = None
-    bootstrap_samples: int = 10_000
-    overlays: int = 0
-    seed: int = 0
+    teacher_record: str | None = field(default=None, metadata=limits.PATH)
+    compare_with: str | None = field(default=None, metadata=limits.PATH)
+    bootstrap_samples: int = field(
+        default=10_000, metadata=limits.within(1, 10**7, "positive, at most 10⁷")
+    )
+    overlays: int = field(default=0, metadata=limits.NOT_NEGATIVE)
+    seed: int = field(default=0, metadata=limits.SEED)
     device: str = "auto"
-    threads: int | None = None
-    cache: str = "~/.cache/nakt_dist"
-
-    def __post_init__(self) -> None:
-        require_paths(
-            self, "weights", "dataset", "output", "teacher_record", "compare_with", "cache"
-        )
-        require_splits(self.splits, "splits")
-        require(self.batch_size > 0, "batch_size", "positive")
-        require(0 < self.threshold < 1, "threshold", "in (0, 1)")
-        require_seed(self.seed)
-        require(0 < self.bootstrap_samples <= 10**7, "bootstrap_samples", "positive, at most 10⁷")
-        require(self.overlays >= 0, "overlays", "0 or more")
-        require_processes(self.threads, "threads")
+    threads: int | None = field(default=None, metadata=limits.PROCESSES)
+    cache: str = field(default="~/.cache/nakt_dist", metadata=limits.PATH)
 
 
 @dataclass(frozen=True)
-class ReportConfig:
+class ReportConfig(Limited):
     """``nakt report RUNS…``: tables, figures and one page from run records.
 
     Attributes:
@@ -89,18 +76,14 @@ class ReportConfig:
         images: show sheets of real images on the page, too; those of phantoms always are.
     """
 
-    runs: list[str]
-    output: str = "runs/report"
+    runs: list[str] = field(metadata=limits.limit("at least one folder", len))
+    output: str = field(default="runs/report", metadata=limits.PATH)
     title: str = "Knowledge transfer report"
     images: bool = False
 
-    def __post_init__(self) -> None:
-        require(len(self.runs) > 0, "runs", "at least one folder")
-        require_paths(self, "output")
-
 
 @dataclass(frozen=True)
-class PipelineConfig:
+class PipelineConfig(Limited):
     """``nakt pipeline``: stages one after the other in one process, each resumable.
 
     Attributes:
@@ -115,16 +98,15 @@ class PipelineConfig:
             task of a scheduler's array is given.
     """
 
-    steps: list[dict[str, Any]]
-    root: str = "runs/pipeline"
-    data: str = "data"
+    steps: list[dict[str, Any]] = field(metadata=limits.limit("a list with at least one step", len))
+    root: str = field(default="runs/pipeline", metadata=limits.PATH)
+    data: str = field(default="data", metadata=limits.PATH)
     definitions: dict[str, Any] = field(default_factory=dict)
     only_step: int | None = None
     only_run: int | None = None
 
     def __post_init__(self) -> None:
-        require_paths(self, "root", "data")
-        require(len(self.steps) > 0, "steps", "a list with at least one step")
+        super().__post_init__()
         if self.only_run is not None and self.only_step is None:
             raise ConfigurationError(
                 f"only_run is {self.only_run} but only_step is not set: a run belongs to a step. "

@@ -5,17 +5,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from nakt_dist.config.plain import require, require_paths, require_processes, require_seed
+from nakt_dist import limits
 from nakt_dist.imaging.mask_settings import MaskValues
+from nakt_dist.limits import Limited
 from nakt_dist.sources.labels import LabelPolicy
 from nakt_dist.sources.splits import checked_shares
 
-_MOST_PIXELS = 100_000_000
-_LONGEST_SIDE = 65500
-
 
 @dataclass(frozen=True)
-class ImageConfig:
+class ImageConfig(Limited, group="image"):
     """How every image is brought to one form at pack time.
 
     Attributes:
@@ -37,30 +35,29 @@ class ImageConfig:
     colour: Literal["grey", "rgb"] = "grey"
     fit: Literal["stretch", "pad", "centre_crop"] = "stretch"
     encoding: Literal["jpg", "png"] = "jpg"
-    jpeg_quality: int = 95
+    jpeg_quality: int = field(default=95, metadata=limits.within(1, 100, "between 1 and 100"))
     sixteen_bit: Literal["min_max", "full_range"] = "min_max"
     rendering: Literal["as_shown", "mimic_jpg"] = "as_shown"
-    max_pixels: int = _MOST_PIXELS
+    max_pixels: int = field(default=limits.MOST_PIXELS, metadata=limits.POSITIVE)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         sides = (self.height, self.width)
-        expected = f"from 1 to {_LONGEST_SIDE}, the most that JPEG holds"
-        require(
-            all(0 < side <= _LONGEST_SIDE for side in sides),
+        expected = f"from 1 to {limits.LARGEST_IMAGE_SIDE}, the most that JPEG holds"
+        limits.require(
+            all(0 < side <= limits.LARGEST_IMAGE_SIDE for side in sides),
             "image.height and image.width",
             expected,
         )
-        require(
-            self.height * self.width <= _MOST_PIXELS,
+        limits.require(
+            self.height * self.width <= limits.MOST_PIXELS,
             "image.height times image.width",
-            f"at most {_MOST_PIXELS} pixels",
+            f"at most {limits.MOST_PIXELS} pixels",
         )
-        require(1 <= self.jpeg_quality <= 100, "image.jpeg_quality", "between 1 and 100")
-        require(self.max_pixels > 0, "image.max_pixels", "positive")
 
 
 @dataclass(frozen=True)
-class SplitConfig:
+class SplitConfig(Limited, group="splits"):
     """How samples are divided; patients, where known, are never divided.
 
     Attributes:
@@ -78,22 +75,21 @@ class SplitConfig:
     )
     official: bool = False
     without_official: str | None = None
-    validation_from_train: float = 0.0
+    validation_from_train: float = field(
+        default=0.0,
+        metadata=limits.limit("0 or more and less than 1, not {value}", lambda part: 0 <= part < 1),
+    )
     identical_together: bool = True
 
     def __post_init__(self) -> None:
-        require(
-            0 <= self.validation_from_train < 1,
-            "splits.validation_from_train",
-            f"0 or more and less than 1, not {self.validation_from_train}",
-        )
-        require(
+        super().__post_init__()
+        limits.require(
             self.official or self.validation_from_train == 0,
             "splits.official",
             "true where splits.validation_from_train is set; splits.fractions says it otherwise",
         )
         for name in (*self.fractions, *([self.without_official] if self.without_official else [])):
-            require(
+            limits.require(
                 re.fullmatch(r"[a-z0-9][a-z0-9_-]{0,40}", name) is not None and name != "pseudo",
                 f"the split name {name!r}",
                 "of lower-case letters, digits, _ and -, as it names files, and not 'pseudo'",
@@ -103,7 +99,7 @@ class SplitConfig:
 
 
 @dataclass(frozen=True)
-class PackConfig:
+class PackConfig(Limited):
     """``nakt pack``: a dataset as published becomes shards.
 
     Attributes:
@@ -137,8 +133,8 @@ class PackConfig:
     """
 
     layout: str
-    source: str
-    output: str
+    source: str = field(metadata=limits.PATH)
+    output: str = field(metadata=limits.PATH)
     name: str | None = None
     layout_options: dict[str, Any] = field(default_factory=dict)
     image: ImageConfig = field(default_factory=ImageConfig)
@@ -147,27 +143,23 @@ class PackConfig:
     labels: LabelPolicy = field(default_factory=LabelPolicy)
     unlabelled: bool = False
     splits: SplitConfig = field(default_factory=SplitConfig)
-    count: int | None = None
-    samples_per_shard: int = 256
-    seed: int = 0
-    workers: int | None = None
-    card: str | None = None
+    count: int | None = field(default=None, metadata=limits.POSITIVE)
+    samples_per_shard: int = field(default=256, metadata=limits.POSITIVE)
+    seed: int = field(default=0, metadata=limits.SEED)
+    workers: int | None = field(default=None, metadata=limits.PROCESSES)
+    card: str | None = field(default=None, metadata=limits.PATH)
     phantom: bool | None = None
     deidentify: bool = False
-    deidentify_key: str = "~/.config/nakt_dist/deidentify.key"
+    deidentify_key: str = field(default="~/.config/nakt_dist/deidentify.key", metadata=limits.PATH)
     trust_times: bool = False
 
     def __post_init__(self) -> None:
-        require(self.samples_per_shard > 0, "samples_per_shard", "positive")
-        require(self.count is None or self.count > 0, "count", "positive")
-        require(
+        super().__post_init__()
+        limits.require(
             self.masks or not self.mask_values.named,
             "masks",
             "true where mask_values says what is target; leave mask_values out",
         )
-        require_paths(self, "source", "output", "card", "deidentify_key")
-        require_processes(self.workers, "workers")
-        require_seed(self.seed)
 
     @property
     def dataset_name(self) -> str:
@@ -176,7 +168,7 @@ class PackConfig:
 
 
 @dataclass(frozen=True)
-class VerifyConfig:
+class VerifyConfig(Limited):
     """``nakt verify FOLDER``: re-reads everything and names any damage.
 
     Attributes:
@@ -192,21 +184,17 @@ class VerifyConfig:
             one; the repair of such a dataset needs ``source`` as well.
     """
 
-    folder: str
+    folder: str = field(metadata=limits.PATH)
     repair: bool = False
     against_source: bool = False
-    source: str | None = None
+    source: str | None = field(default=None, metadata=limits.PATH)
     layout_options: dict[str, Any] = field(default_factory=dict)
-    workers: int | None = None
-    deidentify_key: str | None = None
-
-    def __post_init__(self) -> None:
-        require_paths(self, "folder", "source", "deidentify_key")
-        require_processes(self.workers, "workers")
+    workers: int | None = field(default=None, metadata=limits.PROCESSES)
+    deidentify_key: str | None = field(default=None, metadata=limits.PATH)
 
 
 @dataclass(frozen=True)
-class PhantomsConfig:
+class PhantomsConfig(Limited):
     """``nakt phantoms``: writes a procedural dataset in an official layout.
 
     Attributes:
@@ -219,10 +207,7 @@ class PhantomsConfig:
     """
 
     kind: str
-    output: str
+    output: str = field(metadata=limits.PATH)
     count: int = 200
     image_size: int = 128
     seed: int = 0
-
-    def __post_init__(self) -> None:
-        require_paths(self, "output")

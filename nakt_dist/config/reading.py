@@ -16,13 +16,17 @@ from typing import Any
 import jsonargparse
 import yaml
 
-from nakt_dist.config.complaints import explain_value
-from nakt_dist.config.documents import check_document, read_settings_file
-from nakt_dist.config.places import check_is_settings, settings_files, with_place
+from nakt_dist.config.parser_errors import explain_value
+from nakt_dist.config.yaml_files import (
+    check_document,
+    load_settings_file,
+    settings_files,
+    with_place,
+)
 from nakt_dist.errors import ConfigurationError, nearest_name
+from nakt_dist.limits import LARGEST_NUMBER
 
 _CLASS_KEYS = {"class_path", "init_args", "dict_kwargs"}
-_LARGEST_NUMBER = 2**64 - 1  # of an array; seeds of phantoms go so far
 _load_yaml = jsonargparse.get_loader("yaml")
 
 
@@ -141,13 +145,7 @@ def _check_words(kind: type, words: Sequence[str]) -> None:
     for path in settings_files(words):
         if path == Path():
             raise ConfigurationError("--config names no file; expected a YAML file with settings")
-        text = read_settings_file(path)
-        try:
-            check_document(text)
-        except ConfigurationError as error:
-            raise ConfigurationError(f"{path}: {error}") from None
-        check_is_settings(path, text)
-        _check_text(kind, text, "")
+        _check_shape(kind, _refuse_classes(load_settings_file(path)), "")
 
 
 def _check_text(kind: Any, text: str, where: str) -> None:
@@ -157,8 +155,7 @@ def _check_text(kind: Any, text: str, where: str) -> None:
         return  # the parser says what is wrong with it
     except ValueError:  # of Python, which reads no number of thousands of digits
         raise ConfigurationError(
-            f"{where or 'the file of --config'} holds a number that cannot be read; expected at "
-            f"most {_LARGEST_NUMBER}"
+            f"{where} holds a number that cannot be read; expected at most {LARGEST_NUMBER}"
         ) from None
     _check_shape(kind, _refuse_classes(value), where)
 
@@ -169,10 +166,10 @@ def _check_shape(kind: Any, value: Any, where: str) -> None:
     Likewise a whole number where a number belongs that neither floats nor arrays hold.
     """
     for number in value if isinstance(value, list) else [value]:
-        if isinstance(number, int) and abs(number) > _LARGEST_NUMBER and _takes_numbers(kind):
+        if isinstance(number, int) and abs(number) > LARGEST_NUMBER and _takes_numbers(kind):
             raise ConfigurationError(
                 f"{where} is a number of {len(str(abs(number)))} digits; expected at most "
-                f"{_LARGEST_NUMBER}"
+                f"{LARGEST_NUMBER}"
             )
     if dataclasses.is_dataclass(kind):
         if value is not None and not isinstance(value, Mapping):

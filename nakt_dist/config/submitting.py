@@ -3,14 +3,13 @@
 import re
 from dataclasses import dataclass, field
 
-from nakt_dist.config.plain import require
+from nakt_dist import limits
 from nakt_dist.errors import ConfigurationError
-
-_COUNTS = ("nodes", "tasks_per_node", "gpus_per_node", "cpus_per_task", "array_limit")
+from nakt_dist.limits import Limited
 
 
 @dataclass(frozen=True)
-class SubmitConfig:
+class SubmitConfig(Limited):
     """``nakt submit STAGE [settings] -- [the stage's words]``: a stage as a SLURM job.
 
     Attributes:
@@ -42,10 +41,10 @@ class SubmitConfig:
 
     stage: str
     words: list[str] = field(default_factory=list)
-    nodes: int = 1
-    tasks_per_node: int | None = None
-    gpus_per_node: int | None = None
-    cpus_per_task: int | None = None
+    nodes: int = field(default=1, metadata=limits.POSITIVE)
+    tasks_per_node: int | None = field(default=None, metadata=limits.POSITIVE)
+    gpus_per_node: int | None = field(default=None, metadata=limits.POSITIVE)
+    cpus_per_task: int | None = field(default=None, metadata=limits.POSITIVE)
     time: str | None = None
     memory: str | None = None
     partition: str | None = None
@@ -55,22 +54,19 @@ class SubmitConfig:
     activate: str | None = None
     python: str | None = None
     master_address: str | None = None
-    warning_seconds: int = 120
+    warning_seconds: int = field(default=120, metadata=limits.within(1, 65535, "1 to 65535"))
     array: bool = False
-    array_limit: int | None = None
+    array_limit: int | None = field(default=None, metadata=limits.POSITIVE)
     extra: list[str] = field(default_factory=list)
     folder: str | None = None
     dry_run: bool = False
 
     def __post_init__(self) -> None:
-        for name in _COUNTS:
-            value = getattr(self, name)
-            require(value is None or value > 0, name, "positive")
-        require(0 < self.warning_seconds <= 65535, "warning_seconds", "1 to 65535")
+        super().__post_init__()
         if self.array_limit is not None and not self.array:
             raise ConfigurationError("array_limit is set but array is not; set array to true")
         for option in self.extra:
-            require(
+            limits.require(
                 option.startswith("--") and option.isprintable(),
                 f"extra has {option!r}; each",
                 "one option of sbatch on one line, such as --constraint=a100",

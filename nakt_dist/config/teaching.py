@@ -3,15 +3,8 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
-from nakt_dist.config.plain import (
-    LARGEST_FACTOR,
-    LARGEST_SIDE,
-    require,
-    require_paths,
-    require_positive,
-    require_processes,
-    require_seed,
-)
+from nakt_dist import limits
+from nakt_dist.limits import Limited
 from nakt_dist.models.spec import ModelSpec
 from nakt_dist.transfer.exclusion import ExclusionRule
 
@@ -21,9 +14,18 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 """Standard deviation likewise; what they divide by."""
 
+_SIDE = limits.within(
+    1, limits.LARGEST_INPUT_SIDE, f"positive, at most {limits.LARGEST_INPUT_SIDE}"
+)
+_CHANNELS = limits.within(
+    -limits.LARGEST_FACTOR,
+    limits.LARGEST_FACTOR,
+    f"from {-limits.LARGEST_FACTOR:g} to {limits.LARGEST_FACTOR:g}",
+)
+
 
 @dataclass(frozen=True)
-class PreprocessingConfig:
+class PreprocessingConfig(Limited, group="preprocessing"):
     """What a network wants to see: pixels in [0, 1], then (x - mean) / std.
 
     Each setting that is left out is that of the weights file, or, where that says nothing or there
@@ -38,68 +40,59 @@ class PreprocessingConfig:
         std: divides; likewise.
     """
 
-    height: int | None = None
-    width: int | None = None
-    mean: float | list[float] | None = None
-    std: float | list[float] | None = None
+    height: int | None = field(default=None, metadata=_SIDE)
+    width: int | None = field(default=None, metadata=_SIDE)
+    mean: float | list[float] | None = field(default=None, metadata=_CHANNELS)
+    std: float | list[float] | None = field(default=None, metadata=_CHANNELS)
 
     def __post_init__(self) -> None:
-        for name in ("height", "width"):
-            side = getattr(self, name)
-            require(
-                side is None or 0 < side <= LARGEST_SIDE,
-                f"preprocessing.{name}",
-                f"positive, at most {LARGEST_SIDE}",
-            )
         for name in ("mean", "std"):
             value = getattr(self, name)
             if isinstance(value, tuple):  # so that it equals its copy in a file
                 value = list(value)
                 object.__setattr__(self, name, value)
-            require(
-                value != [],
-                f"preprocessing.{name}",
-                "a number, or a list with one number per channel",
-            )
-            numbers = value if isinstance(value, list) else [value]
-            require(
-                value is None or all(abs(number) <= LARGEST_FACTOR for number in numbers),
-                f"preprocessing.{name}",
-                f"from {-LARGEST_FACTOR:g} to {LARGEST_FACTOR:g}",
-            )
+            expected = "a number, or a list with one number per channel"
+            limits.require(value != [], f"preprocessing.{name}", expected)
+        super().__post_init__()
         deviations = self.std if isinstance(self.std, list) else [self.std]
-        positive = self.std is None or all(each > 0 for each in deviations)
-        require(positive, "preprocessing.std", "positive")
+        positive = all(each is None or each > 0 for each in deviations)
+        limits.require(positive, "preprocessing.std", "positive")
 
 
 @dataclass(frozen=True)
-class TeacherConfig:
-    """One teacher of an ensemble.
+class TrainedNetworkConfig(Limited):
+    """A network that has been trained, here or elsewhere.
 
     Attributes:
-        weights: a ``.safetensors`` file (ours or another hospital's), or a legacy ``.pt``.
+        weights: a ``.safetensors`` file (ours or another hospital's), a legacy ``.pt``, or the
+            output folder of a training run (its best weights).
         name: what to call it; by default the file's folder.
         model: its architecture; None when the weights file names it, as ours do. Of the network
             that the file names, it replaces the options that it gives.
         preprocessing: its input, as far as it is not that of the weights file.
+    """
+
+    weights: str = field(metadata=limits.PATH)
+    name: str | None = None
+    model: ModelSpec | None = None
+    preprocessing: PreprocessingConfig | None = None
+
+
+@dataclass(frozen=True)
+class TeacherConfig(TrainedNetworkConfig, group="teachers"):
+    """One teacher of an ensemble.
+
+    Attributes:
         weight: w of the weighted mean Σ w T(x) / Σ w (paper A, algorithm 1).
         output: ``soft`` probabilities, or ``binary`` (probability above 0.5).
     """
 
-    weights: str
-    name: str | None = None
-    model: ModelSpec | None = None
-    preprocessing: PreprocessingConfig | None = None
-    weight: float = 1.0
+    weight: float = field(default=1.0, metadata=limits.FACTOR)
     output: Literal["soft", "binary"] = "soft"
-
-    def __post_init__(self) -> None:
-        require_paths(self, "weights", prefix="teachers.")
-        require_positive(self.weight, "teachers.weight")
 
 
 @dataclass(frozen=True)
-class TeachConfig:
+class TeachConfig(Limited):
     """``nakt teach``: teachers write pseudo masks for a packed dataset.
 
     Attributes:
@@ -114,24 +107,20 @@ class TeachConfig:
         cache: folder for local copies when ``dataset`` is a URL.
     """
 
-    dataset: str
-    output: str
-    teachers: list[TeacherConfig]
-    batch_size: int = 16
+    dataset: str = field(metadata=limits.PATH)
+    output: str = field(metadata=limits.PATH)
+    teachers: list[TeacherConfig] = field(
+        metadata=limits.limit("a list with at least one teacher", len)
+    )
+    batch_size: int = field(default=16, metadata=limits.POSITIVE)
     device: str = "auto"
     precision: Literal["float32", "bfloat16"] = "float32"
-    threads: int | None = None
-    cache: str = "~/.cache/nakt_dist"
-
-    def __post_init__(self) -> None:
-        require_paths(self, "dataset", "output", "cache")
-        require(len(self.teachers) > 0, "teachers", "a list with at least one teacher")
-        require(self.batch_size > 0, "batch_size", "positive")
-        require_processes(self.threads, "threads")
+    threads: int | None = field(default=None, metadata=limits.PROCESSES)
+    cache: str = field(default="~/.cache/nakt_dist", metadata=limits.PATH)
 
 
 @dataclass(frozen=True)
-class InspectConfig:
+class InspectConfig(Limited):
     """``nakt inspect PSEUDO_LABELS``: counts, histograms and a sheet of overlays.
 
     Attributes:
@@ -147,28 +136,11 @@ class InspectConfig:
             the same pixels; every image is decoded.
     """
 
-    pseudo_labels: str
-    dataset: str | None = None
-    output: str | None = None
+    pseudo_labels: str = field(metadata=limits.PATH)
+    dataset: str | None = field(default=None, metadata=limits.PATH)
+    output: str | None = field(default=None, metadata=limits.PATH)
     exclusion: ExclusionRule = field(default_factory=ExclusionRule)
-    images: int = 8
-    seed: int = 0
+    images: int = field(default=8, metadata=limits.NOT_NEGATIVE)
+    seed: int = field(default=0, metadata=limits.SEED)
     against: list[str] = field(default_factory=list)
     near_duplicates: bool = False
-
-    def __post_init__(self) -> None:
-        require_paths(self, "pseudo_labels", "dataset", "output")
-        require_rule(self.exclusion, "exclusion")
-        require(self.images >= 0, "images", "0 or more")
-        require_seed(self.seed)
-
-
-def require_rule(rule: ExclusionRule, name: str) -> None:
-    """Refuses a rule of exclusion whose limits are no numbers that an image can reach."""
-    for limit in ("alpha", "beta"):
-        value = getattr(rule, limit)
-        require(
-            value is None or 0 <= value <= LARGEST_FACTOR,
-            f"{name}.{limit}",
-            f"from 0 to {LARGEST_FACTOR:g}, or null for no limit",
-        )

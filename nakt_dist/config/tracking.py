@@ -1,17 +1,18 @@
 """Settings of where metrics go."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
-from nakt_dist.config.plain import require
+from nakt_dist import limits
 from nakt_dist.errors import ConfigurationError
+from nakt_dist.limits import Limited
 
 _REFUSED_IN_NAMES = "/\\#?%:"
 _LONGEST_NAME = 128
 
 
 @dataclass(frozen=True)
-class TrackingConfig:
+class TrackingConfig(Limited, group="tracking"):
     """Where metrics go besides ``metrics.jsonl``; never images, never identifiers.
 
     Attributes:
@@ -24,10 +25,10 @@ class TrackingConfig:
     wandb: Literal["off", "offline", "online"] = "off"
     project: str = "nakt_dist"
     entity: str | None = None
-    every_steps: int = 1
+    every_steps: int = field(default=1, metadata=limits.POSITIVE)
 
     def __post_init__(self) -> None:
-        require(self.every_steps > 0, "tracking.every_steps", "positive")
+        super().__post_init__()
         team, slash, project = self.project.partition("/")
         if slash and self.entity is None and not (_fault(team) or _fault(project)):
             raise ConfigurationError(

@@ -3,25 +3,18 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
-from nakt_dist.config.labels import LabelConfig
-from nakt_dist.config.plain import (
-    LARGEST_FACTOR,
-    require,
-    require_paths,
-    require_positive,
-    require_processes,
-    require_seed,
-)
-from nakt_dist.config.selecting import DataConfig, ValidationConfig
+from nakt_dist import limits
+from nakt_dist.config.selecting import DataConfig, LabelConfig, ValidationConfig
 from nakt_dist.config.teaching import PreprocessingConfig
 from nakt_dist.config.tracking import TrackingConfig
 from nakt_dist.config.transferring import TrainingTeacherConfig
 from nakt_dist.errors import ConfigurationError
+from nakt_dist.limits import Limited
 from nakt_dist.models.spec import ModelSpec
 
 
 @dataclass(frozen=True)
-class AugmentationConfig:
+class AugmentationConfig(Limited, group="augmentation"):
     """The paper's five augmentations; image and mask move together.
 
     Attributes:
@@ -34,30 +27,27 @@ class AugmentationConfig:
     """
 
     enabled: bool = True
-    smallest_crop: float = 0.7
-    flip_probability: float = 0.5
-    largest_rotation: float = 45.0
-    gamma: tuple[float, float] = (0.7, 1.3)
-    contrast: tuple[float, float] = (0.7, 1.3)
-
-    def __post_init__(self) -> None:
-        require(0 < self.smallest_crop <= 1, "augmentation.smallest_crop", "in (0, 1]")
-        require(0 <= self.flip_probability <= 1, "augmentation.flip_probability", "in [0, 1]")
-        require(0 <= self.largest_rotation <= 360, "augmentation.largest_rotation", "in [0, 360]")
-        require(
-            0 < self.gamma[0] <= self.gamma[1] <= LARGEST_FACTOR,
-            "augmentation.gamma",
-            f"ascending, positive, at most {LARGEST_FACTOR:g}",
-        )
-        require(
-            0 <= self.contrast[0] <= self.contrast[1] <= LARGEST_FACTOR,
-            "augmentation.contrast",
-            f"ascending, 0 or more, at most {LARGEST_FACTOR:g}",
-        )
+    smallest_crop: float = field(default=0.7, metadata=limits.SHARE)
+    flip_probability: float = field(default=0.5, metadata=limits.within(0, 1, "in [0, 1]"))
+    largest_rotation: float = field(default=45.0, metadata=limits.within(0, 360, "in [0, 360]"))
+    gamma: tuple[float, float] = field(
+        default=(0.7, 1.3),
+        metadata=limits.limit(
+            f"ascending, positive, at most {limits.LARGEST_FACTOR:g}",
+            lambda ends: 0 < ends[0] <= ends[1] <= limits.LARGEST_FACTOR,
+        ),
+    )
+    contrast: tuple[float, float] = field(
+        default=(0.7, 1.3),
+        metadata=limits.limit(
+            f"ascending, 0 or more, at most {limits.LARGEST_FACTOR:g}",
+            lambda ends: 0 <= ends[0] <= ends[1] <= limits.LARGEST_FACTOR,
+        ),
+    )
 
 
 @dataclass(frozen=True)
-class RecipeConfig:
+class RecipeConfig(Limited, group="recipe"):
     """How a network is trained; the defaults are paper A's.
 
     Attributes:
@@ -89,15 +79,21 @@ class RecipeConfig:
 
     epochs: int | None = None
     steps: int | None = None
-    global_batch_size: int = 4
-    micro_batch_size: int | None = None
-    learning_rate: float = 1e-4
-    decay_every_epochs: int | None = None
-    decay_factor: float = 0.5
-    dice_weight: float = 1.0
-    cross_entropy_weight: float = 1.0
+    global_batch_size: int = field(default=4, metadata=limits.POSITIVE)
+    micro_batch_size: int | None = field(default=None, metadata=limits.POSITIVE)
+    learning_rate: float = field(default=1e-4, metadata=limits.FACTOR)
+    decay_every_epochs: int | None = field(default=None, metadata=limits.POSITIVE)
+    decay_factor: float = field(default=0.5, metadata=limits.SHARE)
+    dice_weight: float = field(default=1.0, metadata=limits.WEIGHT)
+    cross_entropy_weight: float = field(default=1.0, metadata=limits.WEIGHT)
     positive_weighting: Literal["none", "balanced"] = "none"
-    largest_gradient_norm: float | None = None
+    largest_gradient_norm: float | None = field(
+        default=None,
+        metadata=limits.limit(
+            f"positive, at most {limits.LARGEST_FACTOR:g}, or null for no clipping",
+            lambda norm: 0 < norm <= limits.LARGEST_FACTOR,
+        ),
+    )
     not_finite: Literal["stop", "skip"] = "stop"
     halve_when_out_of_memory: bool = False
     precision: Literal["no", "bf16", "fp16"] = "no"
@@ -106,42 +102,26 @@ class RecipeConfig:
     compile: bool = False
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if (self.epochs is None) == (self.steps is None):
             raise ConfigurationError(
                 f"recipe.epochs is {self.epochs} and recipe.steps {self.steps}; set exactly one"
             )
         length = self.steps if self.epochs is None else self.epochs
-        require(length > 0, "recipe.epochs or recipe.steps", "positive")
-        require(self.global_batch_size > 0, "recipe.global_batch_size", "positive")
-        require(
-            self.micro_batch_size is None or self.micro_batch_size > 0,
-            "recipe.micro_batch_size",
-            "positive",
-        )
-        require_positive(self.learning_rate, "recipe.learning_rate")
-        require_positive(
-            self.largest_gradient_norm, "recipe.largest_gradient_norm", or_null="no clipping"
-        )
-        weights = (self.dice_weight, self.cross_entropy_weight)
-        require(
-            all(0 <= weight <= LARGEST_FACTOR for weight in weights) and any(weights),
+        limits.require(length and length > 0, "recipe.epochs or recipe.steps", "positive")
+        limits.require(
+            self.dice_weight or self.cross_entropy_weight,
             "recipe.dice_weight and recipe.cross_entropy_weight",
-            f"from 0 to {LARGEST_FACTOR:g}, and not both 0",
+            f"from 0 to {limits.LARGEST_FACTOR:g}, and not both 0",
         )
-        require(
-            self.decay_every_epochs is None or self.decay_every_epochs > 0,
-            "recipe.decay_every_epochs",
-            "positive",
-        )
-        require(0 < self.decay_factor <= 1, "recipe.decay_factor", "in (0, 1]")
 
     def total_steps(self, steps_per_epoch: int) -> int:
         """Returns the optimiser steps of the whole training."""
-        return self.steps or self.epochs * steps_per_epoch
+        return self.steps or (self.epochs or 0) * steps_per_epoch
 
 
 @dataclass(frozen=True)
-class CheckpointConfig:
+class CheckpointConfig(Limited, group="checkpoint"):
     """When training writes what it needs to go on.
 
     Attributes:
@@ -151,20 +131,13 @@ class CheckpointConfig:
             should the last be damaged.
     """
 
-    every_epochs: int = 1
-    every_steps: int | None = None
-    keep: int = 2
-
-    def __post_init__(self) -> None:
-        require(self.every_epochs > 0, "checkpoint.every_epochs", "positive")
-        require(self.keep > 0, "checkpoint.keep", "positive")
-        require(
-            self.every_steps is None or self.every_steps > 0, "checkpoint.every_steps", "positive"
-        )
+    every_epochs: int = field(default=1, metadata=limits.POSITIVE)
+    every_steps: int | None = field(default=None, metadata=limits.POSITIVE)
+    keep: int = field(default=2, metadata=limits.POSITIVE)
 
 
 @dataclass(frozen=True)
-class TrainConfig:
+class TrainConfig(Limited):
     """``nakt train``: a network learns from masks, pseudo masks or findings, or from a teacher.
 
     Attributes:
@@ -201,7 +174,7 @@ class TrainConfig:
             checkpoint), the job ends and says what each process was doing.
     """
 
-    output: str
+    output: str = field(metadata=limits.PATH)
     data: DataConfig
     recipe: RecipeConfig
     task: Literal["segmentation", "classification"] = "segmentation"
@@ -211,38 +184,38 @@ class TrainConfig:
     teacher: TrainingTeacherConfig | None = None
     augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
     preprocessing: PreprocessingConfig | None = None
-    init: str | None = None
+    init: str | None = field(default=None, metadata=limits.PATH)
     init_labels: str | list[str] | None = None
     trainable: str | list[str] = "all"
     frozen_bn_eval: bool = False
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
-    seed: int = 0
+    seed: int = field(default=0, metadata=limits.SEED)
     device: Literal["auto", "cpu"] = "auto"
-    workers: int = 0
-    memory_cache_megabytes: int = 2048
-    threads: int | None = None
+    workers: int = field(
+        default=0,
+        metadata=limits.within(
+            0, limits.MOST_PROCESSES, f"0 or more, at most {limits.MOST_PROCESSES}"
+        ),
+    )
+    memory_cache_megabytes: int = field(default=2048, metadata=limits.NOT_NEGATIVE)
+    threads: int | None = field(default=None, metadata=limits.PROCESSES)
     log_keys: bool = False
-    watchdog_seconds: float = 600.0
+    watchdog_seconds: float = field(default=600.0, metadata=limits.SECONDS)
 
     def __post_init__(self) -> None:
-        require_paths(self, "output", "init")
-        require(
+        super().__post_init__()
+        limits.require(
             isinstance(self.validation, ValidationConfig | None), "validation", "a ValidationConfig"
         )
-        require_seed(self.seed)
-        require_processes(self.workers, "workers", least=0)
-        require_processes(self.threads, "threads")
-        require(self.memory_cache_megabytes >= 0, "memory_cache_megabytes", "0 or more")
-        require(0 < self.watchdog_seconds <= 604800, "watchdog_seconds", "positive, at most a week")
         if self.data.streaming and self.recipe.steps is None:
             raise ConfigurationError(
                 "data.streaming needs recipe.steps: a stream has no epochs. "
                 "Set recipe.steps and recipe.epochs to null"
             )
         if self.task == "segmentation":
-            require(self.labels is None, "labels", "left out unless task is classification")
-            require(
+            limits.require(self.labels is None, "labels", "left out unless task is classification")
+            limits.require(
                 self.recipe.positive_weighting == "none",
                 "recipe.positive_weighting",
                 "none unless task is classification",

@@ -5,12 +5,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from nakt_dist.errors import DatasetError
+from nakt_dist.limits import OLDEST_AGE
 from nakt_dist.shards.manifest import INDEX_NAME
 from nakt_dist.shards.reader import IndexedShards
 
 FACTS = ("sex", "age", "view", "projection")
-
-_OLDEST = 1000
 
 
 def read_facts(images: IndexedShards) -> list[dict[str, Any]]:
@@ -52,8 +51,9 @@ def _age(images: IndexedShards, number: int, value: Any) -> int | None:
     """Returns an age; anything but a whole number is one that the dataset does not say."""
     if type(value) is not int:
         return None
-    if not 0 <= value <= _OLDEST:
-        raise _damaged(images, number, f"the age is {str(value)[:40]}, expected years up to 1000")
+    if not 0 <= value <= OLDEST_AGE:
+        expected = f"expected years up to {OLDEST_AGE}"
+        raise _damaged(images, number, f"the age is {str(value)[:40]}, {expected}")
     return value
 
 

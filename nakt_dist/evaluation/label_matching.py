@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 
-from nakt_dist.config.labels import LabelConfig
+from nakt_dist.config.selecting import LabelConfig
 from nakt_dist.errors import ConfigurationError
 from nakt_dist.loading.labels import LabelledTargets, labelled_targets, name_outputs
 from nakt_dist.models.network_file import TrainedNetwork, stored_output_names

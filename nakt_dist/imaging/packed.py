@@ -6,9 +6,9 @@ import numpy as np
 from PIL import Image
 
 from nakt_dist.errors import UnusableSample
+from nakt_dist.limits import MOST_PIXELS
 
 _FORMATS = ("JPEG", "PNG")
-_MOST_PIXELS = 100_000_000
 
 
 def decode_pixels(data: bytes, expected: tuple[int, int] | None = None) -> np.ndarray:
@@ -46,8 +46,8 @@ def _check_size(height: int, width: int, expected: tuple[int, int] | None) -> No
         raise UnusableSample(
             "wrong_size", f"has {height}×{width} pixels, expected {expected[0]}×{expected[1]}"
         )
-    if expected is None and height * width > _MOST_PIXELS:
+    if expected is None and height * width > MOST_PIXELS:
         raise UnusableSample(
             "wrong_size",
-            f"has {height}×{width} pixels, expected at most {_MOST_PIXELS:,} in all",
+            f"has {height}×{width} pixels, expected at most {MOST_PIXELS:,} in all",
         )

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from nakt_dist.config.labels import LabelConfig
+from nakt_dist.config.selecting import LabelConfig
 from nakt_dist.errors import ConfigurationError, nearest_name
 from nakt_dist.loading.samples import CachedImages, SelectedSamples
 from nakt_dist.shards.reader import IndexedShards

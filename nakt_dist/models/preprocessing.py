@@ -11,9 +11,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from nakt_dist.config.plain import LARGEST_SIDE
 from nakt_dist.config.teaching import IMAGENET_MEAN, IMAGENET_STD, PreprocessingConfig
 from nakt_dist.errors import CheckpointError, ConfigurationError
+from nakt_dist.limits import LARGEST_INPUT_SIDE
 from nakt_dist.models.registry import is_classifier
 from nakt_dist.models.spec import ModelSpec, is_nested_deeper
 from nakt_dist.models.weights import LoadedWeights
@@ -243,7 +243,7 @@ def _stored_preprocessing(
         value = values[name]
         if not (_is_side(value) if side else _is_per_channel(value, channels)):
             expected = (
-                f"null or a whole number from 1 to {LARGEST_SIDE}"
+                f"null or a whole number from 1 to {LARGEST_INPUT_SIDE}"
                 if side
                 else f"a finite number, or a list with {channels}, one per input channel"
             )
@@ -261,7 +261,7 @@ def _stored_preprocessing(
 
 def _is_side(value: Any) -> bool:
     whole = isinstance(value, int) and not isinstance(value, bool)
-    return value is None or (whole and 1 <= value <= LARGEST_SIDE)
+    return value is None or (whole and 1 <= value <= LARGEST_INPUT_SIDE)
 
 
 def _is_per_channel(value: Any, channels: int) -> bool:

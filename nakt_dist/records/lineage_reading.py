@@ -1,11 +1,11 @@
 """Reads lineages out of weights files and records that anybody may have written."""
 
-import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
 from nakt_dist.errors import DatasetError
+from nakt_dist.limits import LARGEST_FACTOR
 from nakt_dist.records.fields import (
     printable,
     read_field,
@@ -218,18 +218,16 @@ def parse_rule(value: Mapping[str, Any] | None) -> ExclusionRule | None:
     if value is None:
         return None
     number_or_none = (int, float, type(None))
-    rule = ExclusionRule(
-        alpha=read_field(value, "alpha", number_or_none),
-        beta=read_field(value, "beta", number_or_none),
-        combine=read_field(value, "combine", str),
-        scale_alpha=read_field(value, "scale_alpha", bool),
-    )
-    for name, threshold in (("alpha", rule.alpha), ("beta", rule.beta)):
-        if threshold is not None and not (math.isfinite(threshold) and threshold >= 0):
+    combine, scale_alpha = read_field(value, "combine", str), read_field(value, "scale_alpha", bool)
+    thresholds = {name: read_field(value, name, number_or_none) for name in ("alpha", "beta")}
+    for name, threshold in thresholds.items():
+        if threshold is not None and not 0 <= threshold <= LARGEST_FACTOR:
             raise DatasetError(f"{name} is {threshold!r}, expected a number of at least 0 or null")
-    if rule.combine not in ("either", "both"):
-        raise DatasetError(f"combine is {rule.combine!r:.60}, expected 'either' or 'both'")
-    return None if rule.alpha is None and rule.beta is None else rule
+    if combine not in ("either", "both"):
+        raise DatasetError(f"combine is {combine!r:.60}, expected 'either' or 'both'")
+    if set(thresholds.values()) == {None}:
+        return None
+    return ExclusionRule(**thresholds, combine=combine, scale_alpha=scale_alpha)
 
 
 def _describe_parts(parts: str | list[Any]) -> str:

@@ -6,12 +6,13 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
+from nakt_dist.limits import OLDEST_AGE
+
 COUNTED = ("positive", "negative", "uncertain", "blank")
 """What the findings of an image are counted as."""
 
 _VALUES = (-1, 0, 1)
 _WORDS = {1: "positive", 0: "negative", -1: "uncertain", None: "blank"}
-_OLDEST = 150
 
 
 def parse_findings(text: str | None, vocabulary: Collection[str]) -> dict[str, int] | None:
@@ -79,7 +80,7 @@ def parse_labels(text: str | None) -> dict[str, Any]:
         text: JSON of the image's labels and facts by name.
 
     Returns:
-        Texts, finite numbers and truth values by name; ``age`` is a number from 0 to 150.
+        Texts, finite numbers and truth values by name; ``age`` is from 0 to ``OLDEST_AGE`` years.
 
     Raises:
         ValueError: saying what is wrong with the entry.
@@ -97,8 +98,8 @@ def parse_labels(text: str | None) -> dict[str, Any]:
                 f"the label {name[:60]!r} is {str(found)[:60]!r}, expected a text or a number"
             )
     age = value.get("age", 0)
-    if isinstance(age, bool | str) or not 0 <= age <= _OLDEST:
-        raise ValueError(f"the age is {str(age)[:60]!r}, expected years from 0 to {_OLDEST}")
+    if isinstance(age, bool | str) or not 0 <= age <= OLDEST_AGE:
+        raise ValueError(f"the age is {str(age)[:60]!r}, expected years from 0 to {OLDEST_AGE}")
     return value
 
 

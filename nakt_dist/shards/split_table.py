@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from nakt_dist.limits import OLDEST_AGE
+
 _MOST_VALUES = 12
 """Values of a fact beyond which it is no class of images."""
-
-_OLDEST = 150
 
 _UNLIKELY = 9.2
 """Minus the logarithm of 1 in 10,000: with a hundred rows, one random division in a hundred
@@ -183,7 +183,7 @@ def _facts(
     ages = [each.get("age", each.get("age_approx")) for each in labels]
     # JSON may hold any number; what no one is aged is none
     numbers = [
-        float(age) if isinstance(age, int | float) and 0 <= age <= _OLDEST else np.nan
+        float(age) if isinstance(age, int | float) and 0 <= age <= OLDEST_AGE else np.nan
         for age in ages
     ]
     if not np.isnan(numbers).all():

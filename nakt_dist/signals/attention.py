@@ -1,11 +1,12 @@
 """Attention transfer: a student's activation maps are drawn towards its teacher's (paper B)."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
+from nakt_dist import limits
 from nakt_dist.errors import ConfigurationError
-from nakt_dist.signals.signal import Seen, Signal, TapConfig, require_positive, show
+from nakt_dist.signals.signal import Seen, Signal, TapConfig, show
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -24,7 +25,7 @@ _MOST_TAPS = 2
 
 
 @dataclass(frozen=True)
-class AttentionTransferConfig(Signal):
+class AttentionTransferConfig(Signal, group="attention"):
     """Attention transfer (paper B, equations 1 and 2).
 
     Attributes:
@@ -44,7 +45,7 @@ class AttentionTransferConfig(Signal):
     taps: list[TapConfig] | None = None
     reduction: Literal["eq2", "batch_frobenius", "zagoruyko"] = "eq2"
     weight_mode: Literal["divide", "multiply"] = "divide"
-    beta: float = 1.0
+    beta: float = field(default=1.0, metadata=limits.FACTOR)
     matching: Literal["adaptive_pool", "interpolate"] = "adaptive_pool"
 
     title = "Attention transfer"
@@ -52,7 +53,7 @@ class AttentionTransferConfig(Signal):
     colours = ("#0072B2", "#56B4E9")
 
     def __post_init__(self) -> None:
-        require_positive(self.beta, "attention.beta")
+        super().__post_init__()
         if (self.preset is None) == (not self.taps):
             raise ConfigurationError(
                 f"attention.preset is {self.preset} and attention.taps {self.taps}; set exactly "

@@ -1,17 +1,18 @@
 """Logit distillation for outputs that do not exclude each other (findings, pixels of a mask)."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from nakt_dist import limits
 from nakt_dist.errors import ConfigurationError
-from nakt_dist.signals.signal import Seen, Signal, require_positive
+from nakt_dist.signals.signal import Seen, Signal
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
 @dataclass(frozen=True)
-class DistillationConfig(Signal):
+class DistillationConfig(Signal, group="distillation"):
     """Logit distillation for outputs that do not exclude each other.
 
     Attributes:
@@ -19,17 +20,13 @@ class DistillationConfig(Signal):
         weight: factor of this loss beside the others.
     """
 
-    temperature: float = 2.0
-    weight: float = 1.0
+    temperature: float = field(default=2.0, metadata=limits.FACTOR)
+    weight: float = field(default=1.0, metadata=limits.FACTOR)
 
     title = "Distillation"
     column = 1
     colours = ("#009E73",)
     matches_outputs = True
-
-    def __post_init__(self) -> None:
-        for name in ("temperature", "weight"):
-            require_positive(getattr(self, name), f"distillation.{name}")
 
     def loss(self, seen: Seen) -> tuple["Tensor", "Tensor"]:
         """Returns the divergence of the logits, and it times ``weight``."""

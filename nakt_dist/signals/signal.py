@@ -6,12 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from nakt_dist.errors import ConfigurationError
+from nakt_dist.limits import Limited
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-_LARGEST_FACTOR = 1e30
 
 
 @dataclass(frozen=True)
@@ -46,7 +44,7 @@ class Seen:
 
 
 @dataclass(frozen=True)
-class Signal(ABC):
+class Signal(Limited, ABC):
     """The settings of one signal, a frozen dataclass, and all that is to be known of it.
 
     Settings stand under ``teacher.NAME``, where the name is that of the list in
@@ -91,9 +89,3 @@ def show(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:g}"
     return value if isinstance(value, str) else json.dumps(value)[:60]
-
-
-def require_positive(number: float, name: str) -> None:
-    """Refuses a factor that is not above 0, or too large for float32."""
-    if not 0 < number <= _LARGEST_FACTOR:
-        raise ConfigurationError(f"{name} must be positive, at most {_LARGEST_FACTOR:g}")

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from nakt_dist.errors import DatasetError, valid_unicode
+from nakt_dist.limits import OLDEST_AGE
 from nakt_dist.sources.csv_tables import TableRow, quoted, row_record
 from nakt_dist.sources.files import FolderContents, FoundFile
 from nakt_dist.sources.listing import (
@@ -26,7 +27,6 @@ from nakt_dist.sources.named_files import why_apart
 from nakt_dist.sources.record import SourceListing, SourceRecord
 
 VIEWS = ("frontal", "lateral", "unknown")
-MAX_AGE = 120
 MOST_REFUSED_ROWS = 5000
 """So many rows of a table are set aside by themselves, more where its file has room for them."""
 
@@ -131,7 +131,7 @@ class ChestTables:
         return _SEXES.get(word)
 
     def age(self, text: str) -> int | None:
-        """Returns an age in whole years; those above ``MAX_AGE`` are counted and unknown.
+        """Returns an age in whole years; those above ``OLDEST_AGE`` are counted and unknown.
 
         Reads ``60``, ``060Y``, ``018M`` and ``010D``.
         """
@@ -142,8 +142,8 @@ class ChestTables:
             self.found["ages that cannot be read, taken as unknown"] += 1
             return None
         years = int(match[1]) // _PER_YEAR[match[2].upper()]
-        if years > MAX_AGE:
-            self.found[f"ages above {MAX_AGE}, taken as unknown"] += 1
+        if years > OLDEST_AGE:
+            self.found[f"ages above {OLDEST_AGE}, taken as unknown"] += 1
             return None
         return years
 

@@ -7,10 +7,10 @@ from collections.abc import Collection, Mapping, Sequence
 import numpy as np
 
 from nakt_dist.errors import ConfigurationError, DatasetError
+from nakt_dist.limits import OLDEST_AGE
 from nakt_dist.sources.record import SourceRecord
 
 _TOLERANCE = 1e-9
-_OLDEST = 150
 _IMAGES, _GROUPS = "images", "groups"
 
 
@@ -70,7 +70,7 @@ def traits_of(record: SourceRecord) -> set[str]:
     view = labels.get("projection") or labels.get("view")
     age = labels.get("age", labels.get("age_approx"))
     traits = {f"stratum {record.stratum}", f"sex {labels.get('sex')}", f"view {view}"}
-    if isinstance(age, int | float) and 0 <= age <= _OLDEST:
+    if isinstance(age, int | float) and 0 <= age <= OLDEST_AGE:
         traits.add(f"age {age // 10:.0f}")
     if record.findings is None:
         return traits | {"without findings"}

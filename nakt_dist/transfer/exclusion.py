@@ -1,16 +1,21 @@
 """Which pseudo-labelled images have a salient target (paper A, section 2, algorithm 1)."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
+
+from nakt_dist.limits import LARGEST_FACTOR, Limited, within
 
 REFERENCE_PIXELS = 384 * 384
 """Image area, in pixels, for which the paper states α."""
 
 
+_LIMIT = within(0, LARGEST_FACTOR, f"from 0 to {LARGEST_FACTOR:g}, or null for no limit")
+
+
 @dataclass(frozen=True)
-class ExclusionRule:
+class ExclusionRule(Limited, group="exclusion"):
     """Drops images whose pseudo mask has too few target pixels or too much entropy.
 
     Paper A excludes an image when N < α or E > β (algorithm 1; its appendix's "and" is loose
@@ -25,8 +30,8 @@ class ExclusionRule:
             image; off as in the paper.
     """
 
-    alpha: float | None = 256
-    beta: float | None = 2.5
+    alpha: float | None = field(default=256, metadata=_LIMIT)
+    beta: float | None = field(default=2.5, metadata=_LIMIT)
     combine: Literal["either", "both"] = "either"
     scale_alpha: bool = False
 

@@ -8,8 +8,8 @@ import pytest
 
 from nakt_dist.cli import main, parse_config
 from nakt_dist.config import CONFIG_NAME, PackConfig, save_config
-from nakt_dist.config.plain import LARGEST_SEED
 from nakt_dist.errors import ConfigurationError, DatasetError
+from nakt_dist.limits import LARGEST_SEED
 from nakt_dist.loading import batches
 from nakt_dist.loading.samples import select_samples
 from nakt_dist.models.building import build_configured

@@ -13,7 +13,7 @@ from PIL import Image
 
 from nakt_dist.cli import main, parse_config
 from nakt_dist.config import ImageConfig, PackConfig, SplitConfig
-from nakt_dist.config.labels import LabelConfig
+from nakt_dist.config.selecting import LabelConfig
 from nakt_dist.errors import ConfigurationError, DatasetError
 from nakt_dist.loading.labels import labelled_targets
 from nakt_dist.phantoms import write_phantom_dataset

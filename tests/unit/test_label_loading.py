@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from nakt_dist.config import DataConfig
-from nakt_dist.config.labels import LabelConfig
+from nakt_dist.config.selecting import LabelConfig
 from nakt_dist.errors import ConfigurationError, DatasetError
 from nakt_dist.loading.batches import as_float, streamed_batches
 from nakt_dist.loading.labels import LabelledImages, labelled_targets

@@ -1,24 +1,29 @@
-"""Looks at YAML before it is read: what is deep, endless or said twice is refused.
+"""Files of settings: refuses YAML that must not be read, and says where something is wrong.
 
 PyYAML ends the process on deep nesting, follows aliases that repeat each other without end,
 and silently takes the last of two values. The events of the text show all of it at once.
 """
 
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import yaml
 
 from nakt_dist.errors import ConfigurationError
+from nakt_dist.limits import LARGEST_NUMBER
 
 # The config.yaml of a dataset may list all patients of a large one, such as in a filter.
 _MOST_CHARACTERS = 2**24
 _MOST_NESTED = 50
 _MOST_VALUES = 2**18
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # as jsonargparse chooses
+_NAMED = re.compile(r"^(?:there is no setting '(?P<unknown>[^']+)'|(?P<key>[a-z_][\w.]*) )")
 
 
-def read_settings_file(path: Path) -> str:
+def _read_text(path: Path) -> str:
     """Returns the text of a file with settings.
 
     Raises:
@@ -126,3 +131,99 @@ class _Walk:
                 raise ConfigurationError(f"the setting '{text}' stands there twice; remove one")
             parent.keys.add(text)
         parent.awaits_key = not parent.awaits_key
+
+
+def load_settings_file(path: Path) -> Mapping[str, Any]:
+    """Returns what a file with settings holds.
+
+    Raises:
+        ConfigurationError: it cannot or must not be read, is no YAML, or YAML of something else
+            than settings; names the file, and the line where there is one.
+    """
+    text = _read_text(path)
+    try:
+        check_document(text)
+        value = yaml.load(text, Loader=_LOADER)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{path}: {error}") from None
+    except yaml.YAMLError as error:
+        raise ConfigurationError(_not_yaml(path, text, error)) from None
+    except ValueError:  # of Python, which reads no number of thousands of digits
+        raise ConfigurationError(
+            "the file of --config holds a number that cannot be read; expected at most "
+            f"{LARGEST_NUMBER}"
+        ) from None
+    if isinstance(value, Mapping):
+        return value
+    found = {type(None): "is empty", list: "holds a list"}.get(type(value))
+    raise ConfigurationError(
+        f"{path}: {found or f'holds {str(value)[:60]!r} alone'}; expected settings by name, one a "
+        "line, such as output: runs/first"
+    )
+
+
+def _not_yaml(path: Path, text: str, error: yaml.YAMLError) -> str:
+    mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
+    problem = " ".join(str(getattr(error, "problem", None) or error).split())
+    if mark is None:
+        return f"{path}: cannot be read as YAML: {problem}"
+    lines = text.splitlines()
+    line = lines[mark.line] if mark.line < len(lines) else ""
+    hint = ". A tab stands there, and YAML is indented by blanks" if "\t" in line else ""
+    return f"{path}, line {mark.line + 1}: cannot be read as YAML: {problem}{hint}"
+
+
+def with_place(message: str, words: Sequence[str]) -> str:
+    """Adds file and line to a complaint about a setting that a file of ``--config`` has.
+
+    Args:
+        message: begins with the dotted name of the setting, or says that there is none of a name.
+        words: of the command line; what they set themselves stands in no file.
+    """
+    named = _NAMED.match(message)
+    key = named and (named["unknown"] or named["key"])
+    if not key or any(re.match(rf"--{re.escape(key)}\b", word) for word in words):
+        return message
+    for path in reversed(settings_files(words)):
+        line = _line_of(key, path)
+        if line is not None:
+            return f"{path}, line {line}: {message}"
+    return message
+
+
+def settings_files(words: Sequence[str]) -> list[Path]:
+    """Returns the files that ``--config`` names on a command line, in order."""
+    found = []
+    for number, word in enumerate(words):
+        key, equals, value = word.partition("=")
+        if key == "--config":
+            value = value if equals else "".join(words[number + 1 : number + 2])
+            found.append(Path(value).expanduser() if value.startswith("~/") else Path(value))
+    return found
+
+
+def _line_of(key: str, path: Path) -> int | None:
+    """Returns the line, from 1, of a setting, or of a part of one with the same last name."""
+    try:
+        text = _read_text(path)
+        check_document(text)
+        node = yaml.compose(text, Loader=_LOADER)
+    except (ConfigurationError, yaml.YAMLError):
+        return None
+    places = list(_keys_of(node, ""))
+    for name, line in places:
+        if name == key:
+            return line
+    last = key.rpartition(".")[2]
+    return next((line for name, line in places if name.rpartition(".")[2] == last), None)
+
+
+def _keys_of(node: Any, prefix: str) -> Iterator[tuple[str, int]]:
+    if isinstance(node, yaml.MappingNode):
+        for name, value in node.value:
+            if isinstance(name, yaml.ScalarNode):
+                yield f"{prefix}{name.value}", name.start_mark.line + 1
+                yield from _keys_of(value, f"{prefix}{name.value}.")
+    elif isinstance(node, yaml.SequenceNode):
+        for value in node.value:
+            yield from _keys_of(value, prefix)
