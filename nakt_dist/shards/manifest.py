@@ -4,13 +4,19 @@ A manifest is written last and atomically: a folder without one is not finished.
 no path of the machine that wrote it and no time, so equal inputs give equal bytes.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, fields
+import functools
+import re
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Self
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic_core import PydanticCustomError
 
 from nakt_dist.errors import DatasetError
+from nakt_dist.limits import LARGEST_IMAGE_SIDE
 from nakt_dist.runtime.files import file_sha256, json_bytes, read_json, value_sha256, write_bytes
 from nakt_dist.shards.absent import explain_absent
 
@@ -21,7 +27,36 @@ MOST_MANIFEST_BYTES = 2**26
 """Enough for 300,000 shards."""
 
 _LONGEST_NAME_BYTES = 255  # of most file systems
-_LONGEST_SIDE = 2**16
+
+
+def _that(expected: str, holds: Callable[[Any], bool]) -> AfterValidator:
+    """Makes a type one of fewer values."""
+
+    def check(value: Any) -> Any:
+        if not holds(value):
+            raise PydanticCustomError("value", "{expected}", {"expected": expected})
+        return value
+
+    return AfterValidator(check)
+
+
+_Count = Annotated[int, Field(strict=True, ge=0)]
+_Counts = Mapping[str, _Count]
+_Side = Annotated[int, Field(strict=True, ge=1, le=LARGEST_IMAGE_SIDE)]
+_Flag = Annotated[bool, Field(strict=True)]
+_Use = Literal["zero", "one", "ignore"]
+
+
+def _has(*names: str) -> AfterValidator:
+    return _that(f"an object with {' and '.join(names)}", lambda value: set(names) <= set(value))
+
+
+def _is_teacher(value: Mapping[str, Any]) -> bool:
+    is_named = all(isinstance(value.get(name), str) for name in ("name", "weights_sha256"))
+    return is_named and isinstance(value.get("lineage", {}), Mapping)
+
+
+_TEACHER = _that("a list of objects, each with name and weights_sha256", _is_teacher)
 
 
 @dataclass(frozen=True)
@@ -36,16 +71,20 @@ class ShardEntry:
         sha256: of the file.
     """
 
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
     name: str
     split: str
-    samples: int
-    bytes: int
+    samples: _Count
+    bytes: _Count
     sha256: str
 
 
 @dataclass(frozen=True)
 class _Manifest:
     """What both manifests share: reading, writing and a fingerprint."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
 
     FORMAT = ""
     WHAT = ""
@@ -92,11 +131,7 @@ class _Manifest:
             )
         fingerprint = value.pop("fingerprint", None)
         try:
-            _check_types(path, "", cls, value)
-            for number, entry in enumerate(value["shards"]):
-                _check_types(path, f"shards[{number}].", ShardEntry, entry)
-            value["shards"] = tuple(ShardEntry(**entry) for entry in value["shards"])
-            manifest = cls(**value)
+            manifest = _adapter(cls).validate_python(value)
             named: set[str] = set()
             for name in [entry.name for entry in manifest.shards] + list(manifest.files):
                 _check_plain_name(path, name)
@@ -104,8 +139,8 @@ class _Manifest:
                     raise DatasetError(f"{path}: names the file {name!r} twice, expected it once")
                 named.add(name)
             manifest.fingerprint  # noqa: B018 - computed here, where its errors are caught
-        except (TypeError, KeyError) as error:
-            raise DatasetError(f"{path}: a field is missing or unknown: {error}") from None
+        except ValidationError as error:
+            raise DatasetError(f"{path}: {_fault(error, value)}") from None
         except RecursionError:
             raise DatasetError(f"{path}: nested too deeply for a {cls.WHAT}") from None
         if manifest.fingerprint != fingerprint:
@@ -161,24 +196,27 @@ class ShardManifest(_Manifest):
     WHAT = "shard manifest"
 
     dataset: str
-    phantom: bool
-    height: int
-    width: int
-    channels: int
-    mask_kind: str
-    splits: Mapping[str, int]
-    counts: Mapping[str, int]
-    left_out: Mapping[str, int]
-    ignored_files: Mapping[str, int]
+    phantom: _Flag
+    height: _Side
+    width: _Side
+    channels: Literal[1, 3]
+    mask_kind: Literal["none", "binary", "classes"]
+    splits: _Counts
+    counts: Annotated[_Counts, _has("inputs", "packed", "rejected")]
+    left_out: _Counts
+    ignored_files: _Counts
     vocabulary: Mapping[str, list[str]]
-    findings: tuple[str, ...]
-    label_policy: Mapping[str, str]
-    patients: Mapping[str, int]
-    found: Mapping[str, int]
+    findings: Annotated[
+        tuple[str, ...], _that("a list of different texts", lambda all: len(set(all)) == len(all))
+    ]
+    label_policy: Annotated[
+        Mapping[Literal["uncertain", "blank"], _Use], _has("uncertain", "blank")
+    ]
+    patients: Annotated[
+        Mapping[Literal["known", "images_without"], _Count], _has("known", "images_without")
+    ]
+    found: _Counts
     config: Mapping[str, Any]
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "findings", tuple(self.findings))  # JSON gives a list
 
 
 @dataclass(frozen=True)
@@ -204,11 +242,11 @@ class PseudoLabelManifest(_Manifest):
 
     dataset: str
     dataset_fingerprint: str
-    phantom: bool
-    height: int
-    width: int
-    teachers: tuple[Mapping[str, Any], ...]
-    soft: bool
+    phantom: _Flag
+    height: _Side
+    width: _Side
+    teachers: tuple[Annotated[Mapping[str, Any], _TEACHER], ...]
+    soft: _Flag
     config: Mapping[str, Any] = field(default_factory=dict)
 
     def check_made_for(self, dataset: ShardManifest, folder: Path) -> None:
@@ -241,105 +279,25 @@ def _check_plain_name(path: Path, name: str) -> None:
         )
 
 
-def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+@functools.cache
+def _adapter(kind: Hashable) -> TypeAdapter:
+    return TypeAdapter(kind)
 
 
-def _is_text(value: Any) -> bool:
-    return isinstance(value, str)
-
-
-def _is_texts(value: Any) -> bool:
-    return isinstance(value, list) and all(map(_is_text, value))
-
-
-def _is_mapping_of(is_kind: Callable[[Any], bool]) -> Callable[[Any], bool]:
-    return lambda value: isinstance(value, Mapping) and all(map(is_kind, value.values()))
-
-
-def _is_counts(value: Any) -> bool:
-    return _is_mapping_of(_is_count)(value) and {"inputs", "packed", "rejected"} <= set(value)
-
-
-def _is_patients(value: Any) -> bool:
-    return _is_mapping_of(_is_count)(value) and set(value) == {"known", "images_without"}
-
-
-def _is_label_policy(value: Any) -> bool:
+def _fault(error: ValidationError, value: Mapping[str, Any]) -> str:
+    """Says which field is wrong, by the first of the faults found."""
+    found = error.errors(include_url=False)[0]
+    first, *rest = map(str, found["loc"])
+    if found["type"] in ("missing", "unexpected_keyword_argument"):
+        return f"a field is missing or unknown: {found['loc'][-1]!r}"
+    name, shown = first, value[first]
+    if first == "shards" and len(rest) > 1:
+        name, shown = f"shards[{rest[0]}].{rest[1]}", shown[int(rest[0])][rest[1]]
+    expected = found["msg"].removeprefix("Input should be ").partition(" or an instance")[0]
+    expected = re.sub("^(?=greater|less)", "a number ", expected)
+    expected = expected.replace("a dictionary", "an object").replace("tuple", "list")
+    expected = expected.replace("dictionary", "object")
     return (
-        isinstance(value, Mapping)
-        and set(value) == {"uncertain", "blank"}
-        and all(use in ("zero", "one", "ignore") for use in value.values())
+        f"field '{name}' is {str(shown)[:60]!r}, expected {expected}. Restore it from a copy, or "
+        "delete the folder and make it again"
     )
-
-
-def _is_different_texts(value: Any) -> bool:
-    return _is_texts(value) and len(set(value)) == len(value)
-
-
-def _is_teachers(value: Any) -> bool:
-    return isinstance(value, list) and all(
-        isinstance(each, Mapping)
-        and _is_text(each.get("name"))
-        and _is_text(each.get("weights_sha256"))
-        and isinstance(each.get("lineage", {}), Mapping)
-        for each in value
-    )
-
-
-_TEXT = (_is_text, "text")
-_COUNT = (_is_count, "a whole number of 0 or more")
-_COUNTS = (_is_mapping_of(_is_count), "an object of whole numbers of 0 or more")
-_SIDE = (
-    lambda value: _is_count(value) and 0 < value <= _LONGEST_SIDE,
-    f"a whole number from 1 to {_LONGEST_SIDE}",
-)
-_FLAG = (lambda value: isinstance(value, bool), "true or false")
-_OBJECT = (lambda value: isinstance(value, Mapping), "an object")
-
-_FIELD_KINDS: dict[str, tuple[Callable[[Any], bool], str]] = {
-    "name": (lambda value: True, "a plain file name"),  # checked with the names of the tables
-    "split": _TEXT,
-    "samples": _COUNT,
-    "bytes": _COUNT,
-    "sha256": _TEXT,
-    "shards": (
-        lambda value: isinstance(value, list) and all(isinstance(each, Mapping) for each in value),
-        "a list of objects",
-    ),
-    "files": (_is_mapping_of(_is_text), "an object with a SHA-256 by file name"),
-    "dataset": _TEXT,
-    "dataset_fingerprint": _TEXT,
-    "phantom": _FLAG,
-    "height": _SIDE,
-    "width": _SIDE,
-    "channels": (lambda value: _is_count(value) and value in (1, 3), "1 or 3"),
-    "mask_kind": (
-        lambda value: value in ("none", "binary", "classes"),
-        "none, binary or classes",
-    ),
-    "splits": _COUNTS,
-    "counts": (_is_counts, "an object with the numbers inputs, packed and rejected"),
-    "left_out": _COUNTS,
-    "ignored_files": _COUNTS,
-    "vocabulary": (_is_mapping_of(_is_texts), "an object with lists of text"),
-    "findings": (_is_different_texts, "a list of different texts"),
-    "label_policy": (_is_label_policy, "an object with uncertain and blank: zero, one or ignore"),
-    "patients": (_is_patients, "an object with the numbers known and images_without"),
-    "found": _COUNTS,
-    "teachers": (_is_teachers, "a list of objects, each with name and weights_sha256"),
-    "soft": _FLAG,
-    "config": _OBJECT,
-}
-"""Per field of a manifest and its shards: whether a value is of its kind, and the kind."""
-
-
-def _check_types(path: Path, prefix: str, kind: type, value: Mapping[str, Any]) -> None:
-    """Refuses values of other types than their fields have; absent ones are found elsewhere."""
-    for each in fields(kind):
-        is_kind, expected = _FIELD_KINDS[each.name]
-        if each.name in value and not is_kind(value[each.name]):
-            raise DatasetError(
-                f"{path}: field '{prefix}{each.name}' is {str(value[each.name])[:60]!r}, expected "
-                f"{expected}. Restore it from a copy, or delete the folder and make it again"
-            )
