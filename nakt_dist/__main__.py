@@ -3,7 +3,7 @@
 import sys
 
 from nakt_dist.cli import main
-from nakt_dist.runtime.relaunch import mend_launch
+from nakt_dist.runtime.relaunch import follow_launcher
 
-mend_launch(sys.argv[1:])
+follow_launcher(sys.argv[1:])
 sys.exit(main())

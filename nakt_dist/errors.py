@@ -30,8 +30,8 @@ class StartAgain(NaktError):
     The process leaves with the code on which a scheduler queues the job again.
 
     Attributes:
-        alone: whether this process alone stopped, so that its peers wait for it in vain and have
-            to be ended.
+        alone: whether this process alone stopped, so that its peers would wait for it for ever and
+            have to be ended.
     """
 
     alone = False

@@ -136,24 +136,24 @@ def _opener(url: str) -> Callable[[str], BinaryIO]:
 
 
 def _chosen(
-    stream: Iterable[Mapping[str, Any]], numbers: Mapping[str, int], most_in_vain: int
+    stream: Iterable[Mapping[str, Any]], numbers: Mapping[str, int], most_misses: int
 ) -> Iterator[tuple[Mapping[str, Any], int]]:
     """Yields the samples that were selected, each with its number.
 
     Raises:
         DatasetError: none came in so long that none will: the shards are not the index's.
     """
-    in_vain = 0
+    misses = 0
     for sample in stream:
         number = numbers.get(sample["__key__"])
         if number is not None:
-            in_vain = 0
+            misses = 0
             yield sample, number
             continue
-        in_vain += 1
-        if in_vain > most_in_vain:
+        misses += 1
+        if misses > most_misses:
             raise DatasetError(
-                f"{in_vain} samples of the stream, and none is one that was selected: the shards "
+                f"{misses} samples of the stream, and none is one that was selected: the shards "
                 "are not those of the index. Run nakt verify"
             )
 

@@ -51,7 +51,7 @@ def make_accelerator(
 
     Raises:
         ConfigurationError: as ``check_launch``, and what ``deepspeed`` raises.
-        NaktError: the launcher started several processes but no group came about.
+        NaktError: the launcher started several processes but no group was formed.
     """
     settings = deepspeed() if uses_deepspeed() else {}
     plugin = check_launch(precision, device)

@@ -20,7 +20,7 @@ import yaml
 _PR_SET_PDEATHSIG = 1
 
 
-def mend_launch(arguments: Sequence[str]) -> None:
+def follow_launcher(arguments: Sequence[str]) -> None:
     """Ends with its launcher, and becomes one where accelerate was asked for more processes.
 
     Does nothing where no launcher started this process.

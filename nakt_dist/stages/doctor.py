@@ -11,6 +11,7 @@ from typing import Any
 
 from nakt_dist.config import DoctorConfig, as_plain
 from nakt_dist.errors import NaktError
+from nakt_dist.runtime.barrier import Arrivals, Barrier
 from nakt_dist.runtime.files import value_sha256
 from nakt_dist.runtime.machine import (
     free_bytes,
@@ -19,7 +20,6 @@ from nakt_dist.runtime.machine import (
     look_around,
     nearest_folder,
 )
-from nakt_dist.runtime.meeting import Meeting, MeetingPlace
 from nakt_dist.runtime.outputs import check_output, left_by
 from nakt_dist.runtime.processes import process_place
 from nakt_dist.runtime.record import RECORD_NAME, RunRecord, Stopwatch, package_versions
@@ -72,7 +72,7 @@ def plan(config: DoctorConfig, opening: Opening) -> None:
     """Opens nothing: it is opening that the doctor is for."""
 
 
-def _examine_all(config: DoctorConfig) -> Meeting:
+def _examine_all(config: DoctorConfig) -> Arrivals:
     """Examines this process, and gathers what the others of the launch found.
 
     Raises:
@@ -80,15 +80,15 @@ def _examine_all(config: DoctorConfig) -> Meeting:
     """
     place, found = process_place(), None
     try:
-        meeting_place = MeetingPlace(config.wait_seconds)  # an examination may take long
+        barrier = Barrier(config.wait_seconds)  # an examination may take long
         found = examine(config)
-        return meeting_place.meet(json.dumps(found.as_plain()))
+        return barrier.gather(json.dumps(found.as_plain()))
     except NaktError as error:
         if not place.is_main:
             raise
         found = found or examine(config)
         found.add_problem(f"processes: {error}")
-        return Meeting([json.dumps(found.as_plain())] + [None] * (place.world_size - 1), {}, 0.0)
+        return Arrivals([json.dumps(found.as_plain())] + [None] * (place.world_size - 1), {}, 0.0)
 
 
 def examine(config: DoctorConfig) -> Findings:

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from nakt_dist.runtime.meeting import Meeting
+from nakt_dist.runtime.barrier import Arrivals
 from nakt_dist.stages.doctor_findings import Findings
 from nakt_dist.stages.opening import in_words
 
@@ -26,22 +26,22 @@ class Diagnosis:
     notes: Sequence[str]
 
 
-def diagnose(stage: str | None, met: Meeting) -> Diagnosis:
+def diagnose(stage: str | None, arrivals: Arrivals) -> Diagnosis:
     """Joins what the processes found.
 
     Args:
         stage: the stage that would be started.
-        met: their findings as JSON; None of those that did not come.
+        arrivals: their findings as JSON; None of those that did not come.
     """
-    came = [Findings.from_plain(json.loads(text)) for text in met.texts if text is not None]
+    came = [Findings.from_plain(json.loads(text)) for text in arrivals.texts if text is not None]
     problems = [f"{text}{_who(ranks, came)}" for text, ranks in _by_text(came, "problems").items()]
-    problems += _absent(met)
+    problems += _absent(arrivals)
     problems += _differences(came, "inputs", "make the same files and settings visible to all")
     problems += _differences(came, "versions", "install the same versions on all nodes")
     problems += _gpus_used_twice(came)
     problems += _short_of_memory(came)
     notes = [f"{text}{_who(ranks, came)}" for text, ranks in _by_text(came, "notes").items()]
-    facts = {**_launch(stage, came, met), **came[0].facts, **_machines(came)}
+    facts = {**_launch(stage, came, arrivals), **came[0].facts, **_machines(came)}
     return Diagnosis(facts, tuple(problems), (*notes, *_too_many_threads(came)))
 
 
@@ -67,13 +67,13 @@ def print_diagnosis(diagnosis: Diagnosis) -> None:
     Console().print(table)
 
 
-def _launch(stage: str | None, came: Sequence[Findings], met: Meeting) -> dict[str, str]:
+def _launch(stage: str | None, came: Sequence[Findings], arrivals: Arrivals) -> dict[str, str]:
     hosts = _ranks_by(came, lambda each: each.host)
-    count = len(met.texts)
+    count = len(arrivals.texts)
     backend = came[0].machine.backend
     tried = "" if backend == "gloo" else "itself not tried; "
-    joined = not met.faults and None not in met.texts
-    reached = f"all met over gloo in {met.seconds:.1f} s" if joined else "not all met"
+    joined = not arrivals.faults and None not in arrivals.texts
+    reached = f"all met over gloo in {arrivals.seconds:.1f} s" if joined else "not all met"
     return {
         "stage": stage or "none named",
         "processes": f"{count} on {len(hosts)} host{'' if len(hosts) == 1 else 's'}",
@@ -110,17 +110,18 @@ def _left(here: Sequence[Findings], name: str) -> int | None:
     return min((each for each in known if each is not None), default=None)
 
 
-def _absent(met: Meeting) -> list[str]:
-    absent = [rank for rank, text in enumerate(met.texts) if text is None]
+def _absent(arrivals: Arrivals) -> list[str]:
+    absent = [rank for rank, text in enumerate(arrivals.texts) if text is None]
     problems = [
         f"processes: {fault}; data does not pass between all processes (process {rank}): check "
         "the network between the hosts, and GLOO_SOCKET_IFNAME or NCCL_SOCKET_IFNAME"
-        for rank, fault in met.faults.items()
+        for rank, fault in arrivals.faults.items()
     ]
     if absent:
         problems.append(
-            f"processes: nothing came from {_numbers(absent)} of {len(met.texts)} within the time; "
-            "check that they were started and reach MASTER_ADDR; raise wait_seconds for slow ones"
+            f"processes: nothing came from {_numbers(absent)} of {len(arrivals.texts)} within the "
+            "time; check that they were started and reach MASTER_ADDR; raise wait_seconds for slow "
+            "ones"
         )
     return problems
 

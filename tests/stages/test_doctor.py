@@ -27,10 +27,10 @@ from nakt_dist.config import (
 )
 from nakt_dist.errors import ConfigurationError, NaktError
 from nakt_dist.runtime import machine
+from nakt_dist.runtime.barrier import Arrivals, Barrier
 from nakt_dist.runtime.distributed import make_accelerator
 from nakt_dist.runtime.launch_check import check_launch
 from nakt_dist.runtime.machine import Machine, available_memory, is_locked
-from nakt_dist.runtime.meeting import Meeting, MeetingPlace
 from nakt_dist.runtime.work import WorkLedger
 from nakt_dist.stages import doctor, evaluate, pack, teach, train
 from nakt_dist.stages.doctor_findings import Findings
@@ -465,7 +465,7 @@ def a_machine(host: str = "n1", gpu: str = "", memory: int = 10**9) -> Machine:
 
 def of_ranks(*found: Findings | None, faults: dict[int, str] | None = None) -> Diagnosis:
     texts = [None if each is None else json.dumps(each.as_plain()) for each in found]
-    return diagnose("train", Meeting(texts, faults or {}, 0.1))
+    return diagnose("train", Arrivals(texts, faults or {}, 0.1))
 
 
 def test_processes_that_differ_are_told_apart_by_rank_and_host() -> None:
@@ -738,7 +738,7 @@ def test_the_first_process_is_found_while_it_still_examines(
 
     def slow_examination(config: DoctorConfig) -> Findings:
         launched_as(monkeypatch, second)
-        came.append(MeetingPlace(5.0))
+        came.append(Barrier(5.0))
         launched_as(monkeypatch, first)
         return Findings(0, a_machine())
 
@@ -755,13 +755,13 @@ def test_the_others_wait_for_a_first_process_that_takes_longer(
     places, left = [], []
     for environment in rank_environments(3)[:2]:
         launched_as(monkeypatch, environment)
-        places.append(MeetingPlace(1.0))
-    other = threading.Thread(target=lambda: left.append(places[1].meet("one")), daemon=True)
+        places.append(Barrier(1.0))
+    other = threading.Thread(target=lambda: left.append(places[1].gather("one")), daemon=True)
     other.start()
     time.sleep(3)
-    met = places[0].meet("zero")
+    met = places[0].gather("zero")
     other.join(30)
-    assert met.texts == ["zero", "one", None] and left == [Meeting([], {}, 0.0)]
+    assert met.texts == ["zero", "one", None] and left == [Arrivals([], {}, 0.0)]
 
 
 def test_the_backend_is_not_said_to_work_when_it_was_not_tried() -> None:

@@ -1,4 +1,4 @@
-"""The processes of a launch tell the first one something, and nobody waits for ever."""
+"""A barrier of the processes of a launch that gathers texts, and at which nobody waits for ever."""
 
 import contextlib
 import os
@@ -18,8 +18,8 @@ _PAUSE_SECONDS = 0.1
 
 
 @dataclass(frozen=True)
-class Meeting:
-    """What the first process learns.
+class Arrivals:
+    """What the first process learns of those that came.
 
     Attributes:
         texts: what each process told, by rank; None of those that did not come.
@@ -32,8 +32,8 @@ class Meeting:
     seconds: float
 
 
-class MeetingPlace:
-    """Where the processes of a launch tell the first one something.
+class Barrier:
+    """Where the processes of a launch wait for one another and tell the first one something.
 
     To be opened before the work that leads to what is told: the others then find the first one,
     however long it works.
@@ -54,7 +54,7 @@ class MeetingPlace:
             with self._explained():
                 self._store = _open_store(self._place, timedelta(seconds=seconds))
 
-    def meet(self, own: str) -> Meeting:
+    def gather(self, own: str) -> Arrivals:
         """Gathers a text of every process at rank 0, then sums a number over all of them.
 
         The texts pass through the launcher's store, where a process that is missing can be named;
@@ -70,14 +70,14 @@ class MeetingPlace:
             NaktError: the first process has ended, or works for more than half an hour.
         """
         if self._store is None:
-            return Meeting([own], {}, 0.0)
+            return Arrivals([own], {}, 0.0)
         with self._explained():
             if self._place.is_main:
                 return self._gather(self._store, own)
             self._follow(self._store, own)
-        return Meeting([], {}, 0.0)
+        return Arrivals([], {}, 0.0)
 
-    def _gather(self, store: dist.Store, own: str) -> Meeting:
+    def _gather(self, store: dist.Store, own: str) -> Arrivals:
         started = time.monotonic()
         store.set("begun", "yes")
         others = range(1, self._place.world_size)
@@ -88,7 +88,7 @@ class MeetingPlace:
         faults |= _collect(store, "fault", came, self._seconds)
         texts = [own, *(came.get(rank) for rank in others)]
         told = {rank: fault for rank, fault in sorted(faults.items()) if fault}
-        return Meeting(texts, told, time.monotonic() - started)
+        return Arrivals(texts, told, time.monotonic() - started)
 
     def _follow(self, store: dist.Store, own: str) -> None:
         rank, seconds = self._place.rank, self._seconds
@@ -128,7 +128,7 @@ def _open_store(place: ProcessPlace, timeout: timedelta) -> dist.Store:
         wait_for_workers=False,
     )
     attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-    return dist.PrefixStore(f"nakt/meeting/{attempt}", store)
+    return dist.PrefixStore(f"nakt/barrier/{attempt}", store)
 
 
 def _collect(store: dist.Store, name: str, ranks: Iterable[int], seconds: float) -> dict[int, str]:
