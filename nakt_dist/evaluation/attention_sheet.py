@@ -7,6 +7,8 @@ import numpy as np
 import torch
 from torch.nn import functional
 
+from nakt_dist.drawing.attention import AttentionRow
+from nakt_dist.drawing.sheets import Outline
 from nakt_dist.evaluation.attention_maps import Attention, AttentionReader, similarities
 from nakt_dist.evaluation.class_activation import (
     PooledFeatures,
@@ -17,8 +19,6 @@ from nakt_dist.evaluation.class_activation import (
 from nakt_dist.loading.samples import CachedImages, MaskedImages
 from nakt_dist.models.network_file import TrainedNetwork
 from nakt_dist.models.taps import find_module
-from nakt_dist.report.attention_figures import AttentionRow
-from nakt_dist.report.sheets import Outline
 
 _HALF = 127
 _WORDS = {1: "present", 0: "absent", -1: "uncertain", None: "not mentioned"}

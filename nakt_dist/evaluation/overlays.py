@@ -7,11 +7,11 @@ import pyarrow as pa
 import torch
 
 from nakt_dist.config import EvaluateConfig
+from nakt_dist.drawing.sheets import Group, Outline, Panel, draw_sheet
 from nakt_dist.loading.batches import as_float
 from nakt_dist.loading.samples import MaskedImages
 from nakt_dist.models.network_file import TrainedNetwork
 from nakt_dist.records.fields import label_dataset
-from nakt_dist.report.sheets import Group, Outline, Panel, draw_sheet
 from nakt_dist.runtime.files import write_bytes
 
 

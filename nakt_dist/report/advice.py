@@ -48,13 +48,7 @@ def show_percentiles(values: Mapping[str, Mapping[str, float]]) -> list[str]:
 
 
 def advise(pseudo: PseudoSet, rule: ExclusionRule, verdict: Verdict) -> list[str]:
-    """Returns sentences on a rule that does not fit the masks; none where it may.
-
-    Args:
-        pseudo: the pseudo-labels.
-        rule: as the user set it.
-        verdict: of the rule on them.
-    """
+    """Returns sentences on a rule that does not fit the masks; none where it may."""
     sentences = []
     manifest = pseudo.manifest
     height, width = manifest.height, manifest.width
@@ -109,7 +103,6 @@ def smallest_beta(pseudo: PseudoSet, rule: ExclusionRule, share: float) -> float
     """Returns the smallest β, in hundredths of a bit, that keeps a share of the images.
 
     Args:
-        pseudo: the pseudo-labels.
         rule: its α and its way of combining both stay.
         share: of the images, in (0, 1].
 

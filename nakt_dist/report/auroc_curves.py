@@ -7,27 +7,20 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure as Canvas
 from matplotlib.ticker import MaxNLocator
 
+from nakt_dist.drawing.style import figure_style, make_panels, to_png, wrap
 from nakt_dist.errors import DatasetError
-from nakt_dist.records.evaluation_set import describe_splits
 from nakt_dist.records.fields import printable
-from nakt_dist.records.lineage import NOT_KNOWN, Lineages, Method, Start, TrainingSet
+from nakt_dist.records.lineage import NOT_KNOWN, Lineages, Method
 from nakt_dist.records.lineage_reading import PRETRAINED, read_lineage
 from nakt_dist.report.document import Figure
 from nakt_dist.report.learning_curves import can_be_drawn, reading_metrics
-from nakt_dist.report.method_names import name_methods
-from nakt_dist.report.method_style import draw_legend, method_styles
-from nakt_dist.report.network_names import NetworkName, name_network
+from nakt_dist.report.methods import draw_legend, method_styles, name_methods
+from nakt_dist.report.network_names import name_network
 from nakt_dist.report.runs import FoundRecord, LeftOut
-from nakt_dist.report.style import figure_style, to_png, wrap
-from nakt_dist.report.telling import (
-    describe_findings,
-    describe_packing,
-    describe_policy,
-    tell_apart,
-)
+from nakt_dist.report.studies import Setting, arrange, tell_settings
+from nakt_dist.report.telling import grouped
 from nakt_dist.runtime.tracking import METRICS_NAME
 
 _COLUMNS = 3
@@ -67,32 +60,7 @@ class AurocCurve:
         return self.steps / (self.steps_per_epoch or 1)
 
 
-@dataclass(frozen=True)
-class Panel:
-    """What one panel shows.
-
-    Attributes:
-        network: the students.
-        trained_on: the images they learn from.
-        start: their first weights.
-        findings: what they learn to tell.
-        policy: what unsure labels count as, JSON.
-    """
-
-    network: NetworkName
-    trained_on: TrainingSet
-    start: Start
-    findings: tuple[str, ...]
-    policy: str
-
-    @property
-    def order(self) -> tuple[Any, ...]:
-        """Sorts by network, dataset, first weights and size."""
-        trained_on = self.trained_on
-        return (self.network.order, trained_on.label, self.start.label, trained_on.samples)
-
-
-Curves = Mapping[Panel, Mapping[Method, Sequence[AurocCurve]]]
+Curves = Mapping[Setting, Mapping[Method, Sequence[AurocCurve]]]
 
 
 def read_auroc_curve(path: Path, steps_per_epoch: float | None) -> AurocCurve:
@@ -134,14 +102,13 @@ def collect_curves(
     left_out: list[LeftOut],
     known: Lineages = NOT_KNOWN,
 ) -> Curves:
-    """Reads the curve of every training of a classifier, by panel and method.
+    """Reads the curve of every training of a classifier, by setting and method.
 
     Args:
         trainings: records of ``nakt train``, beside which lie their metrics.
         left_out: trainings without usable metrics are added here.
-        known: lineages of networks by their weights, for what lineages leave out.
     """
-    found: dict[Panel, dict[Method, dict[tuple[int, int], AurocCurve]]] = {}
+    found = []
     for training in trainings:
         try:
             lineage = training.record.details["lineage"]
@@ -153,19 +120,15 @@ def collect_curves(
         except (ValueError, DatasetError) as error:
             left_out.append(LeftOut(training.place, printable(str(error))))
             continue
-        panel = Panel(
-            network, classifier.trained_on, classifier.start, classifier.findings,
-            classifier.policy,
-        )  # fmt: skip
-        curves = found.setdefault(panel, {}).setdefault(classifier.method, {})
-        curves.setdefault(classifier.repetition, curve)
-    return {
-        panel: {
-            method: list(found[panel][method].values())
-            for method in sorted(found[panel], key=lambda method: method.order)
-        }
-        for panel in sorted(found, key=lambda panel: panel.order)
-    }
+        found.append((network, classifier, curve))
+    curves, _ = arrange(found)
+    # Unlike in tables, sizes of one start stand side by side.
+    return dict(sorted(curves.items(), key=lambda each: _panel_order(each[0])))
+
+
+def _panel_order(setting: Setting) -> tuple[Any, ...]:
+    trained_on = setting.trained_on
+    return (setting.network.order, trained_on.label, setting.start.label, trained_on.samples)
 
 
 def _steps_per_epoch(record: Any) -> float | None:
@@ -179,21 +142,17 @@ def _steps_per_epoch(record: Any) -> float | None:
 def draw_auroc_curves(curves: Curves) -> list[Figure]:
     """Draws validation AUROC and loss over the epochs, methods against each other.
 
-    Args:
-        curves: by panel and method, one curve for each seed.
-
     Returns:
         A figure for each dataset learnt from. A training that nothing stands against is not
         drawn, unless there are no others.
     """
-    compared = {panel: methods for panel, methods in curves.items() if len(methods) > 1}
-    datasets: dict[str, dict[Panel, Mapping[Method, Sequence[AurocCurve]]]] = {}
-    for panel, methods in (compared or curves).items():
-        datasets.setdefault(panel.trained_on.label, {})[panel] = methods
+    compared = {setting: methods for setting, methods in curves.items() if len(methods) > 1}
+    drawn = compared or curves
+    datasets = grouped(drawn, lambda setting: setting.trained_on.label)
     return [
         Figure(
             f"learning-curves-auroc-{number}.png",
-            _draw(shown),
+            _draw({setting: drawn[setting] for setting in shown}),
             f"Learning curves of classifiers that learn from {dataset}",
             _CAPTION,
         )
@@ -204,21 +163,15 @@ def draw_auroc_curves(curves: Curves) -> list[Figure]:
 def _draw(curves: Curves) -> bytes:
     methods = {each for cell in curves.values() for each in cell}
     ordered = sorted(methods, key=lambda each: each.order)
-    columns = _columns(curves)
-    blocks = -(-len(curves) // columns)
     styles, names, titles = method_styles(ordered), name_methods(ordered), _titles(curves)
-    lowest = min(curve.auroc.min() for curve in _all(curves))
-    highest = max(curve.auroc.max() for curve in _all(curves))
+    all_curves = [each for cell in curves.values() for repeats in cell.values() for each in repeats]
+    lowest = min(curve.auroc.min() for curve in all_curves)
+    highest = max(curve.auroc.max() for curve in all_curves)
     margin = 0.06 * (highest - lowest) + 0.1
     with figure_style():
-        canvas = Canvas(figsize=(max(6.4, _INCHES[0] * columns), 2 * _INCHES[1] * blocks))
-        grid = canvas.subplots(2 * blocks, columns, squeeze=False)
-        for axes in grid.flat:
-            axes.set_axis_off()
-        for number, (panel, cell) in enumerate(curves.items()):
-            block, column = divmod(number, columns)
-            upper, lower = grid[2 * block, column], grid[2 * block + 1, column]
-            upper.set_title(titles[panel], fontsize=9.5)
+        canvas, panels = make_panels(len(curves), _columns(curves), _INCHES, 6.4, rows=2)
+        for (upper, lower), (setting, cell) in zip(panels, curves.items(), strict=True):
+            upper.set_title(titles[setting], fontsize=9.5)
             for method, repeats in cell.items():
                 draw_repeats(upper, lower, repeats, *styles[method])
             last = max(curve.places[-1] for repeats in cell.values() for curve in repeats)
@@ -231,53 +184,27 @@ def _draw(curves: Curves) -> bytes:
 
 def _columns(curves: Curves) -> int:
     """One row of panels for each network and first weights, where that fits."""
-    rows = [(panel.network, panel.trained_on.label, panel.start) for panel in curves]
-    most = max(rows.count(each) for each in rows)
-    alike = all(rows.count(each) == most for each in rows)
-    return most if alike and 1 < most <= _COLUMNS else min(_COLUMNS, len(curves))
+    rows = grouped(curves, lambda it: (it.network, it.trained_on.label, it.start)).values()
+    most = max(map(len, rows))
+    alike = all(len(row) == most for row in rows)
+    return most if alike and 1 < most <= _COLUMNS else _COLUMNS
 
 
-def _all(curves: Curves) -> Iterable[AurocCurve]:
-    return [curve for cell in curves.values() for repeats in cell.values() for curve in repeats]
-
-
-def _titles(panels: Iterable[Panel]) -> dict[Panel, str]:
+def _titles(settings: Iterable[Setting]) -> dict[Setting, str]:
     """Names panels, with what tells them apart where these names are the same."""
-    panels = list(panels)
-    findings = describe_findings(panel.findings for panel in panels)
-
-    def name(panel: Panel) -> tuple[str, str, str]:
-        trained_on = panel.trained_on
-        size = f"{panel.network.label}, {trained_on.samples:,} images"
-        return size, f"of {trained_on.label}", panel.start.phrase
-
-    def facts(panel: Panel) -> Mapping[str, str]:
-        return {
-            "findings": findings[panel.findings],
-            **describe_policy(panel.policy),
-            "splits": describe_splits(panel.trained_on.splits),
-            "packing": describe_packing(panel.trained_on.fingerprint),
-        }
-
-    told = tell_apart(panels, name, facts)
-    return {
-        panel: "\n".join(wrap(line, _TITLE_LENGTH) for line in (*name(panel), words) if line)
-        for panel, words in told.items()
-    }
+    titles = {}
+    for setting, told in tell_settings(settings).items():
+        trained_on = setting.trained_on
+        size = f"{setting.network.label}, {trained_on.samples:,} images"
+        lines = (size, f"of {trained_on.label}", setting.start.phrase, told)
+        titles[setting] = "\n".join(wrap(line, _TITLE_LENGTH) for line in lines if line)
+    return titles
 
 
 def draw_repeats(
     upper: Axes, lower: Axes, repeats: Sequence[AurocCurve], colour: str, line: str
 ) -> None:
-    """Draws one method: AUROC above, cross-entropy below, rings at the epoch AUROC chooses.
-
-    Args:
-        upper: panel of AUROC.
-        lower: panel of cross-entropy.
-        repeats: a curve for each seed.
-        colour: of the method.
-        line: style of the method.
-    """
+    """Draws one method: AUROC above, cross-entropy below, rings at the epoch AUROC chooses."""
     if len(repeats) > 1:
         for curve in repeats:
             upper.plot(curve.places, curve.auroc, line, color=colour, linewidth=0.7, alpha=0.45)

@@ -7,13 +7,13 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 
-from nakt_dist.records.lineage import Method, TrainingSet
+from nakt_dist.drawing.style import BLACK, GREY, figure_style, shorten, to_png, wrap
+from nakt_dist.records.lineage import Method
 from nakt_dist.report.differences import Difference
 from nakt_dist.report.document import Figure
-from nakt_dist.report.method_names import name_methods
-from nakt_dist.report.method_style import dot_style, draw_legend, method_styles
+from nakt_dist.report.methods import dot_style, draw_legend, method_styles, name_methods
 from nakt_dist.report.studies import Setting, Study, baselines
-from nakt_dist.report.style import BLACK, GREY, figure_style, shorten, to_png, wrap
+from nakt_dist.report.telling import grouped
 
 _COLUMNS = 3
 _ROW_INCHES = 0.27
@@ -25,8 +25,6 @@ def draw_by_size(study: Study, differences: Sequence[Difference], number: int) -
     """Draws AUROC against the size of the training set, and what a teacher gives below it.
 
     Args:
-        study: of one test set.
-        differences: found on it.
         number: of the study, from 1; part of the file name.
 
     Returns:
@@ -36,8 +34,7 @@ def draw_by_size(study: Study, differences: Sequence[Difference], number: int) -
     if len(study.methods) < 2:
         return None
     styles, names = method_styles(study.methods), name_methods(study.methods)
-    best = strongest(study)
-    shown = [each for each in differences if each.baseline == best.get(each.setting)]
+    shown = over_strongest(study, differences)
     with figure_style():
         columns = len(panels)
         canvas = Canvas(figsize=(max(6.4, 3.4 * columns), 4.9))
@@ -63,25 +60,22 @@ def draw_by_size(study: Study, differences: Sequence[Difference], number: int) -
     )
 
 
-def strongest(study: Study) -> dict[Setting, Method]:
-    """Returns for each setting the best method that follows no teacher, where there is one."""
-    return {
+def over_strongest(study: Study, differences: Sequence[Difference]) -> list[Difference]:
+    """Keeps the comparisons with the best method that follows no teacher, for each setting."""
+    best = {
         setting: max(baselines(cell), key=lambda method: cell[method].mean)
         for setting, cell in study.cells.items()
         if baselines(cell)
     }
+    return [each for each in differences if each.baseline == best.get(each.setting)]
 
 
 def _panels(study: Study) -> list[list[Setting]]:
     """Groups settings that differ in size alone."""
-    groups: dict[tuple, list[Setting]] = {}
-    for setting in study.cells:
-        groups.setdefault(replace(setting, trained_on=_any_size(setting)), []).append(setting)
+    groups = grouped(
+        study.cells, lambda it: replace(it, trained_on=replace(it.trained_on, samples=0))
+    )
     return list(groups.values())
-
-
-def _any_size(setting: Setting) -> TrainingSet:
-    return replace(setting.trained_on, samples=0)
 
 
 def _panel_title(study: Study, setting: Setting) -> tuple[str, str]:
@@ -153,7 +147,6 @@ def draw_findings(study: Study, number: int) -> Figure | None:
     """Draws AUROC of every finding, methods against each other, a panel per setting.
 
     Args:
-        study: of one test set.
         number: of the study, from 1; part of the file name.
 
     Returns:

@@ -2,21 +2,18 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 
+from nakt_dist.records.evaluation_set import EvaluationSet
 from nakt_dist.report.capability import Capability, Transfer, transfer_of
 from nakt_dist.report.document import WARNING
 from nakt_dist.report.evaluations import EvaluatedRun
 from nakt_dist.report.roles import FOLLOWING, Role
+from nakt_dist.report.telling import grouped
 
 
 def summarise(
     evaluations: Sequence[EvaluatedRun], capabilities: Mapping[Transfer, Capability]
 ) -> tuple[str, ...]:
-    """Returns a sentence per teacher, per transferal dataset and per effect.
-
-    Args:
-        evaluations: all of them.
-        capabilities: of every transferal dataset.
-    """
+    """Returns a sentence per teacher, per transferal dataset and per effect."""
     several = len({run.tested_on for run in evaluations}) > 1
     return (
         *_teachers(evaluations, several),
@@ -69,15 +66,11 @@ def _transfers(capabilities: Mapping[Transfer, Capability], several: bool) -> It
 
 def _effects_of_exclusion(evaluations: Sequence[EvaluatedRun], several: bool) -> Iterator[str]:
     """Compares networks trained with and without exclusion, one run each."""
-    pairs: dict[tuple, dict[bool, list[EvaluatedRun]]] = {}
-    for run in evaluations:
-        transfer = transfer_of(run)
-        if transfer is not None:
-            sides = pairs.setdefault((transfer, run.network), {False: [], True: []})
-            sides[run.excluded].append(run)
-    for (transfer, network), sides in pairs.items():
-        if len(sides[False]) == len(sides[True]) == 1:
-            (without,), (with_rule,) = sides[False], sides[True]
+    students = [run for run in evaluations if transfer_of(run) is not None]
+    groups = grouped(students, lambda run: (transfer_of(run), run.network))
+    for (transfer, network), runs in groups.items():
+        if sorted(run.excluded for run in runs) == [False, True]:
+            without, with_rule = sorted(runs, key=lambda run: run.excluded)
             change = f"{with_rule.dice_mean - without.dice_mean:+.1f}".replace("-", "−")
             yield (
                 f"Exclusion changes the mean Dice of {network.label}, taught on "
@@ -89,18 +82,17 @@ def _effects_of_exclusion(evaluations: Sequence[EvaluatedRun], several: bool) ->
 
 def _fine_tuning(evaluations: Sequence[EvaluatedRun], several: bool) -> Iterator[str]:
     """Compares the best fine-tuned student with the best network that learnt from scratch."""
-    groups: dict[tuple, dict[Role, list[EvaluatedRun]]] = {}
-    for run in evaluations:
-        if run.role in (Role.FROM_SCRATCH, Role.FINE_TUNED_STUDENT):
-            last = run.lineage.trainings[0]
-            sides = groups.setdefault((run.tested_on, last.fingerprint, last.samples), {})
-            sides.setdefault(run.role, []).append(run)
-    for (_, _, samples), sides in groups.items():
+    roles = (Role.FINE_TUNED_STUDENT, Role.FROM_SCRATCH)
+
+    def annotated(run: EvaluatedRun) -> tuple[EvaluationSet, str, int]:
+        last = run.lineage.trainings[0]
+        return run.tested_on, last.fingerprint, last.samples
+
+    groups = grouped((run for run in evaluations if run.role in roles), annotated)
+    for (_, _, samples), runs in groups.items():
+        sides = grouped(runs, lambda run: run.role)
         if len(sides) == 2:
-            tuned, scratch = (
-                max(sides[role], key=lambda run: run.dice_mean)
-                for role in (Role.FINE_TUNED_STUDENT, Role.FROM_SCRATCH)
-            )
+            tuned, scratch = (max(sides[role], key=lambda run: run.dice_mean) for role in roles)
             yield (
                 f"Fine-tuned on {samples} annotated images, the best student reaches "
                 f"{tuned.dice} % (“{tuned.name}”); trained from scratch on them, the best network "

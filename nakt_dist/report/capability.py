@@ -8,6 +8,7 @@ from nakt_dist.records.evaluation_set import EvaluationSet
 from nakt_dist.records.lineage import Network
 from nakt_dist.report.evaluations import EvaluatedRun
 from nakt_dist.report.roles import Role
+from nakt_dist.report.telling import grouped
 
 
 @dataclass(frozen=True)
@@ -63,11 +64,8 @@ def capabilities(evaluations: Sequence[EvaluatedRun]) -> dict[Transfer, Capabili
     Args:
         evaluations: all of them; the teachers' are found by their weights' SHA-256.
     """
-    students: dict[Transfer, list[EvaluatedRun]] = {}
-    for run in evaluations:
-        transfer = transfer_of(run)
-        if transfer is not None:
-            students.setdefault(transfer, []).append(run)
+    students = grouped(evaluations, transfer_of)
+    students.pop(None, None)
     return {
         transfer: _capability(transfer, group, evaluations) for transfer, group in students.items()
     }

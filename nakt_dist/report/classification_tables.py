@@ -1,17 +1,19 @@
 """Tables of classifiers: paper B's table 2, findings, groups of patients, and every network."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 
-from nakt_dist.records.lineage import RANDOM, Method
-from nakt_dist.report import paper_auroc
+from nakt_dist.records.lineage import RANDOM, Lineage, Method
+from nakt_dist.report import paper
 from nakt_dist.report.classifier_runs import ClassifiedRun
-from nakt_dist.report.document import WARNING, Cell, Table
+from nakt_dist.report.document import WARNING, Cell, Column, Table, tabulate
 from nakt_dist.report.studies import Repeats, Setting, Study
 from nakt_dist.report.tables import NOTHING
+from nakt_dist.report.telling import grouped, list_some, show_count
 from nakt_dist.signals.kind import ATTENTION_TRANSFER, TRANSFER_LEARNING
 
 _PAPER = "paper"
-_MOST_NAMED = 4
 _OF_PAPER = (TRANSFER_LEARNING, ATTENTION_TRANSFER)
 _OVER_SEEDS = (
     "Mean AUROC over the findings, in percent: mean ± half of the 95 % interval over {seeds}, "
@@ -31,40 +33,37 @@ def main_table(study: Study) -> Table:
 
     Rows are networks, sizes and first weights, columns are methods.
     """
-    datasets = study.names_datasets
     one_start = len({setting.start.label for setting in study.cells}) == 1
     counts = {len(each.runs) for cell in study.cells.values() for each in cell.values()}
-    header = ["Network", *(["Learnt from"] if datasets else []), "Training images", "First weights"]
-    rows = []
-    for setting, cell in study.cells.items():
-        best = max(round(each.mean, 2) for each in cell.values()) if len(cell) > 1 else None
-        cells = [
-            Cell(setting.network.label),
-            *([Cell(setting.trained_on.label)] if datasets else []),
-            Cell(study.size(setting)),
-            Cell(setting.start.label, minor=one_start),
-            *(
-                _auroc_cell(setting, method, cell.get(method), best, len(counts) > 1)
-                for method in study.methods
-            ),
-        ]
-        rows.append(tuple(cells))
-    seeds = "seeds (n beside each)" if len(counts) > 1 else f"{_number(min(counts), 'seed')}"
-    mean = _ONE_SEED if counts == {1} else _OVER_SEEDS.format(seeds=seeds)
-    bold = any(cell.strong for row in rows for cell in row)
-    remarks = [f"{mean} {_BOLD}" if bold else mean, _trainable(study)]
-    if any(setting.start.label == RANDOM for setting in study.cells):
-        remarks.append(_SCRATCH)
-    if any(note.startswith(_PAPER) for row in rows for cell in row for note in cell.notes):
-        remarks.append(_BESIDE_PAPER)
-    remarks += [*warn_of(study), *left_out_findings(study)]
-    shape = "Table 2 (paper B): mean" if _has_shape_of_table_2(study) else "Mean"
-    return Table(
-        f"{shape} AUROC % on {study.label}",
-        (*header, *(study.name(method) for method in study.methods)),
-        tuple(rows),
-        tuple(remarks),
+
+    def show(setting: Setting, method: Method) -> Cell:
+        return _auroc_cell(setting, method, study.cells[setting], len(counts) > 1)
+
+    columns = (
+        Column("Network", lambda setting: setting.network.label),
+        Column("Learnt from", lambda it: it.trained_on.label, shown=study.names_datasets),
+        Column("Training images", study.size),
+        Column("First weights", lambda setting: setting.start.label, minor=one_start),
+        *(Column(study.name(method), partial(show, method=method)) for method in study.methods),
     )
+    shape = "Table 2 (paper B): mean" if _has_shape_of_table_2(study) else "Mean"
+    table = tabulate(f"{shape} AUROC % on {study.label}", columns, study.cells)
+    cells = [cell for row in table.rows for cell in row]
+    seeds = "seeds (n beside each)" if len(counts) > 1 else show_count(min(counts), "seed")
+    mean = _ONE_SEED if counts == {1} else _OVER_SEEDS.format(seeds=seeds)
+    remarks = [
+        f"{mean} {_BOLD}" if any(cell.strong for cell in cells) else mean,
+        _trainable(study),
+        *([_SCRATCH] if any(it.start.label == RANDOM for it in study.cells) else []),
+        *([_BESIDE_PAPER] if any(map(_names_paper, cells)) else []),
+        *warn_of(study),
+        *left_out_findings(study),
+    ]
+    return replace(table, remarks=tuple(remarks))
+
+
+def _names_paper(cell: Cell) -> bool:
+    return any(note.startswith(_PAPER) for note in cell.notes)
 
 
 def _has_shape_of_table_2(study: Study) -> bool:
@@ -75,22 +74,21 @@ def _has_shape_of_table_2(study: Study) -> bool:
 
 
 def _auroc_cell(
-    setting: Setting,
-    method: Method,
-    repeats: Repeats | None,
-    best: float | None,
-    show_count: bool,
+    setting: Setting, method: Method, cell: Mapping[Method, Repeats], show_number: bool
 ) -> Cell:
-    if repeats is None:
+    if method not in cell:
         return Cell(NOTHING)
-    count = f" (n={len(repeats.runs)})" if show_count else ""
+    repeats = cell[method]
+    number = f" (n={len(repeats.runs)})" if show_number else ""
     notes = [
         f"{_PAPER} {each.text} (table {each.table})" for each in papers(setting, method, repeats)
     ]
-    notes += dict.fromkeys(words for run in repeats.runs for words in run.warnings)
-    warned = f" {WARNING}" if any(run.warnings for run in repeats.runs) else ""
-    text = f"{repeats.text}{count}{warned}"
-    return Cell(text, tuple(notes), strong=round(repeats.mean, 2) == best)
+    best = max(round(each.mean, 2) for each in cell.values())
+    return Cell(
+        f"{repeats.text}{number}{repeats.warned}",
+        (*notes, *repeats.warnings),
+        strong=len(cell) > 1 and round(repeats.mean, 2) == best,
+    )
 
 
 def warn_of(study: Study) -> Iterator[str]:
@@ -100,9 +98,7 @@ def warn_of(study: Study) -> Iterator[str]:
         for words in run.warnings:
             runs.setdefault(words, []).append(run.name)
     for words, names in runs.items():
-        more = len(names) - _MOST_NAMED
-        some = ", ".join(names[:_MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
-        yield f"{WARNING} {some}: {words}."
+        yield f"{WARNING} {list_some(names)}: {words}."
 
 
 def _marked(run: ClassifiedRun) -> Cell:
@@ -111,15 +107,16 @@ def _marked(run: ClassifiedRun) -> Cell:
     return Cell(f"{run.auroc:.2f}{warned}", run.warnings)
 
 
-def papers(setting: Setting, method: Method, repeats: Repeats) -> list[paper_auroc.PaperAuroc]:
+def papers(setting: Setting, method: Method, repeats: Repeats) -> list[paper.PaperAuroc]:
     """Finds the paper's figures beside which runs may stand: never for procedural images."""
     teacher, trained_on = method.teacher, setting.trained_on
-    images = (trained_on, setting.tested_on, setting.start.trained_on, teacher)
+    tested_on = repeats.runs[0].tested_on
+    images = (trained_on, tested_on, setting.start.trained_on, teacher)
     if any(each is not None and each.phantom for each in images) or method.kind not in _OF_PAPER:
         return []
-    if trained_on.dataset != setting.tested_on.dataset or setting.network.paper_name is None:
+    if trained_on.dataset != tested_on.dataset or setting.network.paper_name is None:
         return []
-    return paper_auroc.find_auroc(
+    return paper.find_auroc(
         trained_on.dataset,
         trained_on.samples,
         setting.start.dataset,
@@ -167,23 +164,24 @@ def paper_table(real: bool) -> Table:
     Args:
         real: whether other tables of the page are about real images.
     """
-    ours = [each for each in paper_auroc.all_auroc() if each.table == 2]
-    columns = list(dict.fromkeys((each.network, each.trainable, each.method) for each in ours))
-    columns.sort(key=lambda each: (each[0] != "DenseNet-121", each[2] != "transfer learning"))
-    rows = {}
-    for each in ours:
-        row = rows.setdefault((each.samples, each.initialisation), {})
-        row[each.network, each.trainable, each.method] = each
-    cells = []
-    for (samples, start), row in rows.items():
-        best = {
-            network: max(each.mean for each in row.values() if each.network == network)
-            for network, *_ in columns
-        }
-        marked = (Cell(row[column].text, strong=row[column].mean == best[column[0]])
-                  for column in columns)  # fmt: skip
-        cells.append((Cell(f"{samples:,}"), Cell(start), *marked))
-    names = (f"{network}, {trainable} M, {method}" for network, trainable, method in columns)
+    ours = [each for each in paper.all_auroc() if each.table == 2]
+    networks = list(dict.fromkeys((each.network, each.trainable, each.method) for each in ours))
+    networks.sort(key=lambda each: (each[0] != "DenseNet-121", each[2] != "transfer learning"))
+    rows = grouped(ours, lambda each: (each.samples, each.initialisation)).values()
+
+    def show(row: Sequence[paper.PaperAuroc], column: tuple[str, float, str]) -> Cell:
+        best = max(each.mean for each in row if each.network == column[0])
+        found = next(each for each in row if (each.network, each.trainable, each.method) == column)
+        return Cell(found.text, strong=found.mean == best)
+
+    columns = (
+        Column("Training images", lambda row: f"{row[0].samples:,}"),
+        Column("First weights", lambda row: row[0].initialisation),
+        *(
+            Column(f"{each[0]}, {each[1]} M, {each[2]}", partial(show, column=each))
+            for each in networks
+        ),
+    )
     remarks = (
         "Mean AUROC % on real CheXpert images of 256 × 256 pixels, three seeds; the teacher "
         "learnt from MIMIC-CXR.",
@@ -192,43 +190,28 @@ def paper_table(real: bool) -> Table:
         if real
         else "Not comparable with any number above: those come from procedural images.",
     )
-    return Table(
-        "The paper's own table 2, for orientation only",
-        ("Training images", "First weights", *names),
-        tuple(cells),
-        remarks,
-    )
+    return tabulate("The paper's own table 2, for orientation only", columns, rows, remarks)
 
 
 def others_table(studies: Sequence[Study]) -> Table | None:
     """Lists evaluations of teachers and of networks that students started from."""
-    rows = [
-        (
-            Cell(run.name),
-            Cell(run.network.label),
-            Cell(_learnt_from(run)),
-            Cell(study.label),
-            _marked(run),
-            Cell(show_interval(run)),
-            Cell(str(run.images)),
-        )
-        for study in studies
-        for run in study.others
-    ]
-    if not rows:
-        return None
-    header = (
-        "Run", "Network", "Learnt from", "Test set", "AUROC %", "95 % interval",
-        "Images",
-    )  # fmt: skip
-    remarks = [
+    rows = [(study, run) for study in studies for run in study.others]
+    columns = (
+        Column("Run", lambda row: row[1].name),
+        Column("Network", lambda row: row[1].network.label),
+        Column("Learnt from", lambda row: _learnt_from(row[1])),
+        Column("Test set", lambda row: row[0].label),
+        Column("AUROC %", lambda row: _marked(row[1])),
+        Column("95 % interval", lambda row: show_interval(row[1])),
+        Column("Images", lambda row: str(row[1].images)),
+    )
+    remarks = (
         f"{WARNING} {run.name} on {study.label}: {words}."
-        for study in studies
-        for run in study.others
+        for study, run in rows
         for words in run.warnings
-    ]
+    )
     title = "Teachers, and networks that students started from"
-    return Table(title, header, tuple(rows), tuple(remarks))
+    return tabulate(title, columns, rows, remarks) if rows else None
 
 
 def _learnt_from(run: ClassifiedRun) -> str:
@@ -245,28 +228,25 @@ def show_interval(run: ClassifiedRun) -> str:
 
 def evaluations_table(studies: Sequence[Study]) -> Table:
     """Lists every evaluation of a classifier once."""
-    header = (
-        "Run", "Network", "Method", "Learnt from", "First weights", "Seed", "Test set",
-        "AUROC %", "95 % interval over patients", "AP %", "Patients",
-    )  # fmt: skip
-    rows = [
-        (
-            Cell(run.name, (run.place,)),
-            Cell(run.network.label),
-            Cell(_method(study, run)),
-            Cell(_learnt_from(run)),
-            Cell(NOTHING if run.lineage is None else run.lineage.start.label),
-            Cell(NOTHING if run.lineage is None else str(run.lineage.repetition[0])),
-            Cell(study.label),
-            _marked(run),
-            Cell(show_interval(run)),
-            Cell(show_percent(run.average_precision)),
-            Cell(str(run.patients)),
-        )
-        for study in studies
-        for run in study.runs
-    ]
-    return Table("Every evaluation of a classifier", header, tuple(rows))
+    rows = [(study, run) for study in studies for run in study.runs]
+    columns = (
+        Column("Run", lambda row: Cell(row[1].name, (row[1].place,))),
+        Column("Network", lambda row: row[1].network.label),
+        Column("Method", lambda row: _method(*row)),
+        Column("Learnt from", lambda row: _learnt_from(row[1])),
+        Column("First weights", lambda row: _of_lineage(row[1], lambda it: it.start.label)),
+        Column("Seed", lambda row: _of_lineage(row[1], lambda it: str(it.repetition[0]))),
+        Column("Test set", lambda row: row[0].label),
+        Column("AUROC %", lambda row: _marked(row[1])),
+        Column("95 % interval over patients", lambda row: show_interval(row[1])),
+        Column("AP %", lambda row: show_percent(row[1].average_precision)),
+        Column("Patients", lambda row: str(row[1].patients)),
+    )
+    return tabulate("Every evaluation of a classifier", columns, rows)
+
+
+def _of_lineage(run: ClassifiedRun, show: Callable[[Lineage], str]) -> str:
+    return NOTHING if run.lineage is None else show(run.lineage)
 
 
 def show_percent(value: float | None) -> str:
@@ -278,7 +258,3 @@ def _method(study: Study, run: ClassifiedRun) -> str:
     if run.lineage is None or run in study.others:
         return NOTHING
     return study.name(run.lineage.method)
-
-
-def _number(count: int, what: str) -> str:
-    return f"{count} {what}{'' if count == 1 else 's'}"

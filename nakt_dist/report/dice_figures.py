@@ -8,11 +8,12 @@ import pyarrow.parquet as pq
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 
+from nakt_dist.drawing.style import BLACK, figure_style, shorten, to_png
 from nakt_dist.report.document import Figure
 from nakt_dist.report.evaluations import EvaluatedRun
+from nakt_dist.report.methods import ROLE_COLOURS
 from nakt_dist.report.roles import Role
 from nakt_dist.report.runs import LeftOut
-from nakt_dist.report.style import BLACK, ROLE_COLOURS, figure_style, shorten, to_png
 
 PREDICTIONS_NAME = "predictions.parquet"
 _ROW_INCHES = 0.44

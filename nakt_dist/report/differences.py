@@ -15,7 +15,7 @@ from nakt_dist.evaluation.summary import confidence_over_runs
 from nakt_dist.records.lineage import Method
 from nakt_dist.report.classification_tables import warn_of
 from nakt_dist.report.classifier_runs import ClassifiedRun
-from nakt_dist.report.document import WARNING, Cell, Table
+from nakt_dist.report.document import WARNING, Cell, Column, Table, tabulate
 from nakt_dist.report.runs import LeftOut
 from nakt_dist.report.studies import Setting, Study, baselines
 from nakt_dist.report.tables import NOTHING
@@ -82,7 +82,6 @@ def find_differences(study: Study, left_out: list[LeftOut]) -> list[Difference]:
     """Compares every method that follows a teacher with every one that does not.
 
     Args:
-        study: of one test set.
         left_out: runs whose predictions cannot be used are added here.
 
     Returns:
@@ -211,29 +210,23 @@ def differences_table(study: Study, differences: Sequence[Difference]) -> Table 
     if not differences:
         return None
     several = len({each.baseline for each in differences}) > 1
-    header = (
-        "Network", "Training images", "First weights", "Method",
-        *(["Over"] if several else []),
-        "Difference", "95 % over seeds", "95 % over patients", "Seeds", "Reading",
-    )  # fmt: skip
-    rows = [
-        (
-            Cell(each.setting.network.label),
-            Cell(_size(study, each.setting)),
-            Cell(each.setting.start.label),
-            Cell(study.name(each.method)),
-            *([Cell(study.name(each.baseline))] if several else []),
-            Cell(
-                signed(each.mean) + (f" {WARNING}" if _warnings(study, each) else ""),
-                strong=each.verdict == "better",
-            ),
-            Cell(_show(each.over_seeds)),
-            Cell(_show(each.over_patients)),
-            Cell(str(len(each.values))),
-            Cell(each.verdict),
-        )
-        for each in differences
-    ]
+
+    def difference(each: Difference) -> Cell:
+        warned = f" {WARNING}" if _warnings(study, each) else ""
+        return Cell(f"{signed(each.mean)}{warned}", strong=each.verdict == "better")
+
+    columns = (
+        Column("Network", lambda each: each.setting.network.label),
+        Column("Training images", lambda each: _size(study, each.setting)),
+        Column("First weights", lambda each: each.setting.start.label),
+        Column("Method", lambda each: study.name(each.method)),
+        Column("Over", lambda each: study.name(each.baseline), shown=several),
+        Column("Difference", difference),
+        Column("95 % over seeds", lambda each: _show(each.over_seeds)),
+        Column("95 % over patients", lambda each: _show(each.over_patients)),
+        Column("Seeds", lambda each: str(len(each.values))),
+        Column("Reading", lambda each: each.verdict),
+    )
     first = study.name(differences[0].baseline)
     remarks = [
         f"Mean AUROC of the method less that of {'the other' if several else first.lower()}, in "
@@ -249,7 +242,7 @@ def differences_table(study: Study, differences: Sequence[Difference]) -> Table 
             "times as wide for three, 6.5 times for two."
         )
     remarks += warn_of(study)
-    return Table(f"What a teacher gives, on {study.label}", header, tuple(rows), tuple(remarks))
+    return tabulate(f"What a teacher gives, on {study.label}", columns, differences, remarks)
 
 
 def _size(study: Study, setting: Setting) -> str:
@@ -267,12 +260,7 @@ def _show(interval: tuple[float, float] | None) -> str:
 
 
 def summarise_differences(study: Study, differences: Sequence[Difference]) -> Iterator[str]:
-    """Says each comparison in a sentence that does not name the test set.
-
-    Args:
-        study: of one test set.
-        differences: found on it.
-    """
+    """Says each comparison in a sentence that does not name the test set."""
     for each in differences:
         cell = study.cells[each.setting]
         ours, theirs = cell[each.method], cell[each.baseline]
@@ -297,10 +285,7 @@ def summarise_differences(study: Study, differences: Sequence[Difference]) -> It
 def _warnings(study: Study, difference: Difference) -> list[str]:
     """Says how runs of either side may have met their test images."""
     cell = study.cells[difference.setting]
-    ours, theirs = (
-        dict.fromkeys(words for run in cell[method].runs for words in run.warnings)
-        for method in (difference.method, difference.baseline)
-    )
+    ours, theirs = (cell[method].warnings for method in (difference.method, difference.baseline))
     both = [f"Both: {words}" for words in ours if words in theirs]
     own = [f"{study.name(difference.method)}: {words}" for words in ours if words not in theirs]
     other = [f"{study.name(difference.baseline)}: {words}" for words in theirs if words not in ours]

@@ -1,6 +1,8 @@
 """What a report consists of, before it is written as Markdown or HTML."""
 
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 WARNING = "⚠"
 """Stands beside numbers that are known to mislead."""
@@ -62,6 +64,46 @@ class Table:
 
 
 @dataclass(frozen=True)
+class Column:
+    """One column of a table whose rows each show one item.
+
+    Attributes:
+        name: above it.
+        show: what it shows of an item, a cell or its text alone.
+        shown: whether this table has it.
+        minor: whether its cells may be set smaller, and left out where there is no room.
+    """
+
+    name: str
+    show: Callable[[Any], Cell | str]
+    shown: bool = True
+    minor: bool = False
+
+    def cell(self, item: Any) -> Cell:
+        """Returns what stands in the item's row."""
+        shown = self.show(item)
+        cell = Cell(shown) if isinstance(shown, str) else shown
+        return replace(cell, minor=self.minor)
+
+
+def tabulate(
+    title: str, columns: Iterable[Column], items: Iterable[Any], remarks: Iterable[str] = ()
+) -> Table:
+    """Makes a table with a row for each item.
+
+    Args:
+        title: above it.
+        columns: the first names the rows; those that are not shown leave no trace.
+        items: in order.
+        remarks: sentences below it.
+    """
+    columns = [column for column in columns if column.shown]
+    rows = tuple(tuple(column.cell(item) for column in columns) for item in items)
+    header = tuple(column.name for column in columns)
+    return Table(title, header, rows, tuple(remarks))
+
+
+@dataclass(frozen=True)
 class Figure:
     """A picture.
 
@@ -94,6 +136,21 @@ class Section:
     identifier: str
     title: str
     blocks: tuple[Block, ...]
+
+
+@dataclass(frozen=True)
+class Wing:
+    """What a report says about one task.
+
+    Attributes:
+        brief: sentences for a reader who reads nothing else.
+        sections: in order.
+        appendix: at the end of the report.
+    """
+
+    brief: tuple[str, ...] = ()
+    sections: tuple[Section, ...] = ()
+    appendix: tuple[Block, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -1,14 +1,17 @@
 """Tables of single findings and of groups of patients, for one setting where methods share it."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
 from nakt_dist.records.lineage import Method
 from nakt_dist.report.classification_tables import left_out_findings, show_percent, warn_of
-from nakt_dist.report.document import WARNING, Cell, Table
+from nakt_dist.report.document import Cell, Column, Table, tabulate
 from nakt_dist.report.studies import Repeats, Setting, Study
 from nakt_dist.report.tables import NOTHING
+from nakt_dist.report.telling import grouped
 
 
 def chosen_settings(study: Study) -> list[tuple[Setting, Method, Repeats]]:
@@ -33,42 +36,54 @@ def chosen_settings(study: Study) -> list[tuple[Setting, Method, Repeats]]:
     return chosen
 
 
+@dataclass(frozen=True)
+class _Row:
+    """A row of a table: its name, how many images, and what stands below each method."""
+
+    name: Cell
+    images: str
+    show: Callable[[Repeats], Cell]
+
+
 def findings_table(study: Study) -> Table:
     """Shows AUROC, average precision and calibration error of each finding."""
     chosen = chosen_settings(study)
     first = chosen[0][2].runs[0]
     rows = [
-        (
+        _Row(
             Cell(finding.name),
-            Cell(f"{finding.positives} of {finding.positives + finding.negatives}"),
-            *(_finding_cell(repeats, number) for _, _, repeats in chosen),
+            f"{finding.positives} of {finding.positives + finding.negatives}",
+            partial(_finding_cell, number=number),
         )
         for number, finding in enumerate(first.findings)
     ]
-    means = [_mean_cell(repeats) for _, _, repeats in chosen]
-    rows.append((Cell("Mean", strong=True), Cell(f"{first.counted} findings"), *means))
-    remarks = (
+    rows.append(_Row(Cell("Mean", strong=True), f"{first.counted} findings", _mean_cell))
+    large = (
         "Large: AUROC in percent, mean over seeds. Small: average precision (AP) in percent, and "
-        "expected calibration error (ECE) in percentage points.",
-        *_apart(chosen),
-        *warn_of(study),
-        *left_out_findings(study),
+        "expected calibration error (ECE) in percentage points."
     )
-    return Table(
-        f"Findings on {study.label}{_where(study, chosen)}",
-        ("Finding", "Positive images", *_columns(study, chosen)),
-        tuple(rows),
-        remarks,
-    )
+    remarks = (large, *_apart(chosen), *warn_of(study), *left_out_findings(study))
+    names = ("Findings", "Finding", "Positive images")
+    return _tabulate(study, chosen, names, rows, remarks)
 
 
-def _columns(study: Study, chosen: Sequence[tuple[Setting, Method, Repeats]]) -> tuple[str, ...]:
-    names = []
+def _tabulate(
+    study: Study,
+    chosen: Sequence[tuple[Setting, Method, Repeats]],
+    names: tuple[str, str, str],
+    rows: Sequence[_Row],
+    remarks: Iterable[str],
+) -> Table:
+    """Makes a table of one column for each method; the names are its own and of two columns."""
+    what, row_name, images = names
+    together = _one_setting(chosen)
+    columns = [Column(row_name, lambda row: row.name), Column(images, lambda row: row.images)]
     for setting, method, repeats in chosen:
-        where = "" if _one_setting(chosen) else f"{_name_setting(study, setting)}: "
-        warned = f" {WARNING}" if any(run.warnings for run in repeats.runs) else ""
-        names.append(f"{where}{study.name(method)}{warned}")
-    return tuple(names)
+        where = "" if together else f"{_name_setting(study, setting)}: "
+        name = f"{where}{study.name(method)}{repeats.warned}"
+        columns.append(Column(name, lambda row, repeats=repeats: row.show(repeats)))
+    where = f": {_name_setting(study, chosen[0][0])}" if together else ""
+    return tabulate(f"{what} on {study.label}{where}", columns, rows, remarks)
 
 
 def _name_setting(study: Study, setting: Setting) -> str:
@@ -77,11 +92,6 @@ def _name_setting(study: Study, setting: Setting) -> str:
 
 def _one_setting(chosen: Sequence[tuple[Setting, Method, Repeats]]) -> bool:
     return len({setting for setting, *_ in chosen}) == 1
-
-
-def _where(study: Study, chosen: Sequence[tuple[Setting, Method, Repeats]]) -> str:
-    """Names the setting in a title, where all columns share it."""
-    return f": {_name_setting(study, chosen[0][0])}" if _one_setting(chosen) else ""
 
 
 def _apart(chosen: Sequence[tuple[Setting, Method, Repeats]]) -> Iterator[str]:
@@ -121,30 +131,31 @@ def subgroups_table(study: Study) -> Table | None:
     chosen = [each for each in chosen_settings(study) if each[2].runs[0].groups]
     if not chosen:
         return None
-    attributes = dict.fromkeys(group.attribute for group in chosen[0][2].runs[0].groups)
     rows = []
-    for attribute in attributes:
-        groups = [group for group in chosen[0][2].runs[0].groups if group.attribute == attribute]
-        for group in groups:
-            place = (group.attribute, group.group)
-            cells = (_group_cell(repeats, place) for _, _, repeats in chosen)
-            rows.append((Cell(f"{attribute}: {group.group}"), Cell(str(group.images)), *cells))
-        gaps = [_mean([run.gaps.get(attribute) for run in each.runs]) for _, _, each in chosen]
-        cells = (Cell(show_percent(gap), strong=gap is not None) for gap in gaps)
-        rows.append((Cell(f"{attribute}: gap", strong=True), Cell(""), *cells))
-    remarks = (
+    groups = grouped(chosen[0][2].runs[0].groups, lambda group: group.attribute)
+    for attribute, members in groups.items():
+        rows += [
+            _Row(
+                Cell(f"{attribute}: {group.group}"),
+                str(group.images),
+                partial(_group_cell, place=(attribute, group.group)),
+            )
+            for group in members
+        ]
+        gap = partial(_gap_cell, attribute=attribute)
+        rows.append(_Row(Cell(f"{attribute}: gap", strong=True), "", gap))
+    explained = (
         "Mean AUROC in percent over the findings that every compared group can be judged by, "
         "mean over seeds. Gap: largest less smallest, in percentage points, mean over seeds. "
-        "Small groups are counted, not compared.",
-        *_apart(chosen),
-        *warn_of(study),
+        "Small groups are counted, not compared."
     )
-    return Table(
-        f"Groups of patients on {study.label}{_where(study, chosen)}",
-        ("Group", "Images", *_columns(study, chosen)),
-        tuple(rows),
-        remarks,
-    )
+    remarks = (explained, *_apart(chosen), *warn_of(study))
+    return _tabulate(study, chosen, ("Groups of patients", "Group", "Images"), rows, remarks)
+
+
+def _gap_cell(repeats: Repeats, attribute: str) -> Cell:
+    gap = _mean([run.gaps.get(attribute) for run in repeats.runs])
+    return Cell(show_percent(gap), strong=gap is not None)
 
 
 def _group_cell(repeats: Repeats, place: tuple[str, str]) -> Cell:

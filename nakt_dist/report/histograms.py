@@ -6,12 +6,19 @@ from dataclasses import dataclass
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure as Canvas
 
+from nakt_dist.drawing.style import (
+    BLUE,
+    GREY,
+    VERMILION,
+    figure_style,
+    make_panels,
+    shorten,
+    to_png,
+)
 from nakt_dist.report.document import Figure
 from nakt_dist.report.pseudo_sets import PseudoSet, judge
 from nakt_dist.report.roles import show_threshold
-from nakt_dist.report.style import BLUE, GREY, VERMILION, figure_style, shorten, to_png
 from nakt_dist.transfer.exclusion import ExclusionRule
 
 _BINS = 40
@@ -67,12 +74,10 @@ def draw_target_pixels(sets: Sequence[JudgedSet]) -> Figure:
 def _panels(
     sets: Sequence[JudgedSet], draw: Callable[[Axes, JudgedSet, np.ndarray, np.ndarray], None]
 ) -> bytes:
-    columns = min(3, len(sets))
-    rows = math.ceil(len(sets) / columns)
     with figure_style():
-        canvas = Canvas(figsize=(max(5.6, 3.6 * columns), 3.1 * rows))
-        grid = canvas.subplots(rows, columns, squeeze=False).flat
-        for axes, judged in zip(grid, sets, strict=False):
+        canvas, panels = make_panels(len(sets), 3, (3.6, 3.1), 5.6)
+        for (axes,), judged in zip(panels, sets, strict=True):
+            axes.set_axis_on()
             chosen = judged.pseudo.in_splits(judged.splits)
             kept = judge(judged.pseudo, judged.rule).kept & chosen
             draw(axes, judged, chosen, kept)
@@ -80,8 +85,6 @@ def _panels(
             axes.set_title(f"{shorten(judged.pseudo.label, 34)}\n{counts}")
             axes.set_ylabel("images")
             axes.legend(loc="best", handlelength=1.4)
-        for axes in list(grid)[len(sets) :]:
-            axes.set_axis_off()
         return to_png(canvas)
 
 

@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,12 +9,11 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure as Canvas
 
+from nakt_dist.drawing.style import BLUE, GREY, ORANGE, figure_style, make_panels, shorten, to_png
 from nakt_dist.records.fields import printable
 from nakt_dist.report.document import Figure
 from nakt_dist.report.runs import FoundRecord, LeftOut
-from nakt_dist.report.style import BLUE, GREY, ORANGE, figure_style, shorten, to_png
 from nakt_dist.runtime.files import read_regular_file
 from nakt_dist.runtime.tracking import METRICS_NAME
 
@@ -48,7 +46,6 @@ def read_curve(name: str, path: Path) -> LearningCurve:
     """Reads the metrics of a training; a last line cut by a kill is ignored.
 
     Args:
-        name: of the run.
         path: of ``metrics.jsonl``.
 
     Raises:
@@ -146,20 +143,14 @@ def draw_learning_curves(
 
 
 def _draw(curves: Sequence[LearningCurve]) -> bytes:
-    columns = min(_COLUMNS, len(curves))
-    blocks = math.ceil(len(curves) / columns)
     rows = 2 if any(len(curve.dice) for curve in curves) else 1
     highest = max(float(np.quantile(curve.loss, 0.99)) for curve in curves)
     with figure_style():
-        canvas = Canvas(figsize=(max(5.6, 3.3 * columns), 2.1 * rows * blocks))
-        grid = canvas.subplots(rows * blocks, columns, squeeze=False)
-        for axes in grid.flat:
-            axes.set_axis_off()
-        for number, curve in enumerate(curves):
-            block, column = divmod(number, columns)
-            _draw_loss(grid[rows * block, column], curve, highest)
-            if rows == 2:
-                _draw_dice(grid[2 * block + 1, column], curve)
+        canvas, panels = make_panels(len(curves), _COLUMNS, (3.3, 2.1), 5.6, rows)
+        for (upper, *lower), curve in zip(panels, curves, strict=True):
+            _draw_loss(upper, curve, highest)
+            for axes in lower:
+                _draw_dice(axes, curve)
         return to_png(canvas)
 
 

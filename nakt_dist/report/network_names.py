@@ -5,9 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from nakt_dist.records.fields import printable, read_field, read_if_there
-from nakt_dist.report import paper, paper_auroc
-
-_OF_PAPERS = paper.NETWORKS | paper_auroc.NETWORKS
+from nakt_dist.report.paper import NETWORKS
 
 
 @dataclass(frozen=True)
@@ -27,7 +25,7 @@ class NetworkName:
     @property
     def order(self) -> tuple[int, str]:
         """Sorts the papers' networks first, in their order."""
-        names = list(_OF_PAPERS.values())
+        names = list(NETWORKS.values())
         return (names.index(self.paper_name) if self.paper_name else len(names), self.label)
 
 
@@ -47,10 +45,10 @@ def name_network(model: Mapping[str, Any], without: Container[str] = ()) -> Netw
     encoder = options.pop("encoder_name", None)
     words = [] if encoder is None else [str(encoder)]
     words += [f"{key}={value}" for key, value in options.items()]
-    label = _OF_PAPERS.get(name, name.removeprefix("timm:"))
+    label = NETWORKS.get(name, name.removeprefix("timm:"))
     label += f" ({', '.join(words)})" if words else ""
     return NetworkName(
         label=printable(label),
-        paper_name=_OF_PAPERS.get(name),
+        paper_name=NETWORKS.get(name),
         encoder=None if encoder is None else printable(str(encoder)),
     )

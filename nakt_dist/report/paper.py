@@ -1,16 +1,17 @@
-"""The figures printed in the paper, and which of our datasets and networks they belong beside.
+"""The figures printed in the papers, and which of our datasets and networks they belong beside.
 
-"Network-Agnostic Knowledge Transfer for Medical Image Segmentation" (paper A): its tables
-2 to 7 and the teachers' Dice of its sections 5.1 and 5.2, as data in ``paper_figures``.
+Paper A, "Network-Agnostic Knowledge Transfer for Medical Image Segmentation": its tables 2 to 7
+and the teachers' Dice of its sections 5.1 and 5.2. Paper B, "Evaluating Knowledge Transfer in the
+Neural Network for Medical Images": its tables 2, 3 and 5. Both as data in ``paper_figures``.
 """
 
 import csv
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
-from typing import Any
+from typing import Any, TypeVar, get_type_hints
 
 NETWORKS = {
     "unet": "U-Net",
@@ -18,10 +19,13 @@ NETWORKS = {
     "sdu_net": "SDU-Net",
     "panoptic_fpn": "Panoptic-FPN",
     "deeplabv3plus": "DeepLabv3+",
+    "densenet121": "DenseNet-121",
+    "densenet40": "DenseNet-40",
 }
-"""Our names of the paper's networks, and the paper's, in the order of its columns."""
+"""Our names of the papers' networks, and the papers', in the order of their columns."""
 
 IMAGE_SIZE = (384, 384)
+CHEST_IMAGE_SIZE = (256, 256)
 ENCODER = "resnet50"
 ANNOTATED_IMAGES = 50
 TEACHER_IMAGES = 1237
@@ -30,21 +34,29 @@ BAHEYA = "Baheya Breast Lesion"
 TEST_IMAGES = {BREAST_LESION_2: 148, BAHEYA: 697}
 EPOCHS = "500 epochs for the teacher, 30 to 500 for the students, 50 for fine-tuning"
 
-# The beginnings of words in a dataset's name that say which of the paper's it stands for.
+# The beginnings of words in a name that say which of the papers' datasets it stands for.
 _DATASETS = (
-    (BREAST_LESION_2, ("breast[ _-]?lesion[ _-]?2",)),
-    (None, ("breast[ _-]?lesion[ _-]?1",)),  # the teacher's own set; no table tests on it
-    (BAHEYA, ("busi", "baheya", "breast")),
-    ("Thyroid Nodule", ("ddti", "tn3k", "thyroid")),
-    ("Nerve Structure", ("nerve",)),
-    ("Skin Lesion", ("isic", "skin", "dermoscopy")),
-    ("PASCAL VOC2012", ("voc", "pascal", "photographs")),
+    (BREAST_LESION_2, "breast[ _-]?lesion[ _-]?2"),
+    (None, "breast[ _-]?lesion[ _-]?1"),  # the teacher's own set; no table tests on it
+    (BAHEYA, "busi|baheya|breast"),
+    ("Thyroid Nodule", "ddti|tn3k|thyroid"),
+    ("Nerve Structure", "nerve"),
+    ("Skin Lesion", "isic|skin|dermoscopy"),
+    ("PASCAL VOC2012", "voc|pascal|photographs"),
 )
+_CHEST_DATASETS = (
+    ("CheXpert", "che?xpert"),
+    ("MIMIC-CXR", "mimic"),
+    ("ChestX-ray14", "chest[ _-]?x[ _-]?ray[ _-]?14|nih"),
+    ("ImageNet", "imagenet"),
+)
+_TOLERANCE = 0.02
+"""A training set this much larger or smaller than paper B's still stands beside it."""
 
 
 @dataclass(frozen=True)
 class PaperDice:
-    """One Dice score of the paper.
+    """One Dice score of paper A.
 
     Attributes:
         where: the table or section that prints it, such as ``"table 2"``.
@@ -67,16 +79,62 @@ class PaperDice:
     std: float
 
 
+@dataclass(frozen=True)
+class PaperAuroc:
+    """One mean AUROC of paper B, over three repetitions.
+
+    Attributes:
+        table: its number.
+        dataset: learnt from and tested on, as the paper calls it.
+        samples: images learnt from.
+        initialisation: the dataset that the first weights come from.
+        method: ``transfer learning`` or ``attention transfer``.
+        teacher: the dataset that the teacher learnt from; empty for transfer learning.
+        network: the student, as the paper calls it.
+        trainable: parameters that learn, in millions.
+        mean: in percent.
+        half_width: of the 95 % interval, in percentage points.
+    """
+
+    table: int
+    dataset: str
+    samples: int
+    initialisation: str
+    method: str
+    teacher: str
+    network: str
+    trainable: float
+    mean: float
+    half_width: float
+
+    @property
+    def text(self) -> str:
+        """As the paper prints it."""
+        return f"{self.mean:.2f} ± {self.half_width:.2f}"
+
+
+Printed = TypeVar("Printed", PaperDice, PaperAuroc)
+
+
 def dataset_name(ours: str) -> str | None:
-    """Returns the paper's dataset that one of ours stands for, judged by its name alone."""
-    for theirs, beginnings in _DATASETS:
-        if re.search(rf"(?<![a-z0-9])({'|'.join(beginnings)})", ours.lower()):
+    """Returns paper A's dataset that one of ours stands for, judged by its name alone."""
+    return _first_match(ours, _DATASETS)
+
+
+def chest_dataset_name(ours: str) -> str | None:
+    """Returns paper B's dataset that one of ours stands for, judged by its name alone."""
+    return _first_match(ours, _CHEST_DATASETS)
+
+
+def _first_match(ours: str, datasets: Sequence[tuple[str | None, str]]) -> str | None:
+    for theirs, beginnings in datasets:
+        if re.search(rf"(?<![a-z0-9])({beginnings})", ours.lower()):
             return theirs
     return None
 
 
 def counterpart_test_sets(ours: str) -> tuple[str, ...]:
-    """Returns the paper's test sets whose figures belong beside a test set of ours.
+    """Returns paper A's test sets whose figures belong beside a test set of ours.
 
     A breast set gets two: Breast Lesion-2 comes from the teacher's own source (table 2), and
     the public Baheya set from another one (table 3).
@@ -94,14 +152,12 @@ def find_dice(
     transferal_dataset: str | None = None,
     exclusion: bool = False,
 ) -> list[PaperDice]:
-    """Finds the paper's Dice scores beside which one of ours belongs.
+    """Finds the Dice scores of paper A beside which one of ours belongs.
 
     Args:
         test_dataset: our name of the test set.
         role: as in ``PaperDice``.
-        network: the paper's name of the network.
         transferal_dataset: our name of the transferal dataset; None where there is none.
-        exclusion: whether images were excluded.
 
     Returns:
         None, one, or one for each of two test sets.
@@ -110,7 +166,7 @@ def find_dice(
     wanted = counterpart_test_sets(test_dataset)
     return [
         score
-        for score in _dice()
+        for score in _read("dice.csv", PaperDice)
         if score.test_set in wanted
         and (score.role, score.network) == (role, network)
         and (score.transferal_dataset, score.exclusion) == (theirs, exclusion)
@@ -118,7 +174,7 @@ def find_dice(
 
 
 def find_capability(test_dataset: str, transferal_dataset: str) -> list[str]:
-    """Returns the paper's knowledge-transfer capabilities, in percent, as text with the table."""
+    """Returns paper A's knowledge-transfer capabilities, in percent, as text with the table."""
     theirs, wanted = dataset_name(transferal_dataset), counterpart_test_sets(test_dataset)
     found = []
     for row in _rows("capability.csv"):
@@ -131,7 +187,7 @@ def find_capability(test_dataset: str, transferal_dataset: str) -> list[str]:
 
 
 def find_exclusion(transferal_dataset: str) -> tuple[int, int] | None:
-    """Returns the paper's numbers of images before and after exclusion (table 7)."""
+    """Returns paper A's numbers of images before and after exclusion (table 7)."""
     theirs = dataset_name(transferal_dataset)
     for row in _rows("exclusion.csv"):
         if row["dataset"] == theirs:
@@ -139,16 +195,52 @@ def find_exclusion(transferal_dataset: str) -> tuple[int, int] | None:
     return None
 
 
+def find_auroc(
+    dataset: str,
+    samples: int,
+    initialisation: str,
+    network: str,
+    trainable_parameters: int,
+    teacher_dataset: str | None = None,
+) -> list[PaperAuroc]:
+    """Finds what paper B prints for a run like ours.
+
+    Args:
+        dataset: our name of the dataset learnt from and tested on.
+        samples: images learnt from; the paper's may be 2 % more or fewer.
+        initialisation: our name of where the first weights come from.
+        teacher_dataset: our name of what the teacher learnt from; None for transfer learning.
+
+    Returns:
+        Empty where the paper has no such run.
+    """
+    teacher = "" if teacher_dataset is None else chest_dataset_name(teacher_dataset)
+    names = (chest_dataset_name(dataset), chest_dataset_name(initialisation), network, teacher)
+    return [
+        each
+        for each in all_auroc()
+        if (each.dataset, each.initialisation, each.network, each.teacher) == names
+        and each.trainable == round(trainable_parameters / 1e6, 1)
+        and abs(samples - each.samples) <= _TOLERANCE * each.samples
+    ]
+
+
+def all_auroc() -> tuple[PaperAuroc, ...]:
+    """Returns every AUROC of paper B, in its order."""
+    return _read("auroc.csv", PaperAuroc)
+
+
 @cache
-def _dice() -> tuple[PaperDice, ...]:
-    return tuple(_read_dice())
+def _read(name: str, kind: type[Printed]) -> tuple[Printed, ...]:
+    """Reads a table whose columns are called like the fields of what it holds."""
 
+    def value(text: str, of: Any) -> Any:
+        return text == "yes" if of is bool else of(text)
 
-def _read_dice() -> Iterator[PaperDice]:
-    for row in _rows("dice.csv"):
-        values: dict[str, Any] = dict(row)
-        values |= {"mean": float(row["mean"]), "std": float(row["std"])}
-        yield PaperDice(**values | {"exclusion": row["exclusion"] == "yes"})
+    types = get_type_hints(kind)
+    return tuple(
+        kind(**{field: value(row[field], of) for field, of in types.items()}) for row in _rows(name)
+    )
 
 
 @cache

@@ -1,31 +1,31 @@
 """Tables in the shape of the paper's tables 2 to 6, its own figures beside ours."""
 
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from typing import TypeVar
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 
 from nakt_dist.records.evaluation_set import describe_splits
 from nakt_dist.records.lineage import Network, TrainingSet
 from nakt_dist.report import paper
-from nakt_dist.report.capability import (
-    Capability,
-    Transfer,
-    find_teacher,
-    transfer_of,
-)
-from nakt_dist.report.document import WARNING, Cell, Table
+from nakt_dist.report.capability import Capability, Transfer, find_teacher, transfer_of
+from nakt_dist.report.document import WARNING, Cell, Column, Table, tabulate
 from nakt_dist.report.evaluations import EvaluatedRun
 from nakt_dist.report.network_names import NetworkName
 from nakt_dist.report.roles import Role, describe_rule
 from nakt_dist.report.tables import NOTHING, show_capability
+from nakt_dist.report.telling import grouped
 
-Key = TypeVar("Key", bound=Hashable)
-Item = TypeVar("Item")
 _STAR = "* marks students whose transferal images were chosen by exclusion, as in the paper."
 _PAPER_SETS = (
     f"The paper's table 2 tests on {paper.BREAST_LESION_2}, its table 3 on {paper.BAHEYA}."
 )
 _ONE_TEST_SET = ("table 2", "table 3", "table 4", "table 5")
-_TUNED = (Role.FROM_SCRATCH, Role.FINE_TUNED_STUDENT, Role.FINE_TUNED_TEACHER, Role.FINE_TUNED)
+_STARTED_FROM = {
+    Role.FROM_SCRATCH: "Trained from scratch",
+    Role.FINE_TUNED_STUDENT: "",
+    Role.FINE_TUNED_TEACHER: "Teacher, fine-tuned",
+    Role.FINE_TUNED: "Another network, fine-tuned",
+}
+"""Names the rows of networks that learnt few annotations; students' by what they learnt before."""
 
 
 def single_teacher_tables(
@@ -33,7 +33,7 @@ def single_teacher_tables(
 ) -> list[Table]:
     """Shows students of one teacher (paper A, tables 2 and 3), a table per teacher and test set."""
     students = [run for run in evaluations if run.role == Role.STUDENT and len(_teachers(run)) == 1]
-    groups = _grouped(students, lambda run: (run.tested_on, _teachers(run)))
+    groups = grouped(students, lambda run: (run.tested_on, _teachers(run)))
     return [_single_teacher(group, evaluations, capabilities) for group in groups.values()]
 
 
@@ -43,30 +43,35 @@ def _single_teacher(
     capabilities: Mapping[Transfer, Capability],
 ) -> Table:
     tested_on, (teacher,) = students[0].tested_on, _teachers(students[0])
-    networks = _networks(students)
     best = {capability.best for capability in capabilities.values()}
-    rows = []
-    for transfer, group in _grouped(students, transfer_of).items():
-        capability = _capability_cell(capabilities[transfer], transfer)
-        for excluded, runs in _grouped(group, lambda run: run.excluded).items():
-            cells = [_cell_of(runs, network, "student", best) for network in networks]
-            rows.append((_dataset_cell(runs, excluded), *cells, capability))
-            capability = Cell("")
+    transfers = grouped(students, transfer_of)
+    rows = [
+        runs
+        for together in transfers.values()
+        for runs in grouped(together, lambda run: run.excluded).values()
+    ]
+    first = {together[0]: transfer for transfer, together in transfers.items()}
+
+    def capability(runs: list[EvaluatedRun]) -> Cell:
+        transfer = first.get(runs[0])
+        return Cell("") if transfer is None else _capability_cell(capabilities[transfer], transfer)
+
+    columns = (
+        Column("Transferal dataset", _dataset_cell),
+        *_network_columns(students, lambda _: "student", best),
+        Column("KTC %", capability),
+    )
     found = find_teacher(teacher, tested_on, evaluations)
     remarks = [_teacher_sentence(teacher, found, tested_on.dataset), _STAR]
     if len(paper.counterpart_test_sets(tested_on.dataset)) > 1:
         remarks.append(_PAPER_SETS)
-    if any(capabilities[transfer].students > 1 for transfer in _grouped(students, transfer_of)):
+    if any(capabilities[transfer].students > 1 for transfer in transfers):
         remarks.append(
             "KTC takes the best of several students by their Dice on the test images themselves, "
             "as the paper does, and is therefore optimistic."
         )
-    return Table(
-        f"Tables 2 and 3: students of teacher “{teacher.name}”, tested on {tested_on.label}",
-        ("Transferal dataset", *(network.label for network in networks), "KTC %"),
-        tuple(rows),
-        tuple(remarks),
-    )
+    title = f"Tables 2 and 3: students of teacher “{teacher.name}”, tested on {tested_on.label}"
+    return tabulate(title, columns, rows, remarks)
 
 
 def _capability_cell(capability: Capability, transfer: Transfer) -> Cell:
@@ -93,30 +98,27 @@ def fine_tuning_tables(evaluations: Sequence[EvaluatedRun]) -> list[Table]:
 
     Paper A, tables 4 and 5: a table per test set and choice of annotated images.
     """
-    tuned = [run for run in evaluations if run.role in _TUNED]
+    tuned = [run for run in evaluations if run.role in _STARTED_FROM]
 
     def annotated(run: EvaluatedRun) -> tuple[Hashable, ...]:
         last = run.lineage.trainings[0]
         return run.tested_on, last.fingerprint, last.samples, last.splits
 
-    return [_fine_tuning(group) for group in _grouped(tuned, annotated).values()]
+    return [_fine_tuning(group) for group in grouped(tuned, annotated).values()]
 
 
 def _fine_tuning(runs: list[EvaluatedRun]) -> Table:
     tested_on, annotated = runs[0].tested_on, runs[0].lineage.trainings[0]
-    networks = _networks(runs)
-    rows = []
-    for role, label in (
-        (Role.FROM_SCRATCH, "Trained from scratch"),
-        (Role.FINE_TUNED_STUDENT, None),
-        (Role.FINE_TUNED_TEACHER, "Teacher, fine-tuned"),
-        (Role.FINE_TUNED, "Another network, fine-tuned"),
-    ):
-        group = [run for run in runs if run.role == role]
-        for (_, excluded), part in _grouped(group, _transfer_key).items():
-            cells = [_cell_of(part, network, role.value) for network in networks]
-            name = Cell(label) if label else _dataset_cell(part, excluded)
-            rows.append((name, *cells))
+    by_role = grouped(runs, lambda run: run.role)
+    rows = [
+        part
+        for role in _STARTED_FROM
+        for part in grouped(by_role.get(role, []), _transfer_key).values()
+    ]
+    columns = (
+        Column("Started from", _started_from),
+        *_network_columns(runs, lambda part: part[0].role.value),
+    )
     number = {paper.BAHEYA: "Table 4", "Thyroid Nodule": "Table 5"}.get(
         paper.dataset_name(tested_on.dataset), "Tables 4 and 5"
     )
@@ -125,8 +127,12 @@ def _fine_tuning(runs: list[EvaluatedRun]) -> Table:
         f"{_unlike_training_splits(annotated)}, or trained on them alone; tested on "
         f"{tested_on.label}"
     )
-    header = ("Started from", *(network.label for network in networks))
-    return Table(title, header, tuple(rows), (_STAR,))
+    return tabulate(title, columns, rows, (_STAR,))
+
+
+def _started_from(runs: Sequence[EvaluatedRun]) -> Cell:
+    label = _STARTED_FROM[runs[0].role]
+    return Cell(label) if label else _dataset_cell(runs)
 
 
 def _unlike_training_splits(annotated: TrainingSet) -> str:
@@ -144,7 +150,7 @@ def several_teachers_tables(evaluations: Sequence[EvaluatedRun]) -> list[Table]:
     students = [run for run in evaluations if run.role == Role.STUDENT and len(_teachers(run)) > 1]
     return [
         _several_teachers(teachers, group, evaluations)
-        for teachers, group in _grouped(students, _teachers).items()
+        for teachers, group in grouped(students, _teachers).items()
     ]
 
 
@@ -153,30 +159,32 @@ def _several_teachers(
     students: list[EvaluatedRun],
     evaluations: Sequence[EvaluatedRun],
 ) -> Table:
-    def column(run: EvaluatedRun) -> tuple[NetworkName, str, bool]:
+    def kind(run: EvaluatedRun) -> tuple[NetworkName, str, bool]:
         return run.network, run.transfer.label, run.excluded
 
-    columns = list(_grouped(students, column))
-    rows, remarks = [], [_STAR]
-    for tested_on, group in _grouped(students, lambda run: run.tested_on).items():
+    def teacher_cell(tests: Sequence[EvaluatedRun], teacher: Network) -> Cell:
+        run = find_teacher(teacher, tests[0].tested_on, evaluations)
+        return _dice_cell([run], "one of several teachers") if run else Cell("not evaluated")
+
+    def student_cell(tests: Sequence[EvaluatedRun], wanted: tuple[NetworkName, str, bool]) -> Cell:
+        runs = [run for run in tests if kind(run) == wanted]
+        return _dice_cell(runs, "student of several teachers")
+
+    columns = [Column("Test set", lambda tests: tests[0].tested_on.label)]
+    for each in teachers:
+        columns.append(Column(f"Teacher “{each.name}”", partial(teacher_cell, teacher=each)))
+    for wanted in grouped(students, kind):
+        network, dataset, excluded = wanted
+        name = f"Student {network.label}, {dataset}{'*' if excluded else ''}"
+        columns.append(Column(name, partial(student_cell, wanted=wanted)))
+    by_test = grouped(students, lambda run: run.tested_on)
+    remarks = [_STAR]
+    for tested_on, tests in by_test.items():
         found = [find_teacher(teacher, tested_on, evaluations) for teacher in teachers]
-        cells = [
-            _dice_cell([run], "one of several teachers") if run else Cell("not evaluated")
-            for run in found
-        ]
-        for wanted in columns:
-            runs = [run for run in group if column(run) == wanted]
-            cells.append(_dice_cell(runs, "student of several teachers"))
-        rows.append((Cell(tested_on.label), *cells))
         if all(found):
-            remarks.append(_best_against_best(group, found, tested_on.label))
-    names = [f"Teacher “{teacher.name}”" for teacher in teachers]
-    names += [
-        f"Student {network.label}, {dataset}{'*' if excluded else ''}"
-        for network, dataset, excluded in columns
-    ]
+            remarks.append(_best_against_best(tests, found, tested_on.label))
     title = f"Table 6: one student of {len(teachers)} teachers"
-    return Table(title, ("Test set", *names), tuple(rows), tuple(remarks))
+    return tabulate(title, columns, by_test.values(), remarks)
 
 
 def _best_against_best(
@@ -190,13 +198,18 @@ def _best_against_best(
     )
 
 
-def _cell_of(
+def _network_columns(
     runs: Iterable[EvaluatedRun],
-    network: NetworkName,
-    role: str,
+    role: Callable[[Sequence[EvaluatedRun]], str],
     best: Iterable[EvaluatedRun] = (),
-) -> Cell:
-    return _dice_cell([run for run in runs if run.network == network], role, best)
+) -> Iterator[Column]:
+    """Makes a column for each network; a row is some runs, the role what the paper calls them."""
+    for network in sorted({run.network for run in runs}, key=lambda network: network.order):
+
+        def show(row: Sequence[EvaluatedRun], network: NetworkName = network) -> Cell:
+            return _dice_cell([run for run in row if run.network == network], role(row), best)
+
+        yield Column(network.label, show)
 
 
 def _dice_cell(runs: Sequence[EvaluatedRun], role: str, best: Iterable[EvaluatedRun] = ()) -> Cell:
@@ -229,27 +242,16 @@ def _printed(scores: Iterable[paper.PaperDice]) -> list[str]:
     ]
 
 
-def _dataset_cell(runs: Sequence[EvaluatedRun], excluded: bool) -> Cell:
+def _dataset_cell(runs: Sequence[EvaluatedRun]) -> Cell:
     """Names a transferal dataset, starred where images were excluded, with its numbers."""
     trainings: list[TrainingSet] = list(dict.fromkeys(run.transfer for run in runs))
     counts = sorted({training.samples for training in trainings})
     notes = [f"{' or '.join(map(str, counts))} images"]
     notes += dict.fromkeys(describe_rule(training.exclusion) for training in trainings)
     teachers = " + ".join(teacher.name for teacher in trainings[0].teachers)
-    return Cell(trainings[0].label + ("*" if excluded else ""), (*notes, f"teacher: {teachers}"))
+    star = "*" if runs[0].excluded else ""
+    return Cell(f"{trainings[0].label}{star}", (*notes, f"teacher: {teachers}"))
 
 
 def _teachers(run: EvaluatedRun) -> tuple[Network, ...]:
     return run.transfer.teachers if run.transfer else ()
-
-
-def _networks(runs: Iterable[EvaluatedRun]) -> list[NetworkName]:
-    return sorted({run.network for run in runs}, key=lambda network: network.order)
-
-
-def _grouped(items: Iterable[Item], key: Callable[[Item], Key]) -> dict[Key, list[Item]]:
-    """Groups items by a key, in the order in which the keys first appear."""
-    groups: dict[Key, list[Item]] = {}
-    for item in items:
-        groups.setdefault(key(item), []).append(item)
-    return groups

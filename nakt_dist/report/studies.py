@@ -1,17 +1,18 @@
 """Groups classifiers into the rows and columns of a study: what differs, and what repeats."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from nakt_dist.evaluation.summary import confidence_over_runs
 from nakt_dist.records.evaluation_set import EvaluationSet, describe_splits
 from nakt_dist.records.fields import label_dataset
-from nakt_dist.records.lineage import Method, Start, TrainingSet
+from nakt_dist.records.lineage import Lineage, Method, Start, TrainingSet
 from nakt_dist.report.classifier_runs import ClassifiedRun
-from nakt_dist.report.method_names import name_methods
+from nakt_dist.report.document import WARNING
+from nakt_dist.report.methods import name_methods
 from nakt_dist.report.network_names import NetworkName
 from nakt_dist.report.telling import (
     describe_findings,
@@ -21,21 +22,21 @@ from nakt_dist.report.telling import (
 )
 from nakt_dist.signals.kind import TRANSFER_LEARNING
 
+Value = TypeVar("Value")
+
 
 @dataclass(frozen=True)
 class Setting:
-    """A row of a study: everything but the method and the repetition.
+    """What students share that may be compared: everything but the method and the repetition.
 
     Attributes:
-        tested_on: the test set.
         network: the student.
         trained_on: the images it learnt from.
         start: its first weights.
         findings: what it learnt to tell.
-        policy: what unsure labels counted as while it learnt.
+        policy: what unsure labels counted as while it learnt, JSON.
     """
 
-    tested_on: EvaluationSet
     network: NetworkName
     trained_on: TrainingSet
     start: Start
@@ -48,11 +49,40 @@ class Setting:
         trained_on = self.trained_on
         return (self.network.order, trained_on.label, trained_on.samples, self.start.label)
 
-    @property
-    def at_home(self) -> bool:
-        """Whether it learnt from the dataset that it is tested on, by its name."""
-        tested_on = self.tested_on
-        return self.trained_on.label == label_dataset(tested_on.dataset, tested_on.phantom)
+
+Arranged = dict[Setting, dict[Method, Value]]
+
+
+def arrange(
+    items: Iterable[tuple[NetworkName, Lineage, Value]],
+) -> tuple[Arranged[list[Value]], list[tuple[Value, Value]]]:
+    """Puts what is known of trainings in the order of settings, methods and repetitions.
+
+    Args:
+        items: network, lineage and anything else of each training.
+
+    Returns:
+        By setting and method; and of each repetition that is there again, the later and the
+        first, which counts.
+    """
+    found: Arranged[dict[tuple[int, int], Value]] = {}
+    again = []
+    for network, lineage, value in items:
+        setting = Setting(
+            network, lineage.trained_on, lineage.start, lineage.findings, lineage.policy
+        )
+        repeats = found.setdefault(setting, {}).setdefault(lineage.method, {})
+        first = repeats.setdefault(lineage.repetition, value)
+        if first is not value:
+            again.append((value, first))
+    arranged = {
+        setting: {
+            method: [value for _, value in sorted(found[setting][method].items())]
+            for method in sorted(found[setting], key=lambda method: method.order)
+        }
+        for setting in sorted(found, key=lambda setting: setting.order)
+    }
+    return arranged, again
 
 
 @dataclass(frozen=True)
@@ -84,6 +114,16 @@ class Repeats:
     def text(self) -> str:
         """Mean and half-width as the paper prints them."""
         return show_mean(self.mean, self.half_width)
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """How networks may have met their test images, each way once."""
+        return tuple(dict.fromkeys(words for run in self.runs for words in run.warnings))
+
+    @property
+    def warned(self) -> str:
+        """What stands behind a number or a name of theirs: a mark, or nothing."""
+        return f" {WARNING}" if self.warnings else ""
 
     @property
     def by_repetition(self) -> dict[tuple[int, int], ClassifiedRun]:
@@ -126,11 +166,12 @@ class Study:
     def names_datasets(self) -> bool:
         """Whether it matters which dataset students learnt from."""
         datasets = {setting.trained_on.label for setting in self.cells}
-        return len(datasets) > 1 or not all(setting.at_home for setting in self.cells)
+        home = label_dataset(self.tested_on.dataset, self.tested_on.phantom)
+        return bool(datasets - {home})
 
     def told(self, setting: Setting) -> str:
         """Says what tells a setting from those of its network, dataset, size and start."""
-        return _tell_settings(self.cells)[setting]
+        return tell_settings(self.cells)[setting]
 
     def size(self, setting: Setting) -> str:
         """Returns how many images were learnt from, and what tells a setting from its likes."""
@@ -149,9 +190,6 @@ class Study:
 def make_studies(runs: Iterable[ClassifiedRun]) -> tuple[list[Study], list[tuple[str, str]]]:
     """Groups evaluations by test set, setting and method.
 
-    Args:
-        runs: all of them.
-
     Returns:
         The studies, those with most students first, and place and reason of runs that are left
         out: a second run of the same seed would make an interval look narrower than it is.
@@ -167,13 +205,22 @@ def make_studies(runs: Iterable[ClassifiedRun]) -> tuple[list[Study], list[tuple
     for tested_on in tests:
         here = [run for run in runs if run.tested_on == tested_on]
         students = [run for run in here if _is_student(run, teachers, starts)]
-        cells = _cells(students, left_out)
+        cells, again = arrange((run.network, run.lineage, run) for run in students)
+        left_out += [(run.place, _repeats(first)) for run, first in again]
         methods = dict.fromkeys(method for cell in cells.values() for method in cell)
         ordered = tuple(sorted(methods, key=lambda method: method.order))
         places = {run.place for run in students}
         others = tuple(run for run in here if run.place not in places)
-        studies.append(Study(tested_on, labels[tested_on], cells, ordered, others))
+        repeats = {
+            setting: {method: Repeats(tuple(found)) for method, found in cell.items()}
+            for setting, cell in cells.items()
+        }
+        studies.append(Study(tested_on, labels[tested_on], repeats, ordered, others))
     return sorted(studies, key=lambda study: -len(study.cells)), left_out
+
+
+def _repeats(first: ClassifiedRun) -> str:
+    return f"repeats seed {first.lineage.repetition[0]} of {first.place}, which is counted"
 
 
 def _is_student(run: ClassifiedRun, teachers: set[str], starts: set[str]) -> bool:
@@ -182,31 +229,6 @@ def _is_student(run: ClassifiedRun, teachers: set[str], starts: set[str]) -> boo
         return False
     at_home = run.lineage.trained_on.fingerprint == run.tested_on.fingerprint
     return at_home or run.weights_sha256 not in starts
-
-
-def _cells(
-    runs: Sequence[ClassifiedRun], left_out: list[tuple[str, str]]
-) -> dict[Setting, dict[Method, Repeats]]:
-    found: dict[Setting, dict[Method, dict[tuple[int, int], ClassifiedRun]]] = {}
-    for run in runs:
-        lineage = run.lineage
-        setting = Setting(
-            run.tested_on, run.network, lineage.trained_on, lineage.start, lineage.findings,
-            lineage.policy,
-        )  # fmt: skip
-        repeats = found.setdefault(setting, {}).setdefault(lineage.method, {})
-        first = repeats.setdefault(lineage.repetition, run)
-        if first is not run:
-            seed = lineage.repetition[0]
-            reason = f"repeats seed {seed} of {first.place}, which is counted"
-            left_out.append((run.place, reason))
-    return {
-        setting: {
-            method: Repeats(tuple(run for _, run in sorted(found[setting][method].items())))
-            for method in sorted(found[setting], key=lambda method: method.order)
-        }
-        for setting in sorted(found, key=lambda setting: setting.order)
-    }
 
 
 def show_mean(mean: float, half_width: float | None) -> str:
@@ -235,7 +257,7 @@ def _label_tests(tests: Iterable[EvaluationSet]) -> dict[EvaluationSet, str]:
     return {each: f"{each.label}{f', {words}' if words else ''}" for each, words in told.items()}
 
 
-def _tell_settings(settings: Iterable[Setting]) -> dict[Setting, str]:
+def tell_settings(settings: Iterable[Setting]) -> dict[Setting, str]:
     """Says what differs between settings of one network, dataset, size and start."""
     findings = describe_findings(each.findings for each in settings)
 

@@ -2,19 +2,23 @@
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+from nakt_dist.records.evaluation_set import describe_splits
 from nakt_dist.records.fields import printable
 from nakt_dist.records.lineage import TrainingSet
 from nakt_dist.report import paper
-from nakt_dist.report.capability import Capability, Transfer, transfer_of
-from nakt_dist.report.comparability import meetings
-from nakt_dist.report.document import WARNING, Cell, Table
+from nakt_dist.report.capability import Capability, Transfer
+from nakt_dist.report.cautions import meetings
+from nakt_dist.report.document import WARNING, Cell, Column, Table, tabulate
 from nakt_dist.report.evaluations import EvaluatedRun
 from nakt_dist.report.pseudo_sets import PseudoSet, judge
 from nakt_dist.report.roles import describe_lineage, describe_rule
 from nakt_dist.report.runs import FoundRecord
+from nakt_dist.report.telling import grouped
 from nakt_dist.runtime.files import value_sha256
+from nakt_dist.runtime.record import RunRecord
 from nakt_dist.transfer.exclusion import ExclusionRule
 
 NOTHING = "–"
@@ -33,41 +37,40 @@ _CAPABILITY = (
 def main_table(
     evaluations: Sequence[EvaluatedRun], capabilities: Mapping[Transfer, Capability]
 ) -> Table:
-    """Shows every evaluation in one row, by the part its network plays.
-
-    Args:
-        evaluations: in the order of the rows.
-        capabilities: of every transferal dataset.
-    """
+    """Shows every evaluation in one row, by the part its network plays."""
     several = len({run.tested_on for run in evaluations}) > 1
-    header = ["Role", "Run", "Network", "Dice %", "95 % interval", "KTC %"]
-    header += [*(["Test set"] if several else []), "Test images", "Learnt from", "Exclusion"]
+    leading = {each.best: each for each in capabilities.values()}
+
+    def dice(run: EvaluatedRun) -> Cell:
+        marked = f"{run.dice} {WARNING}" if run.seen_before() else run.dice
+        return Cell(marked, strong=run in leading)
+
+    def capability(run: EvaluatedRun) -> Cell:
+        found = leading.get(run)
+        if found is None:
+            return Cell("")
+        return Cell(show_capability(found), strong=found.percent is not None)
+
+    columns = (
+        Column("Role", lambda run: run.role.value),
+        Column("Run", lambda run: run.name),
+        Column("Network", lambda run: run.network.label),
+        Column("Dice %", dice),
+        Column("95 % interval", lambda run: run.interval),
+        Column("KTC %", capability),
+        Column("Test set", lambda run: run.tested_on.label, shown=several, minor=True),
+        Column("Test images", _count_images, minor=True),
+        Column("Learnt from", lambda run: describe_lineage(run.lineage), minor=True),
+        Column("Exclusion", _exclusion, minor=True),
+    )
     remarks = [_DICE, _CAPABILITY, *(f"{WARNING} {each}" for each in meetings(evaluations))]
-    rows = []
-    for run in evaluations:
-        transfer = transfer_of(run)
-        capability = capabilities[transfer] if transfer else None
-        is_best = capability is not None and capability.best is run
-        if is_best and capability.percent is None:
-            remarks.append(f"No KTC for {transfer.dataset}: {capability.reason}.")
-        cells = [
-            Cell(run.role.value),
-            Cell(run.name),
-            Cell(run.network.label),
-            Cell(f"{run.dice} {WARNING}" if run.seen_before() else run.dice, strong=is_best),
-            Cell(run.interval),
-            Cell(
-                show_capability(capability) if is_best else "",
-                strong=is_best and capability.percent is not None,
-            ),
-            *([Cell(run.tested_on.label, minor=True)] if several else []),
-            Cell(_count_images(run), minor=True),
-            Cell(describe_lineage(run.lineage), minor=True),
-            Cell(_exclusion(run), minor=True),
-        ]
-        rows.append(tuple(cells))
+    remarks += [
+        f"No KTC for {run.transfer.label}: {leading[run].reason}."
+        for run in evaluations
+        if run in leading and leading[run].percent is None
+    ]
     title = "All evaluations" if several else f"Tested on {evaluations[0].tested_on.label}"
-    return Table(title, tuple(header), tuple(rows), tuple(dict.fromkeys(remarks)))
+    return tabulate(title, columns, evaluations, dict.fromkeys(remarks))
 
 
 def show_capability(capability: Capability) -> str:
@@ -86,6 +89,23 @@ def _count_images(run: EvaluatedRun) -> str:
     return f"{run.images}{left_out}"
 
 
+@dataclass(frozen=True)
+class _Counted:
+    """Images before and after a rule; excluded by N < α alone, by E > β alone, and by both."""
+
+    dataset: str
+    name: Cell
+    rule: ExclusionRule
+    before: int
+    after: int
+    alone: tuple[str, ...]
+
+    @property
+    def share(self) -> str:
+        """Images that stay, in percent."""
+        return f"{100 * self.after / self.before:.1f}" if self.before else NOTHING
+
+
 def exclusion_table(
     trainings: Iterable[TrainingSet], pseudo_sets: Sequence[PseudoSet]
 ) -> Table | None:
@@ -94,78 +114,73 @@ def exclusion_table(
     Counts come from the statistics beside the pseudo-labels where those are among the folders
     given, else from the lineage of the networks that learnt from them.
 
-    Args:
-        trainings: every training on pseudo masks that is known.
-        pseudo_sets: every set of pseudo-labels found.
-
     Returns:
         None where there is nothing to count.
     """
     trainings = [training for training in dict.fromkeys(trainings) if training.exclusion]
-    rows = []
-    for pseudo in pseudo_sets:
-        fingerprint = pseudo.manifest.fingerprint
-        users = [each for each in trainings if each.pseudo_labels_fingerprint == fingerprint]
-        rows += [_counted_row(pseudo, training) for training in users or [None]]
-    known = {pseudo.manifest.fingerprint for pseudo in pseudo_sets}
+    by_set = grouped(trainings, lambda training: training.pseudo_labels_fingerprint)
+    rows = [
+        _count_statistics(pseudo, training)
+        for pseudo in pseudo_sets
+        for training in by_set.pop(pseudo.manifest.fingerprint, [None])
+    ]
     rows += [
-        _lineage_row(training)
+        _read_lineage(training)
         for training in trainings
-        if training.pseudo_labels_fingerprint not in known
+        if training.pseudo_labels_fingerprint in by_set
     ]
     if not rows:
         return None
-    header = (
-        "Transferal dataset", "Rule", "Before", "After", "Kept %", "N < α alone",
-        "E > β alone", "Both", "The paper's table 7",
-    )  # fmt: skip
+    columns = (
+        Column("Transferal dataset", lambda row: row.name),
+        Column("Rule", lambda row: describe_rule(row.rule)),
+        Column("Before", lambda row: str(row.before)),
+        Column("After", lambda row: str(row.after)),
+        Column("Kept %", lambda row: row.share),
+        Column("N < α alone", lambda row: row.alone[0]),
+        Column("E > β alone", lambda row: row.alone[1]),
+        Column("Both", lambda row: row.alone[2]),
+        Column("The paper's table 7", _printed_counts),
+    )
     remarks = (
         "N: pixels above 0.5 of the stored pseudo mask. E: grey-level entropy of it, in bits.",
         "The paper's counts are of other images and another teacher; only the share compares, "
         "and only roughly.",
     )
-    return Table("Table 7: images before and after exclusion", header, tuple(rows), remarks)
+    return tabulate("Table 7: images before and after exclusion", columns, rows, remarks)
 
 
-def _counted_row(pseudo: PseudoSet, training: TrainingSet | None) -> tuple[Cell, ...]:
+def _count_statistics(pseudo: PseudoSet, training: TrainingSet | None) -> _Counted:
     rule = training.exclusion if training else ExclusionRule()
     splits = training.splits if training else None
     counts = judge(pseudo, rule).counts(pseudo.in_splits(splits))
-    notes = [f"pseudo-labels {pseudo.name}", _name_splits(splits)]
+    notes = [f"pseudo-labels {pseudo.name}", describe_splits(splits)]
     if training is None:
         notes.append("no network here learnt from them with exclusion: the paper's thresholds")
     elif training.samples < counts["after"]:
         notes.append(f"{training.samples} of those kept were used")
     alone = ("below_alpha_alone", "above_beta_alone", "below_alpha_and_above_beta")
-    return _exclusion_row(
+    return _Counted(
         pseudo.manifest.dataset, Cell(pseudo.label, tuple(notes)), rule, counts["before"],
-        counts["after"], [str(counts[name]) for name in alone],
+        counts["after"], tuple(str(counts[name]) for name in alone),
     )  # fmt: skip
 
 
-def _lineage_row(training: TrainingSet) -> tuple[Cell, ...]:
-    notes = (_name_splits(training.splits), "from the lineage: after a count, if one was set")
-    return _exclusion_row(
+def _read_lineage(training: TrainingSet) -> _Counted:
+    notes = (describe_splits(training.splits), "from the lineage: after a count, if one was set")
+    return _Counted(
         training.dataset, Cell(training.label, notes), training.exclusion,
-        training.before_exclusion, training.samples, [NOTHING] * 3,
+        training.before_exclusion, training.samples, (NOTHING,) * 3,
     )  # fmt: skip
 
 
-def _exclusion_row(
-    dataset: str, name: Cell, rule: ExclusionRule, before: int, after: int, alone: list[str]
-) -> tuple[Cell, ...]:
-    theirs = paper.find_exclusion(dataset)
-    printed = Cell(NOTHING)
-    if theirs is not None:
-        share = f"{100 * theirs[1] / theirs[0]:.1f} % kept"
-        printed = Cell(f"{theirs[0]:,} → {theirs[1]:,}", (paper.dataset_name(dataset), share))
-    share = f"{100 * after / before:.1f}" if before else NOTHING
-    numbers = [str(before), str(after), share, *alone]
-    return (name, Cell(describe_rule(rule)), *map(Cell, numbers), printed)
-
-
-def _name_splits(splits: tuple[str, ...] | None) -> str:
-    return "all splits" if splits is None else f"split {' + '.join(splits)}"
+def _printed_counts(row: _Counted) -> Cell:
+    theirs = paper.find_exclusion(row.dataset)
+    if theirs is None:
+        return Cell(NOTHING)
+    before, after = theirs
+    share = f"{100 * after / before:.1f} % kept"
+    return Cell(f"{before:,} → {after:,}", (paper.dataset_name(row.dataset), share))
 
 
 def version_sets(records: Sequence[FoundRecord]) -> dict[str, str]:
@@ -183,33 +198,32 @@ def records_table(records: Sequence[FoundRecord], versions: Mapping[str, str]) -
     """Lists every record.
 
     Args:
-        records: in the order of the rows.
         versions: as ``version_sets`` returns them.
     """
-    header = (
-        "Run", "Stage", "Counts", "Seconds", "Configuration", "Weights", "Dataset", "Versions",
-    )  # fmt: skip
-    rows = []
-    for found in records:
-        record = found.record
-        weights = record.inputs.get("weights_sha256") or record.details.get("best_weights_sha256")
-        dataset = record.inputs.get("dataset_fingerprint") or record.inputs.get("dataset")
-        texts = (
-            printable(record.stage),
-            _show(record.counts),
-            f"{record.seconds:.1f}",
-            value_sha256(record.config)[:_SHOWN_DIGITS],
-            _digits(weights),
-            _digits(dataset),
-            versions[_show(record.versions)],
-        )
-        rows.append((Cell(printable(record.name), (found.place,)), *map(Cell, texts)))
+    columns = (
+        Column("Run", lambda found: Cell(printable(found.record.name), (found.place,))),
+        Column("Stage", lambda found: printable(found.record.stage)),
+        Column("Counts", lambda found: _show(found.record.counts)),
+        Column("Seconds", lambda found: f"{found.record.seconds:.1f}"),
+        Column("Configuration", lambda found: value_sha256(found.record.config)[:_SHOWN_DIGITS]),
+        Column("Weights", lambda found: _digits(_weights(found.record))),
+        Column("Dataset", lambda found: _digits(_dataset(found.record))),
+        Column("Versions", lambda found: versions[_show(found.record.versions)]),
+    )
     remarks = (
         "Configuration, weights and dataset: the first digits of the SHA-256 of the resolved "
         "configuration, of the weights file (training: the last weights) and of the dataset's "
         "manifest.",
     )
-    return Table("Every record found", header, tuple(rows), remarks)
+    return tabulate("Every record found", columns, records, remarks)
+
+
+def _weights(record: RunRecord) -> Any:
+    return record.inputs.get("weights_sha256") or record.details.get("best_weights_sha256")
+
+
+def _dataset(record: RunRecord) -> Any:
+    return record.inputs.get("dataset_fingerprint") or record.inputs.get("dataset")
 
 
 def _digits(value: Any) -> str:

@@ -7,7 +7,9 @@ from typing import TypeVar
 from nakt_dist.records.fields import printable
 
 Item = TypeVar("Item", bound=Hashable)
-_MOST_NAMED = 3
+Key = TypeVar("Key", bound=Hashable)
+_MOST_FINDINGS = 3
+_MOST_LISTED = 4
 _SHOWN_DIGITS = 8
 _USES = {"zero": "as zero", "one": "as one", "ignore": "ignored"}
 
@@ -20,7 +22,6 @@ def tell_apart(
     """Finds for each item the facts in which it differs from others of its name.
 
     Args:
-        items: any.
         name: what an item is called anyway.
         facts: words for each fact, in the order in which they are said.
 
@@ -28,9 +29,7 @@ def tell_apart(
         The words, joined by commas; empty for an item whose name or facts nobody shares.
     """
     items = list(dict.fromkeys(items))
-    alike: dict[Hashable, list[Item]] = {}
-    for item in items:
-        alike.setdefault(name(item), []).append(item)
+    alike = grouped(items, name)
     return {item: _differing(item, alike[name(item)], facts) for item in items}
 
 
@@ -61,9 +60,9 @@ def describe_findings(sets: Iterable[tuple[str, ...]]) -> dict[tuple[str, ...], 
     shared = set.intersection(*map(set, sets)) if sets else set()
     named = {}
     for findings in sets:
-        words = f"{len(findings)} finding{'' if len(findings) == 1 else 's'}"
+        words = show_count(len(findings), "finding")
         if sum(len(each) == len(findings) for each in sets) > 1:
-            own = [each for each in findings if each not in shared][:_MOST_NAMED]
+            own = [each for each in findings if each not in shared][:_MOST_FINDINGS]
             words += f" with {' and '.join(own)}" if own else " in another order"
         named[findings] = words
     return named
@@ -72,3 +71,28 @@ def describe_findings(sets: Iterable[tuple[str, ...]]) -> dict[tuple[str, ...], 
 def describe_packing(fingerprint: str) -> str:
     """Returns the first digits of a dataset's fingerprint, in words."""
     return f"packing {printable(fingerprint)[:_SHOWN_DIGITS]}"
+
+
+def grouped(items: Iterable[Item], key: Callable[[Item], Key]) -> dict[Key, list[Item]]:
+    """Groups items by a key, in the order in which the keys first appear."""
+    groups: dict[Key, list[Item]] = {}
+    for item in items:
+        groups.setdefault(key(item), []).append(item)
+    return groups
+
+
+def show_count(number: int, what: str) -> str:
+    """Returns a number of things, such as ``"1 record"`` and ``"2 records"``."""
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
+def show_range(values: Iterable[int]) -> str:
+    """Returns the least and the greatest of some numbers, such as ``"30 to 500"``."""
+    low, high = min(values), max(values)
+    return str(low) if low == high else f"{low} to {high}"
+
+
+def list_some(names: Sequence[str]) -> str:
+    """Returns the first four names and how many more there are."""
+    more = len(names) - _MOST_LISTED
+    return ", ".join(names[:_MOST_LISTED]) + (f" and {more} more" if more > 0 else "")

@@ -10,6 +10,7 @@ import pyarrow as pa
 import torch
 
 from nakt_dist.config import AttentionConfig, as_plain, save_config
+from nakt_dist.drawing.attention import draw_attention_sheet
 from nakt_dist.errors import ConfigurationError, nearest_name
 from nakt_dist.evaluation.attention_maps import (
     MEASURES,
@@ -32,7 +33,7 @@ from nakt_dist.models.network_file import TrainedNetwork
 from nakt_dist.models.registry import is_classifier
 from nakt_dist.records.evaluation_set import EvaluationSet
 from nakt_dist.records.fields import label_dataset
-from nakt_dist.report.attention_figures import draw_attention_sheet, draw_similarity
+from nakt_dist.report.attention import draw_similarity
 from nakt_dist.runtime.devices import choose_device, explain_full_memory
 from nakt_dist.runtime.files import write_bytes
 from nakt_dist.runtime.outputs import check_output

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from nakt_dist.config import InspectConfig, as_plain, save_config
+from nakt_dist.drawing.sheets import Group, Outline, Panel, draw_sheet
 from nakt_dist.errors import ConfigurationError, DatasetError, UnusableSample
 from nakt_dist.imaging.packed import decode_pixels
 from nakt_dist.records.fields import label_dataset
@@ -23,7 +24,6 @@ from nakt_dist.report.pseudo_sets import (
     read_pseudo_set,
 )
 from nakt_dist.report.roles import describe_rule, show_threshold
-from nakt_dist.report.sheets import Group, Outline, Panel, draw_sheet
 from nakt_dist.runtime.files import write_bytes, write_json
 from nakt_dist.runtime.processes import require_one_process
 from nakt_dist.runtime.record import RunRecord, Stopwatch, package_versions

@@ -10,10 +10,10 @@ import numpy as np
 from PIL import Image
 
 from nakt_dist.config import InspectConfig
+from nakt_dist.drawing.sheets import Group, Panel, draw_sheet
 from nakt_dist.evaluation.near_duplicates import Pair, near_pairs, picture_signs
 from nakt_dist.loading.pictures import sample_picture
 from nakt_dist.records.fields import printable
-from nakt_dist.report.sheets import Group, Panel, draw_sheet
 from nakt_dist.shards.reader import IndexedShards
 
 _COLUMNS = ("distance", "key", "split", "other_dataset", "other_key", "other_split")

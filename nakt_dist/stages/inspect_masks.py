@@ -2,10 +2,10 @@
 
 import numpy as np
 
+from nakt_dist.drawing.sheets import Group, Outline, Panel, draw_sheet
 from nakt_dist.errors import DatasetError, UnusableSample
 from nakt_dist.imaging.packed import decode_pixels
 from nakt_dist.records.fields import label_dataset, printable
-from nakt_dist.report.sheets import Group, Outline, Panel, draw_sheet
 from nakt_dist.shards.reader import IndexedShards
 from nakt_dist.stages.mask_coverage import target_pixels
 

@@ -12,6 +12,8 @@ from PIL import Image
 from torch import nn
 
 from nakt_dist.config import AttentionConfig, PreprocessingConfig, ShownNetworkConfig, TapConfig
+from nakt_dist.drawing.attention import AttentionRow, _column_titles, draw_attention_sheet
+from nakt_dist.drawing.sheets import Outline
 from nakt_dist.errors import CheckpointError, ConfigurationError
 from nakt_dist.evaluation.attention_maps import (
     MEASURES,
@@ -33,13 +35,7 @@ from nakt_dist.models import ModelSpec, build_model
 from nakt_dist.models.network_file import TrainedNetwork
 from nakt_dist.models.preprocessing import NetworkInput
 from nakt_dist.models.taps import find_module
-from nakt_dist.report.attention_figures import (
-    AttentionRow,
-    _column_titles,
-    draw_attention_sheet,
-    draw_similarity,
-)
-from nakt_dist.report.sheets import Outline
+from nakt_dist.report.attention import draw_similarity
 from nakt_dist.transfer.attention import attention_loss
 
 NAN = float("nan")

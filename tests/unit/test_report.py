@@ -10,24 +10,28 @@ from nakt_dist.errors import DatasetError
 from nakt_dist.records.lineage_reading import read_lineage
 from nakt_dist.report import paper
 from nakt_dist.report.capability import capabilities
-from nakt_dist.report.comparability import cautions, differences_from_paper
-from nakt_dist.report.content import make_document, results_table, tables_beside_the_paper
+from nakt_dist.report.cautions import cautions
+from nakt_dist.report.content import make_document
 from nakt_dist.report.document import (
     Bullets,
     Cell,
+    Column,
     Document,
     Figure,
     Notice,
     Paragraph,
     Section,
     Table,
+    tabulate,
 )
 from nakt_dist.report.evaluations import EvaluatedRun
 from nakt_dist.report.markdown import to_markdown
 from nakt_dist.report.page import to_html
+from nakt_dist.report.paper_differences import differences_from_paper
 from nakt_dist.report.pseudo_sets import count_by_split, judge, read_pseudo_set
 from nakt_dist.report.roles import Role, describe_lineage, describe_rule, role_of
 from nakt_dist.report.runs import Collection, collect
+from nakt_dist.report.segmentation import results_table, tables_beside_the_paper
 from nakt_dist.report.tables import exclusion_table
 from nakt_dist.transfer.exclusion import ExclusionRule
 from tests.records import (
@@ -570,6 +574,17 @@ def test_every_text_of_every_block_is_escaped():
     for text in (to_html(document), to_markdown(document)):
         assert "<x" not in text and "'&amp;'" not in text
         assert text.count("&amp;amp;") == text.count("&lt;x") >= 16
+
+
+def test_a_table_has_the_columns_that_are_shown_and_a_row_for_each_item():
+    columns = (
+        Column("Name", lambda item: item),
+        Column("Nowhere", lambda item: item[99], shown=False),
+        Column("Length", lambda item: Cell(str(len(item)), strong=True), minor=True),
+    )
+    table = tabulate("Title", columns, ("a", "bc"), ("remark",))
+    assert table.header == ("Name", "Length") and table.remarks == ("remark",)
+    assert table.rows[1] == (Cell("bc"), Cell("2", strong=True, minor=True))
 
 
 def test_no_patient_and_no_path_reaches_the_report(experiment: Path, document: Document):

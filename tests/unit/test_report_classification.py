@@ -17,14 +17,14 @@ from nakt_dist.report.auroc_curves import (
     mean_curve,
     read_auroc_curve,
 )
-from nakt_dist.report.classification_comparability import classifier_cautions
+from nakt_dist.report.cautions import classifier_cautions
 from nakt_dist.report.classification_tables import main_table, others_table, show_millions
 from nakt_dist.report.content import make_document, terminal_tables
 from nakt_dist.report.differences import Difference, differences_table, find_differences
 from nakt_dist.report.document import Bullets, Figure, Table
 from nakt_dist.report.finding_tables import findings_table, subgroups_table
 from nakt_dist.report.markdown import to_markdown
-from nakt_dist.report.paper_auroc import all_auroc, dataset_name, find_auroc
+from nakt_dist.report.paper import all_auroc, chest_dataset_name, find_auroc
 from nakt_dist.report.runs import LeftOut, collect
 from nakt_dist.report.studies import Study, make_studies
 from nakt_dist.signals.kind import ATTENTION_TRANSFER
@@ -339,7 +339,8 @@ def test_the_papers_numbers_are_all_there():
     assert {each.table for each in all_auroc()} == {2, 3, 5}
     (found,) = find_auroc("CheXpert-small", 1005, "NIH", "DenseNet-40", 1_364_142, "mimic_cxr")
     assert found.text == "69.31 ± 0.02" and found.table == 2
-    assert dataset_name("chest_x-ray_14") == "ChestX-ray14" and dataset_name("covid") is None
+    assert chest_dataset_name("chest_x-ray_14") == "ChestX-ray14"
+    assert chest_dataset_name("covid") is None
 
 
 def test_findings_without_a_class_are_named_and_counted(tmp_path: Path):

@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from nakt_dist.report.content import make_document, results_table
+from nakt_dist.report.content import make_document
 from nakt_dist.report.markdown import to_markdown
 from nakt_dist.report.runs import collect
+from nakt_dist.report.segmentation import results_table
 from tests.records import annotations, lineage, pseudo_masks, scores, sha, write_evaluation
 
 

@@ -12,13 +12,13 @@ from PIL import Image
 
 from nakt_dist.records.lineage_reading import read_lineage
 from nakt_dist.report.auroc_curves import collect_curves, draw_repeats, read_auroc_curve
-from nakt_dist.report.classification_comparability import classifier_cautions
+from nakt_dist.report.cautions import classifier_cautions
 from nakt_dist.report.classification_tables import main_table
 from nakt_dist.report.content import make_document
 from nakt_dist.report.document import Document, Figure, Table
 from nakt_dist.report.finding_tables import findings_table
 from nakt_dist.report.markdown import to_markdown
-from nakt_dist.report.method_names import name_methods
+from nakt_dist.report.methods import name_methods
 from nakt_dist.report.runs import collect
 from nakt_dist.report.studies import Study, make_studies
 from tests.classifier_records import (

@@ -1,15 +1,11 @@
 """The parts of a report that are about classifiers (paper B)."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
-from nakt_dist.report.attention_section import attention_figures, read_attention
+from nakt_dist.report.attention import attention_figures, read_attention
 from nakt_dist.report.auroc_curves import collect_curves, draw_auroc_curves
-from nakt_dist.report.auroc_figures import draw_by_size, draw_findings, strongest
-from nakt_dist.report.classification_comparability import (
-    classifier_cautions,
-    differences_from_paper_b,
-)
+from nakt_dist.report.auroc_figures import draw_by_size, draw_findings, over_strongest
+from nakt_dist.report.cautions import classifier_cautions, unlike_inputs
 from nakt_dist.report.classification_tables import (
     evaluations_table,
     main_table,
@@ -22,48 +18,30 @@ from nakt_dist.report.differences import (
     find_differences,
     summarise_differences,
 )
-from nakt_dist.report.document import WARNING, Block, Bullets, Paragraph, Section, Table
+from nakt_dist.report.document import WARNING, Block, Bullets, Paragraph, Section, Table, Wing
 from nakt_dist.report.finding_tables import findings_table, subgroups_table
+from nakt_dist.report.paper_differences import differences_from_paper_b
 from nakt_dist.report.runs import Collection, LeftOut
 from nakt_dist.report.studies import Study, make_studies
-from nakt_dist.report.unlike_inputs import unlike_inputs
+from nakt_dist.report.telling import grouped
 
 _MOST_SENTENCES = 12
 
 
-@dataclass(frozen=True)
-class ClassifierParts:
-    """What a report says about classifiers.
-
-    Attributes:
-        brief: sentences for a reader who reads nothing else.
-        sections: in order.
-        tables: the tables in the shape of paper B's table 2, for the terminal.
-        appendix: every evaluation; None where there is none.
-    """
-
-    brief: tuple[str, ...]
-    sections: tuple[Section, ...]
-    tables: tuple[Table, ...]
-    appendix: Table | None
-
-
-def make_classifier_parts(
+def classification_wing(
     collection: Collection, left_out: list[LeftOut], show_images: bool = False
-) -> ClassifierParts:
-    """Makes what a report says about classifiers.
+) -> Wing:
+    """Makes the parts about classifiers; what cannot be used is added to ``left_out``.
 
     Args:
-        collection: what was found.
-        left_out: what cannot be used is added here.
         show_images: show images that are no phantoms.
     """
     studies, repeated = make_studies(collection.classified)
     left_out += [LeftOut(place, reason) for place, reason in repeated]
     differences = [find_differences(study, left_out) for study in studies]
-    tables = result_tables(studies)
+    results = (*result_tables(studies), *_reference(studies))
     sections = [
-        Section("auroc", "Classification: results", (*tables, *_reference(studies))),
+        Section("auroc", "Classification: results", results),
         Section("teacher-gives", "What a teacher gives", tuple(_gains(studies, differences))),
         Section("curves", "Learning curves", tuple(_curves(collection, left_out))),
         Section("by-finding", "Findings", tuple(_findings(studies))),
@@ -73,11 +51,10 @@ def make_classifier_parts(
         Section("auroc-comparable", "What is not comparable: classification",
                 _what_is_not_comparable(studies, collection)),
     ]  # fmt: skip
-    return ClassifierParts(
+    return Wing(
         brief=tuple(_brief(studies, differences)),
         sections=tuple(section for section in sections if section.blocks),
-        tables=tuple(tables),
-        appendix=evaluations_table(studies) if studies else None,
+        appendix=(evaluations_table(studies),) if studies else (),
     )
 
 
@@ -97,24 +74,21 @@ def _reference(studies: Sequence[Study]) -> tuple[Block, ...]:
 
 def _brief(studies: Sequence[Study], differences: Sequence[Sequence[Difference]]) -> Iterator[str]:
     """Says each comparison below the name of its test set; warnings are never cut off."""
-    told: list[tuple[Study, str]] = []
-    for study, found in zip(studies, differences, strict=True):
-        best = strongest(study)
-        against_best = [each for each in found if each.baseline == best.get(each.setting)]
-        told += [(study, sentence) for sentence in summarise_differences(study, against_best)]
+    told = [
+        (study, sentence)
+        for study, found in zip(studies, differences, strict=True)
+        for sentence in summarise_differences(study, over_strongest(study, found))
+    ]
     plain = [each for each in told if WARNING not in each[1]]
     cut = set(map(id, plain[max(0, _MOST_SENTENCES - (len(told) - len(plain))) :]))
-    shown = [each for each in told if id(each) not in cut]
-    before: Study | None = None
-    for study, sentence in shown:
-        if study is not before:
-            run = study.runs[0]
-            yield (
-                f"Tested on {study.label}, {run.images} images of {run.patients} patients, mean "
-                "AUROC:"
-            )
-        before = study
-        yield sentence
+    shown = grouped((each for each in told if id(each) not in cut), lambda each: id(each[0]))
+    for sentences in shown.values():
+        study = sentences[0][0]
+        run = study.runs[0]
+        yield (
+            f"Tested on {study.label}, {run.images} images of {run.patients} patients, mean AUROC:"
+        )
+        yield from (sentence for _, sentence in sentences)
     if cut:
         yield f"{len(cut)} more comparisons stand in the tables below."
     if not told:

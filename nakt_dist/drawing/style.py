@@ -6,26 +6,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import matplotlib
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
-
-from nakt_dist.report.roles import FOLLOWING, Role
 
 # Okabe and Ito's eight colours, told apart with every common colour blindness.
 BLACK, ORANGE, SKY, GREEN = "#000000", "#E69F00", "#56B4E9", "#009E73"
 YELLOW, BLUE, VERMILION, PURPLE = "#F0E442", "#0072B2", "#D55E00", "#CC79A7"
 GREY = "#8A8F98"
 
-ROLE_COLOURS = {
-    Role.TEACHER: BLACK,
-    Role.STUDENT: BLUE,
-    **{role: kind.colours[-1] for kind, role in FOLLOWING.items()},
-    Role.FROM_SCRATCH: GREY,
-    Role.FINE_TUNED_STUDENT: GREEN,
-    Role.FINE_TUNED_TEACHER: ORANGE,
-    Role.FINE_TUNED: PURPLE,
-    Role.FOREIGN: VERMILION,
-    Role.OTHER: SKY,
-}
 _SETTINGS = {
     "font.size": 10,
     "axes.titlesize": 10,
@@ -57,6 +45,31 @@ def to_png(canvas: Canvas) -> bytes:
     stream = io.BytesIO()
     canvas.savefig(stream, format="png", dpi=_DOTS_PER_INCH, metadata={"Software": None})
     return stream.getvalue()
+
+
+def make_panels(
+    count: int, columns: int, inches: tuple[float, float], least: float, rows: int = 1
+) -> tuple[Canvas, list[list[Axes]]]:
+    """Makes a canvas of panels, a grid of as many as there are things to show.
+
+    Args:
+        count: things, at least one.
+        columns: at most so many side by side.
+        inches: width and height of a panel.
+        least: width of the canvas, in inches, however few columns there are.
+        rows: panels for each thing, below each other.
+
+    Returns:
+        The canvas, and the panels of each thing, whose axes are switched off.
+    """
+    columns = min(columns, count)
+    blocks = -(-count // columns)
+    canvas = Canvas(figsize=(max(least, inches[0] * columns), inches[1] * rows * blocks))
+    grid = canvas.subplots(rows * blocks, columns, squeeze=False)
+    for axes in grid.flat:
+        axes.set_axis_off()
+    places = (divmod(number, columns) for number in range(count))
+    return canvas, [list(grid[rows * block :, column][:rows]) for block, column in places]
 
 
 def wrap(text: str, length: int) -> str:

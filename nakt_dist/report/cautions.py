@@ -1,27 +1,124 @@
-"""Says plainly what may not be compared among classifiers, and with paper B."""
+"""Says plainly what may not be compared between the runs themselves."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from nakt_dist.records.evaluation_set import describe_splits
+from nakt_dist.records.evaluation_set import EvaluationSet, describe_splits
 from nakt_dist.records.exposure import Exposure, warn, warn_of_teacher
-from nakt_dist.records.fields import label_dataset, printable
+from nakt_dist.records.fields import printable, read_field
 from nakt_dist.records.lineage import Method
-from nakt_dist.report import paper_auroc
+from nakt_dist.report.classifier_runs import is_classifier_test
 from nakt_dist.report.document import WARNING
-from nakt_dist.report.runs import FoundRecord
+from nakt_dist.report.evaluations import EvaluatedRun
+from nakt_dist.report.paper_differences import recipe_numbers
+from nakt_dist.report.roles import Role
+from nakt_dist.report.runs import Collection, FoundRecord
 from nakt_dist.report.studies import Repeats, Setting, Study
-from nakt_dist.report.telling import describe_packing, describe_policy
-from nakt_dist.runtime.files import differing_fields
+from nakt_dist.report.telling import describe_packing, describe_policy, list_some
+from nakt_dist.runtime.files import differing_fields, value_sha256
 from nakt_dist.signals.kind import TRANSFER_LEARNING
 
+PHANTOM_NOTICE = (
+    "Images marked (phantom) are drawn by a program. Their numbers show that the method and the "
+    "software work; they say nothing about patients, and nothing about any hospital's images."
+)
+_PREPROCESSING = "preprocessing"
 # What may differ between runs that are counted as repetitions, or is said in a column's name.
 _OF_THE_RUN = (
     "output", "seed", "init", "device", "workers", "threads", "memory_cache_megabytes",
     "checkpoint", "tracking", "log_keys", "teacher", "trainable", "frozen_bn_eval",
 )  # fmt: skip
 _OF_THE_DATA = ("dataset", "cache")
-_MOST_NAMED = 4
+
+
+def uses_phantoms(collection: Collection) -> bool:
+    """Says whether any image behind the report is procedural."""
+    tested = any(run.tested_on.phantom for run in collection.evaluations)
+    learnt = any(
+        (learnt is not None and learnt.phantom) or (following and following.teacher.phantom)
+        for run in collection.evaluations
+        for learnt, following in (
+            (each.trained_on, each.following) for each in run.lineage.generations
+        )
+    )
+    classified = any(run.uses_phantoms for run in collection.classified)
+    return (
+        tested
+        or learnt
+        or classified
+        or any(pseudo.manifest.phantom for pseudo in collection.pseudo_sets)
+    )
+
+
+def cautions(collection: Collection) -> tuple[str, ...]:
+    """Returns what a reader must know before comparing these runs with each other."""
+    runs = collection.evaluations
+    tested = _tested(runs)
+    sentences = list(meetings(runs))
+    sentences += _several_tests(map(_identify, tested), "test sets or ways of scoring")
+    sentences += unlike_inputs(collection.records)
+    chosen = [found.record.name for found in collection.trainings if _chose_the_best(found)]
+    if chosen:
+        sentences.append(
+            "These networks are their best epoch's by Dice on a validation set: "
+            f"{', '.join(sorted(set(chosen)))}. Validation and test images should be apart."
+        )
+    students = [run for run in runs if run.role == Role.STUDENT]
+    taught = [found for found in collection.trainings if _was_taught(found)]
+    if len({run.excluded for run in students}) == 2 and recipe_numbers(taught, "epochs"):
+        sentences.append(
+            "Training is counted in epochs, as in the paper: students with exclusion took fewer "
+            "steps than those without, which is part of any difference between them."
+        )
+    if any(run.images < 30 for run in runs):
+        sentences.append(
+            "Some test sets hold fewer than 30 images; their intervals are wide and rough."
+        )
+    sentences.append(
+        "Intervals express the choice of test images only, not of the seed, the training images "
+        "or the teacher: a difference smaller than them may be chance."
+    )
+    return tuple(sentences)
+
+
+def meetings(runs: Sequence[EvaluatedRun]) -> Iterator[str]:
+    """Says of each run that may have met its test images while it learnt how."""
+    several = len(_tested(runs)) > 1
+    for run in runs:
+        seen = run.seen_before()
+        if seen is not None:
+            yield f"{run.name}{f' on {run.tested_on.label}' if several else ''}: {seen}."
+
+
+def _chose_the_best(found: FoundRecord) -> bool:
+    lineage = read_field(found.record.details, "lineage", dict)
+    return lineage.get("validated_on") is not None
+
+
+def _was_taught(found: FoundRecord) -> bool:
+    lineage = read_field(found.record.details, "lineage", dict)
+    return "teachers" in read_field(lineage, "trained_on", dict)
+
+
+def _tested(runs: Iterable[EvaluatedRun]) -> list[EvaluationSet]:
+    return list(dict.fromkeys(run.tested_on for run in runs))
+
+
+def _several_tests(names: Iterable[str], what: str) -> Iterator[str]:
+    names = list(names)
+    if len(names) > 1:
+        yield (
+            f"There are {len(names)} {what}. Numbers compare within one of them only: "
+            f"{'; '.join(names)}."
+        )
+
+
+def _identify(tested_on: EvaluationSet) -> str:
+    return (
+        f"{tested_on.label}, {tested_on.height} × {tested_on.width}, packing "
+        f"{tested_on.fingerprint[:8]}, threshold {tested_on.threshold:g}, both empty "
+        f"{tested_on.both_empty}"
+    )
 
 
 def classifier_cautions(
@@ -30,19 +127,14 @@ def classifier_cautions(
     """Returns what a reader must know before comparing classifiers with each other.
 
     Args:
-        studies: all of them.
         trainings: records of ``nakt train``, for the settings of each run.
     """
     settings = {
         str(found.record.details.get("best_weights_sha256")): _deciding(found.record.config)
         for found in trainings
     }
-    sentences = [*_meetings(studies), *_teachers_met(studies), *_without_validation(studies)]
-    if len(studies) > 1:
-        sentences.append(
-            f"There are {len(studies)} test sets. Numbers compare within one of them only: "
-            f"{'; '.join(_identify(study) for study in studies)}."
-        )
+    sentences = [*_study_meetings(studies), *_teachers_met(studies), *_without_validation(studies)]
+    sentences += _several_tests(map(_identify_study, studies), "test sets")
     for study in studies:
         for setting, cell in study.cells.items():
             sentences += _unlike_starts(study, setting, cell)
@@ -59,7 +151,7 @@ def classifier_cautions(
     return tuple(dict.fromkeys(sentences))
 
 
-def _meetings(studies: Iterable[Study]) -> Iterator[str]:
+def _study_meetings(studies: Iterable[Study]) -> Iterator[str]:
     for study in studies:
         for run in study.runs:
             own = {role: each for role, each in run.exposure.items() if role != "teacher"}
@@ -103,12 +195,12 @@ def _without_validation(studies: Sequence[Study]) -> Iterator[str]:
     last = sorted({run.name for run in runs if run.lineage.validated_on is None})
     if last:
         yield (
-            f"No validation set chose the epoch of {_list(last)}: these are the last epoch's "
+            f"No validation set chose the epoch of {list_some(last)}: these are the last epoch's "
             "weights."
         )
 
 
-def _identify(study: Study) -> str:
+def _identify_study(study: Study) -> str:
     tested_on = study.tested_on
     facts = (
         f"{len(tested_on.findings)} findings",
@@ -143,7 +235,7 @@ def _unlike_repeats(
         if names:
             yield (
                 f"{study.label_of(setting)}, {study.name(method)}: runs counted as "
-                f"repetitions differ in more than the seed: {_list(names)}."
+                f"repetitions differ in more than the seed: {list_some(names)}."
             )
 
 
@@ -164,7 +256,7 @@ def _unlike_methods(
         if names:
             yield (
                 f"{study.label_of(setting)}: {study.name(method)} and "
-                f"{study.name(first)} were also trained differently: {_list(names)}."
+                f"{study.name(first)} were also trained differently: {list_some(names)}."
             )
 
 
@@ -181,45 +273,26 @@ def _names(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[str]:
     return [printable(each.split(":", 1)[0]) for each in differing_fields(first, second)]
 
 
-def _list(names: Sequence[str]) -> str:
-    more = len(names) - _MOST_NAMED
-    return ", ".join(names[:_MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
+def unlike_inputs(records: Sequence[FoundRecord], classifiers: bool = False) -> Iterator[str]:
+    """Says which evaluations differ in what the same network saw of the same test images.
 
-
-def differences_from_paper_b(studies: Sequence[Study]) -> tuple[str, ...]:
-    """Returns why the figures of paper B beside ours are no yardstick."""
-    sentences = []
-    phantoms = {
-        label
-        for study in studies
-        for phantom, label in (
-            (study.tested_on.phantom, label_dataset(study.tested_on.dataset, True)),
-            *((each.trained_on.phantom, each.trained_on.label) for each in study.cells),
-            *(
-                (each.phantom, label_dataset(each.learnt.dataset or each.name, True))
-                for each in (method.teacher for method in study.methods)
-                if each is not None
-            ),
-        )
-        if phantom
-    }
-    if phantoms:
-        sentences.append(
-            f"{', '.join(sorted(phantoms))}: procedural images, not real data; their AUROC is "
-            "neither better nor worse than one on patients, but another quantity. The paper's "
-            "numbers stand beside none of them."
-        )
-    sizes = {(study.tested_on.height, study.tested_on.width) for study in studies}
-    sizes -= {paper_auroc.IMAGE_SIZE}
-    if sizes:
-        ours = " and ".join(f"{height} × {width}" for height, width in sorted(sizes))
-        sentences.append(f"Images here have {ours} pixels, the paper's 256 × 256.")
-    networks = {each.network for study in studies for each in study.cells}
-    other = sorted(each.label for each in networks if each.label != each.paper_name)
-    if other:
-        sentences.append(f"Not the paper's networks, or not as it builds them: {', '.join(other)}.")
-    sentences.append(
-        "The paper prints means over three repetitions; which images it drew, and its teacher's "
-        "weights, are not public, so no number here repeats one of its experiments."
-    )
-    return tuple(sentences)
+    Args:
+        classifiers: whether those of classifiers are looked at, or those of segmentation.
+    """
+    alike: dict[str, FoundRecord] = {}
+    for found in records:
+        record = found.record
+        if record.stage != "evaluate" or is_classifier_test(record) != classifiers:
+            continue
+        others = {name: value for name, value in record.inputs.items() if name != _PREPROCESSING}
+        first = alike.setdefault(value_sha256(others), found).record
+        ours, theirs = (each.inputs.get(_PREPROCESSING) for each in (first, record))
+        if isinstance(ours, Mapping) and isinstance(theirs, Mapping) and ours != theirs:
+            how = [
+                f"{name} {ours.get(name)} and {theirs.get(name)}"
+                for name in (each.split(":")[0] for each in differing_fields(ours, theirs))
+            ]
+            yield printable(
+                f"{first.name} and {record.name} are one network on one test set with other "
+                f"{_PREPROCESSING}: {', '.join(how)}."
+            )

@@ -1,18 +1,14 @@
 """What records of ``nakt attention`` show: how alike attention is by finding, and the sheets."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import cycle
 from typing import Any
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 
-from nakt_dist.errors import DatasetError
-from nakt_dist.records.fields import label_dataset, printable, read_field
-from nakt_dist.records.lineage import NOT_KNOWN, Lineages
-from nakt_dist.report.attention_figures import draw_similarity
-from nakt_dist.report.document import Figure
-from nakt_dist.report.runs import FoundRecord, LeftOut
-from nakt_dist.report.style import (
+from nakt_dist.drawing.style import (
     BLUE,
     GREEN,
     GREY,
@@ -24,6 +20,12 @@ from nakt_dist.report.style import (
     shorten,
     to_png,
 )
+from nakt_dist.errors import DatasetError
+from nakt_dist.records.fields import label_dataset, printable, read_field
+from nakt_dist.records.lineage import NOT_KNOWN, Lineages
+from nakt_dist.report.document import Figure
+from nakt_dist.report.runs import FoundRecord, LeftOut
+from nakt_dist.report.telling import grouped, show_range
 from nakt_dist.runtime.files import read_regular_file
 
 SHEET_NAME = "attention.png"
@@ -70,7 +72,6 @@ def read_attention(
     """Reads the records.
 
     Args:
-        records: of ``nakt attention``.
         left_out: what cannot be read is added here.
         known: lineages of networks by their weights; marks teachers of phantoms.
     """
@@ -117,19 +118,16 @@ def attention_figures(
     """Draws the similarity by finding, students of one teacher side by side, and the sheets.
 
     Args:
-        comparisons: as read.
         left_out: sheets that are not shown are added here.
         show_images: show sheets of images that are no phantoms.
     """
-    groups: dict[tuple[str, str], list[Attention]] = {}
-    for each in comparisons:
-        groups.setdefault((each.teacher_sha256, each.tested_on), []).append(each)
+    groups = grouped(comparisons, lambda each: (each.teacher_sha256, each.tested_on))
     for number, group in enumerate(groups.values(), start=1):
         name = f"attention-similarity-{number}.png"
         if len(group) == 1:
             figure = draw_similarity(group[0].labels, group[0].student)
             if figure is not None:
-                yield Figure(name, figure.png, figure.title, figure.caption)
+                yield replace(figure, name=name)
         else:
             yield _draw_students(group, name)
     for number, each in enumerate(comparisons, start=1):
@@ -174,50 +172,19 @@ def _read_sheet(each: Attention, left_out: list[LeftOut]) -> bytes | None:
 
 def _draw_students(group: Sequence[Attention], name: str) -> Figure:
     """Draws the similarity of several students' attention with one teacher's."""
-    findings = list(
-        dict.fromkeys(label["name"] for each in group for label in each.labels if label["images"])
-    )
-    with figure_style():
-        height = 1.0 + 0.3 * len(group) + (0.16 + 0.1 * len(group)) * max(len(findings), 1)
-        canvas = Canvas(figsize=(7.6, height))
-        axes = canvas.subplots()
-        spread = 0.6 / len(group)
-        for number, each in enumerate(group):
-            shift = (number - (len(group) - 1) / 2) * spread
-            colours = _COLOURS[bool(each.taught)]
-            before = sum(bool(other.taught) == bool(each.taught) for other in group[:number])
-            colour = colours[before % len(colours)]
-            shown = [label for label in each.labels if label["images"]]
-            places = [findings.index(label["name"]) + shift for label in shown]
-            for place, label in zip(places, shown, strict=True):
-                mean, deviation = label["similarity_mean"], label["similarity_std"]
-                ends = [max(mean - deviation, -1), min(mean + deviation, 1)]
-                axes.plot(ends, [place, place], color=colour, linewidth=1.6, alpha=0.5)
-            means = [label["similarity_mean"] for label in shown]
-            taught = " (followed it)" if each.taught else ""
-            axes.plot(
-                means, places, "o", color=colour, label=f"{shorten(each.student, 50)}{taught}"
-            )
-            others = [
-                (label["similarity_to_other_image_mean"], place)
-                for place, label in zip(places, shown, strict=True)
-                if label["similarity_to_other_image_mean"] is not None
-            ]
-            axes.plot(*zip(*others, strict=True), "d", color=GREY, markersize=4) if others else None
-        axes.plot([], [], "d", color=GREY, markersize=4, label="to the map of another image")
-        axes.set_yticks(
-            range(len(findings)),
-            [f"{shorten(each, 30)} ({_count_images(each, group)})" for each in findings],
+    colours = {taught: cycle(colours) for taught, colours in _COLOURS.items()}
+    students = [
+        Likeness(
+            f"{shorten(each.student, 50)}{' (followed it)' if each.taught else ''}",
+            next(colours[bool(each.taught)]),
+            each.labels,
         )
-        axes.set_ylim(len(findings) - 0.4, -0.6)
-        axes.set_xlim(min(axes.get_xlim()[0], 0), 1.02)
-        axes.set_xlabel("correlation of the attention maps")
-        canvas.legend(loc="outside upper left", frameon=False)
-        png = to_png(canvas)
+        for each in group
+    ]
     first = group[0]
     return Figure(
         name,
-        png,
+        draw_likeness(students, "to the map of another image"),
         f"Whose attention is like that of {first.teacher}, by finding, on {first.tested_on}",
         "Correlation of the student's attention map with the teacher's of the same image, "
         "over the images positive for each finding (their number in brackets): mean ± standard "
@@ -226,10 +193,88 @@ def _draw_students(group: Sequence[Attention], name: str) -> Figure:
     )
 
 
-def _count_images(finding: str, group: Sequence[Attention]) -> str:
-    """Returns a finding's number of images, or from fewest to most where students differ."""
-    counts = {
-        label["images"] for each in group for label in each.labels if label["name"] == finding
-    }
-    low, high = min(counts), max(counts)
-    return str(low) if low == high else f"{low} to {high}"
+def draw_similarity(labels: Sequence[Mapping[str, Any]], network: str) -> Figure | None:
+    """Draws the similarity of two networks' attention per finding, from an attention record.
+
+    Shows no image, and so may stand in any report.
+
+    Args:
+        labels: ``details["labels"]`` of the record.
+
+    Returns:
+        None where no finding has an image.
+    """
+    if not any(label["images"] for label in labels):
+        return None
+    student = Likeness("same image: mean ± standard deviation", BLUE, tuple(labels))
+    return Figure(
+        "attention-similarity.png",
+        draw_likeness([student], "an image of another patient"),
+        f"How alike {network} and the teacher look at images, by finding",
+        "Correlation of the student's and the teacher's attention map over places, for the images "
+        "positive for each finding (their number in brackets). Diamonds: the student's map against "
+        "the teacher's of an image of another patient, which is what the maps share whatever the "
+        "image.",
+    )
+
+
+@dataclass(frozen=True)
+class Likeness:
+    """How alike one student's attention is to its teacher's.
+
+    Attributes:
+        name: in the legend.
+        colour: of its dots.
+        labels: as an attention record holds them, a mapping per finding.
+    """
+
+    name: str
+    colour: str
+    labels: tuple[Mapping[str, Any], ...]
+
+
+def draw_likeness(students: Sequence[Likeness], other: str) -> bytes:
+    """Draws the similarity of students' attention with a teacher's, a row for each finding.
+
+    Args:
+        students: at least one; findings without an image are no rows.
+        other: what the legend calls the similarity to another image.
+
+    Returns:
+        The figure as PNG.
+    """
+    labels = grouped((label for each in students for label in each.labels), lambda it: it["name"])
+    numbers = {name: [each["images"] for each in same] for name, same in labels.items()}
+    counts = {name: images for name, images in numbers.items() if any(images)}
+    row_inches = 0.16 + 0.1 * len(students)
+    with figure_style():
+        height = 1.0 + 0.3 * len(students) + row_inches * max(len(counts), 1)
+        canvas = Canvas(figsize=(7.6, height))
+        axes = canvas.subplots()
+        for number, each in enumerate(students):
+            shift = (number - (len(students) - 1) / 2) * 0.6 / len(students)
+            _draw_student(axes, each, {name: row + shift for row, name in enumerate(counts)})
+        axes.plot([], [], "d", color=GREY, markersize=4, label=other)
+        rows = [f"{shorten(name, 30)} ({show_range(images)})" for name, images in counts.items()]
+        axes.set_yticks(range(len(rows)), rows)
+        axes.set_ylim(len(rows) - 0.4, -0.6)
+        axes.set_xlim(min(axes.get_xlim()[0], 0), 1.02)
+        axes.set_xlabel("correlation of the attention maps")
+        canvas.legend(loc="outside upper left", frameon=False)
+        return to_png(canvas)
+
+
+def _draw_student(axes: Axes, student: Likeness, places: Mapping[str, float]) -> None:
+    """Draws dots with their standard deviation, and diamonds for another image."""
+    shown = [label for label in student.labels if label["images"]]
+    rows = [places[label["name"]] for label in shown]
+    for label, row in zip(shown, rows, strict=True):
+        mean, spread = label["similarity_mean"], label["similarity_std"]
+        ends = [max(mean - spread, -1), min(mean + spread, 1)]
+        axes.plot(ends, [row, row], color=student.colour, linewidth=1.6, alpha=0.5)
+    means = [label["similarity_mean"] for label in shown]
+    axes.plot(means, rows, "o", color=student.colour, label=student.name)
+    others = [label.get("similarity_to_other_image_mean") for label in shown]
+    known = [(other, row) for other, row in zip(others, rows, strict=True) if other is not None]
+    if known:
+        axes.plot(*zip(*known, strict=True), "d", color=GREY, markersize=4)

@@ -12,7 +12,7 @@ from matplotlib.figure import SubFigure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from nakt_dist.report.style import ORANGE, SKY, figure_style, to_png
+from nakt_dist.drawing.style import ORANGE, SKY, figure_style, to_png
 
 _COLUMNS = 4
 _CELL_INCHES = 2.4
@@ -72,7 +72,6 @@ def draw_sheet(title: str, groups: Sequence[Group], tint: str = "soft mask") -> 
     """Draws groups of images below each other.
 
     Args:
-        title: heading of the sheet.
         groups: at least one.
         tint: what the legend calls ``Panel.soft``.
 

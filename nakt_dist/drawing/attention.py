@@ -1,9 +1,8 @@
-"""Pictures of attention: images with what two networks look at, and how alike that is."""
+"""Sheets of images with what two networks look at."""
 
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -13,9 +12,8 @@ from matplotlib.figure import Figure as Canvas
 from matplotlib.figure import SubFigure
 from matplotlib.lines import Line2D
 
-from nakt_dist.report.document import Figure
-from nakt_dist.report.sheets import OUTLINE_COLOURS, Outline, draw_outline
-from nakt_dist.report.style import BLACK, BLUE, GREY, VERMILION, figure_style, shorten, to_png
+from nakt_dist.drawing.sheets import OUTLINE_COLOURS, Outline, draw_outline
+from nakt_dist.drawing.style import BLUE, VERMILION, figure_style, shorten, to_png
 
 _CELL_INCHES = 1.75
 _CAPTION_INCHES = 0.24
@@ -25,7 +23,6 @@ _KEY_INCHES = 0.62
 _COLUMN_TITLE_INCHES = 0.25
 _COLUMN_TITLE_LENGTH = 20
 _LEFT = 0.012
-_ROW_INCHES = 0.36
 _ATTENTION = LinearSegmentedColormap.from_list(
     "attention", [(0, "#000004"), (0.35, "#7A1F6D"), (0.65, "#E65C2F"), (1, "#FCE78B")]
 )
@@ -68,8 +65,6 @@ def draw_attention_sheet(
 
     Args:
         title: heading of the sheet; holds no identifier.
-        notes: lines below it.
-        findings: over the class activations.
         rows: at least one.
 
     Returns:
@@ -186,52 +181,3 @@ def _overlay(
 def _write_below(axes: Axes, text: str, weight: str = "normal") -> None:
     place = {"transform": axes.transAxes, "ha": "center", "va": "top"}
     axes.text(0.5, -0.03, text, fontsize=8.5, fontweight=weight, **place)
-
-
-def draw_similarity(labels: Sequence[Mapping[str, Any]], network: str) -> Figure | None:
-    """Draws the similarity of two networks' attention per finding, from an attention record.
-
-    Shows no image, and so may stand in any report.
-
-    Args:
-        labels: ``details["labels"]`` of the record.
-        network: what the student is called.
-
-    Returns:
-        None where no finding has an image.
-    """
-    shown = [label for label in labels if label["images"]]
-    if not shown:
-        return None
-    places = np.arange(len(shown))[::-1]
-    with figure_style():
-        canvas = Canvas(figsize=(7.2, 1.3 + _ROW_INCHES * len(shown)))
-        axes = canvas.subplots()
-        for place, label in zip(places, shown, strict=True):
-            mean, spread = label["similarity_mean"], label["similarity_std"]
-            ends = [max(mean - spread, -1), min(mean + spread, 1)]
-            axes.plot(ends, [place, place], color=BLUE, linewidth=2, alpha=0.5)
-            axes.plot([mean], [place], "o", color=BLUE, markersize=7)
-            other = label.get("similarity_to_other_image_mean")
-            if other is not None:
-                axes.plot([other], [place], "d", color=GREY, markersize=6, zorder=1.5)
-        axes.plot([], [], "o", color=BLUE, label="same image: mean ± standard deviation")
-        axes.plot([], [], "d", color=GREY, label="an image of another patient")
-        axes.set_yticks(
-            places, [f"{shorten(each['name'], 30)} ({each['images']})" for each in shown]
-        )
-        axes.set_ylim(-0.6, len(shown) - 0.4)
-        axes.set_xlim(min(axes.get_xlim()[0], 0), 1.02)
-        axes.tick_params(colors=BLACK)
-        axes.set_xlabel("correlation of the attention maps")
-        canvas.legend(loc="outside upper left", ncols=2, handlelength=1.2)
-        png = to_png(canvas)
-    return Figure(
-        "attention-similarity.png",
-        png,
-        f"How alike {network} and the teacher look at images, by finding",
-        "Correlation of the student's and the teacher's attention map over places, for the images "
-        "positive for each finding (their number in brackets). Diamonds: the student's map against "
-        "the teacher's of an image of another patient, which is what the maps share whatever the "
-        "image.",
-    )

@@ -1,0 +1,153 @@
+"""Names, colours and lines of the ways students are trained, shared by tables and figures."""
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure as Canvas
+from matplotlib.legend import Legend
+from matplotlib.lines import Line2D
+
+from nakt_dist.drawing.style import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILION, wrap
+from nakt_dist.records.fields import printable
+from nakt_dist.records.lineage import Method
+from nakt_dist.report.roles import FOLLOWING, Role
+from nakt_dist.report.telling import tell_apart
+from nakt_dist.signals import SIGNALS
+
+ROLE_COLOURS = {
+    Role.TEACHER: BLACK,
+    Role.STUDENT: BLUE,
+    **{role: kind.colours[-1] for kind, role in FOLLOWING.items()},
+    Role.FROM_SCRATCH: GREY,
+    Role.FINE_TUNED_STUDENT: GREEN,
+    Role.FINE_TUNED_TEACHER: ORANGE,
+    Role.FINE_TUNED: PURPLE,
+    Role.FOREIGN: VERMILION,
+    Role.OTHER: SKY,
+}
+_LINES = ("-", "--", ":", "-.")
+_SHARE_OF_WIDTH = 0.98
+_SHORTEST_LINE = 20
+
+
+def name_methods(methods: Sequence[Method]) -> dict[Method, str]:
+    """Names methods in a few words; parts and settings only where they tell some apart.
+
+    Returns:
+        A name for each, no two alike.
+    """
+    several_parts = len({method.parts for method in methods}) > 1
+    settings = tell_apart(
+        methods,
+        lambda method: (method.kind, method.parts, method.teacher),
+        lambda method: describe_settings(json.loads(method.settings)),
+    )
+    named: dict[Method, str] = {}
+    for method in methods:
+        told = settings[method]
+        parts = [
+            method.kind.value,
+            *_telling_teacher(method, methods),
+            *_telling_parts(method, several_parts),
+            *([told] if told else []),
+        ]
+        name = ", ".join(parts)
+        again = sum(other == name or other.startswith(f"{name} (") for other in named.values())
+        named[method] = f"{name} ({again + 1})" if again and name in named.values() else name
+    return named
+
+
+def describe_settings(settings: Mapping[str, Any]) -> dict[str, str]:
+    """Returns words for each setting of a transfer.
+
+    Args:
+        settings: flat, such as ``{"attention.beta": 1.0}``.
+    """
+    words: dict[str, str] = {}
+    for signal, kind in SIGNALS.items():
+        start = f"{signal}."
+        own = {key.removeprefix(start): v for key, v in settings.items() if key.startswith(start)}
+        words |= {f"{start}{name}": word for name, word in kind.words(own).items()}
+    return {key: printable(word) for key, word in words.items()}
+
+
+def _telling_teacher(method: Method, methods: Sequence[Method]) -> list[str]:
+    teacher = method.teacher
+    if teacher is None:
+        return []
+    others = {each.teacher for each in methods} - {None}
+    alike = [each for each in others if each.label == teacher.label]
+    digits = f" {teacher.weights_sha256[:6]}" if len(alike) > 1 else ""
+    return [f"teacher {teacher.label}{digits}"]
+
+
+def _telling_parts(method: Method, several: bool) -> list[str]:
+    if method.parts != "all layers":
+        return [method.parts]
+    return [method.parts] if several and method.teacher is None else []
+
+
+def method_styles(methods: Sequence[Method]) -> dict[Method, tuple[str, str]]:
+    """Returns colour and line style of each method; warm without a teacher, cool with one.
+
+    Args:
+        methods: in the order of the legend.
+    """
+    styles: dict[Method, tuple[str, str]] = {}
+    of_colours: Counter[tuple[str, ...]] = Counter()
+    for method in methods:
+        colours = method.kind.colours
+        line, place = divmod(of_colours[colours], len(colours))
+        of_colours[colours] += 1
+        styles[method] = (colours[place], _LINES[line]) if line < len(_LINES) else (GREY, ":")
+    return styles
+
+
+def draw_legend(
+    canvas: Canvas,
+    names: Mapping[Method, str],
+    styles: Mapping[Method, tuple[str, str]],
+    dots: bool = False,
+) -> None:
+    """Puts the methods' names above all panels, and makes the figure so much higher.
+
+    They stand in as many columns as there is room for; a name that is wider than the figure is
+    broken.
+
+    Args:
+        canvas: with all its panels, as wide as it will be.
+        dots: whether the methods are dots rather than lines.
+    """
+    renderer = FigureCanvasAgg(canvas).get_renderer()
+    room = canvas.bbox.width * _SHARE_OF_WIDTH
+
+    def place(columns: int, length: int) -> Legend:
+        handles = [_handle(*styles[each], wrap(name, length), dots) for each, name in names.items()]
+        return canvas.legend(
+            handles=handles, loc="outside upper left", ncols=columns, frameon=False
+        )
+
+    longest = max(map(len, names.values()))
+    tries = [(columns, longest) for columns in (3, 2, 1) if columns <= len(names)]
+    tries += [(1, length) for length in range(longest - 1, _SHORTEST_LINE, -1)]
+    for columns, length in tries:
+        legend = place(columns, length)
+        box = legend.get_window_extent(renderer)
+        if box.width <= room or length == _SHORTEST_LINE + 1:
+            break
+        legend.remove()
+    canvas.set_figheight(canvas.get_figheight() + box.height / canvas.dpi)
+
+
+def _handle(colour: str, line: str, name: str, dots: bool) -> Line2D:
+    if not dots:
+        return Line2D([], [], color=colour, linestyle=line, label=name, linewidth=2)
+    return Line2D([], [], linestyle="", label=name, markersize=6, **dot_style(colour, line))
+
+
+def dot_style(colour: str, line: str) -> dict[str, str]:
+    """Returns how a method's dot is drawn: hollow where its line would be broken."""
+    return {"marker": "o", "color": colour, "mfc": colour if line == "-" else "white"}
