@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from nakt_dist.report.pseudo_sets import PseudoSet, Verdict, judge
+from nakt_dist.records.pseudo_sets import PseudoSet, Verdict, judge
 from nakt_dist.report.roles import show_threshold
 from nakt_dist.transfer.exclusion import REFERENCE_PIXELS, ExclusionRule
 

@@ -16,8 +16,8 @@ from nakt_dist.drawing.style import (
     shorten,
     to_png,
 )
+from nakt_dist.records.pseudo_sets import PseudoSet, judge
 from nakt_dist.report.document import Figure
-from nakt_dist.report.pseudo_sets import PseudoSet, judge
 from nakt_dist.report.roles import show_threshold
 from nakt_dist.transfer.exclusion import ExclusionRule
 

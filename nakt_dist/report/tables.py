@@ -8,12 +8,12 @@ from typing import Any
 from nakt_dist.records.evaluation_set import describe_splits
 from nakt_dist.records.fields import printable
 from nakt_dist.records.lineage import TrainingSet
+from nakt_dist.records.pseudo_sets import PseudoSet, judge
 from nakt_dist.report import paper
 from nakt_dist.report.capability import Capability, Transfer
 from nakt_dist.report.cautions import meetings
 from nakt_dist.report.document import WARNING, Cell, Column, Table, tabulate
 from nakt_dist.report.evaluations import EvaluatedRun
-from nakt_dist.report.pseudo_sets import PseudoSet, judge
 from nakt_dist.report.roles import describe_lineage, describe_rule
 from nakt_dist.report.runs import FoundRecord
 from nakt_dist.report.telling import grouped

@@ -13,9 +13,7 @@ from nakt_dist.drawing.sheets import Group, Outline, Panel, draw_sheet
 from nakt_dist.errors import ConfigurationError, DatasetError, UnusableSample
 from nakt_dist.imaging.packed import decode_pixels
 from nakt_dist.records.fields import label_dataset
-from nakt_dist.report.advice import advise, percentiles, show_percentiles
-from nakt_dist.report.histograms import JudgedSet, draw_entropy, draw_target_pixels
-from nakt_dist.report.pseudo_sets import (
+from nakt_dist.records.pseudo_sets import (
     ALL_SPLITS,
     PseudoSet,
     Verdict,
@@ -23,6 +21,8 @@ from nakt_dist.report.pseudo_sets import (
     judge,
     read_pseudo_set,
 )
+from nakt_dist.report.advice import advise, percentiles, show_percentiles
+from nakt_dist.report.histograms import JudgedSet, draw_entropy, draw_target_pixels
 from nakt_dist.report.roles import describe_rule, show_threshold
 from nakt_dist.runtime.files import write_bytes, write_json
 from nakt_dist.runtime.processes import require_one_process

@@ -11,10 +11,10 @@ from PIL import Image
 
 from nakt_dist.drawing.sheets import Group, Outline, Panel, draw_sheet
 from nakt_dist.drawing.style import ORANGE, SKY, shorten
+from nakt_dist.records.pseudo_sets import read_pseudo_set
 from nakt_dist.report.dice_figures import draw_dice, draw_distribution
 from nakt_dist.report.histograms import JudgedSet, draw_entropy, draw_target_pixels
 from nakt_dist.report.learning_curves import draw_learning_curves, moving_mean, read_curve
-from nakt_dist.report.pseudo_sets import read_pseudo_set
 from nakt_dist.report.runs import LeftOut, collect
 from nakt_dist.transfer.exclusion import ExclusionRule
 from tests.records import (

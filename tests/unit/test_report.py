@@ -8,6 +8,7 @@ import pytest
 
 from nakt_dist.errors import DatasetError
 from nakt_dist.records.lineage_reading import read_lineage
+from nakt_dist.records.pseudo_sets import count_by_split, judge, read_pseudo_set
 from nakt_dist.report import paper
 from nakt_dist.report.capability import capabilities
 from nakt_dist.report.cautions import cautions
@@ -28,7 +29,6 @@ from nakt_dist.report.evaluations import EvaluatedRun
 from nakt_dist.report.markdown import to_markdown
 from nakt_dist.report.page import to_html
 from nakt_dist.report.paper_differences import differences_from_paper
-from nakt_dist.report.pseudo_sets import count_by_split, judge, read_pseudo_set
 from nakt_dist.report.roles import Role, describe_lineage, describe_rule, role_of
 from nakt_dist.report.runs import Collection, collect
 from nakt_dist.report.segmentation import results_table, tables_beside_the_paper
