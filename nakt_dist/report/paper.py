@@ -246,5 +246,4 @@ def _read(name: str, kind: type[Printed]) -> tuple[Printed, ...]:
 @cache
 def _rows(name: str) -> tuple[Mapping[str, str], ...]:
     path = resources.files("nakt_dist.report") / "paper_figures" / name
-    with path.open(encoding="utf-8", newline="") as stream:
-        return tuple(csv.DictReader(stream))
+    return tuple(csv.DictReader(path.read_text(encoding="utf-8").splitlines()))
