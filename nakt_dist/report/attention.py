@@ -24,7 +24,7 @@ from nakt_dist.errors import DatasetError
 from nakt_dist.records.fields import label_dataset, printable, read_field
 from nakt_dist.records.lineage import NOT_KNOWN, Lineages
 from nakt_dist.report.document import Figure
-from nakt_dist.report.runs import FoundRecord, LeftOut
+from nakt_dist.report.runs import FoundRecord, LeftOut, read_usable
 from nakt_dist.report.telling import grouped, show_range
 from nakt_dist.runtime.files import read_regular_file
 
@@ -75,13 +75,7 @@ def read_attention(
         left_out: what cannot be read is added here.
         known: lineages of networks by their weights; marks teachers of phantoms.
     """
-    comparisons = []
-    for found in records:
-        try:
-            comparisons.append(_read(found, known))
-        except DatasetError as error:
-            left_out.append(LeftOut(found.place, str(error)))
-    return comparisons
+    return read_usable(records, lambda found: _read(found, known), left_out)
 
 
 def _read(found: FoundRecord, known: Lineages) -> Attention:

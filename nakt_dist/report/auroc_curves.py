@@ -10,15 +10,13 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from nakt_dist.drawing.style import figure_style, make_panels, to_png, wrap
-from nakt_dist.errors import DatasetError
-from nakt_dist.records.fields import printable
-from nakt_dist.records.lineage import NOT_KNOWN, Lineages, Method
+from nakt_dist.records.lineage import NOT_KNOWN, Lineage, Lineages, Method
 from nakt_dist.records.lineage_reading import PRETRAINED, read_lineage
 from nakt_dist.report.document import Figure
 from nakt_dist.report.learning_curves import can_be_drawn, reading_metrics
 from nakt_dist.report.methods import draw_legend, method_styles, name_methods
-from nakt_dist.report.network_names import name_network
-from nakt_dist.report.runs import FoundRecord, LeftOut
+from nakt_dist.report.network_names import NetworkName, name_network
+from nakt_dist.report.runs import FoundRecord, LeftOut, read_usable
 from nakt_dist.report.studies import Setting, arrange, tell_settings
 from nakt_dist.report.telling import grouped
 from nakt_dist.runtime.tracking import METRICS_NAME
@@ -108,20 +106,14 @@ def collect_curves(
         trainings: records of ``nakt train``, beside which lie their metrics.
         left_out: trainings without usable metrics are added here.
     """
-    found = []
-    for training in trainings:
-        try:
-            lineage = training.record.details["lineage"]
-            classifier = read_lineage(lineage, known)
-            curve = read_auroc_curve(
-                training.folder / METRICS_NAME, _steps_per_epoch(training.record)
-            )
-            network = name_network(lineage["model"], PRETRAINED)
-        except (ValueError, DatasetError) as error:
-            left_out.append(LeftOut(training.place, printable(str(error))))
-            continue
-        found.append((network, classifier, curve))
-    curves, _ = arrange(found)
+
+    def read(training: FoundRecord) -> tuple[NetworkName, Lineage, AurocCurve]:
+        lineage, steps = training.record.details["lineage"], _steps_per_epoch(training.record)
+        classifier = read_lineage(lineage, known)
+        curve = read_auroc_curve(training.folder / METRICS_NAME, steps)
+        return name_network(lineage["model"], PRETRAINED), classifier, curve
+
+    curves, _ = arrange(read_usable(trainings, read, left_out))
     # Unlike in tables, sizes of one start stand side by side.
     return dict(sorted(curves.items(), key=lambda each: _panel_order(each[0])))
 

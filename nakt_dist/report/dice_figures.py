@@ -13,7 +13,7 @@ from nakt_dist.report.document import Figure
 from nakt_dist.report.evaluations import EvaluatedRun
 from nakt_dist.report.methods import ROLE_COLOURS
 from nakt_dist.report.roles import Role
-from nakt_dist.report.runs import LeftOut
+from nakt_dist.report.runs import LeftOut, read_usable
 
 PREDICTIONS_NAME = "predictions.parquet"
 _ROW_INCHES = 0.44
@@ -64,12 +64,7 @@ def draw_distribution(
     Returns:
         None where no run has usable predictions.
     """
-    scores = {}
-    for run in runs:
-        try:
-            scores[run] = _read_dice(run)
-        except ValueError as error:
-            left_out.append(LeftOut(run.place, str(error)))
+    scores = dict(read_usable(runs, lambda run: (run, _read_dice(run)), left_out))
     if not scores:
         return None
     with figure_style():

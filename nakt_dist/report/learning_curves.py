@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from nakt_dist.drawing.style import BLUE, GREY, ORANGE, figure_style, make_panels, shorten, to_png
 from nakt_dist.records.fields import printable
 from nakt_dist.report.document import Figure
-from nakt_dist.report.runs import FoundRecord, LeftOut
+from nakt_dist.report.runs import FoundRecord, LeftOut, read_usable
 from nakt_dist.runtime.files import read_regular_file
 from nakt_dist.runtime.tracking import METRICS_NAME
 
@@ -123,13 +123,11 @@ def draw_learning_curves(
     Returns:
         None where no training has any.
     """
-    curves = []
-    for found in trainings:
-        try:
-            name = printable(found.record.name)
-            curves.append(read_curve(name, found.folder / METRICS_NAME))
-        except ValueError as error:
-            left_out.append(LeftOut(found.place, printable(str(error))))
+
+    def read(found: FoundRecord) -> LearningCurve:
+        return read_curve(printable(found.record.name), found.folder / METRICS_NAME)
+
+    curves = read_usable(trainings, read, left_out)
     if not curves:
         return None
     return Figure(

@@ -21,6 +21,7 @@ from nakt_dist.shards.manifest import MANIFEST_NAME, PseudoLabelManifest
 _NUMBER = (int, float)
 Item = TypeVar("Item")
 Run = TypeVar("Run", EvaluatedRun, ClassifiedRun)
+Placed = TypeVar("Placed", "FoundRecord", EvaluatedRun, ClassifiedRun)
 # What odd values raise when read: a file that anybody may have written must not end the report.
 _DAMAGE = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
 
@@ -53,6 +54,25 @@ class LeftOut:
 
     place: str
     reason: str
+
+
+def read_usable(
+    found: Iterable[Placed], read: Callable[[Placed], Item], left_out: list[LeftOut]
+) -> list[Item]:
+    """Reads something beside each record or run; what is wrong with one is listed instead.
+
+    Args:
+        found: each with the ``place`` where it lies.
+        read: raises a ValueError or DatasetError that says what is wrong.
+        left_out: what cannot be used is added here.
+    """
+    items = []
+    for each in found:
+        try:
+            items.append(read(each))
+        except (ValueError, DatasetError) as error:
+            left_out.append(LeftOut(each.place, printable(str(error))))
+    return items
 
 
 @dataclass(frozen=True)
