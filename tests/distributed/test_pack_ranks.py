@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from nakt_dist.config import ImageConfig, PackConfig
+from nakt_dist.runtime.machine import is_locked
 from nakt_dist.runtime.work import WorkLedger
 from nakt_dist.stages import pack, pack_pool
 from nakt_dist.stages.pack_pool import Workers
@@ -121,7 +122,7 @@ def test_a_second_launch_is_refused_and_the_first_unharmed(
 ) -> None:
     output = tmp_path / "out"
     with program(*torchrun(2), *words_of(source, output, 1), log=tmp_path / "log") as packing:
-        packing.wait_until(receipts(output, "prepared", 1))
+        packing.wait_until(lambda: is_locked(output / ".lock"))
         first = packing.ranks()[0].pid
         os.kill(first, signal.SIGSTOP)
         (message,) = errors_of(config_of(source, output))
