@@ -130,15 +130,14 @@ class WorkLedger:
         """Reads what ``finish`` was given."""
         return read_json(self.receipt_path(piece), "receipt")
 
-    def stamp(self, piece: int) -> tuple[int, int] | None:
-        """Returns what tells a receipt from one written later; None where there is none."""
+    def stamp(self, piece: int) -> int | None:
+        """Returns the inode, which tells a receipt from its successor; None where there is none."""
         try:
-            status = self.receipt_path(piece).stat()
+            return self.receipt_path(piece).stat().st_ino
         except FileNotFoundError:
             return None
-        return status.st_ino, status.st_mtime_ns
 
-    def unsound(self, is_sound: Callable[[int], bool]) -> dict[int, tuple[int, int] | None]:
+    def unsound(self, is_sound: Callable[[int], bool]) -> dict[int, int | None]:
         """Returns the pieces without a receipt, and those that do not stand as theirs says.
 
         Args:
@@ -152,7 +151,7 @@ class WorkLedger:
             piece: stamp for piece, stamp in stamps.items() if stamp is None or not is_sound(piece)
         }
 
-    def claim(self, piece: int, stamp: tuple[int, int] | None) -> contextlib.ExitStack | None:
+    def claim(self, piece: int, stamp: int | None) -> contextlib.ExitStack | None:
         """Takes the lock of a piece for as long as the stack that is returned stays open.
 
         Args:

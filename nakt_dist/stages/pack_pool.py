@@ -48,7 +48,7 @@ class Workers:
     def complete(
         self,
         ledger: WorkLedger,
-        unsound: Mapping[int, tuple[int, int] | None],
+        unsound: Mapping[int, int | None],
         function: Callable[..., Any],
         arguments: Callable[[int], tuple],
     ) -> Iterator[int]:

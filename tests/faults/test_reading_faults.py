@@ -209,8 +209,8 @@ def test_an_image_that_vanishes_while_its_dataset_is_packed_is_set_aside(
     source = publish_images(tmp_path / "published")
     plan = pack.make_plan
 
-    def make_plan(config: PackConfig) -> Any:
-        made = plan(config)
+    def make_plan(*arguments: Any) -> Any:
+        made = plan(*arguments)
         (source / "image_007.png").unlink()
         return made
 

@@ -19,7 +19,7 @@ from PIL import Image
 
 from nakt_dist.cli import main, parse_config
 from nakt_dist.config import ImageConfig, PackConfig, SplitConfig
-from nakt_dist.errors import ConfigurationError, DatasetError, NaktError
+from nakt_dist.errors import ConfigurationError, DatasetError
 from nakt_dist.phantoms import write_phantom_dataset
 from nakt_dist.runtime.record import RunRecord
 from nakt_dist.runtime.work import sole_user
@@ -344,18 +344,6 @@ def test_a_shard_damaged_after_an_interruption_is_written_again(
     pack_small(source, output, "image_folder")
 
     assert file_hashes(output) == file_hashes(tmp_path / "undisturbed")
-
-
-def test_several_processes_are_refused(
-    breast: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    monkeypatch.setenv("RANK", "1")
-
-    with pytest.raises(NaktError, match="pack was started as 2 processes"):
-        pack_small(breast, tmp_path / "out", "busi")
-
-    assert not (tmp_path / "out").exists()
 
 
 # --------------------------------------------------------------- which samples go where
