@@ -191,9 +191,9 @@ class Death:
 
 
 class Mishap(Protocol):
-    """What befalls one rank: a ``Death``, or one of ``tests.mishaps``."""
+    """What befalls one rank, or with None each: a ``Death``, or one of ``tests.mishaps``."""
 
-    rank: int
+    rank: int | None
 
     def arm(self) -> None:
         """Prepares it, in the rank's own process."""
@@ -300,7 +300,7 @@ class _Rank:
         log: Path | None,
     ) -> None:
         self._receiver, sender = _CONTEXT.Pipe(duplex=False)
-        mine = death if death is not None and death.rank == rank else None
+        mine = death if death is not None and death.rank in (rank, None) else None
         self.process = fork(_run_stage, config, environment, mine, log, sender)
         sender.close()
 

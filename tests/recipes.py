@@ -9,6 +9,8 @@ from nakt_dist.config import (
     CheckpointConfig,
     DataConfig,
     EvaluateConfig,
+    ImageConfig,
+    PackConfig,
     RecipeConfig,
     TeachConfig,
     TeacherConfig,
@@ -92,3 +94,15 @@ def logged_losses(output: Path) -> list[tuple[int, float]]:
     """Step and training loss of every logged step, in the order of the file."""
     lines = read_lines(output / "metrics.jsonl")
     return [(line["step"], line["loss"]) for line in lines if "loss" in line]
+
+
+def pack_config(source: Path, output: Path, workers: int = 1) -> PackConfig:
+    """Images with masks at 64 × 64 pixels, four a shard."""
+    return PackConfig(
+        layout="image_folder",
+        source=str(source),
+        output=str(output),
+        image=ImageConfig(height=64, width=64),
+        samples_per_shard=4,
+        workers=workers,
+    )

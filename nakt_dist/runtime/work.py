@@ -11,29 +11,23 @@ deterministic and written atomically.
 import contextlib
 import errno
 import fcntl
-import json
 import os
 import shutil
 import stat
 import time
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import IO, Any, ClassVar, Generic, TypeVar
+from typing import IO, Any
 
 from nakt_dist.errors import DatasetError
 from nakt_dist.runtime.files import differing_fields, read_json, write_json, write_new_json
-from nakt_dist.runtime.outputs import check_output
 from nakt_dist.runtime.processes import process_place
 
 LOCK_NAME = ".lock"
 _ATTEMPTS = 100
 _PAUSE_SECONDS = 0.02
-_PATIENCE_SECONDS = 1800
 _NO_FILE = (errno.ELOOP, errno.ENXIO, errno.EISDIR)  # a link, a pipe, a folder
 _HELD: set[IO[str]] = set()
-
-Result = TypeVar("Result")
 
 
 class WorkLedger:
@@ -194,141 +188,6 @@ class WorkLedger:
             if not self.folder.exists():
                 return
             time.sleep(_PAUSE_SECONDS)  # another process wrote there just now
-
-
-class SharedJob(ABC, Generic[Result]):
-    """An output that any number of processes make together, whoever started them.
-
-    A process begins the job or takes it up, does the pieces that no other does, and puts all of
-    them together where it finds them done.
-
-    Attributes:
-        stage: the verb; the ledger lies in ``OUTPUT/.STAGE``.
-        written_last: the file with which the output is complete.
-        others: what an output of other settings is, for the message.
-
-    Args:
-        output: its folder, which may be absent.
-        identity: JSON-serialisable values that decide the result.
-        pieces: how many there are.
-    """
-
-    stage: ClassVar[str]
-    written_last: ClassVar[str]
-    others: ClassVar[str]
-
-    def __init__(self, output: str, identity: Mapping[str, Any], pieces: int = 0) -> None:
-        self.output = Path(output)
-        self.identity = json.loads(json.dumps(identity))
-        self.ledger = WorkLedger(self.output / f".{self.stage}", self.identity, pieces)
-
-    @abstractmethod
-    def read(self) -> tuple[Mapping[str, Any], Result]:
-        """Reads an output that is complete: its identity, and what came of it."""
-
-    def finished(self) -> Result | None:
-        """Returns what came of the job; None until it is complete.
-
-        Raises:
-            DatasetError: the output is complete, of other settings.
-        """
-        if not (self.output / self.written_last).exists():
-            return None
-        identity, result = self.read()
-        if identity != self.identity:
-            raise self.refusal("; ".join(differing_fields(identity, self.identity)[:5]))
-        return result
-
-    def refusal(self, what: str) -> DatasetError:
-        """The error of an output that is complete and another's; ``what`` says what differs."""
-        return DatasetError(
-            f"{self.output}: already holds {self.others} ({what}). "
-            "Choose another --output, or delete the folder"
-        )
-
-    def check(self) -> list[str]:
-        """Looks whether the job could be begun or taken up, or is done, and writes nothing.
-
-        Returns:
-            What is worth knowing, a sentence each.
-
-        Raises:
-            DatasetError: the output is another's, finished or not.
-        """
-        check_output(self.output, self.stage)
-        if self.finished() is None:
-            self.ledger.check()
-        return []
-
-    def begin(self) -> Result | None:
-        """Begins the job or takes it up; returns what came of it where it is complete.
-
-        Raises:
-            DatasetError: as ``check``.
-        """
-        check_output(self.output, self.stage)
-        self.output.mkdir(parents=True, exist_ok=True)
-        result = self.finished()
-        if result is not None:
-            if process_place().is_main:
-                self.ledger.close()  # a kill may have left it
-            return result
-        self.ledger.open()
-        result = self.finished()
-        if result is not None:  # another process finished all while this one looked
-            self.ledger.close()
-        return result
-
-    def work(self, do: Callable[[int], Mapping[str, Any]]) -> Iterator[int]:
-        """Does this process's part of the pieces.
-
-        Args:
-            do: does a piece, and returns its receipt.
-
-        Yields:
-            The number of each piece that is done.
-        """
-        place = process_place()
-        for piece in self.ledger.unfinished(place.rank, place.world_size):
-            self.ledger.finish(piece, do(piece))
-            yield piece
-
-    def finalise(self, put_together: Callable[[], Result]) -> Result | None:
-        """Lets one process put the pieces together, once all of them are done.
-
-        Args:
-            put_together: writes ``written_last`` last of all.
-
-        Returns:
-            What came of the job; None where others still work on it.
-        """
-        if self.ledger.is_complete():
-            with hold_lock(self.ledger.folder / "finalise.lock") as held:
-                if held:
-                    result = self.finished()
-                    if result is None:
-                        result = put_together()
-                    self.ledger.close()
-                    return result
-        return self.finished()
-
-    def finalise_or_wait(self, put_together: Callable[[], Result]) -> Result:
-        """As ``finalise``, and waits for the process that puts the pieces together.
-
-        Where that one dies, this one does it.
-
-        Raises:
-            DatasetError: it takes longer than anybody should wait.
-        """
-        deadline = time.monotonic() + _PATIENCE_SECONDS
-        while (result := self.finalise(put_together)) is None:
-            if time.monotonic() > deadline:
-                raise DatasetError(
-                    f"{self.output}: another process has not put the pieces together for "
-                    f"{_PATIENCE_SECONDS // 60} minutes. Stop it, and run the same command again"
-                )
-            time.sleep(1)
-        return result
 
 
 @contextlib.contextmanager

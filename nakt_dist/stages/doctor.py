@@ -23,7 +23,8 @@ from nakt_dist.runtime.machine import (
 from nakt_dist.runtime.outputs import check_output, left_by
 from nakt_dist.runtime.processes import process_place
 from nakt_dist.runtime.record import RECORD_NAME, RunRecord, Stopwatch, package_versions
-from nakt_dist.runtime.work import LOCK_NAME, SharedJob, in_use
+from nakt_dist.runtime.shared_job import SharedJob
+from nakt_dist.runtime.work import LOCK_NAME, in_use
 from nakt_dist.shards.manifest import MANIFEST_NAME
 from nakt_dist.stages.doctor_findings import Findings
 from nakt_dist.stages.doctor_report import Diagnosis, diagnose, print_diagnosis

@@ -29,7 +29,7 @@ from nakt_dist.runtime.record import (
     package_versions,
     read_record,
 )
-from nakt_dist.runtime.work import SharedJob
+from nakt_dist.runtime.shared_job import SharedJob
 from nakt_dist.shards.pictures import read_pictures
 from nakt_dist.shards.tables import read_table, write_table
 from nakt_dist.stages.opening import Opening

@@ -19,7 +19,8 @@ from nakt_dist.runtime.outputs import check_output
 from nakt_dist.runtime.processes import say
 from nakt_dist.runtime.progress import progress_bar
 from nakt_dist.runtime.record import RunRecord, Stopwatch, package_versions
-from nakt_dist.runtime.work import SharedJob, WorkLedger, sole_launch
+from nakt_dist.runtime.shared_job import SharedJob
+from nakt_dist.runtime.work import WorkLedger, sole_launch
 from nakt_dist.shards.manifest import (
     MANIFEST_NAME,
     ShardManifest,

@@ -26,7 +26,7 @@ from nakt_dist.runtime.files import file_sha256
 from nakt_dist.runtime.processes import process_place, say
 from nakt_dist.runtime.progress import progress_bar
 from nakt_dist.runtime.record import RunRecord, Stopwatch, package_versions
-from nakt_dist.runtime.work import SharedJob
+from nakt_dist.runtime.shared_job import SharedJob
 from nakt_dist.shards.manifest import INDEX_NAME, MANIFEST_NAME, PseudoLabelManifest, ShardEntry
 from nakt_dist.shards.reader import IndexedShards
 from nakt_dist.shards.tables import PSEUDO_INDEX_SCHEMA, write_table

@@ -3,21 +3,23 @@
 import fcntl
 import os
 import signal
+import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from nakt_dist.config import ImageConfig, PackConfig
 from nakt_dist.runtime.machine import is_locked
 from nakt_dist.runtime.work import WorkLedger
 from nakt_dist.stages import pack, pack_pool
 from nakt_dist.stages.pack_pool import Workers
 from tests.datasets import publish_images
 from tests.launching import Death, errors_of, finish, program, run_ranks, torchrun
-from tests.recipes import file_hashes
+from tests.recipes import file_hashes, pack_config
 
 pytestmark = [pytest.mark.distributed, pytest.mark.timeout(240)]
 
@@ -38,23 +40,12 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def one_process(source: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """What one uninterrupted process gives."""
     output = tmp_path_factory.mktemp("one") / "out"
-    pack.run(config_of(source, output))
+    pack.run(pack_config(source, output))
     return file_hashes(output)
 
 
-def config_of(source: Path, output: Path) -> PackConfig:
-    return PackConfig(
-        layout="image_folder",
-        source=str(source),
-        output=str(output),
-        image=ImageConfig(height=64, width=64),
-        samples_per_shard=4,
-        workers=1,
-    )
-
-
 def words_of(source: Path, output: Path, workers: int) -> tuple[str, ...]:
-    """The command line that means ``config_of``."""
+    """The command line that means ``pack_config``."""
     return (
         "pack", "--layout=image_folder", f"--source={source}", f"--output={output}",
         "--image.height=64", "--image.width=64", "--samples_per_shard=4", f"--workers={workers}",
@@ -69,20 +60,42 @@ def receipts(output: Path, of: str, at_least: int) -> Callable[[], bool]:
 def test_any_number_of_processes_gives_the_same_bytes(
     source: Path, one_process: dict[str, str], tmp_path: Path, world_size: int
 ) -> None:
-    records = finish(config_of(source, tmp_path / "out"), world_size)
+    records = finish(pack_config(source, tmp_path / "out"), world_size)
 
     assert file_hashes(tmp_path / "out") == one_process
     for record in records:
         assert record.counts["packed"] + record.counts["rejected"] == IMAGES
 
 
+@dataclass(frozen=True)
+class DeathBesideASlowRank:
+    """A death that its rank comes to: the other is too slow at first to do all the work itself."""
+
+    death: Death
+    rank: None = None
+
+    def arm(self) -> None:
+        """Prepares the death in one rank, and slows the first renames of the other."""
+        if int(os.environ["RANK"]) == self.death.rank:
+            self.death.arm()
+            return
+        rename, slow = os.replace, iter(range(6))
+
+        def replace(*arguments: Any, **options: Any) -> None:
+            if next(slow, None) is not None:
+                time.sleep(0.5)
+            rename(*arguments, **options)
+
+        os.replace = replace
+
+
 @pytest.mark.parametrize("rename", [1, 2, 4, 9, 15, 25])
 def test_one_rank_killed_alone_does_not_stop_the_other(
     source: Path, one_process: dict[str, str], tmp_path: Path, rename: int
 ) -> None:
-    config = config_of(source, tmp_path / "out")
+    config = pack_config(source, tmp_path / "out")
 
-    outcomes = run_ranks(config, 2, death=Death(rename, rank=rename % 2))
+    outcomes = run_ranks(config, 2, death=DeathBesideASlowRank(Death(rename, rank=rename % 2)))
 
     assert sorted(outcome.exitcode for outcome in outcomes) == [-9, 0]
     assert file_hashes(tmp_path / "out") == one_process
@@ -91,7 +104,7 @@ def test_one_rank_killed_alone_does_not_stop_the_other(
 def test_ranks_that_never_start_are_not_waited_for(
     source: Path, one_process: dict[str, str], tmp_path: Path
 ) -> None:
-    run_ranks(config_of(source, tmp_path / "out"), 3, only=[1])
+    run_ranks(pack_config(source, tmp_path / "out"), 3, only=[1])
 
     assert file_hashes(tmp_path / "out") == one_process
 
@@ -125,7 +138,7 @@ def test_a_second_launch_is_refused_and_the_first_unharmed(
         packing.wait_until(lambda: is_locked(output / ".lock"))
         first = packing.ranks()[0].pid
         os.kill(first, signal.SIGSTOP)
-        (message,) = errors_of(config_of(source, output))
+        (message,) = errors_of(pack_config(source, output))
         os.kill(first, signal.SIGCONT)
         packing.succeed()
 
@@ -139,7 +152,7 @@ def test_masks_that_say_nothing_are_refused_by_every_process(tmp_path: Path) -> 
         levels = np.random.default_rng(number).integers(0, 5, (32, 32), dtype=np.uint8)
         Image.fromarray(40 * levels).save(path)
 
-    errors = errors_of(config_of(folder, tmp_path / "out"), 2)
+    errors = errors_of(pack_config(folder, tmp_path / "out"), 2)
 
     assert any("mask" in error for error in errors)
     assert not (tmp_path / "out" / ".pack").exists()

@@ -9,12 +9,11 @@ from pathlib import Path
 import psutil
 import pytest
 
-from nakt_dist.config import ImageConfig, PackConfig
 from nakt_dist.errors import DatasetError
 from nakt_dist.stages import pack
 from tests.datasets import publish_images
 from tests.launching import NAKT, Death, Program, finish, program, run_ranks
-from tests.recipes import file_hashes
+from tests.recipes import file_hashes, pack_config
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(120)]
 
@@ -31,23 +30,12 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def undisturbed(source: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     output = tmp_path_factory.mktemp("undisturbed") / "out"
-    pack.run(config_of(source, output))
+    pack.run(pack_config(source, output))
     return file_hashes(output)
 
 
-def config_of(source: Path, output: Path, workers: int = 1) -> PackConfig:
-    return PackConfig(
-        layout="image_folder",
-        source=str(source),
-        output=str(output),
-        image=ImageConfig(height=64, width=64),
-        samples_per_shard=4,
-        workers=workers,
-    )
-
-
 def words_of(source: Path, output: Path, workers: int) -> tuple[str, ...]:
-    """The command line that means ``config_of``."""
+    """The command line that means ``pack_config``."""
     return (
         *NAKT, "pack", "--layout=image_folder", f"--source={source}", f"--output={output}",
         "--image.height=64", "--image.width=64", "--samples_per_shard=4", f"--workers={workers}",
@@ -64,11 +52,11 @@ def workers_of(packing: Program) -> list[psutil.Process]:
 
 def test_a_kill_before_any_rename_changes_no_byte(tmp_path: Path) -> None:
     source = publish_images(tmp_path / "published")
-    pack.run(config_of(source, tmp_path / "undisturbed"))
+    pack.run(pack_config(source, tmp_path / "undisturbed"))
     expected = file_hashes(tmp_path / "undisturbed")
 
     for rename in itertools.count(1):
-        config = config_of(source, tmp_path / str(rename))
+        config = pack_config(source, tmp_path / str(rename))
         (outcome,) = run_ranks(config, death=Death(rename))
         if outcome.exitcode == 0:
             break
@@ -95,7 +83,7 @@ def test_all_processes_killed_in_the_middle_change_no_byte(
         packing.kill()
     assert not (output / "manifest.json").exists()
 
-    pack.run(config_of(source, output, workers_then))
+    pack.run(pack_config(source, output, workers_then))
 
     assert file_hashes(output) == undisturbed
 
@@ -130,7 +118,7 @@ def test_workers_end_when_the_main_process_is_killed_alone(
         packing.wait()
         assert not packing.orphans()
 
-    pack.run(config_of(source, output))
+    pack.run(pack_config(source, output))
 
     assert file_hashes(output) == undisturbed
 
@@ -147,7 +135,7 @@ def test_an_interrupt_ends_without_a_traceback_and_the_work_goes_on_next_time(
     assert "interrupted; run the same command again to go on" in packing.output
     assert "Traceback" not in packing.output
 
-    pack.run(config_of(source, output))
+    pack.run(pack_config(source, output))
 
     assert file_hashes(output) == undisturbed
 
@@ -160,7 +148,7 @@ def test_of_two_packs_at_once_the_second_is_refused_and_the_first_unharmed(
         packing.wait_until(receipts(output, 1))
         os.kill(packing.pid, signal.SIGSTOP)
         with pytest.raises(DatasetError, match="another pack is writing here right now"):
-            pack.run(config_of(source, output))
+            pack.run(pack_config(source, output))
         os.kill(packing.pid, signal.SIGCONT)
         packing.succeed()
 

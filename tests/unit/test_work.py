@@ -8,7 +8,8 @@ import pytest
 
 from nakt_dist.errors import DatasetError
 from nakt_dist.runtime.files import read_json, write_json
-from nakt_dist.runtime.work import SharedJob, WorkLedger, hold_lock, sole_user
+from nakt_dist.runtime.shared_job import SharedJob
+from nakt_dist.runtime.work import WorkLedger, hold_lock, sole_user
 
 IDENTITY = {"dataset": "squares", "teachers": [{"weight": 1.0}], "settings": {"batch_size": 16}}
 SPAWN = multiprocessing.get_context("spawn")
