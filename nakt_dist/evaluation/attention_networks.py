@@ -26,8 +26,9 @@ def choose_taps(
     """
     if config.taps:
         return [(tap.student, tap.teacher) for tap in config.taps]
-    preset = config.preset
-    if preset is None:
+    if config.preset is not None:
+        preset = config.preset
+    else:
         lineage_of(student)  # finds what is damaged
         trained_with = (student.lineage.get("transfer") or {}).get("attention") or {}
         if trained_with.get("taps"):

@@ -110,7 +110,7 @@ class ClassificationScores(TaskScores):
     def check_references(self, identity: Mapping[str, Any]) -> None:
         """Reads the evaluation to compare with, where one is given; see ``TaskScores``."""
         if self._config.compare_with is not None:
-            self._other_evaluation(identity)
+            self._other_evaluation(self._config.compare_with, identity)
 
     def summarise(
         self, table: pa.Table, identity: Mapping[str, Any]
@@ -133,7 +133,7 @@ class ClassificationScores(TaskScores):
             config.seed,
         )
         if config.compare_with is not None:
-            metrics["paired_difference"] = self._compare(table, identity)
+            metrics["paired_difference"] = self._compare(table, config.compare_with, identity)
         details["outputs_not_used"] = list(self._labels.outputs_not_used)
         details["labels_not_used"] = list(self._labels.labels_not_used)
         details["other_label_policy"] = self._other_policy
@@ -161,14 +161,16 @@ class ClassificationScores(TaskScores):
         cautions = record.details.get("interval", {}).get("cautions", [])
         return text + "".join(f"\nevaluate {record.name}: warning: {each}" for each in cautions)
 
-    def _other_evaluation(self, identity: Mapping[str, Any]) -> tuple[RunRecord, pa.Table]:
+    def _other_evaluation(
+        self, given: str, identity: Mapping[str, Any]
+    ) -> tuple[RunRecord, pa.Table]:
         """Reads the record and the predictions to compare with.
 
         Raises:
             DatasetError: they are absent or damaged, of another test set, of other readings of
                 unsure labels, or share no label.
         """
-        folder = Path(self._config.compare_with)
+        folder = Path(given)
         record = read_record(folder / RECORD_NAME)
         same = ("task", "dataset_fingerprint", "splits", "label_policy")
         found = {name: record.inputs.get(name) for name in same}
@@ -197,9 +199,11 @@ class ClassificationScores(TaskScores):
             )
         return record, table
 
-    def _compare(self, table: pa.Table, identity: Mapping[str, Any]) -> dict[str, Any] | None:
+    def _compare(
+        self, table: pa.Table, given: str, identity: Mapping[str, Any]
+    ) -> dict[str, Any] | None:
         """Returns this network's mean AUROC less the other's, over the labels both have."""
-        record, other = self._other_evaluation(identity)
+        record, other = self._other_evaluation(given, identity)
         names = [name for name in self._labels.names if name in record.inputs["labels"]]
         found = paired_difference(
             label_columns(table, "probability", names),

@@ -29,7 +29,7 @@ def read_facts(images: IndexedShards) -> list[dict[str, Any]]:
     facts = []
     for number, (key, patient, text) in enumerate(zip(*columns, strict=True)):
         labels = _parse(images, number, text)
-        known = {name: _text(labels.get(name)) for name in FACTS}
+        known: dict[str, Any] = {name: _text(labels.get(name)) for name in FACTS}
         known["age"] = _age(images, number, labels.get("age"))
         facts.append({"key": key, "patient_id": patient, **known})
     return facts

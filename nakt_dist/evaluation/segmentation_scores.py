@@ -43,6 +43,7 @@ class SegmentationScores(TaskScores):
         DatasetError: some of the images have no mask.
     """
 
+    dataset: MaskedImages
     schema = PREDICTIONS_SCHEMA
 
     def __init__(
@@ -88,7 +89,7 @@ class SegmentationScores(TaskScores):
     def check_references(self, identity: Mapping[str, Any]) -> None:
         """Opens the teacher's record, where one is given; see ``TaskScores``."""
         if self._config.teacher_record is not None:
-            self._teacher_dice(identity)
+            self._teacher_dice(self._config.teacher_record, identity)
 
     def summarise(
         self, table: pa.Table, identity: Mapping[str, Any]
@@ -101,7 +102,7 @@ class SegmentationScores(TaskScores):
             metrics |= summarise_metric(name, values, config.bootstrap_samples, config.seed)
         if config.teacher_record is not None:
             metrics["knowledge_transfer_capability"] = _capability(
-                metrics["dice_mean"], self._teacher_dice(identity)
+                metrics["dice_mean"], self._teacher_dice(config.teacher_record, identity)
             )
         return metrics, {}
 
@@ -126,14 +127,14 @@ class SegmentationScores(TaskScores):
             + (f", KTC {capability:.1f} %" if capability is not None else "")
         )
 
-    def _teacher_dice(self, identity: Mapping[str, Any]) -> float | None:
+    def _teacher_dice(self, given: str, identity: Mapping[str, Any]) -> float | None:
         """The mean Dice in the teacher's record, None where none was defined.
 
         Raises:
             DatasetError: there is no record, the teacher was evaluated on other images, or it
                 is not a teacher of this network.
         """
-        path = Path(self._config.teacher_record)
+        path = Path(given)
         record = read_record(path / RECORD_NAME if path.is_dir() else path)
         same = ("dataset_fingerprint", "splits", "both_empty")
         found = {name: record.inputs.get(name) for name in same}

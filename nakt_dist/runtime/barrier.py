@@ -3,7 +3,7 @@
 import contextlib
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -136,18 +136,13 @@ def _collect(store: dist.Store, name: str, ranks: Iterable[int], seconds: float)
     deadline = time.monotonic() + seconds
     found = {}
     for rank in ranks:
-        left = max(deadline - time.monotonic(), 0.01)
-        if _succeeds(lambda key=f"{name}/{rank}", s=left: store.wait([key], timedelta(seconds=s))):
-            found[rank] = store.get(f"{name}/{rank}").decode()
+        key, left = f"{name}/{rank}", max(deadline - time.monotonic(), 0.01)
+        try:
+            store.wait([key], timedelta(seconds=left))
+        except RuntimeError:  # what torch's stores raise when the time is up
+            continue
+        found[rank] = store.get(key).decode()
     return found
-
-
-def _succeeds(wait: Callable[[], None]) -> bool:
-    try:
-        wait()
-    except RuntimeError:  # what torch's stores raise when the time is up
-        return False
-    return True
 
 
 def _sum_over_all(store: dist.Store, seconds: float) -> str:

@@ -99,7 +99,7 @@ def _taps_in_words(settings: Mapping[str, Any]) -> str:
     """Names the layers that are compared: a preset's, or the student's as the user chose them."""
     preset, taps = settings.get("preset"), settings.get("taps")
     if preset is not None or not isinstance(taps, list):
-        return _PRESETS.get(preset, f"taps {show(preset)}")
+        return _PRESETS.get(str(preset), f"taps {show(preset)}")
     layers = [str(tap.get("student")) for tap in taps[:_MOST_TAPS] if isinstance(tap, Mapping)]
     more = len(taps) - len(layers)
     return f"taps {' and '.join(layers)}{f' and {more} more' if more else ''}"

@@ -30,6 +30,7 @@ class DistillationConfig(Signal, group="distillation"):
 
     def loss(self, seen: Seen) -> tuple["Tensor", "Tensor"]:
         """Returns the divergence of the logits, and it times ``weight``."""
+        assert seen.teacher is not None  # as it matches outputs
         loss = distillation_loss(seen.student, seen.teacher, self.temperature)
         return loss, self.weight * loss
 
