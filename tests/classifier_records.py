@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from nakt_dist.evaluation.classification_summary import summarise_classification
-from nakt_dist.runtime.record import RunRecord
+from nakt_dist.records.run_record import RunRecord
 from tests.records import VERSIONS, sha
 
 FINDINGS = ("Cardiomegaly", "Edema", "Pneumothorax", "Pleural Effusion")

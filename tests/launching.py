@@ -27,7 +27,7 @@ import pytest
 
 from nakt_dist.cli import load_stage
 from nakt_dist.errors import NaktError
-from nakt_dist.runtime.record import RunRecord
+from nakt_dist.records.run_record import RunRecord
 
 _LAUNCHER_VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 _TOKEN = "NAKT_TEST_PROGRAM"

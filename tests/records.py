@@ -10,8 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from nakt_dist.evaluation.summary import summarise_metric
+from nakt_dist.records.run_record import RunRecord
 from nakt_dist.runtime.files import file_sha256
-from nakt_dist.runtime.record import RunRecord
 from nakt_dist.shards.manifest import INDEX_NAME, PseudoLabelManifest
 from nakt_dist.shards.tables import PSEUDO_INDEX_SCHEMA, write_table
 from nakt_dist.shards.writer import write_shard

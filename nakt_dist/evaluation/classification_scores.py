@@ -21,9 +21,9 @@ from nakt_dist.evaluation.subgroups import age_band
 from nakt_dist.loading.labels import LabelledImages
 from nakt_dist.loading.samples import SelectedSamples
 from nakt_dist.models.network_file import TrainedNetwork
+from nakt_dist.records.run_record import RECORD_NAME, RunRecord, read_record
 from nakt_dist.runtime.files import differing_fields
 from nakt_dist.runtime.processes import say
-from nakt_dist.runtime.record import RECORD_NAME, RunRecord, read_record
 from nakt_dist.shards.tables import read_table
 
 _KINDS = {"age": pa.int32()}

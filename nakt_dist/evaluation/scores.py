@@ -10,7 +10,7 @@ import torch
 
 from nakt_dist.errors import CheckpointError
 from nakt_dist.loading.samples import CachedImages
-from nakt_dist.runtime.record import RunRecord
+from nakt_dist.records.run_record import RunRecord
 
 PREDICTIONS_NAME = "predictions.parquet"
 

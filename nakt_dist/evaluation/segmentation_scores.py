@@ -15,8 +15,8 @@ from nakt_dist.evaluation.scores import TaskScores, diverged
 from nakt_dist.evaluation.summary import knowledge_transfer_capability, summarise_metric
 from nakt_dist.loading.samples import MaskedImages, SelectedSamples
 from nakt_dist.models.network_file import TrainedNetwork
+from nakt_dist.records.run_record import RECORD_NAME, RunRecord, read_record
 from nakt_dist.runtime.files import differing_fields
-from nakt_dist.runtime.record import RECORD_NAME, RunRecord, read_record
 
 PREDICTIONS_SCHEMA = pa.schema(
     [

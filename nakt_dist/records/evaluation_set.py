@@ -12,7 +12,7 @@ from nakt_dist.records.fields import (
     read_names,
     sorted_json,
 )
-from nakt_dist.runtime.record import RunRecord
+from nakt_dist.records.run_record import RunRecord
 from nakt_dist.shards.manifest import ShardManifest
 
 _NUMBER = (int, float)

@@ -13,7 +13,7 @@ from nakt_dist.records.evaluation_set import EvaluationSet
 from nakt_dist.records.fields import read_if_there
 from nakt_dist.records.lineage import NOT_KNOWN, NOT_SAID, Lineage, Lineages, TrainingSet
 from nakt_dist.records.lineage_reading import read_lineage
-from nakt_dist.runtime.record import RunRecord
+from nakt_dist.records.run_record import RunRecord
 from nakt_dist.shards.pictures import PICTURES_NAME, ROLES, PicturesMet
 
 MET = "met_test_images"

@@ -22,7 +22,7 @@ from nakt_dist.records.lineage import (
     Network,
     TrainingSet,
 )
-from nakt_dist.runtime.record import RunRecord
+from nakt_dist.records.run_record import RunRecord
 from nakt_dist.signals import SIGNALS
 from nakt_dist.signals.kind import Kind
 from nakt_dist.transfer.exclusion import ExclusionRule

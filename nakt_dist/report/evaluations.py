@@ -11,9 +11,9 @@ from nakt_dist.records.exposure import Verdicts, judge_record, warn
 from nakt_dist.records.fields import printable, read_field, read_interval, read_percent
 from nakt_dist.records.lineage import NOT_KNOWN, Lineage, Lineages, TrainingSet
 from nakt_dist.records.lineage_reading import read_lineage
+from nakt_dist.records.run_record import RunRecord
 from nakt_dist.report.network_names import NetworkName, name_network
 from nakt_dist.report.roles import Role, role_of
-from nakt_dist.runtime.record import RunRecord
 
 
 @dataclass(frozen=True)

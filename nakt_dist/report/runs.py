@@ -12,10 +12,10 @@ from nakt_dist.records.fields import printable, read_field
 from nakt_dist.records.lineage import Lineage, Lineages
 from nakt_dist.records.lineage_reading import is_classification, lineages_in, read_lineage
 from nakt_dist.records.pseudo_sets import PseudoSet, read_pseudo_set
+from nakt_dist.records.run_record import RECORD_NAME, RunRecord, read_record
 from nakt_dist.report.classifier_runs import ClassifiedRun, is_classifier_test, read_classified
 from nakt_dist.report.evaluations import EvaluatedRun, read_evaluation
 from nakt_dist.runtime.files import file_sha256, read_json, value_sha256
-from nakt_dist.runtime.record import RECORD_NAME, RunRecord, read_record
 from nakt_dist.shards.manifest import MANIFEST_NAME, PseudoLabelManifest
 
 _NUMBER = (int, float)

@@ -9,6 +9,7 @@ from nakt_dist.records.evaluation_set import describe_splits
 from nakt_dist.records.fields import printable
 from nakt_dist.records.lineage import TrainingSet
 from nakt_dist.records.pseudo_sets import PseudoSet, judge
+from nakt_dist.records.run_record import RunRecord
 from nakt_dist.report import paper
 from nakt_dist.report.capability import Capability, Transfer
 from nakt_dist.report.cautions import meetings
@@ -18,7 +19,6 @@ from nakt_dist.report.roles import describe_lineage, describe_rule
 from nakt_dist.report.runs import FoundRecord
 from nakt_dist.report.telling import grouped
 from nakt_dist.runtime.files import value_sha256
-from nakt_dist.runtime.record import RunRecord
 from nakt_dist.transfer.exclusion import ExclusionRule
 
 NOTHING = "–"

@@ -1,1 +1,1 @@
-"""What every stage needs and no paper mentions: files, processes, records, tracking."""
+"""What every stage needs and no paper mentions: files, processes, shared work, tracking."""

@@ -33,13 +33,13 @@ from nakt_dist.models.network_file import TrainedNetwork
 from nakt_dist.models.registry import is_classifier
 from nakt_dist.records.evaluation_set import EvaluationSet
 from nakt_dist.records.fields import label_dataset
+from nakt_dist.records.run_record import RunRecord, Stopwatch, package_versions
 from nakt_dist.report.attention import draw_similarity
 from nakt_dist.runtime.devices import choose_device, explain_full_memory
 from nakt_dist.runtime.files import write_bytes
 from nakt_dist.runtime.outputs import check_output
 from nakt_dist.runtime.processes import require_one_process, say
 from nakt_dist.runtime.progress import progress_bar
-from nakt_dist.runtime.record import RunRecord, Stopwatch, package_versions
 from nakt_dist.shards.tables import write_table
 from nakt_dist.sources.labels import NO_FINDING, canonical_finding
 from nakt_dist.stages.opening import Opening

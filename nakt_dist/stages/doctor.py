@@ -11,6 +11,7 @@ from typing import Any
 
 from nakt_dist.config import DoctorConfig, as_plain
 from nakt_dist.errors import NaktError
+from nakt_dist.records.run_record import RECORD_NAME, RunRecord, Stopwatch, package_versions
 from nakt_dist.runtime.barrier import Arrivals, Barrier
 from nakt_dist.runtime.files import value_sha256
 from nakt_dist.runtime.machine import (
@@ -22,7 +23,6 @@ from nakt_dist.runtime.machine import (
 )
 from nakt_dist.runtime.outputs import check_output, left_by
 from nakt_dist.runtime.processes import process_place
-from nakt_dist.runtime.record import RECORD_NAME, RunRecord, Stopwatch, package_versions
 from nakt_dist.runtime.shared_job import SharedJob
 from nakt_dist.runtime.work import LOCK_NAME, in_use
 from nakt_dist.shards.manifest import MANIFEST_NAME

@@ -19,16 +19,16 @@ from nakt_dist.models.network_file import TrainedNetwork
 from nakt_dist.models.weights_path import weights_path
 from nakt_dist.records.evaluation_set import EvaluationSet
 from nakt_dist.records.exposure import MET, describe_exposure, describe_unknown, judge
-from nakt_dist.runtime.devices import choose_device, explain_full_memory
-from nakt_dist.runtime.processes import process_place, say
-from nakt_dist.runtime.progress import progress_bar
-from nakt_dist.runtime.record import (
+from nakt_dist.records.run_record import (
     RECORD_NAME,
     RunRecord,
     Stopwatch,
     package_versions,
     read_record,
 )
+from nakt_dist.runtime.devices import choose_device, explain_full_memory
+from nakt_dist.runtime.processes import process_place, say
+from nakt_dist.runtime.progress import progress_bar
 from nakt_dist.runtime.shared_job import SharedJob
 from nakt_dist.shards.pictures import read_pictures
 from nakt_dist.shards.tables import read_table, write_table

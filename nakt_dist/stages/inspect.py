@@ -21,12 +21,12 @@ from nakt_dist.records.pseudo_sets import (
     judge,
     read_pseudo_set,
 )
+from nakt_dist.records.run_record import RunRecord, Stopwatch, package_versions
 from nakt_dist.report.advice import advise, percentiles, show_percentiles
 from nakt_dist.report.histograms import JudgedSet, draw_entropy, draw_target_pixels
 from nakt_dist.report.roles import describe_rule, show_threshold
 from nakt_dist.runtime.files import write_bytes, write_json
 from nakt_dist.runtime.processes import require_one_process
-from nakt_dist.runtime.record import RunRecord, Stopwatch, package_versions
 from nakt_dist.shards.location import DEFAULT_CACHE
 from nakt_dist.shards.manifest import ShardManifest
 from nakt_dist.shards.reader import IndexedShards, PseudoLabels

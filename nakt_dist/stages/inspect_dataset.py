@@ -14,8 +14,8 @@ from nakt_dist.drawing.sheets import Group, Panel, draw_sheet
 from nakt_dist.errors import ConfigurationError, DatasetError
 from nakt_dist.loading.pictures import sample_picture
 from nakt_dist.records.fields import label_dataset, printable
+from nakt_dist.records.run_record import RunRecord, Stopwatch, package_versions
 from nakt_dist.runtime.files import read_json, write_bytes
-from nakt_dist.runtime.record import RunRecord, Stopwatch, package_versions
 from nakt_dist.shards.findings import COUNTED, count_findings
 from nakt_dist.shards.location import DatasetLocation
 from nakt_dist.shards.manifest import MANIFEST_NAME, ShardManifest

@@ -14,11 +14,11 @@ from typing import Any
 from nakt_dist.config import PackConfig, as_plain
 from nakt_dist.errors import DatasetError
 from nakt_dist.imaging.mask_rule import MaskRule
+from nakt_dist.records.run_record import RunRecord, Stopwatch, package_versions
 from nakt_dist.runtime.files import file_sha256
 from nakt_dist.runtime.outputs import check_output
 from nakt_dist.runtime.processes import say
 from nakt_dist.runtime.progress import progress_bar
-from nakt_dist.runtime.record import RunRecord, Stopwatch, package_versions
 from nakt_dist.runtime.shared_job import SharedJob
 from nakt_dist.runtime.work import WorkLedger, sole_launch
 from nakt_dist.shards.manifest import (

@@ -4,9 +4,9 @@ from pathlib import Path
 
 from nakt_dist.config import PhantomsConfig, as_plain
 from nakt_dist.phantoms import write_phantom_dataset
+from nakt_dist.records.run_record import RunRecord, Stopwatch, package_versions
 from nakt_dist.runtime.files import naming
 from nakt_dist.runtime.processes import require_one_process, say
-from nakt_dist.runtime.record import RunRecord, Stopwatch, package_versions
 from nakt_dist.stages.opening import Opening
 
 

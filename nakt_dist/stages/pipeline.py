@@ -11,8 +11,8 @@ from typing import Any
 from nakt_dist.config import PipelineConfig, as_plain
 from nakt_dist.config.matrix import check_names, combinations, describe, fill_in
 from nakt_dist.errors import ConfigurationError, nearest_name
+from nakt_dist.records.run_record import RunRecord, Stopwatch, package_versions
 from nakt_dist.runtime.processes import process_place, say
-from nakt_dist.runtime.record import RunRecord, Stopwatch, package_versions
 from nakt_dist.stages.opening import Opening
 
 _KEYS = ("stage", "config", "matrix", "exclude")

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from nakt_dist.config import ReportConfig, as_plain, save_config
 from nakt_dist.errors import DatasetError
+from nakt_dist.records.run_record import RECORD_NAME, RunRecord, Stopwatch, package_versions
 from nakt_dist.report.content import make_document, terminal_tables
 from nakt_dist.report.document import Table
 from nakt_dist.report.markdown import FIGURE_FOLDER, table_to_markdown, to_markdown
@@ -12,7 +13,6 @@ from nakt_dist.report.page import to_html
 from nakt_dist.report.runs import collect
 from nakt_dist.runtime.files import write_bytes
 from nakt_dist.runtime.processes import require_one_process
-from nakt_dist.runtime.record import RECORD_NAME, RunRecord, Stopwatch, package_versions
 from nakt_dist.stages.opening import Opening
 
 MARKDOWN_NAME = "report.md"

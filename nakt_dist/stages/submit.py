@@ -10,9 +10,9 @@ from typing import Any
 from nakt_dist.config import PipelineConfig, SubmitConfig, TrainConfig, as_plain
 from nakt_dist.errors import ConfigurationError
 from nakt_dist.loading.sampler import Share
+from nakt_dist.records.run_record import RunRecord, Stopwatch, package_versions
 from nakt_dist.runtime.files import write_bytes
 from nakt_dist.runtime.processes import require_one_process, say
-from nakt_dist.runtime.record import RunRecord, Stopwatch, package_versions
 from nakt_dist.runtime.slurm import job_file, sbatch_command, submit
 from nakt_dist.stages.opening import Opening
 from nakt_dist.stages.pipeline import check_processes, chosen_steps, read_steps

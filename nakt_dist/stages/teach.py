@@ -21,11 +21,11 @@ from nakt_dist.loading.samples import SelectedSamples, image_form
 from nakt_dist.models.network_file import open_network
 from nakt_dist.models.weights_path import weights_path
 from nakt_dist.records.lineage_reading import readable
+from nakt_dist.records.run_record import RunRecord, Stopwatch, package_versions
 from nakt_dist.runtime.devices import choose_device
 from nakt_dist.runtime.files import file_sha256
 from nakt_dist.runtime.processes import process_place, say
 from nakt_dist.runtime.progress import progress_bar
-from nakt_dist.runtime.record import RunRecord, Stopwatch, package_versions
 from nakt_dist.runtime.shared_job import SharedJob
 from nakt_dist.shards.manifest import INDEX_NAME, MANIFEST_NAME, PseudoLabelManifest, ShardEntry
 from nakt_dist.shards.reader import IndexedShards

@@ -13,6 +13,13 @@ from nakt_dist.loading.loader_errors import explain_loader_errors
 from nakt_dist.loading.sampler import Share
 from nakt_dist.models.network_file import describe_for_file
 from nakt_dist.models.weights_path import BEST_WEIGHTS, LAST_WEIGHTS
+from nakt_dist.records.run_record import (
+    RECORD_NAME,
+    RunRecord,
+    Stopwatch,
+    package_versions,
+    read_record,
+)
 from nakt_dist.runtime.devices import choose_device
 from nakt_dist.runtime.distributed import explain_lost_peers, make_accelerator
 from nakt_dist.runtime.files import (
@@ -21,13 +28,6 @@ from nakt_dist.runtime.files import (
 from nakt_dist.runtime.outputs import check_output
 from nakt_dist.runtime.preemption import StopRequests
 from nakt_dist.runtime.processes import process_place, say
-from nakt_dist.runtime.record import (
-    RECORD_NAME,
-    RunRecord,
-    Stopwatch,
-    package_versions,
-    read_record,
-)
 from nakt_dist.runtime.tracking import METRICS_NAME
 from nakt_dist.runtime.wandb_run import check_tracking
 from nakt_dist.runtime.watchdog import clear_stacks

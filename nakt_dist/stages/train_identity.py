@@ -6,9 +6,9 @@ from typing import Any
 
 from nakt_dist.config import TrainConfig, as_plain
 from nakt_dist.errors import DatasetError
+from nakt_dist.records.run_record import RECORD_NAME, package_versions
 from nakt_dist.runtime.files import differing_fields, read_json, write_json
 from nakt_dist.runtime.processes import process_place
-from nakt_dist.runtime.record import RECORD_NAME, package_versions
 from nakt_dist.training.loop import CHECKPOINTS_NAME
 
 _IDENTITY_NAME = "identity.json"

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from nakt_dist.config import CONFIG_NAME, PackConfig, VerifyConfig, as_plain
 from nakt_dist.errors import ConfigurationError, DatasetError
+from nakt_dist.records.run_record import RunRecord, Stopwatch, package_versions
 from nakt_dist.runtime.files import differing_fields, file_sha256, remove
 from nakt_dist.runtime.processes import require_one_process, say
 from nakt_dist.runtime.progress import progress_bar
-from nakt_dist.runtime.record import RunRecord, Stopwatch, package_versions
 from nakt_dist.runtime.work import WorkLedger, sole_user
 from nakt_dist.shards.manifest import INDEX_NAME, PseudoLabelManifest, ShardEntry, ShardManifest
 from nakt_dist.shards.tables import INDEX_SCHEMA, read_table

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from nakt_dist.runtime.record import read_record
+from nakt_dist.records.run_record import read_record
 from nakt_dist.stages import evaluate
 from tests.datasets import make_chest_dataset, make_classifier
 from tests.launching import Death, finish, run_ranks

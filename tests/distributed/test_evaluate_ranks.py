@@ -6,7 +6,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from nakt_dist.runtime.record import read_record
+from nakt_dist.records.run_record import read_record
 from nakt_dist.shards.reader import IndexedShards
 from nakt_dist.stages import evaluate
 from tests.datasets import make_packed_dataset, make_weights

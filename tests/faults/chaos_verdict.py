@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nakt_dist.runtime.record import RECORD_NAME, read_record
+from nakt_dist.records.run_record import RECORD_NAME, read_record
 from tests.faults.chaos_cases import Case
 from tests.recipes import file_hashes
 

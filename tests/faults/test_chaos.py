@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from nakt_dist.runtime.record import RunRecord
+from nakt_dist.records.run_record import RunRecord
 from tests.datasets import make_packed_dataset
 from tests.faults import chaos_rounds
 from tests.faults.chaos_cases import Case, packed_keys, trained_steps

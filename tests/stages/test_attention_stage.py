@@ -17,7 +17,7 @@ from nakt_dist.errors import ConfigurationError, DatasetError
 from nakt_dist.evaluation.image_choice import choose_other_images
 from nakt_dist.models.network_file import open_network
 from nakt_dist.models.spec import ModelSpec
-from nakt_dist.runtime.record import read_record
+from nakt_dist.records.run_record import read_record
 from nakt_dist.shards.reader import IndexedShards
 from nakt_dist.stages import attention
 from tests.datasets import (

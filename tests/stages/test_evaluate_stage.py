@@ -18,8 +18,8 @@ from nakt_dist.config import ImageConfig, PackConfig
 from nakt_dist.errors import CheckpointError, DatasetError
 from nakt_dist.models.network_file import TrainedNetwork
 from nakt_dist.models.weights import save_weights
+from nakt_dist.records.run_record import read_record
 from nakt_dist.runtime.files import file_sha256
-from nakt_dist.runtime.record import read_record
 from nakt_dist.shards.reader import IndexedShards
 from nakt_dist.stages import evaluate, pack, teach, train
 from tests.datasets import make_chest_dataset, make_packed_dataset, make_weights, publish_images

@@ -13,7 +13,7 @@ from PIL import Image
 
 from nakt_dist.config import ImageConfig, PackConfig, VerifyConfig
 from nakt_dist.errors import ConfigurationError, DatasetError
-from nakt_dist.runtime.record import RunRecord
+from nakt_dist.records.run_record import RunRecord
 from nakt_dist.stages import pack, pack_prepare, pack_sources, verify
 from tests.datasets import make_blob, make_packed_dataset, make_pseudo_labels
 

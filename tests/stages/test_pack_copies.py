@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from nakt_dist.config import ImageConfig, PackConfig, SplitConfig
-from nakt_dist.runtime.record import RunRecord
+from nakt_dist.records.run_record import RunRecord
 from nakt_dist.shards.reader import IndexedShards
 from nakt_dist.stages import pack
 from tests.datasets import make_blob

@@ -17,8 +17,8 @@ from nakt_dist.config.selecting import LabelConfig
 from nakt_dist.errors import ConfigurationError, DatasetError
 from nakt_dist.loading.labels import labelled_targets
 from nakt_dist.phantoms import write_phantom_dataset
+from nakt_dist.records.run_record import RunRecord
 from nakt_dist.runtime.files import file_sha256, value_sha256
-from nakt_dist.runtime.record import RunRecord
 from nakt_dist.shards.manifest import INDEX_NAME, MANIFEST_NAME, ShardManifest
 from nakt_dist.shards.reader import IndexedShards
 from nakt_dist.shards.tables import INDEX_SCHEMA, read_table, write_table

@@ -21,7 +21,7 @@ from nakt_dist.cli import main, parse_config
 from nakt_dist.config import ImageConfig, PackConfig, SplitConfig
 from nakt_dist.errors import ConfigurationError, DatasetError
 from nakt_dist.phantoms import write_phantom_dataset
-from nakt_dist.runtime.record import RunRecord
+from nakt_dist.records.run_record import RunRecord
 from nakt_dist.runtime.work import sole_user
 from nakt_dist.shards.manifest import ShardManifest
 from nakt_dist.shards.reader import IndexedShards

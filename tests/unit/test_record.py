@@ -6,7 +6,7 @@ import torch
 
 from nakt_dist import __version__
 from nakt_dist.errors import DatasetError
-from nakt_dist.runtime.record import (
+from nakt_dist.records.run_record import (
     RECORD_NAME,
     RunRecord,
     Stopwatch,
