@@ -162,7 +162,7 @@ def decode(content: bytes, name: str, max_pixels: int) -> DecodedImage:
                 "too_many_pixels",
                 f"'{name}' is {width}×{height}; expected at most {max_pixels} pixels",
             )
-        if image.format == "TIFF":
+        if isinstance(image, TiffImagePlugin.TiffImageFile):
             _check_tiles(image, name, max_pixels)
         if image.format == "JPEG2000":
             _check_codestream(image, content, name)
@@ -194,7 +194,7 @@ def turn_upright(pixels: Image.Image, orientation: int) -> Image.Image:
     return pixels if orientation == 1 else pixels.transpose(_TURNS[orientation])
 
 
-def _check_tiles(image: ImageFile.ImageFile, name: str, max_pixels: int) -> None:
+def _check_tiles(image: TiffImagePlugin.TiffImageFile, name: str, max_pixels: int) -> None:
     """Refuses tiles larger than a picture may be: each is decoded whole, however small that is."""
     width, height = (int(image.tag_v2.get(tag, 1)) for tag in _TIFF_TILE)
     if width * height > max_pixels:
@@ -231,10 +231,10 @@ def _check_codestream(image: ImageFile.ImageFile, content: bytes, name: str) -> 
 def _is_narrowed(image: ImageFile.ImageFile, content: bytes) -> bool:
     """Says whether channels have more than 8 bits, of which Pillow keeps the high byte alone."""
     deep = False
-    if image.format == "TIFF":
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
         deep = max(image.tag_v2.get(_TIFF_BITS, (1,))) > 8
     elif image.format == "PNG":
-        deep = ";16" in image.tile[0][3]
+        deep = ";16" in str(image.tile[0][3])
     elif image.format == "JPEG2000":
         announced = announced_by_codestream(codestream_of(content))
         deep = announced is not None and announced.precision > 8
@@ -243,7 +243,7 @@ def _is_narrowed(image: ImageFile.ImageFile, content: bytes) -> bool:
 
 def _load(image: ImageFile.ImageFile, content: bytes) -> DecodedImage:
     narrowed = _is_narrowed(image, content)  # loading forgets it
-    if image.format == "TIFF":
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
         # Pillow turns a TIFF upright while loading it, and forgets the tag
         orientation = image.tag_v2.get(_EXIF_ORIENTATION)
         white_is_zero = image.tag_v2.get(_TIFF_PHOTOMETRIC) == 0

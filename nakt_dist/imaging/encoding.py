@@ -25,20 +25,18 @@ def encode_image(array: np.ndarray, encoding: Literal["jpg", "png"], jpeg_qualit
         ConfigurationError: the encoding or the quality is not one of these.
     """
     if encoding == "png":
-        return _encode(array, format="PNG", compress_level=_PNG_COMPRESSION)
+        return encode_mask_png(array)
     if encoding != "jpg":
         raise ConfigurationError(f"The encoding is {encoding!r}; expected 'jpg' or 'png'")
     if not 1 <= jpeg_quality <= 100:
         raise ConfigurationError(f"The JPEG quality is {jpeg_quality}; expected 1 to 100")
-    return _encode(array, format="JPEG", quality=jpeg_quality, subsampling=0)
+    buffer = io.BytesIO()
+    Image.fromarray(array).save(buffer, format="JPEG", quality=jpeg_quality, subsampling=0)
+    return buffer.getvalue()
 
 
 def encode_mask_png(array: np.ndarray) -> bytes:
     """Encodes a mask, uint8 of height × width, as an 8-bit grey PNG without metadata."""
-    return _encode(array, format="PNG", compress_level=_PNG_COMPRESSION)
-
-
-def _encode(array: np.ndarray, **settings: object) -> bytes:
     buffer = io.BytesIO()
-    Image.fromarray(array).save(buffer, **settings)
+    Image.fromarray(array).save(buffer, format="PNG", compress_level=_PNG_COMPRESSION)
     return buffer.getvalue()

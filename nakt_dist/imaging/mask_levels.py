@@ -36,13 +36,13 @@ class MaskLevels:
         kind: what the values are.
         carrier: where they stand: in the colours or in the transparency; ``"neither"`` where
             both are the same all over, and the values are those of the colours.
-        alpha: the one value of a transparency that does not vary, 0 to 255; None without any.
+        alpha: the one value of a transparency that does not vary, 0 to 255.
     """
 
     values: np.ndarray
     kind: LevelKind
     carrier: Carrier = "colour"
-    alpha: int | None = None
+    alpha: int = 255
 
 
 def mask_levels(decoded: DecodedImage, name: str, as_colours: bool = False) -> MaskLevels:
@@ -120,7 +120,7 @@ def _with_transparency(pixels: Image.Image, name: str, lossy: bool, as_colours: 
         if pixels.mode == "P" and alpha[0, 0] == 255 and not as_colours:
             return _palette_levels(pixels, lossy)
         levels = _colour_levels(colours, lossy, as_colours)
-        carrier = "colour" if varies else "neither"
+        carrier: Carrier = "colour" if varies else "neither"
         return MaskLevels(levels.values, levels.kind, carrier, int(alpha[0, 0]))
     if not varies:
         return MaskLevels(alpha, "numbers", "alpha")

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypedDict
+from typing import Literal, NamedTuple, TypedDict
 
 import numpy as np
 
@@ -29,7 +29,15 @@ _FULL_SCALES = (255, 1023, 4095, 16383, 32767, 65535)
 _MOST_MIDDLE = 0.1
 
 
-class MaskSummary(TypedDict, total=False):
+class _Ends(TypedDict, total=False):
+    middle: int
+    bright: int
+    odd: int
+    flat: int
+    far: int
+
+
+class MaskSummary(_Ends, total=False):
     """Counts of one mask file; JSON can hold it.
 
     With ``problem`` (reason and detail) there is nothing else but the name. ``values`` are
@@ -47,17 +55,12 @@ class MaskSummary(TypedDict, total=False):
     white_is_zero: bool
     kind: LevelKind
     carrier: Carrier
-    alpha: int | None
+    alpha: int
     values: list[list[float]] | None
     distinct: int
     low: float
     high: float
     pixels: int
-    middle: int
-    bright: int
-    odd: int
-    flat: int
-    far: int
 
 
 class Meaning(NamedTuple):
@@ -199,9 +202,7 @@ def _distinct(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.unique(values, return_counts=True)
 
 
-def _ends(
-    levels: MaskLevels, values: np.ndarray, counts: np.ndarray, lossy: bool
-) -> dict[str, Any]:
+def _ends(levels: MaskLevels, values: np.ndarray, counts: np.ndarray, lossy: bool) -> _Ends:
     if levels.kind != "numbers" or len(values) == 1:
         return {"middle": 0, "bright": 0, "odd": 0, "flat": 0, "far": 0}
     high = float(values[-1])

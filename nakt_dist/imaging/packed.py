@@ -29,9 +29,10 @@ def decode_pixels(data: bytes, expected: tuple[int, int] | None = None) -> np.nd
     try:
         with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
             _check_size(image.height, image.width, expected)
-            if image.mode not in ("L", "RGB", "I;16"):
-                image = image.convert("RGB" if image.mode in ("RGBA", "CMYK", "P") else "L")
-            pixels = np.asarray(image)
+            mode = image.mode
+            if mode not in ("L", "RGB", "I;16"):
+                mode = "RGB" if mode in ("RGBA", "CMYK", "P") else "L"
+            pixels = np.asarray(image if mode == image.mode else image.convert(mode))
     except UnusableSample:
         raise
     except Exception as error:  # decoders raise many kinds; each means that the sample is damaged

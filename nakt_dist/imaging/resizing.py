@@ -102,8 +102,8 @@ def plan_placement(shape: tuple[int, int], size: tuple[int, int], fit: Fit) -> P
         # cropping before scaling: a long strip would become a huge image the other way round
         box_height = min(source_height, source_width * height / width)
         box_width = min(source_width, source_height * width / height)
-        top, left = (source_height - box_height) / 2, (source_width - box_width) / 2
-        return Placement((left, top, left + box_width, top + box_height), height, width)
+        upper, near = (source_height - box_height) / 2, (source_width - box_width) / 2
+        return Placement((near, upper, near + box_width, upper + box_height), height, width)
     raise ValueError(f"fit is {fit!r}; expected 'stretch', 'pad' or 'centre_crop'")
 
 

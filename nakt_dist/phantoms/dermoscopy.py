@@ -195,7 +195,7 @@ def _add_hairs(generator: Generator, canvas: Canvas, scene: np.ndarray) -> np.nd
         weights = np.stack([(1 - along) ** 2, 2 * along * (1 - along), along**2], axis=1)
         pen.line([tuple(point) for point in (weights @ knots).tolist()], 255, thickness)
     cover = np.asarray(layer.reduce(2), dtype=np.float32) * np.float32(0.85 / 255)
-    hair = np.float32([0.16, 0.11, 0.09])
+    hair = np.array([0.16, 0.11, 0.09], np.float32)
     return scene + cover[..., None] * (hair - scene)
 
 

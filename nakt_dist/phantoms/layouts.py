@@ -15,7 +15,7 @@ from nakt_dist.phantoms.breast import CLASSES, BreastPhantom
 from nakt_dist.phantoms.dermoscopy import DIAGNOSES, DermoscopyPhantom
 from nakt_dist.phantoms.photographs import PhotographPhantom
 from nakt_dist.phantoms.thyroid import ThyroidPhantom
-from nakt_dist.phantoms.writing import as_csv, as_lines, save_jpeg, save_png
+from nakt_dist.phantoms.writing import Row, as_csv, as_lines, save_jpeg, save_png
 
 BUSI_FOLDER = "Dataset_BUSI_with_GT"
 ISIC_IMAGES = "ISIC_2019_Training_Input"
@@ -57,8 +57,8 @@ def write_image_mask_folders(root: Path, drawings: Iterable[ThyroidPhantom]) -> 
 def write_isic2019(root: Path, drawings: Iterable[DermoscopyPhantom]) -> int:
     """Writes `ISIC_2019_Training_Input/ISIC_NNNNNNN.jpg`, N from 0, and the two tables."""
     (root / ISIC_IMAGES).mkdir(parents=True)
-    labels = [["image", *DIAGNOSES, "UNK"]]
-    metadata = [["image", "age_approx", "anatom_site_general", "lesion_id", "sex"]]
+    labels: list[Row] = [["image", *DIAGNOSES, "UNK"]]
+    metadata: list[Row] = [["image", "age_approx", "anatom_site_general", "lesion_id", "sex"]]
     with_target = 0
     for number, drawing in enumerate(drawings):
         name, lesion = f"ISIC_{number:07d}", drawing.lesion

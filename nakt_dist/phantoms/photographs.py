@@ -58,12 +58,12 @@ def draw_photograph(seed: int, index: int, image_size: int) -> PhotographPhantom
 
 def _colour(hue: float, saturation: float, value: float) -> np.ndarray:
     """Red, green and blue, float32 (3,), 0 to 1."""
-    return np.float32(colorsys.hsv_to_rgb(hue % 1, saturation, value))
+    return np.array(colorsys.hsv_to_rgb(hue % 1, saturation, value), np.float32)
 
 
 def _at_least_as_light(colour: np.ndarray, lightness: float) -> np.ndarray:
     """Mixes in white until the grey value reaches `lightness`, so that no lesion is seen."""
-    grey = float(colour @ np.float32([0.299, 0.587, 0.114]))
+    grey = float(colour @ np.array([0.299, 0.587, 0.114], np.float32))
     share = max(0.0, lightness - grey) / (1 - grey + 1e-6)
     return colour + np.float32(share) * (1 - colour)
 
@@ -140,7 +140,7 @@ def _add_dark_blob(
         wobble=draw_wobble(generator, 0.1, 2, 6),
     )
     patch = np.float32(0.45) * ramp(2.2 - outline.level(canvas), 1.8)
-    scene = scene + patch[..., None] * (np.float32([0.72, 0.70, 0.66]) - scene)
+    scene = scene + patch[..., None] * (np.array([0.72, 0.70, 0.66], np.float32) - scene)
     colour = _colour(generator.random(), generator.uniform(0, 0.4), generator.uniform(0.08, 0.25))
     mottle = 1 + 0.2 * smooth_field(generator, canvas, 12, 12)
     class_index = int(generator.integers(1, CLASS_COUNT + 1))

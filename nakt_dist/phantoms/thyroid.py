@@ -187,12 +187,12 @@ def _add_nodule(
     level = outline.level(canvas)
     is_isoechoic = generator.random() < 0.22
     if is_isoechoic:
-        interior = gland_level - generator.uniform(0, 4)
+        echo = gland_level - generator.uniform(0, 4)
         halo = -generator.uniform(10, 16) * ridge(level - 0.98, 0.12)
     else:
-        interior = gland_level - generator.uniform(9, 24)
+        echo = gland_level - generator.uniform(9, 24)
         halo = 3 * ridge(level - 1.1, 0.12)
-    interior = interior + 2.5 * smooth_field(generator, canvas, 13, 13)
+    interior = echo + 2.5 * smooth_field(generator, canvas, 13, 13)
     echoes = echoes + (interior - echoes) * ramp(1 - level, generator.uniform(0.12, 0.4))
     if generator.random() < 0.3:
         specks = ramp(smooth_field(generator, canvas, 45, 45) - 1.3, 0.4)

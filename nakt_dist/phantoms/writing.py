@@ -11,6 +11,9 @@ from PIL import Image
 
 _JPEG_QUALITY = 92
 
+Row = Sequence[Any]
+"""The cells of a table's row; None is an empty one."""
+
 
 def save_png(image: Image.Image | np.ndarray, path: Path) -> None:
     """Writes an image, or an array that Pillow takes for one."""
@@ -24,7 +27,7 @@ def save_jpeg(pixels: np.ndarray, path: Path) -> None:
     Image.fromarray(pixels).save(path, format="JPEG", quality=_JPEG_QUALITY)
 
 
-def as_csv(rows: Iterable[Sequence[Any]]) -> str:
+def as_csv(rows: Iterable[Row]) -> str:
     """Returns a table as text; None is an empty cell."""
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(rows)

@@ -235,7 +235,7 @@ def join(
     _require_an_image(contents, tables, files_of)
     counts = _Counts(tables.found)
     left_out: Counter[str] = Counter()
-    records, used = list(tables.records), set()
+    records, used = list(tables.records), set[str]()
     taken = {link.name for link in contents.refused_links}
     for key, image in tables.images.items():
         files = files_of(key)
@@ -266,10 +266,11 @@ def _require_an_image(
     where = f"The tables below '{valid_unicode(str(tables.root))}'"
     if not tables.images:
         first = tables.records[0]
+        why = first.problem[1] if first.problem else ""
         cause = why_apart(tables.unmet, contents.images)
         raise DatasetError(
             f"{where} name no image in any of their {len(tables.records)} rows; the first, "
-            f"'{first.name}': {first.problem[1]}.{cause}"
+            f"'{first.name}': {why}.{cause}"
         )
     if not any(files_of(key) for key in tables.images):
         cause = why_apart((image.name for image in tables.images.values()), contents.images)

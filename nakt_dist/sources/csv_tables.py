@@ -93,13 +93,13 @@ def read_rows(
         reader = csv.reader(lines, strict=True, delimiter=form.separator)
         rows = _rows(reader, table.name, form.lines_before)
         header = [_column_name(name) for name in next(rows, [])]
-        positions = _positions(table, header, form.separator, required, optional)
+        places = _positions(table, header, form.separator, required, optional)
         width = len(header)
         while header and not header[-1]:
             header.pop()
         narrowest = len(header)
-        padded = None in positions
-        positions = [width if position is None else position for position in positions]
+        padded = None in places
+        positions = [width if place is None else place for place in places]
         for number, row in enumerate(filter(any, rows), start=1):
             fault = None
             if len(row) < narrowest or (not wide_rows and any(row[narrowest:])):

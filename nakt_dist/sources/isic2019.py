@@ -149,7 +149,7 @@ def _label(cell: str) -> bool | None:
         label = label_of(cell)
     except KeyError:
         return None
-    return {0: False, 1: True}.get(label)
+    return bool(label) if label in (0, 1) else None
 
 
 SOURCE = Source("isic2019", scan, card="isic2019")

@@ -97,8 +97,9 @@ class FindingCounter:
 
     def _alike(self, names: Sequence[str]) -> tuple[dict[str, int], dict[str, str]]:
         """Returns counts of findings spelt in several ways, and an example of each count."""
-        found, examples = {}, {}
-        several = {name: self._spellings.get(_form(name), {}) for name in names}
+        found: dict[str, int] = {}
+        examples: dict[str, str] = {}
+        several = {name: self._spellings.get(_form(name), Counter()) for name in names}
         united = {name: sorted({*each, name}) for name, each in several.items() if len(each) > 1}
         if united:
             name, spellings = next(iter(united.items()))

@@ -77,7 +77,7 @@ class ClaimFinder:
         number = stem.number if stem else ""
         if position is not None:
             outside, below = parts[:position], parts[position + 1 :]
-            places = (outside,)
+            places: tuple[Parts, ...] = (outside,)
             if self._folders is not None:  # within it, folders may tell parts: leftMask, rightMask
                 places = tuple(dict.fromkeys((outside, ())))
                 number = "/".join((*filter(is_of_masks, below), number))

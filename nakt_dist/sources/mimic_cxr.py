@@ -60,16 +60,17 @@ def scan(root: Path, labeler: str = "chexpert", views: Sequence[str] = VIEWS) ->
     names = {kind: _table_names(contents, kind) for kind in (labeler, "metadata", "split")}
     names["patients"] = ["patients.csv", "patients.csv.gz"]
     files = {kind: find_table(contents, *of_kind) for kind, of_kind in names.items()}
-    for kind in ("metadata", labeler):
-        if files[kind] is None:
-            raise wrong_layout(root, "mimic_cxr", f"'mimic-cxr-2.0.0-{kind}.csv.gz'")
+    metadata, labels = files["metadata"], files[labeler]
+    if metadata is None or labels is None:
+        kind = labeler if metadata else "metadata"
+        raise wrong_layout(root, "mimic_cxr", f"'mimic-cxr-2.0.0-{kind}.csv.gz'")
     tables = ChestTables(root)
     known = _Known(
-        labels=_read_labels(tables, files[labeler]),
+        labels=_read_labels(tables, labels),
         splits=_read_splits(tables, files["split"]),
         patients=_read_patients(files["patients"]),
     )
-    _read_metadata(tables, files["metadata"], known)
+    _read_metadata(tables, metadata, known)
     _count_studies(tables, known)
     by_dicom = _files_by_dicom(tables, contents)
     used = [file.name for file in files.values() if file]

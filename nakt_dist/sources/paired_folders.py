@@ -67,7 +67,7 @@ def scan(
     require_folder(root)
     pairs = _folder_pairs(root, image_folder, mask_folder)
     contents = walk(root)
-    records = []
+    records: list[SourceRecord] = []
     placed: set[str] = set()
     for pair in pairs:
         if not contents.below(pair.images):

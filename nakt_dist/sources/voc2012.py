@@ -128,7 +128,7 @@ def _split_file(split: str) -> str:
 def _read_splits(folder: Path, contents: FolderContents) -> dict[str, str]:
     """Returns the split of each image that the lists name."""
     listed = {file.name for file in contents.others}
-    splits = {}
+    splits: dict[str, str] = {}
     for split in SPLITS:
         if _split_file(split) in listed:
             text = (folder / _split_file(split)).read_text(encoding="utf-8", errors="replace")

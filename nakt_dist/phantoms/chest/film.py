@@ -8,7 +8,7 @@ from nakt_dist.phantoms.chest.hospitals import Hospital
 from nakt_dist.phantoms.fields import Canvas, ramp, smooth_field, soften
 
 _GREY_STEPS = 1024
-_LETTERS = {
+_LETTERS: dict[str, list[list[tuple[float, float]]]] = {
     "A": [[(0, 1), (0.5, 0), (1, 1)], [(0.2, 0.6), (0.8, 0.6)]],
     "L": [[(0, 0), (0, 1), (1, 1)]],
     "P": [[(0, 1), (0, 0), (1, 0), (1, 0.5), (0, 0.5)]],

@@ -196,8 +196,8 @@ def shoulders(generator: Generator, body: Body, frame: Frame, is_portable: bool)
     line = np.float32(0.13) + lift - slope * (aside - np.float32(0.07)) + swing
     clavicle = ramp(np.float32(0.03) - np.abs(frame.down - line), frame.edge(0.016))
     clavicle = clavicle * ramp(aside - np.float32(0.05), 0.03) * ramp(0.72 - aside, 0.1)
-    border = np.float32(body.half_width - (0.09 if is_portable else -0.03))
-    border = border + np.float32(0.12) * (np.float32(0.3) - frame.down)
+    edge = np.float32(body.half_width - (0.09 if is_portable else -0.03))
+    border = edge + np.float32(0.12) * (np.float32(0.3) - frame.down)
     blade = ramp(aside - border, frame.edge(0.012)) * ramp(0.30 - np.abs(frame.down - 0.27), 0.06)
     blade = blade * ramp(border + np.float32(0.24) - aside, 0.1)
     return np.float32(0.12) * clavicle + np.float32(0.06) * blade

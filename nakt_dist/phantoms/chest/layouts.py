@@ -6,7 +6,7 @@ that the tables of a small dataset are the beginning of those of a larger one.
 """
 
 import gzip
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from PIL import Image
@@ -19,7 +19,7 @@ from nakt_dist.phantoms.chest.labels import (
     reported_labels,
 )
 from nakt_dist.phantoms.fields import keyed_generator
-from nakt_dist.phantoms.writing import as_csv, as_lines, save_jpeg, save_png
+from nakt_dist.phantoms.writing import Row, as_csv, as_lines, save_jpeg, save_png
 
 CHEXPERT_FOLDER = "CheXpert-v1.0-small"
 MIMIC_FOLDER = "files"
@@ -48,7 +48,7 @@ def write_chexpert(root: Path, drawings: Iterable[ChestPhantom]) -> int:
 
     Labels of `valid.csv` are those of a panel: 0 or 1, none blank or uncertain.
     """
-    header = ["Path", "Sex", "Age", "Frontal/Lateral", "AP/PA", *CHEXPERT_LABELS]
+    header: Row = ["Path", "Sex", "Age", "Frontal/Lateral", "AP/PA", *CHEXPERT_LABELS]
     tables = {"train": [header], "valid": [header]}
     with_finding = 0
     (root / CHEXPERT_FOLDER).mkdir(parents=True)
@@ -61,9 +61,9 @@ def write_chexpert(root: Path, drawings: Iterable[ChestPhantom]) -> int:
             f"view{visit.view + 1}_{view}.jpg"
         )
         save_jpeg(drawing.grey, root / path)
-        labels = reported_labels(drawing)
-        if split == "valid":
-            labels = agreed_labels(drawing.signs)
+        labels: Mapping[str, int | None] = (
+            agreed_labels(drawing.signs) if split == "valid" else reported_labels(drawing)
+        )
         projection = "" if visit.is_lateral else "AP" if visit.is_portable else "PA"
         sex = "Female" if body.is_female else "Male"
         values = [_decimal(labels[name]) for name in CHEXPERT_LABELS]
@@ -81,9 +81,9 @@ def write_mimic(root: Path, drawings: Iterable[ChestPhantom]) -> int:
     and four lack their ViewPosition.
     """
     names = sorted(CHEXPERT_LABELS)
-    labels = [["subject_id", "study_id", *names]]
-    metadata = [list(_MIMIC_METADATA)]
-    splits = [["dicom_id", "study_id", "subject_id", "split"]]
+    labels: list[Row] = [["subject_id", "study_id", *names]]
+    metadata: list[Row] = [list(_MIMIC_METADATA)]
+    splits: list[Row] = [["dicom_id", "study_id", "subject_id", "split"]]
     with_finding = 0
     (root / MIMIC_FOLDER).mkdir(parents=True)
     for drawing in drawings:
@@ -114,7 +114,7 @@ def write_chestxray14(root: Path, drawings: Iterable[ChestPhantom]) -> int:
 
     Of every 100 images one is stored as RGBA. All twelve folders are filled from 441 images.
     """
-    table = [list(_CHESTXRAY14_COLUMNS)]
+    table: list[Row] = [list(_CHESTXRAY14_COLUMNS)]
     lists: dict[str, list[str]] = {name: [] for name in CHESTXRAY14_LISTS}
     with_finding = 0
     for folder in CHESTXRAY14_FOLDERS:
@@ -130,10 +130,9 @@ def write_chestxray14(root: Path, drawings: Iterable[ChestPhantom]) -> int:
         save_png(image, path)
         numbers = keyed_generator(drawing.seed, f"{drawing.kind}/detectors", visit.first_image)
         detector = _DETECTORS[int(numbers.integers(len(_DETECTORS)))]
-        row = [name, listed_findings(drawing), visit.follow_up, visit.patient + 1]
-        row += [body.age + visit.study // 3, "F" if body.is_female else "M"]
-        row += ["AP" if visit.is_portable else "PA", *detector]
-        table.append(row)
+        person = (visit.patient + 1, body.age + visit.study // 3, "F" if body.is_female else "M")
+        view = "AP" if visit.is_portable else "PA"
+        table.append([name, listed_findings(drawing), visit.follow_up, *person, view, *detector])
         is_test = visit.patient % CHESTXRAY14_TEST_EVERY == 1
         lists[CHESTXRAY14_LISTS[is_test]].append(name)
         with_finding += listed_findings(drawing) != "No Finding"
@@ -176,7 +175,7 @@ _MIMIC_METADATA = (
 )  # fmt: skip
 
 
-def _mimic_metadata(drawing: ChestPhantom, dicom: str, subject: int, study: int) -> list:
+def _mimic_metadata(drawing: ChestPhantom, dicom: str, subject: int, study: int) -> Row:
     """Returns an image's row of the metadata table."""
     visit = drawing.visit
     of_patient = keyed_generator(drawing.seed, f"{drawing.kind}/dates", visit.patient)
