@@ -4,7 +4,7 @@ import importlib
 import json
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
@@ -35,7 +35,7 @@ class Stage:
         distributed: whether several processes may run it together.
     """
 
-    config: Callable[..., Any]
+    config: type
     summary: str
     positional: str | None = None
     rest: str | None = None

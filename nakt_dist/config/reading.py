@@ -1,8 +1,8 @@
 """Reads settings: YAML and words of a command line onto frozen dataclasses.
 
 jsonargparse can import and build any class that a text names. Settings arrive in files from
-elsewhere, such as the ``config.yaml`` of a dataset, so every way to that is closed here before
-the parser sees a text (promise 5).
+elsewhere, such as the ``config.yaml`` of a dataset, so it is told to import nothing but ours,
+and keys that name a class are refused besides (promise 5).
 """
 
 import copy
@@ -77,7 +77,7 @@ def _read(kind: type, program: str, summary: str, words: Sequence[str], values: 
 class _Parser(jsonargparse.ArgumentParser):
     """Raises its complaints, also those about the parts it parses inside a value."""
 
-    def error(self, message: str, ex: Exception | None = None) -> None:
+    def error(self, message: str, ex: Exception | None = None) -> typing.Never:
         raise ConfigurationError(message) from None
 
 
@@ -109,15 +109,17 @@ def _refuse_classes(value: Any) -> Any:
 
 
 def _read_yaml(text: str) -> Any:
+    """Reads every text, whether file, argument or part of one, before anything looks at it."""
     check_document(text)
-    return _load_yaml(text)
+    return _refuse_classes(_load_yaml(text))
 
 
-# Every text passes here, whether file, argument or part of one, before anything looks at it.
-jsonargparse.set_loader(
-    "yaml_without_classes", lambda text: _refuse_classes(_read_yaml(text)), (yaml.YAMLError,)
+jsonargparse.set_loader("yaml_without_classes", _read_yaml, (yaml.YAMLError,))
+jsonargparse.set_parsing_settings(
+    instantiate_subclass_spec_in_any=False,
+    import_path_denylist=["*"],
+    import_path_allowlist=["nakt_dist"],  # it names our own settings to itself
 )
-jsonargparse.set_parsing_settings(instantiate_subclass_spec_in_any=False)
 
 
 def _with_true(kind: type, words: Sequence[str]) -> list[str]:
@@ -145,7 +147,7 @@ def _check_words(kind: type, words: Sequence[str]) -> None:
     for path in settings_files(words):
         if path == Path():
             raise ConfigurationError("--config names no file; expected a YAML file with settings")
-        _check_shape(kind, _refuse_classes(load_settings_file(path)), "")
+        _check_shape(kind, load_settings_file(path), "")
 
 
 def _check_text(kind: Any, text: str, where: str) -> None:
@@ -157,7 +159,7 @@ def _check_text(kind: Any, text: str, where: str) -> None:
         raise ConfigurationError(
             f"{where} holds a number that cannot be read; expected at most {LARGEST_NUMBER}"
         ) from None
-    _check_shape(kind, _refuse_classes(value), where)
+    _check_shape(kind, value, where)
 
 
 def _check_shape(kind: Any, value: Any, where: str) -> None:
@@ -192,7 +194,7 @@ def _takes_numbers(kind: Any) -> bool:
     return kind in (int, float) or (str not in parts and any(map(_takes_numbers, parts)))
 
 
-def _not_settings(kind: type, value: Any, where: str) -> str:
+def _not_settings(kind: Any, value: Any, where: str) -> str:
     """Says what to write instead of a text or a list where a group of settings belongs."""
     first = dataclasses.fields(kind)[0].name
     if not isinstance(value, str):
@@ -219,9 +221,9 @@ def _type_at(kind: Any, names: Sequence[str]) -> Any:
 
 def _with_home(value: Any) -> Any:
     """Expands a leading ``~/`` in every setting, as a shell does for words of its own."""
-    if dataclasses.is_dataclass(value):
-        fields = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
-        return type(value)(**{name: _with_home(item) for name, item in fields.items()})
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        names = [field.name for field in dataclasses.fields(value)]
+        return dataclasses.replace(value, **{n: _with_home(getattr(value, n)) for n in names})
     if isinstance(value, list):
         return [_with_home(item) for item in value]
     if isinstance(value, str) and value.startswith("~/"):
@@ -251,20 +253,21 @@ def _explain(message: str, kind: type, program: str) -> str:
     return f"there is no setting '{key}'{nearest} ({program} --help lists them)"
 
 
-def _explain_incomplete(message: str, kind: type) -> str | None:
+def _explain_incomplete(message: str, kind: Any) -> str | None:
     """Says what a group of settings lacks that may be absent as a whole; None of other complaints.
 
     The parser shows all that it has of the group, in its own notation.
     """
     found = re.search(r'Parser key "([^"]+)": .*?\bNamespace\(', message)
-    groups = (_type_at(kind, found[1].split(".")),) if found else ()
-    for group in (part for each in groups for part in (each, *typing.get_args(each))):
+    if found is None:
+        return None
+    name = found[1]
+    kind = _type_at(kind, name.split("."))
+    for group in (kind, *typing.get_args(kind)):
         for field in dataclasses.fields(group) if dataclasses.is_dataclass(group) else ():
             needed = field.default is field.default_factory is dataclasses.MISSING
             if needed and re.search(rf"\b{field.name}=None\b", message):
-                return (
-                    f"{found[1]} is set without {field.name}; give {found[1]}.{field.name} as well"
-                )
+                return f"{name} is set without {field.name}; give {name}.{field.name} as well"
     return None
 
 

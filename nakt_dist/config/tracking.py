@@ -36,8 +36,7 @@ class TrackingConfig(Limited, group="tracking"):
                 f"project; set tracking.entity to {team} and tracking.project to {project}"
             )
         for name, value in (("project", self.project), ("entity", self.entity)):
-            fault = None if value is None else _fault(value)
-            if fault:
+            if value is not None and (fault := _fault(value)):
                 raise ConfigurationError(
                     f"tracking.{name} is {value[:60]!r}, {fault}; W&B takes names of 1 to "
                     f"{_LONGEST_NAME} characters without {' '.join(_REFUSED_IN_NAMES)}"

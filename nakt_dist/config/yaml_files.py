@@ -1,12 +1,12 @@
 """Files of settings: refuses YAML that must not be read, and says where something is wrong.
 
 PyYAML ends the process on deep nesting, follows aliases that repeat each other without end,
-and silently takes the last of two values. The events of the text show all of it at once.
+and silently takes the last of two values.
 """
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -45,8 +45,11 @@ def _read_text(path: Path) -> str:
         raise ConfigurationError(f"{path}: cannot be read: {error.strerror}") from None
 
 
-def check_document(text: str) -> None:
+def check_document(text: str) -> yaml.Node | None:
     """Refuses YAML that must not be read; what is no YAML is left for the reader to refuse.
+
+    Returns:
+        The tree of the text; None where there is none.
 
     Raises:
         ConfigurationError: the text is not Unicode, is longer, deeper or has more values than
@@ -56,11 +59,15 @@ def check_document(text: str) -> None:
         raise _too_large(f"{len(text)} characters")
     try:
         text.encode()
-        _Walk().over(text)
+        _check_events(text)
+        node = yaml.compose(text, Loader=_LOADER)
     except UnicodeEncodeError:
         raise ConfigurationError(f"{text[:60]!r} is not UTF-8 text") from None
     except yaml.YAMLError:
-        return
+        return None
+    if node is not None:
+        _count_values(node, {})
+    return node
 
 
 def _too_large(found: str) -> ConfigurationError:
@@ -70,67 +77,50 @@ def _too_large(found: str) -> ConfigurationError:
     )
 
 
-@dataclass
-class _Collection:
-    """A mapping or list whose end has not been seen."""
-
-    is_mapping: bool
-    anchor: str | None
-    values: int = 1
-    awaits_key: bool = True
-    keys: set[str] = field(default_factory=set)
-
-
-class _Walk:
-    """Follows the events of one text."""
-
-    def __init__(self) -> None:
-        self._open: list[_Collection] = []
-        self._values_of: dict[str, int] = {}  # by anchor
-
-    def over(self, text: str) -> None:
-        for event in yaml.parse(text, Loader=_LOADER):
-            match event:
-                case yaml.MappingStartEvent() | yaml.SequenceStartEvent():
-                    self._begin(event)
-                case yaml.MappingEndEvent() | yaml.SequenceEndEvent():
-                    ended = self._open.pop()
-                    self._add(ended.values, ended.anchor)
-                case yaml.ScalarEvent():
-                    self._add(1, event.anchor, event.value)
-                case yaml.AliasEvent():
-                    self._add(self._repeated(event.anchor), None)
-
-    def _begin(self, event: yaml.CollectionStartEvent) -> None:
-        if len(self._open) == _MOST_NESTED:
+def _check_events(text: str) -> None:
+    """Checks what would end the process, or take all memory, when a tree is made of the text."""
+    inside: list[str | None] = []  # anchors of the mappings and lists that are open
+    values = 0
+    for event in yaml.parse(text, Loader=_LOADER):
+        match event:
+            case yaml.CollectionStartEvent():
+                inside.append(event.anchor)
+            case yaml.CollectionEndEvent():
+                inside.pop()
+            case yaml.AliasEvent() if event.anchor in inside:
+                raise ConfigurationError(
+                    f"the alias *{event.anchor} stands inside of what it stands for"
+                )
+        values += isinstance(event, yaml.NodeEvent)
+        if len(inside) > _MOST_NESTED and event.start_mark is not None:
             raise ConfigurationError(
                 f"line {event.start_mark.line + 1} is nested more than {_MOST_NESTED} deep; "
                 "expected settings, which are a few deep"
             )
-        is_mapping = isinstance(event, yaml.MappingStartEvent)
-        self._open.append(_Collection(is_mapping, event.anchor))
-
-    def _repeated(self, anchor: str) -> int:
-        if any(each.anchor == anchor for each in self._open):
-            raise ConfigurationError(f"the alias *{anchor} stands inside of what it stands for")
-        return self._values_of.get(anchor, 1)
-
-    def _add(self, values: int, anchor: str | None, text: str | None = None) -> None:
-        if anchor is not None:
-            self._values_of[anchor] = values
-        if not self._open:
-            return
-        parent = self._open[-1]
-        parent.values += values
-        if parent.values > _MOST_VALUES:
+        if values > _MOST_VALUES:
             raise _too_large("more values than settings have")
-        if not parent.is_mapping:
-            return
-        if parent.awaits_key and text is not None:
-            if text in parent.keys:
-                raise ConfigurationError(f"the setting '{text}' stands there twice; remove one")
-            parent.keys.add(text)
-        parent.awaits_key = not parent.awaits_key
+
+
+def _count_values(node: yaml.Node, known: dict[int, int]) -> int:
+    """Returns the values of a part of a tree, an alias counted as what it stands for.
+
+    Args:
+        known: of the parts that were counted before, by their ``id``.
+    """
+    if id(node) not in known:
+        parts: list[yaml.Node] = []
+        if isinstance(node, yaml.SequenceNode):
+            parts = node.value
+        elif isinstance(node, yaml.MappingNode):
+            parts = [part for pair in node.value for part in pair]
+            keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+            for name, times in Counter(keys).items():
+                if times > 1:
+                    raise ConfigurationError(f"the setting '{name}' stands there twice; remove one")
+        known[id(node)] = 1 + sum(_count_values(part, known) for part in parts)
+        if known[id(node)] > _MOST_VALUES:
+            raise _too_large("more values than settings have")
+    return known[id(node)]
 
 
 def load_settings_file(path: Path) -> Mapping[str, Any]:
@@ -205,10 +195,8 @@ def settings_files(words: Sequence[str]) -> list[Path]:
 def _line_of(key: str, path: Path) -> int | None:
     """Returns the line, from 1, of a setting, or of a part of one with the same last name."""
     try:
-        text = _read_text(path)
-        check_document(text)
-        node = yaml.compose(text, Loader=_LOADER)
-    except (ConfigurationError, yaml.YAMLError):
+        node = check_document(_read_text(path))
+    except ConfigurationError:
         return None
     places = list(_keys_of(node, ""))
     for name, line in places:

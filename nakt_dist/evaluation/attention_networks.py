@@ -1,13 +1,13 @@
 """What a student's weights file says about its teacher, its taps and its outputs."""
 
 from collections.abc import Sequence
-from typing import Any, get_args
+from typing import Any
 
 from nakt_dist.config import AttentionConfig
 from nakt_dist.evaluation.origin import damaged, lineage_of
 from nakt_dist.loading.labels import name_outputs
 from nakt_dist.models.network_file import TrainedNetwork, stored_output_names
-from nakt_dist.models.taps import Preset, preset_taps
+from nakt_dist.models.taps import PRESETS, preset_taps
 
 
 def choose_taps(
@@ -34,7 +34,7 @@ def choose_taps(
         if trained_with.get("taps"):
             return _pairs(student, trained_with["taps"])
         preset = trained_with.get("preset") or "paper"
-        if preset not in get_args(Preset):
+        if preset not in PRESETS:
             raise damaged(student, "transfer.attention.preset", preset)
     return [(preset_taps(preset, student.spec.name), preset_taps(preset, teacher.spec.name))]
 

@@ -172,9 +172,9 @@ def _decoded(
     targets: LabelledTargets | None,
 ) -> dict[str, torch.Tensor]:
     key = sample["__key__"]
-    image = sample.get("jpg") or sample.get("png")
-    mask = sample.get("soft.png" if samples.mask_is_soft else "mask.png")
-    if image is None or (mask is None and targets is None):
+    image = sample.get("jpg") or sample.get("png") or b""
+    mask = sample.get("soft.png" if samples.mask_is_soft else "mask.png", b"")
+    if not image or (not mask and targets is None):
         raise DatasetError(f"key {key} of the stream has no image or no mask; run nakt verify")
     manifest = samples.images.manifest
     size = (manifest.height, manifest.width)

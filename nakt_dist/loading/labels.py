@@ -1,7 +1,7 @@
 """Findings of packed images as the targets of a classifier."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -55,11 +55,8 @@ def labelled_targets(images: IndexedShards, config: LabelConfig) -> LabelledTarg
             "it with a layout that reads them, such as chexpert or images_csv"
         )
     names = resolve_label_names(config.names, manifest.findings)
-    chosen = {"uncertain": config.uncertain, "blank": config.blank}
-    policy = replace(
-        LabelPolicy(**manifest.label_policy),
-        **{kind: use for kind, use in chosen.items() if use is not None},
-    )
+    stored = manifest.label_policy
+    policy = LabelPolicy(config.uncertain or stored["uncertain"], config.blank or stored["blank"])
     return LabelledTargets(names, policy, targets(images.findings(), names, policy))
 
 

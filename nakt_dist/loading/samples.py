@@ -58,7 +58,9 @@ class SelectedSamples:
         Raises:
             DatasetError: the dataset has no mask for some of them; says for how many.
         """
-        without = () if self.pseudo_labels is not None else self.images.without_mask()
+        if self.pseudo_labels is not None:
+            return
+        without = self.images.without_mask()
         if not len(without):
             return
         known = self.images.manifest.findings

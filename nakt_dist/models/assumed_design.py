@@ -22,7 +22,8 @@ def assumed_options(spec: ModelSpec) -> dict[str, Any]:
     Returns:
         Their values by name, such as ``decoder_atrous_rates``; ``model.options`` sets them.
     """
-    options = getattr(find_network(spec.name).load(), "options_without_trace", None)
+    found = find_network(spec.name)
+    options = getattr(found and found.load(), "options_without_trace", None)
     return options(spec.name, spec.options) if options else {}
 
 

@@ -165,7 +165,7 @@ class _Named:
         return any(each.values > self.most_values for each in made)
 
 
-class _Opcodes(dict[int, Callable[["_Follower"], None]]):
+class _Opcodes(dict[int, Callable[[Any], None]]):
     """What is done at an opcode."""
 
     def __missing__(self, opcode: int) -> None:
@@ -184,6 +184,9 @@ _UNCHANGED = (
 
 class _Follower(pickle._Unpickler):
     """Python's unpickler written in Python, with stand-ins for all but plain data."""
+
+    stack: list[Any]  # the base class has both, and typeshed does not know
+    append: Callable[[Any], None]
 
     def __init__(self, stream: BinaryIO | _Limited, most_values: int) -> None:
         super().__init__(stream, encoding="utf-8")

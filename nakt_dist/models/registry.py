@@ -1,7 +1,8 @@
 """From a network's name to the network."""
 
 import inspect
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -21,16 +22,30 @@ class Network:
         builder: a class in it that takes ``in_channels``, ``num_outputs`` and options; or a
             function of name, channels, outputs and a mapping of options, which it checks itself.
         classifies: whether it gives logits per image, and not per pixel.
+        taps: by the name of a preset, the layer whose activation map is compared with another's.
+        parts: by the name that ``trainable`` gives them, its layers that learn.
     """
 
     module: str
     builder: str
     classifies: bool = False
+    taps: Mapping[str, str] = field(default_factory=dict)
+    parts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def load(self) -> ModuleType:
         """Imports the module."""
         return import_module(self.module)
 
+
+# Of paper B: the last dense layer but one; of its authors' code: the last one's second convolution.
+_DENSENET121_TAPS = {
+    "paper": "features.denseblock4.denselayer15",
+    "authors_code": "features.denseblock4.denselayer16.conv2",
+}
+# DenseNet-40's first 1×1 convolution; for their code the paper names no other.
+_DENSENET40_TAPS = dict.fromkeys(_DENSENET121_TAPS, "features.squeeze")
+# As paper B counts the last 34 layers.
+_LAST34 = ("features.transition3", "features.denseblock4", "features.norm5", "classifier")
 
 NETWORKS = {
     "unet": Network("nakt_dist.models.unet", "UNet"),
@@ -38,8 +53,10 @@ NETWORKS = {
     "sdu_net": Network("nakt_dist.models.sdu_net", "SDUNet"),
     "deeplabv3plus": Network("nakt_dist.models.segmentation_models", "build_preset"),
     "panoptic_fpn": Network("nakt_dist.models.segmentation_models", "build_preset"),
-    "densenet121": Network("nakt_dist.models.densenet", "DenseNet121", classifies=True),
-    "densenet40": Network("nakt_dist.models.densenet", "DenseNet40", classifies=True),
+    "densenet121": Network(
+        "nakt_dist.models.densenet", "DenseNet121", True, _DENSENET121_TAPS, {"last34": _LAST34}
+    ),
+    "densenet40": Network("nakt_dist.models.densenet", "DenseNet40", True, _DENSENET40_TAPS),
 }
 """The networks by name: a new one is its file and a line here."""
 
@@ -47,16 +64,22 @@ TIMM_PREFIX = "timm:"
 FAMILIES = {
     "smp:": Network("nakt_dist.models.segmentation_models", "build_by_name"),
     TIMM_PREFIX: Network("nakt_dist.models.timm_classifiers", "build_classifier", classifies=True),
+    f"{TIMM_PREFIX}densenet121": Network(
+        "nakt_dist.models.timm_classifiers", "build_classifier", True, _DENSENET121_TAPS
+    ),  # it has torchvision's layers
 }
-"""Libraries, any network of which can be named: ``smp:ARCHITECTURE/ENCODER``, ``timm:NAME``."""
+"""Libraries, any network of which can be named: ``smp:ARCHITECTURE/ENCODER``, ``timm:NAME``.
+
+A network of theirs of which more is known has a line of its own; its tags do not matter.
+"""
 
 MODEL_NAMES = tuple(NETWORKS)
 
 
 def find_network(name: str) -> Network | None:
     """Returns what a network or its family is registered as; None for an unknown name."""
-    family = (each for prefix, each in FAMILIES.items() if name.startswith(prefix))
-    return NETWORKS.get(name) or next(family, None)
+    untagged, family = name.partition(".")[0], f"{name.partition(':')[0]}:"
+    return NETWORKS.get(name) or FAMILIES.get(untagged) or FAMILIES.get(family)
 
 
 def is_classifier(name: str) -> bool:
@@ -124,14 +147,14 @@ def build_model(
             "smp:Unet/resnet34, and timm:NAME such as timm:resnet50)"
         )
     builder = getattr(found.load(), found.builder)
-    if not inspect.isclass(builder):
+    parameters = inspect.signature(builder).parameters
+    if "options" in parameters:
         return builder(name, in_channels, num_outputs, options)
-    _check_options(name, builder, options)
+    _check_options(name, list(parameters), options)
     return builder(in_channels=in_channels, num_outputs=num_outputs, **options)
 
 
-def _check_options(name: str, network_class: type, options: dict[str, Any]) -> None:
-    parameters = inspect.signature(network_class).parameters
+def _check_options(name: str, parameters: Collection[str], options: Collection[str]) -> None:
     known = [each for each in parameters if each not in ("in_channels", "num_outputs")]
     for option in options:
         if option not in known:

@@ -7,58 +7,44 @@ overwrite their activations (torchvision's DenseNet and every ResNet apply ReLU 
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from nakt_dist.errors import ConfigurationError, nearest_name
+from nakt_dist.models.registry import NETWORKS, find_network
 
-Preset = Literal["paper", "authors_code"]
+PRESETS = tuple(dict.fromkeys(each for network in NETWORKS.values() for each in network.taps))
+"""Names of taps that some network has."""
 
-_DENSENET40_TAP = "features.squeeze"
-_PRESETS: Mapping[str, Mapping[str, str]] = {
-    "paper": {
-        "densenet121": "features.denseblock4.denselayer15",
-        "densenet40": _DENSENET40_TAP,
-    },
-    "authors_code": {
-        "densenet121": "features.denseblock4.denselayer16.conv2",
-        "densenet40": _DENSENET40_TAP,
-    },
-}
 _NAMES_SHOWN = 4
 
 
-def preset_taps(preset: Preset, spec_name: str) -> str:
-    """Returns the module path that a preset taps in a network.
+def preset_taps(preset: str, spec_name: str) -> str:
+    """Returns the module path that a preset taps in a network, as ``NETWORKS`` says it.
 
     Args:
-        preset: ``paper`` (paper B: the last dense layer but one; DenseNet-40's first 1×1
-            convolution) or ``authors_code`` (the last dense layer's second convolution; the same
-            in DenseNet-40, for which the paper names no other).
-        spec_name: of the network, as in ``ModelSpec.name``; timm's DenseNet-121 has
-            torchvision's module paths.
+        preset: ``paper`` (paper B) or ``authors_code``.
+        spec_name: of the network, as in ``ModelSpec.name``.
 
     Raises:
         ConfigurationError: the preset is unknown, or knows no tap of this network.
     """
-    if preset not in _PRESETS:
+    if preset not in PRESETS:
         raise ConfigurationError(
-            f"attention.preset is '{preset}'{nearest_name(preset, _PRESETS)} "
-            f"(known: {', '.join(_PRESETS)})"
+            f"attention.preset is '{preset}'{nearest_name(preset, PRESETS)} "
+            f"(known: {', '.join(PRESETS)})"
         )
-    paths = _PRESETS[preset]
-    architecture = spec_name.partition(".")[0]
-    if architecture == "timm:densenet121":
-        return paths["densenet121"]
-    if spec_name not in paths:
+    found = find_network(spec_name)
+    if found is None or preset not in found.taps:
+        known = [name for name, network in NETWORKS.items() if preset in network.taps]
         raise ConfigurationError(
             f"attention.preset '{preset}' has no tap for the network '{spec_name}' (it knows "
-            f"{', '.join(paths)}); name the layers instead, as attention.taps: "
+            f"{', '.join(known)}); name the layers instead, as attention.taps: "
             "[{student: …, teacher: …}]"
         )
-    return paths[spec_name]
+    return found.taps[preset]
 
 
 def find_module(network: nn.Module, path: str) -> nn.Module:

@@ -1,21 +1,22 @@
 """Which parts of a network learn."""
 
 from collections.abc import Sequence
-from typing import Literal
 
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from nakt_dist.errors import ConfigurationError, nearest_name
+from nakt_dist.models.registry import NETWORKS
 from nakt_dist.models.taps import find_module
 
-_LAST34 = ("features.transition3", "features.denseblock4", "features.norm5", "classifier")
-_NAMED_PARTS = ("all", "last34")
+_PARTS = {
+    name: (owner, paths)
+    for owner, network in NETWORKS.items()
+    for name, paths in network.parts.items()
+}
 
 
-def select_trainable(
-    network: nn.Module, parts: Literal["all", "last34"] | str | Sequence[str]
-) -> int:
+def select_trainable(network: nn.Module, parts: str | Sequence[str]) -> int:
     """Freezes all but some parts of a network; call it before an optimiser takes the parameters.
 
     Args:
@@ -63,18 +64,20 @@ def keep_frozen_statistics(network: nn.Module) -> int:
 def _modules_of(network: nn.Module, parts: str | Sequence[str]) -> list[nn.Module]:
     if parts == "all":
         return [network]
-    if parts == "last34":
-        if any(path not in dict(network.named_modules()) for path in _LAST34):
+    if isinstance(parts, str):
+        if parts not in _PARTS:
+            known = ["all", *_PARTS]
             raise ConfigurationError(
-                "trainable is 'last34', which are layers of densenet121, and the network is a "
+                f"trainable is '{parts}'{nearest_name(parts, known)} (known: "
+                f"{', '.join(known)}, or a list of module paths such as [{parts}])"
+            )
+        owner, paths = _PARTS[parts]
+        if any(path not in dict(network.named_modules()) for path in paths):
+            raise ConfigurationError(
+                f"trainable is '{parts}', which are layers of {owner}, and the network is a "
                 f"{type(network).__name__}; set all, or name its modules in a list"
             )
-        parts = _LAST34
-    if isinstance(parts, str):
-        raise ConfigurationError(
-            f"trainable is '{parts}'{nearest_name(parts, _NAMED_PARTS)} (known: "
-            f"{', '.join(_NAMED_PARTS)}, or a list of module paths such as [{parts}])"
-        )
+        parts = paths
     if not parts:
         raise ConfigurationError(
             "trainable is an empty list, so that nothing would be learnt; name modules, or set all"

@@ -44,7 +44,7 @@ def explain_absent(folder: Path, manifest_name: str, what: str) -> DatasetError:
     found = Counter(path.suffix.lower() for path in _files(folder))
     images = {suffix: count for suffix, count in found.items() if suffix in _IMAGES}
     if images or found.keys() & _TABLES:
-        most = max(images, key=images.get) if images else ""
+        most = max(images, key=lambda suffix: images[suffix]) if images else ""
         told = f"images as published ({most})" if images else "tables as published"
         return DatasetError(
             f"{missing}: the folder holds {told}, which are packed first: nakt pack --layout "

@@ -34,7 +34,7 @@ class Damage:
 def members_of(row: Mapping[str, Any]) -> dict[str, tuple[int, int, int]]:
     """Returns (offset, size, crc32) of each file of a sample, by extension, in tar order."""
     names = {
-        "image": row.get("extension"),
+        "image": row.get("extension", ""),
         "mask": "mask.png",
         "json": "json",
         "soft": "soft.png",

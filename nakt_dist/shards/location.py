@@ -39,7 +39,7 @@ class DatasetLocation:
 
     def __init__(self, url: str | Path, cache: Path = DEFAULT_CACHE) -> None:
         self.url = str(url).rstrip("/") or str(url)
-        self._remote = None
+        self._remote: Any = None  # a file system of fsspec
         if _is_local(self.url):
             self.folder = _expanded(self.url)
             return

@@ -4,9 +4,8 @@ A manifest is written last and atomically: a folder without one is not finished.
 no path of the machine that wrote it and no time, so equal inputs give equal bytes.
 """
 
-import functools
 import re
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -131,7 +130,7 @@ class _Manifest:
             )
         fingerprint = value.pop("fingerprint", None)
         try:
-            manifest = _adapter(cls).validate_python(value)
+            manifest = TypeAdapter(cls).validate_python(value)
             named: set[str] = set()
             for name in [entry.name for entry in manifest.shards] + list(manifest.files):
                 _check_plain_name(path, name)
@@ -277,11 +276,6 @@ def _check_plain_name(path: Path, name: str) -> None:
         raise DatasetError(
             f"{path}: names the file {name!r}; expected a plain file name beside the manifest"
         )
-
-
-@functools.cache
-def _adapter(kind: Hashable) -> TypeAdapter:
-    return TypeAdapter(kind)
 
 
 def _fault(error: ValidationError, value: Mapping[str, Any]) -> str:

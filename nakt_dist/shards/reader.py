@@ -94,7 +94,7 @@ class _OpenShards:
             file = _OpenShard(path)
             found = f"{file.bytes} bytes"
         except OSError as error:
-            file, found = None, error.strerror.lower()
+            file, found = None, str(error.strerror).lower()
         if file is None or not file.bytes == entry.bytes > 0:
             raise DatasetError(
                 f"{path}: found {found}, expected {entry.bytes} bytes as the manifest says. "

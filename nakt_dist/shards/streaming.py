@@ -35,7 +35,7 @@ class StatisticallyRepeatableStream(wds.DataPipeline):
         shuffle_buffer: samples held in memory for shuffling.
         sidecar_names: per shard a second tar with the same keys in the same order, whose
             files are merged into the samples.
-        sidecar_opener: opens one of those.
+        sidecar_opener: opens one of those; None for the opener of the shards.
 
     Yields:
         Mappings with ``__key__`` and the files of the sample by extension, as bytes.
@@ -70,7 +70,8 @@ class StatisticallyRepeatableStream(wds.DataPipeline):
                 empty += 1
                 samples = _samples_of(shard, opener)
                 if sidecar is not None:
-                    samples = _merged(shard, samples, _samples_of(sidecar, sidecar_opener))
+                    sidecars = _samples_of(sidecar, sidecar_opener or opener)
+                    samples = _merged(shard, samples, sidecars)
                 for sample in samples:
                     empty = 0
                     yield sample

@@ -80,7 +80,10 @@ PSEUDO_INDEX_SCHEMA = pa.schema(
 
 
 def write_table(
-    path: Path, schema: pa.Schema, pieces: Iterable[list[Mapping[str, Any]]], staging: Path | None
+    path: Path,
+    schema: pa.Schema,
+    pieces: Iterable[Sequence[Mapping[str, Any]]],
+    staging: Path | None,
 ) -> None:
     """Writes rows as Parquet, atomically, holding one piece in memory at a time.
 
@@ -98,7 +101,7 @@ def write_table(
             writer.write_table(pa.Table.from_pylist(rows, schema=schema))
 
 
-def _batched(pieces: Iterable[list[Any]], minimum: int) -> Iterator[list[Any]]:
+def _batched(pieces: Iterable[Sequence[Any]], minimum: int) -> Iterator[list[Any]]:
     """Joins small pieces, so that row groups are not tiny."""
     waiting: list[Any] = []
     for piece in pieces:

@@ -8,7 +8,7 @@ nothing is unpacked, and no memory is taken for what is only announced.
 import re
 import tarfile
 from collections.abc import Iterator
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO, Literal, NamedTuple
 
 from nakt_dist.errors import DatasetError
 
@@ -55,13 +55,13 @@ class _Header(tarfile.TarInfo):
     def fromtarfile(cls, tar: tarfile.TarFile) -> "_Header":
         try:
             return super().fromtarfile(tar)
-        except tarfile.EOFHeaderError:
+        except tarfile.EOFHeaderError:  # type: ignore[attr-defined]  # typeshed lacks it
             raise  # a block of zeros
         except tarfile.HeaderError as error:  # tarfile would take it for the end
             raise _Refused(f"{error} at byte {tar.offset}") from None
 
     @classmethod
-    def frombuf(cls, buf: bytes, encoding: str, errors: str) -> "_Header":
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> "_Header":
         header = super().frombuf(buf, encoding, errors)
         kind, most = header.type, MOST_MEMBER_BYTES
         if kind == tarfile.XHDTYPE:
@@ -106,13 +106,14 @@ def list_members(name: str, stream: BinaryIO) -> Iterator[TarMember]:
 
 
 def _headers(
-    name: str, stream: BinaryIO, mode: str
+    name: str, stream: BinaryIO, mode: Literal["r|", "r:"]
 ) -> Iterator[tuple[tarfile.TarFile, tarfile.TarInfo]]:
     order = _Order()
     try:
         with tarfile.open(fileobj=stream, mode=mode, tarinfo=_Header) as tar:
             while (header := tar.next()) is not None:
-                tar.members.clear()  # it keeps them all
+                # It keeps them all, and typeshed does not know.
+                tar.members.clear()  # type: ignore[attr-defined]
                 _check_long_name(header)
                 order.check(header.name)
                 yield tar, header
@@ -123,7 +124,9 @@ def _headers(
 
 def _content(name: str, tar: tarfile.TarFile, header: tarfile.TarInfo) -> bytes:
     try:
-        data = tar.extractfile(header).read()
+        content = tar.extractfile(header)
+        assert content is not None  # it is a plain file
+        data = content.read()
     except Exception as error:  # as above
         raise _damaged(name, error) from None
     if len(data) != header.size:

@@ -111,7 +111,7 @@ class _Normalisation(torch.autograd.Function):
         ctx.mark_non_differentiable(mean, variance, count)
         shape = _per_channel(values)
         normalised = (exact - mean.to(exact).view(shape)) * scale.to(exact).view(shape)
-        if weight is not None:
+        if weight is not None and bias is not None:  # either both or neither
             normalised = normalised * weight.view(shape) + bias.view(shape)
         return normalised.to(values.dtype), mean, variance, count
 

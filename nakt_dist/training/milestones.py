@@ -6,6 +6,7 @@ from dataclasses import replace
 from torch import nn
 
 from nakt_dist.errors import StartAgain
+from nakt_dist.loading.samples import CachedImages
 from nakt_dist.models.weights import save_weights
 from nakt_dist.models.weights_path import BEST_WEIGHTS, LAST_WEIGHTS
 from nakt_dist.runtime.distributed import Agreement
@@ -153,7 +154,8 @@ class Milestones:
         """Scores the network just saved, and keeps its weights where it is the best so far."""
         network = self._learner.whole_network()
         self.progress = replace(self.progress, validated_step=self.progress.step)
-        is_best = self._run.validation is None or self._score(network)
+        validation = self._run.validation
+        is_best = validation is None or self._score(network, validation)
 
         def note() -> None:
             # Weights first: a kill in between is mended by this validation, done again.
@@ -164,11 +166,11 @@ class Milestones:
 
         self._agreement.of_main(note)
 
-    def _score(self, network: nn.Module) -> bool:
+    def _score(self, network: nn.Module, validation: CachedImages) -> bool:
         """Measures the validation metric; says whether it is the best so far."""
         task, done = self._run.task, self.progress.step
         rows = validation_rows(
-            self._run.accelerator, self._learner, network, task, self._run.validation,
+            self._run.accelerator, self._learner, network, task, validation,
             self._run.share.micro_batch_size, self._beat,
         )  # fmt: skip
         metrics = task.validation_metrics(rows)
@@ -178,8 +180,8 @@ class Milestones:
             self.progress = replace(self.progress, best_metric=value, best_step=done)
         if self.tracker is not None:
             scores = {f"validation_{each}": number for each, number in metrics.items()}
-            best_so_far = {f"best_{task.metric}": self.progress.best_metric}
-            self.tracker.log(done, {**scores, **best_so_far})
+            best_so_far = value if best is None or value > best else best
+            self.tracker.log(done, {**scores, f"best_{task.metric}": best_so_far})
         return is_best
 
     def _write_weights(self, name: str, network: nn.Module) -> None:

@@ -1,7 +1,8 @@
 """What is learnt: the forward pass, the loss of a batch, and what the best epoch is chosen by."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -51,7 +52,7 @@ class TrainingTask(ABC):
 
     def forward(
         self,
-        network: nn.Module,
+        network: Callable[[torch.Tensor], Any],
         image: torch.Tensor,
         target: torch.Tensor,
         divisor: float | None = None,
@@ -172,7 +173,6 @@ class ClassificationTask(TrainingTask):
         logits, targets = np.split(rows, 2, axis=1)
         unweighted = classification_loss(torch.from_numpy(logits), torch.from_numpy(targets))
         # Logits rank like probabilities, without the ties that saturation makes.
-        return {
-            "auroc": mean_auroc(logits, targets).mean,
-            "loss": float(unweighted["cross_entropy"]),
-        }
+        auroc = mean_auroc(logits, targets).mean
+        assert auroc is not None  # a training without a finding of both classes does not start
+        return {"auroc": auroc, "loss": float(unweighted["cross_entropy"])}
