@@ -8,7 +8,7 @@ from typing import Any, Literal
 from nakt_dist import limits
 from nakt_dist.imaging.mask_settings import MaskValues
 from nakt_dist.limits import Limited
-from nakt_dist.sources.labels import LabelPolicy
+from nakt_dist.sources.findings import LabelPolicy
 from nakt_dist.sources.splits import checked_shares
 
 

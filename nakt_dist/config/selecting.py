@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from nakt_dist import limits
 from nakt_dist.errors import ConfigurationError
 from nakt_dist.limits import Limited
-from nakt_dist.sources.labels import LabelUse
+from nakt_dist.sources.findings import LabelUse
 from nakt_dist.transfer.exclusion import ExclusionRule
 
 

@@ -10,7 +10,7 @@ from nakt_dist.config.selecting import LabelConfig
 from nakt_dist.errors import ConfigurationError, nearest_name
 from nakt_dist.loading.samples import CachedImages, SelectedSamples
 from nakt_dist.shards.reader import IndexedShards
-from nakt_dist.sources.labels import (
+from nakt_dist.sources.findings import (
     LABEL_SETS,
     LabelPolicy,
     canonical_finding,

@@ -18,7 +18,7 @@ from nakt_dist.sources.chest import (
 )
 from nakt_dist.sources.csv_tables import TableRow, find_table, quoted, read_list, read_rows
 from nakt_dist.sources.files import FolderContents, FoundFile, walk
-from nakt_dist.sources.labels import LABEL_SETS, NO_FINDING, canonical_finding
+from nakt_dist.sources.findings import LABEL_SETS, NO_FINDING, canonical_finding
 from nakt_dist.sources.listing import wrong_layout
 from nakt_dist.sources.record import SourceListing
 from nakt_dist.sources.registry import Source

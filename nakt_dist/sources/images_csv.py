@@ -61,7 +61,7 @@ def scan(
 
     Findings come in one of two forms. With ``finding_columns`` each has a column of 1, 0, -1
     or nothing. With ``findings_column`` one cell lists those that are present, and all others
-    are absent. Findings that have a name in ``nakt_dist.sources.labels`` get that name.
+    are absent. Findings that have a name in ``nakt_dist.sources.findings`` get that name.
     Letters that are not UTF-8 are read as Windows-1252.
 
     Args:

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from nakt_dist.errors import DatasetError
 from nakt_dist.sources.chest import Problem
 from nakt_dist.sources.csv_tables import quoted
-from nakt_dist.sources.labels import KNOWN_FORMS, canonical_finding, finding_form
+from nakt_dist.sources.findings import KNOWN_FORMS, canonical_finding, finding_form
 
 MOST_FINDINGS = 200
 MOST_JOINED = 10

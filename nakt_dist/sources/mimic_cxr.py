@@ -18,7 +18,7 @@ from nakt_dist.sources.chest import (
 )
 from nakt_dist.sources.csv_tables import TableRow, find_table, quoted, read_rows
 from nakt_dist.sources.files import FolderContents, FoundFile, walk
-from nakt_dist.sources.labels import CHEXPERT_FINDINGS
+from nakt_dist.sources.findings import CHEXPERT_FINDINGS
 from nakt_dist.sources.listing import check_choices, wrong_layout
 from nakt_dist.sources.record import SourceListing
 from nakt_dist.sources.registry import Source

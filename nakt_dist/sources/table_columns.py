@@ -9,7 +9,7 @@ from typing import Any
 from nakt_dist.errors import ConfigurationError
 from nakt_dist.sources.chest import Problem, read_findings
 from nakt_dist.sources.csv_tables import NO_WIDTH, quoted
-from nakt_dist.sources.labels import canonical_finding, finding_form
+from nakt_dist.sources.findings import canonical_finding, finding_form
 from nakt_dist.sources.listed_findings import ListedFindings
 
 IMAGE_COLUMN = "filename"

@@ -41,7 +41,7 @@ from nakt_dist.runtime.outputs import check_output
 from nakt_dist.runtime.processes import require_one_process, say
 from nakt_dist.runtime.progress import progress_bar
 from nakt_dist.shards.tables import write_table
-from nakt_dist.sources.labels import NO_FINDING, canonical_finding
+from nakt_dist.sources.findings import NO_FINDING, canonical_finding
 from nakt_dist.stages.opening import Opening
 
 SHEET_NAME = "attention.png"

@@ -32,7 +32,7 @@ from nakt_dist.runtime.files import file_sha256, value_sha256
 from nakt_dist.shards.manifest import INDEX_NAME, MANIFEST_NAME
 from nakt_dist.shards.reader import IndexedShards
 from nakt_dist.shards.tables import INDEX_SCHEMA, write_table
-from nakt_dist.sources.labels import CHEXPERT_FINDINGS
+from nakt_dist.sources.findings import CHEXPERT_FINDINGS
 from nakt_dist.stages import attention, evaluate, pack
 from tests.datasets import (
     make_chest_dataset,

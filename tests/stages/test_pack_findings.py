@@ -23,7 +23,7 @@ from nakt_dist.shards.manifest import INDEX_NAME, MANIFEST_NAME, ShardManifest
 from nakt_dist.shards.reader import IndexedShards
 from nakt_dist.shards.tables import INDEX_SCHEMA, read_table, write_table
 from nakt_dist.shards.verify import verify_folder
-from nakt_dist.sources.labels import CHESTXRAY14_FINDINGS, LABEL_SETS, LabelPolicy
+from nakt_dist.sources.findings import CHESTXRAY14_FINDINGS, LABEL_SETS, LabelPolicy
 from nakt_dist.stages import pack
 from tests.labelled import labels_of, make_labelled_dataset
 from tests.unit.image_files import gradient

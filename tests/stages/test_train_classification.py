@@ -31,7 +31,7 @@ from nakt_dist.loading.labels import LabelledTargets
 from nakt_dist.models.network_file import open_network
 from nakt_dist.models.spec import ModelSpec
 from nakt_dist.models.weights import save_weights
-from nakt_dist.sources.labels import LabelPolicy
+from nakt_dist.sources.findings import LabelPolicy
 from nakt_dist.stages import pack, train, train_plan
 from tests.datasets import make_chest_dataset, make_packed_dataset
 from tests.labelled import make_labelled_dataset

@@ -20,7 +20,7 @@ from nakt_dist.shards.findings import parse_findings, patients_in_two_splits
 from nakt_dist.shards.manifest import INDEX_NAME, MANIFEST_NAME, ShardManifest
 from nakt_dist.shards.reader import IndexedShards
 from nakt_dist.shards.tables import INDEX_SCHEMA, read_table, write_table
-from nakt_dist.sources.labels import LabelPolicy
+from nakt_dist.sources.findings import LabelPolicy
 from tests.datasets import make_blob, make_packed_dataset
 from tests.labelled import labels_of, make_labelled_dataset
 

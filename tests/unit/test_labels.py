@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nakt_dist.errors import ConfigurationError, DatasetError
-from nakt_dist.sources.labels import (
+from nakt_dist.sources.findings import (
     CHESTXRAY14_FINDINGS,
     CHEXPERT_FINDINGS,
     LABEL_SETS,

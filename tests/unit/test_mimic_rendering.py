@@ -16,7 +16,7 @@ from nakt_dist.imaging.equalising import equalise
 from nakt_dist.imaging.images import read_image
 from nakt_dist.shards.reader import IndexedShards
 from nakt_dist.sources import scan_source
-from nakt_dist.sources.labels import CHEXPERT_FINDINGS
+from nakt_dist.sources.findings import CHEXPERT_FINDINGS
 from nakt_dist.stages import pack
 from tests.unit.image_files import encoded, gradient
 

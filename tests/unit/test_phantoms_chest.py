@@ -21,7 +21,7 @@ from nakt_dist.phantoms.chest.devices import curve
 from nakt_dist.phantoms.chest.findings import SIGNS, Sign, study_signs
 from nakt_dist.phantoms.chest.frame import Frame
 from nakt_dist.phantoms.chest.hospitals import HOSPITALS
-from nakt_dist.phantoms.chest.labels import (
+from nakt_dist.phantoms.chest.reports import (
     CHESTXRAY14_LABELS,
     CHEXPERT_LABELS,
     agreed_labels,
@@ -30,7 +30,7 @@ from nakt_dist.phantoms.chest.labels import (
 )
 from nakt_dist.phantoms.chest.signs import cast_shadows
 from nakt_dist.phantoms.fields import keyed_generator
-from nakt_dist.sources import labels as source_labels
+from nakt_dist.sources import findings as source_findings
 from nakt_dist.sources import scan_source
 
 KINDS = tuple(HOSPITALS)
@@ -180,10 +180,10 @@ def test_hospitals_differ_in_views_and_bedside_films(drawings):
 
 
 def test_vocabularies_are_those_of_the_readers():
-    assert CHEXPERT_LABELS == source_labels.CHEXPERT_FINDINGS
+    assert CHEXPERT_LABELS == source_findings.CHEXPERT_FINDINGS
     canonical = {"Effusion": "Pleural Effusion", "Pleural_Thickening": "Pleural Thickening"}
     mapped = tuple(canonical.get(label, label) for label in CHESTXRAY14_LABELS)
-    assert mapped == source_labels.CHESTXRAY14_FINDINGS
+    assert mapped == source_findings.CHESTXRAY14_FINDINGS
 
 
 def test_chexpert_layout(datasets):

@@ -13,7 +13,7 @@ from nakt_dist.errors import ConfigurationError, DatasetError
 from nakt_dist.sources import SourceListing, scan_source
 from nakt_dist.sources.cards import compare_counts, load_card
 from nakt_dist.sources.chest import ChestTables, view_of
-from nakt_dist.sources.labels import CHEXPERT_FINDINGS, LABEL_SETS
+from nakt_dist.sources.findings import CHEXPERT_FINDINGS, LABEL_SETS
 from tests.unit.source_trees import by_name, reasons, write_tree
 
 CARDS = Path(__file__).resolve().parents[2] / "shards" / "cards"

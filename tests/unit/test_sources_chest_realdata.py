@@ -9,7 +9,7 @@ import pytest
 
 from nakt_dist.imaging.images import read_image
 from nakt_dist.sources import scan_source
-from nakt_dist.sources.labels import CHESTXRAY14_FINDINGS, LabelPolicy, targets
+from nakt_dist.sources.findings import CHESTXRAY14_FINDINGS, LabelPolicy, targets
 
 pytestmark = pytest.mark.realdata
 TABLE = "Data_Entry_2017_v2020.csv"

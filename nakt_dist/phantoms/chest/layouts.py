@@ -12,7 +12,7 @@ from pathlib import Path
 from PIL import Image
 
 from nakt_dist.phantoms.chest.drawing import ChestPhantom
-from nakt_dist.phantoms.chest.labels import (
+from nakt_dist.phantoms.chest.reports import (
     CHEXPERT_LABELS,
     agreed_labels,
     listed_findings,
