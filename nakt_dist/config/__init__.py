@@ -16,7 +16,7 @@ from nakt_dist.config.packing import (
 from nakt_dist.config.saving import CONFIG_NAME, as_plain, save_config
 from nakt_dist.config.selecting import DataConfig, LabelConfig, ValidationConfig
 from nakt_dist.config.submitting import SubmitConfig
-from nakt_dist.config.teaching import InspectConfig, PreprocessingConfig, TeachConfig, TeacherConfig
+from nakt_dist.config.teaching import InspectConfig, TeachConfig, TeacherConfig
 from nakt_dist.config.tracking import TrackingConfig
 from nakt_dist.config.training import (
     AugmentationConfig,
@@ -25,6 +25,7 @@ from nakt_dist.config.training import (
     TrainConfig,
 )
 from nakt_dist.config.transferring import TrainingTeacherConfig
+from nakt_dist.models.spec import PreprocessingConfig
 from nakt_dist.signals import AttentionTransferConfig, DistillationConfig, TapConfig
 
 __all__ = [

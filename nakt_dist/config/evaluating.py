@@ -5,10 +5,9 @@ from typing import Any, Literal
 
 from nakt_dist import limits
 from nakt_dist.config.selecting import LabelConfig
-from nakt_dist.config.teaching import PreprocessingConfig
 from nakt_dist.errors import ConfigurationError
 from nakt_dist.limits import Limited
-from nakt_dist.models.spec import ModelSpec
+from nakt_dist.models.spec import ModelSpec, PreprocessingConfig
 
 
 @dataclass(frozen=True)

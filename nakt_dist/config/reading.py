@@ -69,7 +69,8 @@ def _read(kind: type, program: str, summary: str, words: Sequence[str], values: 
         fields = vars(parser.instantiate(parsed))
     except ValueError as error:  # a group that may be absent reports its own errors inside another
         found = re.search(r"Errors:\n\s*- (?!Does not validate)(.*)", str(error))
-        raise ConfigurationError(found[1] if found else _one_line(str(error))) from None
+        message = found[1] if found else _one_line(str(error))
+        raise ConfigurationError(_named_whole(message, kind, parsed)) from None
     fields.pop("config", None)
     return _with_home(kind(**fields))
 
@@ -251,6 +252,27 @@ def _explain(message: str, kind: type, program: str) -> str:
     if ":" in key:
         nearest = "; a blank belongs after the colon, as in weights: FILE"
     return f"there is no setting '{key}'{nearest} ({program} --help lists them)"
+
+
+def _named_whole(message: str, kind: type, parsed: jsonargparse.Namespace) -> str:
+    """Names a setting by its groups, too, of which its class knows no more than its own."""
+    name = message.partition(" ")[0]
+    keys = [key for key in _known_keys(kind) if f".{key}".endswith(f".{name}")]
+    for key in keys:
+        group = key.rpartition(".")[0]
+        if len(keys) == 1 or _is_refused(_type_at(kind, group.split(".")), parsed.get(group)):
+            return key + message.removeprefix(name)
+    return message
+
+
+def _is_refused(kind: Any, values: Any) -> bool:
+    group = next(filter(dataclasses.is_dataclass, (kind, *typing.get_args(kind))), None)
+    try:
+        if group is not None and isinstance(values, jsonargparse.Namespace):
+            group(**vars(values))
+    except ConfigurationError:
+        return True
+    return False
 
 
 def _explain_incomplete(message: str, kind: Any) -> str | None:

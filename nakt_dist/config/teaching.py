@@ -5,58 +5,8 @@ from typing import Literal
 
 from nakt_dist import limits
 from nakt_dist.limits import Limited
-from nakt_dist.models.spec import ModelSpec
+from nakt_dist.models.spec import ModelSpec, PreprocessingConfig
 from nakt_dist.transfer.exclusion import ExclusionRule
-
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-"""Mean of ImageNet's training images by channel, in [0, 1]; what torchvision and timm subtract."""
-
-IMAGENET_STD = (0.229, 0.224, 0.225)
-"""Standard deviation likewise; what they divide by."""
-
-_SIDE = limits.within(
-    1, limits.LARGEST_INPUT_SIDE, f"positive, at most {limits.LARGEST_INPUT_SIDE}"
-)
-_CHANNELS = limits.within(
-    -limits.LARGEST_FACTOR,
-    limits.LARGEST_FACTOR,
-    f"from {-limits.LARGEST_FACTOR:g} to {limits.LARGEST_FACTOR:g}",
-)
-
-
-@dataclass(frozen=True)
-class PreprocessingConfig(Limited, group="preprocessing"):
-    """What a network wants to see: pixels in [0, 1], then (x - mean) / std.
-
-    Each setting that is left out is that of the weights file, or, where that says nothing or there
-    is none, what is usual: the dataset's size, mean 0 and deviation 1, and ImageNet's for a
-    classifier of three channels that nakt_dist did not write.
-
-    Attributes:
-        height: rows.
-        width: columns.
-        mean: subtracted; a number for every channel, or a list with one per input channel of
-            the network, such as ``IMAGENET_MEAN``.
-        std: divides; likewise.
-    """
-
-    height: int | None = field(default=None, metadata=_SIDE)
-    width: int | None = field(default=None, metadata=_SIDE)
-    mean: float | list[float] | None = field(default=None, metadata=_CHANNELS)
-    std: float | list[float] | None = field(default=None, metadata=_CHANNELS)
-
-    def __post_init__(self) -> None:
-        for name in ("mean", "std"):
-            value = getattr(self, name)
-            if isinstance(value, tuple):  # so that it equals its copy in a file
-                value = list(value)
-                object.__setattr__(self, name, value)
-            expected = "a number, or a list with one number per channel"
-            limits.require(value != [], f"preprocessing.{name}", expected)
-        super().__post_init__()
-        deviations = self.std if isinstance(self.std, list) else [self.std]
-        positive = all(each is None or each > 0 for each in deviations)
-        limits.require(positive, "preprocessing.std", "positive")
 
 
 @dataclass(frozen=True)

@@ -5,12 +5,11 @@ from typing import Literal
 
 from nakt_dist import limits
 from nakt_dist.config.selecting import DataConfig, LabelConfig, ValidationConfig
-from nakt_dist.config.teaching import PreprocessingConfig
 from nakt_dist.config.tracking import TrackingConfig
 from nakt_dist.config.transferring import TrainingTeacherConfig
 from nakt_dist.errors import ConfigurationError
 from nakt_dist.limits import Limited
-from nakt_dist.models.spec import ModelSpec
+from nakt_dist.models.spec import ModelSpec, PreprocessingConfig
 
 
 @dataclass(frozen=True)

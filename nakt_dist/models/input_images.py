@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-from nakt_dist.config import PreprocessingConfig
 from nakt_dist.errors import ConfigurationError
+from nakt_dist.models.spec import PreprocessingConfig
 
 GREY_OF_RGB = (0.299, 0.587, 0.114)
 """ITU-R BT.601 luma, what Pillow's conversion to grey uses."""

@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import nn
 
-from nakt_dist.config import PreprocessingConfig
 from nakt_dist.errors import CheckpointError
 from nakt_dist.models.assumed_design import describe_assumed_design
 from nakt_dist.models.building import build_configured, build_described, check_finite
@@ -23,7 +22,7 @@ from nakt_dist.models.preprocessing import (
     stored_object,
 )
 from nakt_dist.models.registry import is_classifier
-from nakt_dist.models.spec import ModelSpec
+from nakt_dist.models.spec import ModelSpec, PreprocessingConfig
 from nakt_dist.models.weights import LoadedWeights, describe_left, read_weights
 from nakt_dist.models.weights_path import name_of_weights, weights_path
 from nakt_dist.runtime.processes import say

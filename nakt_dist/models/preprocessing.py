@@ -11,11 +11,16 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from nakt_dist.config.teaching import IMAGENET_MEAN, IMAGENET_STD, PreprocessingConfig
 from nakt_dist.errors import CheckpointError, ConfigurationError
 from nakt_dist.limits import LARGEST_INPUT_SIDE
 from nakt_dist.models.registry import is_classifier
-from nakt_dist.models.spec import ModelSpec, is_nested_deeper
+from nakt_dist.models.spec import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    ModelSpec,
+    PreprocessingConfig,
+    is_nested_deeper,
+)
 from nakt_dist.models.weights import LoadedWeights
 
 _MOST_NESTED = 200  # a lineage holds those of its teachers

@@ -252,6 +252,25 @@ def test_settings_that_are_missing_out_of_range_or_contradict_are_refused(stage,
     assert words in refused(stage, arguments)
 
 
+@pytest.mark.parametrize(
+    ("words", "name"),
+    [
+        (["--data.exclusion.alpha=-1"], "data.exclusion.alpha"),
+        (["--data.exclusion={beta: -1}"], "data.exclusion.beta"),
+        (
+            ["--validation={dataset: d, pseudo_labels: p, exclusion: {alpha: -1}}"],
+            "validation.exclusion.alpha",
+        ),
+        (["--teacher={weights: w, attention: {preset: paper, beta: 0}}"], "teacher.attention.beta"),
+        (["--teacher={weights: w, preprocessing: {std: 0}}"], "teacher.preprocessing.std"),
+        (["--preprocessing.std=0"], "preprocessing.std"),
+    ],
+)
+def test_a_setting_of_a_group_that_stands_in_another_is_named_whole(tmp_path, words, name):
+    message = refused("train", [*TRAIN, "--data.pseudo_labels=p", *words])
+    assert message.startswith(f"{name} must be")
+
+
 def test_an_unknown_stage_is_refused_with_the_nearest_one():
     message = refused("trian")
     assert "did you mean 'train'?" in message

@@ -3,12 +3,11 @@ import torch
 from torch import nn
 
 from nakt_dist.config import PreprocessingConfig
-from nakt_dist.config.teaching import IMAGENET_MEAN, IMAGENET_STD
 from nakt_dist.errors import ConfigurationError
 from nakt_dist.models.input_images import prepare_image
 from nakt_dist.models.network_file import TrainedNetwork, open_network
 from nakt_dist.models.preprocessing import NetworkInput
-from nakt_dist.models.spec import ModelSpec
+from nakt_dist.models.spec import IMAGENET_MEAN, IMAGENET_STD, ModelSpec
 from nakt_dist.transfer.ensemble import Teacher, ensemble_probability
 from tests.datasets import make_weights
 

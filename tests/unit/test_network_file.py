@@ -9,11 +9,11 @@ import torch
 
 from nakt_dist.config import PreprocessingConfig, TeacherConfig
 from nakt_dist.config.reading import read_config
-from nakt_dist.config.teaching import IMAGENET_MEAN
 from nakt_dist.errors import CheckpointError, ConfigurationError
 from nakt_dist.models import ModelSpec
 from nakt_dist.models.network_file import describe_for_file, open_network
 from nakt_dist.models.registry import build_model
+from nakt_dist.models.spec import IMAGENET_MEAN
 from nakt_dist.models.weights import save_weights
 from nakt_dist.models.weights_path import name_of_weights
 

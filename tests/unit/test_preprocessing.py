@@ -7,11 +7,10 @@ import pytest
 from safetensors.torch import save_file
 
 from nakt_dist.config import PreprocessingConfig
-from nakt_dist.config.teaching import IMAGENET_MEAN, IMAGENET_STD
 from nakt_dist.errors import CheckpointError
 from nakt_dist.models.network_file import describe_for_file, open_network
 from nakt_dist.models.preprocessing import ImageForm, resolve_preprocessing
-from nakt_dist.models.spec import ModelSpec
+from nakt_dist.models.spec import IMAGENET_MEAN, IMAGENET_STD, ModelSpec
 from nakt_dist.models.weights import save_weights
 
 SPEC = ModelSpec("unet", options={"base_channels": 4, "normalisation": "none"})
