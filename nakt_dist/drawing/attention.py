@@ -81,7 +81,7 @@ def draw_attention_sheet(
     ]
     with figure_style():
         canvas = Canvas(figsize=(max(len(titles), 5) * _CELL_INCHES, sum(heights)))
-        head, body = np.ravel(canvas.subfigures(2, 1, height_ratios=heights))
+        head, body = canvas.subfigures(2, 1, squeeze=False, height_ratios=heights).flat
         outlines = [outline.label for outline in rows[0].outlines]
         _draw_head(head, heights[0], title, notes)
         _draw_key(head, heights[0], bool(findings), outlines)
@@ -106,10 +106,9 @@ def _column_titles(taps: int, findings: Sequence[str]) -> list[str]:
 
 
 def _draw_head(head: SubFigure, height: float, title: str, notes: Sequence[str]) -> None:
-    text = {"ha": "left", "va": "top"}
-    head.text(_LEFT, 1 - 0.08 / height, title, fontsize=12, fontweight="bold", **text)
+    head.text(_LEFT, 1 - 0.08 / height, title, fontsize=12, fontweight="bold", va="top")
     below = 1 - _TITLE_INCHES / height
-    head.text(_LEFT, below, "\n".join(notes), fontsize=8.5, linespacing=1.35, **text)
+    head.text(_LEFT, below, "\n".join(notes), fontsize=8.5, linespacing=1.35, va="top")
 
 
 def _draw_key(head: SubFigure, height: float, activations: bool, outlines: Sequence[str]) -> None:
@@ -179,5 +178,7 @@ def _overlay(
 
 
 def _write_below(axes: Axes, text: str, weight: str = "normal") -> None:
-    place = {"transform": axes.transAxes, "ha": "center", "va": "top"}
-    axes.text(0.5, -0.03, text, fontsize=8.5, fontweight=weight, **place)
+    axes.text(
+        0.5, -0.03, text, transform=axes.transAxes, ha="center", va="top", fontsize=8.5,
+        fontweight=weight,
+    )  # fmt: skip

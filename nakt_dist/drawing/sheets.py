@@ -87,9 +87,12 @@ def draw_sheet(title: str, groups: Sequence[Group], tint: str = "soft mask") -> 
     heights = [_HEAD_INCHES, *(0.45 + row_inches * number for number in rows)]
     with figure_style():
         canvas = Canvas(figsize=(_COLUMNS * _CELL_INCHES, sum(heights)))
-        head, *parts = np.ravel(canvas.subfigures(len(heights), 1, height_ratios=heights))
+        grid = canvas.subfigures(len(heights), 1, squeeze=False, height_ratios=heights)
+        head, *parts = grid.flat
         head.text(_LEFT, 0.92, title, ha="left", va="top", fontsize=12, fontweight="bold")
-        keys = [Line2D([], [], color=colour, label=label) for label, colour in colour_of.items()]
+        keys: list[Line2D | Patch] = [
+            Line2D([], [], color=colour, label=label) for label, colour in colour_of.items()
+        ]
         if any(panel.soft is not None for panel in panels):
             keys.append(Patch(color=ORANGE, alpha=_OPACITY, label=tint))
         if keys:

@@ -14,29 +14,28 @@ BLACK, ORANGE, SKY, GREEN = "#000000", "#E69F00", "#56B4E9", "#009E73"
 YELLOW, BLUE, VERMILION, PURPLE = "#F0E442", "#0072B2", "#D55E00", "#CC79A7"
 GREY = "#8A8F98"
 
-_SETTINGS = {
-    "font.size": 10,
-    "axes.titlesize": 10,
-    "axes.titlelocation": "left",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.axisbelow": True,
-    "axes.grid": True,
-    "grid.color": "#E3E6EA",
-    "grid.linewidth": 0.8,
-    "legend.framealpha": 0.9,
-    "legend.edgecolor": "white",
-    "legend.fontsize": 9,
-    "figure.constrained_layout.use": True,
-    "text.parse_math": False,  # a run may be called $x$
-}
 _DOTS_PER_INCH = 144
 
 
 @contextmanager
 def figure_style() -> Iterator[None]:
     """Applies the style within the body, and leaves the user's settings as they were."""
-    with matplotlib.rc_context(_SETTINGS):
+    with matplotlib.rc_context({
+        "font.size": 10,
+        "axes.titlesize": 10,
+        "axes.titlelocation": "left",
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.axisbelow": True,
+        "axes.grid": True,
+        "grid.color": "#E3E6EA",
+        "grid.linewidth": 0.8,
+        "legend.framealpha": 0.9,
+        "legend.edgecolor": "white",
+        "legend.fontsize": 9,
+        "figure.constrained_layout.use": True,
+        "text.parse_math": False,  # a run may be called $x$
+    }):  # fmt: skip
         yield
 
 

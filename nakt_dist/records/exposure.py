@@ -148,12 +148,12 @@ def images_by_role(lineage: Lineage, known: Lineages = NOT_KNOWN) -> dict[str, l
         An empty list where there were none; images without a name where nobody says which.
     """
     if not lineage.is_whole:
-        return {role: [_learnt(lineage)] for role in ROLES}
+        return {role: [lineage.learnt] for role in ROLES}
     own, *before = lineage.generations
     return {
-        "training": [_learnt(own)],
+        "training": [own.learnt],
         "validation": [own.validated_on] if own.validated_on else [],
-        "parents": [_learnt(each) for each in before],
+        "parents": [each.learnt for each in before],
         "teacher": list(_met_by_teachers(lineage, known)),
     }
 
@@ -174,13 +174,9 @@ def _met_by_teachers(student: Lineage, known: Lineages) -> Iterator[TrainingSet]
                 if weights in seen:  # one teacher may have taught many, and by damage itself
                     continue
                 seen.add(weights)
-            yield from map(_learnt, found.generations)
+            yield from (each.learnt for each in found.generations)
             yield from [found.validated_on] if found.validated_on else []
             pending.append(found)
-
-
-def _learnt(lineage: Lineage) -> TrainingSet:
-    return lineage.trained_on or NOT_SAID
 
 
 def _compare(learnt: TrainingSet, tested: EvaluationSet, others_possible: bool) -> Exposure:
@@ -194,7 +190,7 @@ def _compare(learnt: TrainingSet, tested: EvaluationSet, others_possible: bool) 
     if learnt.fingerprint != tested.fingerprint:
         if learnt.dataset == tested.dataset:
             return Exposure.OTHER_PACKING if learnt.fingerprint else Exposure.SAME_NAME
-        known = learnt.dataset is not None and not others_possible
+        known = learnt.dataset and not others_possible
         return Exposure.APART if known else Exposure.UNKNOWN
     if tested.splits is None:
         return Exposure.SAME_SPLITS

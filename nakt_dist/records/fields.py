@@ -92,32 +92,49 @@ def read_texts(record: Any, path: str) -> tuple[str, ...]:
     return tuple(printable(text) for text in value)
 
 
-def read_percent(record: Any, path: str, *, or_null: bool = False) -> float | None:
-    """Returns a number from 0 to 100; None where the field is null and may be.
+def read_percent(record: Any, path: str) -> float:
+    """Returns a number from 0 to 100.
 
     Raises:
         DatasetError: the field is absent or holds something else.
     """
-    value = read_field(record, path, (int, float, type(None)) if or_null else (int, float))
-    if value is not None and not 0 <= value <= 100:
+    value = read_field(record, path, (int, float))
+    if not 0 <= value <= 100:
         raise FieldError(path, value, "a number from 0 to 100")
-    return None if value is None else float(value)
+    return float(value)
 
 
-def read_interval(record: Any, path: str, *, or_null: bool = False) -> tuple[float, float] | None:
-    """Returns the limits of an interval in percent; None where the field is null and may be.
+def read_percent_or_null(record: Any, path: str) -> float | None:
+    """Returns a number from 0 to 100, or None where the field is null.
 
     Raises:
         DatasetError: the field is absent or holds something else.
     """
-    value = read_field(record, path, (list, type(None)) if or_null else list)
-    if value is None:
-        return None
+    value = read_field(record, path, (int, float, type(None)))
+    return None if value is None else read_percent(record, path)
+
+
+def read_interval(record: Any, path: str) -> tuple[float, float]:
+    """Returns the limits of an interval in percent.
+
+    Raises:
+        DatasetError: the field is absent or holds something else.
+    """
+    value = read_field(record, path, list)
     if len(value) != 2:
         raise FieldError(path, value, "2 limits")
     limits = dict(zip(("lower", "upper"), value, strict=True))
-    lower, upper = (read_percent(limits, name, or_null=or_null) for name in limits)
-    return None if lower is None or upper is None else (lower, upper)
+    return read_percent(limits, "lower"), read_percent(limits, "upper")
+
+
+def read_interval_or_null(record: Any, path: str) -> tuple[float, float] | None:
+    """Returns the limits of an interval in percent, or None where it or one of them is null.
+
+    Raises:
+        DatasetError: the field is absent or holds something else.
+    """
+    value = read_field(record, path, (list, type(None)))
+    return None if value is None or None in value else read_interval(record, path)
 
 
 def label_dataset(name: str, phantom: bool) -> str:

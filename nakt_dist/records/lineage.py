@@ -4,9 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from nakt_dist.records.fields import (
-    label_dataset,
-)
+from nakt_dist.records.fields import label_dataset
 from nakt_dist.signals.kind import TRANSFER_LEARNING, Kind
 from nakt_dist.transfer.exclusion import ExclusionRule
 
@@ -30,18 +28,18 @@ class Network:
     @property
     def learnt(self) -> "TrainingSet":
         """The images of its last training; nameless where nobody says."""
-        return self.lineage.trained_on or NOT_SAID
+        return self.lineage.learnt
 
     @property
     def phantom(self) -> bool:
         """Whether it is known to have learnt from procedural images."""
-        return bool(self.learnt.phantom)
+        return self.learnt.phantom
 
     @property
     def label(self) -> str:
         """Its name, with its dataset where the name does not hold that, marked if a phantom."""
         dataset = self.learnt.dataset
-        named = dataset is None or _letters(dataset) in _letters(self.name)
+        named = not dataset or _letters(dataset) in _letters(self.name)
         whose = f"“{self.name}”" if named else f"“{self.name}” of {dataset}"
         return label_dataset(whose, self.phantom)
 
@@ -66,11 +64,11 @@ class TrainingSet:
     """The images of one training, and whose masks were learnt.
 
     Attributes:
-        dataset: its name; None where nobody says.
+        dataset: its name; empty where nobody says.
         fingerprint: of its manifest; likewise.
         splits: which; None for all.
-        phantom: whether the images are procedural; None where nobody says.
-        samples: how many; likewise.
+        phantom: whether the images are known to be procedural.
+        samples: how many; 0 where nobody says.
         teachers: who wrote the pseudo masks; empty where annotations were learnt.
         before_exclusion: images before exclusion, of pseudo masks only.
         pseudo_labels_fingerprint: of their manifest.
@@ -79,14 +77,14 @@ class TrainingSet:
         subset_seed: of the choice of these images.
     """
 
-    dataset: str | None
-    fingerprint: str | None
-    splits: tuple[str, ...] | None
-    phantom: bool | None = None
-    samples: int | None = None
+    dataset: str = ""
+    fingerprint: str = ""
+    splits: tuple[str, ...] | None = None
+    phantom: bool = False
+    samples: int = 0
     teachers: tuple[Network, ...] = ()
-    before_exclusion: int | None = None
-    pseudo_labels_fingerprint: str | None = None
+    before_exclusion: int = 0
+    pseudo_labels_fingerprint: str = ""
     exclusion: ExclusionRule | None = None
     splits_known: bool = field(default=True, compare=False)
     subset_seed: int = field(default=0, compare=False)
@@ -94,10 +92,10 @@ class TrainingSet:
     @property
     def label(self) -> str:
         """The dataset's name, marked where it is a phantom."""
-        return label_dataset(f"{self.dataset}", bool(self.phantom))
+        return label_dataset(self.dataset, self.phantom)
 
 
-NOT_SAID = TrainingSet(None, None, None, splits_known=False)
+NOT_SAID = TrainingSet(splits_known=False)
 
 
 @dataclass(frozen=True)
@@ -177,6 +175,11 @@ class Lineage:
     pretrained: str | None = None
 
     @property
+    def learnt(self) -> TrainingSet:
+        """The images of the last training; nameless where nobody says."""
+        return self.trained_on or NOT_SAID
+
+    @property
     def generations(self) -> "tuple[Lineage, ...]":
         """This lineage, that of the weights it was started from, and so on."""
         found, generation = [self], self
@@ -213,7 +216,7 @@ class Lineage:
             label = self.pretrained or RANDOM
             return Start(label, label)
         weights, learnt = self.parent.weights_sha256, self.parent.learnt
-        if learnt.dataset is not None:
+        if learnt.dataset:
             return Start(learnt.label, learnt.dataset, weights, learnt)
         name = self.parent.name or f"{weights}"[:12]
         return Start(name, name, weights)
@@ -229,7 +232,7 @@ class Lineage:
     @property
     def repetition(self) -> tuple[int, int]:
         """What tells repetitions apart: the seed, and that of the choice of images."""
-        return self.seed, self.trained_on.subset_seed if self.trained_on else 0
+        return self.seed, self.learnt.subset_seed
 
 
 Lineages = Mapping[str, Lineage]

@@ -131,15 +131,14 @@ def _read_set(
     value = read(lineage, at, Mapping)
     if value is None:
         return None
-    dataset = read(lineage, f"{at}.dataset", str)
     must_say, splits_known = masks and not lenient, "splits" in value
     seed = value.get("subset_seed")
     learnt = TrainingSet(
-        dataset=None if dataset is None else printable(dataset),
-        fingerprint=read(lineage, f"{at}.fingerprint", str),
+        dataset=printable(read(lineage, f"{at}.dataset", str) or ""),
+        fingerprint=read(lineage, f"{at}.fingerprint", str) or "",
         splits=read_names(lineage, f"{at}.splits") if must_say or splits_known else None,
-        phantom=read(lineage, f"{at}.phantom", bool),
-        samples=read(lineage, f"{at}.samples", int),
+        phantom=read(lineage, f"{at}.phantom", bool) or False,
+        samples=read(lineage, f"{at}.samples", int) or 0,
         splits_known=splits_known,
         subset_seed=seed if isinstance(seed, int) else 0,
     )

@@ -52,9 +52,14 @@ def advise(pseudo: PseudoSet, rule: ExclusionRule, verdict: Verdict) -> list[str
     sentences = []
     manifest = pseudo.manifest
     height, width = manifest.height, manifest.width
+    scaled = replace(rule, scale_alpha=True).alpha_at(height, width)
     # Only a size of another area changes the share that α is.
-    if rule.alpha is not None and not rule.scale_alpha and height * width != REFERENCE_PIXELS:
-        scaled = replace(rule, scale_alpha=True).alpha_at(height, width)
+    if (
+        rule.alpha is not None
+        and scaled is not None
+        and not rule.scale_alpha
+        and (height * width != REFERENCE_PIXELS)
+    ):
         sentences.append(
             f"These masks have {height} × {width} pixels: α = {show_threshold(rule.alpha)} is "
             f"{100 * rule.alpha / (height * width):.2g} % of each, but "
@@ -69,8 +74,8 @@ def advise(pseudo: PseudoSet, rule: ExclusionRule, verdict: Verdict) -> list[str
 def _much_excluded(pseudo: PseudoSet, rule: ExclusionRule, verdict: Verdict) -> str:
     """Says which half of a rule excludes most images, and which β would keep three quarters."""
     halves = []
-    if verdict.few_targets.any():
-        alpha = rule.alpha_at(pseudo.manifest.height, pseudo.manifest.width)
+    alpha = rule.alpha_at(pseudo.manifest.height, pseudo.manifest.width)
+    if alpha is not None and verdict.few_targets.any():
         halves.append((verdict.few_targets, f"N < {show_threshold(alpha)}"))
     if verdict.high_entropy.any():
         halves.append((verdict.high_entropy, f"E > {rule.beta:g} bits"))

@@ -13,9 +13,9 @@ from nakt_dist.drawing.style import figure_style, make_panels, to_png, wrap
 from nakt_dist.records.lineage import NOT_KNOWN, Lineage, Lineages, Method
 from nakt_dist.records.lineage_reading import PRETRAINED, read_lineage
 from nakt_dist.report.document import Figure
+from nakt_dist.report.evaluations import NetworkName, name_network
 from nakt_dist.report.learning_curves import can_be_drawn, reading_metrics
 from nakt_dist.report.methods import draw_legend, method_styles, name_methods
-from nakt_dist.report.network_names import NetworkName, name_network
 from nakt_dist.report.runs import FoundRecord, LeftOut, read_usable
 from nakt_dist.report.studies import Setting, arrange, tell_settings
 from nakt_dist.report.telling import grouped

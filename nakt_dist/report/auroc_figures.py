@@ -11,7 +11,7 @@ from nakt_dist.drawing.style import BLACK, GREY, figure_style, shorten, to_png, 
 from nakt_dist.records.lineage import Method
 from nakt_dist.report.differences import Difference
 from nakt_dist.report.document import Figure
-from nakt_dist.report.methods import dot_style, draw_legend, method_styles, name_methods
+from nakt_dist.report.methods import Styles, dot_face, draw_legend, method_styles, name_methods
 from nakt_dist.report.studies import Setting, Study, baselines
 from nakt_dist.report.telling import grouped
 
@@ -93,7 +93,7 @@ def _draw_means(
     study: Study,
     settings: Sequence[Setting],
     sizes: Sequence[int],
-    styles: dict[Method, tuple[str, str]],
+    styles: Styles,
 ) -> None:
     for method, shift in zip(study.methods, _shifts(len(study.methods)), strict=True):
         found = [
@@ -118,7 +118,7 @@ def _draw_differences(
     differences: Sequence[Difference],
     sizes: Sequence[int],
     methods: Sequence[Method],
-    styles: dict[Method, tuple[str, str]],
+    styles: Styles,
 ) -> None:
     axes.axhline(0, color=BLACK, linewidth=1)
     shifts = dict(zip(methods, _shifts(len(methods)), strict=True))
@@ -184,24 +184,16 @@ def draw_findings(study: Study, number: int) -> Figure | None:
     )
 
 
-def _draw_findings(
-    axes: Axes, study: Study, setting: Setting, styles: dict[Method, tuple[str, str]]
-) -> None:
+def _draw_findings(axes: Axes, study: Study, setting: Setting, styles: Styles) -> None:
     cell = study.cells[setting]
     for row in range(len(study.tested_on.findings)):
-        means = {
-            method: float(np.mean(values))
-            for method, repeats in cell.items()
-            if (values := [
-                run.findings[row].auroc for run in repeats.runs
-                if run.findings[row].auroc is not None
-            ])
-        }  # fmt: skip
+        scores = {method: repeats.auroc_of(row) for method, repeats in cell.items()}
+        means = {method: mean for method, mean in scores.items() if mean is not None}
         if means:
             axes.axhline(row, color=GREY, linewidth=0.5, zorder=0.5)
         for (method, mean), shift in zip(means.items(), _shifts(len(means)), strict=True):
-            dot = dot_style(*styles[method])
-            axes.plot(mean, row + shift, linestyle="", markersize=6, zorder=2, **dot)
+            colour, face = styles[method][0], dot_face(*styles[method])
+            axes.plot(mean, row + shift, "o", color=colour, mfc=face, markersize=6, zorder=2)
     axes.axvline(50, color=BLACK, linewidth=0.8, linestyle=":")
     title = (study.label_of(setting), setting.start.phrase)
     axes.set_title("\n".join(wrap(line, _TITLE_LENGTH) for line in title), fontsize=9)

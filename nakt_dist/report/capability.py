@@ -1,12 +1,12 @@
 """Knowledge-transfer capability of a transferal dataset (paper A, section 5; tables 2 and 3)."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from nakt_dist.evaluation.summary import knowledge_transfer_capability
 from nakt_dist.records.evaluation_set import EvaluationSet
 from nakt_dist.records.lineage import Network
-from nakt_dist.report.evaluations import EvaluatedRun
+from nakt_dist.report.evaluations import SegmentationRun
 from nakt_dist.report.roles import Role
 from nakt_dist.report.telling import grouped
 
@@ -42,38 +42,37 @@ class Capability:
 
     percent: float | None
     reason: str
-    best: EvaluatedRun
+    best: SegmentationRun
     students: int
-    teacher: EvaluatedRun | None
+    teacher: SegmentationRun | None
 
 
-def transfer_of(run: EvaluatedRun) -> Transfer | None:
-    """Returns what a student belongs to; None for a network that is no student.
+def students_of(evaluations: Iterable[SegmentationRun]) -> list[SegmentationRun]:
+    """Returns those that learnt pseudo masks alone; fine-tuned students have seen annotations."""
+    return [run for run in evaluations if run.role == Role.STUDENT]
 
-    Fine-tuned students have seen annotations and do not count.
-    """
-    if run.role != Role.STUDENT or run.transfer is None:
-        return None
-    training = run.transfer
+
+def transfer_of(run: SegmentationRun) -> Transfer:
+    """Returns what a student belongs to."""
+    training = run.lineage.learnt
     return Transfer(training.teachers, training.label, training.fingerprint, run.tested_on)
 
 
-def capabilities(evaluations: Sequence[EvaluatedRun]) -> dict[Transfer, Capability]:
+def capabilities(evaluations: Sequence[SegmentationRun]) -> dict[Transfer, Capability]:
     """Computes the capability of every transferal dataset, per teacher and test set.
 
     Args:
         evaluations: all of them; the teachers' are found by their weights' SHA-256.
     """
-    students = grouped(evaluations, transfer_of)
-    students.pop(None, None)
+    students = grouped(students_of(evaluations), transfer_of)
     return {
         transfer: _capability(transfer, group, evaluations) for transfer, group in students.items()
     }
 
 
 def find_teacher(
-    teacher: Network, tested_on: EvaluationSet, evaluations: Sequence[EvaluatedRun]
-) -> EvaluatedRun | None:
+    teacher: Network, tested_on: EvaluationSet, evaluations: Sequence[SegmentationRun]
+) -> SegmentationRun | None:
     """Finds a teacher's evaluation on the same images, whatever it is called."""
     for run in evaluations:
         if run.weights_sha256 == teacher.weights_sha256 and run.tested_on == tested_on:
@@ -82,9 +81,9 @@ def find_teacher(
 
 
 def _capability(
-    transfer: Transfer, students: list[EvaluatedRun], evaluations: Sequence[EvaluatedRun]
+    transfer: Transfer, students: list[SegmentationRun], evaluations: Sequence[SegmentationRun]
 ) -> Capability:
-    best = max(students, key=lambda run: run.dice_mean)
+    best = max(students, key=lambda run: run.mean)
     if len(transfer.teachers) > 1:
         reason = f"{len(transfer.teachers)} teachers: there is no single teacher's Dice"
         return Capability(None, reason, best, len(students), None)
@@ -92,11 +91,11 @@ def _capability(
     if teacher is None:
         name = transfer.teachers[0]
         reason = (
-            f"no evaluation of the teacher “{name.name}” (weights {name.weights_sha256[:12]}) "
+            f"no evaluation of the teacher “{name.name}” (weights {f'{name.weights_sha256}'[:12]}) "
             "on these test images"
         )
         return Capability(None, reason, best, len(students), None)
-    if teacher.dice_mean == 0:
+    if teacher.mean == 0:
         return Capability(None, "the teacher's Dice is 0", best, len(students), teacher)
-    percent = knowledge_transfer_capability(best.dice_mean, teacher.dice_mean)
+    percent = knowledge_transfer_capability(best.mean, teacher.mean)
     return Capability(percent, "", best, len(students), teacher)

@@ -7,9 +7,8 @@ from nakt_dist.records.evaluation_set import EvaluationSet, describe_splits
 from nakt_dist.records.exposure import Exposure, warn, warn_of_teacher
 from nakt_dist.records.fields import printable, read_field
 from nakt_dist.records.lineage import Method
-from nakt_dist.report.classifier_runs import is_classifier_test
 from nakt_dist.report.document import WARNING
-from nakt_dist.report.evaluations import EvaluatedRun
+from nakt_dist.report.evaluations import SegmentationRun, is_classifier_test
 from nakt_dist.report.paper_differences import recipe_numbers
 from nakt_dist.report.roles import Role
 from nakt_dist.report.runs import Collection, FoundRecord
@@ -33,21 +32,9 @@ _OF_THE_DATA = ("dataset", "cache")
 
 def uses_phantoms(collection: Collection) -> bool:
     """Says whether any image behind the report is procedural."""
-    tested = any(run.tested_on.phantom for run in collection.evaluations)
-    learnt = any(
-        (learnt is not None and learnt.phantom) or (following and following.teacher.phantom)
-        for run in collection.evaluations
-        for learnt, following in (
-            (each.trained_on, each.following) for each in run.lineage.generations
-        )
-    )
-    classified = any(run.uses_phantoms for run in collection.classified)
-    return (
-        tested
-        or learnt
-        or classified
-        or any(pseudo.manifest.phantom for pseudo in collection.pseudo_sets)
-    )
+    runs = [*collection.evaluations, *collection.classified]
+    sets = (pseudo.manifest.phantom for pseudo in collection.pseudo_sets)
+    return any(run.uses_phantoms for run in runs) or any(sets)
 
 
 def cautions(collection: Collection) -> tuple[str, ...]:
@@ -81,13 +68,13 @@ def cautions(collection: Collection) -> tuple[str, ...]:
     return tuple(sentences)
 
 
-def meetings(runs: Sequence[EvaluatedRun]) -> Iterator[str]:
+def meetings(runs: Sequence[SegmentationRun]) -> Iterator[str]:
     """Says of each run that may have met its test images while it learnt how."""
     several = len(_tested(runs)) > 1
     for run in runs:
-        seen = run.seen_before()
-        if seen is not None:
-            yield f"{run.name}{f' on {run.tested_on.label}' if several else ''}: {seen}."
+        if run.warnings:
+            where = f" on {run.tested_on.label}" if several else ""
+            yield f"{run.name}{where}: {run.warning}."
 
 
 def _chose_the_best(found: FoundRecord) -> bool:
@@ -100,7 +87,7 @@ def _was_taught(found: FoundRecord) -> bool:
     return "teachers" in read_field(lineage, "trained_on", dict)
 
 
-def _tested(runs: Iterable[EvaluatedRun]) -> list[EvaluationSet]:
+def _tested(runs: Iterable[SegmentationRun]) -> list[EvaluationSet]:
     return list(dict.fromkeys(run.tested_on for run in runs))
 
 
@@ -164,7 +151,7 @@ def _teachers_met(studies: Sequence[Study]) -> Iterator[str]:
     for study in studies:
         unclear = set()
         for run in study.runs:
-            teacher = None if run.lineage is None else run.lineage.method.teacher
+            teacher = run.lineage.method.teacher
             verdict = run.exposure["teacher"]
             if verdict.exposure is not Exposure.APART:
                 unclear.add(teacher)
@@ -178,7 +165,7 @@ def _teachers_met(studies: Sequence[Study]) -> Iterator[str]:
                     yield f"{WARNING} {run.name} on {study.label}: {words}."
         for teacher in dict.fromkeys(method.teacher for method in study.methods if method.teacher):
             learnt = teacher.learnt
-            if learnt.fingerprint is None and learnt.dataset == study.tested_on.dataset:
+            if not learnt.fingerprint and learnt.dataset == study.tested_on.dataset:
                 yield (
                     f"The teacher {teacher.label} learnt from {learnt.dataset}, as the test set "
                     "is called; whether from its test patients, no record here says."
@@ -191,7 +178,7 @@ def _teachers_met(studies: Sequence[Study]) -> Iterator[str]:
 
 
 def _without_validation(studies: Sequence[Study]) -> Iterator[str]:
-    runs = [run for study in studies for run in study.runs if run.lineage is not None]
+    runs = [run for study in studies for run in study.runs if run.lineage.is_whole]
     last = sorted({run.name for run in runs if run.lineage.validated_on is None})
     if last:
         yield (

@@ -99,9 +99,9 @@ def _best(studies: Sequence[Study]) -> Iterator[str]:
     """Names the best network of each test set, where nothing is compared."""
     for study in studies:
         if study.runs:
-            best = max(study.runs, key=lambda run: run.auroc)
+            best = max(study.runs, key=lambda run: run.mean)
             yield (
-                f"“{best.name}”, {best.network.label}, reaches a mean AUROC of {best.auroc:.2f} % "
+                f"“{best.name}”, {best.network.label}, reaches a mean AUROC of {best.mean:.2f} % "
                 f"over {best.counted} findings on {study.label}."
                 f"{''.join(f' {WARNING} It {words}.' for words in best.warnings)}"
             )

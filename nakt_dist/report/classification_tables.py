@@ -6,8 +6,8 @@ from functools import partial
 
 from nakt_dist.records.lineage import RANDOM, Lineage, Method
 from nakt_dist.report import paper
-from nakt_dist.report.classifier_runs import ClassifiedRun
 from nakt_dist.report.document import WARNING, Cell, Column, Table, tabulate
+from nakt_dist.report.evaluations import ClassifierRun, show_interval
 from nakt_dist.report.studies import Repeats, Setting, Study
 from nakt_dist.report.tables import NOTHING
 from nakt_dist.report.telling import grouped, list_some, show_count
@@ -101,10 +101,9 @@ def warn_of(study: Study) -> Iterator[str]:
         yield f"{WARNING} {list_some(names)}: {words}."
 
 
-def _marked(run: ClassifiedRun) -> Cell:
+def _marked(run: ClassifierRun) -> Cell:
     """Shows a run's AUROC, with what makes it misleading."""
-    warned = f" {WARNING}" if run.warnings else ""
-    return Cell(f"{run.auroc:.2f}{warned}", run.warnings)
+    return Cell(f"{run.mean:.2f}{run.warned}", run.warnings)
 
 
 def papers(setting: Setting, method: Method, repeats: Repeats) -> list[paper.PaperAuroc]:
@@ -202,7 +201,7 @@ def others_table(studies: Sequence[Study]) -> Table | None:
         Column("Learnt from", lambda row: _learnt_from(row[1])),
         Column("Test set", lambda row: row[0].label),
         Column("AUROC %", lambda row: _marked(row[1])),
-        Column("95 % interval", lambda row: show_interval(row[1])),
+        Column("95 % interval", lambda row: _interval(row[1])),
         Column("Images", lambda row: str(row[1].images)),
     )
     remarks = (
@@ -214,16 +213,15 @@ def others_table(studies: Sequence[Study]) -> Table | None:
     return tabulate(title, columns, rows, remarks) if rows else None
 
 
-def _learnt_from(run: ClassifiedRun) -> str:
-    if run.lineage is None:
+def _learnt_from(run: ClassifierRun) -> str:
+    if not run.lineage.is_whole:
         return "unknown"
-    trained_on = run.lineage.trained_on
+    trained_on = run.lineage.learnt
     return f"{trained_on.samples:,} images of {trained_on.label}"
 
 
-def show_interval(run: ClassifiedRun) -> str:
-    """Returns the interval over patients as text."""
-    return NOTHING if run.interval is None else "{:.2f} to {:.2f}".format(*run.interval)
+def _interval(run: ClassifierRun) -> str:
+    return NOTHING if run.interval is None else show_interval(run.interval)
 
 
 def evaluations_table(studies: Sequence[Study]) -> Table:
@@ -238,15 +236,15 @@ def evaluations_table(studies: Sequence[Study]) -> Table:
         Column("Seed", lambda row: _of_lineage(row[1], lambda it: str(it.repetition[0]))),
         Column("Test set", lambda row: row[0].label),
         Column("AUROC %", lambda row: _marked(row[1])),
-        Column("95 % interval over patients", lambda row: show_interval(row[1])),
+        Column("95 % interval over patients", lambda row: _interval(row[1])),
         Column("AP %", lambda row: show_percent(row[1].average_precision)),
         Column("Patients", lambda row: str(row[1].patients)),
     )
     return tabulate("Every evaluation of a classifier", columns, rows)
 
 
-def _of_lineage(run: ClassifiedRun, show: Callable[[Lineage], str]) -> str:
-    return NOTHING if run.lineage is None else show(run.lineage)
+def _of_lineage(run: ClassifierRun, show: Callable[[Lineage], str]) -> str:
+    return show(run.lineage) if run.lineage.is_whole else NOTHING
 
 
 def show_percent(value: float | None) -> str:
@@ -254,7 +252,7 @@ def show_percent(value: float | None) -> str:
     return NOTHING if value is None else f"{value:.1f}"
 
 
-def _method(study: Study, run: ClassifiedRun) -> str:
-    if run.lineage is None or run in study.others:
+def _method(study: Study, run: ClassifierRun) -> str:
+    if not run.lineage.is_whole or run in study.others:
         return NOTHING
     return study.name(run.lineage.method)

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure as Canvas
 
 from nakt_dist.drawing.style import BLACK, figure_style, shorten, to_png
 from nakt_dist.report.document import Figure
-from nakt_dist.report.evaluations import EvaluatedRun
+from nakt_dist.report.evaluations import SegmentationRun
 from nakt_dist.report.methods import ROLE_COLOURS
 from nakt_dist.report.roles import Role
 from nakt_dist.report.runs import LeftOut, read_usable
@@ -20,7 +20,7 @@ _ROW_INCHES = 0.44
 _MOST_POINTS = 400
 
 
-def draw_dice(runs: Sequence[EvaluatedRun], number: int) -> Figure:
+def draw_dice(runs: Sequence[SegmentationRun], number: int) -> Figure:
     """Draws the mean Dice of each run on one test set, grouped by role.
 
     Args:
@@ -30,15 +30,15 @@ def draw_dice(runs: Sequence[EvaluatedRun], number: int) -> Figure:
     with figure_style():
         canvas, axes, rows = _rows_by_role(runs)
         for run, row in zip(runs, rows, strict=True):
-            low, high = run.dice_interval
+            low, high = run.interval
             colour = ROLE_COLOURS[run.role]
-            axes.barh(row, run.dice_mean, height=0.62, color=colour, alpha=0.6)
+            axes.barh(row, run.mean, height=0.62, color=colour, alpha=0.6)
             axes.plot([low, high], [row, row], color=BLACK, linewidth=1.6)
             axes.plot([low, high], [row, row], "|", color=BLACK, markersize=8)
-            axes.text(high + 1.2, row, f"{run.dice_mean:.1f}", va="center", fontsize=9)
+            axes.text(high + 1.2, row, f"{run.mean:.1f}", va="center", fontsize=9)
         for run in runs:
             if run.role == Role.TEACHER:
-                axes.axvline(run.dice_mean, color=BLACK, linewidth=1, linestyle=":", zorder=0.5)
+                axes.axvline(run.mean, color=BLACK, linewidth=1, linestyle=":", zorder=0.5)
         axes.set_xlim(0, 108)
         axes.set_xlabel("Dice (%)")
         png = to_png(canvas)
@@ -52,7 +52,7 @@ def draw_dice(runs: Sequence[EvaluatedRun], number: int) -> Figure:
 
 
 def draw_distribution(
-    runs: Sequence[EvaluatedRun], number: int, left_out: list[LeftOut]
+    runs: Sequence[SegmentationRun], number: int, left_out: list[LeftOut]
 ) -> Figure | None:
     """Draws the Dice of every test image of each run on one test set.
 
@@ -84,7 +84,7 @@ def draw_distribution(
     )
 
 
-def _read_dice(run: EvaluatedRun) -> np.ndarray:
+def _read_dice(run: SegmentationRun) -> np.ndarray:
     """Returns the Dice of each image in percent, float64 (images,), without undefined ones.
 
     Raises:
@@ -98,11 +98,11 @@ def _read_dice(run: EvaluatedRun) -> np.ndarray:
         reason = str(error).replace(str(path), PREDICTIONS_NAME)
         raise ValueError(f"no Dice per image: {PREDICTIONS_NAME}: {reason:.200}") from None
     values = values[~np.isnan(values)]
-    if len(values) != run.images or abs(values.mean() - run.dice_mean) > 1e-6:
+    if len(values) != run.images or abs(values.mean() - run.mean) > 1e-6:
         raise ValueError(
             f"no Dice per image: {PREDICTIONS_NAME} has {len(values)} images of mean "
             f"{values.mean() if len(values) else float('nan'):.4f} %, its record says "
-            f"{run.images} of {run.dice_mean:.4f} %"
+            f"{run.images} of {run.mean:.4f} %"
         )
     return values
 
@@ -123,7 +123,7 @@ def _draw_scatter(axes: Axes, values: np.ndarray, row: float, colour: str) -> No
     axes.plot(values.mean(), row, "D", color="white", markeredgecolor=BLACK, markersize=5)
 
 
-def _rows_by_role(runs: Sequence[EvaluatedRun]) -> tuple[Canvas, Axes, list[float]]:
+def _rows_by_role(runs: Sequence[SegmentationRun]) -> tuple[Canvas, Axes, list[float]]:
     """Makes a canvas with a labelled row per run and a gap between roles."""
     rows, labels, row = [], [], 0.0
     for previous, run in zip([None, *runs], runs, strict=False):
@@ -141,7 +141,7 @@ def _rows_by_role(runs: Sequence[EvaluatedRun]) -> tuple[Canvas, Axes, list[floa
     return canvas, axes, rows
 
 
-def _label(run: EvaluatedRun) -> str:
+def _label(run: SegmentationRun) -> str:
     """Names a run in two lines: what it is, and what it is called."""
     transferal = f": {run.transfer.label}{'*' if run.excluded else ''}" if run.transfer else ""
     network = shorten(run.network.paper_name or run.network.label, 24)

@@ -14,8 +14,8 @@ from nakt_dist.evaluation.resampling import percentile_interval, resample_auroc
 from nakt_dist.evaluation.summary import confidence_over_runs
 from nakt_dist.records.lineage import Method
 from nakt_dist.report.classification_tables import warn_of
-from nakt_dist.report.classifier_runs import ClassifiedRun
 from nakt_dist.report.document import WARNING, Cell, Column, Table, tabulate
+from nakt_dist.report.evaluations import ClassifierRun
 from nakt_dist.report.runs import LeftOut
 from nakt_dist.report.studies import Setting, Study, baselines
 from nakt_dist.report.tables import NOTHING
@@ -105,12 +105,12 @@ def _compare(
     pairs = [(first[seed], second[seed]) for seed in first if seed in second]
     if not pairs:
         return None
-    values = tuple(ours.auroc - theirs.auroc for ours, theirs in pairs)
+    values = tuple(ours.mean - theirs.mean for ours, theirs in pairs)
     interval = resampled.interval(pairs)
     return Difference(setting, method, baseline, values, interval, _samples(pairs[0][0]))
 
 
-def _samples(run: ClassifiedRun) -> int:
+def _samples(run: ClassifierRun) -> int:
     """Returns how many resamples are affordable; the same for all runs of a test set."""
     least, most = _SAMPLES
     return min(most, max(least, _NUMBERS // (run.images * len(run.tested_on.findings))))
@@ -142,19 +142,21 @@ class _Resampled:
         self._images: dict[str, int] = {}
 
     def interval(
-        self, pairs: Sequence[tuple[ClassifiedRun, ClassifiedRun]]
+        self, pairs: Sequence[tuple[ClassifierRun, ClassifierRun]]
     ) -> tuple[float, float] | None:
         """Returns the interval of the difference's mean over pairs, in percentage points."""
-        means = [[self._mean(run) for run in pair] for pair in pairs]
-        if any(each is None for pair in means for each in pair):
+        runs = [run for pair in pairs for run in pair]
+        means = [mean for run in runs if (mean := self._mean(run)) is not None]
+        if len(means) < len(runs):
             return None
-        images = [self._images[run.place] for pair in pairs for run in pair]
+        images = [self._images[run.place] for run in runs]
         # Only the same images in the same order are resampled alike.
         if any(first != second for first, second in pairwise(images)):
             return None
-        return percentile_interval(100 * np.mean([first - second for first, second in means], 0))
+        gains = np.subtract(means[::2], means[1::2])
+        return percentile_interval(100 * gains.mean(axis=0))
 
-    def _mean(self, run: ClassifiedRun) -> np.ndarray | None:
+    def _mean(self, run: ClassifierRun) -> np.ndarray | None:
         if run.place not in self._means:
             try:
                 found = _read_predictions(run)
@@ -170,7 +172,7 @@ class _Resampled:
         return self._means[run.place]
 
 
-def _read_predictions(run: ClassifiedRun) -> _Predictions:
+def _read_predictions(run: ClassifierRun) -> _Predictions:
     """Reads what a run said of each image.
 
     Raises:
@@ -190,11 +192,11 @@ def _read_predictions(run: ClassifiedRun) -> _Predictions:
     except (OSError, KeyError, pa.ArrowException, NaktError) as error:
         reason = str(error).replace(str(path), PREDICTIONS_NAME)
         raise ValueError(f"no interval over patients: {PREDICTIONS_NAME}: {reason:.200}") from None
-    if auroc is None or len(found.keys) != run.images or abs(100 * auroc - run.auroc) > 1e-3:
+    if auroc is None or len(found.keys) != run.images or abs(100 * auroc - run.mean) > 1e-3:
         shown = "none" if auroc is None else f"{100 * auroc:.4f} %"
         raise ValueError(
             f"no interval over patients: {PREDICTIONS_NAME} has {len(found.keys)} images of mean "
-            f"AUROC {shown}, its record says {run.images} of {run.auroc:.4f} %"
+            f"AUROC {shown}, its record says {run.images} of {run.mean:.4f} %"
         )
     return found
 

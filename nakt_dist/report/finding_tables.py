@@ -44,6 +44,10 @@ class _Row:
     images: str
     show: Callable[[Repeats], Cell]
 
+    def cell(self, repeats: Repeats) -> Cell:
+        """Returns what stands below a method."""
+        return self.show(repeats)
+
 
 def findings_table(study: Study) -> Table:
     """Shows AUROC, average precision and calibration error of each finding."""
@@ -81,7 +85,7 @@ def _tabulate(
     for setting, method, repeats in chosen:
         where = "" if together else f"{_name_setting(study, setting)}: "
         name = f"{where}{study.name(method)}{repeats.warned}"
-        columns.append(Column(name, lambda row, repeats=repeats: row.show(repeats)))
+        columns.append(Column(name, partial(_Row.cell, repeats=repeats)))
     where = f": {_name_setting(study, chosen[0][0])}" if together else ""
     return tabulate(f"{what} on {study.label}{where}", columns, rows, remarks)
 
@@ -103,11 +107,9 @@ def _apart(chosen: Sequence[tuple[Setting, Method, Repeats]]) -> Iterator[str]:
 
 
 def _finding_cell(repeats: Repeats, number: int) -> Cell:
-    scores = [run.findings[number] for run in repeats.runs]
-    precision = _mean([score.average_precision for score in scores])
-    error = _mean([score.calibration_error for score in scores])
-    auroc = _mean([score.auroc for score in scores])
-    return Cell(show_percent(auroc), (_small(precision, error),))
+    precision = repeats.mean_of(lambda run: run.findings[number].average_precision)
+    error = repeats.mean_of(lambda run: run.findings[number].calibration_error)
+    return Cell(show_percent(repeats.auroc_of(number)), (_small(precision, error),))
 
 
 def _small(precision: float | None, error: float | None) -> str:
@@ -116,8 +118,8 @@ def _small(precision: float | None, error: float | None) -> str:
 
 
 def _mean_cell(repeats: Repeats) -> Cell:
-    precision = _mean([run.average_precision for run in repeats.runs])
-    error = _mean([run.calibration_error for run in repeats.runs])
+    precision = repeats.mean_of(lambda run: run.average_precision)
+    error = repeats.mean_of(lambda run: run.calibration_error)
     return Cell(f"{repeats.mean:.1f}", (_small(precision, error),), strong=True)
 
 
@@ -154,7 +156,7 @@ def subgroups_table(study: Study) -> Table | None:
 
 
 def _gap_cell(repeats: Repeats, attribute: str) -> Cell:
-    gap = _mean([run.gaps.get(attribute) for run in repeats.runs])
+    gap = repeats.mean_of(lambda run: run.gaps.get(attribute))
     return Cell(show_percent(gap), strong=gap is not None)
 
 

@@ -89,16 +89,16 @@ def _panels(
 
 
 def _entropy_panel(axes: Axes, judged: JudgedSet, chosen: np.ndarray, kept: np.ndarray) -> None:
-    entropy, rule = judged.pseudo.entropy, judged.rule
-    applies = rule.beta is not None and judged.pseudo.manifest.soft
-    highest = max(float(entropy[chosen].max(initial=0)), rule.beta * 1.1 if applies else 0, 0.1)
+    entropy = judged.pseudo.entropy
+    beta = judged.rule.beta if judged.pseudo.manifest.soft else None
+    highest = max(float(entropy[chosen].max(initial=0)), (beta or 0) * 1.1, 0.1)
     width = highest / _BINS
-    if applies and rule.beta > 0:
-        width = rule.beta / max(1, round(rule.beta / width))  # β falls on an edge
+    if beta:
+        width = beta / max(1, round(beta / width))  # β falls on an edge
     bins = width * np.arange(math.ceil(highest / width) + 1)
     _draw_both(axes, entropy, chosen, kept, bins)
-    if applies:
-        _draw_threshold(axes, rule.beta, f"β = {rule.beta:g} bits")
+    if beta is not None:
+        _draw_threshold(axes, beta, f"β = {beta:g} bits")
     axes.set_xlim(0, bins[-1])
     axes.set_xlabel("grey-level entropy (bits)")
 
@@ -123,8 +123,9 @@ def _target_panel(axes: Axes, judged: JudgedSet, chosen: np.ndarray, kept: np.nd
 def _draw_both(
     axes: Axes, values: np.ndarray, chosen: np.ndarray, kept: np.ndarray, bins: np.ndarray
 ) -> None:
-    axes.hist(values[chosen], bins, color=GREY, alpha=0.55, label="before")
-    axes.hist(values[kept], bins, color=BLUE, alpha=0.85, label="after")
+    edges = bins.tolist()
+    axes.hist(values[chosen], edges, color=GREY, alpha=0.55, label="before")
+    axes.hist(values[kept], edges, color=BLUE, alpha=0.85, label="after")
 
 
 def _draw_threshold(axes: Axes, value: float, label: str) -> None:

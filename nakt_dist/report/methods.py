@@ -3,7 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure as Canvas
@@ -28,7 +28,11 @@ ROLE_COLOURS = {
     Role.FOREIGN: VERMILION,
     Role.OTHER: SKY,
 }
-_LINES = ("-", "--", ":", "-.")
+LineStyle = Literal["-", "--", ":", "-."]
+Styles = Mapping[Method, tuple[str, LineStyle]]
+"""Colour and line of each method."""
+
+_LINES: tuple[LineStyle, ...] = ("-", "--", ":", "-.")
 _SHARE_OF_WIDTH = 0.98
 _SHORTEST_LINE = 20
 
@@ -78,9 +82,9 @@ def _telling_teacher(method: Method, methods: Sequence[Method]) -> list[str]:
     teacher = method.teacher
     if teacher is None:
         return []
-    others = {each.teacher for each in methods} - {None}
+    others = {each.teacher for each in methods if each.teacher is not None}
     alike = [each for each in others if each.label == teacher.label]
-    digits = f" {teacher.weights_sha256[:6]}" if len(alike) > 1 else ""
+    digits = f" {f'{teacher.weights_sha256}'[:6]}" if len(alike) > 1 else ""
     return [f"teacher {teacher.label}{digits}"]
 
 
@@ -90,13 +94,13 @@ def _telling_parts(method: Method, several: bool) -> list[str]:
     return [method.parts] if several and method.teacher is None else []
 
 
-def method_styles(methods: Sequence[Method]) -> dict[Method, tuple[str, str]]:
+def method_styles(methods: Sequence[Method]) -> Styles:
     """Returns colour and line style of each method; warm without a teacher, cool with one.
 
     Args:
         methods: in the order of the legend.
     """
-    styles: dict[Method, tuple[str, str]] = {}
+    styles: dict[Method, tuple[str, LineStyle]] = {}
     of_colours: Counter[tuple[str, ...]] = Counter()
     for method in methods:
         colours = method.kind.colours
@@ -109,7 +113,7 @@ def method_styles(methods: Sequence[Method]) -> dict[Method, tuple[str, str]]:
 def draw_legend(
     canvas: Canvas,
     names: Mapping[Method, str],
-    styles: Mapping[Method, tuple[str, str]],
+    styles: Styles,
     dots: bool = False,
 ) -> None:
     """Puts the methods' names above all panels, and makes the figure so much higher.
@@ -142,12 +146,16 @@ def draw_legend(
     canvas.set_figheight(canvas.get_figheight() + box.height / canvas.dpi)
 
 
-def _handle(colour: str, line: str, name: str, dots: bool) -> Line2D:
+def _handle(colour: str, line: LineStyle, name: str, dots: bool) -> Line2D:
     if not dots:
         return Line2D([], [], color=colour, linestyle=line, label=name, linewidth=2)
-    return Line2D([], [], linestyle="", label=name, markersize=6, **dot_style(colour, line))
+    face = dot_face(colour, line)
+    return Line2D(
+        [], [], linestyle="", marker="o", color=colour, markerfacecolor=face, label=name,
+        markersize=6,
+    )  # fmt: skip
 
 
-def dot_style(colour: str, line: str) -> dict[str, str]:
-    """Returns how a method's dot is drawn: hollow where its line would be broken."""
-    return {"marker": "o", "color": colour, "mfc": colour if line == "-" else "white"}
+def dot_face(colour: str, line: LineStyle) -> str:
+    """Returns what fills a method's dot: nothing where its line would be broken."""
+    return colour if line == "-" else "white"

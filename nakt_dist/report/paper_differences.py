@@ -5,11 +5,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from nakt_dist.records.fields import label_dataset
 from nakt_dist.records.lineage import TrainingSet
 from nakt_dist.report import paper
-from nakt_dist.report.evaluations import EvaluatedRun
+from nakt_dist.report.evaluations import SegmentationRun
 from nakt_dist.report.roles import Role
 from nakt_dist.report.runs import Collection, FoundRecord
 from nakt_dist.report.studies import Study
-from nakt_dist.report.telling import show_range
+from nakt_dist.report.telling import grouped, show_range
 
 
 def differences_from_paper(collection: Collection) -> tuple[str, ...]:
@@ -81,11 +81,11 @@ def _other_networks(labels: set[str], how: str) -> Iterator[str]:
         yield f"Not the paper's networks, {how}: {', '.join(sorted(labels))}."
 
 
-def _trainings(runs: Iterable[EvaluatedRun]) -> list[TrainingSet]:
+def _trainings(runs: Iterable[SegmentationRun]) -> list[TrainingSet]:
     return list(dict.fromkeys(training for run in runs for training in run.lineage.trainings))
 
 
-def _stand_ins(runs: Sequence[EvaluatedRun]) -> Iterator[str]:
+def _stand_ins(runs: Sequence[SegmentationRun]) -> Iterator[str]:
     """Names which of our datasets stand beside which of the paper's."""
     ours = {(each.dataset, each.phantom) for each in _trainings(runs)}
     ours |= {(run.tested_on.dataset, run.tested_on.phantom) for run in runs}
@@ -102,7 +102,7 @@ def _stand_ins(runs: Sequence[EvaluatedRun]) -> Iterator[str]:
     yield from _phantoms(ours, "Dice")
 
 
-def _test_sets(runs: Sequence[EvaluatedRun]) -> Iterator[str]:
+def _test_sets(runs: Sequence[SegmentationRun]) -> Iterator[str]:
     for tested_on in dict.fromkeys(run.tested_on for run in runs):
         here = max(run.images for run in runs if run.tested_on == tested_on)
         theirs = paper.counterpart_test_sets(tested_on.dataset)
@@ -120,7 +120,7 @@ def _test_sets(runs: Sequence[EvaluatedRun]) -> Iterator[str]:
             )
 
 
-def _networks(runs: Sequence[EvaluatedRun]) -> Iterator[str]:
+def _networks(runs: Sequence[SegmentationRun]) -> Iterator[str]:
     networks = {run.network for run in runs}
     encoders = {
         network.encoder
@@ -141,18 +141,16 @@ def _networks(runs: Sequence[EvaluatedRun]) -> Iterator[str]:
     yield from _other_networks(other, "or not with its widths")
 
 
-def _transferal_sets(runs: Sequence[EvaluatedRun]) -> Iterator[str]:
-    counts: dict[tuple[str, bool], set[int]] = {}
-    for training in _trainings(runs):
-        if training.teachers and paper.find_exclusion(training.dataset) is not None:
-            name = (training.dataset, training.phantom)
-            counts.setdefault(name, set()).add(training.before_exclusion)
-    for (dataset, phantom), ours in counts.items():
-        yield (
-            f"Students had {show_range(ours)} images of {label_dataset(dataset, phantom)} to learn "
-            f"from before exclusion; the paper's had {paper.find_exclusion(dataset)[0]:,} of "
-            f"{paper.dataset_name(dataset)}."
-        )
+def _transferal_sets(runs: Sequence[SegmentationRun]) -> Iterator[str]:
+    taught = [training for training in _trainings(runs) if training.teachers]
+    for label, trainings in grouped(taught, lambda training: training.label).items():
+        dataset = trainings[0].dataset
+        if (theirs := paper.find_exclusion(dataset)) is not None:
+            yield (
+                f"Students had {show_range(each.before_exclusion for each in trainings)} images of "
+                f"{label} to learn from before exclusion; the paper's had {theirs[0]:,} of "
+                f"{paper.dataset_name(dataset)}."
+            )
     annotated = {
         run.lineage.trainings[0].samples
         for run in runs

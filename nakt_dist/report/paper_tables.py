@@ -6,10 +6,9 @@ from functools import partial
 from nakt_dist.records.evaluation_set import describe_splits
 from nakt_dist.records.lineage import Network, TrainingSet
 from nakt_dist.report import paper
-from nakt_dist.report.capability import Capability, Transfer, find_teacher, transfer_of
-from nakt_dist.report.document import WARNING, Cell, Column, Table, tabulate
-from nakt_dist.report.evaluations import EvaluatedRun
-from nakt_dist.report.network_names import NetworkName
+from nakt_dist.report.capability import Capability, Transfer, find_teacher, students_of, transfer_of
+from nakt_dist.report.document import Cell, Column, Table, tabulate
+from nakt_dist.report.evaluations import NetworkName, SegmentationRun, show_interval
 from nakt_dist.report.roles import Role, describe_rule
 from nakt_dist.report.tables import NOTHING, show_capability
 from nakt_dist.report.telling import grouped
@@ -29,17 +28,17 @@ _STARTED_FROM = {
 
 
 def single_teacher_tables(
-    evaluations: Sequence[EvaluatedRun], capabilities: Mapping[Transfer, Capability]
+    evaluations: Sequence[SegmentationRun], capabilities: Mapping[Transfer, Capability]
 ) -> list[Table]:
     """Shows students of one teacher (paper A, tables 2 and 3), a table per teacher and test set."""
-    students = [run for run in evaluations if run.role == Role.STUDENT and len(_teachers(run)) == 1]
+    students = [run for run in students_of(evaluations) if len(_teachers(run)) == 1]
     groups = grouped(students, lambda run: (run.tested_on, _teachers(run)))
     return [_single_teacher(group, evaluations, capabilities) for group in groups.values()]
 
 
 def _single_teacher(
-    students: list[EvaluatedRun],
-    evaluations: Sequence[EvaluatedRun],
+    students: list[SegmentationRun],
+    evaluations: Sequence[SegmentationRun],
     capabilities: Mapping[Transfer, Capability],
 ) -> Table:
     tested_on, (teacher,) = students[0].tested_on, _teachers(students[0])
@@ -52,7 +51,7 @@ def _single_teacher(
     ]
     first = {together[0]: transfer for transfer, together in transfers.items()}
 
-    def capability(runs: list[EvaluatedRun]) -> Cell:
+    def capability(runs: list[SegmentationRun]) -> Cell:
         transfer = first.get(runs[0])
         return Cell("") if transfer is None else _capability_cell(capabilities[transfer], transfer)
 
@@ -76,38 +75,38 @@ def _single_teacher(
 
 def _capability_cell(capability: Capability, transfer: Transfer) -> Cell:
     notes = [capability.reason] if capability.reason else [f"best: {capability.best.name}"]
-    training = capability.best.transfer
-    theirs = paper.find_capability(transfer.tested_on.dataset, training.dataset)
+    ours = capability.best.lineage.learnt.dataset
+    theirs = paper.find_capability(transfer.tested_on.dataset, ours)
     notes += [f"paper: {each}" for each in theirs]
     return Cell(show_capability(capability), tuple(notes), strong=capability.percent is not None)
 
 
-def _teacher_sentence(teacher: Network, found: EvaluatedRun | None, tested: str) -> str:
+def _teacher_sentence(teacher: Network, found: SegmentationRun | None, tested: str) -> str:
     theirs = _printed(paper.find_dice(tested, "teacher", "DeepLabv3+"))
     printed = f" The paper's DeepLabv3+: {' and '.join(theirs)}." if theirs else ""
     if found is None:
         return f"Teacher “{teacher.name}” was not evaluated on these images.{printed}"
     return (
         f"Teacher “{teacher.name}”, {found.network.label}: {found.dice} %, 95 % interval "
-        f"{found.interval}, {found.images} images.{printed}"
+        f"{show_interval(found.interval)}, {found.images} images.{printed}"
     )
 
 
-def fine_tuning_tables(evaluations: Sequence[EvaluatedRun]) -> list[Table]:
+def fine_tuning_tables(evaluations: Sequence[SegmentationRun]) -> list[Table]:
     """Shows networks fine-tuned on few annotated images beside ones trained on them alone.
 
     Paper A, tables 4 and 5: a table per test set and choice of annotated images.
     """
     tuned = [run for run in evaluations if run.role in _STARTED_FROM]
 
-    def annotated(run: EvaluatedRun) -> tuple[Hashable, ...]:
+    def annotated(run: SegmentationRun) -> tuple[Hashable, ...]:
         last = run.lineage.trainings[0]
         return run.tested_on, last.fingerprint, last.samples, last.splits
 
     return [_fine_tuning(group) for group in grouped(tuned, annotated).values()]
 
 
-def _fine_tuning(runs: list[EvaluatedRun]) -> Table:
+def _fine_tuning(runs: list[SegmentationRun]) -> Table:
     tested_on, annotated = runs[0].tested_on, runs[0].lineage.trainings[0]
     by_role = grouped(runs, lambda run: run.role)
     rows = [
@@ -120,7 +119,7 @@ def _fine_tuning(runs: list[EvaluatedRun]) -> Table:
         *_network_columns(runs, lambda part: part[0].role.value),
     )
     number = {paper.BAHEYA: "Table 4", "Thyroid Nodule": "Table 5"}.get(
-        paper.dataset_name(tested_on.dataset), "Tables 4 and 5"
+        paper.dataset_name(tested_on.dataset) or "", "Tables 4 and 5"
     )
     title = (
         f"{number}: fine-tuned on {annotated.samples} annotated images of {annotated.label}"
@@ -130,7 +129,7 @@ def _fine_tuning(runs: list[EvaluatedRun]) -> Table:
     return tabulate(title, columns, rows, (_STAR,))
 
 
-def _started_from(runs: Sequence[EvaluatedRun]) -> Cell:
+def _started_from(runs: Sequence[SegmentationRun]) -> Cell:
     label = _STARTED_FROM[runs[0].role]
     return Cell(label) if label else _dataset_cell(runs)
 
@@ -140,14 +139,14 @@ def _unlike_training_splits(annotated: TrainingSet) -> str:
     return "" if annotated.splits == ("train",) else f", {describe_splits(annotated.splits)}"
 
 
-def _transfer_key(run: EvaluatedRun) -> tuple[Hashable, bool]:
+def _transfer_key(run: SegmentationRun) -> tuple[Hashable, bool]:
     training = run.transfer
     return (training and (training.teachers, training.label, training.fingerprint)), run.excluded
 
 
-def several_teachers_tables(evaluations: Sequence[EvaluatedRun]) -> list[Table]:
+def several_teachers_tables(evaluations: Sequence[SegmentationRun]) -> list[Table]:
     """Shows several teachers beside the student of them all (paper A, table 6)."""
-    students = [run for run in evaluations if run.role == Role.STUDENT and len(_teachers(run)) > 1]
+    students = [run for run in students_of(evaluations) if len(_teachers(run)) > 1]
     return [
         _several_teachers(teachers, group, evaluations)
         for teachers, group in grouped(students, _teachers).items()
@@ -156,17 +155,19 @@ def several_teachers_tables(evaluations: Sequence[EvaluatedRun]) -> list[Table]:
 
 def _several_teachers(
     teachers: tuple[Network, ...],
-    students: list[EvaluatedRun],
-    evaluations: Sequence[EvaluatedRun],
+    students: list[SegmentationRun],
+    evaluations: Sequence[SegmentationRun],
 ) -> Table:
-    def kind(run: EvaluatedRun) -> tuple[NetworkName, str, bool]:
-        return run.network, run.transfer.label, run.excluded
+    def kind(run: SegmentationRun) -> tuple[NetworkName, str, bool]:
+        return run.network, run.lineage.learnt.label, run.excluded
 
-    def teacher_cell(tests: Sequence[EvaluatedRun], teacher: Network) -> Cell:
+    def teacher_cell(tests: Sequence[SegmentationRun], teacher: Network) -> Cell:
         run = find_teacher(teacher, tests[0].tested_on, evaluations)
         return _dice_cell([run], "one of several teachers") if run else Cell("not evaluated")
 
-    def student_cell(tests: Sequence[EvaluatedRun], wanted: tuple[NetworkName, str, bool]) -> Cell:
+    def student_cell(
+        tests: Sequence[SegmentationRun], wanted: tuple[NetworkName, str, bool]
+    ) -> Cell:
         runs = [run for run in tests if kind(run) == wanted]
         return _dice_cell(runs, "student of several teachers")
 
@@ -180,17 +181,17 @@ def _several_teachers(
     by_test = grouped(students, lambda run: run.tested_on)
     remarks = [_STAR]
     for tested_on, tests in by_test.items():
-        found = [find_teacher(teacher, tested_on, evaluations) for teacher in teachers]
-        if all(found):
+        found = [run for each in teachers if (run := find_teacher(each, tested_on, evaluations))]
+        if len(found) == len(teachers):
             remarks.append(_best_against_best(tests, found, tested_on.label))
     title = f"Table 6: one student of {len(teachers)} teachers"
     return tabulate(title, columns, by_test.values(), remarks)
 
 
 def _best_against_best(
-    students: Sequence[EvaluatedRun], teachers: Sequence[EvaluatedRun], tested_on: str
+    students: Sequence[SegmentationRun], teachers: Sequence[SegmentationRun], tested_on: str
 ) -> str:
-    gain = max(run.dice_mean for run in students) - max(run.dice_mean for run in teachers)
+    gain = max(run.mean for run in students) - max(run.mean for run in teachers)
     side = "above" if gain >= 0 else "below"
     return (
         f"On {tested_on} the best student's mean Dice lies {abs(gain):.2f} points {side} that of "
@@ -199,26 +200,28 @@ def _best_against_best(
 
 
 def _network_columns(
-    runs: Iterable[EvaluatedRun],
-    role: Callable[[Sequence[EvaluatedRun]], str],
-    best: Iterable[EvaluatedRun] = (),
+    runs: Iterable[SegmentationRun],
+    role: Callable[[Sequence[SegmentationRun]], str],
+    best: Iterable[SegmentationRun] = (),
 ) -> Iterator[Column]:
     """Makes a column for each network; a row is some runs, the role what the paper calls them."""
     for network in sorted({run.network for run in runs}, key=lambda network: network.order):
 
-        def show(row: Sequence[EvaluatedRun], network: NetworkName = network) -> Cell:
+        def show(row: Sequence[SegmentationRun], network: NetworkName = network) -> Cell:
             return _dice_cell([run for run in row if run.network == network], role(row), best)
 
         yield Column(network.label, show)
 
 
-def _dice_cell(runs: Sequence[EvaluatedRun], role: str, best: Iterable[EvaluatedRun] = ()) -> Cell:
+def _dice_cell(
+    runs: Sequence[SegmentationRun], role: str, best: Iterable[SegmentationRun] = ()
+) -> Cell:
     """Shows one Dice, or the best of several with the others below it."""
     if not runs:
         return Cell(NOTHING)
-    first, *others = sorted(runs, key=lambda run: -run.dice_mean)
+    first, *others = sorted(runs, key=lambda run: -run.mean)
     notes = [f"the best of {len(runs)}: {first.name}"] if others else []
-    notes += [f"95 %: {first.interval}", f"{first.images} images"]
+    notes += [f"95 %: {show_interval(first.interval)}", f"{first.images} images"]
     notes += [f"{run.name}: {run.dice}" for run in others]
     if first.network.paper_name is not None:
         theirs = paper.find_dice(
@@ -229,9 +232,8 @@ def _dice_cell(runs: Sequence[EvaluatedRun], role: str, best: Iterable[Evaluated
             first.excluded,
         )
         notes += [f"paper: {each}" for each in _printed(theirs)]
-    warned = f" {WARNING}" if first.seen_before() else ""
-    notes += [each for each in (first.seen_before(),) if each is not None]
-    return Cell(f"{first.dice}{warned}", tuple(notes), strong=first in best)
+    notes += [first.warning] if first.warning else []
+    return Cell(f"{first.dice}{first.warned}", tuple(notes), strong=first in best)
 
 
 def _printed(scores: Iterable[paper.PaperDice]) -> list[str]:
@@ -242,9 +244,9 @@ def _printed(scores: Iterable[paper.PaperDice]) -> list[str]:
     ]
 
 
-def _dataset_cell(runs: Sequence[EvaluatedRun]) -> Cell:
+def _dataset_cell(runs: Sequence[SegmentationRun]) -> Cell:
     """Names a transferal dataset, starred where images were excluded, with its numbers."""
-    trainings: list[TrainingSet] = list(dict.fromkeys(run.transfer for run in runs))
+    trainings = list(dict.fromkeys(run.transfer for run in runs if run.transfer))
     counts = sorted({training.samples for training in trainings})
     notes = [f"{' or '.join(map(str, counts))} images"]
     notes += dict.fromkeys(describe_rule(training.exclusion) for training in trainings)
@@ -253,5 +255,5 @@ def _dataset_cell(runs: Sequence[EvaluatedRun]) -> Cell:
     return Cell(f"{trainings[0].label}{star}", (*notes, f"teacher: {teachers}"))
 
 
-def _teachers(run: EvaluatedRun) -> tuple[Network, ...]:
+def _teachers(run: SegmentationRun) -> tuple[Network, ...]:
     return run.transfer.teachers if run.transfer else ()

@@ -15,7 +15,7 @@ def _following(kind: Kind) -> str:
 class Role(StrEnum):
     """The part a network plays, in the order in which tables and figures show them."""
 
-    _ignore_ = ("_kind",)
+    _ignore_ = "_kind"
     TEACHER = "teacher"
     STUDENT = "student"
     for _kind in following_kinds():

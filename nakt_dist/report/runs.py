@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -12,35 +13,23 @@ from nakt_dist.records.fields import printable, read_field
 from nakt_dist.records.lineage import Lineage, Lineages
 from nakt_dist.records.lineage_reading import is_classification, lineages_in, read_lineage
 from nakt_dist.records.pseudo_sets import PseudoSet, read_pseudo_set
-from nakt_dist.records.run_record import RECORD_NAME, RunRecord, read_record
-from nakt_dist.report.classifier_runs import ClassifiedRun, is_classifier_test, read_classified
-from nakt_dist.report.evaluations import EvaluatedRun, read_evaluation
+from nakt_dist.records.run_record import RECORD_NAME, read_record
+from nakt_dist.report.evaluations import (
+    ClassifierRun,
+    Evaluation,
+    FoundRecord,
+    SegmentationRun,
+    is_classifier_test,
+)
 from nakt_dist.runtime.files import file_sha256, read_json, value_sha256
 from nakt_dist.shards.manifest import MANIFEST_NAME, PseudoLabelManifest
 
 _NUMBER = (int, float)
 Item = TypeVar("Item")
-Run = TypeVar("Run", EvaluatedRun, ClassifiedRun)
-Placed = TypeVar("Placed", "FoundRecord", EvaluatedRun, ClassifiedRun)
+Run = TypeVar("Run", bound=Evaluation)
+Placed = TypeVar("Placed", bound=FoundRecord | Evaluation)
 # What odd values raise when read: a file that anybody may have written must not end the report.
 _DAMAGE = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
-
-
-@dataclass(frozen=True)
-class FoundRecord:
-    """A record and where it lies.
-
-    Attributes:
-        place: its folder as the page names it, below the folder the user gave.
-        folder: its folder.
-        record: its content.
-        sha256: of the file.
-    """
-
-    place: str
-    folder: Path
-    record: RunRecord
-    sha256: str
 
 
 @dataclass(frozen=True)
@@ -91,12 +80,12 @@ class Collection:
         learnt: lineages of networks, by SHA-256 of their weights.
     """
 
-    evaluations: tuple[EvaluatedRun, ...]
+    evaluations: tuple[SegmentationRun, ...]
     trainings: tuple[FoundRecord, ...]
     records: tuple[FoundRecord, ...]
     pseudo_sets: tuple[PseudoSet, ...]
     left_out: tuple[LeftOut, ...]
-    classified: tuple[ClassifiedRun, ...] = ()
+    classified: tuple[ClassifierRun, ...] = ()
     classifier_trainings: tuple[FoundRecord, ...] = ()
     attention: tuple[FoundRecord, ...] = ()
     learnt: Lineages = field(default_factory=dict)
@@ -125,15 +114,9 @@ def collect(folders: Sequence[str | Path]) -> Collection:
     lineages = list(lineages_in(found.record for found in records))
     teachers = _teachers((lineage for _, lineage in lineages), pseudo_sets)
     learnt = {weights: lineage for weights, lineage in reversed(lineages) if weights}
-
-    def read_segmenter(found: FoundRecord) -> EvaluatedRun:
-        return read_evaluation(found.record, found.place, found.folder, teachers, learnt)
-
-    def read_classifier(found: FoundRecord) -> ClassifiedRun:
-        return read_classified(found.record, found.place, found.folder, learnt)
-
+    read_segmenter = partial(SegmentationRun.read, teachers=teachers, known=learnt)
     evaluations = _named_by_network(_read_tests(segmenters, read_segmenter, left_out))
-    classified = _read_tests(classifiers, read_classifier, left_out)
+    classified = _read_tests(classifiers, partial(ClassifierRun.read, known=learnt), left_out)
     if not evaluations and not classified:
         raise DatasetError(_nothing_found(folders, left_out))
     trainings = [found for found in records if found.record.stage == "train"]
@@ -267,13 +250,13 @@ def _read_tests(
     return list(runs.values())
 
 
-def _named_by_network(runs: Sequence[EvaluatedRun]) -> list[EvaluatedRun]:
+def _named_by_network(runs: Sequence[SegmentationRun]) -> list[SegmentationRun]:
     """Calls runs by their network, so that one tested on two sets keeps one name.
 
     Where different weights, or different scorings of one test set, would share the name, the
     evaluations keep their own.
     """
-    alike: dict[str, list[EvaluatedRun]] = {}
+    alike: dict[str, list[SegmentationRun]] = {}
     for run in runs:
         alike.setdefault(run.network_given_name, []).append(run)
 
@@ -302,7 +285,12 @@ def _read_pseudo_sets(
 
 def _teachers(lineages: Iterable[Lineage], pseudo_sets: Sequence[PseudoSet]) -> set[str]:
     """Returns the SHA-256 of every network that wrote pseudo masks or was followed."""
-    named = {teacher.weights_sha256 for lineage in lineages for teacher in lineage.teachers}
+    named = {
+        teacher.weights_sha256
+        for lineage in lineages
+        for teacher in lineage.teachers
+        if teacher.weights_sha256 is not None
+    }
     written = {
         str(teacher.get("weights_sha256"))
         for each in pseudo_sets

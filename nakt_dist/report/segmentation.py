@@ -100,14 +100,14 @@ def _figures(collection: Collection, left_out: list[LeftOut]) -> Iterator[Figure
 
 def _judged_sets(collection: Collection) -> list[JudgedSet]:
     """Pairs each set of pseudo-labels with the rules used on it, or with the paper's."""
-    trainings = [training for training in _trainings(collection) if training.exclusion]
+    trainings = _trainings(collection)
     judged = []
     for pseudo in collection.pseudo_sets:
-        fingerprint = pseudo.manifest.fingerprint
         uses = dict.fromkeys(
-            (training.exclusion, training.splits)
-            for training in trainings
-            if training.pseudo_labels_fingerprint == fingerprint
+            (each.exclusion, each.splits)
+            for each in trainings
+            if each.exclusion and each.pseudo_labels_fingerprint == pseudo.manifest.fingerprint
         )
-        judged += [JudgedSet(pseudo, *use) for use in uses or [(ExclusionRule(), None)]]
+        judged += [JudgedSet(pseudo, rule, splits) for rule, splits in uses if rule]
+        judged += [] if uses else [JudgedSet(pseudo, ExclusionRule())]
     return judged

@@ -1,6 +1,6 @@
 """Groups classifiers into the rows and columns of a study: what differs, and what repeats."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -10,10 +10,9 @@ from nakt_dist.evaluation.summary import confidence_over_runs
 from nakt_dist.records.evaluation_set import EvaluationSet, describe_splits
 from nakt_dist.records.fields import label_dataset
 from nakt_dist.records.lineage import Lineage, Method, Start, TrainingSet
-from nakt_dist.report.classifier_runs import ClassifiedRun
 from nakt_dist.report.document import WARNING
+from nakt_dist.report.evaluations import ClassifierRun, NetworkName
 from nakt_dist.report.methods import name_methods
-from nakt_dist.report.network_names import NetworkName
 from nakt_dist.report.telling import (
     describe_findings,
     describe_packing,
@@ -68,9 +67,7 @@ def arrange(
     found: Arranged[dict[tuple[int, int], Value]] = {}
     again = []
     for network, lineage, value in items:
-        setting = Setting(
-            network, lineage.trained_on, lineage.start, lineage.findings, lineage.policy
-        )
+        setting = Setting(network, lineage.learnt, lineage.start, lineage.findings, lineage.policy)
         repeats = found.setdefault(setting, {}).setdefault(lineage.method, {})
         first = repeats.setdefault(lineage.repetition, value)
         if first is not value:
@@ -93,12 +90,12 @@ class Repeats:
         runs: by repetition, each once.
     """
 
-    runs: tuple[ClassifiedRun, ...]
+    runs: tuple[ClassifierRun, ...]
 
     @property
     def values(self) -> list[float]:
         """The mean AUROC of each run, in percent."""
-        return [run.auroc for run in self.runs]
+        return [run.mean for run in self.runs]
 
     @property
     def mean(self) -> float:
@@ -109,6 +106,15 @@ class Repeats:
     def half_width(self) -> float | None:
         """1.96 s / √n in percentage points (paper B); None for one run."""
         return confidence_over_runs(self.values)
+
+    def mean_of(self, number: Callable[[ClassifierRun], float | None]) -> float | None:
+        """Returns the mean over the runs of which a number is known; None where there is none."""
+        known = [value for run in self.runs if (value := number(run)) is not None]
+        return float(np.mean(known)) if known else None
+
+    def auroc_of(self, finding: int) -> float | None:
+        """Returns the mean AUROC of the finding of a number, in percent; None where unknown."""
+        return self.mean_of(lambda run: run.findings[finding].auroc)
 
     @property
     def text(self) -> str:
@@ -126,7 +132,7 @@ class Repeats:
         return f" {WARNING}" if self.warnings else ""
 
     @property
-    def by_repetition(self) -> dict[tuple[int, int], ClassifiedRun]:
+    def by_repetition(self) -> dict[tuple[int, int], ClassifierRun]:
         """The runs by their seeds."""
         return {run.lineage.repetition: run for run in self.runs}
 
@@ -148,10 +154,10 @@ class Study:
     label: str
     cells: dict[Setting, dict[Method, Repeats]]
     methods: tuple[Method, ...]
-    others: tuple[ClassifiedRun, ...]
+    others: tuple[ClassifierRun, ...]
 
     @property
-    def runs(self) -> list[ClassifiedRun]:
+    def runs(self) -> list[ClassifierRun]:
         """Every run, students first."""
         students = [
             run for cell in self.cells.values() for each in cell.values() for run in each.runs
@@ -187,7 +193,7 @@ class Study:
         return ", ".join([setting.network.label, images, *([told] if told else [])])
 
 
-def make_studies(runs: Iterable[ClassifiedRun]) -> tuple[list[Study], list[tuple[str, str]]]:
+def make_studies(runs: Iterable[ClassifierRun]) -> tuple[list[Study], list[tuple[str, str]]]:
     """Groups evaluations by test set, setting and method.
 
     Returns:
@@ -195,7 +201,7 @@ def make_studies(runs: Iterable[ClassifiedRun]) -> tuple[list[Study], list[tuple
         out: a second run of the same seed would make an interval look narrower than it is.
     """
     runs = sorted(runs, key=lambda run: run.order)
-    lineages = [run.lineage for run in runs if run.lineage is not None]
+    lineages = [run.lineage for run in runs]
     teachers = {each.method.teacher.weights_sha256 for each in lineages if each.method.teacher}
     starts = {each.start.weights_sha256 for each in lineages} - {None}
     left_out: list[tuple[str, str]] = []
@@ -219,15 +225,15 @@ def make_studies(runs: Iterable[ClassifiedRun]) -> tuple[list[Study], list[tuple
     return sorted(studies, key=lambda study: -len(study.cells)), left_out
 
 
-def _repeats(first: ClassifiedRun) -> str:
+def _repeats(first: ClassifierRun) -> str:
     return f"repeats seed {first.lineage.repetition[0]} of {first.place}, which is counted"
 
 
-def _is_student(run: ClassifiedRun, teachers: set[str], starts: set[str]) -> bool:
+def _is_student(run: ClassifierRun, teachers: set[str | None], starts: set[str | None]) -> bool:
     """Teachers are no students; nor are networks from elsewhere that students started from."""
-    if run.lineage is None or run.weights_sha256 in teachers:
+    if not run.lineage.is_whole or run.weights_sha256 in teachers:
         return False
-    at_home = run.lineage.trained_on.fingerprint == run.tested_on.fingerprint
+    at_home = run.lineage.learnt.fingerprint == run.tested_on.fingerprint
     return at_home or run.weights_sha256 not in starts
 
 

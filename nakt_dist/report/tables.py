@@ -14,7 +14,7 @@ from nakt_dist.report import paper
 from nakt_dist.report.capability import Capability, Transfer
 from nakt_dist.report.cautions import meetings
 from nakt_dist.report.document import WARNING, Cell, Column, Table, tabulate
-from nakt_dist.report.evaluations import EvaluatedRun
+from nakt_dist.report.evaluations import SegmentationRun, show_interval
 from nakt_dist.report.roles import describe_lineage, describe_rule
 from nakt_dist.report.runs import FoundRecord
 from nakt_dist.report.telling import grouped
@@ -35,17 +35,16 @@ _CAPABILITY = (
 
 
 def main_table(
-    evaluations: Sequence[EvaluatedRun], capabilities: Mapping[Transfer, Capability]
+    evaluations: Sequence[SegmentationRun], capabilities: Mapping[Transfer, Capability]
 ) -> Table:
     """Shows every evaluation in one row, by the part its network plays."""
     several = len({run.tested_on for run in evaluations}) > 1
     leading = {each.best: each for each in capabilities.values()}
 
-    def dice(run: EvaluatedRun) -> Cell:
-        marked = f"{run.dice} {WARNING}" if run.seen_before() else run.dice
-        return Cell(marked, strong=run in leading)
+    def dice(run: SegmentationRun) -> Cell:
+        return Cell(f"{run.dice}{run.warned}", strong=run in leading)
 
-    def capability(run: EvaluatedRun) -> Cell:
+    def capability(run: SegmentationRun) -> Cell:
         found = leading.get(run)
         if found is None:
             return Cell("")
@@ -56,7 +55,7 @@ def main_table(
         Column("Run", lambda run: run.name),
         Column("Network", lambda run: run.network.label),
         Column("Dice %", dice),
-        Column("95 % interval", lambda run: run.interval),
+        Column("95 % interval", lambda run: show_interval(run.interval)),
         Column("KTC %", capability),
         Column("Test set", lambda run: run.tested_on.label, shown=several, minor=True),
         Column("Test images", _count_images, minor=True),
@@ -65,7 +64,7 @@ def main_table(
     )
     remarks = [_DICE, _CAPABILITY, *(f"{WARNING} {each}" for each in meetings(evaluations))]
     remarks += [
-        f"No KTC for {run.transfer.label}: {leading[run].reason}."
+        f"No KTC for {run.lineage.learnt.label}: {leading[run].reason}."
         for run in evaluations
         if run in leading and leading[run].percent is None
     ]
@@ -78,13 +77,13 @@ def show_capability(capability: Capability) -> str:
     return NOTHING if capability.percent is None else f"{capability.percent:.2f}"
 
 
-def _exclusion(run: EvaluatedRun) -> str:
+def _exclusion(run: SegmentationRun) -> str:
     if run.transfer is None:
         return NOTHING
     return describe_rule(run.transfer.exclusion) if run.excluded else "no"
 
 
-def _count_images(run: EvaluatedRun) -> str:
+def _count_images(run: SegmentationRun) -> str:
     left_out = f" (+ {run.images_left_out} without a defined Dice)" if run.images_left_out else ""
     return f"{run.images}{left_out}"
 
@@ -125,9 +124,9 @@ def exclusion_table(
         for training in by_set.pop(pseudo.manifest.fingerprint, [None])
     ]
     rows += [
-        _read_lineage(training)
+        _read_lineage(training, training.exclusion)
         for training in trainings
-        if training.pseudo_labels_fingerprint in by_set
+        if training.exclusion and training.pseudo_labels_fingerprint in by_set
     ]
     if not rows:
         return None
@@ -151,7 +150,7 @@ def exclusion_table(
 
 
 def _count_statistics(pseudo: PseudoSet, training: TrainingSet | None) -> _Counted:
-    rule = training.exclusion if training else ExclusionRule()
+    rule = (training and training.exclusion) or ExclusionRule()
     splits = training.splits if training else None
     counts = judge(pseudo, rule).counts(pseudo.in_splits(splits))
     notes = [f"pseudo-labels {pseudo.name}", describe_splits(splits)]
@@ -166,10 +165,10 @@ def _count_statistics(pseudo: PseudoSet, training: TrainingSet | None) -> _Count
     )  # fmt: skip
 
 
-def _read_lineage(training: TrainingSet) -> _Counted:
+def _read_lineage(training: TrainingSet, rule: ExclusionRule) -> _Counted:
     notes = (describe_splits(training.splits), "from the lineage: after a count, if one was set")
     return _Counted(
-        training.dataset, Cell(training.label, notes), training.exclusion,
+        training.dataset, Cell(training.label, notes), rule,
         training.before_exclusion, training.samples, (NOTHING,) * 3,
     )  # fmt: skip
 
@@ -180,7 +179,7 @@ def _printed_counts(row: _Counted) -> Cell:
         return Cell(NOTHING)
     before, after = theirs
     share = f"{100 * after / before:.1f} % kept"
-    return Cell(f"{before:,} → {after:,}", (paper.dataset_name(row.dataset), share))
+    return Cell(f"{before:,} → {after:,}", (f"{paper.dataset_name(row.dataset)}", share))
 
 
 def version_sets(records: Sequence[FoundRecord]) -> dict[str, str]:

@@ -88,7 +88,8 @@ def show_count(number: int, what: str) -> str:
 
 def show_range(values: Iterable[int]) -> str:
     """Returns the least and the greatest of some numbers, such as ``"30 to 500"``."""
-    low, high = min(values), max(values)
+    ordered = sorted(values)
+    low, high = ordered[0], ordered[-1]
     return str(low) if low == high else f"{low} to {high}"
 
 

@@ -25,7 +25,7 @@ from nakt_dist.report.document import (
     Table,
     tabulate,
 )
-from nakt_dist.report.evaluations import EvaluatedRun
+from nakt_dist.report.evaluations import SegmentationRun
 from nakt_dist.report.markdown import to_markdown
 from nakt_dist.report.page import to_html
 from nakt_dist.report.paper_differences import differences_from_paper
@@ -65,7 +65,7 @@ def document(collection: Collection) -> Document:
     return make_document(collection, "Title")
 
 
-def named(collection: Collection, name: str) -> EvaluatedRun:
+def named(collection: Collection, name: str) -> SegmentationRun:
     return next(run for run in collection.evaluations if run.name == name)
 
 
@@ -105,9 +105,9 @@ def test_a_run_says_what_it_learnt_from_and_how_well(collection: Collection):
     )
     assert run.transfer.label == "thyroid (phantom)" and run.excluded
     assert run.network.label == "SDU-Net"
-    assert (run.dice_mean, run.dice_std) == (pytest.approx(78), pytest.approx(10))
+    assert (run.mean, run.std) == (pytest.approx(78), pytest.approx(10))
     assert run.dice == "78.00 ± 10.00" and run.images == 8
-    assert run.dice_interval[0] < 78 < run.dice_interval[1]
+    assert run.interval[0] < 78 < run.interval[1]
     assert run.place.endswith("evaluate/fine-tuned-student") and run.seconds == 1.5
 
 
@@ -441,7 +441,7 @@ def test_a_network_that_met_its_test_images_is_named(
 ):
     write_evaluation(tmp_path / "run", trained, scores(0.5))
     collection = collect([tmp_path])
-    verdict = collection.evaluations[0].seen_before()
+    verdict = collection.evaluations[0].warning
     assert verdict is None if words is None else words in verdict
     assert any("run:" in each for each in cautions(collection)) == (words is not None)
 
@@ -486,7 +486,7 @@ def test_pseudo_masks_of_test_images_stay_told_from_their_annotations(tmp_path: 
     write_evaluation(tmp_path / "run", lineage(pseudo_masks("elsewhere", ["t"])), scores(0.5))
     say_met(tmp_path / "run", "training")
     (run,) = collect([tmp_path]).evaluations
-    assert "with pseudo masks, without their annotations" in run.seen_before()
+    assert "with pseudo masks, without their annotations" in run.warning
 
 
 def test_a_copy_of_weights_hides_nothing_that_another_record_knows(tmp_path: Path):

@@ -78,7 +78,7 @@ def test_what_only_another_record_tells_of_a_teacher_counts(tmp_path: Path, know
     if known == "records":
         write_evaluation(tmp_path / "teacher", lineage(TESTED), scores(0.7))
     runs = {run.name: run for run in collect([tmp_path]).evaluations}
-    seen = runs["student"].seen_before()
+    seen = runs["student"].warning
     assert (seen or "").startswith("followed a teacher that learnt") == (known == "records")
 
 
