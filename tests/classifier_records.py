@@ -147,7 +147,7 @@ def write_classified(
         {"sex": columns["sex"]},
         samples=50,
         seed=0,
-    )
+    ).to_json()
     model = lineage.get("model", {"name": network or "densenet121", "options": {}})
     record: dict[str, Any] = {
         "stage": "evaluate",

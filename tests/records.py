@@ -105,7 +105,7 @@ def write_evaluation(
         "config": {"weights": f"/home/somebody/{folder.name}", "patient": "of no concern"},
         "inputs": inputs,
         "counts": {"images": len(dice)},
-        "metrics": summarise_metric("dice", dice, samples=200, seed=0),
+        "metrics": summarise_metric("dice", dice, samples=200, seed=0).to_json(),
         "details": {
             "network": name or folder.name,
             "lineage": dict(trained),

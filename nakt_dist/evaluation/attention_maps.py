@@ -61,8 +61,6 @@ class AttentionReader:
     """Runs a student and a teacher on the same images, and reads their taps.
 
     Args:
-        student: the one network.
-        teacher: the other.
         taps: pairs of module paths, the student's and the teacher's.
 
     Raises:
@@ -142,9 +140,6 @@ def plane_similarity(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tens
 
 def similarities(attention: Attention) -> dict[str, np.ndarray]:
     """Measures how alike two networks' attention is on each image of a batch.
-
-    Args:
-        attention: of the batch.
 
     Returns:
         float64 (N,) each, averaged over the taps: ``similarity`` of the two maps;

@@ -51,7 +51,6 @@ class ClassActivation:
     """Maps of a network's evidence for findings: exact where it can be, else Grad-CAM.
 
     Args:
-        trained: the network.
         path: module path of the layer for Grad-CAM.
         sample: float32 (N, C, H, W) in [0, 1], to find out how the network ends.
     """
@@ -121,13 +120,7 @@ def attention_rows(
     """Runs both networks on some images; yields a row of the sheet for each.
 
     Args:
-        reader: of both networks' taps.
         activation: of the student; None where no finding is shown.
-        images: of the dataset.
-        numbers: which of them, in order.
-        findings: shown beside the attention.
-        device: of the networks.
-        batch_size: images per forward pass.
     """
     outputs = list(findings.outputs.values())
     for start in range(0, len(numbers), batch_size):

@@ -16,7 +16,6 @@ def expected_calibration_error(
     Args:
         probabilities: float (N,) in [0, 1]; a bin holds its lower limit, the last one 1 too.
         targets: float (N,), 1 positive, 0 negative, NaN ignored.
-        bins: how many.
 
     Returns:
         In [0, 1]; NaN when no image counts.

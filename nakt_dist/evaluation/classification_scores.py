@@ -1,7 +1,7 @@
 """Classification: probabilities of every image, AUROC and what goes with it (paper B)."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,18 +11,23 @@ import torch
 
 from nakt_dist.config import EvaluateConfig
 from nakt_dist.errors import ConfigurationError, DatasetError
-from nakt_dist.evaluation.classification_summary import percent_interval, summarise_classification
-from nakt_dist.evaluation.facts import FACTS, read_facts
+from nakt_dist.evaluation.classification_summary import summarise_classification
+from nakt_dist.evaluation.image_metadata import METADATA, read_metadata
 from nakt_dist.evaluation.label_matching import match_labels
-from nakt_dist.evaluation.origin import other_policy
+from nakt_dist.evaluation.network_lineage import other_policy
 from nakt_dist.evaluation.resampling import paired_difference
-from nakt_dist.evaluation.scores import PREDICTIONS_NAME, TaskScores, diverged
+from nakt_dist.evaluation.scores import (
+    PREDICTIONS_NAME,
+    TaskScores,
+    diverged,
+    read_reference,
+)
 from nakt_dist.evaluation.subgroups import age_band
 from nakt_dist.loading.labels import LabelledImages
 from nakt_dist.loading.samples import SelectedSamples
 from nakt_dist.models.network_file import TrainedNetwork
-from nakt_dist.records.run_record import RECORD_NAME, RunRecord, read_record
-from nakt_dist.runtime.files import differing_fields
+from nakt_dist.records.results import ClassificationResult, Comparison
+from nakt_dist.records.run_record import RECORD_NAME, RunRecord
 from nakt_dist.runtime.processes import say
 from nakt_dist.shards.tables import read_table
 
@@ -41,17 +46,12 @@ def predictions_schema(names: Sequence[str]) -> pa.Schema:
         for column in ((f"probability {name}", pa.float64()), (f"target {name}", pa.int8()))
     ]
     known = [("key", pa.string()), ("patient_id", pa.string())]
-    facts = [(name, _KINDS.get(name, pa.string())) for name in FACTS]
-    return pa.schema([*known, *per_label, *facts])
+    metadata = [(name, _KINDS.get(name, pa.string())) for name in METADATA]
+    return pa.schema([*known, *per_label, *metadata])
 
 
 class ClassificationScores(TaskScores):
     """Probabilities of every image for the labels that network and test set share.
-
-    Args:
-        config: of the evaluation.
-        trained: the network.
-        samples: the test images.
 
     Raises:
         ConfigurationError: a setting is one of segmentation, the outputs have no names, or no
@@ -68,8 +68,9 @@ class ClassificationScores(TaskScores):
                 )
         self._config = config
         self._trained = trained
+        self._other: tuple[RunRecord, pa.Table] | None = None
         self._labels = match_labels(config.weights, trained, samples.images, config.labels)
-        self._facts = read_facts(samples.images)
+        self._metadata = read_metadata(samples.images)
         self.dataset = LabelledImages(samples, self._labels.targets)
         self.schema = predictions_schema(self._labels.names)
         self.settings = {
@@ -100,7 +101,7 @@ class ClassificationScores(TaskScores):
         for number, answers, truth in zip(
             numbers, probability.tolist(), target.tolist(), strict=True
         ):
-            row = dict(self._facts[number])
+            row = dict(self._metadata[number])
             for name, answer, value in zip(self._labels.names, answers, truth, strict=True):
                 row[f"probability {name}"] = answer
                 row[f"target {name}"] = None if np.isnan(value) else int(value)
@@ -110,11 +111,9 @@ class ClassificationScores(TaskScores):
     def check_references(self, identity: Mapping[str, Any]) -> None:
         """Reads the evaluation to compare with, where one is given; see ``TaskScores``."""
         if self._config.compare_with is not None:
-            self._other_evaluation(self._config.compare_with, identity)
+            self._other = self._read_other(Path(self._config.compare_with), identity)
 
-    def summarise(
-        self, table: pa.Table, identity: Mapping[str, Any]
-    ) -> tuple[dict[str, Any], dict[str, Any]]:
+    def summarise(self, table: pa.Table) -> tuple[dict[str, Any], dict[str, Any]]:
         """Returns the metrics, those of each label, and those of subgroups."""
         config, names = self._config, self._labels.names
         groups = {
@@ -123,7 +122,7 @@ class ClassificationScores(TaskScores):
             "view": table["view"].to_pylist(),
             "projection": table["projection"].to_pylist(),
         }
-        metrics, details = summarise_classification(
+        result = summarise_classification(
             names,
             label_columns(table, "probability", names),
             label_columns(table, "target", names),
@@ -132,8 +131,10 @@ class ClassificationScores(TaskScores):
             config.bootstrap_samples,
             config.seed,
         )
-        if config.compare_with is not None:
-            metrics["paired_difference"] = self._compare(table, config.compare_with, identity)
+        if self._other is not None:
+            comparison = self._compare(table, *self._other)
+            result = replace(result, compared=True, comparison=comparison)
+        metrics, details = result.to_json()
         details["outputs_not_used"] = list(self._labels.outputs_not_used)
         details["labels_not_used"] = list(self._labels.labels_not_used)
         details["other_label_policy"] = self._other_policy
@@ -144,42 +145,36 @@ class ClassificationScores(TaskScores):
 
     def sentence(self, record: RunRecord) -> str:
         """Says what the mean AUROC is, over how many labels."""
-        metrics = record.metrics
-        if metrics["auroc_mean"] is None:
+        result = ClassificationResult.from_record(record)
+        if result.auroc is None:
             return f"evaluate {record.name}: no label with both classes, so no AUROC"
-        counted, left_out = metrics["labels_counted"], metrics["labels_left_out"]
-        of_all = f" of {counted + left_out} ({left_out} lack a class)" if left_out else ""
-        lower, upper = metrics["auroc_interval_95"]
+        lacking, labels = len(result.left_out), len(result.findings)
+        of_all = f" of {labels} ({lacking} lack a class)" if lacking else ""
         text = (
-            f"evaluate {record.name}: mean AUROC {metrics['auroc_mean']:.2f} % over "
-            f"{counted}{of_all} labels and {metrics['images']} images of "
-            f"{metrics['patients'] or 'unknown'} patients, 95 % interval {lower:.2f} to {upper:.2f}"
+            f"evaluate {record.name}: mean AUROC {result.auroc:.2f} % over "
+            f"{result.counted}{of_all} labels and {result.images} images of "
+            f"{result.patients or 'unknown'} patients"
         )
-        compared = metrics.get("paired_difference")
-        if compared is not None:
-            text += _spell_difference(compared)
-        cautions = record.details.get("interval", {}).get("cautions", [])
+        if result.interval is not None:
+            text += ", 95 % interval {:.2f} to {:.2f}".format(*result.interval)
+        if result.comparison is not None:
+            text += _spell_difference(result.comparison)
+        cautions = result.rests_on.get("cautions", [])
         return text + "".join(f"\nevaluate {record.name}: warning: {each}" for each in cautions)
 
-    def _other_evaluation(
-        self, given: str, identity: Mapping[str, Any]
-    ) -> tuple[RunRecord, pa.Table]:
+    def _read_other(self, folder: Path, identity: Mapping[str, Any]) -> tuple[RunRecord, pa.Table]:
         """Reads the record and the predictions to compare with.
 
         Raises:
             DatasetError: they are absent or damaged, of another test set, of other readings of
                 unsure labels, or share no label.
         """
-        folder = Path(given)
-        record = read_record(folder / RECORD_NAME)
-        same = ("task", "dataset_fingerprint", "splits", "label_policy")
-        found = {name: record.inputs.get(name) for name in same}
-        expected = {name: identity[name] for name in same}
-        if found != expected:
-            raise DatasetError(
-                f"{folder}: compare_with needs an evaluation of the same test set "
-                f"({'; '.join(differing_fields(found, expected))})"
-            )
+        record = read_reference(
+            folder / RECORD_NAME,
+            ("task", "dataset_fingerprint", "splits", "label_policy"),
+            identity,
+            f"{folder}: compare_with needs an evaluation of the same test set",
+        )
         names = record.inputs["labels"]
         if not set(names) & set(self._labels.names):
             raise DatasetError(
@@ -199,11 +194,8 @@ class ClassificationScores(TaskScores):
             )
         return record, table
 
-    def _compare(
-        self, table: pa.Table, given: str, identity: Mapping[str, Any]
-    ) -> dict[str, Any] | None:
+    def _compare(self, table: pa.Table, record: RunRecord, other: pa.Table) -> Comparison | None:
         """Returns this network's mean AUROC less the other's, over the labels both have."""
-        record, other = self._other_evaluation(given, identity)
         names = [name for name in self._labels.names if name in record.inputs["labels"]]
         found = paired_difference(
             label_columns(table, "probability", names),
@@ -215,16 +207,16 @@ class ClassificationScores(TaskScores):
         )
         if found is None:
             return None
-        return {
-            "compared_with": record.details.get("network", record.name),
-            "weights_sha256": record.inputs["weights_sha256"],
-            "auroc_mean": 100 * found.means[0],
-            "compared_auroc_mean": 100 * found.means[1],
-            "difference": 100 * found.difference,
-            "interval_95": percent_interval(found.interval),
-            "p_value": found.p_value,
-            "labels_counted": found.labels_counted,
-        }
+        return Comparison(
+            compared_with=record.details.get("network", record.name),
+            weights_sha256=record.inputs["weights_sha256"],
+            difference=100 * found.difference,
+            interval_95=[100 * limit for limit in found.interval],
+            p_value=found.p_value,
+            auroc_mean=100 * found.means[0],
+            compared_auroc_mean=100 * found.means[1],
+            labels_counted=found.labels_counted,
+        )
 
 
 def predict(trained: TrainedNetwork, image: torch.Tensor) -> torch.Tensor:
@@ -250,16 +242,16 @@ def _spell(policy: Mapping[str, str | None]) -> str:
     return ", ".join(f"{kind}: {use or 'not said'}" for kind, use in policy.items())
 
 
-def _spell_difference(compared: Mapping[str, Any]) -> str:
+def _spell_difference(found: Comparison) -> str:
     """Says the difference together with the two means that it is of."""
-    lower, upper = compared["interval_95"]
-    text = f"; against {compared['compared_with']}"
-    if "auroc_mean" in compared:  # earlier records hold the difference alone
+    lower, upper = found.interval_95
+    text = f"; against {found.compared_with}"
+    if found.auroc_mean is not None:  # earlier records hold the difference alone
         text += (
-            f", over the {compared['labels_counted']} labels that count for both, "
-            f"{compared['auroc_mean']:.2f} and {compared['compared_auroc_mean']:.2f} %:"
+            f", over the {found.labels_counted} labels that count for both, "
+            f"{found.auroc_mean:.2f} and {found.compared_auroc_mean:.2f} %:"
         )
     return (
-        f"{text} difference {compared['difference']:+.2f} ({lower:+.2f} to {upper:+.2f}, "
-        f"p = {compared['p_value']:.2g})"
+        f"{text} difference {found.difference:+.2f} ({lower:+.2f} to {upper:+.2f}, "
+        f"p = {found.p_value:.2g})"
     )

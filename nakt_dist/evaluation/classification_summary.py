@@ -2,13 +2,12 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 
-from nakt_dist.evaluation.auroc import average_precision, mean_auroc
-from nakt_dist.evaluation.calibration import expected_calibration_error
+from nakt_dist.evaluation.auroc import mean_auroc
+from nakt_dist.evaluation.metrics import FINDING_METRICS
 from nakt_dist.evaluation.resampling import (
     ResampledAuroc,
     number_patients,
@@ -16,6 +15,7 @@ from nakt_dist.evaluation.resampling import (
     resample_auroc,
 )
 from nakt_dist.evaluation.subgroups import compare_subgroups
+from nakt_dist.records.results import ClassificationResult, FindingScore
 
 FEWEST_PATIENTS = 20
 """Below this, an interval from resampling patients is too coarse to be relied on."""
@@ -32,7 +32,7 @@ def summarise_classification(
     groups: Mapping[str, Sequence[str | None]],
     samples: int,
     seed: int,
-) -> tuple[dict[str, Any], dict[str, Any]]:
+) -> ClassificationResult:
     """Computes all metrics of one network on one test set.
 
     Args:
@@ -42,49 +42,49 @@ def summarise_classification(
         patients: of each image, None where unknown.
         groups: by attribute, each image's value, None where unknown.
         samples: resamplings behind the intervals.
-        seed: of the resampling.
-
-    Returns:
-        The metrics and the details of the record. AUROC, average precision and gaps are in
-        percent, the calibration error in [0, 1]. Means are over the labels with both classes;
-        what is undefined is None.
     """
     found = mean_auroc(probabilities, targets)
     resampled = resample_auroc(probabilities, targets, patients, samples, seed)
-    labels = [
-        {
-            "name": name,
-            **_count(targets[:, column]),
-            "auroc": _percent(found.labels[column]),
-            "auroc_interval_95": percent_interval(percentile_interval(resampled.labels[:, column])),
-            "resamples_left_out": int(np.isnan(resampled.labels[:, column]).sum()),
-            "average_precision": _percent(
-                average_precision(probabilities[:, column], targets[:, column])
-            ),
-            "calibration_error": _number(
-                expected_calibration_error(probabilities[:, column], targets[:, column])
-            ),
-        }
-        for column, name in enumerate(names)
-    ]
-    counted = [label for label in labels if label["auroc"] is not None]
-    metrics = {
-        "task": "classification",
-        "images": len(targets),
-        "patients": len(set(patients) - {None}),
-        "auroc_mean": _percent(found.mean),
-        "auroc_interval_95": percent_interval(percentile_interval(resampled.mean)),
-        "average_precision_mean": _mean(label["average_precision"] for label in counted),
-        "calibration_error_mean": _mean(label["calibration_error"] for label in counted),
-        "labels_counted": found.counted,
-        "labels_left_out": len(found.left_out),
+    findings = tuple(
+        FindingScore(
+            name=name,
+            positives=int((target == 1).sum()),
+            negatives=int((target == 0).sum()),
+            ignored=int(np.isnan(target).sum()),
+            auroc=_percent(auroc),
+            interval=_percent_interval(percentile_interval(draws)),
+            resamples_left_out=int(np.isnan(draws).sum()),
+            metrics={
+                metric: _number(measure(probability, target))
+                for metric, measure in FINDING_METRICS.items()
+            },
+        )
+        for name, probability, target, auroc, draws in zip(
+            names, probabilities.T, targets.T, found.labels, resampled.labels.T, strict=True
+        )
+    )
+    compared = {
+        attribute: compare_subgroups(attribute, values, probabilities, targets, patients)
+        for attribute, values in groups.items()
     }
-    details = {
-        "labels": labels,
-        "interval": _describe_interval(resampled, patients, found.counted),
-    }
-    details |= _compare(groups, names, probabilities, targets, patients)
-    return metrics, details
+    return ClassificationResult(
+        images=len(targets),
+        patients=len(set(patients) - {None}),
+        auroc=_percent(found.mean),
+        interval=_percent_interval(percentile_interval(resampled.mean)),
+        means={
+            metric: _mean([each.metrics[metric] for each in findings if each.auroc is not None])
+            for metric in FINDING_METRICS
+        },
+        findings=findings,
+        rests_on=_describe_interval(resampled, patients, found.counted),
+        groups=tuple(group for each in compared.values() for group in each.groups),
+        gaps={attribute: each.gap for attribute, each in compared.items()},
+        findings_of_groups={
+            attribute: [names[number] for number in each.labels]
+            for attribute, each in compared.items()
+        },
+    )
 
 
 def _describe_interval(
@@ -114,36 +114,9 @@ def _describe_interval(
     }
 
 
-def _compare(
-    groups: Mapping[str, Sequence[str | None]],
-    names: Sequence[str],
-    probabilities: np.ndarray,
-    targets: np.ndarray,
-    patients: Sequence[str | None],
-) -> dict[str, Any]:
-    """Returns the subgroups' rows, the gap of each attribute, and the labels it is over."""
-    details: dict[str, Any] = {"subgroups": [], "gaps": {}, "subgroup_labels": {}}
-    for attribute, values in groups.items():
-        found = compare_subgroups(attribute, values, probabilities, targets, patients)
-        details["gaps"][attribute] = _percent(found.gap)
-        details["subgroup_labels"][attribute] = [names[number] for number in found.labels]
-        details["subgroups"] += [
-            asdict(group) | {"auroc_mean": _percent(group.auroc_mean)} for group in found.groups
-        ]
-    return details
-
-
-def _count(targets: np.ndarray) -> dict[str, int]:
-    return {
-        "positives": int((targets == 1).sum()),
-        "negatives": int((targets == 0).sum()),
-        "ignored": int(np.isnan(targets).sum()),
-    }
-
-
-def percent_interval(limits: tuple[float, float] | None) -> list[float] | None:
+def _percent_interval(limits: tuple[float, float] | None) -> tuple[float, float] | None:
     """Returns the limits of an interval in percent."""
-    return None if limits is None else [100 * limit for limit in limits]
+    return None if limits is None else (100 * limits[0], 100 * limits[1])
 
 
 def _number(value: float | None) -> float | None:
@@ -156,6 +129,6 @@ def _percent(value: float | None) -> float | None:
     return None if number is None else 100 * number
 
 
-def _mean(values: Any) -> float | None:
-    numbers = list(values)
+def _mean(values: Sequence[float | None]) -> float | None:
+    numbers = [value for value in values if value is not None]
     return float(np.mean(numbers)) if numbers else None

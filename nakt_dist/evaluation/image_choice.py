@@ -47,7 +47,6 @@ def choose_other_images(
     Args:
         patients: of each image; None where unknown, which counts as a patient of its own.
         views: of each image, such as ``"frontal"``; None where unknown.
-        seed: of the choice.
 
     Returns:
         Row numbers; None where all images are of one patient.

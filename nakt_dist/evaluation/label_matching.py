@@ -51,8 +51,6 @@ def match_labels(
 
     Args:
         weights: as the user named them, for messages.
-        trained: the network.
-        images: the test set.
         config: labels asked for, and what unsure ones count as; None for all, and the
             manifest's policy.
 

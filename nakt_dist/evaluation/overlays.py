@@ -28,9 +28,6 @@ def draw_overlays(
     no identifier.
 
     Args:
-        path: of the PNG.
-        trained: the network evaluated.
-        dataset: the test images.
         table: their predictions, in the order of the dataset.
         config: of the evaluation; ``overlays`` says how many images.
     """

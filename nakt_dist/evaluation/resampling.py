@@ -30,7 +30,6 @@ def resampled_weights(
 
     Args:
         patients: of each image, N.
-        samples: number of resamples.
         seed: decides them all, whatever is drawn at once.
 
     Yields:
@@ -85,8 +84,6 @@ def resample_auroc(
         probabilities: float (N, K).
         targets: float (N, K), 1 positive, 0 negative, NaN ignored.
         patients: of each image, None where unknown.
-        samples: number of resamples.
-        seed: of the drawing.
 
     Raises:
         NaktError: a score that counts is not a number.
@@ -153,8 +150,6 @@ def paired_difference(
         second: those of the other, for the same images and labels.
         targets: float (N, K), 1 positive, 0 negative, NaN ignored.
         patients: of each image, None where unknown.
-        samples: number of resamples.
-        seed: of the drawing.
 
     Returns:
         None when no label has both classes.

@@ -1,16 +1,17 @@
 """What ``evaluate`` needs to know of a task: rows per image, and what they amount to."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import torch
 
-from nakt_dist.errors import CheckpointError
+from nakt_dist.errors import CheckpointError, DatasetError
 from nakt_dist.loading.samples import CachedImages
-from nakt_dist.records.run_record import RunRecord
+from nakt_dist.records.run_record import RunRecord, read_record
+from nakt_dist.runtime.files import differing_fields
 
 PREDICTIONS_NAME = "predictions.parquet"
 
@@ -48,19 +49,17 @@ class TaskScores(ABC):
 
     @abstractmethod
     def check_references(self, identity: Mapping[str, Any]) -> None:
-        """Opens the other evaluations that this one refers to; a wrong one costs no forward pass.
+        """Reads the other evaluation that this one refers to; a wrong one costs no forward pass.
 
         Args:
             identity: of this evaluation: what decides its predictions.
 
         Raises:
-            DatasetError: one is absent, or is no match.
+            DatasetError: it is absent, or is no match.
         """
 
     @abstractmethod
-    def summarise(
-        self, table: pa.Table, identity: Mapping[str, Any]
-    ) -> tuple[dict[str, Any], dict[str, Any]]:
+    def summarise(self, table: pa.Table) -> tuple[dict[str, Any], dict[str, Any]]:
         """Returns the metrics, and the details that this task adds to the record."""
 
     @abstractmethod
@@ -70,6 +69,27 @@ class TaskScores(ABC):
     @abstractmethod
     def sentence(self, record: RunRecord) -> str:
         """Says in one line what came out."""
+
+
+def read_reference(
+    path: Path, names: Sequence[str], identity: Mapping[str, Any], problem: str
+) -> RunRecord:
+    """Reads the record of another evaluation, which must be of the same test set.
+
+    Args:
+        names: the inputs that must be those of this evaluation.
+        problem: what to say where they are not, with the place.
+
+    Raises:
+        DatasetError: the record is absent, damaged or no match.
+    """
+    record = read_record(path)
+    found = {name: record.inputs.get(name) for name in names}
+    expected = {name: identity[name] for name in names}
+    if found != expected:
+        differences = "; ".join(differing_fields(found, expected))
+        raise DatasetError(f"{problem} ({differences})")
+    return record
 
 
 def diverged(weights: str, dataset: CachedImages) -> CheckpointError:

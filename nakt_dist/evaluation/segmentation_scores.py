@@ -9,14 +9,14 @@ import torch
 
 from nakt_dist.config import EvaluateConfig
 from nakt_dist.errors import ConfigurationError, DatasetError
-from nakt_dist.evaluation.mask_metrics import MASK_METRICS
-from nakt_dist.evaluation.origin import lineage_of
-from nakt_dist.evaluation.scores import TaskScores, diverged
+from nakt_dist.evaluation.metrics import MASK_METRICS
+from nakt_dist.evaluation.network_lineage import lineage_of
+from nakt_dist.evaluation.scores import TaskScores, diverged, read_reference
 from nakt_dist.evaluation.summary import knowledge_transfer_capability, summarise_metric
 from nakt_dist.loading.samples import MaskedImages, SelectedSamples
 from nakt_dist.models.network_file import TrainedNetwork
-from nakt_dist.records.run_record import RECORD_NAME, RunRecord, read_record
-from nakt_dist.runtime.files import differing_fields
+from nakt_dist.records.results import SegmentationResult
+from nakt_dist.records.run_record import RECORD_NAME, RunRecord
 
 PREDICTIONS_SCHEMA = pa.schema(
     [
@@ -31,11 +31,6 @@ PREDICTIONS_SCHEMA = pa.schema(
 
 class SegmentationScores(TaskScores):
     """Dice, and what else ``MASK_METRICS`` lists, of every image.
-
-    Args:
-        config: of the evaluation.
-        trained: the network.
-        samples: the test images.
 
     Raises:
         ConfigurationError: a setting is one of classification, the network has several outputs,
@@ -62,6 +57,7 @@ class SegmentationScores(TaskScores):
         samples.check_masks("", "give a classifier's weights")
         self._config = config
         self._trained = trained
+        self._teacher_dice: float | None = None
         self.dataset = MaskedImages(samples)
         self.settings = {"threshold": config.threshold, "both_empty": config.both_empty}
 
@@ -87,24 +83,27 @@ class SegmentationScores(TaskScores):
         ]
 
     def check_references(self, identity: Mapping[str, Any]) -> None:
-        """Opens the teacher's record, where one is given; see ``TaskScores``."""
+        """Reads the teacher's record, where one is given; see ``TaskScores``."""
         if self._config.teacher_record is not None:
-            self._teacher_dice(self._config.teacher_record, identity)
+            self._teacher_dice = self._read_teacher(Path(self._config.teacher_record), identity)
 
-    def summarise(
-        self, table: pa.Table, identity: Mapping[str, Any]
-    ) -> tuple[dict[str, Any], dict[str, Any]]:
+    def summarise(self, table: pa.Table) -> tuple[dict[str, Any], dict[str, Any]]:
         """Returns Dice in percent and, against a teacher's record, the capability."""
         config = self._config
-        metrics: dict[str, Any] = {}
-        for name in reversed(MASK_METRICS):  # Dice last: it says how many images count
-            values = table[name].to_numpy()
-            metrics |= summarise_metric(name, values, config.bootstrap_samples, config.seed)
-        if config.teacher_record is not None:
-            metrics["knowledge_transfer_capability"] = _capability(
-                metrics["dice_mean"], self._teacher_dice(config.teacher_record, identity)
+        scores = {
+            name: summarise_metric(
+                name, table[name].to_numpy(), config.bootstrap_samples, config.seed
             )
-        return metrics, {}
+            for name in MASK_METRICS
+        }
+        dice = scores.pop("dice")
+        result = SegmentationResult(
+            dice,
+            tuple(scores.values()),
+            compared=config.teacher_record is not None,
+            capability=_capability(dice.mean, self._teacher_dice),
+        )
+        return result.to_json(), {}
 
     def draw(self, path: Path, table: pa.Table) -> None:
         """Draws annotation and prediction on as many images as ``overlays`` says."""
@@ -115,42 +114,37 @@ class SegmentationScores(TaskScores):
 
     def sentence(self, record: RunRecord) -> str:
         """Says what the mean Dice is."""
-        metrics = record.metrics
-        if metrics["dice_mean"] is None:
+        result = SegmentationResult.from_json(record.metrics)
+        dice, capability = result.dice, result.capability
+        if dice.interval is None:
             return f"evaluate {record.name}: no image with a defined Dice"
-        lower, upper = metrics["dice_interval_95"]
-        capability = metrics.get("knowledge_transfer_capability")
+        lower, upper = dice.interval
         return (
-            f"evaluate {record.name}: Dice {metrics['dice_mean']:.2f} ± "
-            f"{metrics['dice_std']:.2f} % over {metrics['images']} images, 95 % interval "
-            f"{lower:.2f} to {upper:.2f}"
+            f"evaluate {record.name}: Dice {dice.mean:.2f} ± {dice.std:.2f} % over {dice.images} "
+            f"images, 95 % interval {lower:.2f} to {upper:.2f}"
             + (f", KTC {capability:.1f} %" if capability is not None else "")
         )
 
-    def _teacher_dice(self, given: str, identity: Mapping[str, Any]) -> float | None:
+    def _read_teacher(self, path: Path, identity: Mapping[str, Any]) -> float | None:
         """The mean Dice in the teacher's record, None where none was defined.
 
         Raises:
             DatasetError: there is no record, the teacher was evaluated on other images, or it
                 is not a teacher of this network.
         """
-        path = Path(given)
-        record = read_record(path / RECORD_NAME if path.is_dir() else path)
-        same = ("dataset_fingerprint", "splits", "both_empty")
-        found = {name: record.inputs.get(name) for name in same}
-        expected = {name: identity[name] for name in same}
-        if found != expected:
-            raise DatasetError(
-                f"{path}: the teacher was evaluated on other images "
-                f"({'; '.join(differing_fields(found, expected))})"
-            )
+        record = read_reference(
+            path / RECORD_NAME if path.is_dir() else path,
+            ("dataset_fingerprint", "splits", "both_empty"),
+            identity,
+            f"{path}: the teacher was evaluated on other images",
+        )
         teachers = {each.weights_sha256 for each in lineage_of(self._trained).teachers}
         if record.inputs.get("weights_sha256") not in {*teachers, self._trained.weights_sha256}:
             raise DatasetError(
                 f"{path}: this network did not teach {self._config.weights}, which names "
                 f"{len(teachers)} teachers; give the evaluation of one of them as teacher_record"
             )
-        return record.metrics["dice_mean"]
+        return SegmentationResult.from_json(record.metrics).dice.mean
 
 
 def _capability(student_dice: float | None, teacher_dice: float | None) -> float | None:

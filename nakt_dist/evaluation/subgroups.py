@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from nakt_dist.evaluation.auroc import mean_auroc
+from nakt_dist.records.results import GroupScore
 
 AGE_BANDS = ((0, 40), (40, 60), (60, 80), (80, None))
 """Years, the upper limit excluded; None for no limit."""
@@ -17,28 +18,6 @@ UNKNOWN = "unknown"
 
 
 @dataclass(frozen=True)
-class Subgroup:
-    """The images that share one value of an attribute.
-
-    Attributes:
-        attribute: such as ``"sex"``.
-        group: the value, such as ``"F"``; ``"unknown"`` where the dataset does not say.
-        images: how many.
-        patients: how many known patients.
-        auroc_mean: over the labels that have both classes in every compared group, in [0, 1];
-            None for a group that is not compared, or without such a label.
-        labels_counted: how many labels that mean is over.
-    """
-
-    attribute: str
-    group: str
-    images: int
-    patients: int
-    auroc_mean: float | None
-    labels_counted: int
-
-
-@dataclass(frozen=True)
 class Subgroups:
     """The groups of one attribute.
 
@@ -46,10 +25,11 @@ class Subgroups:
         groups: in order, the unknown ones last.
         labels: numbers of the labels that are compared: those with both classes in every
             group that is compared, so that no group is judged by easier labels than another.
-        gap: largest less smallest mean AUROC, in [0, 1]; None unless two groups have one.
+        gap: largest less smallest mean AUROC, in percentage points; None unless two groups have
+            one.
     """
 
-    groups: tuple[Subgroup, ...]
+    groups: tuple[GroupScore, ...]
     labels: tuple[int, ...]
     gap: float | None
 
@@ -68,32 +48,31 @@ def compare_subgroups(
     probabilities: np.ndarray,
     targets: np.ndarray,
     patients: Sequence[str | None],
-    smallest: int = SMALLEST_GROUP,
 ) -> Subgroups:
     """Compares the groups of one attribute on the labels that all of them can be judged by.
 
     Args:
-        attribute: its name.
         values: of each image, None where unknown.
         probabilities: float (N, K).
         targets: float (N, K), 1 positive, 0 negative, NaN ignored.
         patients: of each image, None where unknown.
-        smallest: images that a group needs to be compared.
     """
     rows = _rows_by_group(values)
-    compared = [group for group in rows if group != UNKNOWN and len(rows[group]) >= smallest]
+    compared = [group for group in rows if group != UNKNOWN and len(rows[group]) >= SMALLEST_GROUP]
     labels = _labels_of_all(targets, [rows[group] for group in compared]) if compared else []
-    groups = []
+    groups, means = [], []
     for group, members in rows.items():
-        found = None
+        percent = None
         if group in compared and labels:
             chosen = np.ix_(members, labels)
             found = mean_auroc(probabilities[chosen], targets[chosen]).mean
+            if found is not None:
+                percent = 100 * found
+                means.append(found)
         known = {patients[row] for row in members} - {None}
-        counted = len(labels) if found is not None else 0
-        groups.append(Subgroup(attribute, group, len(members), len(known), found, counted))
-    means = [group.auroc_mean for group in groups if group.auroc_mean is not None]
-    gap = max(means) - min(means) if len(means) > 1 else None
+        counted = len(labels) if percent is not None else 0
+        groups.append(GroupScore(attribute, group, len(members), len(known), percent, counted))
+    gap = 100 * (max(means) - min(means)) if len(means) > 1 else None
     return Subgroups(tuple(groups), tuple(labels), gap)
 
 

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import torch
 from nakt_dist.errors import ConfigurationError, DatasetError, UnusableSample
 from nakt_dist.imaging.packed import decode_pixels
 from nakt_dist.models.preprocessing import ImageForm
+from nakt_dist.records.lineage import Network, TrainingSet
 from nakt_dist.records.lineage_reading import readable
 from nakt_dist.shards.manifest import ShardManifest
 from nakt_dist.shards.reader import IndexedShards, PseudoLabels
@@ -74,29 +75,27 @@ class SelectedSamples:
     def describe(self) -> dict[str, Any]:
         """Says what these samples are, for a checkpoint's lineage and a report."""
         manifest = self.images.manifest
-        description = {
-            "dataset": manifest.dataset,
-            "fingerprint": manifest.fingerprint,
-            "phantom": manifest.phantom,
-            "samples": len(self),
-            "labels": "pseudo masks" if self.mask_is_soft else "annotations",
-            "height": manifest.height,
-            "width": manifest.width,
-            "fit": image_form(manifest).fit,
-        }
+        learnt = TrainingSet(
+            dataset=manifest.dataset,
+            fingerprint=manifest.fingerprint,
+            phantom=manifest.phantom,
+            samples=len(self),
+        )
         if self.pseudo_labels is not None:
             pseudo = self.pseudo_labels.manifest
-            description["before_exclusion"] = self.before_exclusion
-            description["pseudo_labels_fingerprint"] = pseudo.fingerprint
-            description["teachers"] = [
-                {
-                    "name": teacher["name"],
-                    "weights_sha256": teacher["weights_sha256"],
-                    "lineage": readable(teacher.get("lineage", {})),
-                }
-                for teacher in pseudo.teachers
-            ]
-        return description
+            learnt = replace(
+                learnt,
+                before_exclusion=self.before_exclusion,
+                pseudo_labels_fingerprint=pseudo.fingerprint,
+                teachers=tuple(map(_author, pseudo.teachers)),
+            )
+        return learnt.to_json() | asdict(image_form(manifest))
+
+
+def _author(teacher: Mapping[str, Any]) -> Network:
+    """Returns the teacher that a manifest of pseudo-labels names."""
+    stored = readable(teacher.get("lineage", {}))
+    return Network(teacher["weights_sha256"], teacher["name"], stored=stored)
 
 
 def image_form(manifest: ShardManifest) -> ImageForm:

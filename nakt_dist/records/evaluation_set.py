@@ -68,7 +68,6 @@ class EvaluationSet:
         """Reads what a record of ``nakt evaluate`` was tested on.
 
         Args:
-            record: the record.
             findings: that a classifier was tested on; empty for segmentation.
 
         Raises:

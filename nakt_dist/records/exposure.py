@@ -57,7 +57,6 @@ class Verdict:
     """How a network has met its test images in one role.
 
     Attributes:
-        exposure: whether.
         pseudo_masks: whether with pseudo masks alone, without their annotations.
     """
 
@@ -97,8 +96,6 @@ def judge(
     met whatever the datasets are called, and to whatever size they were brought.
 
     Args:
-        lineage: of the network.
-        tested: the test set.
         pictures: the roles in which pictures of the test set are known to have been met.
         unknown: the roles in which others may have been met than the lineage names.
         known: lineages by SHA-256 of the weights, of teachers whose own is not told.
@@ -119,11 +116,6 @@ def judge(
 def judge_record(record: RunRecord, tested: EvaluationSet, known: Lineages = NOT_KNOWN) -> Verdicts:
     """Judges what a record of ``nakt evaluate`` holds.
 
-    Args:
-        record: the record.
-        tested: the test set that it names.
-        known: as for ``judge``.
-
     Raises:
         DatasetError: a field is missing or wrong.
     """
@@ -139,10 +131,6 @@ def join(first: Verdicts, second: Verdicts) -> Verdicts:
 
 def images_by_role(lineage: Lineage, known: Lineages = NOT_KNOWN) -> dict[str, list[TrainingSet]]:
     """Returns the images that a network met by role, over all generations.
-
-    Args:
-        lineage: of the network.
-        known: as for ``judge``.
 
     Returns:
         An empty list where there were none; images without a name where nobody says which.
@@ -183,8 +171,6 @@ def _compare(learnt: TrainingSet, tested: EvaluationSet, others_possible: bool) 
     """Compares images by the names and splits of their packings.
 
     Args:
-        learnt: images that were met.
-        tested: the test set.
         others_possible: whether another packing may hold the same images, unseen.
     """
     if learnt.fingerprint != tested.fingerprint:
@@ -214,8 +200,6 @@ def describe_exposure(
     """Says in a sentence each how a network may have met its test images.
 
     Args:
-        verdicts: from ``judge``.
-        name: of the network.
         test_set: what to call the test set.
         counts: how many of its images were met by role, from ``PicturesMet.count``.
         images: how many it has.
@@ -245,9 +229,7 @@ def describe_unknown(
     """Says, in a sentence or none, that pictures of other packings are not known of a network.
 
     Args:
-        lineage: of the network.
         fingerprint: of the manifest of the images in question.
-        verdicts: from ``judge``.
         met: the pictures that it is known to have met.
         images: what to call the images in question.
     """
@@ -271,7 +253,6 @@ def warn(verdicts: Verdicts, score: str, labels: str = "") -> tuple[str, ...]:
     """Says for a page how a network, and a teacher, may have met the test images.
 
     Args:
-        verdicts: from ``judge``.
         score: what is too high then, such as ``"Dice"``.
         labels: what was learnt of the images, such as ``"annotations of "``.
 

@@ -33,7 +33,6 @@ def read_field(record: Any, path: str, kind: type[Value] | tuple[type, ...]) -> 
     """Returns a nested value of a record.
 
     Args:
-        record: mappings within mappings.
         path: the field, such as ``"details.test_set.dataset"``.
         kind: the type, or types, that it must have. A bool is not taken for a number.
 

@@ -9,6 +9,8 @@ from nakt_dist.signals.kind import TRANSFER_LEARNING, Kind
 from nakt_dist.transfer.exclusion import ExclusionRule
 
 RANDOM = "random"
+ANNOTATIONS, PSEUDO_MASKS = "annotations", "pseudo masks"
+"""The ``labels`` of a lineage: whose masks, or findings, were learnt."""
 
 
 @dataclass(frozen=True)
@@ -19,11 +21,21 @@ class Network:
         weights_sha256: of its file; None where that is not said.
         name: what the user called it; empty where that is not said.
         lineage: what it learnt from, as far as anybody says.
+        stored: its lineage as its file holds it, for those that are written down.
     """
 
     weights_sha256: str | None
     name: str = field(default="", compare=False)
     lineage: "Lineage" = field(default_factory=lambda: Lineage(), compare=False)
+    stored: Mapping[str, Any] = field(default_factory=dict, compare=False)
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns what the lineages of its students and successors hold of it."""
+        return {
+            "name": self.name,
+            "weights_sha256": self.weights_sha256,
+            "lineage": dict(self.stored),
+        }
 
     @property
     def learnt(self) -> "TrainingSet":
@@ -88,6 +100,23 @@ class TrainingSet:
     exclusion: ExclusionRule | None = None
     splits_known: bool = field(default=True, compare=False)
     subset_seed: int = field(default=0, compare=False)
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns what a lineage holds of these images, whatever they are used for."""
+        value = {
+            "dataset": self.dataset,
+            "fingerprint": self.fingerprint,
+            "phantom": self.phantom,
+            "samples": self.samples,
+        }
+        if not self.pseudo_labels_fingerprint:
+            return value | {"labels": ANNOTATIONS}
+        return value | {
+            "labels": PSEUDO_MASKS,
+            "before_exclusion": self.before_exclusion,
+            "pseudo_labels_fingerprint": self.pseudo_labels_fingerprint,
+            "teachers": [teacher.to_json() for teacher in self.teachers],
+        }
 
     @property
     def label(self) -> str:

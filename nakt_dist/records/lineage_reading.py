@@ -15,7 +15,9 @@ from nakt_dist.records.fields import (
     sorted_json,
 )
 from nakt_dist.records.lineage import (
+    ANNOTATIONS,
     NOT_KNOWN,
+    PSEUDO_MASKS,
     Following,
     Lineage,
     Lineages,
@@ -121,10 +123,7 @@ def _read_set(
     """Reads the images of one training.
 
     Args:
-        lineage: of the network.
         at: the field that holds them.
-        known: as for ``read_lineage``.
-        lenient: likewise.
         masks: whether it must say whose masks were learnt.
     """
     read = read_if_there if lenient else read_field
@@ -145,11 +144,13 @@ def _read_set(
     if lenient:
         authors = read_if_there(lineage, f"{at}.teachers", list) or []
         return replace(learnt, teachers=tuple(_read_network(each, known, True) for each in authors))
-    labels = read_field(lineage, f"{at}.labels", str) if masks else "annotations"
-    if labels == "annotations":
+    labels = read_field(lineage, f"{at}.labels", str) if masks else ANNOTATIONS
+    if labels == ANNOTATIONS:
         return learnt
-    if labels != "pseudo masks":
-        raise DatasetError(f"labels is {labels!r:.60}, expected 'annotations' or 'pseudo masks'")
+    if labels != PSEUDO_MASKS:
+        raise DatasetError(
+            f"labels is {labels!r:.60}, expected '{ANNOTATIONS}' or '{PSEUDO_MASKS}'"
+        )
     authors = read_field(lineage, f"{at}.teachers", list)
     if not authors:
         raise DatasetError("teachers is empty, expected at least one for pseudo masks")

@@ -8,18 +8,15 @@ from typing import Any, ClassVar
 from nakt_dist.errors import DatasetError
 from nakt_dist.records.evaluation_set import EvaluationSet
 from nakt_dist.records.exposure import Verdicts, judge_record, warn
-from nakt_dist.records.fields import (
-    FieldError,
-    printable,
-    read_field,
-    read_if_there,
-    read_interval,
-    read_interval_or_null,
-    read_percent,
-    read_percent_or_null,
-)
+from nakt_dist.records.fields import printable, read_field, read_if_there
 from nakt_dist.records.lineage import NOT_KNOWN, Lineage, Lineages, TrainingSet
 from nakt_dist.records.lineage_reading import PRETRAINED, read_lineage
+from nakt_dist.records.results import (
+    ClassificationResult,
+    FindingScore,
+    GroupScore,
+    SegmentationResult,
+)
 from nakt_dist.records.run_record import RunRecord
 from nakt_dist.report.document import WARNING
 from nakt_dist.report.paper import NETWORKS
@@ -200,8 +197,9 @@ class SegmentationRun(Evaluation):
         Raises:
             DatasetError: a field is missing or wrong, or no image has a defined Dice.
         """
-        metrics, details = found.record.metrics, found.record.details
-        if read_field(metrics, "images", int) == 0:
+        details = found.record.details
+        dice = SegmentationResult.from_json(found.record.metrics).dice
+        if dice.mean is None or dice.std is None or dice.interval is None:
             raise DatasetError("no image has a defined Dice")
         shared = _read_shared(found, (), known)
         given_name = read_field(details, "network", str) if "network" in details else ""
@@ -209,10 +207,10 @@ class SegmentationRun(Evaluation):
             **vars(shared),
             network_given_name=printable(given_name),
             role=role_of(shared.lineage, shared.weights_sha256, teachers),
-            images_left_out=read_field(metrics, "images_left_out", int),
-            mean=read_percent(metrics, "dice_mean"),
-            std=read_percent(metrics, "dice_std"),
-            interval=read_interval(metrics, "dice_interval_95"),
+            images_left_out=dice.images_left_out,
+            mean=dice.mean,
+            std=dice.std,
+            interval=dice.interval,
         )
 
     @property
@@ -241,69 +239,6 @@ class SegmentationRun(Evaluation):
     def warning(self) -> str | None:
         """All warnings in one sentence, or None."""
         return "; ".join(self.warnings) or None
-
-
-@dataclass(frozen=True)
-class FindingScore:
-    """How well one finding is told.
-
-    Attributes:
-        name: of the finding.
-        positives: images that show it.
-        negatives: images that do not.
-        auroc: in percent; None where a class is absent.
-        average_precision: in percent, or None.
-        calibration_error: in percentage points, or None.
-    """
-
-    name: str
-    positives: int
-    negatives: int
-    auroc: float | None
-    average_precision: float | None
-    calibration_error: float | None
-
-    @classmethod
-    def read(cls, value: Any) -> "FindingScore":
-        """Reads what a record says of a finding."""
-        return cls(
-            name=printable(read_field(value, "name", str)),
-            positives=read_field(value, "positives", int),
-            negatives=read_field(value, "negatives", int),
-            auroc=read_percent_or_null(value, "auroc"),
-            average_precision=read_percent_or_null(value, "average_precision"),
-            calibration_error=_read_points(value, "calibration_error"),
-        )
-
-
-@dataclass(frozen=True)
-class GroupScore:
-    """How well one group of patients is served.
-
-    Attributes:
-        attribute: such as ``"sex"``.
-        group: such as ``"F"``.
-        images: how many.
-        auroc: mean over findings, in percent; None where none counts.
-        counted: findings behind the mean.
-    """
-
-    attribute: str
-    group: str
-    images: int
-    auroc: float | None
-    counted: int
-
-    @classmethod
-    def read(cls, value: Any) -> "GroupScore":
-        """Reads what a record says of a group."""
-        return cls(
-            attribute=printable(read_field(value, "attribute", str)),
-            group=printable(read_field(value, "group", str)),
-            images=read_field(value, "images", int),
-            auroc=read_percent_or_null(value, "auroc_mean"),
-            counted=read_field(value, "labels_counted", int),
-        )
 
 
 @dataclass(frozen=True)
@@ -344,24 +279,21 @@ class ClassifierRun(Evaluation):
         Raises:
             DatasetError: a field is missing or wrong, or no finding has both classes.
         """
-        metrics, details = found.record.metrics, found.record.details
-        if metrics.get("auroc_mean") is None:
+        result = ClassificationResult.from_record(found.record)
+        if result.auroc is None:
             raise DatasetError("no finding has both classes: there is no AUROC")
-        findings = tuple(map(FindingScore.read, read_field(details, "labels", list)))
-        shared = _read_shared(found, tuple(each.name for each in findings), known, PRETRAINED)
-        gaps = details.get("gaps") or {}
-        found_gaps = {printable(str(name)): read_percent_or_null(gaps, name) for name in gaps}
+        names = tuple(each.name for each in result.findings)
         return cls(
-            **vars(shared),
-            patients=read_field(metrics, "patients", int),
-            mean=read_percent(metrics, "auroc_mean"),
-            interval=read_interval_or_null(metrics, "auroc_interval_95"),
-            average_precision=read_percent_or_null(metrics, "average_precision_mean"),
-            calibration_error=_read_points(metrics, "calibration_error_mean"),
-            counted=read_field(metrics, "labels_counted", int),
-            findings=findings,
-            groups=tuple(map(GroupScore.read, details.get("subgroups") or [])),
-            gaps={name: gap for name, gap in found_gaps.items() if gap is not None},
+            **vars(_read_shared(found, names, known, PRETRAINED)),
+            patients=result.patients,
+            mean=result.auroc,
+            interval=result.interval,
+            average_precision=result.means["average_precision"],
+            calibration_error=result.calibration_points,
+            counted=result.counted,
+            findings=result.findings,
+            groups=result.groups,
+            gaps={name: gap for name, gap in result.gaps.items() if gap is not None},
         )
 
     @property
@@ -379,14 +311,6 @@ class ClassifierRun(Evaluation):
 def is_classifier_test(record: RunRecord) -> bool:
     """Says whether a record is a classifier's evaluation."""
     return record.stage == "evaluate" and record.metrics.get("task") == "classification"
-
-
-def _read_points(metrics: Mapping[str, Any], name: str) -> float | None:
-    """Returns what the record holds as a share, as percentage points."""
-    value = read_field(metrics, name, (int, float, type(None)))
-    if value is not None and not 0 <= value <= 1:
-        raise FieldError(name, value, "a share from 0 to 1")
-    return None if value is None else 100 * float(value)
 
 
 def show_interval(interval: tuple[float, float]) -> str:

@@ -108,7 +108,7 @@ def _apart(chosen: Sequence[tuple[Setting, Method, Repeats]]) -> Iterator[str]:
 
 def _finding_cell(repeats: Repeats, number: int) -> Cell:
     precision = repeats.mean_of(lambda run: run.findings[number].average_precision)
-    error = repeats.mean_of(lambda run: run.findings[number].calibration_error)
+    error = repeats.mean_of(lambda run: run.findings[number].calibration_points)
     return Cell(show_percent(repeats.auroc_of(number)), (_small(precision, error),))
 
 
@@ -167,7 +167,7 @@ def _group_cell(repeats: Repeats, place: tuple[str, str]) -> Cell:
         for group in run.groups
         if (group.attribute, group.group) == place
     ]
-    auroc = _mean([group.auroc for group in found])
-    counted = {group.counted for group in found if group.auroc is not None}
+    auroc = _mean([group.auroc_mean for group in found])
+    counted = {group.labels_counted for group in found if group.auroc_mean is not None}
     notes = (f"{min(counted)} findings",) if counted else ()
     return Cell(show_percent(auroc), notes)

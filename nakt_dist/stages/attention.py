@@ -19,15 +19,15 @@ from nakt_dist.evaluation.attention_maps import (
     similarities,
     summarise_similarity,
 )
-from nakt_dist.evaluation.attention_networks import choose_taps, is_taught_by, output_names
 from nakt_dist.evaluation.attention_sheet import (
     ClassActivation,
     PlainImages,
     ShownFindings,
     attention_rows,
 )
-from nakt_dist.evaluation.facts import read_facts
 from nakt_dist.evaluation.image_choice import choose_images, choose_other_images
+from nakt_dist.evaluation.image_metadata import read_metadata
+from nakt_dist.evaluation.network_lineage import choose_taps, is_taught_by, output_names
 from nakt_dist.loading.samples import SelectedSamples, image_form, select_samples
 from nakt_dist.models.network_file import TrainedNetwork
 from nakt_dist.models.registry import is_classifier
@@ -315,8 +315,8 @@ def _others(
 
     Which that is does not depend on how many are measured.
     """
-    facts = read_facts(samples.images)
-    patients, views = ([each[name] for each in facts] for name in ("patient_id", "view"))
+    metadata = read_metadata(samples.images)
+    patients, views = ([each[name] for each in metadata] for name in ("patient_id", "view"))
     chosen = choose_other_images(patients, views, config.seed)
     return {number: chosen[number] for number in numbers if chosen[number] is not None}
 

@@ -10,7 +10,7 @@ import torch
 from nakt_dist.config import EvaluateConfig, as_plain, save_config
 from nakt_dist.errors import DatasetError
 from nakt_dist.evaluation.classification_scores import ClassificationScores
-from nakt_dist.evaluation.origin import lineage_of, task_of
+from nakt_dist.evaluation.network_lineage import lineage_of, task_of
 from nakt_dist.evaluation.scores import PREDICTIONS_NAME, TaskScores
 from nakt_dist.evaluation.segmentation_scores import SegmentationScores
 from nakt_dist.loading.batches import as_float
@@ -248,7 +248,7 @@ def _finalise(job: Evaluation, stopwatch: Stopwatch) -> RunRecord:
         raise DatasetError(
             f"{path}: its keys are not those of the test images, each once; delete it"
         )
-    metrics, details = scores.summarise(table, identity)
+    metrics, details = scores.summarise(table)
     scores.draw(output / "overlays.png", table)
     save_config(config, output, staging=ledger.folder)
     manifest = images.manifest

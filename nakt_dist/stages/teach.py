@@ -16,7 +16,7 @@ import torch
 
 from nakt_dist.config import TeachConfig, TeacherConfig, as_plain, save_config
 from nakt_dist.errors import ConfigurationError, DatasetError
-from nakt_dist.evaluation.origin import task_of
+from nakt_dist.evaluation.network_lineage import task_of
 from nakt_dist.loading.samples import SelectedSamples, image_form
 from nakt_dist.models.network_file import open_network
 from nakt_dist.models.weights_path import weights_path

@@ -9,7 +9,7 @@ import torch
 
 from nakt_dist.config import LabelConfig, TrainConfig
 from nakt_dist.errors import ConfigurationError
-from nakt_dist.evaluation import origin
+from nakt_dist.evaluation import network_lineage
 from nakt_dist.loading.labels import (
     LabelledImages,
     LabelledTargets,
@@ -256,7 +256,7 @@ def _say_what_was_met(
     if validation is None or start.parent is None:
         return []
     images, parent = validation.samples.images, start.parent
-    met, lineage = read_pictures(weights_path(config.init)), origin.lineage_of(parent)
+    met, lineage = read_pictures(weights_path(config.init)), network_lineage.lineage_of(parent)
     validated = EvaluationSet.of(images.manifest, config.validation.splits)
     found = judge(lineage, validated, met.roles_with(images.index), met.unknown)
     if not any(found[role].exposure.is_met for role in ("training", "parents")):
@@ -297,7 +297,7 @@ def lineage_of(plan: TrainPlan, trainable_parameters: int) -> dict[str, Any]:
             "splits": config.validation.splits,
             "same_images": config.validation.same_images,
         },
-        "parent": plan.start.origin and asdict(plan.start.origin),
+        "parent": plan.start.origin and plan.start.origin.to_json(),
         "transfer": plan.teacher and describe_following(config.teacher, plan.teacher, plan.pairing),
     }
     return json.loads(json.dumps(lineage))

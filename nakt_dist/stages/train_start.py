@@ -1,8 +1,6 @@
 """The network that a training run begins with: its architecture, input and first weights."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 from torch import nn
 
@@ -19,24 +17,10 @@ from nakt_dist.models.spec import ModelSpec
 from nakt_dist.models.trainable import select_trainable
 from nakt_dist.models.weights import LoadedWeights, describe_left
 from nakt_dist.models.weights_path import name_of_weights
+from nakt_dist.records.lineage import Network
 from nakt_dist.runtime.processes import say
 
 DEFAULT_CLASSIFIER = ModelSpec("densenet121", in_channels=3)
-
-
-@dataclass(frozen=True)
-class Origin:
-    """The weights a network starts from.
-
-    Attributes:
-        name: of the run or file.
-        weights_sha256: of the file.
-        lineage: what it was trained on, and from; empty for files that are not ours.
-    """
-
-    name: str
-    weights_sha256: str
-    lineage: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -73,15 +57,15 @@ class Start:
         return [*sentences, *self.seen.describe(name, stored_lineage(self.foreign), form)]
 
     @property
-    def origin(self) -> Origin | None:
-        """The weights started from, or None."""
+    def origin(self) -> Network | None:
+        """The network started from, or None."""
         if self.parent is not None:
             found = self.parent
-            return Origin(found.name, found.weights_sha256, dict(found.lineage))
+            return Network(found.weights_sha256, found.name, stored=found.lineage)
         if self.foreign is None:
             return None
         name = name_of_weights(self.foreign.path)
-        return Origin(name, self.foreign.sha256, stored_lineage(self.foreign))
+        return Network(self.foreign.sha256, name, stored=stored_lineage(self.foreign))
 
     def build(self) -> tuple[nn.Module, int]:
         """Builds the network and freezes what is not trained; fresh weights follow torch's seed.

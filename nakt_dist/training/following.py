@@ -15,6 +15,7 @@ from nakt_dist.loading.labels import name_outputs
 from nakt_dist.models.network_file import TrainedNetwork, open_network, stored_output_names
 from nakt_dist.models.registry import is_classifier
 from nakt_dist.models.taps import TappedNetwork, TeacherTap, preset_taps
+from nakt_dist.records.lineage import Network
 from nakt_dist.records.lineage_reading import readable
 from nakt_dist.signals import SIGNALS, Seen
 
@@ -208,18 +209,17 @@ def describe_following(
     """Says whom the student follows and how, for the lineage of its weights; holds no path."""
     trained_on = teacher.lineage.get("trained_on")
     known = trained_on if isinstance(trained_on, Mapping) else {}
+    followed = Network(teacher.weights_sha256, teacher.name, stored=readable(teacher.lineage))
     taken: dict[str, dict[str, Any] | None] = dict.fromkeys(SIGNALS)
     for name, signal in config.chosen().items():
         outputs = {"outputs": pairing.outputs} if signal.matches_outputs else {}
         taken[name] = asdict(signal) | outputs
     return {
         "teacher": {
-            "name": teacher.name,
-            "weights_sha256": teacher.weights_sha256,
+            **followed.to_json(),
             "model": teacher.spec.name,
             "trained_on": known.get("dataset"),
             **{field: known.get(field) for field in ("phantom", "fingerprint", "splits")},
-            "lineage": readable(teacher.lineage),
         },
         **taken,
     }

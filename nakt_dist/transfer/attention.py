@@ -45,7 +45,6 @@ def attention_loss(
     Args:
         student: (N, C, H, W).
         teacher: (N, c, h, w), c = C unless ``zagoruyko``; no gradient flows into it.
-        reduction: as above.
         matching: how the teacher's planes (``zagoruyko``: its maps) are brought to H × W:
             averaged over cells, or interpolated bilinearly.
 

@@ -24,13 +24,13 @@ from nakt_dist.evaluation.attention_maps import (
     similarities,
     summarise_similarity,
 )
-from nakt_dist.evaluation.attention_networks import choose_taps, is_taught_by, output_names
 from nakt_dist.evaluation.class_activation import (
     exact_class_activation,
     find_pooled_features,
     gradient_class_activation,
 )
 from nakt_dist.evaluation.image_choice import choose_images, choose_other_images
+from nakt_dist.evaluation.network_lineage import choose_taps, is_taught_by, output_names
 from nakt_dist.models import ModelSpec, build_model
 from nakt_dist.models.network_file import TrainedNetwork
 from nakt_dist.models.preprocessing import NetworkInput

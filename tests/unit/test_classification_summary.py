@@ -10,8 +10,8 @@ def interval_of(targets: np.ndarray, patients: list[str | None]) -> dict:
     random = np.random.default_rng(0)
     names = [f"finding {number}" for number in range(targets.shape[1])]
     answers = random.random(targets.shape)
-    _, details = summarise_classification(names, answers, targets, patients, {}, 2000, 0)
-    return details["interval"]
+    result = summarise_classification(names, answers, targets, patients, {}, 2000, 0)
+    return result.to_json()[1]["interval"]
 
 
 def test_resamples_without_a_rare_finding_are_counted_and_called_out():

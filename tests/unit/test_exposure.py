@@ -10,7 +10,7 @@ from torch import nn
 
 from nakt_dist.config import PreprocessingConfig
 from nakt_dist.errors import CheckpointError
-from nakt_dist.evaluation.origin import lineage_of, other_policy, task_of
+from nakt_dist.evaluation.network_lineage import lineage_of, other_policy, task_of
 from nakt_dist.models.network_file import TrainedNetwork
 from nakt_dist.models.preprocessing import NetworkInput
 from nakt_dist.models.spec import ModelSpec

@@ -354,9 +354,9 @@ def test_findings_without_a_class_are_named_and_counted(tmp_path: Path):
     (run,) = study.runs
     shown = run.findings[0]
     assert table.rows[0][2].notes == (
-        f"AP {shown.average_precision:.1f} · ECE {shown.calibration_error:.1f} points",
+        f"AP {shown.average_precision:.1f} · ECE {shown.calibration_points:.1f} points",
     )
-    assert 1 < shown.calibration_error < 100  # percentage points, where the record has a share
+    assert 1 < shown.calibration_points < 100  # percentage points, where the record has a share
     assert any(
         "over 4 findings; 1 left out" in remark and "Hernia" in remark
         for remark in main_table(study).remarks
@@ -368,7 +368,7 @@ def test_groups_of_patients_and_their_gap(tmp_path: Path):
     study = only_study(tmp_path)
     (run,) = study.runs
     rows = {row[0].text: row[2].text for row in subgroups_table(study).rows}
-    by_name = {group.group: group.auroc for group in run.groups}
+    by_name = {group.group: group.auroc_mean for group in run.groups}
     gap = abs(by_name["F"] - by_name["M"])
     assert rows == {
         "sex: F": f"{by_name['F']:.1f}", "sex: M": f"{by_name['M']:.1f}", "sex: gap": f"{gap:.1f}",

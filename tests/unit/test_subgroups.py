@@ -27,7 +27,7 @@ def test_groups_have_their_own_auroc_and_the_gap_is_between_the_extremes():
     probabilities, targets, patients = make_case()
     found = compare_subgroups("sex", SEXES, probabilities, targets, patients)
     expected = [
-        roc_auc_score(targets[first::3], probabilities[first::3], average="macro")
+        100 * roc_auc_score(targets[first::3], probabilities[first::3], average="macro")
         for first in (0, 1)
     ]
     assert [group.group for group in found.groups] == ["F", "M", "unknown"]
@@ -43,7 +43,7 @@ def test_a_label_that_one_group_lacks_counts_in_no_group():
     targets[1::3, 1] = 0  # no man has it
     found = compare_subgroups("sex", SEXES, probabilities, targets, patients)
     chosen = np.ix_(range(0, 120, 3), [0, 2])
-    expected = roc_auc_score(targets[chosen], probabilities[chosen], average="macro")
+    expected = 100 * roc_auc_score(targets[chosen], probabilities[chosen], average="macro")
     assert found.labels == (0, 2)
     assert found.groups[0].auroc_mean == pytest.approx(expected)
     assert [group.labels_counted for group in found.groups[:2]] == [2, 2]

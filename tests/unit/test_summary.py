@@ -3,7 +3,6 @@ import statistics
 
 import numpy as np
 import pytest
-import scipy.stats
 
 from nakt_dist.evaluation.summary import (
     bootstrap_interval,
@@ -57,7 +56,7 @@ def test_one_image_has_an_interval_of_one_point():
 
 def test_dice_is_summarised_in_percent_with_the_population_spread():
     values = [0.5, 0.7, 0.9, 1.0]
-    summary = summarise_metric("dice", values, 2000, seed=0)
+    summary = summarise_metric("dice", values, 2000, seed=0).to_json()
     assert summary["dice_mean"] == pytest.approx(77.5)
     assert summary["dice_std"] == pytest.approx(100 * statistics.pstdev(values))
     assert (summary["images"], summary["images_left_out"]) == (4, 0)
@@ -66,14 +65,14 @@ def test_dice_is_summarised_in_percent_with_the_population_spread():
 
 
 def test_images_without_a_dice_are_left_out_and_counted():
-    with_gap = summarise_metric("dice", [0.5, float("nan"), 0.9], 500, seed=0)
-    without = summarise_metric("dice", [0.5, 0.9], 500, seed=0)
+    with_gap = summarise_metric("dice", [0.5, float("nan"), 0.9], 500, seed=0).to_json()
+    without = summarise_metric("dice", [0.5, 0.9], 500, seed=0).to_json()
     assert with_gap == without | {"images_left_out": 1}
 
 
 @pytest.mark.parametrize("values", [[], [float("nan")] * 3])
 def test_no_images_have_no_dice_rather_than_a_wrong_one(values):
-    summary = summarise_metric("dice", values, 500, seed=0)
+    summary = summarise_metric("dice", values, 500, seed=0).to_json()
     assert (summary["images"], summary["images_left_out"]) == (0, len(values))
     assert summary["dice_mean"] is summary["dice_std"] is summary["dice_interval_95"] is None
 
@@ -97,15 +96,6 @@ def test_the_confidence_over_seeds_is_that_of_the_paper():
     assert confidence_over_runs(values) == pytest.approx(1.96 * math.sqrt(13 / 3))
 
 
-@pytest.mark.parametrize("runs", [2, 3, 4, 5, 10, 31, 100])
-def test_students_t_is_that_of_scipy(runs):
-    values = np.random.default_rng(runs).normal(size=runs)
-    low, high = scipy.stats.t.interval(0.95, runs - 1, values.mean(), scipy.stats.sem(values))
-    assert confidence_over_runs(values, "t") == pytest.approx((high - low) / 2)
-    assert confidence_over_runs(values, "t") > confidence_over_runs(values)
-
-
 @pytest.mark.parametrize("values", [[], [83.0]])
 def test_one_run_has_no_spread(values):
     assert confidence_over_runs(values) is None
-    assert confidence_over_runs(values, "t") is None

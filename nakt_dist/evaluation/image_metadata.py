@@ -9,14 +9,11 @@ from nakt_dist.limits import OLDEST_AGE
 from nakt_dist.shards.manifest import INDEX_NAME
 from nakt_dist.shards.reader import IndexedShards
 
-FACTS = ("sex", "age", "view", "projection")
+METADATA = ("sex", "age", "view", "projection")
 
 
-def read_facts(images: IndexedShards) -> list[dict[str, Any]]:
+def read_metadata(images: IndexedShards) -> list[dict[str, Any]]:
     """Reads the column ``labels`` of the index.
-
-    Args:
-        images: the packed dataset as selected.
 
     Returns:
         Per image ``key``, ``patient_id``, ``sex``, ``age`` (whole years), ``view`` and
@@ -26,13 +23,13 @@ def read_facts(images: IndexedShards) -> list[dict[str, Any]]:
         DatasetError: an entry is no JSON object, or its age is none.
     """
     columns = (images.index[name].to_pylist() for name in ("key", "patient_id", "labels"))
-    facts = []
+    rows = []
     for number, (key, patient, text) in enumerate(zip(*columns, strict=True)):
         labels = _parse(images, number, text)
-        known: dict[str, Any] = {name: _text(labels.get(name)) for name in FACTS}
-        known["age"] = _age(images, number, labels.get("age"))
-        facts.append({"key": key, "patient_id": patient, **known})
-    return facts
+        row: dict[str, Any] = {name: _text(labels.get(name)) for name in METADATA}
+        row["age"] = _age(images, number, labels.get("age"))
+        rows.append({"key": key, "patient_id": patient, **row})
+    return rows
 
 
 def _parse(images: IndexedShards, number: int, text: str | None) -> Mapping[str, Any]:

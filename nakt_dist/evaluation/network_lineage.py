@@ -1,0 +1,141 @@
+"""What a weights file says of its network: task, lineage, taps and outputs, checked against it."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from nakt_dist.config import AttentionConfig
+from nakt_dist.errors import CheckpointError
+from nakt_dist.loading.labels import name_outputs
+from nakt_dist.models.network_file import TrainedNetwork, stored_output_names
+from nakt_dist.models.registry import is_classifier
+from nakt_dist.models.taps import PRESETS, preset_taps
+from nakt_dist.records.fields import FieldError, read_if_there
+from nakt_dist.records.lineage import Lineage
+from nakt_dist.records.lineage_reading import read_lineage
+
+_TASKS = ("segmentation", "classification")
+
+
+def task_of(trained: TrainedNetwork) -> str:
+    """Returns what a network does, by its architecture, which its lineage may not contradict.
+
+    Raises:
+        CheckpointError: it does.
+    """
+    task = _TASKS[is_classifier(trained.spec.name)]
+    said = trained.lineage.get("task")
+    if said not in (None, task):
+        raise CheckpointError(
+            f"the weights of '{trained.name}': their lineage says that the task is "
+            f"{str(said)[:40]!r}, but the network {trained.spec.name} is one of {task}; the file "
+            "is damaged or forged, copy it again from its origin"
+        )
+    return task
+
+
+def lineage_of(trained: TrainedNetwork) -> Lineage:
+    """Reads what a network learnt from, over all generations.
+
+    Raises:
+        CheckpointError: the lineage is damaged.
+    """
+    try:
+        return read_lineage(trained.lineage, lenient=True)
+    except FieldError as error:
+        raise _damaged(trained, error.path, error.value) from None
+
+
+def other_policy(
+    trained: TrainedNetwork, tested: Mapping[str, str]
+) -> dict[str, Mapping[str, str]] | None:
+    """Returns how unsure labels were read in training and in the test, where that differs.
+
+    Args:
+        tested: what ``uncertain`` and ``blank`` labels count as in the test.
+
+    Returns:
+        ``{"trained": …, "tested": …}``; None where both are the same, or the lineage says
+        nothing.
+
+    Raises:
+        CheckpointError: the lineage is damaged.
+    """
+    try:
+        learnt = read_if_there(trained.lineage, "label_policy", Mapping)
+    except FieldError as error:
+        raise _damaged(trained, error.path, error.value) from None
+    if learnt is None or all(learnt.get(kind) == use for kind, use in tested.items()):
+        return None
+    return {"trained": {kind: learnt.get(kind) for kind in tested}, "tested": dict(tested)}
+
+
+def choose_taps(
+    config: AttentionConfig, student: TrainedNetwork, teacher: TrainedNetwork
+) -> list[tuple[str, str]]:
+    """Returns the pairs of layers to compare: those asked for, trained with, or the paper's.
+
+    Args:
+        student: whose lineage names them where it was trained by attention transfer.
+
+    Raises:
+        ConfigurationError: a preset has no tap for one of the networks.
+        CheckpointError: the student's lineage is damaged.
+    """
+    if config.taps:
+        return [(tap.student, tap.teacher) for tap in config.taps]
+    if config.preset is not None:
+        preset = config.preset
+    else:
+        lineage_of(student)  # finds what is damaged
+        trained_with = (student.lineage.get("transfer") or {}).get("attention") or {}
+        if trained_with.get("taps"):
+            return _pairs(student, trained_with["taps"])
+        preset = trained_with.get("preset") or "paper"
+        if preset not in PRESETS:
+            raise _damaged(student, "transfer.attention.preset", preset)
+    return [(preset_taps(preset, student.spec.name), preset_taps(preset, teacher.spec.name))]
+
+
+def _pairs(student: TrainedNetwork, taps: Any) -> list[tuple[str, str]]:
+    try:
+        pairs = [(tap["student"], tap["teacher"]) for tap in taps]
+    except (KeyError, TypeError):
+        raise _damaged(student, "transfer.attention.taps", taps) from None
+    if not all(isinstance(path, str) for pair in pairs for path in pair):
+        raise _damaged(student, "transfer.attention.taps", taps)
+    return pairs
+
+
+def is_taught_by(student: TrainedNetwork, teacher: TrainedNetwork) -> bool | None:
+    """Says whether the student was trained to follow this teacher; None if it followed none.
+
+    Raises:
+        CheckpointError: the student's lineage is damaged.
+    """
+    following = lineage_of(student).following
+    return None if following is None else following.teacher.weights_sha256 == teacher.weights_sha256
+
+
+def output_names(trained: TrainedNetwork, given: str | Sequence[str] | None) -> tuple[str, ...]:
+    """Returns the names of a classifier's outputs; empty when nobody says them.
+
+    Args:
+        trained: its lineage names them, when it is ours.
+        given: by the configuration, instead: a label set, or a list in order; other datasets'
+            words for a finding are understood.
+
+    Raises:
+        ConfigurationError: those given are not as many as the outputs, or one is there twice.
+        CheckpointError: those of the lineage are not.
+    """
+    if given is not None:
+        return name_outputs(given, trained.spec.num_outputs, "student.labels")
+    return stored_output_names(trained, f"the weights of '{trained.name}'") or ()
+
+
+def _damaged(trained: TrainedNetwork, path: str, value: Any) -> CheckpointError:
+    """Returns the error of a lineage that holds what no file of ours does."""
+    return CheckpointError(
+        f"the weights of '{trained.name}': their lineage has {str(value)[:80]} as "
+        f"{path}, which no file of ours does; copy the file again from its origin"
+    )

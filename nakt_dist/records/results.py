@@ -1,0 +1,346 @@
+"""What evaluations measured, as their records hold it: metrics of masks, AUROC of findings."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from nakt_dist.records.fields import (
+    FieldError,
+    printable,
+    read_field,
+    read_if_there,
+    read_interval,
+    read_interval_or_null,
+    read_percent,
+    read_percent_or_null,
+)
+from nakt_dist.records.run_record import RunRecord
+
+_CAPABILITY, _DIFFERENCE = "knowledge_transfer_capability", "paired_difference"
+_PRECISION, _CALIBRATION = "average_precision", "calibration_error"
+
+
+@dataclass(frozen=True)
+class MaskScore:
+    """A metric of masks over the images of a test, in percent; None where no image counts.
+
+    Attributes:
+        name: of the metric, such as ``"dice"``.
+        images: how many count.
+        images_left_out: how many have no defined value.
+        mean: over the images.
+        std: population standard deviation over the images.
+        interval: 95 % bootstrap interval of the mean.
+    """
+
+    name: str
+    images: int
+    images_left_out: int
+    mean: float | None = None
+    std: float | None = None
+    interval: tuple[float, float] | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns its part of a record's ``metrics``."""
+        return {
+            "images": self.images,
+            "images_left_out": self.images_left_out,
+            f"{self.name}_mean": self.mean,
+            f"{self.name}_std": self.std,
+            f"{self.name}_interval_95": _listed(self.interval),
+        }
+
+    @classmethod
+    def from_json(cls, metrics: Mapping[str, Any], name: str) -> "MaskScore":
+        """Reads a record's ``metrics``.
+
+        Raises:
+            DatasetError: a field is missing or wrong; names it.
+        """
+        images = read_field(metrics, "images", int)
+        if images == 0:
+            return cls(name, 0, read_if_there(metrics, "images_left_out", int) or 0)
+        return cls(
+            name=name,
+            images=images,
+            images_left_out=read_field(metrics, "images_left_out", int),
+            mean=read_percent(metrics, f"{name}_mean"),
+            std=read_percent(metrics, f"{name}_std"),
+            interval=read_interval(metrics, f"{name}_interval_95"),
+        )
+
+
+@dataclass(frozen=True)
+class SegmentationResult:
+    """The evaluation of a segmentation network.
+
+    Attributes:
+        dice: its Dice.
+        others: other metrics of its masks.
+        compared: whether a teacher's evaluation was given.
+        capability: the knowledge-transfer capability against it, in percent; None where one of
+            them has no Dice.
+    """
+
+    dice: MaskScore
+    others: tuple[MaskScore, ...] = ()
+    compared: bool = False
+    capability: float | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns a record's ``metrics``; its numbers of images are those of Dice."""
+        metrics: dict[str, Any] = {}
+        for score in (*self.others, self.dice):
+            metrics |= score.to_json()
+        return metrics | ({_CAPABILITY: self.capability} if self.compared else {})
+
+    @classmethod
+    def from_json(cls, metrics: Mapping[str, Any]) -> "SegmentationResult":
+        """Reads a record's ``metrics``, of which only Dice must be there.
+
+        Raises:
+            DatasetError: a field is missing or wrong; names it.
+        """
+        return cls(
+            dice=MaskScore.from_json(metrics, "dice"),
+            compared=_CAPABILITY in metrics,
+            capability=read_if_there(metrics, _CAPABILITY, (int, float)),
+        )
+
+
+@dataclass(frozen=True)
+class FindingScore:
+    """How well one finding is told.
+
+    Attributes:
+        name: of the finding.
+        positives: images that show it.
+        negatives: images that do not.
+        ignored: images that do not say.
+        auroc: in percent; None where a class is absent.
+        interval: its 95 % bootstrap interval over patients; None where there is none.
+        resamples_left_out: resamples without a class of it.
+        metrics: those of ``evaluation.metrics.FINDING_METRICS`` by name, as the record has them.
+    """
+
+    name: str
+    positives: int
+    negatives: int
+    ignored: int
+    auroc: float | None
+    interval: tuple[float, float] | None
+    resamples_left_out: int
+    metrics: Mapping[str, float | None]
+
+    @property
+    def average_precision(self) -> float | None:
+        """In percent, or None."""
+        return self.metrics[_PRECISION]
+
+    @property
+    def calibration_points(self) -> float | None:
+        """The calibration error in percentage points, or None."""
+        return _points(self.metrics[_CALIBRATION])
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns one of a record's ``labels``."""
+        value = asdict(self)
+        interval, metrics = value.pop("interval"), value.pop("metrics")
+        return {**value, "auroc_interval_95": _listed(interval), **metrics}
+
+    @classmethod
+    def from_json(cls, value: Any) -> "FindingScore":
+        """Reads one of a record's ``labels``, and of its metrics those that pages show.
+
+        Raises:
+            DatasetError: a field is missing or wrong; names it.
+        """
+        return cls(
+            name=printable(read_field(value, "name", str)),
+            positives=read_field(value, "positives", int),
+            negatives=read_field(value, "negatives", int),
+            ignored=read_if_there(value, "ignored", int) or 0,
+            auroc=read_percent_or_null(value, "auroc"),
+            interval=None
+            if value.get("auroc_interval_95") is None
+            else read_interval(value, "auroc_interval_95"),
+            resamples_left_out=read_if_there(value, "resamples_left_out", int) or 0,
+            metrics=_read_metrics(value, ""),
+        )
+
+
+@dataclass(frozen=True)
+class GroupScore:
+    """How well one group of patients is served.
+
+    Attributes:
+        attribute: such as ``"sex"``.
+        group: such as ``"F"``; ``"unknown"`` where the dataset does not say.
+        images: how many.
+        patients: how many known ones.
+        auroc_mean: over the findings with both classes in every compared group, in percent;
+            None for a group that is not compared, or without such a finding.
+        labels_counted: findings behind the mean.
+    """
+
+    attribute: str
+    group: str
+    images: int
+    patients: int
+    auroc_mean: float | None
+    labels_counted: int
+
+    @classmethod
+    def from_json(cls, value: Any) -> "GroupScore":
+        """Reads one of a record's ``subgroups``.
+
+        Raises:
+            DatasetError: a field is missing or wrong; names it.
+        """
+        return cls(
+            attribute=printable(read_field(value, "attribute", str)),
+            group=printable(read_field(value, "group", str)),
+            images=read_field(value, "images", int),
+            patients=read_if_there(value, "patients", int) or 0,
+            auroc_mean=read_percent_or_null(value, "auroc_mean"),
+            labels_counted=read_field(value, "labels_counted", int),
+        )
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A classifier's mean AUROC less another's, on the same images; in percent.
+
+    Attributes:
+        compared_with: name of the other network.
+        weights_sha256: of it.
+        difference: of the two means.
+        interval_95: of the difference.
+        p_value: two-sided, in (0, 1].
+        auroc_mean: of this network, over the findings that count for both; None in records of
+            earlier versions.
+        compared_auroc_mean: likewise, of the other.
+        labels_counted: how many findings these are.
+    """
+
+    compared_with: str
+    weights_sha256: str
+    difference: float
+    interval_95: list[float]
+    p_value: float
+    auroc_mean: float | None = None
+    compared_auroc_mean: float | None = None
+    labels_counted: int = 0
+
+
+@dataclass(frozen=True)
+class ClassificationResult:
+    """The evaluation of a classifier. AUROC and the like are in percent.
+
+    Attributes:
+        images: how many.
+        patients: how many known ones.
+        auroc: mean over the findings that have both classes; None where none has.
+        interval: 95 % bootstrap interval of it over patients; None where there is none.
+        means: of each further metric over the findings that have both classes, as the record has
+            them.
+        findings: each finding's scores, in order.
+        rests_on: what the interval rests on, and in ``cautions`` why to distrust it.
+        groups: of patients, in order.
+        gaps: largest less smallest AUROC by attribute, in percentage points.
+        findings_of_groups: by attribute the findings that its groups are compared on.
+        compared: whether another network's evaluation was given.
+        comparison: with it; None where no finding has both classes.
+    """
+
+    images: int
+    patients: int
+    auroc: float | None
+    interval: tuple[float, float] | None
+    means: Mapping[str, float | None]
+    findings: tuple[FindingScore, ...]
+    rests_on: Mapping[str, Any]
+    groups: tuple[GroupScore, ...]
+    gaps: Mapping[str, float | None]
+    findings_of_groups: Mapping[str, list[str]]
+    compared: bool = False
+    comparison: Comparison | None = None
+
+    @property
+    def left_out(self) -> tuple[str, ...]:
+        """Names of the findings that lack a class."""
+        return tuple(each.name for each in self.findings if each.auroc is None)
+
+    @property
+    def counted(self) -> int:
+        """Findings behind the means."""
+        return len(self.findings) - len(self.left_out)
+
+    @property
+    def calibration_points(self) -> float | None:
+        """The mean calibration error in percentage points, or None."""
+        return _points(self.means[_CALIBRATION])
+
+    def to_json(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Returns a record's ``metrics``, and its part of the ``details``."""
+        metrics: dict[str, Any] = {
+            "task": "classification",
+            "images": self.images,
+            "patients": self.patients,
+            "auroc_mean": self.auroc,
+            "auroc_interval_95": _listed(self.interval),
+            **{f"{name}_mean": mean for name, mean in self.means.items()},
+            "labels_counted": self.counted,
+            "labels_left_out": len(self.left_out),
+        }
+        if self.compared:
+            metrics[_DIFFERENCE] = self.comparison and asdict(self.comparison)
+        return metrics, {
+            "labels": [finding.to_json() for finding in self.findings],
+            "interval": self.rests_on,
+            "subgroups": [asdict(group) for group in self.groups],
+            "gaps": self.gaps,
+            "subgroup_labels": self.findings_of_groups,
+        }
+
+    @classmethod
+    def from_record(cls, record: RunRecord) -> "ClassificationResult":
+        """Reads a record of ``nakt evaluate``, and of its metrics those that pages show.
+
+        Raises:
+            DatasetError: a field is missing or wrong; names it.
+        """
+        metrics, details = record.metrics, record.details
+        compared, gaps = metrics.get(_DIFFERENCE), details.get("gaps") or {}
+        return cls(
+            images=read_field(metrics, "images", int),
+            patients=read_field(metrics, "patients", int),
+            auroc=read_percent_or_null(metrics, "auroc_mean"),
+            interval=read_interval_or_null(metrics, "auroc_interval_95"),
+            means=_read_metrics(metrics, "_mean"),
+            findings=tuple(map(FindingScore.from_json, read_field(details, "labels", list))),
+            rests_on=read_if_there(details, "interval", Mapping) or {},
+            groups=tuple(map(GroupScore.from_json, details.get("subgroups") or [])),
+            gaps={printable(str(name)): read_percent_or_null(gaps, name) for name in gaps},
+            findings_of_groups=read_if_there(details, "subgroup_labels", Mapping) or {},
+            compared=_DIFFERENCE in metrics,
+            comparison=None if compared is None else Comparison(**compared),
+        )
+
+
+def _read_metrics(value: Mapping[str, Any], ending: str) -> dict[str, float | None]:
+    """Reads the metrics of findings that pages show, of one finding or the means of all."""
+    name = f"{_CALIBRATION}{ending}"
+    error = read_field(value, name, (int, float, type(None)))
+    if error is not None and not 0 <= error <= 1:
+        raise FieldError(name, error, "a share from 0 to 1")
+    precision = read_percent_or_null(value, f"{_PRECISION}{ending}")
+    return {_PRECISION: precision, _CALIBRATION: None if error is None else float(error)}
+
+
+def _points(share: float | None) -> float | None:
+    return None if share is None else 100 * share
+
+
+def _listed(interval: tuple[float, float] | None) -> list[float] | None:
+    return None if interval is None else list(interval)
