@@ -58,7 +58,7 @@ class PseudoSet:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class RuleVerdict:
     """What a rule says about each sample of a set; all are bool (samples,).
 
     Attributes:
@@ -126,7 +126,7 @@ def read_pseudo_set(root: str | Path) -> PseudoSet:
     return PseudoSet(printable(Path(location.url).name), manifest, table)
 
 
-def judge(pseudo: PseudoSet, rule: ExclusionRule) -> Verdict:
+def apply_rule(pseudo: PseudoSet, rule: ExclusionRule) -> RuleVerdict:
     """Applies a rule to the stored statistics, and each of its two halves alone."""
 
     def kept(by: ExclusionRule) -> np.ndarray:
@@ -135,15 +135,15 @@ def judge(pseudo: PseudoSet, rule: ExclusionRule) -> Verdict:
             pseudo.target_pixels, pseudo.entropy, manifest.height, manifest.width, manifest.soft
         )
 
-    return Verdict(
+    return RuleVerdict(
         few_targets=~kept(replace(rule, beta=None)),
         high_entropy=~kept(replace(rule, alpha=None)),
         kept=kept(rule),
     )
 
 
-def count_by_split(pseudo: PseudoSet, verdict: Verdict) -> dict[str, dict[str, int]]:
-    """Counts as ``Verdict.counts`` does, over all samples and in each split."""
+def count_by_split(pseudo: PseudoSet, verdict: RuleVerdict) -> dict[str, dict[str, int]]:
+    """Counts as ``RuleVerdict.counts`` does, over all samples and in each split."""
     splits = pseudo.statistics["split"].unique().to_pylist()
     chosen = {ALL_SPLITS: pseudo.in_splits(None)}
     chosen |= {f"split {name}": pseudo.in_splits((name,)) for name in sorted(splits)}

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from nakt_dist.records.pseudo_sets import PseudoSet, Verdict, judge
+from nakt_dist.records.pseudo_sets import PseudoSet, RuleVerdict, apply_rule
 from nakt_dist.report.roles import show_threshold
 from nakt_dist.transfer.exclusion import REFERENCE_PIXELS, ExclusionRule
 
@@ -47,7 +47,7 @@ def show_percentiles(values: Mapping[str, Mapping[str, float]]) -> list[str]:
     return lines
 
 
-def advise(pseudo: PseudoSet, rule: ExclusionRule, verdict: Verdict) -> list[str]:
+def advise(pseudo: PseudoSet, rule: ExclusionRule, verdict: RuleVerdict) -> list[str]:
     """Returns sentences on a rule that does not fit the masks; none where it may."""
     sentences = []
     manifest = pseudo.manifest
@@ -71,7 +71,7 @@ def advise(pseudo: PseudoSet, rule: ExclusionRule, verdict: Verdict) -> list[str
     return sentences
 
 
-def _much_excluded(pseudo: PseudoSet, rule: ExclusionRule, verdict: Verdict) -> str:
+def _much_excluded(pseudo: PseudoSet, rule: ExclusionRule, verdict: RuleVerdict) -> str:
     """Says which half of a rule excludes most images, and which β would keep three quarters."""
     halves = []
     alpha = rule.alpha_at(pseudo.manifest.height, pseudo.manifest.width)
@@ -119,7 +119,7 @@ def smallest_beta(pseudo: PseudoSet, rule: ExclusionRule, share: float) -> float
     candidates = np.unique(np.ceil(100 * pseudo.entropy - 1e-9)) / 100
 
     def enough(beta: float) -> bool:
-        kept = judge(pseudo, replace(rule, beta=float(beta))).kept
+        kept = apply_rule(pseudo, replace(rule, beta=float(beta))).kept
         return int(np.count_nonzero(kept)) >= wanted
 
     low, high = 0, len(candidates)

@@ -16,7 +16,7 @@ from nakt_dist.drawing.style import (
     shorten,
     to_png,
 )
-from nakt_dist.records.pseudo_sets import PseudoSet, judge
+from nakt_dist.records.pseudo_sets import PseudoSet, apply_rule
 from nakt_dist.report.document import Figure
 from nakt_dist.report.roles import show_threshold
 from nakt_dist.transfer.exclusion import ExclusionRule
@@ -79,7 +79,7 @@ def _panels(
         for (axes,), judged in zip(panels, sets, strict=True):
             axes.set_axis_on()
             chosen = judged.pseudo.in_splits(judged.splits)
-            kept = judge(judged.pseudo, judged.rule).kept & chosen
+            kept = apply_rule(judged.pseudo, judged.rule).kept & chosen
             draw(axes, judged, chosen, kept)
             counts = f"{np.count_nonzero(kept)} of {np.count_nonzero(chosen)} stay"
             axes.set_title(f"{shorten(judged.pseudo.label, 34)}\n{counts}")

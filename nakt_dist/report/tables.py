@@ -8,7 +8,7 @@ from typing import Any
 from nakt_dist.records.evaluation_set import describe_splits
 from nakt_dist.records.fields import printable
 from nakt_dist.records.lineage import TrainingSet
-from nakt_dist.records.pseudo_sets import PseudoSet, judge
+from nakt_dist.records.pseudo_sets import PseudoSet, apply_rule
 from nakt_dist.records.run_record import RunRecord
 from nakt_dist.report import paper
 from nakt_dist.report.capability import Capability, Transfer
@@ -152,7 +152,7 @@ def exclusion_table(
 def _count_statistics(pseudo: PseudoSet, training: TrainingSet | None) -> _Counted:
     rule = (training and training.exclusion) or ExclusionRule()
     splits = training.splits if training else None
-    counts = judge(pseudo, rule).counts(pseudo.in_splits(splits))
+    counts = apply_rule(pseudo, rule).counts(pseudo.in_splits(splits))
     notes = [f"pseudo-labels {pseudo.name}", describe_splits(splits)]
     if training is None:
         notes.append("no network here learnt from them with exclusion: the paper's thresholds")

@@ -24,7 +24,6 @@ class Arrivals:
     Attributes:
         texts: what each process told, by rank; None of those that did not come.
         faults: why data could not pass between all of them, by rank; empty when it did.
-        seconds: how long it took.
     """
 
     texts: list[str | None]
@@ -59,9 +58,6 @@ class Barrier:
 
         The texts pass through the launcher's store, where a process that is missing can be named;
         the sum shows that all processes reach one another, not only the first.
-
-        Args:
-            own: this process's text.
 
         Returns:
             At rank 0 what came; elsewhere nothing.

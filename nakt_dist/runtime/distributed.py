@@ -94,10 +94,6 @@ class Agreement:
 
     They talk over a group of their own on the CPU, which costs a fraction of a millisecond and
     never waits for a GPU.
-
-    Args:
-        accelerator: of this launch.
-        timeout: how long to wait for a peer.
     """
 
     def __init__(self, accelerator: Accelerator, timeout: timedelta) -> None:
@@ -198,7 +194,6 @@ def gather_rows(accelerator: Accelerator, pieces: Sequence[torch.Tensor], count:
     """Joins what the processes computed of the items rank, rank + world size, …, in item order.
 
     Args:
-        accelerator: of this launch.
         pieces: this process's rows, each (n, D), float64; may be empty.
         count: number of items over all processes, each computed by exactly one.
 

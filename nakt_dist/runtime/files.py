@@ -192,7 +192,6 @@ def read_json(path: Path, what: str, most_bytes: int = 2**30) -> dict[str, Any]:
     """Reads a JSON object.
 
     Args:
-        path: the file.
         what: what the file is, for the message, such as ``"shard manifest"``.
         most_bytes: of a file that is read at all; JSON takes many times its size in memory.
 

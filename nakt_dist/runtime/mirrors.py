@@ -9,8 +9,6 @@ class TrackedRun(NamedTuple):
     """What a tracker beside ``metrics.jsonl`` may know of a run.
 
     Attributes:
-        folder: output of the run.
-        name: of the run.
         config: to be shown; paths in it are reduced to their last part.
         wandb_mode: ``off``, ``offline`` or ``online``.
         project: W&B project.

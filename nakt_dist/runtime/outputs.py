@@ -20,7 +20,6 @@ def check_output(folder: Path, stage: str) -> None:
 
     Args:
         folder: may be absent.
-        stage: the stage about to write.
 
     Raises:
         DatasetError: names the stage whose folder it is; or it is a file, or a link that leads

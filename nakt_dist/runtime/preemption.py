@@ -3,7 +3,7 @@
 import os
 import signal
 import threading
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import Any
 
 REQUEUE_EXIT_CODE = 75
@@ -45,12 +45,7 @@ class StopRequests:
         if not self._before and threading.current_thread() is threading.main_thread():
             self._before = {each: signal.signal(each, self._note) for each in _SIGNALS}
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler or signal.SIG_DFL)
         self._before = {}

@@ -13,7 +13,6 @@ def progress_bar(description: str, total: int) -> Iterator[Callable[[int], None]
 
     Args:
         description: what is counted, such as ``"pack images"``.
-        total: how many there are.
 
     Yields:
         A function that advances the bar by a number of items.

@@ -32,7 +32,6 @@ class SharedJob(ABC, Generic[Result]):
     Args:
         output: its folder, which may be absent.
         identity: JSON-serialisable values that decide the result.
-        pieces: how many there are.
     """
 
     stage: ClassVar[str]

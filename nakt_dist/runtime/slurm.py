@@ -28,7 +28,6 @@ def job_file(
             leaves one out.
         extra: further options, as sbatch reads them; they replace the others.
         environment: settings of the script, such as ``NAKT_PYTHON``; None leaves one out.
-        words: the stage and its settings.
         per_task: name of one more setting of the stage, whose value is the number of the task
             in an array.
 
@@ -82,7 +81,6 @@ def submit(path: Path, instead: str) -> str:
     """Submits a job file.
 
     Args:
-        path: of the file.
         instead: what to do on a machine without sbatch, for the message.
 
     Returns:

@@ -23,7 +23,6 @@ class JsonLines:
     """A file of one JSON object per line that forgets what lies beyond a resumed step.
 
     Args:
-        path: the file.
         resume_step: lines of later steps, written by a process that was killed before its
             next checkpoint, are dropped.
         redone: lines of the resumed step itself that hold this field are dropped as well, since
@@ -85,11 +84,8 @@ class Tracker:
     Numbers only: no image and no identifier is ever logged (promise 6).
 
     Args:
-        folder: output of the run.
         resume_step: steps up to this one are kept from an earlier process.
         wandb_mode: ``off``, ``offline`` or ``online``.
-        project: W&B project.
-        name: of the run.
         config: shown in W&B; paths in it are reduced to their last part.
         redone: a metric of the resumed step that is about to be logged again, or None.
         entity: W&B team or user; None takes that of the account.

@@ -1,35 +1,166 @@
-"""Runs of W&B: the one module that imports it."""
+"""Runs of W&B, and what it would complain about before anything is built: all that imports it."""
 
+import configparser
 import contextlib
+import netrc
 import os
+import re
 import secrets
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
+from urllib.parse import urlsplit
 
-from nakt_dist.errors import NaktError
+from nakt_dist.errors import ConfigurationError, DatasetError, NaktError
 from nakt_dist.runtime.files import write_bytes
 from nakt_dist.runtime.mirrors import Mirror, TrackedRun, one_line
-from nakt_dist.runtime.wandb_check import RUN_ID_NAME, check_wandb, read_run_id
 
+RUN_ID_NAME = "wandb_run_id.txt"
+_FOLDER_NAME = "wandb"
+_SERVER = "https://api.wandb.ai"
+_SAME_MODE = {"dryrun": "offline", "run": "online", "shared": "online"}
+_MODES = ("online", "offline", "disabled", *_SAME_MODE)
+_CONTRADICTING = ("WANDB_RESUME_FROM", "WANDB_FORK_FROM", "WANDB_RUN_ID")
+_SHORTEST_SECRET = 40
+_RUN_ID = re.compile(r"[\w-]{1,64}")
 _LONGEST_RUN_NAME = 128
 
 
 def check_tracking(folder: Path, mode: str) -> None:
-    """Refuses, before anything is built, what W&B would refuse.
+    """Refuses what W&B could not start with, where it can be known without asking the server.
 
     Args:
         folder: output of the run; may be absent.
         mode: ``off``, ``offline`` or ``online``.
 
     Raises:
-        NaktError: as ``check_wandb``, or W&B does not understand its variables.
+        ConfigurationError: a variable contradicts the setting, or there is no usable API key.
+        DatasetError: W&B's files in the folder are not what they should be.
+        NaktError: W&B does not understand its variables.
     """
-    check_wandb(folder, mode)
-    if mode != "off":
-        wandb = _import_wandb()
-        with _explained(mode):
-            wandb.Settings().update_from_env_vars(dict(os.environ))
+    if mode == "off":
+        return
+    _check_environment(mode)
+    read_run_id(folder)
+    place = folder / _FOLDER_NAME
+    if place.exists() and not (place.is_dir() and os.access(place, os.W_OK)):
+        found = "is a folder that cannot be written to" if place.is_dir() else "is not a folder"
+        raise DatasetError(
+            f"{place}: {found}, and W&B keeps its files there. Mend or remove it, or set "
+            "tracking.wandb to off"
+        )
+    if mode == "online":
+        _check_key()
+    wandb = _import_wandb()
+    with _explained(mode):
+        wandb.Settings().update_from_env_vars(dict(os.environ))
+
+
+def read_run_id(folder: Path) -> str | None:
+    """Returns the id of the W&B run that the output belongs to; None where there is none yet.
+
+    Raises:
+        DatasetError: the file that holds it is damaged.
+    """
+    path = folder / RUN_ID_NAME
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace").strip()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise DatasetError(f"{path}: cannot be read: {error.strerror}") from None
+    if not _RUN_ID.fullmatch(text):
+        raise DatasetError(
+            f"{path}: holds {text[:60]!r}, expected the id of a W&B run (letters, digits, - and "
+            "_). Restore it, or delete it to begin another W&B run"
+        )
+    return text
+
+
+def _check_environment(mode: str) -> None:
+    asked = os.environ.get("WANDB_MODE")
+    if asked and asked not in _MODES:
+        raise ConfigurationError(
+            f"WANDB_MODE is {asked!r} in the environment, expected {', '.join(_MODES[:3])}; unset "
+            "it, tracking.wandb decides"
+        )
+    if asked and _SAME_MODE.get(asked, asked) != mode:
+        raise ConfigurationError(
+            f"tracking.wandb is {mode}, and WANDB_MODE is {asked} in the environment; unset the "
+            f"variable, or set tracking.wandb to {_setting_for(asked)}"
+        )
+    for name in _CONTRADICTING:
+        if os.environ.get(name):
+            raise ConfigurationError(
+                f"{name} is set in the environment, and a run here goes on with the W&B run whose "
+                f"id is in {RUN_ID_NAME} of its output; unset {name}"
+            )
+
+
+def _setting_for(asked: str) -> str:
+    return "off" if asked == "disabled" else _SAME_MODE.get(asked, asked)
+
+
+def _check_key() -> None:
+    """Refuses online tracking without an API key that has the form of one; never shows it."""
+    if os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
+        return
+    where, key = _find_key()
+    if key is None:
+        if sys.stdin is not None and sys.stdin.isatty():
+            return  # W&B asks for it
+        raise ConfigurationError(
+            "tracking.wandb is online, and there is no W&B API key: neither WANDB_API_KEY nor an "
+            "entry of .netrc. Set one, run `wandb login`, or set tracking.wandb to offline"
+        )
+    fault = _fault_of_key(key)
+    if fault is not None:
+        raise ConfigurationError(
+            f"tracking.wandb is online, and the W&B API key of {where} {fault}; copy it once "
+            "more from W&B's page of user settings, or set tracking.wandb to offline"
+        )
+
+
+def _find_key() -> tuple[str, str | None]:
+    """Returns where W&B would take its API key from, and the key."""
+    key = os.environ.get("WANDB_API_KEY")
+    if key:
+        return "WANDB_API_KEY", key
+    settings = _user_settings()
+    if settings.get("api_key"):
+        return "W&B's settings file", settings["api_key"]
+    server = os.environ.get("WANDB_BASE_URL") or settings.get("base_url") or _SERVER
+    given = os.environ.get("NETRC")
+    home = Path("~").expanduser()
+    for path in [Path(given)] if given else [home / ".netrc", home / "_netrc"]:
+        with contextlib.suppress(OSError, netrc.NetrcParseError, UnicodeDecodeError):
+            entry = netrc.netrc(str(path)).authenticators(urlsplit(server).netloc)
+            if entry and entry[2]:
+                return str(path), entry[2]
+    return "", None
+
+
+def _user_settings() -> dict[str, str]:
+    folder = Path(os.environ.get("WANDB_CONFIG_DIR") or Path("~/.config/wandb").expanduser())
+    parser = configparser.ConfigParser(interpolation=None)
+    with contextlib.suppress(OSError, configparser.Error, UnicodeDecodeError):
+        parser.read(folder / "settings", encoding="utf-8")
+    return dict(parser["default"]) if parser.has_section("default") else {}
+
+
+def _fault_of_key(key: str) -> str | None:
+    """Says what is wrong with the form of a key; None where nothing is."""
+    if key != key.strip():
+        return "has blanks around it"
+    if re.fullmatch(r"[\w-]+\.[\w-]+\.[\w-]+", key):  # a JSON web token
+        return None
+    secret = key.split("-", 1)[-1]  # the keys of an own server have a prefix
+    if not re.fullmatch(r"[\w-]+", secret):
+        return "has characters other than letters, digits and _"
+    if len(secret) < _SHORTEST_SECRET:
+        return f"has {len(secret)} characters, expected {_SHORTEST_SECRET} or more"
+    return None
 
 
 def _import_wandb() -> ModuleType:

@@ -10,7 +10,6 @@ import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import TextIO
 
 from nakt_dist.runtime.processes import ProcessPlace
@@ -30,7 +29,6 @@ class Watchdog:
 
     Args:
         folder: on a disk that all processes share, such as the output.
-        place: of this process.
         seconds: without a beat, after which the job counts as hung.
     """
 
@@ -60,12 +58,7 @@ class Watchdog:
         # A thread without Python: it writes even when this process never gives it its turn.
         faulthandler.dump_traceback_later(self._seconds, file=self._stream)
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._ended.set()
         faulthandler.cancel_dump_traceback_later()
         self._stream.close()

@@ -149,7 +149,6 @@ class WorkLedger:
         """Takes the lock of a piece for as long as the stack that is returned stays open.
 
         Args:
-            piece: its number.
             stamp: its ``stamp`` as long as it is not done.
 
         Returns:

@@ -16,9 +16,9 @@ from nakt_dist.records.fields import label_dataset
 from nakt_dist.records.pseudo_sets import (
     ALL_SPLITS,
     PseudoSet,
-    Verdict,
+    RuleVerdict,
+    apply_rule,
     count_by_split,
-    judge,
     read_pseudo_set,
 )
 from nakt_dist.records.run_record import RunRecord, Stopwatch, package_versions
@@ -87,7 +87,7 @@ def run(config: InspectConfig) -> RunRecord:
     stopwatch = Stopwatch()
     output = _output_of(config)
     pseudo = read_pseudo_set(config.pseudo_labels)
-    verdict = judge(pseudo, config.exclusion)
+    verdict = apply_rule(pseudo, config.exclusion)
     counts = count_by_split(pseudo, verdict)
     pictures = _draw(config, pseudo)
     details = {
@@ -169,7 +169,7 @@ def _describe(rule: ExclusionRule, pseudo: PseudoSet) -> dict[str, Any]:
     }
 
 
-def _excluded(pseudo: PseudoSet, verdict: Verdict) -> list[Mapping[str, Any]]:
+def _excluded(pseudo: PseudoSet, verdict: RuleVerdict) -> list[Mapping[str, Any]]:
     """Returns the rows of ``excluded.parquet``."""
     table = pseudo.statistics.select(["key", "target_pixels", "entropy"])
     table = table.append_column("reason", pa.array(verdict.reasons, pa.string()))
@@ -195,7 +195,7 @@ def _draw_overlays(config: InspectConfig) -> bytes:
     images = IndexedShards(config.dataset)
     labels = PseudoLabels(config.pseudo_labels, images)
     in_order = PseudoSet(labels.root.name, labels.manifest, labels.statistics)
-    verdict = judge(in_order, config.exclusion)
+    verdict = apply_rule(in_order, config.exclusion)
     kept, excluded = np.flatnonzero(verdict.kept), np.flatnonzero(~verdict.kept)
     groups = []
     for title, rows in (("Kept", kept), ("Excluded", excluded)):
@@ -216,7 +216,7 @@ def _panels(
     images: IndexedShards,
     labels: PseudoLabels,
     rows: Sequence[int],
-    verdict: Verdict,
+    verdict: RuleVerdict,
     rule: ExclusionRule,
 ) -> Iterator[Panel]:
     for row in rows:

@@ -8,7 +8,7 @@ import pytest
 
 from nakt_dist.errors import DatasetError
 from nakt_dist.records.lineage_reading import read_lineage
-from nakt_dist.records.pseudo_sets import count_by_split, judge, read_pseudo_set
+from nakt_dist.records.pseudo_sets import apply_rule, count_by_split, read_pseudo_set
 from nakt_dist.report import paper
 from nakt_dist.report.capability import capabilities
 from nakt_dist.report.cautions import cautions
@@ -663,14 +663,14 @@ def test_exclusion_is_counted_by_rule_and_split(tmp_path: Path):
     rows = [("train", 255, 2.6), ("train", 256, 2.5), ("train", 255, 2.5), ("test", 999, 2.6)]
     write_pseudo_set(tmp_path / "pseudo", rows)
     pseudo = read_pseudo_set(tmp_path / "pseudo")
-    counts = count_by_split(pseudo, judge(pseudo, ExclusionRule()))
+    counts = count_by_split(pseudo, apply_rule(pseudo, ExclusionRule()))
     names = ("before", "after", "excluded", "below_alpha_alone", "above_beta_alone")
     assert [counts["all"][name] for name in names] == [4, 1, 3, 1, 1]
     assert counts["all"]["below_alpha_and_above_beta"] == 1
     assert [counts["split train"][name] for name in names] == [3, 1, 2, 1, 0]
     assert [counts["split test"][name] for name in names] == [1, 0, 1, 0, 1]
-    both = judge(pseudo, ExclusionRule(combine="both"))
+    both = apply_rule(pseudo, ExclusionRule(combine="both"))
     assert both.kept.tolist() == [False, True, True, True]
     assert [bool(reason) for reason in both.reasons] == [True, False, False, False]
     hard = replace(pseudo, manifest=replace(pseudo.manifest, soft=False))
-    assert judge(hard, ExclusionRule()).kept.tolist() == [False, True, False, True]
+    assert apply_rule(hard, ExclusionRule()).kept.tolist() == [False, True, False, True]
