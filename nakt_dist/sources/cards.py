@@ -3,11 +3,12 @@
 import reprlib
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import yaml
+from pydantic import Field, StrictInt, StrictStr, TypeAdapter, ValidationError
 
 from nakt_dist.errors import ConfigurationError, nearest_name
 from nakt_dist.sources import SOURCES, SourceListing
@@ -17,6 +18,10 @@ NO_IMAGES = (
     "unreadable_row", "unsafe_path",
 )  # fmt: skip
 """Problems of inputs that are no images of the dataset."""
+
+_EXPECTED = {"labels": "a list of names", "expected_counts": "whole numbers or null by name"}
+
+_Words = Annotated[StrictStr, Field(pattern=r"\S")]
 
 
 @dataclass(frozen=True)
@@ -39,16 +44,16 @@ class DatasetCard:
     """
 
     name: str
-    title: str
-    modality: str
-    task: str
-    layout: str
-    source: str
-    licence: str
-    citation: str
-    labels: tuple[str, ...] = ()
-    expected_counts: Mapping[str, int | None] = field(default_factory=dict)
-    notes: str = ""
+    title: _Words
+    modality: _Words
+    task: _Words
+    layout: _Words
+    source: _Words
+    licence: _Words
+    citation: _Words
+    labels: tuple[StrictStr, ...] = ()
+    expected_counts: Mapping[StrictStr, StrictInt | None] = field(default_factory=dict)
+    notes: _Words = ""
 
 
 @dataclass(frozen=True)
@@ -127,43 +132,27 @@ def compare_counts(card: DatasetCard, listing: SourceListing) -> list[CountCompa
 def _card_from(content: Any, path: Path) -> DatasetCard:
     if not isinstance(content, dict):
         raise ConfigurationError(f"The card '{path}' holds no fields; expected 'title: ...'")
-    known = {item.name: item for item in fields(DatasetCard) if item.name != "name"}
+    known = [item.name for item in fields(DatasetCard) if item.name != "name"]
     for name in content:
         if name not in known:
             raise ConfigurationError(
                 f"The card '{path}' has the unknown field '{name}'{nearest_name(str(name), known)} "
                 f"(known: {', '.join(known)})"
             )
-    for name, item in known.items():
-        optional = item.default is not MISSING or item.default_factory is not MISSING
-        if name not in content and not optional:
-            raise ConfigurationError(f"The card '{path}' lacks the field '{name}'")
-    for name, value in content.items():
-        _check_field(path, name, value)
-    if content["layout"] not in SOURCES:
+    try:
+        card = TypeAdapter(DatasetCard).validate_python({**content, "name": path.stem})
+    except ValidationError as error:
+        first = min(error.errors(), key=lambda each: each["type"] != "missing")
+        name = str(first["loc"][0])
+        if first["type"] == "missing":
+            raise ConfigurationError(f"The card '{path}' lacks the field '{name}'") from None
         raise ConfigurationError(
-            f"'layout' in the card '{path}' is '{content['layout']}'"
-            f"{nearest_name(content['layout'], SOURCES)} (known: {', '.join(SOURCES)})"
-        )
-    labels = tuple(content.get("labels", ()))
-    return DatasetCard(name=path.stem, **(content | {"labels": labels}))
-
-
-def _check_field(path: Path, name: str, value: Any) -> None:
-    if name == "labels":
-        right, expected = _all_text(value), "a list of names"
-    elif name == "expected_counts":
-        right = isinstance(value, dict) and _all_text(list(value))
-        right = right and all(count is None or type(count) is int for count in value.values())
-        expected = "whole numbers or null by name"
-    else:
-        right, expected = isinstance(value, str) and bool(value.strip()), "text"
-    if not right:
+            f"'{name}' in the card '{path}' is {reprlib.repr(content[name])[:200]}; expected "
+            f"{_EXPECTED.get(name, 'text')} (quote what YAML reads as another type)"
+        ) from None
+    if card.layout not in SOURCES:
         raise ConfigurationError(
-            f"'{name}' in the card '{path}' is {reprlib.repr(value)}; expected {expected} "
-            "(quote what YAML reads as another type)"
+            f"'layout' in the card '{path}' is '{card.layout}'"
+            f"{nearest_name(card.layout, SOURCES)} (known: {', '.join(SOURCES)})"
         )
-
-
-def _all_text(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(item, str) for item in value)
+    return card

@@ -31,6 +31,14 @@ class NamedPairs:
     records: list[SourceRecord] = field(default_factory=list)
     others: Counter[str] = field(default_factory=Counter)
 
+    @property
+    def images_by_key(self) -> dict[Key, list[FoundFile]]:
+        """The images of each key."""
+        alike: dict[Key, list[FoundFile]] = defaultdict(list)
+        for key, image in self.images:
+            alike[key].append(image)
+        return alike
+
     def leave_out(self, wanted: Callable[[Key], bool]) -> list[Key]:
         """Forgets images and masks that are not wanted, and returns the keys of the images."""
         left_out = [key for key, _ in self.images if not wanted(key)]
@@ -51,9 +59,10 @@ class NamedPairs:
             image_of: the image that a key expects, in words.
             mask_of: the mask likewise; None where the dataset has none for this image.
             facts_of: what a key says of its image, as fields of ``SourceRecord``.
-            several: whether several masks of one image are united; else they are ambiguous.
+            several: whether several masks of one image are united; else they are ambiguous, as
+                is one mask of several images.
         """
-        records = list(self.records)
+        records, alike = list(self.records), self.images_by_key
         for key, image in self.images:
             expected = mask_of(key)
             if expected is None:
@@ -62,11 +71,14 @@ class NamedPairs:
             masks = self.masks.get(key, [])
             problem = None if masks else missing_mask(expected)
             if len(masks) > 1 and not several:
-                problem = ambiguous_mask(masks)
-                masks = masks[:1]
-            facts = facts_of(key)
-            records.append(image_record(image, masks, problem, mask_kind="binary", **facts))
-        for key in self.masks.keys() - {key for key, _ in self.images}:
+                problem = _ambiguous_mask(masks)
+            elif masks and len(alike[key]) > 1 and not several:
+                names = ", ".join(f"'{each.name}'" for each in alike[key])
+                detail = f"'{masks[0].name}' is the mask of {names}; remove all images but one"
+                problem = ("ambiguous_mask", detail)
+            facts = {"mask_kind": "binary", **facts_of(key)}
+            records.append(image_record(image, masks, problem, **facts))
+        for key in self.masks.keys() - alike.keys():
             records += [mask_without_image(mask, image_of(key)) for mask in self.masks[key]]
         return records
 
@@ -100,7 +112,7 @@ def sort_files(
     return pairs
 
 
-def ambiguous_mask(masks: Sequence[FoundFile]) -> tuple[str, str]:
+def _ambiguous_mask(masks: Sequence[FoundFile]) -> tuple[str, str]:
     """Returns the problem of an image that has several masks where one is expected."""
     names = ", ".join(f"'{mask.name}'" for mask in masks)
     return ("ambiguous_mask", f"expected one mask, found {names}; remove all but one")

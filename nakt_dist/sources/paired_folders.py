@@ -1,24 +1,18 @@
 """Two folders whose files pair by name: ``image/1.PNG`` and ``mask/1.PNG`` (DDTI, TN3K)."""
 
-from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 from nakt_dist.errors import ConfigurationError, DatasetError
-from nakt_dist.sources.files import FolderContents, FoundFile, require_folder, walk
+from nakt_dist.sources.files import FoundFile, require_folder, walk
 from nakt_dist.sources.folder_names import mask_stem, split_of, splits_by_folder
-from nakt_dist.sources.listing import (
-    finish_listing,
-    image_record,
-    mask_without_image,
-    missing_mask,
-    unrecognised,
-    wrong_layout,
-)
-from nakt_dist.sources.named_pairs import ambiguous_mask
-from nakt_dist.sources.record import SourceListing, SourceRecord
+from nakt_dist.sources.listing import finish_listing, wrong_layout
+from nakt_dist.sources.named_pairs import IMAGE, MASK, Key, NamedPairs, sort_files
+from nakt_dist.sources.record import SourceListing
 from nakt_dist.sources.registry import Source
 
 
@@ -67,20 +61,40 @@ def scan(
     require_folder(root)
     pairs = _folder_pairs(root, image_folder, mask_folder)
     contents = walk(root)
-    records: list[SourceRecord] = []
-    placed: set[str] = set()
     for pair in pairs:
         if not contents.below(pair.images):
             raise wrong_layout(root, "paired_folders", f"images in '{pair.images}/'")
-        records += _pair(contents, pair)
-        placed.update(file.name for folder in pair.folders for file in contents.below(folder))
     folders = " or ".join(f"'{folder}/'" for pair in pairs for folder in pair.folders)
-    records += [
-        unrecognised(file, f"a place in {folders}")
-        for file in contents.images
-        if file.name not in placed
-    ]
+    expected = f"a place in {folders}"
+    files = sort_files(contents, partial(_role, pairs), expected, one_image_each=False)
+    _leave_endings_away(files)
+    of_images = {pair.images: pair for pair in pairs}
+    records = files.pair(
+        image_of=lambda key: f"'{key[0]}/{key[1]}' with the suffix of an image",
+        mask_of=lambda key: f"'{of_images[key[0]].masks}/{key[1]}' with the suffix of an image",
+        facts_of=lambda key: {"official_split": of_images[key[0]].official_split},
+    )
     return _with_splits(finish_listing(contents, records))
+
+
+def _role(pairs: Sequence[FolderPair], file: FoundFile) -> tuple[str, Key] | None:
+    for pair in pairs:
+        # the folder of masks may lie inside the folder of images
+        for role, folder in ((MASK, pair.masks), (IMAGE, pair.images)):
+            if file.name.startswith(f"{folder}/"):
+                return role, (pair.images, file.path_below(folder))
+    return None
+
+
+def _leave_endings_away(files: NamedPairs) -> None:
+    """Gives a mask such as ``a_mask`` the name of its image where there is no other of its own."""
+    images = files.images_by_key
+    for key in [key for key in files.masks if key not in images]:
+        folder, slash, stem = key[1].rpartition("/")
+        named = mask_stem(stem)
+        image = (key[0], f"{folder}{slash}{named.base}") if named else key
+        if image in images:
+            files.masks[image] += files.masks.pop(key)
 
 
 def _with_splits(listing: SourceListing) -> SourceListing:
@@ -147,49 +161,6 @@ def _styles_of_splits(root: Path) -> list[tuple[FolderPair, ...]]:
         for (pair,) in STYLES[:2]
     ]
     return [style for style in styles if style]
-
-
-def _pair(contents: FolderContents, pair: FolderPair) -> Iterator[SourceRecord]:
-    image_folder, mask_folder = pair.folders
-    masks: dict[str, list[FoundFile]] = defaultdict(list)
-    for mask in contents.below(mask_folder):
-        masks[mask.path_below(mask_folder)].append(mask)
-    # the folder of masks may lie inside the folder of images
-    inside = {mask.name for found in masks.values() for mask in found}
-    images = [image for image in contents.below(image_folder) if image.name not in inside]
-    by_image: dict[str, list[FoundFile]] = defaultdict(list)
-    for image in images:
-        by_image[image.path_below(image_folder)].append(image)
-    _leave_endings_away(masks, by_image)
-    for image in images:
-        stem = image.path_below(image_folder)
-        found = masks.get(stem, [])
-        problem = None
-        if not found:
-            problem = missing_mask(f"'{mask_folder}/{stem}' with the suffix of an image")
-        elif len(found) > 1:
-            problem = ambiguous_mask(found)
-        elif len(by_image[stem]) > 1:
-            names = ", ".join(f"'{each.name}'" for each in by_image[stem])
-            detail = f"'{found[0].name}' is the mask of {names}; remove all images but one"
-            problem = ("ambiguous_mask", detail)
-        yield image_record(
-            image, found, problem, mask_kind="binary", official_split=pair.official_split
-        )
-    for stem in masks.keys() - by_image.keys():
-        for mask in masks[stem]:
-            yield mask_without_image(mask, f"'{image_folder}/{stem}' with the suffix of an image")
-
-
-def _leave_endings_away(
-    masks: dict[str, list[FoundFile]], images: Mapping[str, Sequence[FoundFile]]
-) -> None:
-    """Gives a mask such as ``a_mask`` the name of its image where there is no other of its own."""
-    for path in [path for path in masks if path not in images]:
-        folder, slash, stem = path.rpartition("/")
-        named = mask_stem(stem)
-        if named is not None and f"{folder}{slash}{named.base}" in images:
-            masks[f"{folder}{slash}{named.base}"] += masks.pop(path)
 
 
 SOURCE = Source("paired_folders", scan, path_options=("image_folder", "mask_folder"))

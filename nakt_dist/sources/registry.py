@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
+
 from nakt_dist.errors import ConfigurationError, nearest_name
 from nakt_dist.sources.record import SourceListing
 
@@ -103,19 +105,9 @@ def _wants_quotes(value: Any) -> str:
 
 
 def _fits(value: Any, hint: Any) -> bool:
-    """Whether a value is of the type that an option's annotation names."""
-    if isinstance(hint, types.UnionType):
-        return any(_fits(value, member) for member in typing.get_args(hint))
-    if typing.get_origin(hint) is Sequence:
-        (member,) = typing.get_args(hint)
-        return isinstance(value, list | tuple) and all(_fits(item, member) for item in value)
-    if typing.get_origin(hint) is Mapping:
-        kinds = typing.get_args(hint)
-        return isinstance(value, Mapping) and all(
-            _fits(part, kind)
-            for item in value.items()
-            for part, kind in zip(item, kinds, strict=True)
-        )
-    if isinstance(value, bool):  # a bool is an int to Python and not to a user
-        return hint is bool
-    return isinstance(value, hint)
+    """Whether a value is of the type that an option's annotation names; a bool is no number."""
+    try:
+        TypeAdapter(hint).validate_python(value, strict=True)
+    except ValidationError:
+        return False
+    return True

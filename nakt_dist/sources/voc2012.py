@@ -1,21 +1,14 @@
 """PASCAL VOC2012: ``JPEGImages``, ``SegmentationClass`` (palette, 255 is void), ``ImageSets``."""
 
-from collections import Counter
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from nakt_dist.errors import ConfigurationError, nearest_name
 from nakt_dist.sources.files import FolderContents, FoundFile, require_folder, walk
-from nakt_dist.sources.listing import (
-    finish_listing,
-    image_record,
-    mask_without_image,
-    missing_image,
-    missing_mask,
-    unrecognised,
-    wrong_layout,
-)
-from nakt_dist.sources.record import SourceListing, SourceRecord
+from nakt_dist.sources.listing import finish_listing, missing_image, wrong_layout
+from nakt_dist.sources.named_pairs import IMAGE, MASK, Key, sort_files
+from nakt_dist.sources.record import SourceListing
 from nakt_dist.sources.registry import Source
 
 IMAGE_FOLDER = "JPEGImages"
@@ -59,37 +52,38 @@ def scan(
         mask_folder = (present or MASK_FOLDERS)[0]
     contents = walk(folder)
     splits = _read_splits(folder, contents)
-    images, masks, records, ignored = _sort_files(contents, mask_folder)
-    if not images:
+    pairs = sort_files(
+        contents,
+        partial(_role, mask_folder),
+        f"'{IMAGE_FOLDER}/NAME.jpg' or '{mask_folder}/NAME.png'",
+        one_image_each=False,
+    )
+    if not pairs.images:
         raise wrong_layout(folder, "voc2012", f"'.jpg' images in '{IMAGE_FOLDER}'")
 
-    kind = "binary" if classes is not None else "classes"
-    not_segmented = 0
-    for image in images:
-        mask, split = masks.get(image.stem), splits.get(image.stem)
-        if mask:
-            records.append(
-                image_record(
-                    image, [mask], mask_kind=kind, mask_classes=indices, official_split=split
-                )
-            )
-        elif split:
-            problem = missing_mask(f"'{mask_folder}/{image.stem}.png', as it is in '{split}.txt'")
-            records.append(image_record(image, problem=problem, official_split=split))
-        elif only_segmented:
-            not_segmented += 1
-        else:
-            records.append(image_record(image))
+    def mask_of(key: Key) -> str | None:
+        if key not in pairs.masks and key[0] not in splits:
+            return None
+        return f"'{mask_folder}/{key[0]}.png', as it is in '{splits.get(key[0])}.txt'"
 
-    stems = {image.stem for image in images}
-    for stem in masks.keys() - stems:
-        records.append(mask_without_image(masks[stem], f"'{IMAGE_FOLDER}/{stem}.jpg'"))
+    stems = {stem for (stem,), _ in pairs.images}
+    left_out = pairs.leave_out(lambda key: bool(mask_of(key))) if only_segmented else []
+    kind = "binary" if classes is not None else "classes"
+    records = pairs.pair(
+        image_of=lambda key: f"'{IMAGE_FOLDER}/{key[0]}.jpg'",
+        mask_of=mask_of,
+        facts_of=lambda key: {
+            "mask_kind": kind if key in pairs.masks else "none",
+            "mask_classes": indices if key in pairs.masks else (),
+            "official_split": splits.get(key[0]),
+        },
+    )
     for stem in splits.keys() - stems:
         name = f"{IMAGE_FOLDER}/{stem}.jpg"
         records.append(missing_image(name, folder / name, f"'{splits[stem]}.txt'"))
     used = [_split_file(split) for split in SPLITS]
-    left_out = {"images without a mask": not_segmented}
-    return finish_listing(contents, records, left_out, used, ignored)
+    left = {"images without a mask": len(left_out)}
+    return finish_listing(contents, records, left, used, pairs.others)
 
 
 def class_indices(classes: Sequence[str | int]) -> tuple[int, ...]:
@@ -136,25 +130,14 @@ def _read_splits(folder: Path, contents: FolderContents) -> dict[str, str]:
     return splits
 
 
-def _sort_files(
-    contents: FolderContents, mask_folder: str
-) -> tuple[list[FoundFile], dict[str, FoundFile], list[SourceRecord], Counter[str]]:
-    """Returns the images, the masks by stem, records of what is neither, and known other files."""
-    images: list[FoundFile] = []
-    masks: dict[str, FoundFile] = {}
-    records: list[SourceRecord] = []
-    ignored: Counter[str] = Counter()
-    for file in contents.images:
-        if file.folder == IMAGE_FOLDER and file.suffix in (".jpg", ".jpeg"):
-            images.append(file)
-        elif file.folder == mask_folder and file.name.endswith(".png"):
-            masks[file.stem] = file
-        elif file.folder in OTHER_FOLDERS and file.folder != mask_folder:
-            ignored[f"{file.folder}/*{file.suffix}"] += 1
-        else:
-            expected = f"'{IMAGE_FOLDER}/NAME.jpg' or '{mask_folder}/NAME.png'"
-            records.append(unrecognised(file, expected))
-    return images, masks, records, ignored
+def _role(mask_folder: str, file: FoundFile) -> tuple[str, Key] | None:
+    if file.folder == IMAGE_FOLDER and file.suffix in (".jpg", ".jpeg"):
+        return IMAGE, (file.stem,)
+    if file.folder == mask_folder and file.name.endswith(".png"):
+        return MASK, (file.stem,)
+    if file.folder in OTHER_FOLDERS and file.folder != mask_folder:
+        return f"{file.folder}/*{file.suffix}", ()
+    return None
 
 
 SOURCE = Source("voc2012", scan, card="voc2012", path_options=("mask_folder",))
