@@ -3,9 +3,14 @@
 ``nakt STAGE --config FILE --dotted.key value`` fills them; so does Python code.
 """
 
-from nakt_dist.config.attention import AttentionConfig, ShownNetworkConfig
 from nakt_dist.config.doctor import DoctorConfig
-from nakt_dist.config.evaluating import EvaluateConfig, PipelineConfig, ReportConfig
+from nakt_dist.config.evaluating import (
+    AttentionConfig,
+    EvaluateConfig,
+    PipelineConfig,
+    ReportConfig,
+    ShownNetworkConfig,
+)
 from nakt_dist.config.packing import (
     ImageConfig,
     PackConfig,
@@ -16,7 +21,12 @@ from nakt_dist.config.packing import (
 from nakt_dist.config.saving import CONFIG_NAME, as_plain, save_config
 from nakt_dist.config.selecting import DataConfig, LabelConfig, ValidationConfig
 from nakt_dist.config.submitting import SubmitConfig
-from nakt_dist.config.teaching import InspectConfig, TeachConfig, TeacherConfig
+from nakt_dist.config.teaching import (
+    InspectConfig,
+    TeachConfig,
+    TeacherConfig,
+    TrainingTeacherConfig,
+)
 from nakt_dist.config.tracking import TrackingConfig
 from nakt_dist.config.training import (
     AugmentationConfig,
@@ -24,7 +34,6 @@ from nakt_dist.config.training import (
     RecipeConfig,
     TrainConfig,
 )
-from nakt_dist.config.transferring import TrainingTeacherConfig
 from nakt_dist.models.spec import PreprocessingConfig
 from nakt_dist.signals import AttentionTransferConfig, DistillationConfig, TapConfig
 

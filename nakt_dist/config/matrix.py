@@ -21,9 +21,7 @@ def check_names(names: Mapping[str, Any], where: str, taken: Mapping[str, Any]) 
     """Refuses names that cannot stand in ``${…}``, or that mean something else already.
 
     Args:
-        names: what is to be named.
         where: what to call them in messages, such as ``definitions``.
-        taken: names in use.
 
     Raises:
         ConfigurationError: names the first that is wrong.
@@ -74,10 +72,6 @@ def fill_in(value: Any, names: Mapping[str, Any]) -> Any:
 
     A text that is one ``${name}`` becomes the value itself, of whatever type; inside a longer
     text a value is inserted as text. Values may hold ``${name}`` in turn.
-
-    Args:
-        value: texts, numbers, lists and mappings, nested.
-        names: the values by name.
 
     Raises:
         ConfigurationError: a name is unknown (names the nearest), stands for itself, or for

@@ -36,9 +36,7 @@ def read_config(
     """Builds a configuration.
 
     Args:
-        kind: its class, a frozen dataclass.
         program: what the help calls the command, such as ``nakt pack``.
-        summary: one line for the help.
         words: of a command line: ``--config FILE`` and ``--dotted.key value``.
         values: a nested mapping instead of words.
 
@@ -266,7 +264,7 @@ def _named_whole(message: str, kind: type, parsed: jsonargparse.Namespace) -> st
 
 
 def _is_refused(kind: Any, values: Any) -> bool:
-    group = next(filter(dataclasses.is_dataclass, (kind, *typing.get_args(kind))), None)
+    group: Any = next(filter(dataclasses.is_dataclass, (kind, *typing.get_args(kind))), None)
     try:
         if group is not None and isinstance(values, jsonargparse.Namespace):
             group(**vars(values))

@@ -31,8 +31,6 @@ def save_config(
     """Writes the resolved configuration as ``config.yaml`` that ``--config`` reads again.
 
     Args:
-        config: a stage's configuration.
-        folder: the stage's output.
         leave_out: top-level settings that change no output, such as ``workers``.
         staging: folder for the unfinished file, as for ``atomic_write``.
     """

@@ -1,4 +1,4 @@
-"""Settings of ``teach`` and ``inspect``."""
+"""Settings of networks that are trained, of ``teach`` and of ``inspect``."""
 
 from dataclasses import dataclass, field
 from typing import Literal
@@ -6,6 +6,7 @@ from typing import Literal
 from nakt_dist import limits
 from nakt_dist.limits import Limited
 from nakt_dist.models.spec import ModelSpec, PreprocessingConfig
+from nakt_dist.signals import Signals
 from nakt_dist.transfer.exclusion import ExclusionRule
 
 
@@ -94,3 +95,19 @@ class InspectConfig(Limited):
     seed: int = field(default=0, metadata=limits.SEED)
     against: list[str] = field(default_factory=list)
     near_duplicates: bool = False
+
+
+@dataclass(frozen=True)
+class TrainingTeacherConfig(Signals, TrainedNetworkConfig, group="teacher"):
+    """The frozen network that a student follows while it trains, and what it takes from it.
+
+    Attributes:
+        labels: its outputs' names in order, or a label set such as ``chestxray14``, when the
+            weights file does not say; for signals that match outputs, such as distillation.
+    """
+
+    labels: str | list[str] | None = None
+
+    def __post_init__(self) -> None:
+        TrainedNetworkConfig.__post_init__(self)
+        Signals.__post_init__(self)

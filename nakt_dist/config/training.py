@@ -5,8 +5,8 @@ from typing import Literal
 
 from nakt_dist import limits
 from nakt_dist.config.selecting import DataConfig, LabelConfig, ValidationConfig
+from nakt_dist.config.teaching import TrainingTeacherConfig
 from nakt_dist.config.tracking import TrackingConfig
-from nakt_dist.config.transferring import TrainingTeacherConfig
 from nakt_dist.errors import ConfigurationError
 from nakt_dist.limits import Limited
 from nakt_dist.models.spec import ModelSpec, PreprocessingConfig

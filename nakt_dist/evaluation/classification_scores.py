@@ -23,8 +23,8 @@ from nakt_dist.evaluation.scores import (
     read_reference,
 )
 from nakt_dist.evaluation.subgroups import age_band
-from nakt_dist.loading.labels import LabelledImages
 from nakt_dist.loading.samples import SelectedSamples
+from nakt_dist.loading.targets import LabelledImages
 from nakt_dist.models.network_file import TrainedNetwork
 from nakt_dist.records.results import ClassificationResult, Comparison
 from nakt_dist.records.run_record import RECORD_NAME, RunRecord

@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 
 from nakt_dist.config.selecting import LabelConfig
 from nakt_dist.errors import ConfigurationError
-from nakt_dist.loading.labels import LabelledTargets, labelled_targets, name_outputs
+from nakt_dist.loading.targets import LabelledTargets, labelled_targets, name_outputs
 from nakt_dist.models.network_file import TrainedNetwork, stored_output_names
 from nakt_dist.shards.reader import IndexedShards
 from nakt_dist.sources.findings import resolve_label_names

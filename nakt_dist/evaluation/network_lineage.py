@@ -5,7 +5,7 @@ from typing import Any
 
 from nakt_dist.config import AttentionConfig
 from nakt_dist.errors import CheckpointError
-from nakt_dist.loading.labels import name_outputs
+from nakt_dist.loading.targets import name_outputs
 from nakt_dist.models.network_file import TrainedNetwork, stored_output_names
 from nakt_dist.models.registry import is_classifier
 from nakt_dist.models.taps import PRESETS, preset_taps

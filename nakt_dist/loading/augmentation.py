@@ -47,12 +47,8 @@ def draw_parameters(
     """Draws the parameters of a batch.
 
     Args:
-        config: ranges.
         numbers: int (N,), sample numbers.
-        seed: of the run.
         epoch: of each visit; every epoch augments anew.
-        height: rows of the images.
-        width: columns of the images.
     """
     uniform = np.stack([_uniform(seed, epoch, int(number)) for number in numbers])
     rows = config.smallest_crop + (1 - config.smallest_crop) * uniform[:, 0]
@@ -97,27 +93,11 @@ def _crop_of_rotated(
     although both coordinates run over [-1, 1].
     """
     cosine, sine = np.cos(angle), np.sin(angle)
-    return np.stack(
-        [
-            np.stack(
-                [
-                    cosine * columns * flip,
-                    -sine * rows * aspect,
-                    cosine * centre_x - sine * centre_y * aspect,
-                ],
-                axis=1,
-            ),
-            np.stack(
-                [
-                    sine * columns * flip / aspect,
-                    cosine * rows,
-                    sine * centre_x / aspect + cosine * centre_y,
-                ],
-                axis=1,
-            ),
-        ],
-        axis=1,
-    )
+    across = cosine * centre_x - sine * centre_y * aspect
+    down = sine * centre_x / aspect + cosine * centre_y
+    to_x = np.stack([cosine * columns * flip, -sine * rows * aspect, across], axis=1)
+    to_y = np.stack([sine * columns * flip / aspect, cosine * rows, down], axis=1)
+    return np.stack([to_x, to_y], axis=1)
 
 
 def augment(

@@ -4,37 +4,18 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, BinaryIO
 
 import torch
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import DataLoader
 
 from nakt_dist.config import DataConfig
 from nakt_dist.errors import DatasetError, UnusableSample
 from nakt_dist.imaging.packed import decode_pixels
-from nakt_dist.loading.labels import LabelledTargets
 from nakt_dist.loading.sampler import GlobalBatches, Share
 from nakt_dist.loading.samples import CachedImages, SelectedSamples
+from nakt_dist.loading.targets import LabelledTargets
 from nakt_dist.runtime.preemption import shield_loader_process
 from nakt_dist.shards.location import DatasetLocation
 
 Batch = Mapping[str, torch.Tensor]
-
-
-class _MicroBatches(Sampler[list[int]]):
-    """Sample numbers of one process's micro-batches from one step to another."""
-
-    def __init__(
-        self, order: GlobalBatches, share: Share, rank: int, first_step: int, last_step: int
-    ) -> None:
-        self._order, self._share, self._rank = order, share, rank
-        self._steps = range(first_step, last_step)
-
-    def __iter__(self) -> Iterator[list[int]]:
-        for step in self._steps:
-            batch = self._order.batch(step)
-            for micro_batch in range(self._share.accumulation):
-                yield self._share.part(batch, micro_batch, self._rank).tolist()
-
-    def __len__(self) -> int:
-        return len(self._steps) * self._share.accumulation
 
 
 def indexed_batches(
@@ -50,25 +31,25 @@ def indexed_batches(
     """Yields one process's micro-batches, from the first step up to the last, exclusive.
 
     Args:
-        dataset: what to read.
-        order: the sequence of global batches.
-        share: this launch's division of them.
-        rank: of this process.
-        first_step: where to begin; resuming costs nothing.
         last_step: where to stop.
         workers: loader processes; 0 reads in this process.
         pinned: in memory that a GPU copies from while this process goes on.
     """
-    loader = DataLoader(
+    batches = map(order.batch, range(first_step, last_step))
+    parts = (
+        share.part(batch, micro_batch, rank).tolist()
+        for batch in batches
+        for micro_batch in range(share.accumulation)
+    )
+    yield from DataLoader(
         dataset,
-        batch_sampler=_MicroBatches(order, share, rank, first_step, last_step),
+        batch_sampler=parts,
         num_workers=workers,
         worker_init_fn=shield_loader_process,
         pin_memory=pinned,
         # Else starting to read draws from torch's own: dropout after a resume would differ.
         generator=torch.Generator(),
     )
-    yield from loader
 
 
 def streamed_batches(
@@ -86,11 +67,7 @@ def streamed_batches(
     checksums, as it is when reading by index.
 
     Args:
-        config: names the dataset and the pseudo-labels.
         samples: which keys are wanted; images are not read through it.
-        micro_batch_size: images per batch.
-        seed: of the run.
-        rank: of this process.
         targets: of these samples, in their order, for a classifier; a streamed image finds
             its own by key. None when the target is a mask, which lies beside the image.
 
@@ -162,7 +139,7 @@ def _check_mask(samples: SelectedSamples, number: int, mask: bytes) -> None:
     if samples.pseudo_labels is None:
         samples.images.check_bytes(number, "mask", mask)
     else:
-        samples.pseudo_labels.check_bytes(number, mask)
+        samples.pseudo_labels.check_bytes(number, "soft", mask)
 
 
 def _decoded(

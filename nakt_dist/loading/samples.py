@@ -118,13 +118,8 @@ def select_samples(
     """Opens a dataset and chooses its samples: splits, then exclusion, then a count.
 
     Args:
-        dataset: folder or URL.
-        splits: None for all.
-        pseudo_labels: folder or URL, or None.
         exclusion: applied to the statistics of the pseudo-labels.
         count: only so many, chosen by hash of (subset_seed, key): nested in larger choices.
-        subset_seed: of that choice.
-        cache: folder for local copies of URLs.
         role: what the settings' names begin with in messages, such as ``validation.``.
 
     Raises:
@@ -185,30 +180,10 @@ def _nested_choice(keys: list[str], count: int, seed: int) -> np.ndarray:
     return np.asarray([row for row, key in enumerate(keys) if key in wanted])
 
 
-def patients_in_both(first: SelectedSamples, second: SelectedSamples) -> list[str]:
-    """Names the patients that two choices of one dataset share.
-
-    Datasets of different names count as having no patient in common, because each names its
-    patients in its own way; packings of one dataset should therefore keep its name.
-
-    Args:
-        first: such as the training samples.
-        second: such as the validation samples.
-
-    Returns:
-        Their ids as the dataset gives them, sorted; images of unknown patients do not count.
-    """
-    if first.images.manifest.dataset != second.images.manifest.dataset:
-        return []
-    both = set(first.images.patients) & set(second.images.patients)
-    return sorted(patient for patient in both if patient is not None)
-
-
 class CachedImages(torch.utils.data.Dataset, ABC):
     """Images with their targets, and a memory for what was decoded.
 
     Args:
-        samples: what to read.
         planes: H × W planes of uint8 that a decoded sample takes.
         cache_megabytes: decoded samples are kept while they all fit in this; else none are.
 
@@ -265,10 +240,6 @@ class CachedImages(torch.utils.data.Dataset, ABC):
 
 class MaskedImages(CachedImages):
     """Images with their masks: ``target`` is uint8 (1, H, W).
-
-    Args:
-        samples: what to read.
-        cache_megabytes: decoded pixels are kept while they all fit in this; else none are.
 
     Raises:
         ConfigurationError: the dataset's own masks are wanted and hold class indices.

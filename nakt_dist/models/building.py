@@ -13,19 +13,10 @@ from nakt_dist.models.spec import ModelSpec
 from nakt_dist.models.weights import LoadedWeights
 
 # With these, timm and smp open the path or fetch the address that the value names.
-_OPTIONS_THAT_FETCH = frozenset(
-    {
-        "cache_dir",
-        "checkpoint_path",
-        "file",
-        "hf_hub_id",
-        "pretrained",
-        "pretrained_cfg",
-        "pretrained_cfg_overlay",
-        "url",
-        "weights",
-    }
-)
+_OPTIONS_THAT_FETCH = {
+    "cache_dir", "checkpoint_path", "file", "hf_hub_id", "pretrained", "pretrained_cfg",
+    "pretrained_cfg_overlay", "url", "weights",
+}  # fmt: skip
 _LARGEST_RATIO = 4
 _ALWAYS_ALLOWED_VALUES = 1_000_000
 _MOST_VALUES = 2**33  # of a network in settings: 32 GiB of float32
@@ -36,19 +27,10 @@ _LEAST_VALUES_COUNTED = 1000
 _MOST_LAYERS = 10_000
 # Some libraries make lists of such a length, before there is any value to count.
 _LARGEST_OPTION = 100_000
-_FACTORIES = frozenset(
-    {
-        torch.arange,
-        torch.empty,
-        torch.eye,
-        torch.full,
-        torch.linspace,
-        torch.ones,
-        torch.rand,
-        torch.randn,
-        torch.zeros,
-    }
-)
+_FACTORIES = {
+    torch.arange, torch.empty, torch.eye, torch.full, torch.linspace, torch.ones, torch.rand,
+    torch.randn, torch.zeros,
+}  # fmt: skip
 
 
 def check_finite(loaded: LoadedWeights) -> None:

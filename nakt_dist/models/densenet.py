@@ -27,8 +27,6 @@ class DenseNet121(DenseNet):
     torchvision's, which timm's ``densenet121`` shares.
 
     Args:
-        in_channels: image channels.
-        num_outputs: logits per image.
         drop_rate: dropout after each dense layer, in [0, 1).
 
     Raises:
@@ -59,8 +57,6 @@ class DenseNet40(nn.Module):
     their pretrained tensors load. 1,364,142 parameters with three channels and 14 outputs.
 
     Args:
-        in_channels: image channels.
-        num_outputs: logits per image.
         drop_rate: dropout after each dense layer, in [0, 1).
 
     Raises:

@@ -60,8 +60,6 @@ def initialise(network: nn.Module, loaded: LoadedWeights, keep_head: bool = True
     First layers are never adapted to another number of image channels.
 
     Args:
-        network: the bare network, with fresh weights.
-        loaded: from ``read_initial_weights`` or ``read_weights``, in any style.
         keep_head: False leaves the head fresh even where it fits, as it has to be when its
             outputs mean other findings.
 

@@ -1,6 +1,7 @@
 """The parts that the hand-written networks share."""
 
 import math
+from collections.abc import Callable
 from typing import Any, Literal, get_args
 
 import torch
@@ -11,6 +12,7 @@ from nakt_dist.errors import ConfigurationError, nearest_name
 Normalisation = Literal["batch", "group", "none"]
 
 _CHANNELS_PER_GROUP = 16
+_SMALLEST_SIDE = 16
 
 
 def check_choice(option: str, value: Any, choices: Any) -> None:
@@ -97,3 +99,47 @@ def initialise(network: nn.Module) -> None:
 def halve(features: Tensor) -> Tensor:
     """Returns the maximum of each 2×2 window: (N, C, H, W) to (N, C, H/2, W/2)."""
     return nn.functional.max_pool2d(features, 2)
+
+
+def at_any_size(network: Callable[[Tensor], Tensor], images: Tensor, multiple: int) -> Tensor:
+    """Runs a network on images padded to a multiple of its stride and crops its output back.
+
+    The padding mirrors the image (no dark frame, hence no false edge), half of it on each
+    side. Images that fit already pass through untouched.
+
+    Args:
+        network: maps (N, C, H, W) to (N, K, H, W) where ``multiple`` divides H and W.
+        images: float (N, C, H, W), H and W at least 16.
+        multiple: what both sides must be divisible by, at most 32.
+
+    Returns:
+        (N, K, H, W), of the images' own height and width.
+
+    Raises:
+        ConfigurationError: the images are too small, or the network's output has not the
+            height and width of its input.
+    """
+    height, width = images.shape[-2:]
+    if height < _SMALLEST_SIDE or width < _SMALLEST_SIDE:
+        raise ConfigurationError(
+            f"images are {height}×{width} pixels, expected at least "
+            f"{_SMALLEST_SIDE}×{_SMALLEST_SIDE}; pack them at a larger size"
+        )
+    # Not -height % multiple: torch.compile cannot follow Python's modulo of a dynamic size.
+    extra_rows = (height + multiple - 1) // multiple * multiple - height
+    extra_columns = (width + multiple - 1) // multiple * multiple - width
+    top, left = extra_rows // 2, extra_columns // 2
+    if extra_rows or extra_columns:
+        border = (left, extra_columns - left, top, extra_rows - top)
+        images = nn.functional.pad(images, border, mode="reflect")
+    logits = network(images)
+    if logits.shape[-2:] != images.shape[-2:]:
+        raise ConfigurationError(
+            f"the network returned {_size(logits)} logits for {_size(images)} images, expected the "
+            "same size; set its options so that it upsamples as often as its encoder downsamples"
+        )
+    return logits[..., top : top + height, left : left + width]
+
+
+def _size(maps: Tensor) -> str:
+    return f"{maps.shape[-2]}×{maps.shape[-1]}"

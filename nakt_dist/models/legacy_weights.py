@@ -18,22 +18,10 @@ LEGACY_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt", ".tar")
 
 # Where training scripts put the state dict, the likeliest first.
 _CONTAINERS = (
-    "state_dict",
-    "model_state_dict",
-    "model_state",
-    "model",
-    "network",
-    "net",
-    "module",
-    "weights",
-    "teacher",
-    "student",
-    "ema_state_dict",
-    "state_dict_ema",
-    "model_ema",
-    "ema_model",
-    "ema",
-)
+    "state_dict", "model_state_dict", "model_state", "model", "network", "net", "module",
+    "weights", "teacher", "student", "ema_state_dict", "state_dict_ema", "model_ema",
+    "ema_model", "ema",
+)  # fmt: skip
 _DEEPEST_CONTAINER = 3
 _LEAST_TENSORS = 2  # among other values: a single one is hardly a network
 _WRAPPERS = ("module.", "model.", "_orig_mod.")

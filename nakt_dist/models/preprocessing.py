@@ -70,11 +70,6 @@ class NetworkInput:
 
         What the settings replace, what was assumed, and how the images differ from those that it
         learnt from; nothing of what agrees or is not known.
-
-        Args:
-            name: of the network.
-            lineage: what it learnt from.
-            form: of the images.
         """
         trained_on = lineage.get("trained_on")
         learnt = trained_on if isinstance(trained_on, Mapping) else {}

@@ -49,8 +49,8 @@ _LAST34 = ("features.transition3", "features.denseblock4", "features.norm5", "cl
 
 NETWORKS = {
     "unet": Network("nakt_dist.models.unet", "UNet"),
-    "attention_unet": Network("nakt_dist.models.attention_unet", "AttentionUNet"),
-    "sdu_net": Network("nakt_dist.models.sdu_net", "SDUNet"),
+    "attention_unet": Network("nakt_dist.models.unet", "AttentionUNet"),
+    "sdu_net": Network("nakt_dist.models.unet", "SDUNet"),
     "deeplabv3plus": Network("nakt_dist.models.segmentation_models", "build_preset"),
     "panoptic_fpn": Network("nakt_dist.models.segmentation_models", "build_preset"),
     "densenet121": Network(

@@ -12,7 +12,7 @@ import timm
 from torch import Tensor, nn
 
 from nakt_dist.errors import ConfigurationError, nearest_name
-from nakt_dist.models.any_size import at_any_size
+from nakt_dist.models.layers import at_any_size
 
 _ARCHITECTURES = {each.__name__: each for each in smp.MODEL_ARCHITECTURES_MAPPING.values()}
 _TIMM_PREFIX = "tu-"

@@ -26,7 +26,6 @@ def preset_taps(preset: str, spec_name: str) -> str:
 
     Args:
         preset: ``paper`` (paper B) or ``authors_code``.
-        spec_name: of the network, as in ``ModelSpec.name``.
 
     Raises:
         ConfigurationError: the preset is unknown, or knows no tap of this network.
@@ -81,7 +80,6 @@ class TappedNetwork(nn.Module):
     module and not inside it. Recomputation by activation checkpointing is not recorded.
 
     Args:
-        network: the bare network.
         paths: module paths, see ``find_module``; any number, any order.
 
     Raises:

@@ -44,9 +44,6 @@ def keep_frozen_statistics(network: nn.Module) -> int:
     Without this a frozen BatchNorm goes on updating its running statistics and normalises by
     those of the batch, which is what the original code of paper B does.
 
-    Args:
-        network: the network, bare or wrapped.
-
     Returns:
         How many BatchNorms these are: those with parameters, all of them frozen.
     """

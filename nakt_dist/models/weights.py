@@ -58,8 +58,6 @@ def save_weights(
     Args:
         path: the file; its folder must exist. An existing file is replaced.
         state_dict: of the bare network: without the names that DDP or torch.compile add.
-        spec: how to build the network again.
-        metadata: further text to keep, such as provenance.
 
     Returns:
         The SHA-256 of the file, 64 hexadecimal digits.

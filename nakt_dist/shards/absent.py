@@ -19,13 +19,7 @@ _DEEPEST = 4
 
 
 def explain_absent(folder: Path, manifest_name: str, what: str) -> DatasetError:
-    """Says that a manifest is not there, what is there instead, and what to do about it.
-
-    Args:
-        folder: in which it was expected.
-        manifest_name: of its file.
-        what: it was to be, such as ``"shard manifest"``.
-    """
+    """Says that a manifest is not there, what is there instead, and what to do about it."""
     missing = f"{folder / manifest_name}: no {what} here"
     if folder.is_file():
         return DatasetError(

@@ -49,11 +49,6 @@ def members_of(row: Mapping[str, Any]) -> dict[str, tuple[int, int, int]]:
 def check_tar(path: Path, entry: ShardEntry, rows: list[Mapping[str, Any]]) -> Iterator[Damage]:
     """Compares what a tar's own headers say with the index: other readers go by them.
 
-    Args:
-        path: the shard.
-        entry: of the manifest.
-        rows: of the index, in order.
-
     Yields:
         The first difference.
     """
@@ -84,8 +79,6 @@ def locate_outside_members(path: Path, entry: ShardEntry, rows: list[Mapping[str
 
     Args:
         path: a shard whose SHA-256 differs while the content of all its files is right.
-        entry: of the manifest.
-        rows: of the index, in order.
     """
     anew = io.BytesIO()
     writer = ShardWriter(anew)

@@ -54,8 +54,6 @@ def count_findings(
 
     Args:
         findings: of each image, as ``parse_findings`` returns them; None counts nowhere.
-        splits: of each image.
-        vocabulary: the findings that the manifest names.
 
     Returns:
         By finding and split the number of images that are each of ``COUNTED``.
@@ -75,9 +73,6 @@ def count_findings(
 
 def parse_labels(text: str | None) -> dict[str, Any]:
     """Reads one entry of the column ``labels``.
-
-    Args:
-        text: JSON of the image's labels and facts by name.
 
     Returns:
         Texts, finite numbers and truth values by name; ``age`` is from 0 to ``OLDEST_AGE`` years.
@@ -114,7 +109,6 @@ def patients_in_two_splits(
 
     Args:
         patients: of each sample; None where unknown.
-        splits: of each sample.
 
     Yields:
         Each such patient once, with two of the splits, in the order in which they appear.

@@ -39,19 +39,11 @@ class PicturesMet:
         return "training" not in self.unknown
 
     def roles_with(self, index: pa.Table) -> set[str]:
-        """Returns the roles in which images of a dataset are known to have been met.
-
-        Args:
-            index: of the dataset, or some of its rows.
-        """
+        """Returns the roles in which images of a dataset are known to have been met."""
         return {role for role, count in self.count(index).items() if count}
 
     def count(self, index: pa.Table) -> dict[str, int | None]:
-        """Counts the images of a dataset that were met, by role; None where that is not known.
-
-        Args:
-            index: of the dataset, or some of its rows.
-        """
+        """Counts the images of a dataset that were met, by role; None where that is not known."""
         tested = index["pixels"].drop_null().to_numpy()
         counts = {
             role: int(np.isin(tested, self.numbers.get(role, np.empty(0, np.int64))).sum())
@@ -64,21 +56,12 @@ NOTHING_KEPT = PicturesMet({}, frozenset(ROLES))
 
 
 def numbers_of(index: pa.Table) -> np.ndarray:
-    """Returns the numbers of the pictures of a dataset, int64, sorted, each once.
-
-    Args:
-        index: of a packed dataset, or some of its rows.
-    """
+    """Returns the numbers of the pictures of a dataset, int64, sorted, each once."""
     return np.unique(index["pixels"].drop_null().to_numpy())
 
 
 def write_pictures(folder: Path, met: PicturesMet) -> None:
-    """Writes which pictures a run has met.
-
-    Args:
-        folder: the run's output folder.
-        met: the pictures.
-    """
+    """Writes which pictures a run has met."""
     rows = [
         [{"role": role, "pixels": number} for number in numbers.tolist()]
         for role, numbers in met.numbers.items()

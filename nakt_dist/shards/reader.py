@@ -8,7 +8,7 @@ import zlib
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Generic, Self, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -103,7 +103,78 @@ class _OpenShards:
         return file
 
 
-class IndexedShards:
+_Manifest = TypeVar("_Manifest", ShardManifest, PseudoLabelManifest)
+
+
+class _PackedRows(Generic[_Manifest]):
+    """Rows of an index with the files in shards that they speak of, numbered from 0."""
+
+    root: Path
+    manifest: _Manifest
+    index: pa.Table
+
+    def _open(
+        self,
+        root: str | Path,
+        cache: Path,
+        kind: type[_Manifest],
+        schema: pa.Schema,
+        members: Sequence[str],
+        filled: Sequence[str],
+    ) -> pa.Table:
+        """Reads the manifest; returns the index."""
+        location = DatasetLocation(root, cache)
+        self.root = location.folder
+        location.refresh(MANIFEST_NAME)
+        self.manifest = kind.read(self.root)
+        path = _current(location, INDEX_NAME, self.manifest.files.get(INDEX_NAME, ""))
+        index = read_table(path, schema, most_rows=self.manifest.num_samples)
+        check_rows(path, index, len(self.manifest.shards), members, filled)
+        self._files = _OpenShards(location, self.manifest.shards)
+        return index
+
+    def _take(self, index: pa.Table) -> None:
+        """Makes these rows its own; their columns become arrays: Arrow scalars are slow."""
+        self.index = index
+        self.shard_numbers = index["shard"].to_numpy()
+        self._columns = {
+            name: index[name].to_numpy(zero_copy_only=False)
+            for name in index.column_names
+            if name.endswith(("_offset", "_size", "_crc32"))
+        }
+
+    def select(self, rows: Sequence[int] | np.ndarray) -> Self:
+        """Returns the same with only the given samples, in the given order."""
+        chosen = object.__new__(type(self))
+        chosen.__dict__.update(self.__dict__)
+        chosen._take(self.index.take(pa.array(np.asarray(rows, dtype=np.int64))))
+        return chosen
+
+    def _member(self, number: int, member: str) -> bytes:
+        offset = int(self._columns[f"{member}_offset"][number])
+        size = int(self._columns[f"{member}_size"][number])
+        data = self._files.read(int(self.shard_numbers[number]), offset, size)
+        self.check_bytes(number, member, data)
+        return data
+
+    def check_bytes(self, number: int, member: str, data: bytes) -> None:
+        """Compares bytes that were read, perhaps from a stream, with the stored checksum.
+
+        Args:
+            member: ``"image"``, ``"mask"``, ``"json"`` or ``"soft"``.
+
+        Raises:
+            UnusableSample: they differ.
+        """
+        # A damaged JPEG decodes to another picture without complaint; the checksum complains.
+        if zlib.crc32(data) != self._columns[f"{member}_crc32"][number]:
+            raise UnusableSample("checksum_differs", self._changed(number, member))
+
+    def _changed(self, number: int, member: str) -> str:
+        return f"the {member}'s bytes have changed"
+
+
+class IndexedShards(_PackedRows[ShardManifest]):
     """A packed dataset, or some of its splits, with random access to every sample.
 
     Samples are numbered from 0 in the order of the shards, whatever is selected.
@@ -121,23 +192,14 @@ class IndexedShards:
     def __init__(
         self, root: str | Path, splits: Sequence[str] | None = None, cache: Path = DEFAULT_CACHE
     ) -> None:
-        location = DatasetLocation(root, cache)
-        self.root = location.folder
-        location.refresh(MANIFEST_NAME)
-        self.manifest = ShardManifest.read(self.root)
-        sha256 = self.manifest.files.get(INDEX_NAME, "")
-        path = _current(location, INDEX_NAME, sha256)
-        index = read_table(path, INDEX_SCHEMA, most_rows=self.manifest.num_samples)
+        members = ("image", "mask", "json")
+        index = self._open(root, cache, ShardManifest, INDEX_SCHEMA, members, ("image", "json"))
         if index.num_rows != self.manifest.num_samples:
             raise DatasetError(
                 f"{self.root / INDEX_NAME}: {index.num_rows} rows, but the manifest counts "
                 f"{self.manifest.num_samples} samples. Run nakt verify on the folder"
             )
-        members = ("image", "mask", "json")
-        check_rows(path, index, len(self.manifest.shards), members, ("image", "json"))
-        self.index = index if splits is None else self._of_splits(index, splits)
-        self._files = _OpenShards(location, self.manifest.shards)
-        self._cache_columns()
+        self._take(index if splits is None else self._of_splits(index, splits))
 
     def _of_splits(self, index: pa.Table, splits: Sequence[str]) -> pa.Table:
         known = self.manifest.splits
@@ -148,23 +210,6 @@ class IndexedShards:
                     f"{nearest_name(split, known)}"
                 )
         return index.filter(pc.is_in(index["split"], pa.array(splits, TEXT)))
-
-    def _cache_columns(self) -> None:
-        """Turns the columns used per sample into arrays; Arrow scalars are slow one by one."""
-        self.shard_numbers = self.index["shard"].to_numpy()
-        self._columns = {
-            name: self.index[name].to_numpy(zero_copy_only=False)
-            for name in INDEX_SCHEMA.names
-            if name.endswith(("_offset", "_size", "_crc32"))
-        }
-
-    def select(self, rows: Sequence[int] | np.ndarray) -> Self:
-        """Returns the dataset with only the given samples, in the given order."""
-        chosen = object.__new__(type(self))
-        chosen.__dict__.update(self.__dict__)
-        chosen.index = self.index.take(pa.array(np.asarray(rows, dtype=np.int64)))
-        chosen._cache_columns()
-        return chosen
 
     def __len__(self) -> int:
         return self.index.num_rows
@@ -237,35 +282,13 @@ class IndexedShards:
             if not np.isnan(self._columns[f"{member}_size"][number]):
                 self._member(number, member)
 
-    def _member(self, number: int, member: str) -> bytes:
-        offset = int(self._columns[f"{member}_offset"][number])
-        size = int(self._columns[f"{member}_size"][number])
-        data = self._files.read(int(self.shard_numbers[number]), offset, size)
-        self.check_bytes(number, member, data)
-        return data
-
-    def check_bytes(self, number: int, member: str, data: bytes) -> None:
-        """Compares bytes that were read, perhaps from a stream, with the stored checksum.
-
-        Args:
-            number: of the sample.
-            member: ``"image"``, ``"mask"`` or ``"json"``.
-            data: what was read.
-
-        Raises:
-            UnusableSample: they differ.
-        """
-        # A damaged JPEG decodes to another picture without complaint; the checksum complains.
-        if zlib.crc32(data) != self._columns[f"{member}_crc32"][number]:
-            raise UnusableSample("checksum_differs", f"the {member}'s bytes have changed")
-
     def describe(self, number: int) -> str:
         """Returns ``shard/key`` of a sample, for messages."""
         shard = self.manifest.shards[int(self.shard_numbers[number])].name
         return f"{self.root / shard}:{self.index['key'][number].as_py()}"
 
 
-class PseudoLabels:
+class PseudoLabels(_PackedRows[PseudoLabelManifest]):
     """The soft masks and statistics made for a dataset, in the order of its samples.
 
     Args:
@@ -280,33 +303,15 @@ class PseudoLabels:
     def __init__(
         self, root: str | Path, dataset: IndexedShards, cache: Path = DEFAULT_CACHE
     ) -> None:
-        location = DatasetLocation(root, cache)
-        self.root = location.folder
-        location.refresh(MANIFEST_NAME)
-        self.manifest = PseudoLabelManifest.read(self.root)
-        self.manifest.check_made_for(dataset.manifest, self.root)
-        sha256 = self.manifest.files.get(INDEX_NAME, "")
-        path = _current(location, INDEX_NAME, sha256)
-        table = read_table(path, PSEUDO_INDEX_SCHEMA, most_rows=self.manifest.num_samples)
         filled = ("soft", "target_pixels", "entropy")
-        check_rows(path, table, len(self.manifest.shards), ("soft",), filled)
-        self.statistics = _rows_by_key(table, dataset.keys, self.root)
-        self._files = _OpenShards(location, self.manifest.shards)
-        self._cache_columns()
+        index = self._open(root, cache, PseudoLabelManifest, PSEUDO_INDEX_SCHEMA, ("soft",), filled)
+        self.manifest.check_made_for(dataset.manifest, self.root)
+        self._take(_rows_by_key(index, dataset.keys, self.root))
 
-    def _cache_columns(self) -> None:
-        self._columns = {
-            name: self.statistics[name].to_numpy()
-            for name in ("shard", "soft_offset", "soft_size", "soft_crc32")
-        }
-
-    def select(self, rows: Sequence[int] | np.ndarray) -> Self:
-        """Returns the pseudo-labels of the given samples only, in the given order."""
-        chosen = object.__new__(type(self))
-        chosen.__dict__.update(self.__dict__)
-        chosen.statistics = self.statistics.take(pa.array(np.asarray(rows, dtype=np.int64)))
-        chosen._cache_columns()
-        return chosen
+    @property
+    def statistics(self) -> pa.Table:
+        """A row per sample, with the columns of ``PSEUDO_INDEX_SCHEMA``."""
+        return self.index
 
     def soft_mask_bytes(self, number: int) -> bytes:
         """Returns the encoded soft mask (uint8 PNG, round(255 y)) of a sample.
@@ -314,22 +319,11 @@ class PseudoLabels:
         Raises:
             UnusableSample: its bytes are not those that were written.
         """
-        shard, offset, size, _ = (int(column[number]) for column in self._columns.values())
-        data = self._files.read(shard, offset, size)
-        self.check_bytes(number, data)
-        return data
+        return self._member(number, "soft")
 
-    def check_bytes(self, number: int, data: bytes) -> None:
-        """Compares bytes that were read, perhaps from a stream, with the stored checksum.
-
-        Raises:
-            UnusableSample: they differ.
-        """
-        if zlib.crc32(data) != self._columns["soft_crc32"][number]:
-            name = self.manifest.shards[int(self._columns["shard"][number])].name
-            raise UnusableSample(
-                "checksum_differs", f"the soft mask's bytes in {name} have changed"
-            )
+    def _changed(self, number: int, member: str) -> str:
+        shard = self.manifest.shards[int(self.shard_numbers[number])].name
+        return f"the soft mask's bytes in {shard} have changed"
 
 
 def _current(location: DatasetLocation, name: str, sha256: str) -> Path:

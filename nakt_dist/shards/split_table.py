@@ -53,7 +53,6 @@ def compare_splits(
     Args:
         index: of the dataset; samples without a patient count as one each.
         findings: of each sample, as ``parse_findings`` returns them.
-        vocabulary: the findings that the manifest names.
 
     Returns:
         Rows on images and patients, then of each class, sex, view, age, finding, and of what the
@@ -121,13 +120,7 @@ def describe_splits(rows: Sequence[SplitRow]) -> list[str]:
 def describe_constant(
     rows: Sequence[SplitRow], findings: Sequence[str], splits: Mapping[str, int]
 ) -> str:
-    """Names the findings that all images of a split have, or none; empty without such.
-
-    Args:
-        rows: from ``compare_splits``.
-        findings: names of findings.
-        splits: number of images by split.
-    """
+    """Names the findings that all images of a split have, or none; empty without such."""
     constant = {
         row.what: [split for split in splits if row.counts[split] in (0, splits[split])]
         for row in rows

@@ -52,14 +52,7 @@ where the dataset says nothing about the image's findings; ``mask_*`` may be nul
 of one number are copies, in whatever dataset, size or fit. Null where the picture has one value
 everywhere."""
 
-REJECTED_SCHEMA = pa.schema(
-    [
-        ("source", pa.string()),
-        ("key", pa.string()),
-        ("reason", pa.string()),
-        ("detail", pa.string()),
-    ]
-)
+REJECTED_SCHEMA = pa.schema([(name, pa.string()) for name in ("source", "key", "reason", "detail")])
 """One row per input that is in no shard, and why."""
 
 PSEUDO_INDEX_SCHEMA = pa.schema(
@@ -88,8 +81,6 @@ def write_table(
     """Writes rows as Parquet, atomically, holding one piece in memory at a time.
 
     Args:
-        path: the final name.
-        schema: the columns.
         pieces: rows as mappings; each piece of more than zero rows becomes a row group.
         staging: folder for the unfinished file.
     """
@@ -126,8 +117,6 @@ def read_table(
     held as Arrow's ``large_string``: rows of more than 2 GiB of text can be chosen and ordered.
 
     Args:
-        path: the Parquet file.
-        schema: the columns it must have.
         filters: as ``pyarrow.parquet.read_table`` takes them.
         most_rows: how many the manifest knows of; None where there is no manifest.
         what: a row is one of these, for the message.
@@ -223,8 +212,6 @@ def check_rows(
     Keys are those that a shard can hold, each there once.
 
     Args:
-        path: the table's file, for the message.
-        table: with columns as ``read_table`` checks them.
         shards: how many the manifest names; shard numbers lie below.
         members: files of a sample, such as ``"image"``. Their offset, size and checksum may
             be absent only together, and not negative.

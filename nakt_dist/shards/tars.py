@@ -76,10 +76,6 @@ class _Header(tarfile.TarInfo):
 def stream_members(name: str, stream: BinaryIO) -> Iterator[tuple[str, bytes]]:
     """Yields the files of a tar from its beginning to its end.
 
-    Args:
-        name: of the tar, for messages.
-        stream: binary; only read.
-
     Yields:
         Name and content of each member.
 
@@ -95,7 +91,6 @@ def list_members(name: str, stream: BinaryIO) -> Iterator[TarMember]:
     """Yields where the files of a tar lie, without reading them.
 
     Args:
-        name: of the tar, for messages.
         stream: binary and seekable.
 
     Raises:

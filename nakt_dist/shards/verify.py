@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
+import pyarrow as pa
 from PIL import Image
 
 from nakt_dist.errors import DatasetError, UnusableSample
@@ -60,7 +61,6 @@ def verify_folder(
     no patient is in two splits, and that nothing unnamed lies among the shards.
 
     Args:
-        folder: a local folder with a manifest.
         advance: called with the number of samples checked, for a progress bar.
 
     Yields:
@@ -119,18 +119,16 @@ def _check_whole_shards(
 
 def _check_counts(folder: Path, manifest: ShardManifest | PseudoLabelManifest) -> Iterator[Damage]:
     """Checks the sums: nothing lost, nothing twice."""
-    keys = read_table(
-        folder / INDEX_NAME,
-        PSEUDO_INDEX_SCHEMA if isinstance(manifest, PseudoLabelManifest) else INDEX_SCHEMA,
-        most_rows=manifest.num_samples,
-    )["key"]
+    schema = PSEUDO_INDEX_SCHEMA if isinstance(manifest, PseudoLabelManifest) else INDEX_SCHEMA
+    index = read_table(folder / INDEX_NAME, schema, most_rows=manifest.num_samples)
+    keys = index["key"]
     if len(keys) != manifest.num_samples:
         yield Damage(INDEX_NAME, None, f"{len(keys)} rows for {manifest.num_samples} samples")
     if len(keys.unique()) != len(keys):
         yield Damage(INDEX_NAME, None, "a key occurs twice")
     if isinstance(manifest, PseudoLabelManifest):
         return
-    yield from _check_patients(folder, manifest)
+    yield from _check_patients(index, manifest)
     counts = manifest.counts
     rejected = read_table(
         folder / REJECTED_NAME, REJECTED_SCHEMA, None, counts["rejected"], "rejected inputs"
@@ -141,11 +139,10 @@ def _check_counts(folder: Path, manifest: ShardManifest | PseudoLabelManifest) -
         yield Damage(MANIFEST_NAME, None, f"inputs are not packed + rejected: {dict(counts)}")
 
 
-def _check_patients(folder: Path, manifest: ShardManifest) -> Iterator[Damage]:
+def _check_patients(index: pa.Table, manifest: ShardManifest) -> Iterator[Damage]:
     """Checks that no patient is in two splits, and how many patients there are."""
-    table = read_table(folder / INDEX_NAME, INDEX_SCHEMA)
-    patients = table["patient_id"].to_pylist()
-    for patient, first, second in patients_in_two_splits(patients, table["split"].to_pylist()):
+    patients = index["patient_id"].to_pylist()
+    for patient, first, second in patients_in_two_splits(patients, index["split"].to_pylist()):
         yield Damage(
             INDEX_NAME, None, f"patient '{patient}' is in the splits '{first}' and '{second}'"
         )
@@ -175,11 +172,16 @@ def _check_shard(
         for row in rows:
             try:
                 _check_row(row, entry, size)
-                _check_facts(row, manifest)
+                if isinstance(manifest, ShardManifest):
+                    parse_findings(row["findings"], manifest.findings)
+                    parse_labels(row["labels"])
                 _check_sample(stream, row, manifest)
-            except UnusableSample as error:
+            except (UnusableSample, ValueError) as error:
                 found += 1
-                yield Damage(entry.name, row["key"], error.detail)
+                detail = (
+                    error.detail if isinstance(error, UnusableSample) else f"the index: {error}"
+                )
+                yield Damage(entry.name, row["key"], detail)
     if found or size != entry.bytes:
         return
     if file_sha256(path) != entry.sha256:
@@ -222,21 +224,6 @@ def _check_row(row: Mapping[str, Any], entry: ShardEntry, shard_bytes: int) -> N
             refuse(columns[1], f"at most the {shard_bytes - offset} bytes up to the shard's end")
         if size > MOST_MEMBER_BYTES:
             refuse(columns[1], f"at most {MOST_MEMBER_BYTES}")
-
-
-def _check_facts(row: Mapping[str, Any], manifest: ShardManifest | PseudoLabelManifest) -> None:
-    """Checks what the index says of an image beside where its bytes are.
-
-    Raises:
-        UnusableSample: findings or labels are none.
-    """
-    if isinstance(manifest, PseudoLabelManifest):
-        return
-    try:
-        parse_findings(row["findings"], manifest.findings)
-        parse_labels(row["labels"])
-    except ValueError as error:
-        raise UnusableSample("wrong_row", f"the index: {error}") from None
 
 
 def _check_sample(

@@ -83,8 +83,6 @@ def write_shard(
     """Writes one shard atomically, holding one sample in memory at a time.
 
     Args:
-        path: its final name.
-        split: recorded in the entry.
         samples: key and files by extension, in order; consumed lazily.
         staging: folder for the unfinished file.
 

@@ -10,19 +10,18 @@ import torch
 from nakt_dist.config import LabelConfig, TrainConfig
 from nakt_dist.errors import ConfigurationError
 from nakt_dist.evaluation import network_lineage
-from nakt_dist.loading.labels import (
-    LabelledImages,
-    LabelledTargets,
-    labelled_targets,
-)
-from nakt_dist.loading.same_images import copies_in_both, images_in_both
+from nakt_dist.loading.overlap import copies_in_both, images_in_both, patients_in_both
 from nakt_dist.loading.samples import (
     CachedImages,
     MaskedImages,
     SelectedSamples,
     image_form,
-    patients_in_both,
     select_samples,
+)
+from nakt_dist.loading.targets import (
+    LabelledImages,
+    LabelledTargets,
+    labelled_targets,
 )
 from nakt_dist.models.network_file import TrainedNetwork
 from nakt_dist.models.weights_path import weights_path

@@ -6,7 +6,7 @@ from torch import nn
 
 from nakt_dist.config import TrainConfig
 from nakt_dist.errors import CheckpointError, ConfigurationError
-from nakt_dist.loading.labels import name_outputs
+from nakt_dist.loading.targets import name_outputs
 from nakt_dist.models.assumed_design import describe_assumed_design
 from nakt_dist.models.building import build_configured
 from nakt_dist.models.initialise import initialise, read_initial_weights

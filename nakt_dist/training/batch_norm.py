@@ -21,9 +21,6 @@ def synchronise_batch_norm(network: nn.Module) -> int:
     One process computes what it always did. Call it before taps, DDP or DeepSpeed are put around
     the network; the names in its state dict stay.
 
-    Args:
-        network: changed in place.
-
     Returns:
         How many BatchNorms there are.
 

@@ -91,15 +91,7 @@ class CheckpointStore:
         spec: ModelSpec,
         metadata: Mapping[str, str],
     ) -> None:
-        """Writes a checkpoint; called on one process.
-
-        Args:
-            progress: how far the run is.
-            network: its network, whole and unwrapped.
-            training_state: of the learner.
-            spec: the architecture.
-            metadata: for the weights file.
-        """
+        """Writes a checkpoint; called on one process."""
         self._folder.mkdir(parents=True, exist_ok=True)
         self._drop_later(progress.step)
         final = self._named(progress.step)
@@ -132,7 +124,6 @@ class CheckpointStore:
 
         Args:
             progress: of the run; without scores the best step is the last that was validated.
-            path: of the weights.
         """
         folder = self._named(progress.best_step or progress.validated_step or 0)
         if not folder.is_dir() or _damage(folder) is not None:

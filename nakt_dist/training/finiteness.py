@@ -34,8 +34,6 @@ class Finiteness:
     operation where it looks at numbers.
 
     Args:
-        run: of this launch.
-        agreement: of its processes.
         keys: returns the keys of a step's batch.
         resume_step: what was noted of later steps is forgotten, since they are done again.
     """
@@ -59,7 +57,6 @@ class Finiteness:
         """Judges a step whose gradients are there, or leaves that to ``check``.
 
         Args:
-            step: from 0.
             loss: of this process, a scalar.
             gradients_are_finite: of this process, a scalar bool.
 

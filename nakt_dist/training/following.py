@@ -11,7 +11,7 @@ from torch import nn
 
 from nakt_dist.config import TapConfig, TrainingTeacherConfig
 from nakt_dist.errors import ConfigurationError
-from nakt_dist.loading.labels import name_outputs
+from nakt_dist.loading.targets import name_outputs
 from nakt_dist.models.network_file import TrainedNetwork, open_network, stored_output_names
 from nakt_dist.models.registry import is_classifier
 from nakt_dist.models.taps import TappedNetwork, TeacherTap, preset_taps
@@ -45,9 +45,7 @@ class Following:
     student, and its forward pass ends at the last tap unless its logits are wanted.
 
     Args:
-        config: what is taken.
         teacher: the network, on this process's device.
-        pairing: what is compared with what.
         global_batch_size: images per optimiser step, over all processes and micro-batches.
     """
 
@@ -150,8 +148,6 @@ def pair(
     """Pairs a student with its teacher.
 
     Args:
-        config: what is taken.
-        teacher: from ``open_teacher``.
         student_name: of the student's architecture, for the presets.
         labels: names of the student's outputs; None for segmentation.
 

@@ -23,11 +23,6 @@ class GpuMemoryFull(StartAgain):
 def halve_when_full(output: Path, share: Share, halve: bool) -> Iterator[None]:
     """Turns CUDA's "out of memory" into what can be done about it.
 
-    Args:
-        output: of the run.
-        share: how the global batch is divided.
-        halve: whether to go on with micro-batches of half the size.
-
     Raises:
         GpuMemoryFull: they are to be halved, and can be.
         NaktError: they are not, or are one image already.

@@ -8,23 +8,15 @@ import torch
 from nakt_dist.config import TrainConfig
 from nakt_dist.loading.augmentation import augment, draw_parameters
 from nakt_dist.loading.batches import Batch, as_float, indexed_batches, streamed_batches
-from nakt_dist.loading.labels import LabelledImages
 from nakt_dist.loading.sampler import GlobalBatches, Share
 from nakt_dist.loading.samples import CachedImages
+from nakt_dist.loading.targets import LabelledImages
 
 _STEPS_REMEMBERED = 256
 
 
 class TrainingInputs:
-    """One process's micro-batches of one training run.
-
-    Args:
-        config: of the run.
-        dataset: samples to learn from.
-        share: how global batches are divided.
-        rank: of this process.
-        device: where batches are augmented.
-    """
+    """One process's micro-batches of one training run."""
 
     def __init__(
         self,

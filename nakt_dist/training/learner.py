@@ -18,10 +18,7 @@ class Learner:
     """Takes optimiser steps on a network.
 
     Args:
-        accelerator: of this launch.
         network: on its device, with the weights to go on from.
-        task: says which module is trained.
-        recipe: how.
         state: what ``training_state`` returned when the checkpoint was written, or None.
     """
 

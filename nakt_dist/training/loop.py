@@ -32,11 +32,7 @@ CHECKPOINTS_NAME = "checkpoints"
 
 
 class TrainingLoop:
-    """Trains until the last step, from wherever the last checkpoint stands.
-
-    Args:
-        run: what to train, on what.
-    """
+    """Trains until the last step, from wherever the last checkpoint stands."""
 
     def __init__(self, run: TrainingRun) -> None:
         config, accelerator = run.config, run.accelerator

@@ -3,20 +3,22 @@
 from collections.abc import Callable
 from dataclasses import replace
 
+import numpy as np
+import torch
 from torch import nn
 
 from nakt_dist.errors import StartAgain
+from nakt_dist.loading.batches import as_float
 from nakt_dist.loading.samples import CachedImages
 from nakt_dist.models.weights import save_weights
 from nakt_dist.models.weights_path import BEST_WEIGHTS, LAST_WEIGHTS
-from nakt_dist.runtime.distributed import Agreement
+from nakt_dist.runtime.distributed import Agreement, gather_rows
 from nakt_dist.runtime.files import file_sha256
 from nakt_dist.runtime.tracking import JsonLines, Tracker
 from nakt_dist.training.checkpoint import CheckpointStore, Progress
 from nakt_dist.training.finiteness import Finiteness
 from nakt_dist.training.learner import Learner
 from nakt_dist.training.run import TrainingRun
-from nakt_dist.training.validation import validation_rows
 
 
 class Milestones:
@@ -26,14 +28,6 @@ class Milestones:
     scheduler waits. A launch that was killed in between leaves the scoring to the next one.
 
     Args:
-        run: of this launch.
-        store: of its checkpoints.
-        progress: how far the run is.
-        learner: has the network.
-        finiteness: looks at what is to be saved.
-        agreement: of the processes.
-        steps_per_epoch: optimiser steps.
-        total_steps: of the whole run.
         beat: called before whatever takes time.
     """
 
@@ -169,11 +163,7 @@ class Milestones:
     def _score(self, network: nn.Module, validation: CachedImages) -> bool:
         """Measures the validation metric; says whether it is the best so far."""
         task, done = self._run.task, self.progress.step
-        rows = validation_rows(
-            self._run.accelerator, self._learner, network, task, validation,
-            self._run.share.micro_batch_size, self._beat,
-        )  # fmt: skip
-        metrics = task.validation_metrics(rows)
+        metrics = task.validation_metrics(self._rows(network, validation))
         value, best = metrics[task.metric], self.progress.best_metric
         is_best = best is None or value > best
         if is_best:
@@ -183,6 +173,26 @@ class Milestones:
             best_so_far = value if best is None or value > best else best
             self.tracker.log(done, {**scores, f"best_{task.metric}": best_so_far})
         return is_best
+
+    @torch.no_grad()
+    def _rows(self, network: nn.Module, dataset: CachedImages) -> np.ndarray:
+        """Scores every image on one of the processes.
+
+        Returns:
+            float64 (images, D), in their order, alike on all processes.
+        """
+        network.eval()
+        accelerator, size = self._run.accelerator, self._run.share.micro_batch_size
+        numbers = range(accelerator.process_index, len(dataset), accelerator.num_processes)
+        pieces = []
+        for start in range(0, len(numbers), size):
+            self._beat(f"validation, image {start}")
+            items = [dataset[number] for number in numbers[start : start + size]]
+            image, target = as_float(torch.utils.data.default_collate(items), accelerator.device)
+            with self._learner.autocast():
+                logits = self._run.task.logits(network, image)
+            pieces.append(self._run.task.validation_rows(logits, target))
+        return gather_rows(accelerator, pieces, len(dataset))
 
     def _write_weights(self, name: str, network: nn.Module) -> None:
         state = network.state_dict()

@@ -2,7 +2,8 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -17,30 +18,17 @@ from nakt_dist.transfer.classification import classification_loss
 from nakt_dist.transfer.losses import segmentation_loss
 
 
+@dataclass(frozen=True, eq=False)
 class TrainingTask(ABC):
-    """The forward pass and the loss of a network, and of the teacher it follows if any.
+    """The forward pass and the loss of a network, and of the teacher it follows if any."""
 
-    Args:
-        in_channels: of the network.
-        preprocessing: what the network sees.
-        recipe: the weights of the losses.
-        following: what the network takes from a teacher, or None.
-    """
-
-    metric: str
+    metric: ClassVar[str]
     """Name of the validation metric, larger is better, in [0, 1]."""
 
-    def __init__(
-        self,
-        in_channels: int,
-        preprocessing: PreprocessingConfig,
-        recipe: RecipeConfig,
-        following: Following | None = None,
-    ) -> None:
-        self._in_channels = in_channels
-        self._preprocessing = preprocessing
-        self._recipe = recipe
-        self.following = following
+    in_channels: int
+    preprocessing: PreprocessingConfig
+    recipe: RecipeConfig
+    following: Following | None = None
 
     def wrap(self, network: nn.Module) -> nn.Module:
         """Returns the module to train: the network, with taps where a teacher's maps are met."""
@@ -60,9 +48,7 @@ class TrainingTask(ABC):
         """Runs what ``wrap`` returned, and judges it.
 
         Args:
-            network: as wrapped, and prepared or compiled since.
             image: float32 (N, C, H, W) in [0, 1].
-            target: as the task defines it.
             divisor: as for ``classification_loss``; None averages over this part of the batch.
 
         Returns:
@@ -78,7 +64,7 @@ class TrainingTask(ABC):
         return {**losses, "loss": losses["loss"] + extra, **components}
 
     def _prepare(self, image: torch.Tensor) -> torch.Tensor:
-        return prepare_image(image, self._in_channels, self._preprocessing)
+        return prepare_image(image, self.in_channels, self.preprocessing)
 
     @abstractmethod
     def _finish(self, output: torch.Tensor, image: torch.Tensor) -> torch.Tensor:
@@ -114,7 +100,7 @@ class SegmentationTask(TrainingTask):
         self, logits: torch.Tensor, target: torch.Tensor, divisor: float | None = None
     ) -> Mapping[str, torch.Tensor]:
         """Returns ``loss``, ``dice_loss`` and ``cross_entropy``; every pixel counts."""
-        weights = self._recipe.dice_weight, self._recipe.cross_entropy_weight
+        weights = self.recipe.dice_weight, self.recipe.cross_entropy_weight
         return segmentation_loss(logits, target, *weights)
 
     def validation_rows(self, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
@@ -126,31 +112,19 @@ class SegmentationTask(TrainingTask):
         return {"dice": float(rows.mean())}
 
 
+@dataclass(frozen=True, eq=False)
 class ClassificationTask(TrainingTask):
     """Binary cross-entropy of findings that do not exclude each other (paper B).
 
     Targets are float32 (N, K) of 0, 1, or not a number where a label is ignored.
 
     Args:
-        in_channels: of the network.
-        preprocessing: what the network sees.
-        recipe: of the training.
-        following: what the network takes from a teacher, or None.
         positive_weight: float32 (K,), factor of each finding's positive term; None for 1.
     """
 
     metric = "auroc"
 
-    def __init__(
-        self,
-        in_channels: int,
-        preprocessing: PreprocessingConfig,
-        recipe: RecipeConfig,
-        following: Following | None = None,
-        positive_weight: torch.Tensor | None = None,
-    ) -> None:
-        super().__init__(in_channels, preprocessing, recipe, following)
-        self._positive_weight = positive_weight
+    positive_weight: torch.Tensor | None = None
 
     def _finish(self, output: torch.Tensor, image: torch.Tensor) -> torch.Tensor:
         return output.float()
@@ -159,7 +133,7 @@ class ClassificationTask(TrainingTask):
         self, logits: torch.Tensor, target: torch.Tensor, divisor: float | None = None
     ) -> Mapping[str, torch.Tensor]:
         """Returns ``loss`` and ``cross_entropy``."""
-        weight = self._positive_weight
+        weight = self.positive_weight
         return classification_loss(
             logits, target, None if weight is None else weight.to(logits.device), divisor
         )

@@ -20,10 +20,6 @@ _KINDS = ("exp_avg", "exp_avg_sq")
 def deepspeed_settings(recipe: RecipeConfig, share: Share) -> dict[str, Any]:
     """Returns what a recipe means to DeepSpeed.
 
-    Args:
-        recipe: of the training.
-        share: how the global batch is divided.
-
     Raises:
         ConfigurationError: the recipe asks for what cannot be had together with DeepSpeed.
     """

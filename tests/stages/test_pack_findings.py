@@ -15,7 +15,7 @@ from nakt_dist.cli import main, parse_config
 from nakt_dist.config import ImageConfig, PackConfig, SplitConfig
 from nakt_dist.config.selecting import LabelConfig
 from nakt_dist.errors import ConfigurationError, DatasetError
-from nakt_dist.loading.labels import labelled_targets
+from nakt_dist.loading.targets import labelled_targets
 from nakt_dist.phantoms import write_phantom_dataset
 from nakt_dist.records.run_record import RunRecord
 from nakt_dist.runtime.files import file_sha256, value_sha256

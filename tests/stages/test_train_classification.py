@@ -27,7 +27,7 @@ from nakt_dist.config import (
     ValidationConfig,
 )
 from nakt_dist.errors import ConfigurationError, DatasetError
-from nakt_dist.loading.labels import LabelledTargets
+from nakt_dist.loading.targets import LabelledTargets
 from nakt_dist.models.network_file import open_network
 from nakt_dist.models.spec import ModelSpec
 from nakt_dist.models.weights import save_weights

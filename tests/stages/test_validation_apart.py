@@ -16,7 +16,7 @@ from nakt_dist.config import (
     ValidationConfig,
 )
 from nakt_dist.errors import ConfigurationError, NaktError
-from nakt_dist.loading.same_images import images_in_both
+from nakt_dist.loading.overlap import images_in_both
 from nakt_dist.loading.samples import select_samples
 from nakt_dist.models.network_file import open_network
 from nakt_dist.stages import doctor, evaluate, pack, train

@@ -13,8 +13,9 @@ from nakt_dist.config import DataConfig
 from nakt_dist.config.selecting import LabelConfig
 from nakt_dist.errors import ConfigurationError, DatasetError
 from nakt_dist.loading.batches import as_float, streamed_batches
-from nakt_dist.loading.labels import LabelledImages, labelled_targets
-from nakt_dist.loading.samples import patients_in_both, select_samples
+from nakt_dist.loading.overlap import patients_in_both
+from nakt_dist.loading.samples import select_samples
+from nakt_dist.loading.targets import LabelledImages, labelled_targets
 from nakt_dist.runtime.files import file_sha256, value_sha256
 from nakt_dist.shards.findings import parse_findings, patients_in_two_splits
 from nakt_dist.shards.manifest import INDEX_NAME, MANIFEST_NAME, ShardManifest

@@ -1,4 +1,4 @@
-"""Which images two choices of samples share, whatever datasets they come from."""
+"""Which images and patients two choices of samples share, such as training and validation."""
 
 from nakt_dist.loading.samples import SelectedSamples
 
@@ -8,10 +8,6 @@ def images_in_both(first: SelectedSamples, second: SelectedSamples) -> list[str]
 
     In one packing they are known by their keys; of two packings by the numbers of their
     pictures, which size, fit and encoding do not change.
-
-    Args:
-        first: such as the training samples.
-        second: such as the validation samples.
 
     Returns:
         The keys in ``second``, in its order.
@@ -25,10 +21,6 @@ def images_in_both(first: SelectedSamples, second: SelectedSamples) -> list[str]
 def copies_in_both(first: SelectedSamples, second: SelectedSamples) -> list[str]:
     """Names the images of one choice whose picture is in another as well, under whatever key.
 
-    Args:
-        first: such as the training samples.
-        second: such as the validation samples.
-
     Returns:
         The keys in ``second``, in its order.
     """
@@ -37,3 +29,18 @@ def copies_in_both(first: SelectedSamples, second: SelectedSamples) -> list[str]
     return [
         key for key, picture in zip(second.images.keys, pictures, strict=True) if picture in met
     ]
+
+
+def patients_in_both(first: SelectedSamples, second: SelectedSamples) -> list[str]:
+    """Names the patients that two choices of one dataset share.
+
+    Datasets of different names count as having no patient in common, because each names its
+    patients in its own way; packings of one dataset should therefore keep its name.
+
+    Returns:
+        Their ids as the dataset gives them, sorted; images of unknown patients do not count.
+    """
+    if first.images.manifest.dataset != second.images.manifest.dataset:
+        return []
+    both = set(first.images.patients) & set(second.images.patients)
+    return sorted(patient for patient in both if patient is not None)

@@ -41,7 +41,6 @@ def labelled_targets(images: IndexedShards, config: LabelConfig) -> LabelledTarg
     image about which the dataset says nothing, every finding is to be ignored.
 
     Args:
-        images: the packed dataset as selected.
         config: which findings, and the policy where it differs from the manifest's.
 
     Raises:
@@ -67,7 +66,6 @@ def name_outputs(names: str | Sequence[str], count: int | None, field: str) -> t
         names: a label set, or a list in the order of the outputs; other datasets' words for
             a finding are understood.
         count: number of outputs; None where it is not known yet.
-        field: the setting, for messages.
 
     Raises:
         ConfigurationError: there is no such set, a name is there twice, or their number differs.
@@ -96,7 +94,6 @@ class LabelledImages(CachedImages):
     """Images with their findings: ``target`` is float32 (K,), NaN where to be ignored.
 
     Args:
-        samples: what to read.
         targets: of these samples, in their order.
         cache_megabytes: decoded pixels are kept while they all fit in this; else none are.
 
