@@ -30,8 +30,11 @@ def dangling(page: Path) -> list[str]:
         elif member and not hasattr(importlib.import_module(module_of(name)), member):
             missing.append(f"{name}: {member}")
     for room, module in re.findall(rf"`({rooms})\.([a-z_]+)(?:\.\w+)*`", text):
-        # A manifest has a field config, and a report is a file, too.
-        if room not in ("config", "report") and not (PACKAGE / room / f"{module}.py").exists():
+        # config, report and sources are names of files and fields, too.
+        if (
+            room not in ("config", "report", "sources")
+            and not (PACKAGE / room / f"{module}.py").exists()
+        ):
             missing.append(f"{room}.{module}")
     return missing
 
@@ -49,7 +52,8 @@ def test_what_is_not_there_is_found(tmp_path):
     page = tmp_path / "page.md"
     page.write_text(
         "`nakt_dist/gone.py` `stages/gone.py` `stages/pack.py: Gone` `runtime.gone.Thing` "
-        "[a page](gone.md) and `stages/pack.py: run`, `runtime.work.WorkLedger`, `config.yaml`, `report.html`"
+        "[a page](gone.md) and `stages/pack.py: run`, `runtime.work.WorkLedger`, "
+        "`config.yaml`, `sources.parquet`, `report.html`"
     )
     expected = ["gone.md", "nakt_dist/gone.py", "stages/gone.py", "stages/pack.py: Gone"]
     assert dangling(page) == [*expected, "runtime.gone"]
