@@ -10,7 +10,7 @@ import pyarrow as pa
 import torch
 
 from nakt_dist.config import EvaluateConfig
-from nakt_dist.errors import ConfigurationError, DatasetError
+from nakt_dist.errors import DatasetError
 from nakt_dist.evaluation.classification_summary import summarise_classification
 from nakt_dist.evaluation.image_metadata import METADATA, read_metadata
 from nakt_dist.evaluation.label_matching import match_labels
@@ -19,7 +19,6 @@ from nakt_dist.evaluation.resampling import paired_difference
 from nakt_dist.evaluation.scores import (
     PREDICTIONS_NAME,
     TaskScores,
-    diverged,
     read_reference,
 )
 from nakt_dist.evaluation.subgroups import age_band
@@ -58,16 +57,13 @@ class ClassificationScores(TaskScores):
             label is shared.
     """
 
+    foreign_settings = ("overlays", "teacher_record")
+    refusal = ("segmentation", "classifies")
+
     def __init__(
         self, config: EvaluateConfig, trained: TrainedNetwork, samples: SelectedSamples
     ) -> None:
-        for name in ("overlays", "teacher_record"):
-            if getattr(config, name):
-                raise ConfigurationError(
-                    f"{name} is for segmentation, and {config.weights} classifies; leave it out"
-                )
-        self._config = config
-        self._trained = trained
+        super().__init__(config, trained)
         self._other: tuple[RunRecord, pa.Table] | None = None
         self._labels = match_labels(config.weights, trained, samples.images, config.labels)
         self._metadata = read_metadata(samples.images)
@@ -95,8 +91,7 @@ class ClassificationScores(TaskScores):
     ) -> list[dict[str, Any]]:
         """Returns probabilities, targets and what is known of each image; see ``TaskScores``."""
         probability = predict(self._trained, image)[:, list(self._labels.outputs)]
-        if not probability.isfinite().all():
-            raise diverged(self._config.weights, self.dataset)
+        self._check_finite(probability)
         rows = []
         for number, answers, truth in zip(
             numbers, probability.tolist(), target.tolist(), strict=True
@@ -116,12 +111,8 @@ class ClassificationScores(TaskScores):
     def summarise(self, table: pa.Table) -> tuple[dict[str, Any], dict[str, Any]]:
         """Returns the metrics, those of each label, and those of subgroups."""
         config, names = self._config, self._labels.names
-        groups = {
-            "sex": table["sex"].to_pylist(),
-            "age": [age_band(age) for age in table["age"].to_pylist()],
-            "view": table["view"].to_pylist(),
-            "projection": table["projection"].to_pylist(),
-        }
+        groups = {name: table[name].to_pylist() for name in METADATA}
+        groups["age"] = [age_band(age) for age in groups["age"]]
         result = summarise_classification(
             names,
             label_columns(table, "probability", names),

@@ -3,13 +3,15 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pyarrow as pa
 import torch
 
-from nakt_dist.errors import CheckpointError, DatasetError
+from nakt_dist.config import EvaluateConfig
+from nakt_dist.errors import CheckpointError, ConfigurationError, DatasetError
 from nakt_dist.loading.samples import CachedImages
+from nakt_dist.models.network_file import TrainedNetwork
 from nakt_dist.records.run_record import RunRecord, read_record
 from nakt_dist.runtime.files import differing_fields
 
@@ -23,11 +25,28 @@ class TaskScores(ABC):
         dataset: the test images with their targets.
         schema: columns of the predictions, the first of them ``key``; one row per image.
         settings: the settings and choices that decide the predictions, JSON-serialisable.
+        foreign_settings: those of the other task, which are refused.
+        refusal: whom they are for, and what this task's networks do.
+
+    Raises:
+        ConfigurationError: one of them is set.
     """
 
     dataset: CachedImages
     schema: pa.Schema
     settings: Mapping[str, Any]
+    foreign_settings: ClassVar[tuple[str, ...]]
+    refusal: ClassVar[tuple[str, str]]
+
+    def __init__(self, config: EvaluateConfig, trained: TrainedNetwork) -> None:
+        for name in self.foreign_settings:
+            if getattr(config, name):
+                others, does = self.refusal
+                raise ConfigurationError(
+                    f"{name} is for {others}, and {config.weights} {does}; leave it out"
+                )
+        self._config = config
+        self._trained = trained
 
     @abstractmethod
     def rows(
@@ -70,6 +89,14 @@ class TaskScores(ABC):
     def sentence(self, record: RunRecord) -> str:
         """Says in one line what came out."""
 
+    def _check_finite(self, probability: torch.Tensor) -> None:
+        """Refuses outputs that are not numbers."""
+        if not probability.isfinite().all():
+            raise CheckpointError(
+                f"{self._config.weights}: gives values that are not numbers for images of "
+                f"{self.dataset.samples.images.root}; its training has diverged"
+            )
+
 
 def read_reference(
     path: Path, names: Sequence[str], identity: Mapping[str, Any], problem: str
@@ -90,11 +117,3 @@ def read_reference(
         differences = "; ".join(differing_fields(found, expected))
         raise DatasetError(f"{problem} ({differences})")
     return record
-
-
-def diverged(weights: str, dataset: CachedImages) -> CheckpointError:
-    """The error of a network whose outputs are not numbers."""
-    return CheckpointError(
-        f"{weights}: gives values that are not numbers for images of "
-        f"{dataset.samples.images.root}; its training has diverged"
-    )

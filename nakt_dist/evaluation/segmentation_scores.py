@@ -11,7 +11,7 @@ from nakt_dist.config import EvaluateConfig
 from nakt_dist.errors import ConfigurationError, DatasetError
 from nakt_dist.evaluation.metrics import MASK_METRICS
 from nakt_dist.evaluation.network_lineage import lineage_of
-from nakt_dist.evaluation.scores import TaskScores, diverged, read_reference
+from nakt_dist.evaluation.scores import TaskScores, read_reference
 from nakt_dist.evaluation.summary import knowledge_transfer_capability, summarise_metric
 from nakt_dist.loading.samples import MaskedImages, SelectedSamples
 from nakt_dist.models.network_file import TrainedNetwork
@@ -40,23 +40,19 @@ class SegmentationScores(TaskScores):
 
     dataset: MaskedImages
     schema = PREDICTIONS_SCHEMA
+    foreign_settings = ("labels", "compare_with")
+    refusal = ("classifiers", "segments")
 
     def __init__(
         self, config: EvaluateConfig, trained: TrainedNetwork, samples: SelectedSamples
     ) -> None:
-        for name in ("labels", "compare_with"):
-            if getattr(config, name) is not None:
-                raise ConfigurationError(
-                    f"{name} is for classifiers, and {config.weights} segments; leave it out"
-                )
+        super().__init__(config, trained)
         if trained.spec.num_outputs != 1:
             raise ConfigurationError(
                 f"{config.weights}: the network has {trained.spec.num_outputs} outputs; Dice is of "
                 "one target, which a network with 1 gives"
             )
         samples.check_masks("", "give a classifier's weights")
-        self._config = config
-        self._trained = trained
         self._teacher_dice: float | None = None
         self.dataset = MaskedImages(samples)
         self.settings = {"threshold": config.threshold, "both_empty": config.both_empty}
@@ -68,8 +64,7 @@ class SegmentationScores(TaskScores):
         keys = self.dataset.samples.images.index["key"]
         both_empty = 1.0 if self._config.both_empty == "one" else float("nan")
         probability = self._trained.logits(image).sigmoid()
-        if not probability.isfinite().all():
-            raise diverged(self._config.weights, self.dataset)
+        self._check_finite(probability)
         prediction = probability > self._config.threshold
         target = target > 0.5
         columns = (

@@ -9,7 +9,7 @@ class TrackedRun(NamedTuple):
     """What a tracker beside ``metrics.jsonl`` may know of a run.
 
     Attributes:
-        config: to be shown; paths in it are reduced to their last part.
+        config: its settings, to be shown.
         wandb_mode: ``off``, ``offline`` or ``online``.
         project: W&B project.
         entity: W&B team or user; None takes that of the account.
@@ -20,7 +20,7 @@ class TrackedRun(NamedTuple):
     config: Mapping[str, Any]
     wandb_mode: str
     project: str
-    entity: str | None
+    entity: str | None = None
 
 
 class Mirror(Protocol):

@@ -84,29 +84,17 @@ class Tracker:
     Numbers only: no image and no identifier is ever logged (promise 6).
 
     Args:
+        run: what is tracked; paths in its settings are reduced to their last part.
         resume_step: steps up to this one are kept from an earlier process.
-        wandb_mode: ``off``, ``offline`` or ``online``.
-        config: shown in W&B; paths in it are reduced to their last part.
         redone: a metric of the resumed step that is about to be logged again, or None.
-        entity: W&B team or user; None takes that of the account.
 
     Raises:
         NaktError: W&B cannot be started.
     """
 
-    def __init__(
-        self,
-        folder: Path,
-        resume_step: int,
-        wandb_mode: str,
-        project: str,
-        name: str,
-        config: Mapping[str, Any],
-        redone: str | None = None,
-        entity: str | None = None,
-    ) -> None:
-        self._lines = JsonLines(folder / METRICS_NAME, resume_step, redone)
-        run = TrackedRun(folder, name, _without_folders(config), wandb_mode, project, entity)
+    def __init__(self, run: TrackedRun, resume_step: int, redone: str | None = None) -> None:
+        self._lines = JsonLines(run.folder / METRICS_NAME, resume_step, redone)
+        run = run._replace(config=_without_folders(run.config))
         started = {tracker: start(run) for tracker, start in MIRRORS.items()}
         self._mirrors = {name: mirror for name, mirror in started.items() if mirror is not None}
 

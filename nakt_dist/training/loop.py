@@ -13,6 +13,7 @@ from nakt_dist.models.weights_path import BEST_WEIGHTS
 from nakt_dist.runtime.deepspeed_launch import uses_deepspeed
 from nakt_dist.runtime.devices import explain_full_memory
 from nakt_dist.runtime.distributed import Agreement
+from nakt_dist.runtime.mirrors import TrackedRun
 from nakt_dist.runtime.processes import process_place, say
 from nakt_dist.runtime.progress import progress_bar
 from nakt_dist.runtime.tracking import JsonLines, Tracker
@@ -119,12 +120,12 @@ class TrainingLoop:
 
     def _tracker(self, first: int) -> Tracker:
         tracking, output = self._config.tracking, self._run.output
-        return Tracker(
-            output, first, tracking.wandb, tracking.project, output.name,
-            {"recipe": vars(self._config.recipe), "model": vars(self._run.spec)},
-            redone=f"validation_{self._run.task.metric}" if self.milestones.owes_score else None,
-            entity=tracking.entity,
-        )  # fmt: skip
+        settings = {"recipe": vars(self._config.recipe), "model": vars(self._run.spec)}
+        run = TrackedRun(
+            output, output.name, settings, tracking.wandb, tracking.project, tracking.entity
+        )
+        redone = f"validation_{self._run.task.metric}" if self.milestones.owes_score else None
+        return Tracker(run, first, redone)
 
     def _run_steps(
         self,

@@ -4,6 +4,7 @@ import os
 import pytest
 import wandb
 
+from nakt_dist.runtime.mirrors import TrackedRun
 from nakt_dist.runtime.tracking import METRICS_NAME, JsonLines, Tracker
 
 
@@ -12,7 +13,7 @@ def lines(path):
 
 
 def track(folder, steps, resume_step=0, wandb_mode="off", config=None):
-    tracker = Tracker(folder, resume_step, wandb_mode, "nakt_dist", "run", config or {})
+    tracker = Tracker(TrackedRun(folder, "run", config or {}, wandb_mode, "nakt_dist"), resume_step)
     for step in steps:
         tracker.log(step, {"loss": 1 / step, "epoch": 0})
     tracker.close()
@@ -27,7 +28,7 @@ def test_metrics_are_one_json_object_a_line_with_their_step(tmp_path):
 
 
 def test_lines_are_on_disk_as_soon_as_they_are_logged(tmp_path):
-    tracker = Tracker(tmp_path, 0, "off", "nakt_dist", "run", {})
+    tracker = Tracker(TrackedRun(tmp_path, "run", {}, "off", "nakt_dist"), 0)
     tracker.log(1, {"loss": 1.0})
     assert len(lines(tmp_path / METRICS_NAME)) == 1
     tracker.close()

@@ -6,6 +6,7 @@ import wandb
 from nakt_dist.cli import main
 from nakt_dist.config import TrackingConfig
 from nakt_dist.errors import ConfigurationError, NaktError
+from nakt_dist.runtime.mirrors import TrackedRun
 from nakt_dist.runtime.tracking import METRICS_NAME, Tracker
 from nakt_dist.runtime.wandb_run import check_tracking
 from tests.datasets import make_packed_dataset
@@ -71,12 +72,12 @@ def test_a_name_that_wandb_refuses_is_refused_by_its_field(name, told):
 @pytest.mark.parametrize("name", ["chest", "Brüste (2024)", "a-b_c.d", "a" * 128])
 def test_what_wandb_takes_as_a_project_is_taken(name, tmp_path):
     TrackingConfig(project=name)
-    Tracker(tmp_path, 0, "offline", name, "run", {}).close()
+    Tracker(TrackedRun(tmp_path, "run", {}, "offline", name), 0).close()
     assert list(tmp_path.glob("wandb/offline-run-*/*.wandb"))
 
 
 def test_a_run_whose_folder_has_a_long_name_is_tracked(tmp_path):
-    Tracker(tmp_path, 0, "offline", "project", "r" * 200, {}).close()
+    Tracker(TrackedRun(tmp_path, "r" * 200, {}, "offline", "project"), 0).close()
     assert list(tmp_path.glob("wandb/offline-run-*/*.wandb"))
 
 
