@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from nakt_dist.records.fields import label_dataset
+from nakt_dist.records.fields import label_dataset, sorted_json
+from nakt_dist.signals import SIGNALS
 from nakt_dist.signals.kind import TRANSFER_LEARNING, Kind
 from nakt_dist.transfer.exclusion import ExclusionRule
 
@@ -61,14 +62,41 @@ class Following:
     """What one training took from a teacher.
 
     Attributes:
-        kind: never transfer learning.
         teacher: whom it followed.
-        settings: how, sorted JSON of a flat mapping; equal settings give equal texts.
+        taken: the settings of each signal that was set, by name.
+        architecture: of the teacher; for those that are written down.
     """
 
-    kind: Kind
     teacher: Network
-    settings: str
+    taken: Mapping[str, Mapping[str, Any]] = field(hash=False)
+    architecture: str = field(default="", compare=False)
+
+    @property
+    def kind(self) -> Kind:
+        """What was taken; never transfer learning."""
+        return Kind(tuple(self.taken))
+
+    @property
+    def settings(self) -> str:
+        """How, sorted JSON of a flat mapping; equal settings give equal texts."""
+        return sorted_json(
+            {
+                f"{signal}.{name}": float(value) if type(value) is int else value
+                for signal, settings in self.taken.items()
+                for name, value in settings.items()
+            }
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the ``transfer`` of a lineage."""
+        learnt = self.teacher.stored.get("trained_on")
+        known = learnt if isinstance(learnt, Mapping) else {}
+        teacher = self.teacher.to_json() | {
+            "model": self.architecture,
+            "trained_on": known.get("dataset"),
+            **{name: known.get(name) for name in ("phantom", "fingerprint", "splits")},
+        }
+        return {"teacher": teacher, **{name: self.taken.get(name) for name in SIGNALS}}
 
 
 @dataclass(frozen=True)

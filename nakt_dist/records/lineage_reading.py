@@ -26,7 +26,6 @@ from nakt_dist.records.lineage import (
 )
 from nakt_dist.records.run_record import RunRecord
 from nakt_dist.signals import SIGNALS
-from nakt_dist.signals.kind import Kind
 from nakt_dist.transfer.exclusion import ExclusionRule
 
 PRETRAINED = ("pretrained", "encoder_weights")
@@ -175,15 +174,7 @@ def _read_following(lineage: Mapping[str, Any], known: Lineages, lenient: bool) 
     if not lenient:
         read_field(lineage, "transfer.teacher.name", str)
         read_field(lineage, "transfer.teacher.trained_on", (str, type(None)))
-    settings = {
-        f"{part}.{name}": _plain(setting)
-        for part, group in taken.items()
-        for name, setting in group.items()
-    }
-    if teacher is None:
-        return None
-    followed = _read_followed(teacher, known, lenient)
-    return Following(Kind(tuple(taken)), followed, sorted_json(settings))
+    return None if teacher is None else Following(_read_followed(teacher, known, lenient), taken)
 
 
 def _read_network(
@@ -237,8 +228,3 @@ def _describe_parts(parts: str | list[Any]) -> str:
         return "last 34 layers"
     names = [parts] if isinstance(parts, str) else parts
     return printable(f"only {', '.join(map(str, names))}")[:60]
-
-
-def _plain(value: Any) -> Any:
-    """Returns 1 and 1.0 as one number."""
-    return float(value) if isinstance(value, int) and not isinstance(value, bool) else value

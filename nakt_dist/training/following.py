@@ -15,9 +15,9 @@ from nakt_dist.loading.targets import name_outputs
 from nakt_dist.models.network_file import TrainedNetwork, open_network, stored_output_names
 from nakt_dist.models.registry import is_classifier
 from nakt_dist.models.taps import TappedNetwork, TeacherTap, preset_taps
-from nakt_dist.records.lineage import Network
+from nakt_dist.records import lineage
 from nakt_dist.records.lineage_reading import readable
-from nakt_dist.signals import SIGNALS, Seen
+from nakt_dist.signals import Seen
 
 Finish = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
@@ -203,19 +203,12 @@ def describe_following(
     config: TrainingTeacherConfig, teacher: TrainedNetwork, pairing: Pairing
 ) -> dict[str, Any]:
     """Says whom the student follows and how, for the lineage of its weights; holds no path."""
-    trained_on = teacher.lineage.get("trained_on")
-    known = trained_on if isinstance(trained_on, Mapping) else {}
-    followed = Network(teacher.weights_sha256, teacher.name, stored=readable(teacher.lineage))
-    taken: dict[str, dict[str, Any] | None] = dict.fromkeys(SIGNALS)
-    for name, signal in config.chosen().items():
-        outputs = {"outputs": pairing.outputs} if signal.matches_outputs else {}
-        taken[name] = asdict(signal) | outputs
-    return {
-        "teacher": {
-            **followed.to_json(),
-            "model": teacher.spec.name,
-            "trained_on": known.get("dataset"),
-            **{field: known.get(field) for field in ("phantom", "fingerprint", "splits")},
-        },
-        **taken,
+    outputs = {"outputs": pairing.outputs}
+    taken = {
+        name: asdict(signal) | (outputs if signal.matches_outputs else {})
+        for name, signal in config.chosen().items()
     }
+    followed = lineage.Network(
+        teacher.weights_sha256, teacher.name, stored=readable(teacher.lineage)
+    )
+    return lineage.Following(followed, taken, teacher.spec.name).to_json()
