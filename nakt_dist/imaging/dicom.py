@@ -14,10 +14,8 @@ import numpy as np
 
 from nakt_dist.errors import ConfigurationError, UnusableSample
 from nakt_dist.imaging.dicom_frames import check_frame
-from nakt_dist.imaging.dicom_header import GREY, PALETTE, read_header
+from nakt_dist.imaging.dicom_header import GREY, PALETTE, read_header, stored_values, value_limits
 from nakt_dist.imaging.dicom_tables import coloured, read_table
-from nakt_dist.imaging.dicom_values import stored_values, value_limits
-from nakt_dist.imaging.equalising import equalise
 
 Rendering = Literal["as_shown", "mimic_jpg"]
 
@@ -47,11 +45,7 @@ class DicomPicture:
 
 
 def read_dicom(
-    content: bytes,
-    name: str,
-    max_pixels: int,
-    full_range: bool,
-    rendering: Rendering = "as_shown",
+    content: bytes, name: str, max_pixels: int, full_range: bool, rendering: Rendering = "as_shown"
 ) -> DicomPicture:
     """Decodes the one picture of a DICOM file.
 
@@ -68,7 +62,6 @@ def read_dicom(
     Args:
         max_pixels: width × height allowed, checked before anything is decoded.
         full_range: what to do with wide values where the file names no window.
-        rendering: ``"as_shown"`` or ``"mimic_jpg"``.
 
     Raises:
         UnusableSample: ``not_an_image``, ``too_many_pixels``, ``too_many_bytes``,
@@ -94,6 +87,30 @@ def read_dicom(
         raise
     except Exception as error:  # pydicom's messages may quote the header: only the kind is told
         raise _verdict(error, name) from None
+
+
+def equalise(grey: np.ndarray) -> np.ndarray:
+    """Spreads the levels of a picture as OpenCV's ``equalizeHist`` does it.
+
+    The darkest level becomes 0; any other becomes 255 × the share of the pixels up to it,
+    those of the darkest level counted nowhere. A constant picture stays as it is.
+
+    Args:
+        grey: uint8, height × width.
+
+    Returns:
+        uint8 of the same shape.
+    """
+    counts = np.bincount(grey.reshape(-1), minlength=256)
+    darkest = int(np.flatnonzero(counts)[0])
+    others = grey.size - counts[darkest]
+    if others == 0:
+        return grey
+    counts[: darkest + 1] = 0
+    # single precision and rounding to even, so that not one level differs from OpenCV's
+    scale = np.float32(255) / np.float32(others)
+    levels = np.rint(np.cumsum(counts).astype(np.float32) * scale)
+    return levels.clip(0, 255).astype(np.uint8)[grey]
 
 
 def _import_pydicom(name: str) -> types.ModuleType:
@@ -164,10 +181,7 @@ def _grey_picture(
 
 
 def _scaled(
-    values: np.ndarray,
-    padding: np.ndarray | None,
-    known: tuple[float, float],
-    full_range: bool,
+    values: np.ndarray, padding: np.ndarray | None, known: tuple[float, float], full_range: bool
 ) -> tuple[np.ndarray, str, list[float]]:
     """Returns the values from 0 to 1, the rule that was used, and the values that became these."""
     real = values if padding is None else values[~padding]

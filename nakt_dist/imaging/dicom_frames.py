@@ -10,11 +10,7 @@ import numpy as np
 from nakt_dist.errors import ConfigurationError, UnusableSample
 from nakt_dist.imaging.decoding import most_bytes
 from nakt_dist.imaging.dicom_recognition import meta_elements
-from nakt_dist.imaging.jpeg_2000 import (
-    AnnouncedPicture,
-    announced_by_codestream,
-    codestream_of,
-)
+from nakt_dist.imaging.jpeg_2000 import AnnouncedPicture, announced_by_codestream, codestream_of
 
 _DEFLATED = b"1.2.840.10008.1.2.1.99"
 _UNCOMPRESSED = ("1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2")

@@ -11,17 +11,11 @@ import numpy as np
 from PIL import Image
 
 from nakt_dist.errors import UnusableSample, valid_unicode
-from nakt_dist.imaging.decoding import (
-    WIDE_MODES,
-    DecodedImage,
-    convert_mode,
-    decode,
-    read_content,
-)
+from nakt_dist.imaging.decoding import WIDE_MODES, DecodedImage, convert_mode, decode, read_content
 from nakt_dist.imaging.dicom import DicomPicture, Rendering, read_dicom
 from nakt_dist.imaging.dicom_recognition import is_dicom
-from nakt_dist.imaging.encoding import encode_image, encode_mask_png
 from nakt_dist.imaging.masks import read_mask
+from nakt_dist.imaging.packed import encode_image, encode_mask_png
 from nakt_dist.imaging.resizing import resize_image, resize_mask
 
 Colour = Literal["grey", "rgb"]
@@ -55,9 +49,7 @@ def read_image(
 
     Args:
         path: the file; its content decides the format, not its suffix.
-        colour: ``"grey"`` or ``"rgb"``.
         max_pixels: width × height allowed, checked before decoding.
-        sixteen_bit: ``"min_max"`` or ``"full_range"``.
         rendering: of grey DICOM pictures: ``"as_shown"``, or ``"mimic_jpg"`` as the images of
             MIMIC-CXR-JPG were made.
 

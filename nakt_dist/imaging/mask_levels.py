@@ -33,7 +33,6 @@ class MaskLevels:
         values: (height, width); integers or floating-point numbers as stored for ``"numbers"``
             (of a picture in one hue, the brightest channel), indices for ``"palette"``,
             0xRRGGBB for ``"colours"``.
-        kind: what the values are.
         carrier: where they stand: in the colours or in the transparency; ``"neither"`` where
             both are the same all over, and the values are those of the colours.
         alpha: the one value of a transparency that does not vary, 0 to 255.
@@ -53,7 +52,6 @@ def mask_levels(decoded: DecodedImage, name: str, as_colours: bool = False) -> M
     same all over; otherwise the mask is shown over black.
 
     Args:
-        decoded: the mask as ``decode_file`` gives it.
         as_colours: give 0xRRGGBB for every file that is not grey.
 
     Raises:

@@ -88,7 +88,6 @@ class MaskRule:
 
         Args:
             levels: the mask, with colours where ``needs_colours``.
-            summary: of it.
 
         Returns:
             bool (height, width), and how many pixels are ``void`` and how many hold ``other``

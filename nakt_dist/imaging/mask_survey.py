@@ -83,7 +83,6 @@ def survey_mask(path: Path, max_pixels: int, as_colours: bool = False) -> MaskSu
     Args:
         path: of the file, which need not be sound.
         max_pixels: width × height allowed, as for ``decode_file``.
-        as_colours: as for ``mask_levels``.
 
     Returns:
         The summary, or the problem that reading the mask would meet.
@@ -100,11 +99,7 @@ def survey_mask(path: Path, max_pixels: int, as_colours: bool = False) -> MaskSu
 
 
 def summarise(decoded: DecodedImage, levels: MaskLevels, name: str) -> MaskSummary:
-    """Counts the values of a decoded mask.
-
-    Args:
-        levels: what ``mask_levels`` makes of it.
-    """
+    """Counts the values of a decoded mask."""
     values, counts = _distinct(levels.values)
     lossy = decoded.format in LOSSY_FORMATS
     return {

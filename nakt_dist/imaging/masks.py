@@ -8,12 +8,7 @@ from typing import Literal, Protocol
 import numpy as np
 
 from nakt_dist.errors import UnusableSample, valid_unicode
-from nakt_dist.imaging.decoding import (
-    WHOLE_NUMBER_MODES,
-    DecodedImage,
-    decode_file,
-    turn_upright,
-)
+from nakt_dist.imaging.decoding import WHOLE_NUMBER_MODES, DecodedImage, decode_file, turn_upright
 from nakt_dist.imaging.mask_levels import mask_levels
 from nakt_dist.imaging.mask_rule import MaskRule
 from nakt_dist.imaging.mask_survey import summarise
@@ -45,11 +40,7 @@ class MaskedRecord(Protocol):
 
 
 def read_mask(
-    record: MaskedRecord,
-    size: tuple[int, int],
-    max_pixels: int,
-    rule: MaskRule,
-    turn: int = 1,
+    record: MaskedRecord, size: tuple[int, int], max_pixels: int, rule: MaskRule, turn: int = 1
 ) -> tuple[np.ndarray, dict[str, int]]:
     """Reads the masks of a record.
 

@@ -1,21 +1,22 @@
-"""From the bytes of a shard to arrays."""
+"""From the bytes of a shard to arrays, and back: the same bytes for the same pixels."""
 
 import io
+from typing import Literal
 
 import numpy as np
 from PIL import Image
 
-from nakt_dist.errors import UnusableSample
+from nakt_dist.errors import ConfigurationError, UnusableSample
 from nakt_dist.limits import MOST_PIXELS
 
 _FORMATS = ("JPEG", "PNG")
+_PNG_COMPRESSION = 6
 
 
 def decode_pixels(data: bytes, expected: tuple[int, int] | None = None) -> np.ndarray:
     """Decodes a JPEG or PNG.
 
     Args:
-        data: the encoded image.
         expected: (height, width) that its header must state; None for any size up to 100
             million pixels. A few bytes can announce an image that fills the memory, so this
             is compared before anything is decoded.
@@ -49,6 +50,36 @@ def _check_size(height: int, width: int, expected: tuple[int, int] | None) -> No
         )
     if expected is None and height * width > MOST_PIXELS:
         raise UnusableSample(
-            "wrong_size",
-            f"has {height}×{width} pixels, expected at most {MOST_PIXELS:,} in all",
+            "wrong_size", f"has {height}×{width} pixels, expected at most {MOST_PIXELS:,} in all"
         )
+
+
+def encode_image(array: np.ndarray, encoding: Literal["jpg", "png"], jpeg_quality: int) -> bytes:
+    """Encodes an image without metadata, colour profile or time.
+
+    The bytes depend on the pixels, the settings and the version of Pillow alone.
+
+    Args:
+        array: uint8, height × width or height × width × 3.
+        encoding: ``"png"`` (lossless) or ``"jpg"`` (colour at full resolution).
+        jpeg_quality: 1 to 100; not used for PNG.
+
+    Raises:
+        ConfigurationError: the encoding or the quality is not one of these.
+    """
+    if encoding == "png":
+        return encode_mask_png(array)
+    if encoding != "jpg":
+        raise ConfigurationError(f"The encoding is {encoding!r}; expected 'jpg' or 'png'")
+    if not 1 <= jpeg_quality <= 100:
+        raise ConfigurationError(f"The JPEG quality is {jpeg_quality}; expected 1 to 100")
+    buffer = io.BytesIO()
+    Image.fromarray(array).save(buffer, format="JPEG", quality=jpeg_quality, subsampling=0)
+    return buffer.getvalue()
+
+
+def encode_mask_png(array: np.ndarray) -> bytes:
+    """Encodes a mask, uint8 of height × width, as an 8-bit grey PNG without metadata."""
+    buffer = io.BytesIO()
+    Image.fromarray(array).save(buffer, format="PNG", compress_level=_PNG_COMPRESSION)
+    return buffer.getvalue()

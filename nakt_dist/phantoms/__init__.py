@@ -4,7 +4,11 @@ They let every stage be tried, tested and timed without downloading anything. Th
 are schematic: good for checking that knowledge moves, never for a clinical claim.
 """
 
-from nakt_dist.phantoms.dataset import PhantomSummary, write_phantom_dataset
-from nakt_dist.phantoms.registry import PHANTOM_KINDS, PhantomKind
+from nakt_dist.phantoms.dataset import (
+    PHANTOM_KINDS,
+    PhantomKind,
+    PhantomSummary,
+    write_phantom_dataset,
+)
 
 __all__ = ["PHANTOM_KINDS", "PhantomKind", "PhantomSummary", "write_phantom_dataset"]

@@ -1,4 +1,4 @@
-"""Writes whole phantom datasets, so that a half-written one is never taken for a whole one.
+"""The kinds of phantoms, and their datasets, of which a half-written one is never taken for whole.
 
 `PHANTOM.incomplete` is written before the first image and `PHANTOM.json` after the last
 one. Only one process at a time may write into a folder.
@@ -7,12 +7,21 @@ one. Only one process at a time may write into a folder.
 import json
 import os
 import shutil
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from nakt_dist.errors import ConfigurationError, DatasetError, nearest_name
-from nakt_dist.phantoms.registry import PHANTOM_KINDS, PhantomKind
+from nakt_dist.phantoms import layouts
+from nakt_dist.phantoms.breast import draw_breast
+from nakt_dist.phantoms.chest import draw_chest
+from nakt_dist.phantoms.chest import layouts as chest_layouts
+from nakt_dist.phantoms.dermoscopy import draw_dermoscopy
+from nakt_dist.phantoms.photographs import draw_photograph
+from nakt_dist.phantoms.thyroid import draw_thyroid
 
 GENERATOR_VERSION = 1
 COMPLETE_MARKER = "PHANTOM.json"
@@ -28,6 +37,92 @@ _NOTICE = (
 
 
 @dataclass(frozen=True)
+class PhantomKind:
+    """One kind of procedural dataset.
+
+    Attributes:
+        description: what its images show, in one sentence.
+        entries: files and folders that it writes directly under its root.
+        draw: `draw(seed, index, image_size)` gives the drawing of the image at a place in the
+            dataset, from 0; `image_size` is its nominal side in pixels.
+        write: `write(root, drawings)` stores them, returns how many show a salient target.
+    """
+
+    name: str
+    layout: str
+    description: str
+    entries: tuple[str, ...]
+    draw: Callable[[int, int, int], Any]
+    write: Callable[[Path, Iterable[Any]], int]
+
+
+_KINDS = (
+    PhantomKind(
+        name="breast_ultrasound",
+        layout="busi",
+        description="Breast ultrasound: 62 % benign lesions, 27 % malignant, 11 % none.",
+        entries=(layouts.BUSI_FOLDER,),
+        draw=draw_breast,
+        write=layouts.write_busi,
+    ),
+    PhantomKind(
+        name="thyroid_ultrasound",
+        layout="paired_folders",
+        description="Thyroid ultrasound: nodules of many echo levels, 15 % without any.",
+        entries=("image", "mask"),
+        draw=draw_thyroid,
+        write=layouts.write_image_mask_folders,
+    ),
+    PhantomKind(
+        name="dermoscopy",
+        layout="isic2019",
+        description="Dermoscopy: pigmented lesions without masks, 20 % tiny or faint.",
+        entries=(layouts.ISIC_IMAGES, layouts.ISIC_LABELS, layouts.ISIC_METADATA),
+        draw=draw_dermoscopy,
+        write=layouts.write_isic2019,
+    ),
+    PhantomKind(
+        name="photographs",
+        layout="voc2012",
+        description="Coloured scenes, half of them segmented, a third with a dark blob.",
+        entries=(layouts.VOC_FOLDER,),
+        draw=draw_photograph,
+        write=layouts.write_voc2012,
+    ),
+    PhantomKind(
+        name="chest_chexpert",
+        layout="chexpert",
+        description="Chest X-rays of a dark, often bedside hospital, 14 labels with -1 and blanks.",
+        entries=(chest_layouts.CHEXPERT_FOLDER,),
+        draw=partial(draw_chest, "chest_chexpert"),
+        write=chest_layouts.write_chexpert,
+    ),
+    PhantomKind(
+        name="chest_mimic",
+        layout="mimic_cxr",
+        description="Chest X-rays of an equalised hospital, 14 labels a study, some rows missing.",
+        entries=(chest_layouts.MIMIC_FOLDER, *chest_layouts.MIMIC_TABLES),
+        draw=partial(draw_chest, "chest_mimic"),
+        write=chest_layouts.write_mimic,
+    ),
+    PhantomKind(
+        name="chest_chestxray14",
+        layout="chestxray14",
+        description="Frontal chest X-rays of a pale hospital, 14 findings, a few files RGBA.",
+        entries=(
+            *chest_layouts.CHESTXRAY14_FOLDERS,
+            chest_layouts.CHESTXRAY14_TABLE,
+            *chest_layouts.CHESTXRAY14_LISTS,
+        ),
+        draw=partial(draw_chest, "chest_chestxray14"),
+        write=chest_layouts.write_chestxray14,
+    ),
+)
+
+PHANTOM_KINDS: Mapping[str, PhantomKind] = MappingProxyType({kind.name: kind for kind in _KINDS})
+
+
+@dataclass(frozen=True)
 class PhantomSummary:
     """What a phantom dataset holds.
 
@@ -35,11 +130,9 @@ class PhantomSummary:
         kind: name of the kind, a key of `PHANTOM_KINDS`.
         root: folder to give to the dataset's reader.
         layout: name of its folder layout, by which a dataset reader is chosen.
-        images: number of images.
         with_target: images that show a salient target: a lesion or nodule, in dermoscopy
             one that is neither tiny nor faint, in photographs a dark blob, in chest X-rays
             a finding other than support devices.
-        without_target: the other images.
     """
 
     kind: str
@@ -67,9 +160,6 @@ def write_phantom_dataset(
         image_size: nominal side in pixels, 32 to 4096; the sides of the images vary by up
             to 25 % around it, as those of the published datasets vary.
         seed: 0 to 2**64 - 1; another one gives another dataset.
-
-    Returns:
-        What the dataset holds.
 
     Raises:
         ConfigurationError: if the kind is unknown or a number is out of range.

@@ -9,26 +9,23 @@ from PIL import Image, ImageDraw
 
 from nakt_dist.phantoms.fields import (
     Canvas,
+    Outline,
+    draw_wobble,
     keyed_generator,
     ramp,
     random_canvas,
     ridge,
     smooth_field,
 )
-from nakt_dist.phantoms.outlines import Outline, draw_wobble
 
 Value = TypeVar("Value")
 
 DIAGNOSES = ("MEL", "NV", "BCC", "AK", "BKL", "DF", "VASC", "SCC")
 DIAGNOSIS_SHARES = (0.18, 0.51, 0.13, 0.03, 0.10, 0.01, 0.01, 0.03)
 SITES = (
-    "anterior torso",
-    "posterior torso",
-    "upper extremity",
-    "lower extremity",
-    "head/neck",
+    "anterior torso", "posterior torso", "upper extremity", "lower extremity", "head/neck",
     "palms/soles",
-)
+)  # fmt: skip
 NOT_SALIENT_SHARE = 0.2
 SEEN_TWICE_SHARE = 0.5
 UNKNOWN_SHARE = 0.08
@@ -87,7 +84,6 @@ class DermoscopyPhantom:
 
     Attributes:
         colour: image, uint8 (height, width, 3).
-        lesion: the lesion it shows.
     """
 
     colour: np.ndarray

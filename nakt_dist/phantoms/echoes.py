@@ -8,8 +8,7 @@ scale ends it, as in a scanner.
 import numpy as np
 from numpy.random import Generator
 
-from nakt_dist.phantoms.fields import Canvas, enlarge, ramp, ridge, smooth_curve, soften
-from nakt_dist.phantoms.outlines import Outline
+from nakt_dist.phantoms.fields import Canvas, Outline, enlarge, ramp, ridge, smooth_curve, soften
 
 _POWER_STEPS = 256  # entries of the table per unit of mean power
 # the noise floor of 0.05 fills the darkest gaps
@@ -58,9 +57,7 @@ def draw_top_shadow(generator: Generator, canvas: Canvas) -> np.ndarray:
 def behind(outline: Outline, canvas: Canvas, level: np.ndarray) -> np.ndarray:
     """Returns the region under a structure, float32 0 to 1: where it shadows or enhances.
 
-    Args:
-        outline: the structure.
-        level: `outline.level(canvas)`.
+    `level` is `outline.level(canvas)`.
     """
     beside = (canvas.across - np.float32(outline.across)) * np.float32(1 / outline.half_width)
     column = np.clip(1.4 * (1 - np.square(beside)), 0, 1)

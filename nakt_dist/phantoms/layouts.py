@@ -4,9 +4,12 @@ A writer takes the drawings in order, stores them under the root and returns how
 them show a salient target. It makes every folder itself, so that none may be there yet.
 """
 
+import csv
+import io
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -15,13 +18,16 @@ from nakt_dist.phantoms.breast import CLASSES, BreastPhantom
 from nakt_dist.phantoms.dermoscopy import DIAGNOSES, DermoscopyPhantom
 from nakt_dist.phantoms.photographs import PhotographPhantom
 from nakt_dist.phantoms.thyroid import ThyroidPhantom
-from nakt_dist.phantoms.writing import Row, as_csv, as_lines, save_jpeg, save_png
 
 BUSI_FOLDER = "Dataset_BUSI_with_GT"
 ISIC_IMAGES = "ISIC_2019_Training_Input"
 ISIC_LABELS = "ISIC_2019_Training_GroundTruth.csv"
 ISIC_METADATA = "ISIC_2019_Training_Metadata.csv"
 VOC_FOLDER = "VOCdevkit"
+_JPEG_QUALITY = 92
+
+Row = Sequence[Any]
+"""The cells of a table's row; None is an empty one."""
 
 
 def write_busi(root: Path, drawings: Iterable[BreastPhantom]) -> int:
@@ -115,3 +121,27 @@ def voc_palette() -> list[int]:
     for bit in range(8):
         channels |= ((index >> 3 * bit) >> np.arange(3) & 1) << (7 - bit)
     return channels.ravel().tolist()
+
+
+def save_png(image: Image.Image | np.ndarray, path: Path) -> None:
+    """Writes an image, or an array that Pillow takes for one."""
+    image = Image.fromarray(image) if isinstance(image, np.ndarray) else image
+    image.save(path, format="PNG", compress_level=1)
+
+
+def save_jpeg(pixels: np.ndarray, path: Path) -> None:
+    """Writes uint8 (height, width) or (height, width, 3), and makes the folder."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path, format="JPEG", quality=_JPEG_QUALITY)
+
+
+def as_csv(rows: Iterable[Row]) -> str:
+    """Returns a table as text; None is an empty cell."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue()
+
+
+def as_lines(names: Iterable[str]) -> str:
+    """Returns a list of names as text, one a line."""
+    return "".join(f"{name}\n" for name in names)

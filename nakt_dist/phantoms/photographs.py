@@ -9,6 +9,8 @@ from PIL import Image, ImageDraw
 
 from nakt_dist.phantoms.fields import (
     Canvas,
+    Outline,
+    draw_wobble,
     keyed_generator,
     ramp,
     random_canvas,
@@ -16,7 +18,6 @@ from nakt_dist.phantoms.fields import (
     soften,
     waves,
 )
-from nakt_dist.phantoms.outlines import Outline, draw_wobble
 
 CLASS_COUNT = 20
 VOID = 255

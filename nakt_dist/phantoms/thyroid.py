@@ -5,22 +5,18 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.random import Generator
 
-from nakt_dist.phantoms.echoes import (
-    behind,
-    boundary,
-    draw_speckle,
-    draw_top_shadow,
-    to_grey,
-)
+from nakt_dist.phantoms.echoes import behind, boundary, draw_speckle, draw_top_shadow, to_grey
 from nakt_dist.phantoms.fields import (
     Canvas,
+    Outline,
+    draw_wobble,
     keyed_generator,
+    place_apart,
     ramp,
     random_canvas,
     ridge,
     smooth_field,
 )
-from nakt_dist.phantoms.outlines import Outline, draw_wobble, place_apart
 
 WITHOUT_NODULE_SHARE = 0.15
 SEVERAL_NODULES_SHARE = 0.12

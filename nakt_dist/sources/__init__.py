@@ -20,8 +20,8 @@ from nakt_dist.sources import (
     paired_folders,
     voc2012,
 )
+from nakt_dist.sources.listing import SourceListing, SourceRecord
 from nakt_dist.sources.patients import count_spelt_apart
-from nakt_dist.sources.record import SourceListing, SourceRecord
 from nakt_dist.sources.registry import Source
 
 _LAYOUTS = (
@@ -52,7 +52,6 @@ def scan_source(layout: str, root: Path, options: Mapping[str, Any]) -> SourceLi
 
     Args:
         layout: a name in ``SOURCES``.
-        root: the dataset's folder.
         options: settings of this layout; those left out keep their defaults.
 
     Raises:

@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from nakt_dist.sources.files import FoundFile, require_folder, walk
-from nakt_dist.sources.listing import check_choices, finish_listing, wrong_layout
+from nakt_dist.sources.listing import SourceListing, check_choices, finish_listing, wrong_layout
 from nakt_dist.sources.named_pairs import IMAGE, MASK, Key, sort_files
-from nakt_dist.sources.record import SourceListing
 from nakt_dist.sources.registry import Source
 
 CLASSES = ("benign", "malignant", "normal")

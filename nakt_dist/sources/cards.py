@@ -30,13 +30,10 @@ class DatasetCard:
 
     Attributes:
         name: the card's file name without its suffix.
-        title: the dataset's full name.
         modality: how the images were taken, such as ``"ultrasound"``.
         task: what the published labels are for.
         layout: name in ``SOURCES`` of the layout that reads it.
         source: where to get it: the official page by name, or a DOI.
-        licence: terms of use.
-        citation: what to cite.
         labels: names of the image-level or pixel-level classes.
         expected_counts: images in the official release by what ``count_listing`` counts;
             None where the number is not known for certain.
@@ -76,7 +73,6 @@ def load_card(path_or_name: str | Path, cards_folder: Path) -> DatasetCard:
 
     Args:
         path_or_name: path of a YAML file, or the name of a card in ``cards_folder``.
-        cards_folder: where the cards are.
 
     Raises:
         ConfigurationError: there is no such card, or a field is unknown, missing or of

@@ -18,13 +18,14 @@ from nakt_dist.limits import OLDEST_AGE
 from nakt_dist.sources.csv_tables import TableRow, quoted, row_record
 from nakt_dist.sources.files import FolderContents, FoundFile
 from nakt_dist.sources.listing import (
+    SourceListing,
+    SourceRecord,
     check_choices,
     finish_listing,
     image_record,
     links_told,
 )
 from nakt_dist.sources.named_files import why_apart
-from nakt_dist.sources.record import SourceListing, SourceRecord
 
 VIEWS = ("frontal", "lateral", "unknown")
 MOST_REFUSED_ROWS = 5000
@@ -41,31 +42,10 @@ _ABSENT = ("false", "no", "n", "negative", "absent")
 _LABELS = {"": None, "1": 1, "0": 0, "-1": -1}
 _LABELS |= dict.fromkeys(_PRESENT, 1) | dict.fromkeys(_ABSENT, 0)
 _ZEROS_AFTER = re.compile(r"(?<=\d)\.0*")
-_MISSING = "a table of the dataset names this image and no such file is there"
+_MISSING = ("missing_image", "a table of the dataset names this image and no such file is there")
 _UNNAMED = "no row of the dataset's tables names this file"
 
 Problem = tuple[str, str]
-
-
-@dataclass(frozen=True, slots=True)
-class NamedImage:
-    """One image as the tables describe it.
-
-    Attributes:
-        name: where the image should be, below the dataset's root.
-        patient_id: the patient, or None.
-        official_split: ``"train"``, ``"validation"``, ``"test"`` or None.
-        labels: ``sex``, ``age``, ``view``, ``projection`` and ``study`` as far as known.
-        findings: the labels by canonical name, or None without any.
-        problem: what makes the image unusable, or None.
-    """
-
-    name: str
-    patient_id: str | None
-    official_split: str | None
-    labels: Mapping[str, Any]
-    findings: Mapping[str, int] | None
-    problem: Problem | None = None
 
 
 @dataclass
@@ -73,26 +53,51 @@ class ChestTables:
     """Everything that the tables of a dataset say.
 
     Attributes:
-        root: the dataset's folder.
-        images: by what identifies an image in this dataset.
+        images: as the tables describe them, not yet with a file, by what identifies an image in
+            this dataset.
         found: counts worth saying, by words.
         records: rows that name no image one could look for, each with its problem.
         unmet: some of the names in such rows that lead out of the dataset's folder.
     """
 
     root: Path
-    images: dict[str, NamedImage] = field(default_factory=dict)
+    images: dict[str, SourceRecord] = field(default_factory=dict)
     found: Counter[str] = field(default_factory=Counter)
     records: list[SourceRecord] = field(default_factory=list)
     unmet: list[str] = field(default_factory=list)
     _refused: Counter[str] = field(default_factory=Counter)
 
-    def add(self, key: str, image: NamedImage) -> None:
+    def add(
+        self,
+        key: str,
+        name: str,
+        patient_id: str | None,
+        official_split: str | None,
+        labels: Mapping[str, Any],
+        findings: Mapping[str, int] | None,
+        problem: Problem | None = None,
+    ) -> None:
         """Adds what a row says; a row that says the same again is counted.
 
         A row that contradicts an earlier one makes the image unusable, since it is open which
         of the two holds.
+
+        Args:
+            key: what identifies the image in this dataset.
+            name: where the image should be, below the dataset's root.
+            labels: ``sex``, ``age``, ``view``, ``projection`` and ``study``; those that are None
+                or empty are not known and left away.
+            findings: the labels by canonical name, or None without any.
         """
+        image = SourceRecord(
+            name,
+            self.root,
+            patient_id=patient_id,
+            official_split=official_split,
+            labels={label: value for label, value in labels.items() if value not in (None, "")},
+            findings=findings,
+            problem=problem,
+        )
         known = self.images.setdefault(key, image)
         if known is image:
             return
@@ -160,11 +165,6 @@ def view_of(projection: str) -> str | None:
     return "lateral" if {"LATERAL", "LL", "RL"} & set(words) else None
 
 
-def facts(**known: Any) -> dict[str, Any]:
-    """Returns the facts that are known: neither None nor empty."""
-    return {name: value for name, value in known.items() if value not in (None, "")}
-
-
 def label_of(cell: str) -> int | None:
     """Returns the label that a cell means: 1, 0, -1, or None for blank.
 
@@ -181,13 +181,13 @@ def label_of(cell: str) -> int | None:
 @functools.lru_cache(maxsize=50_000)
 def read_findings(
     names: tuple[str, ...], cells: tuple[str, ...]
-) -> tuple[Mapping[str, int], Problem | None]:
+) -> tuple[Mapping[str, int] | None, Problem | None]:
     """Reads the cells of one row: 1.0, 0.0, -1.0, nothing for blank, or a word of ``label_of``.
 
     Rows with the same labels share one mapping, which nobody may change.
 
     Returns:
-        The labels that are not blank, and what is wrong with the row if anything.
+        The labels that are not blank; or None, and what is wrong with the row.
     """
     findings = {}
     for name, cell in zip(names, cells, strict=True):
@@ -196,7 +196,7 @@ def read_findings(
         except KeyError:
             expected = "1, 0, -1, nothing, or a word such as True and False, yes and no"
             detail = f"'{name}' is {quoted(cell)}; expected {expected}"
-            return {}, ("unreadable_label", detail)
+            return None, ("unreadable_label", detail)
         if value is not None:
             findings[name] = value
     return findings, None
@@ -218,11 +218,8 @@ def join(
     patients, studies and official splits before any view is left out.
 
     Args:
-        tables: what the tables say.
         files_of: gives the files of an image by its key, the least deep first.
         views: which of ``VIEWS`` to list; the others are counted in ``left_out``.
-        findings: the dataset's vocabulary.
-        used_files: names of the tables that were read.
 
     Raises:
         ConfigurationError: a view is unknown.
@@ -233,7 +230,7 @@ def join(
         names = ", ".join(f"'{name}'" for name in used_files)
         raise DatasetError(f"{names}: has no row below the header; download the table again")
     _require_an_image(contents, tables, files_of)
-    counts = _Counts(tables.found)
+    found = _counted(tables, files_of)
     left_out: Counter[str] = Counter()
     records, used = list(tables.records), set[str]()
     taken = {link.name for link in contents.refused_links}
@@ -241,22 +238,24 @@ def join(
         files = files_of(key)
         used.update(file.name for file in files)
         view = image.labels.get("view", "unknown")
-        counts.add(image, view, bool(files))
         if view not in views and not _conflicts(image):
             left_out[f"view {view}"] += 1
         elif files:
-            records.append(_present(image, files[0]))
+            problem = files[0].problem or image.problem
+            records.append(replace(image, name=files[0].name, image=files[0].path, problem=problem))
         elif image.name not in taken:
-            records.append(_absent(image, tables.root))
+            place = tables.root / image.name
+            records.append(replace(image, image=place, labels={}, findings=None, problem=_MISSING))
         for copy in files[1:]:
-            counts.found["further copies of images"] += 1
+            found["further copies of images"] += 1
             detail = f"'{files[0].name}' is the same image by its name and is used instead"
             records.append(image_record(copy, problem=("duplicate_image", detail)))
     unnamed = [file for file in contents.images if file.name not in used]
-    counts.found["files that no table names"] += len(unnamed)
+    found["files that no table names"] += len(unnamed)
     records += [image_record(file, problem=("not_in_table", _UNNAMED)) for file in unnamed]
     listing = finish_listing(contents, records, left_out, tuple(used_files))
-    return replace(listing, findings=tuple(findings), found=counts.summary())
+    told = {words: count for words, count in sorted(found.items()) if count}
+    return replace(listing, findings=tuple(findings), found=told)
 
 
 def _require_an_image(
@@ -282,59 +281,27 @@ def _require_an_image(
         )
 
 
-class _Counts:
+def _counted(tables: ChestTables, files_of: Callable[[str], Sequence[FoundFile]]) -> Counter[str]:
     """Counts named images by what they are, whatever a setting leaves out later."""
-
-    def __init__(self, found: Mapping[str, int]) -> None:
-        self.found = Counter(found)
-        self._patients: set[str] = set()
-        self._studies: set[tuple[str | None, str]] = set()
-
-    def add(self, image: NamedImage, view: str, has_file: bool) -> None:
-        self.found["images named by the tables"] += 1
-        if not has_file:
-            self.found["images named without a file"] += 1
-            return
-        self.found["images"] += 1
-        self.found[f"view {view}"] += 1
-        if image.official_split:
-            self.found[f"official split {image.official_split}"] += 1
-        if image.patient_id:
-            self._patients.add(image.patient_id)
-        if "study" in image.labels:
-            self._studies.add((image.patient_id, image.labels["study"]))
-
-    def summary(self) -> dict[str, int]:
-        sizes = {"patients": len(self._patients), "studies": len(self._studies)}
-        return {words: count for words, count in sorted({**self.found, **sizes}.items()) if count}
+    there = [image for key, image in tables.images.items() if files_of(key)]
+    found = Counter(tables.found)
+    found["images named by the tables"] += len(tables.images)
+    found["images named without a file"] += len(tables.images) - len(there)
+    found["images"] += len(there)
+    found.update(f"view {image.labels.get('view', 'unknown')}" for image in there)
+    splits = (image.official_split for image in there if image.official_split)
+    found.update(f"official split {split}" for split in splits)
+    found["patients"] = len({image.patient_id for image in there if image.patient_id})
+    studies = ((image.patient_id, image.labels.get("study")) for image in there)
+    found["studies"] = len({study for study in studies if study[1] is not None})
+    return found
 
 
-def _present(image: NamedImage, file: FoundFile) -> SourceRecord:
-    return image_record(
-        file,
-        problem=image.problem,
-        patient_id=image.patient_id,
-        official_split=image.official_split,
-        labels=image.labels,
-        findings=image.findings,
-    )
-
-
-def _absent(image: NamedImage, root: Path) -> SourceRecord:
-    return SourceRecord(
-        image.name,
-        root / image.name,
-        patient_id=image.patient_id,
-        official_split=image.official_split,
-        problem=("missing_image", _MISSING),
-    )
-
-
-def _conflicts(image: NamedImage) -> bool:
+def _conflicts(image: SourceRecord) -> bool:
     return image.problem is not None and image.problem[0] == "conflicting_rows"
 
 
-def _difference(first: NamedImage, second: NamedImage) -> str:
+def _difference(first: SourceRecord, second: SourceRecord) -> str:
     """Names what differs between two descriptions of one image."""
     if first.labels != second.labels:
         names = first.labels.keys() | second.labels.keys()

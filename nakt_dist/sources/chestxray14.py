@@ -7,20 +7,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from nakt_dist.errors import DatasetError
-from nakt_dist.sources.chest import (
-    VIEWS,
-    ChestTables,
-    NamedImage,
-    Problem,
-    facts,
-    join,
-    view_of,
-)
+from nakt_dist.sources.chest import VIEWS, ChestTables, Problem, join, view_of
 from nakt_dist.sources.csv_tables import TableRow, find_table, quoted, read_list, read_rows
 from nakt_dist.sources.files import FolderContents, FoundFile, walk
 from nakt_dist.sources.findings import LABEL_SETS, NO_FINDING, canonical_finding
-from nakt_dist.sources.listing import wrong_layout
-from nakt_dist.sources.record import SourceListing
+from nakt_dist.sources.listing import SourceListing, grouped, wrong_layout
 from nakt_dist.sources.registry import Source
 
 FINDINGS = LABEL_SETS["chestxray14_with_no_finding"]
@@ -62,7 +53,11 @@ def scan(root: Path, table: str | None = None, views: Sequence[str] = VIEWS) -> 
         without_split = sum(image.official_split is None for image in images.values())
         tables.found["images without an official split"] = without_split
         tables.found["listed names without a row"] = len(splits.keys() - images.keys())
-    by_name = _files_by_name(contents)
+    by_name = grouped(
+        contents.images,
+        key=lambda file: file.file_name,
+        first=lambda file: (not _in_images(file), file.name.count("/"), file.name),
+    )
     used = [file.name for file in (entries, *lists.values()) if file]
     return join(contents, tables, lambda name: by_name.get(name, ()), views, FINDINGS, used)
 
@@ -110,20 +105,18 @@ def _add(
     known_patient = patient if _PATIENT.fullmatch(patient) else None
     tables.add(
         name,
-        NamedImage(
-            name=f"{table.folder}/images/{name}" if table.folder else f"images/{name}",
-            patient_id=known_patient,
-            official_split=next(iter(official)) if len(official) == 1 else None,
-            labels=facts(
-                sex=tables.sex(gender or sex),
-                age=tables.age(age),
-                view=view_of(projection),
-                projection=projection.upper(),
-                study=f"{patient}/{follow_up}" if known_patient and follow_up else None,
-            ),
-            findings=findings,
-            problem=problem,
-        ),
+        name=f"{table.folder}/images/{name}" if table.folder else f"images/{name}",
+        patient_id=known_patient,
+        official_split=next(iter(official)) if len(official) == 1 else None,
+        labels={
+            "sex": tables.sex(gender or sex),
+            "age": tables.age(age),
+            "view": view_of(projection),
+            "projection": projection.upper(),
+            "study": f"{patient}/{follow_up}" if known_patient and follow_up else None,
+        },
+        findings=findings,
+        problem=problem,
     )
 
 
@@ -141,16 +134,6 @@ def _read_words(words: str) -> tuple[Mapping[str, int] | None, Problem | None]:
     if NO_FINDING in present and len(present) > 1:
         return None, ("ambiguous_label", f"'Finding Labels' is {quoted(words)}: none and some")
     return {name: int(name in present) for name in FINDINGS}, None
-
-
-def _files_by_name(contents: FolderContents) -> dict[str, list[FoundFile]]:
-    """Returns the files by name: first those in folders of images, then the least deep."""
-    by_name: dict[str, list[FoundFile]] = defaultdict(list)
-    for file in contents.images:
-        by_name[file.file_name].append(file)
-    for files in by_name.values():
-        files.sort(key=lambda file: (not _in_images(file), file.name.count("/"), file.name))
-    return by_name
 
 
 def _in_images(file: FoundFile) -> bool:

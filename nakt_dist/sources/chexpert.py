@@ -1,24 +1,14 @@
 """CheXpert: ``train.csv`` beside ``train/patient00001/study1/view1_frontal.jpg``."""
 
 import re
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from nakt_dist.sources.chest import (
-    VIEWS,
-    ChestTables,
-    NamedImage,
-    facts,
-    join,
-    read_findings,
-    view_of,
-)
+from nakt_dist.sources.chest import VIEWS, ChestTables, join, read_findings, view_of
 from nakt_dist.sources.csv_tables import TableRow, find_table, quoted, read_rows
-from nakt_dist.sources.files import FolderContents, FoundFile, walk
+from nakt_dist.sources.files import FoundFile, walk
 from nakt_dist.sources.findings import CHEXPERT_FINDINGS
-from nakt_dist.sources.listing import wrong_layout
-from nakt_dist.sources.record import SourceListing
+from nakt_dist.sources.listing import SourceListing, grouped, wrong_layout
 from nakt_dist.sources.registry import Source
 
 TABLES = {
@@ -60,7 +50,7 @@ def scan(root: Path, views: Sequence[str] = VIEWS) -> SourceListing:
     for part, table in found.items():
         if table is not None:
             _read(tables, table, part)
-    by_tail = _files_by_tail(contents)
+    by_tail = grouped(contents.images, lambda file: "/".join(file.name.split("/")[-3:]))
     used = [table.name for table in found.values() if table]
     return join(contents, tables, lambda key: _files(by_tail, key), views, CHEXPERT_FINDINGS, used)
 
@@ -77,33 +67,34 @@ def _read(tables: ChestTables, table: FoundFile, part: str) -> None:
             tables.refuse(table, row, "unsafe_path", detail)
         else:
             place = f"{match['part'] or part}/{match['tail']}"
-            tables.add(place, _image(tables, table, row, match, place, SPLITS[part]))
+            _add(tables, table, row, match, place, SPLITS[part])
 
 
-def _image(
+def _add(
     tables: ChestTables,
     table: FoundFile,
     row: TableRow,
     path: re.Match[str],
     place: str,
     split: str,
-) -> NamedImage:
+) -> None:
     labels = len(CHEXPERT_FINDINGS) + 1
     sex, age, side, projection = row.cells[labels:]
     findings, problem = read_findings(CHEXPERT_FINDINGS, row.cells[1:labels])
     side = side.lower()
-    return NamedImage(
+    tables.add(
+        place,
         name=f"{table.folder}/{place}" if table.folder else place,
         patient_id=path["patient"],
         official_split=split,
-        labels=facts(
-            sex=tables.sex(sex),
-            age=tables.age(age),
-            view=side if side in VIEWS[:2] else _view_in_name(place) or view_of(projection),
-            projection=projection.upper(),
-            study=f"{path['patient']}/{path['study']}",
-        ),
-        findings=findings if problem is None else None,
+        labels={
+            "sex": tables.sex(sex),
+            "age": tables.age(age),
+            "view": side if side in VIEWS[:2] else _view_in_name(place) or view_of(projection),
+            "projection": projection.upper(),
+            "study": f"{path['patient']}/{path['study']}",
+        },
+        findings=findings,
         problem=problem,
     )
 
@@ -112,16 +103,6 @@ def _view_in_name(place: str) -> str | None:
     """Returns the view that a name such as ``view1_frontal.jpg`` ends with, or None."""
     stem = place.rpartition(".")[0].lower()
     return next((view for view in VIEWS[:2] if stem.endswith(f"_{view}")), None)
-
-
-def _files_by_tail(contents: FolderContents) -> Mapping[str, list[FoundFile]]:
-    """Returns the images by patient, study and name, those in fewer folders first."""
-    by_tail: dict[str, list[FoundFile]] = defaultdict(list)
-    for file in contents.images:
-        by_tail["/".join(file.name.split("/")[-3:])].append(file)
-    for files in by_tail.values():
-        files.sort(key=lambda file: file.name.count("/"))
-    return by_tail
 
 
 def _files(by_tail: Mapping[str, list[FoundFile]], place: str) -> list[FoundFile]:

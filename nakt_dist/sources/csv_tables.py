@@ -24,7 +24,7 @@ from typing import Any, NamedTuple, TextIO
 
 from nakt_dist.errors import DatasetError, nearest_name
 from nakt_dist.sources.files import FolderContents, FoundFile
-from nakt_dist.sources.record import SourceRecord
+from nakt_dist.sources.listing import SourceRecord
 
 MAX_LINE_CHARACTERS = 2**20
 MAX_LINES = 10_000_000
@@ -90,9 +90,7 @@ def read_rows(
         if form.separator != ",":
             words = f"tables whose columns are separated by {_separator_told(form.separator)}"
             found[words] += 1
-        reader = csv.reader(lines, strict=True, delimiter=form.separator)
-        rows = _rows(reader, table.name, form.lines_before)
-        header = [_column_name(name) for name in next(rows, [])]
+        reader, rows, header = _header(table, form, lines)
         places = _positions(table, header, form.separator, required, optional)
         width = len(header)
         while header and not header[-1]:
@@ -118,9 +116,7 @@ def column_names(table: FoundFile, required: Sequence[str]) -> tuple[str, ...]:
     """
     with _opened(table) as text:
         form, lines = _form_of(_lines(text, table.name), required)
-        reader = csv.reader(lines, strict=True, delimiter=form.separator)
-        rows = _rows(reader, table.name, form.lines_before)
-        header = [_column_name(name) for name in next(rows, [])]
+        _, _, header = _header(table, form, lines)
         _positions(table, header, form.separator, required, ())
     return tuple(filter(None, header))
 
@@ -147,6 +143,15 @@ def _form_of(lines: Iterator[str], required: Sequence[str]) -> tuple[_Form, Iter
     # the first of the best, so that the one said or commas hold where nothing speaks for another
     best = max(fitting, key=lambda each: each[:2], default=(0, False, ","))
     return _Form(best[2], 1 if said else 0), itertools.chain([header], lines)
+
+
+def _header(
+    table: FoundFile, form: _Form, lines: Iterator[str]
+) -> tuple[Any, Iterator[list[str]], list[str]]:
+    """Returns the ``csv.reader`` of a table, its rows below the header, and that."""
+    reader = csv.reader(lines, strict=True, delimiter=form.separator)
+    rows = _rows(reader, table.name, form.lines_before)
+    return reader, rows, [_column_name(name) for name in next(rows, [])]
 
 
 def _split_header(line: str, separator: str) -> list[str] | None:

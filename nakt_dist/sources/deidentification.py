@@ -15,7 +15,7 @@ from typing import Any
 
 from nakt_dist.errors import DatasetError
 from nakt_dist.sources.files import IMAGE_SUFFIXES, SYSTEM_FILES
-from nakt_dist.sources.record import SourceRecord
+from nakt_dist.sources.listing import SourceRecord
 
 METHOD = "HMAC-SHA256, first 96 bits"
 HIDDEN_DETAIL = (
@@ -48,9 +48,6 @@ class Pseudonyms:
 
     Of n identifiers two have one hash with a probability of about n² / 2⁹⁷: 1 in 10¹⁵ for ten
     million. It would make two patients one, so it is noticed rather than hoped against.
-
-    Args:
-        key: secret bytes.
     """
 
     def __init__(self, key: bytes) -> None:
@@ -62,7 +59,6 @@ class Pseudonyms:
 
         Args:
             kind: what is named, such as ``"patient"``; equal names of different kinds differ.
-            identifier: as the dataset writes it.
 
         Raises:
             DatasetError: another identifier has this hash.
@@ -87,10 +83,6 @@ def deidentify(records: Sequence[SourceRecord], pseudonyms: Pseudonyms) -> list[
     """Returns the records with hashes for what names an image, a patient or a study.
 
     The paths of the files stay, so that they can be read; nothing writes them.
-
-    Args:
-        records: as a layout lists them.
-        pseudonyms: of one key.
 
     Raises:
         DatasetError: two identifiers have one hash.

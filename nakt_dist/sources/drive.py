@@ -4,9 +4,8 @@ import re
 from pathlib import Path
 
 from nakt_dist.sources.files import FoundFile, walk
-from nakt_dist.sources.listing import finish_listing, wrong_layout
+from nakt_dist.sources.listing import SourceListing, finish_listing, wrong_layout
 from nakt_dist.sources.named_pairs import IMAGE, MASK, Key, sort_files
-from nakt_dist.sources.record import SourceListing
 from nakt_dist.sources.registry import Source
 
 SPLITS = {"training": "train", "test": "test"}

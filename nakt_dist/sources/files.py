@@ -38,7 +38,6 @@ class FoundFile:
 
     Attributes:
         name: path below the root with ``/``; always valid Unicode (see ``valid_unicode``).
-        path: where the file is.
         problem: ``(reason, detail)`` when the file must not be opened, else None.
     """
 
@@ -77,7 +76,6 @@ class FolderContents:
     """Every file below a root, each in exactly one of the four collections.
 
     Attributes:
-        root: the folder that was walked.
         images: files with the suffix of an image, and DICOM files whose name says nothing,
             sorted by name; those with a ``problem`` must not be opened.
         refused_links: links to folders outside the root, each with its ``problem``.

@@ -159,9 +159,7 @@ def _labels_of_set(name: str, available: Sequence[str]) -> tuple[str, ...]:
 
 
 def targets(
-    findings: Sequence[Mapping[str, int | None] | None],
-    names: Sequence[str],
-    policy: LabelPolicy,
+    findings: Sequence[Mapping[str, int | None] | None], names: Sequence[str], policy: LabelPolicy
 ) -> np.ndarray:
     """Returns what a classifier should say about each image.
 

@@ -9,6 +9,7 @@ from nakt_dist.errors import ConfigurationError
 from nakt_dist.sources.files import FolderContents, FoundFile, walk
 from nakt_dist.sources.folder_names import splits_by_folder
 from nakt_dist.sources.listing import (
+    SourceListing,
     finish_listing,
     image_record,
     mask_without_image,
@@ -16,7 +17,6 @@ from nakt_dist.sources.listing import (
     wrong_layout,
 )
 from nakt_dist.sources.mask_search import find_masks, told_of_masks
-from nakt_dist.sources.record import SourceListing
 from nakt_dist.sources.registry import Source
 
 

@@ -6,21 +6,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from nakt_dist.errors import DatasetError, nearest_name
-from nakt_dist.sources.chest import (
-    VIEWS,
-    ChestTables,
-    NamedImage,
-    facts,
-    join,
-    view_of,
-)
+from nakt_dist.sources.chest import VIEWS, ChestTables, join, view_of
 from nakt_dist.sources.csv_tables import NO_WIDTH, TableRow, quoted, read_rows
 from nakt_dist.sources.files import FolderContents, FoundFile, walk
 from nakt_dist.sources.listed_findings import FindingCounter, ListedFindings
-from nakt_dist.sources.listing import wrong_layout
+from nakt_dist.sources.listing import SourceListing, wrong_layout
 from nakt_dist.sources.named_files import NamedFiles, is_absolute
 from nakt_dist.sources.patients import patient_identity
-from nakt_dist.sources.record import SourceListing
 from nakt_dist.sources.registry import Source
 from nakt_dist.sources.table_columns import (
     IMAGE_COLUMN,
@@ -253,20 +245,18 @@ class _Table:
         self.files[place] = files
         self.tables.add(
             place,
-            NamedImage(
-                name=place,
-                patient_id=self._patient(known["patient"]),
-                official_split=columns.split_of(known["split"]),
-                labels=facts(
-                    sex=self.tables.sex(known["sex"]),
-                    age=self.tables.age(known["age"]),
-                    view=_view(known["view"]),
-                    projection=_projection(known["view"]),
-                    study=known["study"],
-                ),
-                findings=findings,
-                problem=problem,
-            ),
+            name=place,
+            patient_id=self._patient(known["patient"]),
+            official_split=columns.split_of(known["split"]),
+            labels={
+                "sex": self.tables.sex(known["sex"]),
+                "age": self.tables.age(known["age"]),
+                "view": _view(known["view"]),
+                "projection": _projection(known["view"]),
+                "study": known["study"],
+            },
+            findings=findings,
+            problem=problem,
         )
 
 

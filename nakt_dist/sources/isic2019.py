@@ -9,15 +9,16 @@ from nakt_dist.errors import DatasetError
 from nakt_dist.sources.chest import label_of
 from nakt_dist.sources.csv_tables import column_names, find_table, quoted, read_rows
 from nakt_dist.sources.files import FoundFile, walk
-from nakt_dist.sources.isic_names import ISIC_NAME, compared_name, image_stem
+from nakt_dist.sources.isic_archive import ISIC_NAME, compared_name, image_stem
 from nakt_dist.sources.listing import (
+    SourceListing,
+    SourceRecord,
     finish_listing,
     image_record,
     missing_image,
     unrecognised,
     wrong_layout,
 )
-from nakt_dist.sources.record import SourceListing, SourceRecord
 from nakt_dist.sources.registry import Source
 
 IMAGE_FOLDER = "ISIC_2019_Training_Input"
@@ -107,9 +108,7 @@ def _read_rows(table: FoundFile, found: Counter[str]) -> dict[str, dict[str, str
 
 
 def _record(
-    image: FoundFile,
-    rows: Mapping[str, Mapping[str, str]],
-    facts: Mapping[str, Mapping[str, str]],
+    image: FoundFile, rows: Mapping[str, Mapping[str, str]], facts: Mapping[str, Mapping[str, str]]
 ) -> SourceRecord:
     key = compared_name(image.stem)
     diagnosis, problem = _diagnosis(rows[key]) if key in rows else (None, None)

@@ -12,15 +12,15 @@ from nakt_dist.errors import valid_unicode
 from nakt_dist.sources.chest import ChestTables, label_of
 from nakt_dist.sources.csv_tables import column_names, quoted, read_rows
 from nakt_dist.sources.files import FolderContents, FoundFile, walk
-from nakt_dist.sources.isic_names import ISIC_NAME, compared_name, without_suffix
 from nakt_dist.sources.listing import (
+    SourceListing,
+    SourceRecord,
     finish_listing,
     image_record,
     missing_image,
     unrecognised,
     wrong_layout,
 )
-from nakt_dist.sources.record import SourceListing, SourceRecord
 from nakt_dist.sources.registry import Source
 
 FACTS = (
@@ -32,6 +32,7 @@ FACTS = (
     "sex",
     "anatom_site_general",
 )
+ISIC_NAME = re.compile(r"ISIC_\d+(_downsampled)?", re.IGNORECASE)
 MAX_JSON_CHARACTERS = 2**20
 _TABLE = re.compile(r"(.*[_-])?metadata\.csv(\.gz)?", re.IGNORECASE)
 _NAME_COLUMN = "isic_id"
@@ -49,9 +50,6 @@ def scan(root: Path) -> SourceListing:
     lacks. The patient is the ``patient_id``, or else the ``lesion_id``, so that images of one
     lesion stay together. An image of which neither can be read is listed all the same and its
     labels say ``{"metadata": "missing"}`` or ``"unreadable"``.
-
-    Args:
-        root: the folder of the images.
 
     Raises:
         DatasetError: there is no archive image below ``root``, or a table cannot be read.
@@ -217,6 +215,21 @@ def _plain(level: Mapping[str, Any]) -> Iterator[tuple[str, str | int | float]]:
     for name, value in level.items():
         if isinstance(value, str | int) or (isinstance(value, float) and math.isfinite(value)):
             yield name, value
+
+
+def image_stem(name: str) -> str:
+    """Returns the name of an image without folders and suffix, with which some tables write it."""
+    return without_suffix(name.replace("\\", "/").rpartition("/")[2])
+
+
+def without_suffix(name: str) -> str:
+    """Returns a name without the suffix of an image."""
+    return re.sub(r"\.(jpe?g|png)\Z", "", name, flags=re.IGNORECASE)
+
+
+def compared_name(name: str) -> str:
+    """Returns the form in which the names of one image are the same wherever they stand."""
+    return image_stem(name).upper().removesuffix("_DOWNSAMPLED")
 
 
 SOURCE = Source("isic_archive", scan, card="isic_archive")

@@ -138,11 +138,7 @@ class ListedFindings:
         self._by_form = {_form(name): name for name in names}
 
     def read(self, entries: Collection[str]) -> tuple[Mapping[str, int], int, Problem | None]:
-        """Returns the findings of a cell, how many entries are none, and what is wrong with it.
-
-        Args:
-            entries: that the cell lists.
-        """
+        """Returns the findings of a cell, how many entries are none, and what is wrong with it."""
         forms = {_form(entry): entry for entry in entries}
         for form in forms.keys() - self._by_form.keys():
             other = other_separator(forms[form], self._by_form, self._separator)

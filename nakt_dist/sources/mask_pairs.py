@@ -11,13 +11,16 @@ from nakt_dist.sources.csv_tables import quoted
 from nakt_dist.sources.files import FoundFile
 from nakt_dist.sources.folder_names import (
     MASK_WORDS,
+    Claim,
+    ClaimFinder,
+    Parts,
+    folders_of,
     is_plain,
     plain_image_stem,
     rest_of,
     split_of,
     words_of,
 )
-from nakt_dist.sources.mask_claims import Claim, ClaimFinder, Parts, folders_of
 from nakt_dist.sources.named_files import loosely_spelt
 
 
@@ -111,8 +114,7 @@ class _Images:
     @functools.cached_property
     def _loose(self) -> "_Index":
         return _Index(
-            self._images,
-            lambda stem: {loosely_spelt(stem), loosely_spelt(plain_image_stem(stem))},
+            self._images, lambda stem: {loosely_spelt(stem), loosely_spelt(plain_image_stem(stem))}
         )
 
     def of(self, claim: Claim) -> list[FoundFile]:

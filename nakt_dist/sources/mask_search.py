@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from nakt_dist.errors import ConfigurationError
 from nakt_dist.sources.csv_tables import quoted
 from nakt_dist.sources.files import FoundFile
-from nakt_dist.sources.folder_names import split_of
-from nakt_dist.sources.mask_claims import Claim, ClaimFinder
+from nakt_dist.sources.folder_names import Claim, ClaimFinder, split_of
 from nakt_dist.sources.mask_pairs import Pairing, pair_masks
 
 LOOK_LIKE_MASKS = "images that look like masks of others by their names or folders"
@@ -56,8 +55,6 @@ def told_of_masks(
     """Returns counts of what was guessed and of what may be masks, and examples of the latter.
 
     Args:
-        pairing: of ``find_masks``.
-        folders_are_classes: as there.
         all_guessed: whether no setting said where masks are, so that the guess has seen them all.
     """
     found, examples = Counter(pairing.guessed()), {}

@@ -1,26 +1,21 @@
 """MIMIC-CXR-JPG: ``files/p10/p10000032/s50414267/DICOM.jpg`` and tables by study and image."""
 
 import re
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from nakt_dist.sources.chest import (
-    VIEWS,
-    ChestTables,
-    NamedImage,
-    Problem,
-    facts,
-    join,
-    read_findings,
-    view_of,
-)
+from nakt_dist.sources.chest import VIEWS, ChestTables, Problem, join, read_findings, view_of
 from nakt_dist.sources.csv_tables import TableRow, find_table, quoted, read_rows
 from nakt_dist.sources.files import FolderContents, FoundFile, walk
 from nakt_dist.sources.findings import CHEXPERT_FINDINGS
-from nakt_dist.sources.listing import check_choices, wrong_layout
-from nakt_dist.sources.record import SourceListing
+from nakt_dist.sources.listing import (
+    SourceListing,
+    SourceRecord,
+    check_choices,
+    grouped,
+    wrong_layout,
+)
 from nakt_dist.sources.registry import Source
 
 LABELERS = ("chexpert", "negbio")
@@ -32,6 +27,7 @@ _DICOM = re.compile(r"[\w-]{1,100}", re.ASCII)
 _SUFFIXES = (".jpg", ".dcm", ".dicom", "")
 """Of MIMIC-CXR-JPG, and of the DICOM files of MIMIC-CXR that it was made of."""
 _NUMBER = re.compile(r"[0-9]{1,12}")
+_StudyLabels = tuple[str, Mapping[str, int] | None, Problem | None]
 _PATIENT_FACTS = ("gender", "anchor_age", "anchor_year")
 
 
@@ -90,7 +86,7 @@ class _Known:
         studies: patient by study, as the metadata name them.
     """
 
-    labels: Mapping[str, tuple[str, Mapping[str, int], Problem | None]]
+    labels: Mapping[str, _StudyLabels]
     splits: Mapping[str, str] | None
     patients: Mapping[str, tuple[str, ...]]
     studies: dict[str, str] = field(default_factory=dict)
@@ -101,10 +97,8 @@ def _table_names(contents: FolderContents, kind: str) -> list[str]:
     return [match[0] for match in matches if match and match["kind"] == kind]
 
 
-def _read_labels(
-    tables: ChestTables, table: FoundFile
-) -> dict[str, tuple[str, Mapping[str, int], Problem | None]]:
-    labels: dict[str, tuple[str, Mapping[str, int], Problem | None]] = {}
+def _read_labels(tables: ChestTables, table: FoundFile) -> dict[str, _StudyLabels]:
+    labels: dict[str, _StudyLabels] = {}
     for row in read_rows(table, ("subject_id", "study_id", *CHEXPERT_FINDINGS), found=tables.found):
         tables.found["rows of labels"] += 1
         patient, study = row.cells[:2]
@@ -116,7 +110,7 @@ def _read_labels(
             continue
         tables.found["rows that contradict another"] += 1
         detail = f"several rows of '{table.name}' label this study, and they differ"
-        labels[study] = (patient, {}, ("conflicting_rows", detail))
+        labels[study] = (patient, None, ("conflicting_rows", detail))
     return labels
 
 
@@ -155,19 +149,17 @@ def _read_metadata(tables: ChestTables, table: FoundFile, known: _Known) -> None
         split, split_problem = _split_of(known, dicom)
         tables.add(
             dicom,
-            NamedImage(
-                name=_place(table.folder, dicom, patient, study),
-                patient_id=patient,
-                official_split=split,
-                labels=facts(
-                    **_sex_and_age(tables, known.patients.get(patient), date),
-                    view=view_of(projection),
-                    projection=projection.upper(),
-                    study=study,
-                ),
-                findings=findings,
-                problem=split_problem or problem,
-            ),
+            name=_place(table.folder, dicom, patient, study),
+            patient_id=patient,
+            official_split=split,
+            labels={
+                **_sex_and_age(tables, known.patients.get(patient), date),
+                "view": view_of(projection),
+                "projection": projection.upper(),
+                "study": study,
+            },
+            findings=findings,
+            problem=split_problem or problem,
         )
 
 
@@ -190,7 +182,7 @@ def _labels_of(
     if labelled_patient != patient:
         detail = f"the labels of study {study} are patient {labelled_patient}'s, not {patient}'s"
         return None, ("conflicting_rows", detail)
-    return (None if problem else findings), problem
+    return findings, problem
 
 
 def _split_of(known: _Known, dicom: str) -> tuple[str | None, Problem | None]:
@@ -231,17 +223,21 @@ def _count_studies(tables: ChestTables, known: _Known) -> None:
 
 def _files_by_dicom(tables: ChestTables, contents: FolderContents) -> dict[str, list[FoundFile]]:
     """Returns the files of each image that lie in the folders of its patient and study."""
-    by_dicom: dict[str, list[FoundFile]] = defaultdict(list)
-    for file in contents.images:
-        image = tables.images.get(file.stem)
-        if image and file.suffix in _SUFFIXES and _in_its_folders(file, image):
-            by_dicom[file.stem].append(file)
-    for files in by_dicom.values():
-        files.sort(key=lambda file: (file.suffix != ".jpg", file.name.count("/")))
-    return by_dicom
+    known = (
+        file
+        for file in contents.images
+        if file.suffix in _SUFFIXES
+        and (image := tables.images.get(file.stem))
+        and _in_its_folders(file, image)
+    )
+    return grouped(
+        known,
+        key=lambda file: file.stem,
+        first=lambda file: (file.suffix != ".jpg", file.name.count("/")),
+    )
 
 
-def _in_its_folders(file: FoundFile, image: NamedImage) -> bool:
+def _in_its_folders(file: FoundFile, image: SourceRecord) -> bool:
     return file.folder.split("/")[-2:] == image.name.split("/")[-3:-1]
 
 

@@ -111,11 +111,10 @@ def why_apart(names: Iterable[str], images: Sequence[FoundFile]) -> str:
 
     Args:
         names: paths where the images are looked for; some are compared.
-        images: the files that are there.
     """
     compared = list(itertools.islice(names, _MOST_COMPARED))
-    by_name = _first_of_each((loosely_spelt(file.file_name), file) for file in images)
-    by_stem = _first_of_each((loosely_spelt(file.stem), file) for file in images)
+    by_name = {loosely_spelt(file.file_name): file for file in reversed(images)}
+    by_stem = {loosely_spelt(file.stem): file for file in reversed(images)}
     causes: Counter[str] = Counter()
     cases: dict[str, tuple[str, FoundFile]] = {}
     for name in compared:
@@ -149,10 +148,3 @@ def _indices(count: int) -> tuple[dict[str, list[FoundFile]], ...]:
 
 def _first(indices: Sequence[dict[str, list[FoundFile]]], name: str) -> list[FoundFile]:
     return next((index[name] for index in indices if name in index), [])
-
-
-def _first_of_each(pairs: Iterable[tuple[str, FoundFile]]) -> dict[str, FoundFile]:
-    first: dict[str, FoundFile] = {}
-    for name, file in pairs:
-        first.setdefault(name, file)
-    return first

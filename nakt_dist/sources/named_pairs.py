@@ -6,8 +6,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from nakt_dist.sources.files import FolderContents, FoundFile
-from nakt_dist.sources.listing import image_record, mask_without_image, missing_mask, unrecognised
-from nakt_dist.sources.record import SourceRecord
+from nakt_dist.sources.listing import (
+    SourceRecord,
+    image_record,
+    mask_without_image,
+    missing_mask,
+    unrecognised,
+)
 
 IMAGE, MASK = "image", "mask"
 """What a file may be; any other word counts files that belong to the dataset and are neither."""

@@ -10,9 +10,8 @@ from typing import NamedTuple
 from nakt_dist.errors import ConfigurationError, DatasetError
 from nakt_dist.sources.files import FoundFile, require_folder, walk
 from nakt_dist.sources.folder_names import mask_stem, split_of, splits_by_folder
-from nakt_dist.sources.listing import finish_listing, wrong_layout
+from nakt_dist.sources.listing import SourceListing, finish_listing, wrong_layout
 from nakt_dist.sources.named_pairs import IMAGE, MASK, Key, NamedPairs, sort_files
-from nakt_dist.sources.record import SourceListing
 from nakt_dist.sources.registry import Source
 
 

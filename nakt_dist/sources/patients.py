@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import replace
 
-from nakt_dist.sources.record import SourceListing, SourceRecord
+from nakt_dist.sources.listing import SourceListing, SourceRecord
 
 SPELT_APART = "patients whose names differ only in letter case, blanks or leading zeros"
 SPLIT_APART = "of these patients in several official splits"
@@ -27,9 +27,6 @@ def patient_identity(name: str) -> str:
     Splits must group by this form and not by the name, so that a patient who is spelt in two ways
     stays in one split. A pseudonym (``deidentification``) tells nothing of it any more: take the
     form of the published name.
-
-    Args:
-        name: as the dataset writes it.
     """
     if name.isascii() and name.isalnum() and "0" not in name:  # nothing but its case can vary
         return name.lower()
@@ -76,7 +73,5 @@ def count_spelt_apart(listing: SourceListing) -> SourceListing:
         found[SPLIT_APART] = len(apart)
         examples[SPLIT_APART] = " and ".join(map(ascii, apart[0][:3]))
     return replace(
-        listing,
-        found={**listing.found, **found},
-        examples={**listing.examples, **examples},
+        listing, found={**listing.found, **found}, examples={**listing.examples, **examples}
     )

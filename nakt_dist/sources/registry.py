@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from nakt_dist.errors import ConfigurationError, nearest_name
-from nakt_dist.sources.record import SourceListing
+from nakt_dist.sources.listing import SourceListing
 
 
 @dataclass(frozen=True)

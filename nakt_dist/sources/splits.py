@@ -8,7 +8,7 @@ import numpy as np
 
 from nakt_dist.errors import ConfigurationError, DatasetError
 from nakt_dist.limits import OLDEST_AGE
-from nakt_dist.sources.record import SourceRecord
+from nakt_dist.sources.listing import SourceRecord
 
 _TOLERANCE = 1e-9
 _IMAGES, _GROUPS = "images", "groups"

@@ -23,7 +23,6 @@ class TableColumns:
     """What the columns of a table mean; see the options of ``nakt_dist.sources.images_csv``.
 
     Attributes:
-        image: column that names the image.
         finding_columns: column by finding; empty without such.
         findings_column: column that lists findings, or None.
         separator: between these; ``""`` for one a cell.
@@ -31,7 +30,6 @@ class TableColumns:
         unlabelled: entries of that column that say nothing, in casefolded form.
         facts: column by fact, None where there is none.
         split_names: our name by the table's name of a split.
-        filters: by column the values wanted.
 
     Raises:
         ConfigurationError: both forms of findings are set, or names for none.
@@ -95,7 +93,6 @@ class TableColumns:
         """Returns the findings of a row, None where it has none, and what is wrong with it.
 
         Args:
-            cells: of the row, by column.
             vocabulary: of ``findings_column``; None without one.
             found: counts rows without a label, and labels besides those wanted.
         """
@@ -103,8 +100,7 @@ class TableColumns:
             if not self.finding_columns:
                 return None, None
             values = tuple(cells[column] for column in self.finding_columns.values())
-            findings, problem = read_findings(tuple(self.finding_columns), values)
-            return (findings if problem is None else None), problem
+            return read_findings(tuple(self.finding_columns), values)
         entries = self.listed(cells)
         if not entries:
             found["rows without a label"] += 1
@@ -131,9 +127,6 @@ class TableColumns:
 
 def check_deidentified(options: Mapping[str, Any]) -> None:
     """Refuses options that would give patients away beside de-identified shards.
-
-    Args:
-        options: of ``nakt_dist.sources.images_csv``.
 
     Raises:
         ConfigurationError: a filter names patients, studies or images, or any cell of the table

@@ -6,9 +6,8 @@ from pathlib import Path
 
 from nakt_dist.errors import ConfigurationError, nearest_name
 from nakt_dist.sources.files import FolderContents, FoundFile, require_folder, walk
-from nakt_dist.sources.listing import finish_listing, missing_image, wrong_layout
+from nakt_dist.sources.listing import SourceListing, finish_listing, missing_image, wrong_layout
 from nakt_dist.sources.named_pairs import IMAGE, MASK, Key, sort_files
-from nakt_dist.sources.record import SourceListing
 from nakt_dist.sources.registry import Source
 
 IMAGE_FOLDER = "JPEGImages"
@@ -77,6 +76,7 @@ def scan(
             "mask_classes": indices if key in pairs.masks else (),
             "official_split": splits.get(key[0]),
         },
+        several=True,
     )
     for stem in splits.keys() - stems:
         name = f"{IMAGE_FOLDER}/{stem}.jpg"

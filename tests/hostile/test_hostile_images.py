@@ -20,7 +20,7 @@ from nakt_dist.imaging.packed import decode_pixels
 from nakt_dist.shards.manifest import REJECTED_NAME, ShardManifest
 from nakt_dist.shards.reader import IndexedShards
 from nakt_dist.shards.verify import verify_folder
-from nakt_dist.sources.record import SourceRecord
+from nakt_dist.sources.listing import SourceRecord
 from nakt_dist.stages import pack
 
 pytestmark = pytest.mark.faults

@@ -12,7 +12,7 @@ from hypothesis.extra import numpy as arrays
 from skimage.exposure import equalize_hist
 
 from nakt_dist.config import ImageConfig, PackConfig
-from nakt_dist.imaging.equalising import equalise
+from nakt_dist.imaging.dicom import equalise
 from nakt_dist.imaging.images import read_image
 from nakt_dist.shards.reader import IndexedShards
 from nakt_dist.sources import scan_source

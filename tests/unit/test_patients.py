@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from nakt_dist.sources import scan_source
+from nakt_dist.sources.listing import SourceRecord
 from nakt_dist.sources.patients import SPELT_APART, SPLIT_APART, patient_identity, spelt_apart
-from nakt_dist.sources.record import SourceRecord
 from tests.unit.source_trees import write_tree
 
 ALIKE = [

@@ -15,12 +15,11 @@ from PIL import Image
 
 from nakt_dist.phantoms import PHANTOM_KINDS, write_phantom_dataset
 from nakt_dist.phantoms.chest import draw_chest, frontal
-from nakt_dist.phantoms.chest.body import draw_body
-from nakt_dist.phantoms.chest.cohort import BLOCK_IMAGES, BLOCK_PATIENTS, find_visit
 from nakt_dist.phantoms.chest.devices import curve
+from nakt_dist.phantoms.chest.film import HOSPITALS
 from nakt_dist.phantoms.chest.findings import SIGNS, Sign, study_signs
 from nakt_dist.phantoms.chest.frame import Frame
-from nakt_dist.phantoms.chest.hospitals import HOSPITALS
+from nakt_dist.phantoms.chest.patients import BLOCK_IMAGES, BLOCK_PATIENTS, draw_body, find_visit
 from nakt_dist.phantoms.chest.reports import (
     CHESTXRAY14_LABELS,
     CHEXPERT_LABELS,

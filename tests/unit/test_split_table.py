@@ -13,7 +13,7 @@ import pytest
 
 from nakt_dist.shards.split_table import SplitRow, compare_splits, describe_splits
 from nakt_dist.shards.tables import INDEX_SCHEMA
-from nakt_dist.sources.record import SourceRecord
+from nakt_dist.sources.listing import SourceRecord
 from nakt_dist.sources.splits import assign_splits, traits_of
 
 

@@ -8,20 +8,13 @@ from nakt_dist.phantoms.chest.frame import Frame, Pen
 
 # which devices come together; the first numbers choose among the rows
 _SETS = (
-    ("pacemaker",),
-    ("central line",),
-    ("central line", "tracheal tube", "stomach tube"),
-    ("tracheal tube", "stomach tube"),
-    ("central line", "chest tube"),
-    ("chest tube",),
-)
+    ("pacemaker",), ("central line",), ("central line", "tracheal tube", "stomach tube"),
+    ("tracheal tube", "stomach tube"), ("central line", "chest tube"), ("chest tube",),
+)  # fmt: skip
 _WIDTHS = {
-    "pacemaker": 0.016,
-    "central line": 0.014,
-    "tracheal tube": 0.026,
-    "stomach tube": 0.016,
+    "pacemaker": 0.016, "central line": 0.014, "tracheal tube": 0.026, "stomach tube": 0.016,
     "chest tube": 0.028,
-}
+}  # fmt: skip
 _JITTER, _JITTER_OF_TRACHEA = 0.012, 0.006
 
 Path = list[tuple[float, float]]

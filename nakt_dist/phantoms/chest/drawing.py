@@ -7,13 +7,11 @@ import numpy as np
 from numpy.random import Generator
 
 from nakt_dist.phantoms.chest import frontal, lateral
-from nakt_dist.phantoms.chest.body import Body, draw_body
-from nakt_dist.phantoms.chest.cohort import Visit, find_visit
 from nakt_dist.phantoms.chest.devices import draw_devices
-from nakt_dist.phantoms.chest.film import develop
+from nakt_dist.phantoms.chest.film import HOSPITALS, Hospital, develop
 from nakt_dist.phantoms.chest.findings import Sign, study_signs
 from nakt_dist.phantoms.chest.frame import Frame, Lungs
-from nakt_dist.phantoms.chest.hospitals import HOSPITALS, Hospital
+from nakt_dist.phantoms.chest.patients import Body, Visit, draw_body, find_visit
 from nakt_dist.phantoms.chest.signs import Shadows, cast_shadows, hernia
 from nakt_dist.phantoms.fields import keyed_generator, ramp, ridge
 
@@ -28,9 +26,7 @@ class ChestPhantom:
         grey: image, uint8 (height, width).
         kind: the hospital, a key of `HOSPITALS`.
         index: place of the image in the dataset, from 0.
-        seed: seed of the dataset.
         visit: its patient, study and view.
-        body: the patient.
         signs: what the study shows, by finding.
     """
 

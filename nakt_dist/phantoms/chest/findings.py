@@ -30,38 +30,20 @@ _CONDITIONS: Mapping[str, Mapping[str, float]] = {
     "smoking": {"Emphysema": 0.4, "Lung Lesion": 0.4, "Pneumothorax": 0.1},
     "scarring": {"Fibrosis": 0.4, "Pleural Thickening": 0.45, "Atelectasis": 0.15},
     "intensive care": {
-        "Support Devices": 0.85,
-        "Atelectasis": 0.3,
-        "Pleural Effusion": 0.15,
-        "Edema": 0.1,
+        "Support Devices": 0.85, "Atelectasis": 0.3, "Pleural Effusion": 0.15, "Edema": 0.1,
         "Pneumothorax": 0.1,
     },
     "other": {
-        "Cardiomegaly": 0.08,
-        "Enlarged Cardiomediastinum": 0.12,
-        "Edema": 0.03,
-        "Pleural Effusion": 0.1,
-        "Consolidation": 0.05,
-        "Pneumonia": 0.04,
-        "Lung Opacity": 0.12,
-        "Atelectasis": 0.14,
-        "Pneumothorax": 0.06,
-        "Lung Lesion": 0.1,
-        "Fracture": 0.03,
-        "Pleural Thickening": 0.03,
-        "Hernia": 0.03,
-        "Emphysema": 0.02,
-        "Fibrosis": 0.02,
+        "Cardiomegaly": 0.08, "Enlarged Cardiomediastinum": 0.12, "Edema": 0.03,
+        "Pleural Effusion": 0.1, "Consolidation": 0.05, "Pneumonia": 0.04, "Lung Opacity": 0.12,
+        "Atelectasis": 0.14, "Pneumothorax": 0.06, "Lung Lesion": 0.1, "Fracture": 0.03,
+        "Pleural Thickening": 0.03, "Hernia": 0.03, "Emphysema": 0.02, "Fibrosis": 0.02,
         "Support Devices": 0.1,
     },
-}
+}  # fmt: skip
 _CONDITION_SHARES = {
-    "failing heart": 0.26,
-    "infection": 0.25,
-    "injury": 0.17,
-    "smoking": 0.18,
-    "scarring": 0.14,
-}
+    "failing heart": 0.26, "infection": 0.25, "injury": 0.17, "smoking": 0.18, "scarring": 0.14,
+}  # fmt: skip
 HEALTHY_SHARE = 0.2
 
 
@@ -110,7 +92,6 @@ def draw_signs(
 
     Args:
         generator: source of random numbers; as many are taken whatever the outcome.
-        conditions: what the patient suffers from.
 
     Returns:
         The signs by finding, in the order of `findings`.
@@ -139,9 +120,6 @@ def study_signs(
         patient: number of the patient, from 0.
         study: number of the study, unique in the dataset.
         is_portable: whether the film was taken in bed, as that of very ill patients is.
-
-    Returns:
-        The signs by finding.
     """
     of_patient = keyed_generator(seed, f"{stream}/findings of patients", patient)
     of_study = keyed_generator(seed, f"{stream}/findings of studies", study)

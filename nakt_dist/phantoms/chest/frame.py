@@ -119,7 +119,6 @@ class Lungs:
     Every field is float32 (height, width).
 
     Attributes:
-        frame: the film.
         air: 1 within the lungs, 0 outside, soft at the edges.
         wall: distance inwards from the chest wall.
         base: distance above the diaphragm.

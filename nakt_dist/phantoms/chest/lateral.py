@@ -6,11 +6,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.random import Generator
 
-from nakt_dist.phantoms.chest.body import Body
 from nakt_dist.phantoms.chest.findings import Sign
 from nakt_dist.phantoms.chest.frame import Frame, Lungs
-from nakt_dist.phantoms.fields import ramp, ridge, waves
-from nakt_dist.phantoms.outlines import Outline
+from nakt_dist.phantoms.chest.patients import Body
+from nakt_dist.phantoms.fields import Outline, ramp, ridge, waves
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from nakt_dist.phantoms.chest.reports import (
     reported_labels,
 )
 from nakt_dist.phantoms.fields import keyed_generator
-from nakt_dist.phantoms.writing import Row, as_csv, as_lines, save_jpeg, save_png
+from nakt_dist.phantoms.layouts import Row, as_csv, as_lines, save_jpeg, save_png
 
 CHEXPERT_FOLDER = "CheXpert-v1.0-small"
 MIMIC_FOLDER = "files"
@@ -150,18 +150,9 @@ def shows_finding(drawing: ChestPhantom) -> bool:
 
 
 _CHESTXRAY14_COLUMNS = (
-    "Image Index",
-    "Finding Labels",
-    "Follow-up #",
-    "Patient ID",
-    "Patient Age",
-    "Patient Gender",
-    "View Position",
-    "OriginalImage[Width",
-    "Height]",
-    "OriginalImagePixelSpacing[x",
-    "y]",
-)
+    "Image Index", "Finding Labels", "Follow-up #", "Patient ID", "Patient Age", "Patient Gender",
+    "View Position", "OriginalImage[Width", "Height]", "OriginalImagePixelSpacing[x", "y]",
+)  # fmt: skip
 _DETECTORS = (
     (2500, 2048, 0.171, 0.171),
     (2048, 2500, 0.171, 0.171),

@@ -41,13 +41,9 @@ CLEAR_UNCERTAIN, CLEAR_MISSED = 0.03, 0.01
 ABSENT_UNCERTAIN = 0.015
 # how often a report says that there is none
 ABSENT_MENTIONED = {
-    "Pneumothorax": 0.3,
-    "Pleural Effusion": 0.22,
-    "Edema": 0.15,
-    "Consolidation": 0.18,
-    "Cardiomegaly": 0.1,
-    "Enlarged Cardiomediastinum": 0.1,
-}
+    "Pneumothorax": 0.3, "Pleural Effusion": 0.22, "Edema": 0.15, "Consolidation": 0.18,
+    "Cardiomegaly": 0.1, "Enlarged Cardiomediastinum": 0.1,
+}  # fmt: skip
 ABSENT_MENTIONED_ELSE = 0.03
 LEAST_AGREED = 0.25  # severity from which a panel of readers agrees on a finding
 FAINT_LISTED = 0.35  # share of the faint signs that ChestX-ray14 lists
@@ -114,9 +110,7 @@ def listed_findings(drawing: ChestPhantom) -> str:
         sign = drawing.signs.get(_CHESTXRAY14_SIGNS.get(label, label))
         if sign is None or (sign.is_faint and chance >= FAINT_LISTED):
             continue
-        if sign.finding == "Lung Lesion" and (label == "Mass") != (
-            lesion_radius(sign) >= MASS_RADIUS
-        ):
-            continue
-        listed.append(label)
+        is_mass = lesion_radius(sign) >= MASS_RADIUS
+        if sign.finding != "Lung Lesion" or is_mass == (label == "Mass"):
+            listed.append(label)
     return "|".join(sorted(listed)) or NO_FINDING

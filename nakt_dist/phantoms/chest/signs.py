@@ -8,8 +8,7 @@ from numpy.random import Generator
 
 from nakt_dist.phantoms.chest.findings import Sign
 from nakt_dist.phantoms.chest.frame import Frame, Lungs
-from nakt_dist.phantoms.fields import ramp, ridge
-from nakt_dist.phantoms.outlines import Outline, draw_wobble
+from nakt_dist.phantoms.fields import Outline, draw_wobble, ramp, ridge
 
 MASS_RADIUS = 0.065  # lung heights; smaller lesions are nodules
 
@@ -35,11 +34,7 @@ def lesion_radius(sign: Sign) -> float:
 
 
 def cast_shadows(generator: Generator, lungs: Lungs, signs: Mapping[str, Sign]) -> Shadows:
-    """Draws every finding that lies within the lungs.
-
-    Args:
-        signs: what to draw, by finding.
-    """
+    """Draws every finding that lies within the lungs."""
     shape = lungs.frame.shape
     shadows = Shadows(
         density=np.zeros(shape, dtype=np.float32),
