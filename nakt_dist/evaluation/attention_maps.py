@@ -70,7 +70,9 @@ class AttentionReader:
     def __init__(
         self, student: TrainedNetwork, teacher: TrainedNetwork, taps: Sequence[tuple[str, str]]
     ) -> None:
-        self._trained = student, teacher
+        self.student = student
+        self.teacher = teacher
+        self.taps = taps
         self._student = TappedNetwork(student.network, [tap[0] for tap in taps])
         self._teacher = TeacherTap(teacher.network, [tap[1] for tap in taps])
 
@@ -85,14 +87,14 @@ class AttentionReader:
         Raises:
             ConfigurationError: a tap does not give planes, or is not passed exactly once.
         """
-        output, student = self._student(self._trained[0].prepare(image))
-        teacher = self._teacher.activations(self._trained[1].prepare(image))
+        output, student = self._student(self.student.prepare(image))
+        teacher = self._teacher.activations(self.teacher.prepare(image))
         for whose, activations in (("student", student), ("teacher", teacher)):
             for activation in activations:
                 check_planes(activation, whose)
         of_other = None
         if other is not None:
-            of_other = self._teacher.activations(self._trained[1].prepare(other))
+            of_other = self._teacher.activations(self.teacher.prepare(other))
         return Attention(output.float(), student, teacher, of_other)
 
 

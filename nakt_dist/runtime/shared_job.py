@@ -18,16 +18,12 @@ _PATIENCE_SECONDS = 1800
 Result = TypeVar("Result")
 
 
-class SharedJob(ABC, Generic[Result]):
-    """An output that any number of processes make together, whoever started them.
-
-    A process begins the job or takes it up, does the pieces that no other does, and puts all of
-    them together where it finds them done.
+class Job(ABC):
+    """An output, and what decides it: the same command takes it up, another one is refused.
 
     Attributes:
-        stage: the verb; the ledger lies in ``OUTPUT/.STAGE``.
+        stage: the verb.
         written_last: the file with which the output is complete.
-        others: what an output of other settings is, for the message.
 
     Args:
         output: its folder, which may be absent.
@@ -36,11 +32,42 @@ class SharedJob(ABC, Generic[Result]):
 
     stage: ClassVar[str]
     written_last: ClassVar[str]
+
+    def __init__(self, output: str, identity: Mapping[str, Any]) -> None:
+        self.output = Path(output)
+        self.identity = json.loads(json.dumps(identity))
+
+    @abstractmethod
+    def check(self) -> list[str]:
+        """Looks whether the job could be begun or taken up, or is done, and writes nothing.
+
+        Returns:
+            What is worth knowing, a sentence each.
+
+        Raises:
+            DatasetError: the output is another's, finished or not.
+        """
+
+
+class SharedJob(Job, Generic[Result]):
+    """An output that any number of processes make together, whoever started them.
+
+    A process begins the job or takes it up, does the pieces that no other does, and puts all of
+    them together where it finds them done.
+
+    Attributes:
+        others: what an output of other settings is, for the message.
+
+    Args:
+        output: as for ``Job``; the ledger lies in ``OUTPUT/.STAGE``.
+        identity: as for ``Job``.
+        pieces: how many there are.
+    """
+
     others: ClassVar[str]
 
     def __init__(self, output: str, identity: Mapping[str, Any], pieces: int = 0) -> None:
-        self.output = Path(output)
-        self.identity = json.loads(json.dumps(identity))
+        super().__init__(output, identity)
         self.ledger = WorkLedger(self.output / f".{self.stage}", self.identity, pieces)
 
     @abstractmethod
@@ -68,14 +95,7 @@ class SharedJob(ABC, Generic[Result]):
         )
 
     def check(self) -> list[str]:
-        """Looks whether the job could be begun or taken up, or is done, and writes nothing.
-
-        Returns:
-            What is worth knowing, a sentence each.
-
-        Raises:
-            DatasetError: the output is another's, finished or not.
-        """
+        """Looks whether the job could be begun or taken up, or is done: see ``Job``."""
         check_output(self.output, self.stage)
         if self.finished() is None:
             self.ledger.check()

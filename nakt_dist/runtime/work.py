@@ -124,6 +124,10 @@ class WorkLedger:
         """Reads what ``finish`` was given."""
         return read_json(self.receipt_path(piece), "receipt")
 
+    def receipts(self) -> Iterator[dict[str, Any]]:
+        """Yields what every piece was finished with, in order."""
+        return (self.receipt(piece) for piece in range(self.pieces))
+
     def stamp(self, piece: int) -> int | None:
         """Returns the inode, which tells a receipt from its successor; None where there is none."""
         try:

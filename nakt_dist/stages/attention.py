@@ -42,7 +42,7 @@ from nakt_dist.runtime.processes import require_one_process, say
 from nakt_dist.runtime.progress import progress_bar
 from nakt_dist.shards.tables import write_table
 from nakt_dist.sources.findings import NO_FINDING, canonical_finding
-from nakt_dist.stages.opening import Opening
+from nakt_dist.stages.opening import NotOpened, Opening
 
 SHEET_NAME = "attention.png"
 TABLE_NAME = "attention.parquet"
@@ -73,21 +73,17 @@ def run(config: AttentionConfig) -> RunRecord:
     check_output(output, "attention")
     device = choose_device(config.device, config.threads)
     opening = Opening()
-    student, teacher, samples, reader = plan(config, opening)
+    config, samples, reader = plan(config, opening)
     opening.say("attention")
-    taps = choose_taps(config, student, teacher)
+    student, teacher, manifest = reader.student, reader.teacher, samples.images.manifest
     for network in (student.network, teacher.network):
         network.to(device)
-    config = replace(
-        config,
-        student=replace(config.student, preprocessing=student.preprocessing),
-        teacher=replace(config.teacher, preprocessing=teacher.preprocessing),
-    )
+    images = PlainImages(samples, manifest.channels)
     with explain_full_memory(
         str(output), f"Lower batch_size (now {config.batch_size}), or set --device cpu"
     ):
-        sheet, shown = _draw_sheet(config, samples, student, teacher, taps, reader, device)
-        rows = _measure(config, samples, reader, device)
+        sheet, shown = _draw_sheet(config, images, reader, device)
+        rows = _measure(config, images, reader, device)
     labels = _summarise(samples, rows)
     figure = draw_similarity(labels, student.name)
 
@@ -95,10 +91,8 @@ def run(config: AttentionConfig) -> RunRecord:
     write_bytes(output / SHEET_NAME, sheet)
     if figure is not None:
         write_bytes(output / figure.name, figure.png)
-    table = [{name: row[name] for name in ATTENTION_SCHEMA.names} for row in rows]
-    write_table(output / TABLE_NAME, ATTENTION_SCHEMA, [table], None)
+    write_table(output / TABLE_NAME, ATTENTION_SCHEMA, [rows], None)
     save_config(config, output)
-    manifest = samples.images.manifest
     record = RunRecord(
         stage="attention",
         name=output.resolve().name,
@@ -115,7 +109,7 @@ def run(config: AttentionConfig) -> RunRecord:
             "labels": labels,
             "sheet": SHEET_NAME,
             "figure": figure.name if figure is not None else None,
-            "taps": [{"student": tap[0], "teacher": tap[1]} for tap in taps],
+            "taps": [{"student": tap[0], "teacher": tap[1]} for tap in reader.taps],
             "class_activation": shown["class_activation"],
             "network": student.name,
             "lineage": dict(student.lineage),
@@ -140,15 +134,11 @@ def run(config: AttentionConfig) -> RunRecord:
 
 def plan(
     config: AttentionConfig, opening: Opening
-) -> tuple[TrainedNetwork, TrainedNetwork, SelectedSamples, AttentionReader] | None:
+) -> tuple[AttentionConfig, SelectedSamples, AttentionReader]:
     """Opens networks and images, and checks that they belong together.
 
     Returns:
-        Student, teacher, images and the reader of attention, all on the CPU; None where
-        ``opening`` gathers what is wrong.
-
-    Raises:
-        NaktError: as ``run``.
+        The settings with what both networks see, the images, and the networks, on the CPU.
     """
     student = opening.network("student", config.student, config.student.name)
     teacher = opening.network("teacher", config.teacher, config.teacher.name)
@@ -162,30 +152,30 @@ def plan(
             opening.note(*(f"teacher {notice}" for notice in teacher.describe(form)))
             with opening.part("taps"):
                 reader = AttentionReader(student, teacher, choose_taps(config, student, teacher))
-                return student, teacher, samples, reader
-    return None
+                one, other = (
+                    replace(shown, preprocessing=network.preprocessing)
+                    for shown, network in ((config.student, student), (config.teacher, teacher))
+                )
+                return replace(config, student=one, teacher=other), samples, reader
+    raise NotOpened
 
 
 def _draw_sheet(
-    config: AttentionConfig,
-    samples: SelectedSamples,
-    student: TrainedNetwork,
-    teacher: TrainedNetwork,
-    taps: Sequence[tuple[str, str]],
-    reader: AttentionReader,
-    device: torch.device,
+    config: AttentionConfig, images: PlainImages, reader: AttentionReader, device: torch.device
 ) -> tuple[bytes, dict[str, Any]]:
     """Draws the sheet; says how many images it shows and which kind of class activation."""
-    images = PlainImages(samples, samples.images.manifest.channels)
-    said = samples.images.findings() if samples.images.manifest.findings else [None] * len(samples)
-    findings = _choose_findings(config, student, samples, said)
-    numbers = _choose_numbers(config, samples, findings)
+    student, teacher, taps = reader.student, reader.teacher, reader.taps
+    manifest = images.samples.images.manifest
+    said: Sequence[Mapping[str, int] | None] = [None] * len(images.samples)
+    if manifest.findings:
+        said = images.samples.images.findings()
+    findings = _choose_findings(config, student, manifest.findings, said)
+    numbers = _choose_numbers(config, images.samples, findings)
     activation, kind = None, None
     if findings.outputs:
         activation = ClassActivation(student, taps[-1][0], images.batch(numbers[:2], device))
         kind = "exact" if activation.is_exact else "gradient"
     rows = attention_rows(reader, activation, images, numbers, findings, device, config.batch_size)
-    manifest = samples.images.manifest
     joined = "its teacher" if is_taught_by(student, teacher) else "the network"
     sheet = draw_attention_sheet(
         f"Attention of the student “{student.name}” and of {joined} “{teacher.name}” on "
@@ -216,18 +206,13 @@ def _notes(taps: Sequence[tuple[str, str]], kind: str | None) -> list[str]:
 def _choose_findings(
     config: AttentionConfig,
     student: TrainedNetwork,
-    samples: SelectedSamples,
+    known: tuple[str, ...],
     said: Sequence[Mapping[str, int] | None],
 ) -> ShownFindings:
-    """Chooses the findings whose class activation is shown.
-
-    Raises:
-        ConfigurationError: one asked for is none of the student's outputs.
-    """
+    """Chooses the findings whose class activation is shown; those asked for must be outputs."""
     names: tuple[str, ...] = ()
     if is_classifier(student.spec.name):
         names = output_names(student, config.student.labels)
-    known = samples.images.manifest.findings
     asked = [name if name in names else canonical_finding(name) for name in config.labels or ()]
     for label in asked:
         if asked.count(label) > 1:
@@ -262,11 +247,7 @@ def _present(said: Sequence[Mapping[str, int] | None], names: Sequence[str]) -> 
 def _choose_numbers(
     config: AttentionConfig, samples: SelectedSamples, findings: ShownFindings
 ) -> list[int]:
-    """Chooses the images of the sheet.
-
-    Raises:
-        ConfigurationError: a key asked for is not among the samples.
-    """
+    """Chooses the images of the sheet; keys asked for must be among the samples."""
     if config.samples is None:
         return choose_images(
             _present(findings.said, list(findings.outputs)), config.images, config.seed
@@ -282,47 +263,32 @@ def _choose_numbers(
 
 
 def _measure(
-    config: AttentionConfig,
-    samples: SelectedSamples,
-    reader: AttentionReader,
-    device: torch.device,
+    config: AttentionConfig, images: PlainImages, reader: AttentionReader, device: torch.device
 ) -> list[dict[str, Any]]:
     """Measures every image, or as many as asked for; returns a row for each, and its number."""
-    images = PlainImages(samples, samples.images.manifest.channels)
+    samples = images.samples
     order = np.random.Generator(np.random.PCG64(config.seed)).permutation(len(samples))
     numbers = np.sort(order[: config.similarity_images]).tolist()
-    others = _others(config, samples, numbers)
+    # Another patient's image for each, which does not depend on how many are measured.
+    metadata = read_metadata(samples.images)
+    patients, views = ([each[name] for each in metadata] for name in ("patient_id", "view"))
+    others = choose_other_images(patients, views, config.seed)
     keys = samples.images.keys
     rows: list[dict[str, Any]] = []
     with progress_bar("attention", len(numbers)) as advance:
         for start in range(0, len(numbers), config.batch_size):
             batch = numbers[start : start + config.batch_size]
-            other = images.batch([others.get(number, number) for number in batch], device)
-            measured = similarities(reader.read(images.batch(batch, device), other))
+            chosen = [number if (n := others[number]) is None else n for number in batch]
+            image, other = images.batch(batch, device), images.batch(chosen, device)
+            measured = similarities(reader.read(image, other))
             for place, number in enumerate(batch):
                 values = {name: measured[name][place] for name in MEASURES}
-                if number not in others:
+                if others[number] is None:
                     values["similarity_to_other_image"] = np.nan
-                rows.append({"number": number, "key": keys[number], **_without_nan(values)})
+                known = {name: None if np.isnan(v) else float(v) for name, v in values.items()}
+                rows.append({"number": number, "key": keys[number], **known})
             advance(len(batch))
     return rows
-
-
-def _others(
-    config: AttentionConfig, samples: SelectedSamples, numbers: Sequence[int]
-) -> dict[int, int]:
-    """Chooses among all samples another patient's image for each of those measured.
-
-    Which that is does not depend on how many are measured.
-    """
-    metadata = read_metadata(samples.images)
-    patients, views = ([each[name] for each in metadata] for name in ("patient_id", "view"))
-    chosen = choose_other_images(patients, views, config.seed)
-    return {number: chosen[number] for number in numbers if chosen[number] is not None}
-
-
-def _without_nan(values: Mapping[str, float]) -> dict[str, float | None]:
-    return {name: None if np.isnan(value) else float(value) for name, value in values.items()}
 
 
 def _column(rows: Sequence[Mapping[str, Any]], name: str) -> np.ndarray:
@@ -336,7 +302,8 @@ def _summarise(samples: SelectedSamples, rows: Sequence[Mapping[str, Any]]) -> l
         return []
     said = samples.images.findings()
     present = _present([said[row["number"]] for row in rows], names)
-    return summarise_similarity(*(_column(rows, name) for name in MEASURES[:2]), present, names)
+    similarity, other = (_column(rows, name) for name in MEASURES[:2])
+    return summarise_similarity(similarity, other, present, names)
 
 
 def _sentence(record: RunRecord, output: Path) -> str:

@@ -4,6 +4,7 @@ It is started as the stage would be: ``accelerate launch … -m nakt_dist doctor
 FILE``. It trains nothing and leaves nothing behind.
 """
 
+import contextlib
 import json
 import tempfile
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 
 from nakt_dist.config import DoctorConfig, as_plain
 from nakt_dist.errors import NaktError
-from nakt_dist.records.run_record import RECORD_NAME, RunRecord, Stopwatch, package_versions
+from nakt_dist.records.run_record import RunRecord, Stopwatch, package_versions
 from nakt_dist.runtime.barrier import Arrivals, Barrier
 from nakt_dist.runtime.files import value_sha256
 from nakt_dist.runtime.machine import (
@@ -23,18 +24,12 @@ from nakt_dist.runtime.machine import (
 )
 from nakt_dist.runtime.outputs import check_output, left_by
 from nakt_dist.runtime.processes import process_place
-from nakt_dist.runtime.shared_job import SharedJob
+from nakt_dist.runtime.shared_job import Job
 from nakt_dist.runtime.work import LOCK_NAME, in_use
-from nakt_dist.shards.manifest import MANIFEST_NAME
-from nakt_dist.stages.doctor_findings import Findings
-from nakt_dist.stages.doctor_report import Diagnosis, diagnose, print_diagnosis
-from nakt_dist.stages.opening import Opening, in_words
+from nakt_dist.stages.doctor_report import Diagnosis, Findings, diagnose, print_diagnosis
+from nakt_dist.stages.opening import NotOpened, Opening, in_words
 from nakt_dist.stages.pipeline import check_processes
 
-_WRITTEN_LAST = {
-    "pack": MANIFEST_NAME, "teach": MANIFEST_NAME, "train": RECORD_NAME, "evaluate": RECORD_NAME,
-}  # fmt: skip
-"""Of the stages that go on where they stopped, and do nothing when they are done."""
 _DISK_MARGIN = 1.1
 """What a stage writes is estimated."""
 
@@ -74,11 +69,7 @@ def plan(config: DoctorConfig, opening: Opening) -> None:
 
 
 def _examine_all(config: DoctorConfig) -> Arrivals:
-    """Examines this process, and gathers what the others of the launch found.
-
-    Raises:
-        NaktError: this process does not reach the first one.
-    """
+    """Examines this process, and what the others of the launch found, if they meet."""
     place, found = process_place(), None
     try:
         barrier = Barrier(config.wait_seconds)  # an examination may take long
@@ -126,10 +117,11 @@ def _open(stage: str, config: Any, found: Findings) -> None:
 
     with tempfile.TemporaryDirectory(prefix="nakt-doctor-") as cache:
         found.cache = cache
-        job = load_stage(stage).plan(config, found)
-        if isinstance(job, SharedJob):
-            with found.part("output"):
-                found.note(*job.check())
+        with contextlib.suppress(NotOpened):
+            job = load_stage(stage).plan(config, found)
+            if isinstance(job, Job):
+                with found.part("output"):
+                    found.note(*job.check())
 
 
 def _look_at_output(stage: str, config: Any, found: Findings) -> None:
@@ -165,13 +157,15 @@ def _look_at_output(stage: str, config: Any, found: Findings) -> None:
 
 def _state(stage: str, folder: Path) -> str:
     """Says how far the work in an output folder is."""
+    from nakt_dist.cli import load_stage
+
     if not folder.is_dir() or not any(folder.iterdir()):
         return "new"
-    last = _WRITTEN_LAST.get(stage)
-    if last is not None and (folder / last).is_file():
+    job: type[Job] | None = getattr(load_stage(stage), "JOB", None)
+    if job is not None and (folder / job.written_last).is_file():
         return "finished; the same settings do nothing more"
     if left_by(folder, stage) is None:
         return "holds other files"
-    if last is None:
+    if job is None:
         return "written before; the stage does all of it again"
     return "unfinished; the same settings go on with it"

@@ -1,14 +1,91 @@
-"""What the findings of all processes come to, and how ``nakt doctor`` prints it."""
+"""What ``nakt doctor`` finds in each process, what that comes to, and how it is printed."""
 
+import contextlib
 import json
 import sys
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
+from nakt_dist.errors import DatasetError, NaktError
 from nakt_dist.runtime.barrier import Arrivals
-from nakt_dist.stages.doctor_findings import Findings
-from nakt_dist.stages.opening import in_words
+from nakt_dist.runtime.machine import Machine
+from nakt_dist.shards.location import DatasetLocation
+from nakt_dist.shards.manifest import PseudoLabelManifest, ShardManifest
+from nakt_dist.stages.opening import Opening, in_words
+
+
+@dataclass
+class Findings(Opening):
+    """One process's findings; an error in a part of what is opened is a problem beside others.
+
+    Attributes:
+        rank: of the process.
+        machine: what it runs on.
+        problems: what is wrong, each with what to do.
+        versions: of Python and of the packages a result depends on.
+    """
+
+    rank: int
+    machine: Machine
+    problems: list[str] = field(default_factory=list)
+    versions: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def is_sound(self) -> bool:
+        """Whether nothing was wrong so far."""
+        return not self.problems
+
+    @contextlib.contextmanager
+    def part(self, what: str) -> Iterator[None]:
+        """Makes an error that the stage would end with a problem, and goes on."""
+        try:
+            yield
+        except NaktError as error:
+            self.add_problem(f"{what}: {error}")
+        except OSError as error:
+            self.add_problem(f"{what}: {error.strerror or error}: {error.filename or '?'}")
+
+    def check_shards(self, folder: str, manifest: ShardManifest | PseudoLabelManifest) -> None:
+        """Looks whether all shards of a local folder are there, by their sizes.
+
+        Raises:
+            DatasetError: they are not.
+        """
+        if "://" in folder:
+            return  # shards behind a URL are fetched when they are read
+        there = DatasetLocation(folder).folder
+        wrong = [
+            entry.name
+            for entry in manifest.shards
+            if not (path := there / entry.name).is_file() or path.stat().st_size != entry.bytes
+        ]
+        if wrong:
+            raise DatasetError(
+                f"{folder}: {len(wrong)} of {len(manifest.shards)} shards are absent or of another "
+                f"size than the manifest says ({wrong[0]} is the first). Run nakt verify on the "
+                "folder"
+            )
+
+    def add_problem(self, problem: str) -> None:
+        """Adds a problem unless it is known: parts of a stage are looked at more than once."""
+        if problem not in self.problems:
+            self.problems.append(problem)
+
+    @property
+    def host(self) -> str:
+        """The machine's name."""
+        return self.machine.host
+
+    def as_plain(self) -> dict[str, Any]:
+        """Returns plain values that JSON can hold."""
+        return asdict(self)
+
+    @classmethod
+    def from_plain(cls, values: dict[str, Any]) -> "Findings":
+        """Returns what ``as_plain`` was given."""
+        return cls(**{**values, "machine": Machine(**values["machine"])})
 
 
 @dataclass(frozen=True)
@@ -126,12 +203,16 @@ def _absent(arrivals: Arrivals) -> list[str]:
     return problems
 
 
-def _differences(came: Sequence[Findings], field: str, advice: str) -> list[str]:
+def _differences(came: Sequence[Findings], what: str, advice: str) -> list[str]:
     """Names the entries of a mapping in which processes differ."""
     problems = []
-    names = dict.fromkeys(name for each in came for name in getattr(each, field))
+    names = dict.fromkeys(name for each in came for name in getattr(each, what))
     for name in names:
-        by_value = _ranks_by(came, lambda each, n=name: getattr(each, field).get(n, "nothing"))
+
+        def value_of(each: Findings, name: str = name) -> str:
+            return getattr(each, what).get(name, "nothing")
+
+        by_value = _ranks_by(came, value_of)
         if len(by_value) > 1:
             told = "; ".join(
                 f"{value[:40]}: {_places(ranks, came)}" for value, ranks in by_value.items()
@@ -141,12 +222,13 @@ def _differences(came: Sequence[Findings], field: str, advice: str) -> list[str]
 
 
 def _gpus_used_twice(came: Sequence[Findings]) -> list[str]:
-    used = _ranks_by(came, lambda each: f"{each.host} {each.machine.gpu}" * bool(each.machine.gpu))
+    with_gpu = [each for each in came if each.machine.gpu]
+    used = _ranks_by(with_gpu, lambda each: f"{each.host} {each.machine.gpu}")
     return [
         f"device: {_numbers(ranks)} share one GPU of {gpu.split()[0]}; start one process for each "
         "GPU (--num_processes, CUDA_VISIBLE_DEVICES)"
         for gpu, ranks in used.items()
-        if gpu and len(ranks) > 1
+        if len(ranks) > 1
     ]
 
 
@@ -181,10 +263,10 @@ def _too_many_threads(came: Sequence[Findings]) -> list[str]:
     return notes
 
 
-def _by_text(came: Iterable[Findings], field: str) -> dict[str, list[int]]:
+def _by_text(came: Iterable[Findings], what: str) -> dict[str, list[int]]:
     ranks = defaultdict(list)
     for each in came:
-        for text in getattr(each, field):
+        for text in getattr(each, what):
             ranks[text].append(each.rank)
     return ranks
 

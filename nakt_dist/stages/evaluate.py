@@ -1,7 +1,7 @@
 """``nakt evaluate``: every image scored, exactly once, in any number of processes."""
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -11,7 +11,7 @@ from nakt_dist.config import EvaluateConfig, as_plain, save_config
 from nakt_dist.errors import DatasetError
 from nakt_dist.evaluation.classification_scores import ClassificationScores
 from nakt_dist.evaluation.network_lineage import lineage_of, task_of
-from nakt_dist.evaluation.scores import PREDICTIONS_NAME, TaskScores
+from nakt_dist.evaluation.scores import PREDICTIONS_NAME
 from nakt_dist.evaluation.segmentation_scores import SegmentationScores
 from nakt_dist.loading.batches import as_float
 from nakt_dist.loading.samples import SelectedSamples, image_form, select_samples
@@ -32,7 +32,7 @@ from nakt_dist.runtime.progress import progress_bar
 from nakt_dist.runtime.shared_job import SharedJob
 from nakt_dist.shards.pictures import read_pictures
 from nakt_dist.shards.tables import read_table, write_table
-from nakt_dist.stages.opening import Opening
+from nakt_dist.stages.opening import NotOpened, Opening
 
 _IMAGES_PER_PIECE = 64
 _ONLY_IN_THE_RECORD = ("teacher_record", "compare_with", "bootstrap_samples", "seed", "overlays")
@@ -63,15 +63,8 @@ def run(config: EvaluateConfig) -> RunRecord:
     return record
 
 
-def plan(config: EvaluateConfig, opening: Opening) -> "Evaluation | None":
-    """Opens network and test images, and checks that they belong together.
-
-    Returns:
-        The evaluation; None where ``opening`` gathers what is wrong.
-
-    Raises:
-        NaktError: as ``run``.
-    """
+def plan(config: EvaluateConfig, opening: Opening) -> "Evaluation":
+    """Opens network and test images, and checks that they belong together."""
     device = torch.device("cpu")
     with opening.part("device"):
         device = choose_device(config.device, config.threads)
@@ -85,7 +78,7 @@ def plan(config: EvaluateConfig, opening: Opening) -> "Evaluation | None":
                 met, notices = look_for_exposure(config, trained, samples)
                 opening.note(*notices)
                 return Evaluation(config, trained, samples, met, device)
-    return None
+    raise NotOpened
 
 
 class Evaluation(SharedJob[RunRecord]):
@@ -99,10 +92,8 @@ class Evaluation(SharedJob[RunRecord]):
         device: that the network works on; it is not there before ``_evaluate``.
 
     Raises:
-        ConfigurationError: a setting does not fit the network's task, or network and test set
-            share no label.
-        DatasetError: images have no mask, or another evaluation that this one refers to is
-            absent, or is no match.
+        ConfigurationError: a setting does not fit the network's task, or both share no label.
+        DatasetError: images have no mask, or an evaluation referred to is absent, or no match.
         CheckpointError: the weights contradict themselves.
     """
 
@@ -165,6 +156,28 @@ class Evaluation(SharedJob[RunRecord]):
         first = piece * _IMAGES_PER_PIECE
         return range(first, min(first + _IMAGES_PER_PIECE, len(self.scores.dataset)))
 
+    def score(self, piece: int) -> dict[str, Any]:
+        """Scores the images of a piece; returns its receipt, which holds their rows."""
+        rows: list[dict[str, Any]] = []
+        numbers, size = self.images_of(piece), self.config.batch_size
+        with (
+            torch.inference_mode(),
+            explain_full_memory(
+                str(self.output),
+                f"Lower batch_size (now {size}), into another --output since it decides the last "
+                "digits, or set --device cpu",
+            ),
+        ):
+            for start in range(numbers.start, numbers.stop, size):
+                batch = range(start, min(start + size, numbers.stop))
+                items = [self.scores.dataset[number] for number in batch]
+                image, target = as_float(torch.utils.data.default_collate(items), self.device)
+                rows += self.scores.rows(batch, image, target)
+        return {"rows": rows}
+
+
+JOB = Evaluation
+
 
 def look_for_exposure(
     config: EvaluateConfig, trained: TrainedNetwork, samples: SelectedSamples
@@ -193,17 +206,8 @@ def look_for_exposure(
 def _evaluate(job: Evaluation, stopwatch: Stopwatch) -> RunRecord:
     """Does this process's pieces; whoever finds all of them done writes the record."""
     job.trained.network.to(job.device)
-
-    def score(piece: int) -> dict[str, Any]:
-        with explain_full_memory(
-            str(job.output),
-            f"Lower batch_size (now {job.config.batch_size}), into another --output since it "
-            "decides the last digits, or set --device cpu",
-        ):
-            return {"rows": _score(job.config, job.scores, job.images_of(piece), job.device)}
-
     with progress_bar(f"evaluate {job.output.name}", len(job.scores.dataset)) as advance:
-        for piece in job.work(score):
+        for piece in job.work(job.score):
             advance(len(job.images_of(piece)))
     record = job.finalise(lambda: _finalise(job, stopwatch))
     if record is not None:
@@ -217,31 +221,12 @@ def _evaluate(job: Evaluation, stopwatch: Stopwatch) -> RunRecord:
     )
 
 
-@torch.inference_mode()
-def _score(
-    config: EvaluateConfig, scores: TaskScores, numbers: range, device: torch.device
-) -> list[dict[str, Any]]:
-    """Returns the rows of one piece."""
-    rows: list[dict[str, Any]] = []
-    for start in range(numbers.start, numbers.stop, config.batch_size):
-        batch = range(start, min(start + config.batch_size, numbers.stop))
-        items = [scores.dataset[number] for number in batch]
-        image, target = as_float(torch.utils.data.default_collate(items), device)
-        rows += scores.rows(batch, image, target)
-    return rows
-
-
 def _finalise(job: Evaluation, stopwatch: Stopwatch) -> RunRecord:
     """Joins the pieces, checks that each image is there once, and writes the record."""
     config, trained, scores, met = job.config, job.trained, job.scores, job.met
     identity, output, ledger = job.identity, job.output, job.ledger
-
-    def pieces() -> Iterator[list[Mapping[str, Any]]]:
-        for piece in range(ledger.pieces):
-            yield ledger.receipt(piece)["rows"]
-
-    path = output / PREDICTIONS_NAME
-    write_table(path, scores.schema, pieces(), ledger.folder)
+    path, pieces = output / PREDICTIONS_NAME, (each["rows"] for each in ledger.receipts())
+    write_table(path, scores.schema, pieces, ledger.folder)
     table = read_table(path, scores.schema)
     images = scores.dataset.samples.images
     if table["key"].to_pylist() != images.keys:

@@ -1,6 +1,6 @@
 """``nakt inspect``: what an exclusion rule does to pseudo-labels, or what a dataset holds."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from nakt_dist.config import InspectConfig, as_plain, save_config
 from nakt_dist.drawing.sheets import Group, Outline, Panel, draw_sheet
 from nakt_dist.errors import ConfigurationError, DatasetError, UnusableSample
 from nakt_dist.imaging.packed import decode_pixels
+from nakt_dist.loading.pictures import sample_picture
 from nakt_dist.records.fields import label_dataset
 from nakt_dist.records.pseudo_sets import (
     ALL_SPLITS,
@@ -90,11 +91,12 @@ def run(config: InspectConfig) -> RunRecord:
     verdict = apply_rule(pseudo, config.exclusion)
     counts = count_by_split(pseudo, verdict)
     pictures = _draw(config, pseudo)
+    shown, remarks = percentiles(pseudo), advise(pseudo, config.exclusion, verdict)
     details = {
         "rule": _describe(config.exclusion, pseudo),
         "images": counts,
-        "percentiles": percentiles(pseudo),
-        "remarks": advise(pseudo, config.exclusion, verdict),
+        "percentiles": shown,
+        "remarks": remarks,
     }
     output.mkdir(parents=True, exist_ok=True)
     # A sheet left by an earlier call may show another rule.
@@ -105,7 +107,7 @@ def run(config: InspectConfig) -> RunRecord:
     write_json(output / COUNTS_NAME, details)
     save_config(config, output)
     _print_counts(config.exclusion, pseudo, counts)
-    print(*show_percentiles(details["percentiles"]), *details["remarks"], sep="\n")
+    print(*show_percentiles(shown), *remarks, sep="\n")
     print(f"Written to {output}", flush=True)
     return RunRecord(
         stage="inspect",
@@ -120,11 +122,7 @@ def run(config: InspectConfig) -> RunRecord:
 
 
 def plan(config: InspectConfig, opening: Opening) -> None:
-    """Looks at a local folder, and whether the settings and the dataset belong to it.
-
-    Raises:
-        NaktError: they do not, or it is damaged.
-    """
+    """Looks at a local folder, and whether the settings and the dataset belong to it."""
     with opening.part("data"):
         manifest = opening.tell_folder(config.pseudo_labels)
         if isinstance(manifest, ShardManifest):
@@ -151,7 +149,8 @@ def _output_of(config: InspectConfig) -> Path:
 def _draw(config: InspectConfig, pseudo: PseudoSet) -> dict[str, bytes]:
     """Draws every picture, as PNG by file name; the sheet only where a dataset is given."""
     # The sheet comes first: it finds out whether the dataset is the right one.
-    sheet = {} if config.dataset is None else {OVERLAYS_NAME: _draw_overlays(config)}
+    dataset = config.dataset
+    sheet = {} if dataset is None else {OVERLAYS_NAME: _draw_overlays(config, dataset)}
     judged = [JudgedSet(pseudo, config.exclusion)]
     return sheet | {
         ENTROPY_NAME: draw_entropy(judged).png,
@@ -190,9 +189,9 @@ def _print_counts(
         print("  α or β alone excludes nothing here: the rule asks for both")
 
 
-def _draw_overlays(config: InspectConfig) -> bytes:
+def _draw_overlays(config: InspectConfig, dataset: str) -> bytes:
     """Draws kept and excluded images, each chosen by the seed."""
-    images = IndexedShards(config.dataset)
+    images = IndexedShards(dataset)
     labels = PseudoLabels(config.pseudo_labels, images)
     in_order = PseudoSet(labels.root.name, labels.manifest, labels.statistics)
     verdict = apply_rule(in_order, config.exclusion)
@@ -200,7 +199,7 @@ def _draw_overlays(config: InspectConfig) -> bytes:
     groups = []
     for title, rows in (("Kept", kept), ("Excluded", excluded)):
         chosen = _choose(rows, config.images, config.seed)
-        panels = tuple(_panels(images, labels, chosen, verdict, config.exclusion))
+        panels = tuple(_panels(images, labels, chosen.tolist(), verdict, config.exclusion))
         groups.append(Group(f"{title}: {len(chosen)} of {len(rows)} images", panels))
     label = label_dataset(images.manifest.dataset, images.manifest.phantom)
     return draw_sheet(f"Pseudo masks of {label}", groups)
@@ -215,28 +214,28 @@ def _choose(rows: np.ndarray, count: int, seed: int) -> np.ndarray:
 def _panels(
     images: IndexedShards,
     labels: PseudoLabels,
-    rows: Sequence[int],
+    rows: Iterable[int],
     verdict: RuleVerdict,
     rule: ExclusionRule,
 ) -> Iterator[Panel]:
     for row in rows:
         try:
-            image = decode_pixels(images.image_bytes(row))
             soft = decode_pixels(labels.soft_mask_bytes(row))[0]
         except UnusableSample as error:
             raise DatasetError(
-                f"{images.describe(row)}: image or soft mask: {error.detail}. Run nakt verify"
+                f"{images.describe(row)}: soft mask: {error.detail}. Run nakt verify"
             ) from None
         target_pixels, entropy = (
-            labels.statistics[name][int(row)].as_py() for name in ("target_pixels", "entropy")
+            labels.statistics[name][row].as_py() for name in ("target_pixels", "entropy")
         )
         rules = []
-        if verdict.few_targets[row]:
-            rules.append(f"N < {show_threshold(rule.alpha_at(*soft.shape))}")
+        alpha = rule.alpha_at(*soft.shape)
+        if verdict.few_targets[row] and alpha is not None:
+            rules.append(f"N < {show_threshold(alpha)}")
         if verdict.high_entropy[row]:
             rules.append(f"E > {rule.beta:g}")
         yield Panel(
-            image=image[0] if len(image) == 1 else image.transpose(1, 2, 0),
+            image=sample_picture(images, row),
             caption=f"N = {target_pixels}, E = {entropy:.2f} bits\n{' and '.join(rules)}",
             outlines=(Outline(soft / 255 > 0.5, "pseudo mask above 0.5"),),
             soft=soft / 255,

@@ -3,8 +3,8 @@
 import csv
 import io
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -75,16 +75,21 @@ def describe_copies(images: IndexedShards, found: Sequence[Copies]) -> Iterator[
 
 def copies_as_csv(images: IndexedShards, found: Sequence[Copies]) -> bytes:
     """Returns a row for each pair, the most alike first."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(_COLUMNS)
+    rows: list[tuple[Any, ...]] = []
     keys, splits = images.keys, images.index["split"].to_pylist()
     for copies in found:
         others, other_splits = copies.other.keys, copies.other.index["split"].to_pylist()
         name = printable(copies.other.manifest.dataset)
         for pair in sorted((*copies.identical, *(copies.alike or ()))):
             row = (pair.distance, keys[pair.first], splits[pair.first], name)
-            writer.writerow((*row, others[pair.second], other_splits[pair.second]))
+            rows.append((*row, others[pair.second], other_splits[pair.second]))
+    return as_csv(_COLUMNS, rows)
+
+
+def as_csv(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> bytes:
+    """Returns a table as a file of comma-separated values."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows((head, *rows))
     return text.getvalue().encode()
 
 
@@ -133,8 +138,9 @@ def _identical(
         if picture is not None:
             where[picture].append(number)
     for number, picture in enumerate(first):
-        for other in where.get(picture, ()) if picture is not None else ():
-            if not within or (number == where[picture][0] and other > number):
+        same = [] if picture is None else where[picture]
+        for other in same:
+            if not within or (number == same[0] and other > number):
                 yield Pair(0, number, other)
 
 

@@ -1,17 +1,16 @@
 """``nakt inspect`` of a packed dataset: how much of what is in which split."""
 
-import csv
-import io
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from nakt_dist.config import InspectConfig, as_plain, save_config
-from nakt_dist.drawing.sheets import Group, Panel, draw_sheet
-from nakt_dist.errors import ConfigurationError, DatasetError
+from nakt_dist.drawing.sheets import Group, Outline, Panel, draw_sheet
+from nakt_dist.errors import ConfigurationError, DatasetError, UnusableSample
+from nakt_dist.imaging.packed import decode_pixels
 from nakt_dist.loading.pictures import sample_picture
 from nakt_dist.records.fields import label_dataset, printable
 from nakt_dist.records.run_record import RunRecord, Stopwatch, package_versions
@@ -22,13 +21,13 @@ from nakt_dist.shards.manifest import MANIFEST_NAME, ShardManifest
 from nakt_dist.shards.reader import IndexedShards
 from nakt_dist.shards.split_table import compare_splits, describe_splits
 from nakt_dist.stages.inspect_copies import (
+    as_csv,
     copies_as_csv,
     describe_copies,
     draw_copies,
     find_copies,
 )
-from nakt_dist.stages.inspect_masks import draw_masks
-from nakt_dist.stages.mask_coverage import describe_coverage, summarise_coverage
+from nakt_dist.stages.mask_coverage import describe_coverage, summarise_coverage, target_pixels
 from nakt_dist.transfer.exclusion import ExclusionRule
 
 FINDINGS_NAME = "findings.csv"
@@ -37,6 +36,8 @@ MASKS_NAME = "masks.png"
 COPIES_NAME = "copies.csv"
 PAIRS_NAME = "look_alike.png"
 _MOST_NAMED = 2
+_TINT = 0.4
+_MOST_EMPTY = 4
 
 
 def is_packed_dataset(root: str) -> bool:
@@ -77,17 +78,16 @@ def inspect_dataset(config: InspectConfig) -> RunRecord:
     table = compare_splits(images.index, findings, manifest.findings)
     print(*map(printable, describe_splits(table)), sep="\n")
     coverage = summarise_coverage(images.index)
-    for line in describe_coverage(coverage, manifest, config.pseudo_labels):
-        print(line)
     copies = find_copies(config, images)
-    for line in describe_copies(images, copies):
-        print(line)
+    lines = describe_coverage(coverage, manifest, config.pseudo_labels)
+    print(*lines, *describe_copies(images, copies), sep="\n")
     if config.output is not None:
         sheet = _draw_images(config, images, findings)
         masks = draw_masks(images, config.images) if coverage else None
         output = Path(config.output)
         output.mkdir(parents=True, exist_ok=True)
-        write_bytes(output / FINDINGS_NAME, _as_csv(counts))
+        rows = ((_as_text(name), _as_text(split), *rest) for name, split, *rest in _rows(counts))
+        write_bytes(output / FINDINGS_NAME, as_csv(("finding", "split", *COUNTED), rows))
         write_bytes(output / IMAGES_NAME, sheet)
         write_bytes(output / COPIES_NAME, copies_as_csv(images, copies))
         pairs = draw_copies(images, copies, config.images)
@@ -128,7 +128,7 @@ def check_settings(config: InspectConfig) -> None:
 
 
 def _count_splits(
-    images: IndexedShards, findings: list[Mapping[str, int] | None]
+    images: IndexedShards, findings: Sequence[Mapping[str, int] | None]
 ) -> list[tuple[Any, ...]]:
     """Returns name, images, known patients and images without labels of each split."""
     splits = images.index["split"].to_pylist()
@@ -162,23 +162,13 @@ def _print_table(head: tuple[str, ...], rows: Any) -> None:
         )
 
 
-def _as_csv(counts: Mapping[str, Mapping[str, Mapping[str, int]]]) -> bytes:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(("finding", "split", *COUNTED))
-    writer.writerows(
-        [_as_text(finding), _as_text(split), *rest] for finding, split, *rest in _rows(counts)
-    )
-    return text.getvalue().encode()
-
-
 def _as_text(name: str) -> str:
     """Marks a name that a spreadsheet would take for a formula, and run, as text."""
     return f"'{name}" if name.startswith(("=", "+", "-", "@")) else name
 
 
 def _draw_images(
-    config: InspectConfig, images: IndexedShards, findings: list[Mapping[str, int] | None]
+    config: InspectConfig, images: IndexedShards, findings: Sequence[Mapping[str, int] | None]
 ) -> bytes:
     splits = np.array(images.index["split"].to_pylist(), dtype=object)
     groups = []
@@ -196,3 +186,64 @@ def _panel(images: IndexedShards, row: int, findings: Mapping[str, int] | None) 
     if len(present) > _MOST_NAMED:
         present = [*present[: _MOST_NAMED - 1], f"and {len(present) - _MOST_NAMED + 1} more"]
     return Panel(image=sample_picture(images, row), caption="\n".join(present))
+
+
+def draw_masks(images: IndexedShards, wanted: int) -> bytes:
+    """Draws masks from the smallest target to the largest, the median among them; then empty ones.
+
+    An inverted or misread set is seen by them at a glance.
+
+    Args:
+        images: a packed dataset with masks.
+        wanted: how many masks with a target; at least three are drawn, unless 0.
+
+    Returns:
+        The sheet as PNG. Captions say what share of the image is target.
+
+    Raises:
+        DatasetError: an image or a mask is damaged.
+    """
+    shares = images.index["target_share"].to_numpy(zero_copy_only=False)
+    rows = np.flatnonzero(shares > 0)
+    rows = rows[np.argsort(shares[rows], kind="stable")]
+    empty = np.flatnonzero(shares == 0)
+    last = len(rows) - 1
+    names = {last // 2: "median ", 0: "smallest ", last: "largest "}
+    panels = [
+        _mask_panel(images, int(rows[place]), f"{names.get(place, '')}{shares[rows[place]]:.2%}")
+        for place in _spread(len(rows), wanted)
+    ]
+    title = f"From the smallest to the largest target: {len(panels)} of {len(rows)}"
+    groups = [Group(title, tuple(panels))]
+    if len(empty):
+        few = empty[: min(wanted, _MOST_EMPTY)]
+        title = f"Without a target: {len(few)} of {len(empty)}"
+        groups.append(Group(title, tuple(_mask_panel(images, int(row), "empty") for row in few)))
+    return draw_sheet(f"Masks of {_label(images.manifest)}", groups, tint="target")
+
+
+def _spread(count: int, wanted: int) -> list[int]:
+    """Returns places out of ``count``, even over the range, with both ends and the middle one."""
+    if not count or not wanted:
+        return []
+    places = np.linspace(0, count - 1, min(max(wanted, 3), count)).round().astype(int)
+    if count > 2:
+        inner, middle = places[1:-1], (count - 1) // 2
+        inner[np.abs(inner - middle).argmin()] = middle
+    return np.unique(places).tolist()
+
+
+def _mask_panel(images: IndexedShards, row: int, caption: str) -> Panel:
+    try:
+        mask = decode_pixels(images.mask_bytes(row) or b"")[0]
+    except UnusableSample as error:
+        raise DatasetError(
+            f"{images.describe(row)}: mask: {error.detail}. Run nakt verify"
+        ) from None
+    target = target_pixels(mask, images.manifest.mask_kind)
+    return Panel(
+        image=sample_picture(images, row),
+        caption=caption,
+        outlines=(Outline(target, "edge of the target"),),
+        soft=_TINT * target.astype(np.float32),
+    )

@@ -1,13 +1,11 @@
 """How much of each packed mask is target, and what looks wrong about that."""
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from nakt_dist.shards.manifest import INDEX_NAME, ShardManifest
-from nakt_dist.shards.tables import INDEX_SCHEMA, read_table
+from nakt_dist.shards.manifest import ShardManifest
 
 LOST_TARGETS = (
     "masks whose target is lost at this size: pack with a larger image.height and image.width, or "
@@ -25,22 +23,8 @@ def target_pixels(mask: np.ndarray, kind: str) -> np.ndarray:
     return (mask != 0) & (mask != 255) if kind == "classes" else mask != 0
 
 
-def read_coverage(folder: Path, manifest: ShardManifest) -> dict[str, Any]:
-    """Returns ``summarise_coverage`` of a packed dataset.
-
-    Raises:
-        DatasetError: the index is damaged.
-    """
-    if manifest.mask_kind == "none":
-        return {}
-    return summarise_coverage(read_table(folder / INDEX_NAME, INDEX_SCHEMA))
-
-
 def summarise_coverage(index: pa.Table) -> dict[str, Any]:
-    """Counts what the targets cover.
-
-    Args:
-        index: of a packed dataset.
+    """Counts what the targets cover in a packed dataset, by its index.
 
     Returns:
         ``masks``, of these ``empty`` and ``full``, and the ``smallest``, ``median`` and
@@ -65,10 +49,7 @@ def describe_coverage(coverage: dict[str, Any], manifest: ShardManifest, folder:
     Args:
         coverage: as ``summarise_coverage`` gives it.
         manifest: of the dataset.
-        folder: of the packed dataset, for the advice.
-
-    Returns:
-        Lines to print.
+        folder: of the dataset, for the advice.
     """
     if not coverage:
         return []

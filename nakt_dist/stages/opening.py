@@ -1,8 +1,9 @@
 """What a stage opens before it begins, and what is found then: alike for the stage and ``doctor``.
 
 Every stage has ``plan(config, opening)``, which opens and checks all that it needs and writes
-nothing. ``run`` begins with it and ends at the first error; ``nakt doctor`` calls it with an
-opening that gathers errors, see ``nakt_dist.stages.doctor_findings``.
+nothing. ``run`` begins with it and ends at the first error, which it names; ``nakt doctor`` calls
+it with an opening that gathers errors, see ``nakt_dist.stages.doctor_report``. Where such a one
+has gathered some, a plan that would return something raises ``NotOpened``.
 """
 
 import contextlib
@@ -13,9 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nakt_dist.errors import DatasetError
 from nakt_dist.runtime.processes import say
-from nakt_dist.shards.location import DatasetLocation
 from nakt_dist.shards.manifest import PseudoLabelManifest, ShardManifest
 from nakt_dist.shards.verify import read_any_manifest
 
@@ -24,6 +23,10 @@ if TYPE_CHECKING:
     from nakt_dist.models.network_file import TrainedNetwork
 
 _GIB, _MIB = 2**30, 2**20
+
+
+class NotOpened(Exception):
+    """Ends a plan without what it would return: an opening has gathered what is wrong."""
 
 
 @dataclass(kw_only=True)
@@ -128,27 +131,6 @@ class Opening:
             self.facts[name] = f"{trained.name}, {trained.spec.name}: {words}"
             return trained
         return None
-
-
-def check_shards(folder: str, manifest: ShardManifest | PseudoLabelManifest) -> None:
-    """Looks whether all shards of a local folder are there, by their sizes.
-
-    Raises:
-        DatasetError: they are not.
-    """
-    if "://" in folder:
-        return  # shards behind a URL are fetched when they are read
-    there = DatasetLocation(folder).folder
-    wrong = [
-        entry.name
-        for entry in manifest.shards
-        if not (path := there / entry.name).is_file() or path.stat().st_size != entry.bytes
-    ]
-    if wrong:
-        raise DatasetError(
-            f"{folder}: {len(wrong)} of {len(manifest.shards)} shards are absent or of another "
-            f"size than the manifest says ({wrong[0]} is the first). Run nakt verify on the folder"
-        )
 
 
 def tell_weights(path: Path, sha256: str) -> str:

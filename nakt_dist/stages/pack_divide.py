@@ -42,60 +42,38 @@ class ShardPlan:
         return value_sha256([[made.key, made.staged, made.facts] for made in self.prepared])
 
 
-@dataclass(frozen=True)
-class Division:
-    """All shards of a dataset.
-
-    Attributes:
-        shards: in the order of their numbers.
-        found: pictures that are there several times, counted by words.
-    """
-
-    shards: tuple[ShardPlan, ...]
-    found: dict[str, int]
-
-
-def divide(config: PackConfig, plan: PackPlan, prepared: Sequence[Prepared]) -> Division:
+def divide(plan: PackPlan, prepared: Sequence[Prepared]) -> tuple[list[ShardPlan], dict[str, int]]:
     """Divides a dataset into splits, shuffles what could be prepared and cuts it into shards.
 
     Inputs that ``count`` leaves out are divided, too, so that a sample is in the same split
     however many are packed; unless there are copies, which are known among the packed ones alone.
 
-    Args:
-        config: of the packing.
-        plan: its inputs.
-        prepared: what was made of each input, in their order.
+    Returns:
+        The shards in the order of their numbers, and by words how many pictures are there again.
 
     Raises:
         ConfigurationError: fractions do not add up to 1, or there is no training to take a
             validation from.
     """
+    config = plan.config
     # What cannot be read is known of the chosen inputs alone, so it stays in the division.
     inputs = [each for each in (*plan.inputs, *plan.left_over) if each.usable]
     place = {each.key: number for number, each in enumerate(inputs)}
-    copies = _copies([(place[made.key], made.pixels) for made in prepared if made.reason is None])
-    splits = _splits_of(config, inputs, copies if config.splits.identical_together else [])
-    split_of = {each.key: split for each, split in zip(inputs, splits, strict=True)}
-    order = list(config.splits.fractions)
+    same: dict[int, list[int]] = defaultdict(list)
+    for made in prepared:
+        if made.reason is None and made.pixels is not None:
+            same[made.pixels].append(place[made.key])
+    copies = [numbers for numbers in same.values() if len(numbers) > 1]
+    together = copies if config.splits.identical_together else []
     if config.splits.official:
-        order = sorted(set(splits))
-    return Division(
-        shards=tuple(_cut_into_shards(config, plan, prepared, split_of, order)),
-        found=_count_identical(copies, splits, inputs),
-    )
-
-
-def _copies(pictures: Iterable[tuple[int, int | None]]) -> list[list[int]]:
-    """Returns the numbers of samples that show the same picture, where there are several.
-
-    Args:
-        pictures: number of the sample and of its picture; None for one without content.
-    """
-    samples: dict[int, list[int]] = defaultdict(list)
-    for number, picture in pictures:
-        if picture is not None:
-            samples[picture].append(number)
-    return [numbers for numbers in samples.values() if len(numbers) > 1]
+        official = official_splits([each.record for each in inputs], config.splits.without_official)
+        splits = _with_validation(config, inputs, official, together)
+    else:
+        splits = _assigned(inputs, together, config.splits.fractions, config.seed)
+    split_of = {each.key: split for each, split in zip(inputs, splits, strict=True)}
+    order = sorted(set(splits)) if config.splits.official else list(config.splits.fractions)
+    shards = list(_cut_into_shards(plan, prepared, split_of, order))
+    return shards, _count_identical(copies, splits, inputs)
 
 
 def _count_identical(
@@ -116,33 +94,23 @@ def _count_identical(
     return {words: count for words, count in counts.items() if count}
 
 
-def _splits_of(
-    config: PackConfig, inputs: Sequence[PackInput], together: Sequence[Sequence[int]]
-) -> list[str]:
-    if config.splits.official:
-        official = official_splits([each.record for each in inputs], config.splits.without_official)
-        return _with_validation(config, inputs, official, together)
-    return _assigned(inputs, together, config.splits.fractions, config.seed)
-
-
 def _assigned(
     inputs: Sequence[PackInput],
     together: Sequence[Sequence[int]],
     fractions: Mapping[str, float],
     seed: int,
 ) -> list[str]:
-    groups = _groups([each.patient for each in inputs], [each.own_key for each in inputs], together)
-    traits = [each.traits for each in inputs]
-    return assign_splits([each.own_key for each in inputs], groups, traits, fractions, seed)
+    keys, traits = [each.own_key for each in inputs], [each.traits for each in inputs]
+    return assign_splits(keys, _groups(inputs, together), traits, fractions, seed)
 
 
-def _groups(
-    patients: Sequence[str | None], keys: Sequence[str], together: Sequence[Sequence[int]]
-) -> list[str | None]:
+def _groups(inputs: Sequence[PackInput], together: Sequence[Sequence[int]]) -> list[str | None]:
     """Returns the group of each sample: its patient, and all who share a picture with them."""
     names = [
-        f"sample {key}" if patient is None else f"patient {patient_identity(patient)}"
-        for patient, key in zip(patients, keys, strict=True)
+        f"sample {each.own_key}"
+        if each.patient is None
+        else f"patient {patient_identity(each.patient)}"
+        for each in inputs
     ]
     parent = {name: name for name in names}
 
@@ -167,11 +135,7 @@ def _with_validation(
     official: Sequence[str],
     together: Sequence[Sequence[int]],
 ) -> list[str]:
-    """Returns the official splits with a share of the training patients as ``validation``.
-
-    Raises:
-        ConfigurationError: the dataset has a ``validation`` of its own, or no ``train``.
-    """
+    """Returns the official splits with a share of the training patients as ``validation``."""
     share, splits = config.splits.validation_from_train, list(official)
     if share == 0:
         return splits
@@ -196,20 +160,20 @@ def _with_validation(
 
 
 def _cut_into_shards(
-    config: PackConfig,
     plan: PackPlan,
     prepared: Sequence[Prepared],
     split_of: Mapping[str, str],
     order: Iterable[str],
 ) -> Iterator[ShardPlan]:
     """Shuffles the whole dataset, then cuts each split into shards numbered throughout."""
-    shuffled = np.random.Generator(np.random.PCG64(config.seed)).permutation(len(prepared))
+    size = plan.config.samples_per_shard
+    shuffled = np.random.Generator(np.random.PCG64(plan.config.seed)).permutation(len(prepared))
     usable = [number for number in shuffled if prepared[number].reason is None]
     shards = 0
     for split in order:
         members = [number for number in usable if split_of[prepared[number].key] == split]
-        for start in range(0, len(members), config.samples_per_shard):
-            piece = members[start : start + config.samples_per_shard]
+        for start in range(0, len(members), size):
+            piece = members[start : start + size]
             yield ShardPlan(
                 name=f"{split}-{shards:06d}.tar",
                 split=split,

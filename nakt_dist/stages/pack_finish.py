@@ -3,24 +3,25 @@
 import json
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from nakt_dist.config import PackConfig, save_config
+from nakt_dist.config import save_config
 from nakt_dist.errors import DatasetError
 from nakt_dist.runtime.files import file_sha256, flush_folder
 from nakt_dist.runtime.work import WorkLedger
 from nakt_dist.shards.manifest import INDEX_NAME, REJECTED_NAME, ShardEntry, ShardManifest
 from nakt_dist.shards.tables import INDEX_SCHEMA, REJECTED_SCHEMA, write_table
+from nakt_dist.sources.listing import MaskKind
 from nakt_dist.stages.mask_coverage import LOST_TARGETS
-from nakt_dist.stages.pack_divide import Division, ShardPlan
-from nakt_dist.stages.pack_identity import kept_layout_options
-from nakt_dist.stages.pack_plan import PackPlan
+from nakt_dist.stages.pack_divide import ShardPlan
+from nakt_dist.stages.pack_plan import PackPlan, kept_layout_options
 from nakt_dist.stages.pack_prepare import Prepared
 from nakt_dist.stages.pack_sources import SOURCES_NAME, write_sources
 
 _LARGEST_VOCABULARY = 100
+_NOT_KEPT = ("output", "workers", "trust_times", "deidentify_key")
 _REMARKS = {
     "other_bits": "DICOM pictures with bits beside their values (overlays, or a header that says "
     "too few bits), left out",
@@ -41,25 +42,11 @@ def write_tables(
     rows: Iterator[list[Mapping[str, Any]]],
     staging: Path,
 ) -> None:
-    """Writes the tables beside the shards.
-
-    Args:
-        folder: the dataset's folder.
-        plan: its inputs.
-        prepared: what was made of each of them.
-        rows: of the index, shard by shard.
-        staging: folder for the unfinished files.
-    """
+    """Writes the tables beside the shards; ``rows`` are those of the index, shard by shard."""
     write_table(folder / INDEX_NAME, INDEX_SCHEMA, rows, staging)
+    columns = REJECTED_SCHEMA.names
     rejected = (
-        [
-            {
-                "source": each.record.name,
-                "key": made.key,
-                "reason": made.reason,
-                "detail": made.detail,
-            }
-        ]
+        [dict(zip(columns, (each.record.name, made.key, made.reason, made.detail), strict=True))]
         for each, made in zip(plan.inputs, prepared, strict=True)
         if made.reason is not None
     )
@@ -68,27 +55,18 @@ def write_tables(
 
 
 def finalise(
-    config: PackConfig,
     plan: PackPlan,
-    division: Division,
+    shards: Sequence[ShardPlan],
     prepared: Sequence[Prepared],
     output: Path,
     ledger: WorkLedger,
 ) -> ShardManifest:
-    """Writes the tables and, last of all, the manifest.
-
-    Args:
-        config: of the packing.
-        plan: its inputs, and what was found of them.
-        division: its shards, all written by now.
-        prepared: what was made of each input.
-        output: the dataset's folder.
-        ledger: of the shards.
+    """Writes the tables and, last of all, the manifest; all shards are written by now.
 
     Raises:
         DatasetError: no input could be packed, or the sums do not hold.
     """
-    staging = ledger.folder
+    config, staging = plan.config, ledger.folder
     rejected = [made for made in prepared if made.reason is not None]
     if len(rejected) == len(prepared):
         first = plan.inputs[0].record.name
@@ -97,7 +75,7 @@ def finalise(
             f"{first}: {rejected[0].detail}"
         )
     summary = _Summary()
-    write_tables(output, plan, prepared, summary.rows(ledger, division.shards), staging)
+    write_tables(output, plan, prepared, summary.rows(ledger, shards), staging)
     if summary.packed + len(rejected) != len(plan.inputs):
         raise DatasetError(
             f"{output}: {summary.packed} packed and {len(rejected)} rejected are not the "
@@ -129,16 +107,17 @@ def finalise(
         ignored_files=dict(plan.ignored_files),
         vocabulary=summary.vocabulary(),
         findings=plan.findings,
-        label_policy=asdict(config.labels),
-        patients=summary.patient_counts(),
+        label_policy={"uncertain": config.labels.uncertain, "blank": config.labels.blank},
+        patients={
+            "known": len(summary.patients),
+            "images_without": summary.without_patient,
+        },
         found={**plan.found, **found},
         config=dict(plan.settings),
     )
-    left_out = ("output", "workers", "trust_times", "deidentify_key")
-    if config.deidentify:
-        left_out = (*left_out, "source")
     kept = replace(config, layout_options=kept_layout_options(config))
-    save_config(kept, output, leave_out=left_out, staging=staging)
+    hidden = ("source",) if config.deidentify else ()
+    save_config(kept, output, leave_out=(*_NOT_KEPT, *hidden), staging=staging)
     flush_folder(output)
     manifest.write(output, staging)
     return manifest
@@ -151,15 +130,14 @@ class _Summary:
         self.shards: list[ShardEntry] = []
         self.splits: Counter[str] = Counter()
         self.packed = self.without_patient = 0
-        self._patients: set[str] = set()
+        self.patients: set[str] = set()
         self._labels: dict[str, set[str]] = defaultdict(set)
 
     def rows(
         self, ledger: WorkLedger, shards: Sequence[ShardPlan]
     ) -> Iterator[list[Mapping[str, Any]]]:
         """Yields the index rows of each shard, after checking that none is lost or doubled."""
-        for number, shard in enumerate(shards):
-            receipt = ledger.receipt(number)
+        for shard, receipt in zip(shards, ledger.receipts(), strict=True):
             keys = [row["key"] for row in receipt["rows"]]
             planned = [made.key for made in shard.prepared]
             found = (keys, receipt["inputs"], receipt["entry"]["name"])
@@ -173,21 +151,14 @@ class _Summary:
             self.splits[entry.split] += entry.samples
             self.packed += entry.samples
             for row in receipt["rows"]:
-                self._count_patient(row["patient_id"])
+                if row["patient_id"] is None:
+                    self.without_patient += 1
+                else:
+                    self.patients.add(row["patient_id"])
                 for name, value in json.loads(row["labels"]).items():
                     if isinstance(value, str) and len(self._labels[name]) <= _LARGEST_VOCABULARY:
                         self._labels[name].add(value)
             yield receipt["rows"]
-
-    def _count_patient(self, patient: str | None) -> None:
-        if patient is None:
-            self.without_patient += 1
-        else:
-            self._patients.add(patient)
-
-    def patient_counts(self) -> dict[str, int]:
-        """Patients named by packed samples, and samples that name none."""
-        return {"known": len(self._patients), "images_without": self.without_patient}
 
     def vocabulary(self) -> dict[str, list[str]]:
         """Distinct values of each textual label; free text, with too many of them, left out."""
@@ -198,7 +169,7 @@ class _Summary:
         }
 
 
-def _mask_kind(plan: PackPlan) -> str:
+def _mask_kind(plan: PackPlan) -> MaskKind:
     kinds = {each.record.mask_kind for each in plan.inputs if each.record.masks}
     if len(kinds) > 1:
         raise DatasetError(f"the layout mixes masks of kinds {sorted(kinds)}; pack them apart")

@@ -7,24 +7,29 @@ same bytes.
 """
 
 import sys
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
-from nakt_dist.config import PackConfig
+from nakt_dist.config import PackConfig, as_plain
 from nakt_dist.errors import ConfigurationError, DatasetError
+from nakt_dist.runtime.key_file import make_key, read_key
+from nakt_dist.runtime.processes import say
 from nakt_dist.shards.findings import patients_in_two_splits
-from nakt_dist.sources import SOURCES, SourceListing, SourceRecord, scan_source
+from nakt_dist.sources import SOURCES, SourceListing, SourceRecord, find_source, scan_source
 from nakt_dist.sources.cards import CountComparison, compare_counts, load_card
-from nakt_dist.sources.deidentification import Pseudonyms, deidentify, without_names
+from nakt_dist.sources.deidentification import METHOD, Pseudonyms, deidentify, without_names
 from nakt_dist.sources.keys import assign_keys
 from nakt_dist.sources.splits import choose_subset, official_splits, traits_of
-from nakt_dist.stages.pack_identity import identity_of_settings, open_pseudonyms
 
 CARDS_FOLDER = Path(__file__).parents[2] / "shards" / "cards"
 PHANTOM_MARKER = "PHANTOM.json"
 UNFINISHED_PHANTOM_MARKER = "PHANTOM.incomplete"
+_NOT_IN_THE_BYTES = (
+    "source", "output", "workers", "card", "deidentify", "deidentify_key", "trust_times",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,12 +52,18 @@ class PackInput:
     traits: tuple[str, ...]
     usable: bool
 
+    @property
+    def has_plain_mask(self) -> bool:
+        """Whether what is target in its mask is not said by the layout."""
+        return self.record.mask_kind == "binary" and not self.record.mask_classes
+
 
 @dataclass(frozen=True)
 class PackPlan:
     """A dataset before it is read.
 
     Attributes:
+        config: of the packing.
         inputs: in the order of their keys.
         left_over: usable ones beyond the ``count`` that is packed.
         left_out: inputs a setting leaves out, by the setting's words.
@@ -65,6 +76,7 @@ class PackPlan:
         content_key: bytes that key the hashes of what files hold; empty unless ``deidentify``.
     """
 
+    config: PackConfig
     inputs: tuple[PackInput, ...]
     left_over: tuple[PackInput, ...]
     left_out: Mapping[str, int]
@@ -91,14 +103,10 @@ def check_apart(config: PackConfig) -> None:
 
 
 def make_plan(config: PackConfig, may_make_key: bool = False) -> PackPlan:
-    """Lists the dataset and chooses what is packed of it.
+    """Lists the dataset and chooses what is packed of it; may write a key that is not there.
 
     De-identified, a dataset has the same images in the same splits. Only their order differs:
     it follows from the keys, so that it gives no original name away, and those are hashes then.
-
-    Args:
-        config: of the packing.
-        may_make_key: write a new key where ``deidentify`` is set and there is none.
 
     Raises:
         ConfigurationError: unknown layout or option; or the key of ``deidentify`` cannot be used.
@@ -117,35 +125,36 @@ def make_plan(config: PackConfig, may_make_key: bool = False) -> PackPlan:
         listed = [replace(record, masks=(), mask_kind="none") for record in listed]
     tolerated = tolerated_problems(config)
     own_keys = assign_keys([record.name for record in listed])
-    usable = [is_usable(record, tolerated) for record in listed]
+    usable = [each.problem is None or each.problem[0] in tolerated for each in listed]
     chosen = _choose(config, own_keys, usable)
     left_out = dict(listing.left_out)
     if len(chosen) < len(own_keys):
         left_out[f"beyond count {config.count}"] = len(own_keys) - len(chosen)
-    pseudonyms = open_pseudonyms(config, may_make_key)
+    pseudonyms = _open_pseudonyms(config, may_make_key)
     records, keys = listed, own_keys
     if pseudonyms is not None:
         records = deidentify(records, pseudonyms)
         keys = assign_keys([record.name for record in records])
     _check_official_splits(config, [r for r, fits in zip(records, usable, strict=True) if fits])
-    inputs = [
-        PackInput(key, record, own_key, own.patient_id, _shared_texts(traits_of(own)), fits)
-        for key, record, own_key, own, fits in zip(
-            keys, records, own_keys, listed, usable, strict=True
-        )
-    ]
+    patients = [record.patient_id for record in listed]
+    # Hundreds of thousands of images share their traits, each in memory once.
+    traits = [tuple(map(sys.intern, sorted(traits_of(record)))) for record in listed]
+    columns = zip(keys, records, own_keys, patients, traits, usable, strict=True)
+    inputs = [PackInput(*values) for values in columns]
     ignored = listing.ignored_files
     return PackPlan(
-        inputs=tuple(sorted((each for each in inputs if each.own_key in chosen), key=_key_of)),
+        config=config,
+        inputs=tuple(sorted((e for e in inputs if e.own_key in chosen), key=attrgetter("key"))),
         left_over=tuple(each for each in inputs if each.usable and each.own_key not in chosen),
         left_out=left_out,
         ignored_files=dict(ignored) if pseudonyms is None else without_names(ignored),
         phantom=_is_phantom(source) if config.phantom is None else config.phantom,
-        settings=identity_of_settings(config, pseudonyms),
+        settings=_identity(config, pseudonyms),
         findings=tuple(listing.findings),
         found=listing.told() if pseudonyms is None else dict(listing.found),
         expected=tuple(_expected_counts(config, listing)),
-        content_key=_content_key(pseudonyms),
+        # An unkeyed hash of a published file would tell its holder which patient it is.
+        content_key=pseudonyms.of("content", "key").encode() if pseudonyms else b"",
     )
 
 
@@ -161,44 +170,19 @@ def _choose(config: PackConfig, keys: Sequence[str], usable: Sequence[bool]) -> 
     return choose_subset(candidates, config.count, config.seed)
 
 
-def _shared_texts(traits: Collection[str]) -> tuple[str, ...]:
-    """Returns texts that hundreds of thousands of images share, each in memory once."""
-    return tuple(sys.intern(trait) for trait in sorted(traits))
-
-
-def _key_of(each: PackInput) -> str:
-    return each.key
-
-
-def _content_key(pseudonyms: Pseudonyms | None) -> bytes:
-    # An unkeyed hash of a published file would tell its holder which patient it is.
-    return b"" if pseudonyms is None else pseudonyms.of("content", "key").encode()
-
-
 def tolerated_problems(config: PackConfig) -> frozenset[str]:
     """Names the problems of a listing that the settings say do not matter."""
     tolerated = {"missing_mask": not config.masks, "missing_label": config.unlabelled}
     return frozenset(reason for reason, applies in tolerated.items() if applies)
 
 
-def is_usable(record: SourceRecord, tolerated: Collection[str]) -> bool:
-    """Says whether the listing shows no reason to set a record aside."""
-    return record.problem is None or record.problem[0] in tolerated
-
-
 def _check_official_splits(config: PackConfig, usable: Sequence[SourceRecord]) -> None:
-    """Refuses official splits that lack an image or share a patient, before any is read.
-
-    Raises:
-        DatasetError: they do.
-    """
+    """Refuses official splits that lack an image or share a patient, before any is read."""
     if not config.splits.official:
         return
-    splits = official_splits(
-        usable, config.splits.without_official, SOURCES[config.layout].split_files
-    )
-    patients = [record.patient_id for record in usable]
-    shared = sorted(patients_in_two_splits(patients, splits))
+    files = SOURCES[config.layout].split_files
+    splits = official_splits(usable, config.splits.without_official, files)
+    shared = sorted(patients_in_two_splits([record.patient_id for record in usable], splits))
     if shared:
         patient, first, second = shared[0]
         raise DatasetError(
@@ -217,14 +201,71 @@ def _expected_counts(config: PackConfig, listing: SourceListing) -> list[CountCo
 
 
 def _is_phantom(source: Path) -> bool:
-    """Says whether a folder, or one above it, was written by ``nakt phantoms``.
+    """Says whether ``nakt phantoms`` wrote a folder or one above it; refuses half written ones."""
 
-    Raises:
-        DatasetError: its writing was interrupted.
-    """
-    folders = (source, *source.resolve().parents)
-    if any((folder / UNFINISHED_PHANTOM_MARKER).is_file() for folder in folders):
+    def is_marked(name: str) -> bool:
+        return any((folder / name).is_file() for folder in (source, *source.resolve().parents))
+
+    if is_marked(UNFINISHED_PHANTOM_MARKER):
         raise DatasetError(
             f"{source}: phantoms half written; run nakt phantoms again on the folder"
         )
-    return any((folder / PHANTOM_MARKER).is_file() for folder in folders)
+    return is_marked(PHANTOM_MARKER)
+
+
+def _open_pseudonyms(config: PackConfig, may_make_key: bool) -> Pseudonyms | None:
+    """Reads the key that ``deidentify`` asks for, or makes it; None where it does not."""
+    if not config.deidentify:
+        return None
+    check_deidentify(config)
+    path = Path(config.deidentify_key).expanduser()
+    if may_make_key and make_key(path):
+        say(
+            f"pack: made the key {path}. Keep it, so that other datasets get the same hashes, and "
+            "keep it secret: with it, hashes can be traced to patients"
+        )
+    return Pseudonyms(read_key(path))
+
+
+def check_deidentify(config: PackConfig) -> None:
+    """Refuses settings of ``deidentify`` by which patients would be given away.
+
+    Raises:
+        ConfigurationError: the key lies where it would be passed on with the data, or options of
+            the layout would give patients away; or there is no such layout.
+    """
+    path = Path(config.deidentify_key).expanduser()
+    for name in ("source", "output"):
+        folder = Path(getattr(config, name)).resolve()
+        if path.resolve().is_relative_to(folder):
+            raise ConfigurationError(
+                f"deidentify_key {path} lies in the {name} {folder}, with which it would be "
+                "passed on; choose a file elsewhere"
+            )
+    check = find_source(config.layout).check_deidentified
+    if check is not None:
+        check(config.layout_options)
+
+
+def kept_layout_options(config: PackConfig) -> dict[str, Any]:
+    """Returns the layout's options as they are kept beside the shards.
+
+    De-identified, those that name files or folders of the source are left out.
+    """
+    options = as_plain(config)["layout_options"]
+    left_out = find_source(config.layout).path_options if config.deidentify else ()
+    return {name: value for name, value in options.items() if name not in left_out}
+
+
+def _identity(config: PackConfig, pseudonyms: Pseudonyms | None) -> dict[str, Any]:
+    """Returns the settings that decide the bytes, as plain values."""
+    settings = {
+        name: value for name, value in as_plain(config).items() if name not in _NOT_IN_THE_BYTES
+    }
+    settings["layout_options"] = kept_layout_options(config)
+    left_out = sorted(config.layout_options.keys() - settings["layout_options"].keys())
+    if left_out:
+        settings["layout_options_left_out"] = left_out
+    if pseudonyms is not None:
+        settings["deidentified"] = {"method": METHOD, "key_fingerprint": pseudonyms.fingerprint}
+    return settings

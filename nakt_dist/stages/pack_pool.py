@@ -108,16 +108,10 @@ class Workers:
     ) -> Iterator[int]:
         """Calls a function for every task, asking for the next one when a worker is free.
 
-        Args:
-            function: sent to other processes by its name.
-            tasks: numbers and arguments.
-            is_last: there is one at most, for which no process need be started.
+        Where ``is_last``, there is one task at most, for which no process need be started.
 
         Yields:
             The number of each task when it is done, in any order.
-
-        Raises:
-            NaktError: a worker was killed, or none could start.
         """
         if self._count == 1 or (is_last and self._pool is None):
             for number, task in tasks:
@@ -134,7 +128,7 @@ class Workers:
             while futures:
                 yield from _ended(futures)
         except BrokenProcessPool:
-            if not self._begun.is_set():
+            if self._begun is None or not self._begun.is_set():
                 raise NaktError(
                     "pack: its worker processes ended while they started. If one was killed, run "
                     f"the same command again. {_GUARD}"
@@ -189,5 +183,7 @@ def _begin_worker(begun: Event) -> None:
 
 
 def _end_with_parent() -> None:
-    multiprocessing.parent_process().join()
-    os._exit(1)
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)

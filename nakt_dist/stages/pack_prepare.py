@@ -1,4 +1,4 @@
-"""Reads and converts inputs, whatever split they will be in; runs in a worker process.
+"""Looks at masks, reads and converts inputs, whatever split they will be in; in a worker process.
 
 Pieces of the inputs are decoded once and their files staged, with a number for each picture
 by which copies are known; shards are then put together from these files.
@@ -9,12 +9,12 @@ import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 from PIL import Image
 
-from nakt_dist.config import ImageConfig
+from nakt_dist.config import ImageConfig, PackConfig
 from nakt_dist.errors import DatasetError, UnusableSample
 from nakt_dist.imaging.images import (
     encode_image,
@@ -25,12 +25,13 @@ from nakt_dist.imaging.images import (
     resize_mask,
 )
 from nakt_dist.imaging.mask_rule import MaskRule
+from nakt_dist.imaging.mask_survey import survey_mask
 from nakt_dist.runtime.files import atomic_write, file_sha256, value_sha256
 from nakt_dist.runtime.work import WorkLedger
 from nakt_dist.sources import SourceRecord
 from nakt_dist.sources.deidentification import HIDDEN_DETAIL
 from nakt_dist.stages.mask_coverage import target_pixels
-from nakt_dist.stages.pack_plan import PackInput, is_usable
+from nakt_dist.stages.pack_plan import PackInput
 from nakt_dist.stages.pack_sources import FileTimes, contents_of, facts_of, times_of
 
 
@@ -51,6 +52,11 @@ class PrepareSettings:
     deidentified: bool
     content_key: bytes
     mask_rule: MaskRule
+
+    @property
+    def rule_sha256(self) -> str:
+        """Fingerprint of the rule."""
+        return value_sha256(self.mask_rule.as_plain())
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,31 +110,57 @@ class Prepared:
         return cls(**value, files=files, times=times, remarks=remarks)
 
 
+def survey(
+    ledger: WorkLedger, number: int, inputs: Sequence[PackInput], config: PackConfig
+) -> None:
+    """Looks at the masks of some inputs, and leaves a receipt of what each of them holds."""
+    times = _listed_times(inputs)
+    paths = [path for each in inputs for path in each.record.masks]
+    as_colours = config.mask_values.needs_colours
+    summaries = [survey_mask(path, config.image.max_pixels, as_colours) for path in paths]
+    for summary in summaries if config.deidentify else ():
+        summary["name"] = ""  # names of files may be those of patients
+        if "problem" in summary:
+            summary["problem"] = [summary["problem"][0], HIDDEN_DETAIL]
+    ledger.finish(number, {"times": times, "summaries": summaries})
+
+
+def is_surveyed(
+    ledger: WorkLedger, number: int, inputs: Sequence[PackInput], config: PackConfig
+) -> bool:
+    """Says whether the masks of a finished piece are as they were."""
+    try:
+        receipt = ledger.receipt(number)
+    except DatasetError:
+        return False
+    masks = sum(len(each.record.masks) for each in inputs)
+    same = receipt.get("times") == _listed_times(inputs)
+    return same and len(receipt.get("summaries", ())) == masks
+
+
+def _listed_times(inputs: Sequence[PackInput]) -> list[list[int]]:
+    """Returns what tells whether the files are as they were, as JSON gives it back."""
+    return [list(time) for each in inputs for time in times_of(each.record)]
+
+
 def prepare(
     ledger: WorkLedger, number: int, inputs: Sequence[PackInput], settings: PrepareSettings
 ) -> None:
     """Stages the files of some inputs, and leaves a receipt of what was found.
 
-    Args:
-        ledger: of the pieces.
-        number: of this piece.
-        inputs: in order.
-        settings: how they are prepared.
-
     Raises:
         DatasetError: a file changes while it is read.
     """
     made = []
-    with atomic_write(staged_path(ledger.folder, number)) as stream:
+    with atomic_write(_staged_path(ledger.folder, number)) as stream:
         for each in inputs:
             found, content = _prepare_one(each, settings)
             staged = hashlib.blake2b(content, digest_size=16).hexdigest()
             found |= {"piece": number, "offset": stream.tell(), "staged": staged}
             stream.write(content)
             made.append(found)
-    sha256 = file_sha256(staged_path(ledger.folder, number))
-    rule = value_sha256(settings.mask_rule.as_plain())
-    ledger.finish(number, {"sha256": sha256, "mask_rule": rule, "inputs": made})
+    sha256 = file_sha256(_staged_path(ledger.folder, number))
+    ledger.finish(number, {"sha256": sha256, "mask_rule": settings.rule_sha256, "inputs": made})
 
 
 def is_prepared(
@@ -138,17 +170,11 @@ def is_prepared(
 
     The rule by which masks are read follows from all of them: where others have changed, so may
     it have, and with it the masks of this piece.
-
-    Args:
-        ledger: of the pieces.
-        number: of the piece.
-        inputs: of the piece.
-        settings: how it would be prepared now.
     """
     key = settings.content_key
     try:
         receipt = ledger.receipt(number)
-        if file_sha256(staged_path(ledger.folder, number)) != receipt["sha256"]:
+        if file_sha256(_staged_path(ledger.folder, number)) != receipt["sha256"]:
             return False
         made = _read_receipt(receipt, inputs, settings)
     except (OSError, DatasetError, KeyError, TypeError, ValueError, AttributeError):
@@ -164,7 +190,7 @@ def _read_receipt(
     receipt: Mapping[str, Any], inputs: Sequence[PackInput], settings: PrepareSettings
 ) -> list[Prepared] | None:
     """Returns what was made of a piece; None if other inputs were read, or by another rule."""
-    if receipt["mask_rule"] != value_sha256(settings.mask_rule.as_plain()):
+    if receipt["mask_rule"] != settings.rule_sha256:
         return None
     made = [Prepared.from_receipt(value) for value in receipt["inputs"]]
     said = [(each.key, facts_of(each.record, settings.content_key)) for each in inputs]
@@ -174,18 +200,13 @@ def _read_receipt(
 def prepared_inputs(
     ledger: WorkLedger, pieces: Sequence[Sequence[PackInput]], settings: PrepareSettings
 ) -> Iterator[Prepared]:
-    """Yields what was made of all inputs, in order.
-
-    Args:
-        ledger: of the pieces, all of them done.
-        pieces: their inputs.
-        settings: how they were to be prepared.
+    """Yields what was made of all inputs, in order, when all pieces are done.
 
     Raises:
         DatasetError: processes that share the packing have found other files in the source.
     """
-    for number, inputs in enumerate(pieces):
-        made = _read_receipt(ledger.receipt(number), inputs, settings)
+    for receipt, inputs in zip(ledger.receipts(), pieces, strict=True):
+        made = _read_receipt(receipt, inputs, settings)
         if made is None:
             raise DatasetError(
                 f"{ledger.folder.parent.parent}: processes that share this packing have found "
@@ -197,13 +218,12 @@ def prepared_inputs(
 
 def staged_files(folder: Path, prepared: Prepared) -> dict[str, bytes]:
     """Reads the files of a sample by extension, in the order in which they are packed."""
-    with staged_path(folder, prepared.piece).open("rb") as stream:
+    with _staged_path(folder, prepared.piece).open("rb") as stream:
         stream.seek(prepared.offset)
         return {extension: stream.read(size) for extension, size in prepared.files}
 
 
-def staged_path(folder: Path, number: int) -> Path:
-    """Returns where the files of a piece are staged."""
+def _staged_path(folder: Path, number: int) -> Path:
     return folder / f"{number:06d}.staged"
 
 
@@ -213,7 +233,7 @@ def _prepare_one(each: PackInput, settings: PrepareSettings) -> tuple[dict[str, 
     found: dict[str, Any] = {"key": each.key, "files": [], "times": times}
     content = b""
     try:
-        if not is_usable(record, settings.tolerated):
+        if record.problem is not None and record.problem[0] not in settings.tolerated:
             raise UnusableSample(*record.problem)
         files, facts = _convert(record, settings)
         found |= facts | {"files": [[name, len(data)] for name, data in files.items()]}
@@ -234,17 +254,13 @@ def _prepare_one(each: PackInput, settings: PrepareSettings) -> tuple[dict[str, 
 def _convert(
     record: SourceRecord, settings: PrepareSettings
 ) -> tuple[dict[str, bytes], dict[str, Any]]:
-    """Returns the files of one sample by extension, in order, and what its picture is like.
-
-    Raises:
-        UnusableSample: with the reason why the input is set aside.
-    """
+    """Returns the files of a usable sample by extension, in order, and what its picture is like."""
     form = settings.image
     size = (form.height, form.width)
     pixels, info = read_image(
         record.image, form.colour, form.max_pixels, form.sixteen_bit, form.rendering
     )
-    files = {
+    files: dict[str, bytes] = {
         form.encoding: encode_image(
             resize_image(pixels, size, form.fit), form.encoding, form.jpeg_quality
         )
@@ -254,10 +270,13 @@ def _convert(
     if record.masks:
         shape, turn = pixels.shape[:2], info["orientation"]
         whole, counts = read_mask(record, shape, form.max_pixels, settings.mask_rule, turn)
-        mask = resize_mask(whole, size, form.fit, record.mask_kind)
+        kind: Literal["binary", "classes"] = (
+            "classes" if record.mask_kind == "classes" else "binary"
+        )
+        mask = resize_mask(whole, size, form.fit, kind)
         files["mask.png"] = encode_mask_png(mask)
-        facts["target_share"] = float(target_pixels(mask, record.mask_kind).mean())
-        had_target = target_pixels(whole, record.mask_kind).any()
+        facts["target_share"] = float(target_pixels(mask, kind).mean())
+        had_target = target_pixels(whole, kind).any()
         counts["lost"] = int(had_target and not facts["target_share"])
         remarks += [what for what, count in counts.items() if count]
     description = {
@@ -287,5 +306,5 @@ def _picture_number(pixels: np.ndarray) -> int:
     """
     grey = pixels if pixels.ndim == 2 else np.asarray(Image.fromarray(pixels).convert("L"))
     digest = hashlib.blake2b(f"{grey.shape}".encode(), digest_size=8)
-    digest.update(np.ascontiguousarray(grey))
+    digest.update(np.ascontiguousarray(grey).data)
     return int.from_bytes(digest.digest()) >> 1

@@ -19,21 +19,12 @@ if TYPE_CHECKING:
 SOURCES_NAME = "sources.parquet"
 TIMES_NAME = ".source_times.parquet"
 
-SOURCES_SCHEMA = pa.schema(
-    [
-        ("key", pa.string()),
-        ("image", pa.string()),
-        ("masks", pa.string()),
-        ("facts", pa.string()),
-    ]
-)
+SOURCES_SCHEMA = pa.schema([(name, pa.string()) for name in ("key", "image", "masks", "facts")])
 """One row per input, packed or rejected: hashes of the bytes of its image file, of those of its
 mask files, and of what the dataset's tables and folders say of it. Null where a file cannot be
 read, or is not there."""
 
-TIMES_SCHEMA = pa.schema(
-    [("key", pa.string()), ("modified", pa.string()), ("touched", pa.string())]
-)
+TIMES_SCHEMA = pa.schema([(name, pa.string()) for name in ("key", "modified", "touched")])
 """Hashes of the sizes and times of each input's files; of this machine, no part of the dataset.
 ``modified`` is over size and time of modification, ``touched`` over the system's own time as well.
 Keyed as the contents are: sizes and times in clear would tell which published file it is."""
@@ -65,11 +56,7 @@ def times_of(record: SourceRecord) -> tuple[FileTimes, ...]:
 
 
 def contents_of(record: SourceRecord, key: bytes) -> tuple[str | None, str | None]:
-    """Hashes the bytes of the image file, and those of the mask files.
-
-    Args:
-        record: of the input.
-        key: keys the hashes; may be empty.
+    """Hashes the bytes of the image file, and those of the mask files, keyed where a key is given.
 
     Returns:
         BLAKE2b of 128 bits in hexadecimal digits; None for a file that cannot be read, and for
@@ -91,54 +78,15 @@ def facts_of(record: SourceRecord, key: bytes) -> str:
 def write_sources(
     folder: Path, plan: PackPlan, prepared: Sequence["Prepared"], staging: Path
 ) -> None:
-    """Writes what the dataset was packed from, and when that was last seen to change.
-
-    Args:
-        folder: the dataset's output folder.
-        plan: its inputs.
-        prepared: what was made of each of them.
-        staging: folder for the unfinished files.
-    """
-    columns = ("key", "image", "masks", "facts")
-    rows = ([{name: getattr(made, name) for name in columns}] for made in prepared)
+    """Writes what the dataset was packed from, and when that was last seen to change."""
+    rows = ([{name: getattr(made, name) for name in SOURCES_SCHEMA.names}] for made in prepared)
     write_table(folder / SOURCES_NAME, SOURCES_SCHEMA, rows, staging)
     remember_times(folder, {made.key: made.times for made in prepared}, plan.content_key, staging)
 
 
-class SourceChanges(NamedTuple):
-    """Inputs that are not as they were when a dataset was packed.
-
-    Attributes:
-        added: names of images that are new.
-        removed: how many are gone.
-        images: names of those whose image file has other bytes.
-        masks: names of those whose masks have other bytes.
-        facts: names of those of which the dataset says something else.
-        times: of the files of every input, as they are now; empty where no file was read.
-    """
-
-    added: list[str]
-    removed: int
-    images: list[str]
-    masks: list[str]
-    facts: list[str]
-    times: dict[str, tuple[FileTimes, ...]]
-
-    def __str__(self) -> str:
-        """Says in words what has changed; empty where nothing has."""
-        parts = [
-            _told(self.added, "was added", "were added"),
-            f"images no longer there: {self.removed}" if self.removed else "",
-            _told(self.images, "has other content", "have other content"),
-            _told(self.masks, "has another mask", "have other masks"),
-            _told(self.facts, "is described otherwise", "are described otherwise"),
-        ]
-        return "; ".join(part for part in parts if part)
-
-
 def find_changes(
     folder: Path, plan: PackPlan, read: Literal["none", "modified", "touched", "all"]
-) -> SourceChanges:
+) -> tuple[str, dict[str, tuple[FileTimes, ...]]]:
     """Compares the inputs with those that a finished dataset was packed from.
 
     A file that is not read is taken to be the same. A copy of a dataset has other times and the
@@ -151,31 +99,47 @@ def find_changes(
             a copy or a program can keep; those that the system has touched in whatever way
             (``touched``); all; or none.
 
+    Returns:
+        What has changed, in words, empty where nothing has; and of every input the times of its
+        files as they are now, empty where no file was read.
+
     Raises:
         DatasetError: the table of sources is damaged.
     """
     table = read_table(folder / SOURCES_NAME, SOURCES_SCHEMA).to_pylist()
     known = {row["key"]: row for row in table}
-    times, key = _read_times(folder), plan.content_key
+    hashes, key = _read_times(folder), plan.content_key
     gone = known.keys() - {each.key for each in plan.inputs}
-    found, files_read = SourceChanges([], len(gone), [], [], [], {}), 0
+    added: list[str] = []
+    facts: list[str] = []
+    images: list[str] = []
+    masks: list[str] = []
+    times: dict[str, tuple[FileTimes, ...]] = {}
+    files_read = 0
     for each in plan.inputs:
         row, name = known.get(each.key), each.record.name
         if row is None:
-            found.added.append(name)
+            added.append(name)
             continue
         if facts_of(each.record, key) != row["facts"]:
-            found.facts.append(name)
-        now = found.times[each.key] = times_of(each.record)
-        if read == "none" or times.get((each.key, read)) == _hashed(now, read, key):
+            facts.append(name)
+        now = times[each.key] = times_of(each.record)
+        if read == "none" or hashes.get((each.key, read)) == _hashed(now, read, key):
             continue  # of all files that are to be read no hash is kept
         files_read += 1
-        image, masks = contents_of(each.record, key)
+        image, mask = contents_of(each.record, key)
         if image != row["image"]:
-            found.images.append(name)
-        if masks != row["masks"]:
-            found.masks.append(name)
-    return found if files_read else found._replace(times={})
+            images.append(name)
+        if mask != row["masks"]:
+            masks.append(name)
+    parts = (
+        _told(added, "was added", "were added"),
+        f"images no longer there: {len(gone)}" if gone else "",
+        _told(images, "has other content", "have other content"),
+        _told(masks, "has another mask", "have other masks"),
+        _told(facts, "is described otherwise", "are described otherwise"),
+    )
+    return "; ".join(filter(None, parts)), times if files_read else {}
 
 
 def remember_times(
@@ -190,7 +154,7 @@ def remember_times(
         folder: the dataset's output folder.
         times: of the files of each input, by the input's key.
         key: keys the hashes; may be empty.
-        staging: folder for the unfinished file.
+        staging: as for ``write_table``.
     """
     rows = (
         [{"key": name, **{read: _hashed(each, read, key) for read in ("modified", "touched")}}]

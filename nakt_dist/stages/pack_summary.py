@@ -6,17 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from nakt_dist.config import PackConfig
-from nakt_dist.errors import DatasetError
 from nakt_dist.runtime.processes import say
-from nakt_dist.shards.findings import parse_findings
-from nakt_dist.shards.manifest import INDEX_NAME, REJECTED_NAME, ShardManifest
-from nakt_dist.shards.split_table import (
-    SplitRow,
-    compare_splits,
-    describe_constant,
-    describe_splits,
-)
-from nakt_dist.shards.tables import INDEX_SCHEMA, REJECTED_SCHEMA, read_table
+from nakt_dist.shards.manifest import REJECTED_NAME, ShardManifest
+from nakt_dist.shards.split_table import SplitRow, describe_constant, describe_splits
+from nakt_dist.shards.tables import REJECTED_SCHEMA, read_table
 from nakt_dist.sources.patients import SPLIT_APART
 from nakt_dist.stages.mask_coverage import describe_coverage
 from nakt_dist.stages.pack_divide import COPIES, COPIES_APART
@@ -25,26 +18,7 @@ from nakt_dist.stages.pack_plan import PackPlan
 _OFFICIAL = "official split "
 
 
-def compare_packed(folder: Path, manifest: ShardManifest) -> list[SplitRow]:
-    """Returns ``compare_splits`` of a packed dataset.
-
-    Raises:
-        DatasetError: the index is damaged.
-    """
-    index = read_table(folder / INDEX_NAME, INDEX_SCHEMA)
-    try:
-        findings = [
-            parse_findings(text, manifest.findings) for text in index["findings"].to_pylist()
-        ]
-    except ValueError as error:
-        raise DatasetError(
-            f"{folder / INDEX_NAME}: {error}. Run nakt verify on the folder"
-        ) from None
-    return compare_splits(index, findings, manifest.findings)
-
-
 def announce(
-    config: PackConfig,
     plan: PackPlan,
     manifest: ShardManifest,
     table: Sequence[SplitRow],
@@ -52,7 +26,7 @@ def announce(
     output: Path,
 ) -> None:
     """Prints what was packed, left out, found and set aside."""
-    counts = manifest.counts
+    config, counts = plan.config, manifest.counts
     phantom = " (phantom images)" if manifest.phantom else ""
     say(f"pack {manifest.dataset}{phantom}: {counts['packed']} samples in {output}")
     say(
@@ -70,7 +44,7 @@ def announce(
         fingerprint = manifest.config["deidentified"]["key_fingerprint"]
         say(f"  de-identified with the key {config.deidentify_key} (fingerprint {fingerprint})")
     say(f"  {_how_split(config, manifest)}")
-    _announce_official(config, plan)
+    _announce_official(plan)
     _announce_splits(config, manifest, table)
     for comparison in () if manifest.phantom else plan.expected:
         if comparison.what.startswith(_OFFICIAL) and not config.splits.official:
@@ -100,11 +74,11 @@ def announce_speed(packed_now: int, seconds: float) -> None:
         say("  was complete already; nothing was written")
 
 
-def _announce_official(config: PackConfig, plan: PackPlan) -> None:
+def _announce_official(plan: PackPlan) -> None:
     """Prints that the dataset has splits of its own where they are not used."""
     splits = (each.record.official_split for each in plan.inputs)
     counts = Counter(filter(None, splits))
-    if len(counts) > 1 and not config.splits.official:
+    if len(counts) > 1 and not plan.config.splits.official:
         told = ", ".join(f"{split} {count}" for split, count in sorted(counts.items()))
         say(
             f"  folders or tables tell official splits ({told}), which are not used; "

@@ -72,13 +72,9 @@ def run(config: PipelineConfig) -> RunRecord:
 
 
 def plan(config: PipelineConfig, opening: Opening) -> list[Step]:
-    """Returns the steps to run, checked; none where ``opening`` gathers what is wrong.
-
-    Raises:
-        ConfigurationError: as ``run``.
-    """
+    """Returns the steps to run, checked; none where ``opening`` gathers what is wrong."""
     with opening.part("steps"):
-        steps = chosen_steps(read_steps(config), config.only_step, config.only_run)
+        steps = chosen_steps(config)
         opening.facts["steps"] = f"{len(steps)}: {', '.join(step.stage for step in steps)}"
         return steps
     return []
@@ -102,19 +98,15 @@ def read_steps(config: PipelineConfig) -> list[Step]:
     return steps
 
 
-def chosen_steps(steps: Sequence[Step], only_step: int | None, only_run: int | None) -> list[Step]:
-    """Returns the runs of one step, or one of them, or all steps where none is named.
-
-    Args:
-        steps: of ``read_steps``.
-        only_step: number of a step, from 1.
-        only_run: number of a combination of its matrix, from 1.
+def chosen_steps(config: PipelineConfig) -> list[Step]:
+    """Returns the runs of ``only_step``, or ``only_run`` of them, or all steps without either.
 
     Raises:
-        ConfigurationError: there is no such step or run; says how many there are.
+        ConfigurationError: as ``run``; says how many steps or runs there are.
     """
+    steps, only_step, only_run = read_steps(config), config.only_step, config.only_run
     if only_step is None:
-        return list(steps)
+        return steps
     runs = [step for step in steps if step.number == only_step]
     if not runs:
         last = steps[-1].number if steps else 0
@@ -148,7 +140,7 @@ def check_processes(config: Any, count: int) -> None:
         return
     what = next(name for name, stage in STAGES.items() if stage.config is type(config))
     if isinstance(config, PipelineConfig):
-        steps = chosen_steps(read_steps(config), config.only_step, config.only_run)
+        steps = chosen_steps(config)
         what = steps[0].stage if len(steps) == 1 else f"a pipeline of {len(steps)} stages"
     able = [name for name, stage in STAGES.items() if stage.distributed]
     if what not in able:

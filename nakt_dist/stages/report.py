@@ -64,11 +64,7 @@ def run(config: ReportConfig) -> RunRecord:
 
 
 def plan(config: ReportConfig, opening: Opening) -> None:
-    """Looks whether there are folders with records to report on.
-
-    Raises:
-        DatasetError: there are none.
-    """
+    """Looks whether there are folders with records to report on."""
     records = sum(len(list(Path(run).rglob(RECORD_NAME))) for run in config.runs)
     opening.facts["records"] = f"{records:,} below {', '.join(config.runs)}"
     for run in config.runs:

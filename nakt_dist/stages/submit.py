@@ -14,8 +14,8 @@ from nakt_dist.records.run_record import RunRecord, Stopwatch, package_versions
 from nakt_dist.runtime.files import write_bytes
 from nakt_dist.runtime.processes import require_one_process, say
 from nakt_dist.runtime.slurm import job_file, sbatch_command, submit
-from nakt_dist.stages.opening import Opening
-from nakt_dist.stages.pipeline import check_processes, chosen_steps, read_steps
+from nakt_dist.stages.opening import NotOpened, Opening
+from nakt_dist.stages.pipeline import check_processes, chosen_steps
 
 
 def run(config: SubmitConfig) -> RunRecord:
@@ -25,7 +25,8 @@ def run(config: SubmitConfig) -> RunRecord:
     time in the queue.
 
     Raises:
-        ConfigurationError: as ``plan``.
+        ConfigurationError: a setting of the stage or of the job is wrong, several processes are
+            asked for where the stage runs as one, or they cannot share its global batch.
         NaktError: there is no sbatch here, or it refuses the job.
     """
     require_one_process("submit")
@@ -52,16 +53,11 @@ def run(config: SubmitConfig) -> RunRecord:
     )
 
 
-def plan(config: SubmitConfig, opening: Opening) -> tuple[Any, int] | None:
+def plan(config: SubmitConfig, opening: Opening) -> tuple[Any, int]:
     """Checks the settings of the job and of its stage; what the stage reads is not looked at.
 
     Returns:
-        The stage's configuration, and how many jobs there will be; None where ``opening``
-        gathers what is wrong.
-
-    Raises:
-        ConfigurationError: a setting of the stage or of the job is wrong, several processes are
-            asked for where the stage runs as one, or they cannot share its global batch.
+        The stage's configuration, and how many jobs there will be.
     """
     from nakt_dist.cli import parse_config
 
@@ -78,7 +74,7 @@ def plan(config: SubmitConfig, opening: Opening) -> tuple[Any, int] | None:
             f"nakt doctor {shlex.join([config.stage, *config.words])}"
         )
         return stage_config, jobs
-    return None
+    raise NotOpened
 
 
 def _check_against_stage(config: SubmitConfig, stage_config: Any) -> int:
@@ -87,8 +83,7 @@ def _check_against_stage(config: SubmitConfig, stage_config: Any) -> int:
     if config.array:
         _check_array(stage_config)
     if isinstance(stage_config, PipelineConfig):
-        only = (stage_config.only_step, stage_config.only_run)
-        runs = chosen_steps(read_steps(stage_config), *only)
+        runs = chosen_steps(stage_config)
         if config.array:
             jobs, stage_config = len(runs), replace(stage_config, only_run=1)
         parts = [(step.config, f"{step.place}: ") for step in runs]
@@ -134,7 +129,7 @@ def _job(config: SubmitConfig, stage_config: Any, jobs: int) -> tuple[Path, str]
     folder, name = _place(config, stage_config)
     log = str(folder).replace("%", "%%") + f"/%x-{'%A_%a' if config.array else '%j'}.log"
     limit = f"%{config.array_limit}" if config.array_limit else ""
-    options = {
+    options: dict[str, str | int | None] = {
         "--job-name": name,
         "--nodes": config.nodes,
         "--ntasks-per-node": config.tasks,

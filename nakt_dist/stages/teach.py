@@ -30,8 +30,8 @@ from nakt_dist.runtime.shared_job import SharedJob
 from nakt_dist.shards.manifest import INDEX_NAME, MANIFEST_NAME, PseudoLabelManifest, ShardEntry
 from nakt_dist.shards.reader import IndexedShards
 from nakt_dist.shards.tables import PSEUDO_INDEX_SCHEMA, write_table
-from nakt_dist.stages.opening import Opening, tell_weights
-from nakt_dist.stages.teach_shard import teach_shard
+from nakt_dist.stages.opening import NotOpened, Opening, tell_weights
+from nakt_dist.stages.teach_shard import ShardTeaching, teach_shard
 from nakt_dist.transfer.ensemble import Teacher
 
 _MASK_BYTES_PER_PIXEL = 0.4
@@ -67,15 +67,8 @@ def run(config: TeachConfig) -> RunRecord:
     return _summarise(job, manifest, taught, stopwatch)
 
 
-def plan(config: TeachConfig, opening: Opening) -> "Teaching | None":
-    """Opens the dataset and the teachers, and checks that they belong together.
-
-    Returns:
-        The teaching; None where ``opening`` gathers what is wrong.
-
-    Raises:
-        NaktError: as ``run``.
-    """
+def plan(config: TeachConfig, opening: Opening) -> "Teaching":
+    """Opens the dataset and the teachers, and checks that they belong together."""
     device = None
     with opening.part("device"):
         device = choose_device(config.device, config.threads)
@@ -89,8 +82,12 @@ def plan(config: TeachConfig, opening: Opening) -> "Teaching | None":
         opening.disk += len(manifest.shards) * tarfile.RECORDSIZE
         teachers = _open_teachers(config, images, opening)
         if device is not None and len(teachers) == len(config.teachers):
-            return Teaching(_in_full(config, teachers), images, teachers, device)
-    return None
+            seen = [
+                replace(each, preprocessing=teacher.trained.preprocessing)
+                for each, teacher in zip(config.teachers, teachers, strict=True)
+            ]
+            return Teaching(replace(config, teachers=seen), images, teachers, device)
+    raise NotOpened
 
 
 def _open_teachers(config: TeachConfig, images: IndexedShards, opening: Opening) -> list[Teacher]:
@@ -105,15 +102,6 @@ def _open_teachers(config: TeachConfig, images: IndexedShards, opening: Opening)
             opening.facts[f"teacher {number}"] = f"{trained.name}: {words}"
             teachers.append(opened)
     return teachers
-
-
-def _in_full(config: TeachConfig, teachers: list[Teacher]) -> TeachConfig:
-    """Returns the settings with those that the teachers' files say."""
-    settings = [
-        replace(each, preprocessing=teacher.trained.preprocessing)
-        for each, teacher in zip(config.teachers, teachers, strict=True)
-    ]
-    return replace(config, teachers=settings)
 
 
 def open_teacher(config: TeacherConfig, images: IndexedShards) -> tuple[Teacher, list[str]]:
@@ -214,10 +202,10 @@ class Teaching(SharedJob[PseudoLabelManifest]):
         """Writes the pseudo-labels of a shard; returns its receipt."""
         for teacher in self.teachers:
             teacher.trained.network.to(self.device)
-        return teach_shard(
-            self.output, self.ledger.folder, number, self.images, self.teachers,
-            self.config.batch_size, self.device, _AUTOCAST[self.config.precision],
-        )  # fmt: skip
+        config, device = self.config, self.device
+        autocast = _AUTOCAST[config.precision]
+        how = ShardTeaching(self.images, self.teachers, config.batch_size, device, autocast)
+        return teach_shard(how, number, self.output, self.ledger.folder)
 
     def mend(self, manifest: PseudoLabelManifest) -> int:
         """Teaches damaged shards of finished pseudo-labels again; returns how many samples.
@@ -252,8 +240,7 @@ class Teaching(SharedJob[PseudoLabelManifest]):
         shards: list[ShardEntry] = []
 
         def rows() -> Iterator[list[Mapping[str, Any]]]:
-            for number in range(self.ledger.pieces):
-                receipt = self.ledger.receipt(number)
+            for receipt in self.ledger.receipts():
                 shards.append(ShardEntry(**receipt["entry"]))
                 yield receipt["rows"]
 
@@ -285,6 +272,9 @@ class Teaching(SharedJob[PseudoLabelManifest]):
         count = f"{manifest.num_samples} pseudo-labels in {output}"
         print(f"teach: {count}", file=sys.stderr, flush=True)
         return manifest
+
+
+JOB = Teaching
 
 
 def _teach(job: Teaching) -> int:

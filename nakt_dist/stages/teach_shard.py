@@ -8,7 +8,7 @@ with, and with it every bit of the result, does not depend on which process does
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,39 +27,39 @@ from nakt_dist.transfer.statistics import grey_level_entropy, quantise, target_p
 _IN_FLIGHT = 2
 
 
-def teach_shard(
-    folder: Path,
-    staging: Path,
-    number: int,
-    images: IndexedShards,
-    teachers: Sequence[Teacher],
-    batch_size: int,
-    device: torch.device,
-    autocast: torch.dtype | None,
-) -> dict[str, Any]:
-    """Writes ``pseudo-NNNNNN.tar`` for one shard, atomically.
+@dataclass(frozen=True)
+class ShardTeaching:
+    """How the shards of a packed dataset are taught.
 
-    Args:
-        folder: output of the stage.
-        staging: folder for the unfinished file.
-        number: of the shard.
-        images: the packed dataset, all splits.
+    Attributes:
+        images: the dataset, all splits.
         teachers: on the device.
         batch_size: images per forward pass.
         device: where to compute.
         autocast: type of the forward pass; None for float32.
+    """
+
+    images: IndexedShards
+    teachers: Sequence[Teacher]
+    batch_size: int
+    device: torch.device
+    autocast: torch.dtype | None
+
+
+def teach_shard(how: ShardTeaching, number: int, folder: Path, staging: Path) -> dict[str, Any]:
+    """Writes ``pseudo-NNNNNN.tar`` for one shard, atomically.
 
     Returns:
         A receipt: the ``entry`` of the manifest and the ``rows`` of the index.
     """
+    images = how.images
     samples = np.flatnonzero(images.shard_numbers == number)
     keys = images.index["key"].take(samples).to_pylist()
     split = images.manifest.shards[number].split
     rows = [{"key": key, "shard": number, "split": split} for key in keys]
 
     def files() -> Iterator[tuple[str, dict[str, bytes]]]:
-        done = _taught(images, samples, teachers, batch_size, device, autocast)
-        for row, (encoded, statistics) in zip(rows, done, strict=True):
+        for row, (encoded, statistics) in zip(rows, _taught(how, samples), strict=True):
             row.update(statistics)
             yield row["key"], {"soft.png": encoded.result()}
 
@@ -71,24 +71,19 @@ def teach_shard(
 
 
 def _taught(
-    images: IndexedShards,
-    samples: np.ndarray,
-    teachers: Sequence[Teacher],
-    batch_size: int,
-    device: torch.device,
-    autocast: torch.dtype | None,
+    how: ShardTeaching, samples: np.ndarray
 ) -> Iterator[tuple[Future[bytes], dict[str, Any]]]:
     """Yields, in order, each sample's mask (being encoded) and its statistics."""
-    starts = range(0, len(samples), batch_size)
+    size = how.batch_size
     with ThreadPoolExecutor(2) as decoders, ThreadPoolExecutor(2) as encoders:
         batches: deque[list[Future[np.ndarray]]] = deque()
         waiting: deque[list[tuple[Future[bytes], dict[str, Any]]]] = deque()
-        upcoming = iter(starts)
+        upcoming = iter(range(0, len(samples), size))
 
         def read_ahead() -> None:
             for start in upcoming:
-                numbers = samples[start : start + batch_size]
-                batches.append([decoders.submit(_decode, images, int(n)) for n in numbers])
+                numbers = samples[start : start + size]
+                batches.append([decoders.submit(_decode, how.images, int(n)) for n in numbers])
                 if len(batches) >= _IN_FLIGHT:
                     return
 
@@ -98,10 +93,10 @@ def _taught(
             read_ahead()
             with explain_full_memory(
                 "teach",
-                f"Lower batch_size (now {batch_size}), into another --output since it decides the "
+                f"Lower batch_size (now {size}), into another --output since it decides the "
                 "last digits, take precision bfloat16, or set --device cpu",
             ):
-                masks, statistics = _teach_batch(pixels, teachers, device, autocast)
+                masks, statistics = _teach_batch(how, pixels)
             encoded = [encoders.submit(encode_mask_png, mask) for mask in masks]
             waiting.append(list(zip(encoded, statistics, strict=True)))
             if len(waiting) > _IN_FLIGHT:
@@ -120,19 +115,14 @@ def _decode(images: IndexedShards, number: int) -> np.ndarray:
         ) from None
 
 
-def _teach_batch(
-    pixels: np.ndarray,
-    teachers: Sequence[Teacher],
-    device: torch.device,
-    autocast: torch.dtype | None,
-) -> tuple[np.ndarray, list[dict[str, Any]]]:
+def _teach_batch(how: ShardTeaching, pixels: np.ndarray) -> tuple[np.ndarray, list[dict[str, Any]]]:
     """Returns the stored masks, uint8 (N, H, W), and the statistics of each."""
-    image = torch.from_numpy(pixels).to(device).float().div_(255)
-    probability, disagreement = ensemble_probability(teachers, image, autocast)
+    image = torch.from_numpy(pixels).to(how.device).float().div_(255)
+    probability, disagreement = ensemble_probability(how.teachers, image, how.autocast)
     if not probability.isfinite().all():
         raise CheckpointError(
             "a teacher gives values that are not numbers "
-            f"({', '.join(teacher.trained.name for teacher in teachers)}): its "
+            f"({', '.join(teacher.trained.name for teacher in how.teachers)}): its "
             "training has diverged, or precision bfloat16 is too coarse for it"
         )
     confidence = torch.maximum(probability, 1 - probability).flatten(1).mean(1)

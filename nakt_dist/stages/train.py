@@ -8,23 +8,19 @@ from pathlib import Path
 import torch
 
 from nakt_dist.config import TrainConfig, as_plain, save_config
-from nakt_dist.errors import CheckpointError
 from nakt_dist.loading.loader_errors import explain_loader_errors
 from nakt_dist.loading.sampler import Share
 from nakt_dist.models.network_file import describe_for_file
-from nakt_dist.models.weights_path import BEST_WEIGHTS, LAST_WEIGHTS
+from nakt_dist.models.weights_path import BEST_WEIGHTS
 from nakt_dist.records.run_record import (
     RECORD_NAME,
     RunRecord,
     Stopwatch,
     package_versions,
-    read_record,
 )
 from nakt_dist.runtime.devices import choose_device
 from nakt_dist.runtime.distributed import explain_lost_peers, make_accelerator
-from nakt_dist.runtime.files import (
-    remove_unfinished,
-)
+from nakt_dist.runtime.files import remove_unfinished
 from nakt_dist.runtime.outputs import check_output
 from nakt_dist.runtime.preemption import StopRequests
 from nakt_dist.runtime.processes import process_place, say
@@ -34,14 +30,9 @@ from nakt_dist.runtime.watchdog import clear_stacks
 from nakt_dist.runtime.work import sole_user
 from nakt_dist.shards.pictures import write_pictures
 from nakt_dist.stages import train_forecast
-from nakt_dist.stages.train_identity import alike, begin_or_go_on, has_checkpoint
-from nakt_dist.stages.train_plan import (
-    TrainPlan,
-    lineage_of,
-    make_plan,
-    make_task,
-    pictures_met,
-)
+from nakt_dist.stages.opening import Opening
+from nakt_dist.stages.train_identity import Training, lineage_of, pictures_met
+from nakt_dist.stages.train_plan import TrainPlan, make_plan, make_task, open_parts
 from nakt_dist.training.checkpoint import Progress
 from nakt_dist.training.gpu_memory import GpuMemoryFull, largest_part, remembered_micro_batch_size
 from nakt_dist.training.loop import CHECKPOINTS_NAME, TrainingLoop, describe_progress
@@ -49,6 +40,7 @@ from nakt_dist.training.run import TrainingRun
 from nakt_dist.training.zero import deepspeed_settings
 
 plan = train_forecast.plan
+JOB = Training
 _TIME_FOR_STACKS = timedelta(minutes=2)
 
 
@@ -75,21 +67,19 @@ def run(config: TrainConfig) -> RunRecord:
     # Torch tells of a dead loader process wherever this one happens to be.
     with StopRequests() as stop, explain_loader_errors(), explain_lost_peers(stop):
         if not process_place().is_main:
-            return _train(config, output, stop, stopwatch)
+            return _train(config, stop, stopwatch)
         with sole_user(output, "train"):
             remove_unfinished(output)
             remove_unfinished(output / CHECKPOINTS_NAME)
             clear_stacks(output)
-            return _train(config, output, stop, stopwatch)
+            return _train(config, stop, stopwatch)
 
 
-def _train(
-    config: TrainConfig, output: Path, stop: StopRequests, stopwatch: Stopwatch
-) -> RunRecord:
+def _train(config: TrainConfig, stop: StopRequests, stopwatch: Stopwatch) -> RunRecord:
     """Trains; one process alone goes on by itself when the GPU's memory was full."""
     while True:
         try:
-            return _train_with(_as_remembered(config, output), output, stop, stopwatch)
+            return _train_with(_as_remembered(config), stop, stopwatch)
         except GpuMemoryFull as error:
             if process_place().world_size > 1:
                 raise  # the others wait for this one's gradients: only a new start helps
@@ -98,12 +88,12 @@ def _train(
         torch.cuda.empty_cache()
 
 
-def _as_remembered(config: TrainConfig, output: Path) -> TrainConfig:
+def _as_remembered(config: TrainConfig) -> TrainConfig:
     """Returns the configuration with the micro-batches that an earlier launch had to lower."""
     if not config.recipe.halve_when_out_of_memory:
         return config
     recipe = config.recipe
-    size, asked = remembered_micro_batch_size(output), recipe.micro_batch_size
+    size, asked = remembered_micro_batch_size(Path(config.output)), recipe.micro_batch_size
     if size is None or (asked is not None and asked <= size):
         return config
     # Another number of processes has another part of the global batch to divide.
@@ -111,22 +101,20 @@ def _as_remembered(config: TrainConfig, output: Path) -> TrainConfig:
     return replace(config, recipe=replace(recipe, micro_batch_size=part))
 
 
-def _train_with(
-    config: TrainConfig, output: Path, stop: StopRequests, stopwatch: Stopwatch
-) -> RunRecord:
-    plan = make_plan(config)
+def _train_with(config: TrainConfig, stop: StopRequests, stopwatch: Stopwatch) -> RunRecord:
+    plan = make_plan(config, *open_parts(config, Opening()))
     config = plan.config
     torch.manual_seed(config.seed)
     network, trainable = plan.start.build()
     lineage = lineage_of(plan, trainable)
-    begin_or_go_on(config, lineage)
-    finished = _finished_record(config, output)
+    job = Training(config, lineage)
+    job.begin()
+    output, finished = job.output, job.finished()
     if finished is not None:
         say(f"train: {output} is finished; nothing to do")
         return finished
-    recipe = config.recipe
-    world_size = process_place().world_size
-    share = Share.of(recipe.global_batch_size, world_size, recipe.micro_batch_size)
+    recipe, world = config.recipe, process_place().world_size
+    share = Share.of(recipe.global_batch_size, world, recipe.micro_batch_size)
     # The watchdog speaks first: it knows more than a collective operation that timed out.
     timeout = timedelta(seconds=config.watchdog_seconds) + _TIME_FOR_STACKS
     accelerator = make_accelerator(
@@ -148,11 +136,11 @@ def _train_with(
             task=task,
             training=plan.training.images(cache),
             validation=plan.validation.images(cache) if plan.validation else None,
-            metadata=describe_for_file(config.preprocessing, lineage),
+            metadata=describe_for_file(plan.start.seen.preprocessing, lineage),
             accelerator=accelerator,
             share=share,
             timeout=timeout,
-            alike=alike(config, lineage),
+            alike=job.alike,
             stop=stop,
         )
     )
@@ -201,32 +189,6 @@ def _best(progress: Progress, metric: str) -> str:
     return f"best validation {name} {100 * progress.best_metric:.2f} % at {progress.best_step}; "
 
 
-def _finished_record(config: TrainConfig, output: Path) -> RunRecord | None:
-    """Returns the record of this run when it is done and no more was asked for.
-
-    Weights that were deleted come back from a checkpoint, while there is one.
-
-    Raises:
-        CheckpointError: it is done, and what it would go on from is gone.
-    """
-    if not (output / RECORD_NAME).exists():
-        return None
-    record = read_record(output / RECORD_NAME)
-    stored, asked = record.config["recipe"], as_plain(config)["recipe"]
-    same_length = all(stored[name] == asked[name] for name in ("epochs", "steps"))
-    missing = [name for name in (BEST_WEIGHTS, LAST_WEIGHTS) if not (output / name).exists()]
-    if has_checkpoint(output):
-        return record if same_length and not missing else None
-    if same_length:
-        if missing:
-            say(f"train: {output} is finished, and {' and '.join(missing)} deleted since")
-        return record
-    raise CheckpointError(
-        f"{output}: a run that is finished, without the {CHECKPOINTS_NAME} that it would go on "
-        "from. Restore them, or choose another --output"
-    )
-
-
 def _names(plan: TrainPlan) -> str:
     """Says what is learnt from, such as ``350 pseudo masks of ddti (400 before exclusion)``."""
     samples = plan.training.samples
@@ -237,5 +199,5 @@ def _names(plan: TrainPlan) -> str:
     phantom = " (phantom)" if manifest.phantom else ""
     excluded = plan.config.data.exclusion is not None
     before = f" ({samples.before_exclusion} before exclusion)" if excluded else ""
-    teacher = f", following {plan.teacher.name}" if plan.teacher else ""
+    teacher = f", following {plan.teacher.network.name}" if plan.teacher else ""
     return f"{len(samples)} {kind} of {manifest.dataset}{phantom}{before}{teacher}"

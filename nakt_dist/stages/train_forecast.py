@@ -1,9 +1,7 @@
 """What a training run resolves to and what it will take, told before it begins."""
 
 import os
-from dataclasses import replace
 from pathlib import Path
-from typing import Literal
 
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -11,17 +9,15 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from nakt_dist.config import RecipeConfig, TrainConfig
 from nakt_dist.loading.sampler import GlobalBatches, Share
 from nakt_dist.models.building import build_configured
-from nakt_dist.models.initialise import read_initial_weights
 from nakt_dist.models.trainable import select_trainable
 from nakt_dist.models.weights_path import weights_path
 from nakt_dist.runtime.deepspeed_launch import uses_deepspeed, zero_stage
 from nakt_dist.runtime.launch_check import check_launch
-from nakt_dist.runtime.outputs import check_output
 from nakt_dist.runtime.processes import process_place
 from nakt_dist.runtime.wandb_run import check_tracking
-from nakt_dist.stages.opening import Opening, in_words, tell_weights
-from nakt_dist.stages.train_identity import check_own_output
-from nakt_dist.stages.train_plan import TrainPlan, lineage_of, make_plan, select
+from nakt_dist.stages.opening import NotOpened, Opening, in_words, tell_weights
+from nakt_dist.stages.train_identity import Training, lineage_of
+from nakt_dist.stages.train_plan import TrainPlan, make_plan, open_parts
 from nakt_dist.training.batch_norm import synchronise_batch_norm
 from nakt_dist.training.zero import deepspeed_settings
 
@@ -29,52 +25,25 @@ _BATCHES_IN_FLIGHT = 2
 """Micro-batches that each loader process holds ready: PyTorch's default."""
 
 
-def plan(config: TrainConfig, found: Opening) -> None:
-    """Opens data, networks, batch, precision and launch, each for itself, then all together.
-
-    Raises:
-        NaktError: as ``run`` of the stage.
-    """
-    config = _with_cache(config, found.cache)
-    _look_at_data(config, found, "data")
-    if config.validation is not None:
-        _look_at_data(config, found, "validation")
-    if config.init is not None:
-        with found.part("init"):
-            loaded = read_initial_weights(config.init)
-            found.facts["init"] = tell_weights(loaded.path, loaded.sha256)
-    if config.teacher is not None:
-        with found.part("teacher"):
-            found.facts["teacher"] = str(weights_path(config.teacher.weights))
-    _look_at_keys(config, found)
+def plan(config: TrainConfig, found: Opening) -> Training:
+    """Opens data, networks, batch, precision and launch, each for itself, then all together."""
+    parts = open_parts(config, found)
+    _look_at_keys(found)
     share = _look_at_batch(config, found)
-    _look_at_precision(config, found)
     _look_at_launch(config, found, share)
-    if found.is_sound:  # the rest needs all of the above
+    job = None
+    if share is not None and found.is_sound:  # the rest needs all of the above
         with found.part("train"):
-            _look_at_plan(config, found, share)
+            whole = make_plan(config, *parts)
+            job = _look_at_plan(whole, found, share)
+            _look_at_loading(whole, found, share)
     _look_at_tracking(config, found)
+    if job is None:
+        raise NotOpened
+    return job
 
 
-def _with_cache(config: TrainConfig, cache: str | None) -> TrainConfig:
-    """Reads what lies behind a URL into a folder that goes away."""
-    if cache is None:
-        return config
-    validation = config.validation
-    return replace(
-        config,
-        data=replace(config.data, cache=cache),
-        validation=None if validation is None else replace(validation, cache=cache),
-    )
-
-
-def _look_at_data(config: TrainConfig, found: Opening, role: Literal["data", "validation"]) -> None:
-    with found.part(role):
-        samples, chosen = select(config, role), getattr(config, role)
-        found.tell_samples(role, samples, chosen.dataset, chosen.splits, chosen.pseudo_labels)
-
-
-def _look_at_keys(config: TrainConfig, found: Opening) -> None:
+def _look_at_keys(found: Opening) -> None:
     """Warns where patients in training and validation cannot be told to be the same."""
     keys = {name: key for name, key in found.inputs.items() if name.endswith("key")}
     if len(set(keys.values())) > 1:
@@ -106,7 +75,8 @@ def _look_at_batch(config: TrainConfig, found: Opening) -> Share | None:
     return None
 
 
-def _look_at_precision(config: TrainConfig, found: Opening) -> None:
+def _look_at_launch(config: TrainConfig, found: Opening, share: Share | None) -> None:
+    """Looks at what the launcher asks for besides processes, as the stage does."""
     precision = config.recipe.precision
     found.facts["precision"] = {"no": "float32"}.get(precision, f"{precision} autocast")
     launched = os.environ.get("ACCELERATE_MIXED_PRECISION", precision)
@@ -114,37 +84,31 @@ def _look_at_precision(config: TrainConfig, found: Opening) -> None:
         found.note(
             f"accelerate was launched with mixed_precision {launched}; recipe.precision decides"
         )
-
-
-def _look_at_launch(config: TrainConfig, found: Opening, share: Share | None) -> None:
-    """Looks at what the launcher asks for besides processes, as the stage does."""
     with found.part("launch"):
-        plugin = check_launch(config.recipe.precision, config.device)
+        plugin = check_launch(precision, config.device)
         found.facts["DeepSpeed"] = f"ZeRO stage {zero_stage(plugin)}" if plugin else "not used"
     if uses_deepspeed() and share is not None:
         with found.part("DeepSpeed"):
             deepspeed_settings(config.recipe, share)
 
 
-def _look_at_plan(config: TrainConfig, found: Opening, share: Share) -> None:
-    """Opens everything together, as the stage does, and says what it will take.
-
-    Raises:
-        NaktError: parts do not belong together.
-    """
-    plan = make_plan(config)
+def _look_at_plan(plan: TrainPlan, found: Opening, share: Share) -> Training:
+    """Says what a run will take."""
+    config = plan.config
     found.note(*plan.notices)
     recipe, size = config.recipe, len(plan.training.samples)
     per_epoch = GlobalBatches(size, recipe.global_batch_size, config.seed).steps_per_epoch
     steps = recipe.total_steps(per_epoch)
     found.facts["steps"] = f"{steps:,}, {per_epoch:,} in an epoch of {size:,} images"
     if plan.teacher is not None:
-        path = weights_path(config.teacher.weights)
+        path, teacher = weights_path(plan.teacher.config.weights), plan.teacher.network
         found.facts["teacher"] = (
-            f"{plan.teacher.name} ({plan.teacher.spec.name}), frozen: "
-            f"{tell_weights(path, plan.teacher.weights_sha256)}"
+            f"{teacher.name} ({teacher.spec.name}), frozen: "
+            f"{tell_weights(path, teacher.weights_sha256)}"
         )
-    network = _build_without_weights(plan)
+    # One like the network to train: what its weights would be does not matter.
+    bare = plan.start.spec.without_encoder_weights()
+    network = plan.start.parent.network if plan.start.parent else build_configured(bare)
     parameters = sum(each.numel() for each in network.parameters())
     weights = 4 * parameters
     checkpoint = 3 * weights  # Adam keeps two numbers besides each weight
@@ -156,21 +120,13 @@ def _look_at_plan(config: TrainConfig, found: Opening, share: Share) -> None:
     found.facts["checkpoint"] = (
         f"about {in_words(checkpoint)} each, {config.checkpoint.keep} kept besides the best"
     )
-    lineage = lineage_of(plan, select_trainable(network, config.trainable))
-    with found.part("output"):
-        check_output(Path(config.output), "train")
-        check_own_output(plan.config, lineage)
-    _look_at_loading(plan, found, share)
+    return Training(config, lineage_of(plan, select_trainable(network, config.trainable)))
 
 
 def _look_at_batch_norm(
     recipe: RecipeConfig, network: nn.Module, found: Opening, share: Share
 ) -> None:
-    """Says over how many images BatchNorm takes its statistics.
-
-    Raises:
-        ConfigurationError: they are to be synchronised, and cannot be.
-    """
+    """Says over how many images BatchNorm takes its statistics, if it can."""
     layers = sum(isinstance(each, _BatchNorm) for each in network.modules())
     if recipe.synchronised_batch_norm:
         synchronise_batch_norm(network)
@@ -184,19 +140,8 @@ def _look_at_batch_norm(
         )
 
 
-def _build_without_weights(plan: TrainPlan) -> nn.Module:
-    """Returns a network like the one to train; what its weights would be does not matter."""
-    parent = plan.start.parent
-    bare = plan.start.spec.without_encoder_weights()
-    return parent.network if parent else build_configured(bare)
-
-
 def _look_at_loading(plan: TrainPlan, found: Opening, share: Share) -> None:
-    """Says what decoded images take: in memory where they all fit, in flight with workers.
-
-    Raises:
-        ConfigurationError: the masks are of a kind that cannot be learnt.
-    """
+    """Says what decoded images take: in memory where they all fit, in flight with workers."""
     config, allowed = plan.config, plan.config.memory_cache_megabytes
     if plan.validation is not None:
         found.memory += plan.validation.images(allowed).cache_bytes

@@ -1,14 +1,24 @@
-"""Which training run an output holds, and what its processes must have in common."""
+"""Which run a training is: what its weights come from, and what its processes have in common."""
 
+import json
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from nakt_dist.config import TrainConfig, as_plain
-from nakt_dist.errors import DatasetError
-from nakt_dist.records.run_record import RECORD_NAME, package_versions
+from nakt_dist.errors import CheckpointError, DatasetError
+from nakt_dist.models.weights_path import BEST_WEIGHTS, LAST_WEIGHTS, weights_path
+from nakt_dist.records.run_record import RECORD_NAME, RunRecord, package_versions, read_record
 from nakt_dist.runtime.files import differing_fields, read_json, write_json
-from nakt_dist.runtime.processes import process_place
+from nakt_dist.runtime.outputs import check_output
+from nakt_dist.runtime.processes import process_place, say
+from nakt_dist.runtime.shared_job import Job
+from nakt_dist.shards.pictures import PicturesMet, numbers_of, read_pictures
+from nakt_dist.stages.train_plan import TrainPlan
+from nakt_dist.training.following import describe_following
 from nakt_dist.training.loop import CHECKPOINTS_NAME
 
 _IDENTITY_NAME = "identity.json"
@@ -24,18 +34,167 @@ _MAY_CHANGE_IN_TEACHER = ("weights",)
 _TOLD_BY_WEIGHTS = ("name", "lineage")
 
 
-def begin_or_go_on(config: TrainConfig, lineage: Mapping[str, Any]) -> None:
-    """Notes which run begins here, or refuses an output that holds another one.
+def lineage_of(plan: TrainPlan, trainable_parameters: int) -> dict[str, Any]:
+    """What the weights come from; travels inside them, holds no path."""
+    config, targets, teacher = plan.config, plan.training.targets, plan.teacher
+    exclusion = config.data.exclusion
+    lineage = {
+        "task": config.task,
+        "model": asdict(plan.start.spec),
+        "seed": config.seed,
+        "labels": targets and targets.names,
+        "label_policy": targets and asdict(targets.policy),
+        "trainable": {"parts": config.trainable, "parameters": trainable_parameters},
+        "trained_on": {
+            **plan.training.samples.describe(),
+            "splits": config.data.splits,
+            "exclusion": None if exclusion is None else asdict(exclusion),
+            "count": config.data.count,
+            "subset_seed": config.data.subset_seed,
+        },
+        "validated_on": None
+        if plan.validation is None or config.validation is None
+        else {
+            **plan.validation.samples.describe(),
+            "splits": config.validation.splits,
+            "same_images": config.validation.same_images,
+        },
+        "parent": plan.start.origin and plan.start.origin.to_json(),
+        "transfer": teacher
+        and describe_following(teacher.config, teacher.network, teacher.pairing),
+    }
+    return json.loads(json.dumps(lineage))
 
-    Args:
-        config: of the run, with the preprocessing that ``make_plan`` fills in.
-        lineage: as ``lineage_of`` gives it.
 
-    Raises:
-        DatasetError: as ``check_own_output``.
+def pictures_met(plan: TrainPlan) -> PicturesMet:
+    """Returns the numbers of the pictures that the network meets, by role.
+
+    Returns:
+        Those of ``training``, ``validation`` (where the best epoch is chosen), ``parents`` (what
+        the weights it starts from learnt from, and those before) and ``teacher`` (what its own,
+        and its parents', learnt from).
     """
-    if not check_own_output(config, lineage) and process_place().is_main:
-        write_json(Path(config.output) / _IDENTITY_NAME, _identity(config, lineage))
+    config, validation = plan.config, plan.validation
+    first, taught = (
+        read_pictures(weights_path(weights)) if weights else PicturesMet({})
+        for weights in (config.init, config.teacher and config.teacher.weights)
+    )
+    parent, teacher = first.numbers, taught.numbers
+    # Pseudo-labels may be passed on, and do not hold which pictures those that wrote them met.
+    authors = {"teacher"} if config.data.pseudo_labels else set()
+
+    def union(*found: np.ndarray | None) -> np.ndarray:
+        known = [each for each in found if each is not None]
+        return np.unique(np.concatenate(known)) if known else np.empty(0, np.int64)
+
+    numbers = {
+        "training": numbers_of(plan.training.samples.images.index),
+        "validation": numbers_of(validation.samples.images.index) if validation else union(),
+        "parents": union(parent.get("training"), parent.get("parents")),
+        "teacher": union(*teacher.values(), parent.get("teacher")),
+    }
+    unknown = {
+        "parents": first.unknown & {"training", "parents"},
+        "teacher": taught.unknown | (first.unknown & {"teacher"}) | authors,
+    }
+    return PicturesMet(numbers, frozenset(role for role, those in unknown.items() if those))
+
+
+class Training(Job):
+    """The training run of an output, by its settings and the lineage of its weights."""
+
+    stage = "train"
+    written_last = RECORD_NAME
+
+    def __init__(self, config: TrainConfig, lineage: Mapping[str, Any]) -> None:
+        self.config = config
+        self.lineage = _without_names(lineage)
+        super().__init__(
+            config.output, {"settings": _deciding_settings(config), "lineage": self.lineage}
+        )
+
+    @property
+    def alike(self) -> dict[str, Any]:
+        """What all processes of a launch must have been started with.
+
+        Versions without the part that says what a package was built for: drivers differ in a
+        cluster.
+        """
+        return {
+            **self.identity,
+            "recipe": vars(self.config.recipe),
+            "checkpoint": vars(self.config.checkpoint),
+            "tracking": vars(self.config.tracking),
+            "versions": {
+                name: version.partition("+")[0]
+                for name, version in package_versions().items()
+                if name != "python"
+            },
+        }
+
+    def check(self) -> list[str]:
+        """Looks whether the run could begin or go on: see ``Job``."""
+        check_output(self.output, self.stage)
+        self.is_begun()
+        return []
+
+    def begin(self) -> None:
+        """Notes which run begins here, unless it did before.
+
+        Raises:
+            DatasetError: as ``is_begun``.
+        """
+        if not self.is_begun() and process_place().is_main:
+            write_json(self.output / _IDENTITY_NAME, self.identity)
+
+    def finished(self) -> RunRecord | None:
+        """Returns the record of this run when it is done and no more was asked for.
+
+        Weights that were deleted come back from a checkpoint.
+
+        Raises:
+            CheckpointError: it is done, and what it would go on from is gone.
+        """
+        output = self.output
+        if not (output / self.written_last).exists():
+            return None
+        record = read_record(output / self.written_last)
+        stored, asked = record.config["recipe"], as_plain(self.config)["recipe"]
+        same_length = all(stored[name] == asked[name] for name in ("epochs", "steps"))
+        missing = [name for name in (BEST_WEIGHTS, LAST_WEIGHTS) if not (output / name).exists()]
+        if has_checkpoint(output):
+            return record if same_length and not missing else None
+        if same_length:
+            if missing:
+                say(f"train: {output} is finished, and {' and '.join(missing)} deleted since")
+            return record
+        raise CheckpointError(
+            f"{output}: a run that is finished, without the {CHECKPOINTS_NAME} that it would go on "
+            "from. Restore them, or choose another --output"
+        )
+
+    def is_begun(self) -> bool:
+        """Says whether the output holds this run, with something to lose.
+
+        Raises:
+            DatasetError: it holds another run, or this one of other data; names what differs.
+        """
+        path = self.output / _IDENTITY_NAME
+        # Before its first checkpoint a run has nothing to lose: a mistaken setting may be mended.
+        if not has_checkpoint(self.output) and not (self.output / self.written_last).exists():
+            return False
+        if not path.exists():
+            raise DatasetError(
+                f"{self.output}: holds a training run, and no {_IDENTITY_NAME} that says which. "
+                "Restore it, or choose another --output"
+            )
+        differences = differing_fields(read_json(path, "identity"), self.identity)
+        if differences:
+            raise DatasetError(
+                f"{self.output}: holds a training run with other settings or data "
+                f"({'; '.join(differences[:5])}). Choose another --output, or delete the folder"
+            )
+        return True
 
 
 def has_checkpoint(output: Path) -> bool:
@@ -56,25 +215,6 @@ def _deciding_settings(config: TrainConfig) -> dict[str, Any]:
     return plain
 
 
-def alike(config: TrainConfig, lineage: Mapping[str, Any]) -> dict[str, Any]:
-    """What all processes of a launch must have been started with.
-
-    Versions without the part that says what a package was built for: drivers differ in a cluster.
-    """
-    return {
-        "settings": _deciding_settings(config),
-        "recipe": vars(config.recipe),
-        "checkpoint": vars(config.checkpoint),
-        "tracking": vars(config.tracking),
-        "lineage": _without_names(lineage),
-        "versions": {
-            name: version.partition("+")[0]
-            for name, version in package_versions().items()
-            if name != "python"
-        },
-    }
-
-
 def _without(settings: Mapping[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
     return {name: value for name, value in settings.items() if name not in names}
 
@@ -93,39 +233,3 @@ def _without_names(lineage: Mapping[str, Any]) -> dict[str, Any]:
         "parent": parent and _without(parent, ("name",)),
         "transfer": transfer and {**transfer, "teacher": followed},
     }
-
-
-def _identity(config: TrainConfig, lineage: Mapping[str, Any]) -> dict[str, Any]:
-    return {"settings": _deciding_settings(config), "lineage": _without_names(lineage)}
-
-
-def check_own_output(config: TrainConfig, lineage: Mapping[str, Any]) -> bool:
-    """Refuses to go on with another run's checkpoints, or with data that have changed.
-
-    Args:
-        config: of the run, with the preprocessing that ``make_plan`` fills in.
-        lineage: as ``lineage_of`` gives it.
-
-    Returns:
-        Whether the output holds this run, with something to lose; nothing is written.
-
-    Raises:
-        DatasetError: names what differs.
-    """
-    output = Path(config.output)
-    path = output / _IDENTITY_NAME
-    # Before its first checkpoint a run has nothing to lose: a mistaken setting may be mended.
-    if not has_checkpoint(output) and not (output / RECORD_NAME).exists():
-        return False
-    if not path.exists():
-        raise DatasetError(
-            f"{output}: holds a training run, and no {_IDENTITY_NAME} that says which. Restore "
-            "it, or choose another --output"
-        )
-    differences = differing_fields(read_json(path, "identity"), _identity(config, lineage))
-    if differences:
-        raise DatasetError(
-            f"{output}: holds a training run with other settings or data "
-            f"({'; '.join(differences[:5])}). Choose another --output, or delete the folder"
-        )
-    return True

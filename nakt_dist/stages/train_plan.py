@@ -1,13 +1,18 @@
 """What a training run starts from and learns: network, data, task, and their lineage."""
 
-import json
-from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 
-from nakt_dist.config import LabelConfig, TrainConfig
+from nakt_dist.config import (
+    DataConfig,
+    LabelConfig,
+    TrainConfig,
+    TrainingTeacherConfig,
+    ValidationConfig,
+)
 from nakt_dist.errors import ConfigurationError
 from nakt_dist.evaluation import network_lineage
 from nakt_dist.loading.overlap import copies_in_both, images_in_both, patients_in_both
@@ -23,16 +28,18 @@ from nakt_dist.loading.targets import (
     LabelledTargets,
     labelled_targets,
 )
+from nakt_dist.models.initialise import read_initial_weights
 from nakt_dist.models.network_file import TrainedNetwork
+from nakt_dist.models.weights import LoadedWeights
 from nakt_dist.models.weights_path import weights_path
 from nakt_dist.records.evaluation_set import EvaluationSet
 from nakt_dist.records.exposure import describe_unknown, judge
-from nakt_dist.shards.pictures import PicturesMet, numbers_of, read_pictures
+from nakt_dist.shards.pictures import read_pictures
+from nakt_dist.stages.opening import Opening, tell_weights
 from nakt_dist.stages.train_start import Start, choose_start
 from nakt_dist.training.following import (
     Following,
     Pairing,
-    describe_following,
     open_teacher,
     pair,
 )
@@ -60,6 +67,21 @@ class LearningSet:
 
 
 @dataclass(frozen=True)
+class Followed:
+    """A teacher and what is taken from it.
+
+    Attributes:
+        config: with what the teacher sees filled in.
+        network: the teacher, on the CPU.
+        pairing: what of it and the student is compared.
+    """
+
+    config: TrainingTeacherConfig
+    network: TrainedNetwork
+    pairing: Pairing
+
+
+@dataclass(frozen=True)
 class TrainPlan:
     """Everything a training run is decided by, before any process group exists.
 
@@ -68,8 +90,7 @@ class TrainPlan:
         start: the network and its first weights.
         training: what is learnt from.
         validation: what the best epoch is chosen on, or None.
-        teacher: whom the student follows, on the CPU; or None.
-        pairing: what of both is compared; None without a teacher.
+        teacher: whom the student follows, or None.
         notices: what is worth knowing of all this, a sentence each.
     """
 
@@ -77,8 +98,7 @@ class TrainPlan:
     start: Start
     training: LearningSet
     validation: LearningSet | None
-    teacher: TrainedNetwork | None
-    pairing: Pairing | None
+    teacher: Followed | None
     notices: tuple[str, ...]
 
     @property
@@ -87,82 +107,113 @@ class TrainPlan:
         return None if self.training.targets is None else self.training.targets.names
 
 
-def make_plan(config: TrainConfig) -> TrainPlan:
-    """Opens data, start and teacher, and checks that they belong together.
+def open_parts(
+    config: TrainConfig, opening: Opening
+) -> tuple[dict[str, SelectedSamples], LoadedWeights | None]:
+    """Opens what a run reads, each part for itself.
+
+    Returns:
+        The samples of ``data`` and, where there is one, of ``validation``; and ``init``, or None.
+
+    Raises:
+        ConfigurationError: as ``select_samples``.
+        DatasetError: data are absent, damaged, or were made for something else.
+        CheckpointError: weights cannot be read.
+    """
+    samples: dict[str, SelectedSamples] = {}
+    loaded = None
+    for role, chosen in (("data", config.data), ("validation", config.validation)):
+        if chosen is not None:
+            with opening.part(role):
+                cache = opening.cache or chosen.cache or config.data.cache
+                samples[role] = select_samples(
+                    chosen.dataset, chosen.splits, chosen.pseudo_labels, chosen.exclusion,
+                    chosen.count, chosen.subset_seed, cache, f"{role}.",
+                )  # fmt: skip
+                opening.tell_samples(
+                    role, samples[role], chosen.dataset, chosen.splits, chosen.pseudo_labels
+                )
+    if config.init is not None:
+        with opening.part("init"):
+            loaded = read_initial_weights(config.init)
+            opening.facts["init"] = tell_weights(loaded.path, loaded.sha256)
+    if config.teacher is not None:
+        with opening.part("teacher"):
+            opening.facts["teacher"] = str(weights_path(config.teacher.weights))
+    return samples, loaded
+
+
+def make_plan(
+    config: TrainConfig, samples: Mapping[str, SelectedSamples], init: LoadedWeights | None
+) -> TrainPlan:
+    """Opens the networks, and checks that all parts of a run belong together.
+
+    Args:
+        config: of the run.
+        samples: as ``open_parts`` gives them.
+        init: likewise.
 
     Raises:
         ConfigurationError: settings contradict each other or the data.
-        DatasetError: data are absent, damaged, or were made for something else.
         CheckpointError: weights cannot be read or do not fit.
     """
-    training = _open_set(config, "data", None)
-    names = training.targets and list(training.targets.names)
-    validation = _open_set(config, "validation", training.targets)
-    notices = _check_validation(config, training, validation)
-    start = choose_start(config, names)
-    teacher = open_teacher(config.teacher) if config.teacher else None
+    training = _learning_set(config, samples["data"], None)
+    names = None if training.targets is None else list(training.targets.names)
+    start = choose_start(config, init, names)
     form = image_form(training.samples.images.manifest)
-    notices += [f"init {notice}" for notice in start.describe(form)]
-    notices += _say_what_was_met(start, config, validation)
-    config = replace(config, preprocessing=start.seen.preprocessing)
-    if teacher is not None:
-        notices += [f"teacher {notice}" for notice in teacher.describe(form)]
-        followed = replace(config.teacher, preprocessing=teacher.preprocessing)
-        config = replace(config, teacher=followed)
+    notices = [f"init {notice}" for notice in start.describe(form)]
+    validation, teacher = None, None
+    if config.validation is not None:
+        validation = _learning_set(config, samples["validation"], training.targets)
+        notices = [
+            *_check_validation(config.data, config.validation, training, validation),
+            *notices,
+            *_say_what_was_met(start.parent, init, config.validation.splits, validation),
+        ]
+    if config.teacher is not None:
+        network = open_teacher(config.teacher)
+        pairing = pair(config.teacher, network, start.spec.name, names)
+        followed = replace(config.teacher, preprocessing=network.preprocessing)
+        teacher = Followed(followed, network, pairing)
+        notices += [f"teacher {notice}" for notice in network.describe(form)]
     return TrainPlan(
-        config=config,
+        config=replace(
+            config,
+            preprocessing=start.seen.preprocessing,
+            teacher=teacher.config if teacher else None,
+        ),
         start=start,
         training=training,
         validation=validation,
         teacher=teacher,
-        pairing=pair(config.teacher, teacher, start.spec.name, names) if teacher else None,
         notices=tuple(notices),
     )
 
 
 def make_task(plan: TrainPlan, device: torch.device) -> TrainingTask:
     """Returns the forward pass and loss of a plan, its teacher on the device."""
-    config = plan.config
+    recipe = plan.config.recipe
     following = None
     if plan.teacher is not None:
-        plan.teacher.network.to(device)
-        if config.recipe.channels_last:
-            plan.teacher.network.to(memory_format=torch.channels_last)
-        size = config.recipe.global_batch_size
-        following = Following(config.teacher, plan.teacher, plan.pairing, size)
-    common = (plan.start.spec.in_channels, config.preprocessing, config.recipe, following)
+        teacher = plan.teacher
+        teacher.network.network.to(device)
+        if recipe.channels_last:
+            teacher.network.network.to(memory_format=torch.channels_last)
+        following = Following(
+            teacher.config, teacher.network, teacher.pairing, recipe.global_batch_size
+        )
+    common = (plan.start.spec.in_channels, plan.start.seen.preprocessing, recipe, following)
     if plan.training.targets is None:
         return SegmentationTask(*common)
-    balanced = config.recipe.positive_weighting == "balanced"
+    balanced = recipe.positive_weighting == "balanced"
     weights = positive_weights(plan.training.targets.values) if balanced else None
     return ClassificationTask(*common, weights)
 
 
-def select(config: TrainConfig, role: Literal["data", "validation"]) -> SelectedSamples:
-    """Opens and chooses the samples that the settings name for a role.
-
-    Raises:
-        ConfigurationError: as ``select_samples``.
-        DatasetError: as ``select_samples``.
-    """
-    chosen = getattr(config, role)
-    return select_samples(
-        chosen.dataset, chosen.splits, chosen.pseudo_labels, chosen.exclusion, chosen.count,
-        chosen.subset_seed, chosen.cache or config.data.cache, f"{role}.",
-    )  # fmt: skip
-
-
-def _open_set(
-    config: TrainConfig, role: Literal["data", "validation"], training: LabelledTargets | None
-) -> LearningSet | None:
-    """Selects samples and their targets; validation answers as the training's ``targets`` do.
-
-    Raises:
-        ConfigurationError: none of the labels counts.
-    """
-    if getattr(config, role) is None:
-        return None
-    samples = select(config, role)
+def _learning_set(
+    config: TrainConfig, samples: SelectedSamples, training: LabelledTargets | None
+) -> LearningSet:
+    """Joins samples with their targets; validation answers as the training's ``targets`` do."""
     if config.task == "segmentation":
         return LearningSet(samples, None)
     labels = config.labels or LabelConfig()
@@ -180,20 +231,14 @@ def _open_set(
 
 
 def _check_validation(
-    config: TrainConfig, training: LearningSet, validation: LearningSet | None
+    data: DataConfig, config: ValidationConfig, training: LearningSet, validation: LearningSet
 ) -> list[str]:
-    """Refuses a validation set that could not choose an epoch.
+    """Refuses a validation set that could not choose an epoch; says what is worth knowing of it.
 
-    Returns:
-        What is worth knowing of it.
-
-    Raises:
-        ConfigurationError: it shares images or patients with the training set and this is not
-            asked for, or has no finding with both classes.
+    It may share no image nor patient with the training set, unless asked for, and needs a finding
+    with both classes.
     """
-    if validation is None:
-        return []
-    notices = _check_apart(config, training.samples, validation.samples)
+    notices = _check_apart(data, config, training.samples, validation.samples)
     if validation.targets is not None:
         values = validation.targets.values
         if not ((values == 1).any(0) & (values == 0).any(0)).any():
@@ -216,31 +261,31 @@ def _check_validation(
 
 
 def _check_apart(
-    config: TrainConfig, training: SelectedSamples, validation: SelectedSamples
+    data: DataConfig,
+    config: ValidationConfig,
+    training: SelectedSamples,
+    validation: SelectedSamples,
 ) -> list[str]:
-    same = images_in_both(training, validation)
-    if same:
+    if same := images_in_both(training, validation):
         found = (
             f"validation: {len(same)} of its {len(validation)} images are learnt from as well (the "
             f"first: {validation.images.root}:{same[0]})"
         )
-        if not config.validation.same_images:
+        if not config.same_images:
             raise ConfigurationError(
                 f"{found}, so that the best epoch would be the one that remembers them best. "
-                f"data.splits is {_spell(config.data.splits)} and validation.splits "
-                f"{_spell(config.validation.splits)}: choose others, or set "
+                f"data.splits is {_spell(data.splits)} and validation.splits "
+                f"{_spell(config.splits)}: choose others, or set "
                 "validation.same_images to true"
             )
         return [f"{found}, as validation.same_images allows: its result says nothing of new ones"]
-    copies = copies_in_both(training, validation)
-    if copies:
+    if copies := copies_in_both(training, validation):
         return [
             f"validation: {len(copies)} of its {len(validation)} images are copies of images that "
             f"are learnt from (the first: {validation.images.root}:{copies[0]}), in splits that "
             "the dataset itself assigns: its result is too high by what these make of it"
         ]
-    shared = [] if config.validation.same_images else patients_in_both(training, validation)
-    if shared:
+    if not config.same_images and (shared := patients_in_both(training, validation)):
         raise ConfigurationError(
             f"{len(shared)} patients are in both the training and the validation samples (the "
             f"first: {shared[0]}). Choose other splits for data and validation"
@@ -249,14 +294,17 @@ def _check_apart(
 
 
 def _say_what_was_met(
-    start: Start, config: TrainConfig, validation: LearningSet | None
+    parent: TrainedNetwork | None,
+    init: LoadedWeights | None,
+    splits: list[str] | None,
+    validation: LearningSet,
 ) -> list[str]:
     """Says where the weights started from have met the validation images already."""
-    if validation is None or start.parent is None:
+    if parent is None or init is None:
         return []
-    images, parent = validation.samples.images, start.parent
-    met, lineage = read_pictures(weights_path(config.init)), network_lineage.lineage_of(parent)
-    validated = EvaluationSet.of(images.manifest, config.validation.splits)
+    images = validation.samples.images
+    met, lineage = read_pictures(init.path), network_lineage.lineage_of(parent)
+    validated = EvaluationSet.of(images.manifest, splits)
     found = judge(lineage, validated, met.roles_with(images.index), met.unknown)
     if not any(found[role].exposure.is_met for role in ("training", "parents")):
         unknown = describe_unknown(lineage, validated.fingerprint, found, met, "validation")
@@ -269,68 +317,3 @@ def _say_what_was_met(
 
 def _spell(splits: list[str] | None) -> str:
     return "all" if splits is None else f"[{', '.join(splits)}]"
-
-
-def lineage_of(plan: TrainPlan, trainable_parameters: int) -> dict[str, Any]:
-    """What the weights come from; travels inside them, holds no path."""
-    config, targets = plan.config, plan.training.targets
-    exclusion = config.data.exclusion
-    lineage = {
-        "task": config.task,
-        "model": asdict(plan.start.spec),
-        "seed": config.seed,
-        "labels": targets and targets.names,
-        "label_policy": targets and asdict(targets.policy),
-        "trainable": {"parts": config.trainable, "parameters": trainable_parameters},
-        "trained_on": {
-            **plan.training.samples.describe(),
-            "splits": config.data.splits,
-            "exclusion": None if exclusion is None else asdict(exclusion),
-            "count": config.data.count,
-            "subset_seed": config.data.subset_seed,
-        },
-        "validated_on": None
-        if plan.validation is None
-        else {
-            **plan.validation.samples.describe(),
-            "splits": config.validation.splits,
-            "same_images": config.validation.same_images,
-        },
-        "parent": plan.start.origin and plan.start.origin.to_json(),
-        "transfer": plan.teacher and describe_following(config.teacher, plan.teacher, plan.pairing),
-    }
-    return json.loads(json.dumps(lineage))
-
-
-def pictures_met(plan: TrainPlan) -> PicturesMet:
-    """Returns the numbers of the pictures that the network meets, by role.
-
-    Returns:
-        Those of ``training``, ``validation`` (where the best epoch is chosen), ``parents`` (what
-        the weights it starts from learnt from, and those before) and ``teacher`` (what its own,
-        and its parents', learnt from).
-    """
-    config, none = plan.config, PicturesMet({})
-    first = read_pictures(weights_path(config.init)) if config.init else none
-    taught = read_pictures(weights_path(config.teacher.weights)) if config.teacher else none
-    parent, teacher = first.numbers, taught.numbers
-    # Pseudo-labels may be passed on, and do not hold which pictures those that wrote them met.
-    authors = {"teacher"} if config.data.pseudo_labels else set()
-
-    def union(*found: np.ndarray | None) -> np.ndarray:
-        known = [each for each in found if each is not None]
-        return np.unique(np.concatenate(known)) if known else np.empty(0, np.int64)
-
-    numbers = {
-        "training": numbers_of(plan.training.samples.images.index),
-        "validation": numbers_of(plan.validation.samples.images.index)
-        if plan.validation
-        else union(),
-        "parents": union(parent.get("training"), parent.get("parents")),
-        "teacher": union(*teacher.values(), parent.get("teacher")),
-    }
-    unknown = {
-        "parents": first.unknown & {"training", "parents"},
-        "teacher": taught.unknown | (first.unknown & {"teacher"}) | authors,
-    }
-    return PicturesMet(numbers, frozenset(role for role, those in unknown.items() if those))

@@ -9,7 +9,7 @@ from nakt_dist.errors import CheckpointError, ConfigurationError
 from nakt_dist.loading.targets import name_outputs
 from nakt_dist.models.assumed_design import describe_assumed_design
 from nakt_dist.models.building import build_configured
-from nakt_dist.models.initialise import initialise, read_initial_weights
+from nakt_dist.models.initialise import initialise
 from nakt_dist.models.network_file import TrainedNetwork, open_network, stored_lineage
 from nakt_dist.models.preprocessing import ImageForm, NetworkInput, resolve_preprocessing
 from nakt_dist.models.registry import is_classifier
@@ -89,18 +89,21 @@ class Start:
         return network, select_trainable(network, self.trainable)
 
 
-def choose_start(config: TrainConfig, names: list[str] | None) -> Start:
-    """Reads what a run starts from.
+def choose_start(
+    config: TrainConfig, loaded: LoadedWeights | None, names: list[str] | None
+) -> Start:
+    """Chooses what a run starts from.
 
     Args:
         config: of the run.
+        loaded: the file ``init``, or None.
         names: of the findings to learn; None for segmentation.
 
     Raises:
         ConfigurationError: model, ``init`` and task do not belong together.
-        CheckpointError: ``init`` cannot be read, or describes no network and none is given.
+        CheckpointError: ``init`` describes no network and none is given.
     """
-    parent, foreign = _read_start(config, names)
+    parent, foreign = _use_of(config, loaded, names)
     spec = _spec_of(config, parent, foreign, names)
     return Start(
         spec=spec,
@@ -112,27 +115,23 @@ def choose_start(config: TrainConfig, names: list[str] | None) -> Start:
     )
 
 
-def _same_findings(config: TrainConfig, foreign: LoadedWeights, names: list[str]) -> bool:
+def _same_findings(config: TrainConfig, foreign: LoadedWeights, names: list[str] | None) -> bool:
     """Whether the outputs of the weights started from mean what this network's will."""
     if config.init_labels is None:
         return stored_lineage(foreign).get("labels") == names
     return list(name_outputs(config.init_labels, None, "init_labels")) == names
 
 
-def _read_start(
-    config: TrainConfig, names: list[str] | None
+def _use_of(
+    config: TrainConfig, loaded: LoadedWeights | None, names: list[str] | None
 ) -> tuple[TrainedNetwork | None, LoadedWeights | None]:
     """Says whether ``init`` is a network to train further, or weights for a new one.
 
     A classifier is trained further where network and findings stay the same; with other
     findings, or from a file that does not say what its outputs mean, it gets a new head.
-
-    Raises:
-        CheckpointError: the file cannot be read, or describes no network and none is given.
     """
-    if config.init is None:
+    if loaded is None:
         return None, None
-    loaded = read_initial_weights(config.init)
     if config.task == "segmentation":
         return _open_parent(config, loaded), None
     if loaded.spec is None and config.model is None:
@@ -150,7 +149,7 @@ def _read_start(
 
 def _open_parent(config: TrainConfig, loaded: LoadedWeights) -> TrainedNetwork:
     model = config.model if loaded.spec is None else None
-    return open_network(config.init, model, config.preprocessing)
+    return open_network(loaded.path, model, config.preprocessing)
 
 
 def _spec_of(
@@ -159,15 +158,11 @@ def _spec_of(
     foreign: LoadedWeights | None,
     names: list[str] | None,
 ) -> ModelSpec:
-    """Returns the architecture: the configuration's, or that of the weights started from.
-
-    Raises:
-        ConfigurationError: both are given and differ, or the network is of another task.
-    """
+    """Returns the architecture: the configuration's, or that of the weights started from."""
     if names is not None:
-        found = parent or foreign
+        spec_of_file = parent.spec if parent else foreign and foreign.spec
         # What a file describes is built without weights of its own: it must not download any.
-        described = found and found.spec and found.spec.without_encoder_weights()
+        described = spec_of_file.without_encoder_weights() if spec_of_file else None
         asked = config.model and config.model.over(described)
         spec = asked or described or DEFAULT_CLASSIFIER
         return _classifier(spec, config.model, names)

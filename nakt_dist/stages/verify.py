@@ -6,7 +6,7 @@ from collections import defaultdict
 from dataclasses import replace
 from pathlib import Path
 
-from nakt_dist.config import CONFIG_NAME, PackConfig, VerifyConfig, as_plain
+from nakt_dist.config import CONFIG_NAME, VerifyConfig, as_plain
 from nakt_dist.errors import ConfigurationError, DatasetError
 from nakt_dist.records.run_record import RunRecord, Stopwatch, package_versions
 from nakt_dist.runtime.files import differing_fields, file_sha256, remove
@@ -16,11 +16,10 @@ from nakt_dist.runtime.work import WorkLedger, sole_user
 from nakt_dist.shards.manifest import INDEX_NAME, PseudoLabelManifest, ShardEntry, ShardManifest
 from nakt_dist.shards.tables import INDEX_SCHEMA, read_table
 from nakt_dist.shards.verify import Damage, verify_folder
-from nakt_dist.stages.opening import Opening
-from nakt_dist.stages.pack import prepare_all, write_shards
+from nakt_dist.stages.opening import NotOpened, Opening
 from nakt_dist.stages.pack_divide import ShardPlan, divide
 from nakt_dist.stages.pack_finish import write_tables
-from nakt_dist.stages.pack_masks import judge_masks
+from nakt_dist.stages.pack_passes import judge_masks, prepare_all, write_shards
 from nakt_dist.stages.pack_plan import PackInput, PackPlan, make_plan
 from nakt_dist.stages.pack_pool import Workers
 from nakt_dist.stages.pack_sources import SOURCES_NAME, find_changes
@@ -71,36 +70,24 @@ def run(config: VerifyConfig) -> RunRecord:
     )
 
 
-def plan(config: VerifyConfig, opening: Opening) -> ShardManifest | PseudoLabelManifest | None:
-    """Reads the manifest of what is to be verified.
-
-    Returns:
-        It; None where ``opening`` gathers what is wrong.
-
-    Raises:
-        DatasetError: there is none.
-    """
+def plan(config: VerifyConfig, opening: Opening) -> ShardManifest | PseudoLabelManifest:
+    """Reads the manifest of what is to be verified."""
     with opening.part("data"):
         return opening.tell_folder(config.folder)
-    return None
+    raise NotOpened
 
 
 def _compare_with_source(
     config: VerifyConfig, folder: Path, manifest: ShardManifest | PseudoLabelManifest
 ) -> None:
-    """Reads the published dataset and compares it with what was packed.
-
-    Raises:
-        ConfigurationError: the folder holds pseudo-labels.
-        DatasetError: the published dataset has changed.
-    """
+    """Reads the published dataset and compares it with what was packed."""
     if not isinstance(manifest, ShardManifest):
         raise ConfigurationError(
             f"{folder}: holds pseudo-labels, which have no published dataset; verify the dataset "
             "that they were made for with --against_source true"
         )
-    plan, pack_config = _plan_again(config, folder, manifest)
-    say(f"verify: {len(plan.inputs)} inputs in {pack_config.source} are as they were packed")
+    plan = _plan_again(config, folder, manifest)
+    say(f"verify: {len(plan.inputs)} inputs in {plan.config.source} are as they were packed")
 
 
 def _check(folder: Path, samples: int) -> list[Damage]:
@@ -114,20 +101,16 @@ def _check(folder: Path, samples: int) -> list[Damage]:
 def _repair(
     config: VerifyConfig, folder: Path, manifest: ShardManifest, damages: list[Damage]
 ) -> list[str]:
-    """Packs damaged shards again into a folder aside, and moves over what is as it was.
-
-    Raises:
-        DatasetError: the source gives other bytes now, or a stray file or folder is in the way.
-    """
+    """Packs damaged shards again into a folder aside, and moves over what is as it was."""
     names = {damage.file for damage in damages}
     _refuse_what_is_in_the_way(folder, manifest, names)
-    plan, pack_config = _plan_again(config, folder, manifest)
+    plan = _plan_again(config, folder, manifest)
     expected = {entry.name: entry.sha256 for entry in manifest.shards} | dict(manifest.files)
     repaired = []
     for left in folder.glob(".repair-*"):  # by a repair that was killed
         remove(left)
     with tempfile.TemporaryDirectory(prefix=".repair-", dir=folder) as aside:
-        _rebuild(pack_config, plan, manifest, folder, Path(aside), names)
+        _rebuild(plan, manifest, folder, Path(aside), names)
         for name in sorted(names):
             rebuilt = Path(aside, name)
             if not rebuilt.is_file() or file_sha256(rebuilt) != expected[name]:
@@ -142,34 +125,29 @@ def _repair(
 
 
 def _rebuild(
-    config: PackConfig,
-    plan: PackPlan,
-    manifest: ShardManifest,
-    folder: Path,
-    aside: Path,
-    names: set[str],
+    plan: PackPlan, manifest: ShardManifest, folder: Path, aside: Path, names: set[str]
 ) -> None:
     """Packs aside what is damaged, or everything where a table is: it needs all of it."""
     ledger = WorkLedger(aside / ".pack", {}, 0)
     ledger.open()
-    with Workers(config.workers) as workers:
-        rule, _ = judge_masks(config, plan, ledger.folder, workers)
+    with Workers(plan.config.workers) as workers:
+        rule, _ = judge_masks(plan, ledger.folder, workers)
         if names & manifest.files.keys():
-            prepared, _ = prepare_all(config, plan, rule, ledger.folder, workers)
-            shards = divide(config, plan, prepared).shards
+            prepared, _ = prepare_all(plan, rule, ledger.folder, workers)
+            shards, _ = divide(plan, prepared)
         else:
             some, members = _inputs_of_shards(plan, manifest, folder, names)
-            prepared, _ = prepare_all(config, some, rule, ledger.folder, workers)
+            prepared, _ = prepare_all(some, rule, ledger.folder, workers)
             made = {each.key: each for each in prepared if each.reason is None}
-            shards = tuple(
+            shards = [
                 ShardPlan(entry.name, entry.split, inputs, tuple(made[each.key] for each in inputs))
                 for entry, inputs in members
                 if all(each.key in made for each in inputs)
-            )
+            ]
         ledger.pieces = len(shards)
         write_shards(shards, aside, ledger, workers)
     if names & manifest.files.keys():
-        rows = (ledger.receipt(number)["rows"] for number in range(ledger.pieces))
+        rows = (receipt["rows"] for receipt in ledger.receipts())
         write_tables(aside, plan, prepared, rows, ledger.folder)
 
 
@@ -189,11 +167,7 @@ def _inputs_of_shards(
 
 
 def _refuse_what_is_in_the_way(folder: Path, manifest: ShardManifest, names: set[str]) -> None:
-    """Refuses damage that no packing mends.
-
-    Raises:
-        DatasetError: a damaged file is not one of the dataset's, or a folder has its name.
-    """
+    """Refuses damage that no packing mends: stray files, and folders where files belong."""
     known = {entry.name for entry in manifest.shards}
     stray = sorted(names - known - set(manifest.files))
     if stray:
@@ -206,16 +180,8 @@ def _refuse_what_is_in_the_way(folder: Path, manifest: ShardManifest, names: set
             )
 
 
-def _plan_again(
-    config: VerifyConfig, folder: Path, manifest: ShardManifest
-) -> tuple[PackPlan, PackConfig]:
-    """Plans the packing as it was, from the configuration saved beside the shards.
-
-    Raises:
-        DatasetError: the plan differs: the source has other files now.
-        ConfigurationError: the saved configuration is gone, or the source, the key or an option
-            of a de-identified dataset is wanting.
-    """
+def _plan_again(config: VerifyConfig, folder: Path, manifest: ShardManifest) -> PackPlan:
+    """Plans the packing as it was, from the configuration saved beside the shards, if it can."""
     from nakt_dist.cli import parse_config
 
     if not (folder / CONFIG_NAME).is_file():
@@ -245,13 +211,13 @@ def _plan_again(
         what = "; ".join(differing_fields(manifest.config, plan.settings)[:5])
         raise DatasetError(f"{folder}: its settings beside the shards were edited ({what})")
     if SOURCES_NAME not in manifest.damaged_files(folder):
-        changes = find_changes(folder, plan, "all" if config.against_source else "none")
-        if str(changes):
+        changes, _ = find_changes(folder, plan, "all" if config.against_source else "none")
+        if changes:
             raise DatasetError(
                 f"{pack_config.source}: is not as it was when {folder} was packed from it: "
                 f"{changes}. Pack into a new folder, or give the right source with --source"
             )
-    return plan, pack_config
+    return plan
 
 
 def _check_options(config: VerifyConfig, folder: Path, manifest: ShardManifest) -> None:

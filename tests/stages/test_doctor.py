@@ -33,8 +33,7 @@ from nakt_dist.runtime.launch_check import check_launch
 from nakt_dist.runtime.machine import Machine, available_memory, is_locked
 from nakt_dist.runtime.work import WorkLedger
 from nakt_dist.stages import doctor, evaluate, pack, teach, train
-from nakt_dist.stages.doctor_findings import Findings
-from nakt_dist.stages.doctor_report import Diagnosis, diagnose
+from nakt_dist.stages.doctor_report import Diagnosis, Findings, diagnose
 from nakt_dist.stages.opening import in_words
 from tests.datasets import make_packed_dataset, make_pseudo_labels, make_weights
 from tests.launching import NAKT, program, rank_environments, torchrun

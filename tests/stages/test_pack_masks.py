@@ -15,9 +15,9 @@ from nakt_dist.errors import DatasetError
 from nakt_dist.imaging.mask_rule import MaskRule
 from nakt_dist.shards.reader import IndexedShards
 from nakt_dist.sources import SourceRecord
-from nakt_dist.stages import inspect_masks
+from nakt_dist.stages import inspect_dataset
 from nakt_dist.stages import pack as pack_stage
-from nakt_dist.stages.inspect_masks import draw_masks
+from nakt_dist.stages.inspect_dataset import draw_masks
 from nakt_dist.stages.mask_coverage import describe_coverage
 from nakt_dist.stages.pack_prepare import PrepareSettings, _convert
 from tests.unit.image_files import gradient, save
@@ -210,7 +210,7 @@ def test_the_sheet_holds_the_smallest_median_and_largest_target(tmp_path, monkey
     assert pack(publish(tmp_path / "source", masks), tmp_path / "packed") == 0
     drawn = {}
     monkeypatch.setattr(
-        inspect_masks, "draw_sheet", lambda title, groups, tint: drawn.update(groups=groups)
+        inspect_dataset, "draw_sheet", lambda title, groups, tint: drawn.update(groups=groups)
     )
     draw_masks(IndexedShards(tmp_path / "packed"), 3)
     with_target, without = drawn["groups"]
