@@ -21,8 +21,6 @@ class Findings(Opening):
     """One process's findings; an error in a part of what is opened is a problem beside others.
 
     Attributes:
-        rank: of the process.
-        machine: what it runs on.
         problems: what is wrong, each with what to do.
         versions: of Python and of the packages a result depends on.
     """
@@ -107,7 +105,6 @@ def diagnose(stage: str | None, arrivals: Arrivals) -> Diagnosis:
     """Joins what the processes found.
 
     Args:
-        stage: the stage that would be started.
         arrivals: their findings as JSON; None of those that did not come.
     """
     came = [Findings.from_plain(json.loads(text)) for text in arrivals.texts if text is not None]

@@ -86,8 +86,6 @@ class Evaluation(SharedJob[RunRecord]):
 
     Args:
         config: of the evaluation, with the preprocessing of the network.
-        trained: the network.
-        samples: the test images.
         met: what ``look_for_exposure`` found.
         device: that the network works on; it is not there before ``_evaluate``.
 

@@ -194,7 +194,6 @@ def draw_masks(images: IndexedShards, wanted: int) -> bytes:
     An inverted or misread set is seen by them at a glance.
 
     Args:
-        images: a packed dataset with masks.
         wanted: how many masks with a target; at least three are drawn, unless 0.
 
     Returns:

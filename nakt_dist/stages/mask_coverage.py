@@ -44,13 +44,7 @@ def summarise_coverage(index: pa.Table) -> dict[str, Any]:
 
 
 def describe_coverage(coverage: dict[str, Any], manifest: ShardManifest, folder: str) -> list[str]:
-    """Says what the targets cover, and warns where masks look inverted or misread.
-
-    Args:
-        coverage: as ``summarise_coverage`` gives it.
-        manifest: of the dataset.
-        folder: of the dataset, for the advice.
-    """
+    """Says what ``summarise_coverage`` found, and warns where masks look inverted or misread."""
     if not coverage:
         return []
     lines = [

@@ -26,9 +26,7 @@ class ShardPlan:
 
     Attributes:
         name: file name of the tar.
-        split: the split of all its samples.
         inputs: in the order in which they are written.
-        prepared: what was made of each of them.
     """
 
     name: str

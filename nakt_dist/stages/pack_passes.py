@@ -82,9 +82,7 @@ def write_shards(
 
     Args:
         shards: of the dataset, or some of them.
-        output: the dataset's folder.
         ledger: of the shards; the staged files lie in a folder of its own.
-        workers: do the work.
     """
     planned = {shard.name for shard in shards}
     for left in output.glob("*-[0-9][0-9][0-9][0-9][0-9][0-9].tar"):
@@ -120,10 +118,7 @@ def _complete(
 
     Args:
         what: of the progress bar.
-        workers: do the work.
-        ledger: of the pieces.
-        pieces: by their numbers.
-        sizes: how many items each of them holds.
+        sizes: how many items each piece holds.
         do: does one; of a module, as it is sent to other processes by its name.
         is_sound: says whether a finished one is still right.
         settings: of both.

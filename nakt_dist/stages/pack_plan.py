@@ -63,7 +63,6 @@ class PackPlan:
     """A dataset before it is read.
 
     Attributes:
-        config: of the packing.
         inputs: in the order of their keys.
         left_over: usable ones beyond the ``count`` that is packed.
         left_out: inputs a setting leaves out, by the setting's words.

@@ -58,7 +58,6 @@ class Workers:
         ten minutes in which nobody finished any: to do a piece twice is harmless.
 
         Args:
-            ledger: of the pieces.
             unsound: the pieces to do, see ``WorkLedger.unsound``.
             function: does a piece; of a module, as it is sent to other processes by its name.
             arguments: of the function by the number of the piece.

@@ -64,7 +64,6 @@ class Prepared:
     """What was made of one input.
 
     Attributes:
-        key: of the input.
         files: size in bytes by extension, in the order in which they are staged and packed.
         piece: number of the staged file that holds them.
         offset: where they begin in it.
@@ -81,7 +80,6 @@ class Prepared:
         staged: hash of the bytes of its files as they are packed.
         times: of the image and each mask.
         reason: why the input is set aside, None where it is not.
-        detail: in words.
     """
 
     key: str

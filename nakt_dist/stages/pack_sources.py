@@ -93,8 +93,6 @@ def find_changes(
     same content; whether a file has changed is therefore decided by its content.
 
     Args:
-        folder: the dataset's output folder.
-        plan: of the same settings.
         read: which files: those of another size or time of modification (``modified``), which
             a copy or a program can keep; those that the system has touched in whatever way
             (``touched``); all; or none.
@@ -151,10 +149,8 @@ def remember_times(
     """Writes when the files of a dataset's source, which were read just now, were last changed.
 
     Args:
-        folder: the dataset's output folder.
         times: of the files of each input, by the input's key.
         key: keys the hashes; may be empty.
-        staging: as for ``write_table``.
     """
     rows = (
         [{"key": name, **{read: _hashed(each, read, key) for read in ("modified", "touched")}}]

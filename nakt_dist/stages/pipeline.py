@@ -25,7 +25,6 @@ class Step:
 
     Attributes:
         number: of the step in the file, from 1; alike for all combinations of its matrix.
-        stage: the verb.
         combination: which of the step's matrix, in words; empty without one.
         place: where it stands in the file, for messages.
         config: its checked configuration.

@@ -140,7 +140,6 @@ class Teaching(SharedJob[PseudoLabelManifest]):
     """The pseudo-labels of one dataset by some teachers; a piece is a shard.
 
     Args:
-        config: of the teaching.
         images: the packed dataset, all splits.
         teachers: as ``open_teacher`` gives them.
         device: that they work on; they are not there before they do.

@@ -3,7 +3,6 @@
 import json
 from collections.abc import Mapping
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -108,10 +107,8 @@ class Training(Job):
 
     def __init__(self, config: TrainConfig, lineage: Mapping[str, Any]) -> None:
         self.config = config
-        self.lineage = _without_names(lineage)
-        super().__init__(
-            config.output, {"settings": _deciding_settings(config), "lineage": self.lineage}
-        )
+        settings, told = _deciding_settings(config), _without_names(lineage)
+        super().__init__(config.output, {"settings": settings, "lineage": told})
 
     @property
     def alike(self) -> dict[str, Any]:
@@ -162,7 +159,7 @@ class Training(Job):
         stored, asked = record.config["recipe"], as_plain(self.config)["recipe"]
         same_length = all(stored[name] == asked[name] for name in ("epochs", "steps"))
         missing = [name for name in (BEST_WEIGHTS, LAST_WEIGHTS) if not (output / name).exists()]
-        if has_checkpoint(output):
+        if self._has_checkpoint():
             return record if same_length and not missing else None
         if same_length:
             if missing:
@@ -181,7 +178,7 @@ class Training(Job):
         """
         path = self.output / _IDENTITY_NAME
         # Before its first checkpoint a run has nothing to lose: a mistaken setting may be mended.
-        if not has_checkpoint(self.output) and not (self.output / self.written_last).exists():
+        if not self._has_checkpoint() and not (self.output / self.written_last).exists():
             return False
         if not path.exists():
             raise DatasetError(
@@ -196,10 +193,8 @@ class Training(Job):
             )
         return True
 
-
-def has_checkpoint(output: Path) -> bool:
-    """Says whether a training run could go on in this folder."""
-    return any((output / CHECKPOINTS_NAME).glob("step-*"))
+    def _has_checkpoint(self) -> bool:
+        return any((self.output / CHECKPOINTS_NAME).glob("step-*"))
 
 
 def _deciding_settings(config: TrainConfig) -> dict[str, Any]:

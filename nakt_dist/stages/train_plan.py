@@ -146,12 +146,7 @@ def open_parts(
 def make_plan(
     config: TrainConfig, samples: Mapping[str, SelectedSamples], init: LoadedWeights | None
 ) -> TrainPlan:
-    """Opens the networks, and checks that all parts of a run belong together.
-
-    Args:
-        config: of the run.
-        samples: as ``open_parts`` gives them.
-        init: likewise.
+    """Opens the networks, and checks that they and what ``open_parts`` gave belong together.
 
     Raises:
         ConfigurationError: settings contradict each other or the data.

@@ -95,7 +95,6 @@ def choose_start(
     """Chooses what a run starts from.
 
     Args:
-        config: of the run.
         loaded: the file ``init``, or None.
         names: of the findings to learn; None for segmentation.
 
