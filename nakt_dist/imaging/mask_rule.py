@@ -1,8 +1,7 @@
 """What is target in the masks of a dataset, applied to one mask."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -49,16 +48,6 @@ class MaskRule:
     named: bool = False
     alpha: bool = False
     turn_masks: bool = False
-
-    def as_plain(self) -> dict[str, Any]:
-        """Returns the rule as JSON can hold it."""
-        return {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(self).items()}
-
-    @classmethod
-    def from_plain(cls, plain: Mapping[str, Any]) -> "MaskRule":
-        """Returns the rule that ``as_plain`` wrote."""
-        lists = {name: tuple(plain[name]) for name in ("targets", "void")}
-        return cls(**{**plain, **lists})
 
     @property
     def needs_colours(self) -> bool:

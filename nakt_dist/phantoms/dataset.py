@@ -140,7 +140,11 @@ class PhantomSummary:
     layout: str
     images: int
     with_target: int
-    without_target: int
+
+    @property
+    def without_target(self) -> int:
+        """The images that show none."""
+        return self.images - self.with_target
 
 
 def write_phantom_dataset(
@@ -179,7 +183,8 @@ def write_phantom_dataset(
         "generator_version": GENERATOR_VERSION,
     }
     if (root / COMPLETE_MARKER).exists():
-        return _reuse(root, phantom_kind, settings)
+        with_target = _checked_target(root, phantom_kind, settings)
+        return PhantomSummary(kind, root, phantom_kind.layout, count, with_target)
     _clear(root)
     root.mkdir(parents=True, exist_ok=True)
     _write_marker(root / INCOMPLETE_MARKER, settings)
@@ -188,7 +193,7 @@ def write_phantom_dataset(
     complete = {**settings, "layout": phantom_kind.layout, "with_target": with_target}
     _write_marker(root / COMPLETE_MARKER, {**complete, "notice": _NOTICE})
     (root / INCOMPLETE_MARKER).unlink()
-    return _summarise(root, phantom_kind, complete)
+    return PhantomSummary(kind, root, phantom_kind.layout, count, with_target)
 
 
 def _find_kind(kind: str) -> PhantomKind:
@@ -204,8 +209,8 @@ def _check_range(name: str, value: int, least: int, most: int) -> None:
         raise ConfigurationError(f"{name} is {value}, expected {least} to {most}")
 
 
-def _reuse(root: Path, kind: PhantomKind, settings: dict[str, Any]) -> PhantomSummary:
-    """Returns the summary of a complete dataset after comparing its settings."""
+def _checked_target(root: Path, kind: PhantomKind, settings: dict[str, Any]) -> int:
+    """Returns how many images of a complete dataset show a target, after comparing its settings."""
     found = _read_marker(root / COMPLETE_MARKER)
     differing = [
         f"{name} is {found.get(name)!r} there and {wanted!r} here"
@@ -218,11 +223,12 @@ def _reuse(root: Path, kind: PhantomKind, settings: dict[str, Any]) -> PhantomSu
             "choose another folder or delete this one"
         )
     absent = [entry for entry in kind.entries if not (root / entry).exists()]
-    if absent or not isinstance(found.get("with_target"), int):
+    with_target = found.get("with_target")
+    if absent or not isinstance(with_target, int):
         lacking = ", ".join(absent) or f"'with_target' in {COMPLETE_MARKER}"
         raise DatasetError(f"{root} is damaged: it lacks {lacking}; delete it to write it again")
     (root / INCOMPLETE_MARKER).unlink(missing_ok=True)
-    return _summarise(root, kind, found)
+    return with_target
 
 
 def _clear(root: Path) -> None:
@@ -267,15 +273,3 @@ def _write_marker(path: Path, content: dict[str, Any]) -> None:
         handle.flush()
         os.fsync(handle.fileno())
     unfinished.replace(path)
-
-
-def _summarise(root: Path, kind: PhantomKind, content: dict[str, Any]) -> PhantomSummary:
-    images, with_target = content["count"], content["with_target"]
-    return PhantomSummary(
-        kind=kind.name,
-        root=root,
-        layout=kind.layout,
-        images=images,
-        with_target=with_target,
-        without_target=images - with_target,
-    )

@@ -82,11 +82,10 @@ def random_canvas(generator: Generator, image_size: int, narrowest: float, wides
     return Canvas(round(side / aspect**0.5), round(side * aspect**0.5))
 
 
-def enlarge(coarse: np.ndarray, shape: tuple[int, int], smooth: bool = True) -> np.ndarray:
-    """Resizes a float32 (rows, columns) field to `shape`, bicubic or, if not smooth, bilinear."""
-    method = Image.Resampling.BICUBIC if smooth else Image.Resampling.BILINEAR
+def enlarge(coarse: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """Resizes a float32 (rows, columns) field to `shape`, bicubic."""
     image = Image.fromarray(coarse)
-    return np.asarray(image.resize((shape[1], shape[0]), method))
+    return np.asarray(image.resize((shape[1], shape[0]), Image.Resampling.BICUBIC))
 
 
 def smooth_field(

@@ -34,16 +34,10 @@ LABEL_SETS: dict[str, tuple[str, ...]] = {
     "chestxray14": CHESTXRAY14_FINDINGS,
     "chestxray14_with_no_finding": (*CHESTXRAY14_FINDINGS, NO_FINDING),
     "shared": (
-        "Atelectasis",
-        "Cardiomegaly",
-        "Pleural Effusion",
-        "Pneumonia",
-        "Pneumothorax",
-        "Consolidation",
-        "Edema",
-        NO_FINDING,
+        "Atelectasis", "Cardiomegaly", "Pleural Effusion", "Pneumonia", "Pneumothorax",
+        "Consolidation", "Edema", NO_FINDING,
     ),
-}
+}  # fmt: skip
 _LONGEST_KEPT = 200
 _TARGET = {"zero": 0.0, "one": 1.0, "ignore": np.nan}
 

@@ -23,16 +23,10 @@ IMAGE_WORDS = frozenset(
     }
 )  # fmt: skip
 SPLIT_WORDS = {
-    "train": "train",
-    "training": "train",
-    "trainval": "trainval",
-    "val": "validation",
-    "valid": "validation",
-    "validate": "validation",
-    "validation": "validation",
-    "test": "test",
-    "testing": "test",
-}
+    "train": "train", "training": "train", "trainval": "trainval", "val": "validation",
+    "valid": "validation", "validate": "validation", "validation": "validation",
+    "test": "test", "testing": "test",
+}  # fmt: skip
 
 _ROLE_WORDS = MASK_WORDS | IMAGE_WORDS
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")

@@ -24,14 +24,9 @@ from nakt_dist.sources.listing import (
 from nakt_dist.sources.registry import Source
 
 FACTS = (
-    "benign_malignant",
-    "diagnosis",
-    *(f"diagnosis_{level}" for level in range(1, 6)),
-    "melanocytic",
-    "age_approx",
-    "sex",
-    "anatom_site_general",
-)
+    "benign_malignant", "diagnosis", *(f"diagnosis_{level}" for level in range(1, 6)),
+    "melanocytic", "age_approx", "sex", "anatom_site_general",
+)  # fmt: skip
 ISIC_NAME = re.compile(r"ISIC_\d+(_downsampled)?", re.IGNORECASE)
 MAX_JSON_CHARACTERS = 2**20
 _TABLE = re.compile(r"(.*[_-])?metadata\.csv(\.gz)?", re.IGNORECASE)

@@ -7,7 +7,7 @@ by which copies are known; shards are then put together from these files.
 import hashlib
 import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -56,7 +56,7 @@ class PrepareSettings:
     @property
     def rule_sha256(self) -> str:
         """Fingerprint of the rule."""
-        return value_sha256(self.mask_rule.as_plain())
+        return value_sha256(asdict(self.mask_rule))
 
 
 @dataclass(frozen=True, slots=True)

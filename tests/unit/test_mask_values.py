@@ -34,7 +34,6 @@ def judged(
     named = MaskValues(**settings)
     surveyed = [survey_mask(path, MANY, named.needs_colours) for path in paths]
     rule, told = judge(json.loads(json.dumps(surveyed)), named)
-    rule = MaskRule.from_plain(json.loads(json.dumps(rule.as_plain())))
     read = []
     for path in paths:
         record = SourceRecord("x", path, (path,), "binary")

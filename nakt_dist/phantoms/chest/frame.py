@@ -39,13 +39,13 @@ class Frame(Canvas):
 
     @cached_property
     def _rows(self) -> np.ndarray:
-        rows = (np.arange(self.height, dtype=np.float32) + np.float32(0.5)) / self.height
-        return ((rows - np.float32(self.apex)) / np.float32(self.lung_height))[:, None]
+        rows = Canvas(self.height, self.width).down
+        return (rows - np.float32(self.apex)) / np.float32(self.lung_height)
 
     @cached_property
     def _columns(self) -> np.ndarray:
-        columns = (np.arange(self.width, dtype=np.float32) + np.float32(0.5)) / self.height
-        return ((columns - np.float32(self.middle)) / np.float32(self.lung_height))[None, :]
+        columns = Canvas(self.height, self.width).across
+        return (columns - np.float32(self.middle)) / np.float32(self.lung_height)
 
     @cached_property
     def down(self) -> np.ndarray:

@@ -30,12 +30,9 @@ _KINDS_OF = {
 }
 _SHOWN_AS = {"Pleural Other": "Pleural Thickening"}
 _CHESTXRAY14_SIGNS = {
-    "Effusion": "Pleural Effusion",
-    "Infiltration": "Lung Opacity",
-    "Mass": "Lung Lesion",
-    "Nodule": "Lung Lesion",
-    "Pleural_Thickening": "Pleural Thickening",
-}
+    "Effusion": "Pleural Effusion", "Infiltration": "Lung Opacity", "Mass": "Lung Lesion",
+    "Nodule": "Lung Lesion", "Pleural_Thickening": "Pleural Thickening",
+}  # fmt: skip
 FAINT_UNCERTAIN, FAINT_CERTAIN = 0.6, 0.15  # the rest of the faint ones is not mentioned
 CLEAR_UNCERTAIN, CLEAR_MISSED = 0.03, 0.01
 ABSENT_UNCERTAIN = 0.015
