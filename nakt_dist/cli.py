@@ -57,9 +57,7 @@ STAGES = {
         "pseudo_labels",
     ),
     "train": Stage(
-        configs.TrainConfig,
-        "train a network on masks, pseudo masks or findings",
-        distributed=True,
+        configs.TrainConfig, "train a network on masks, pseudo masks or findings", distributed=True
     ),
     "evaluate": Stage(
         configs.EvaluateConfig,

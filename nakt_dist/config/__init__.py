@@ -27,11 +27,11 @@ from nakt_dist.config.teaching import (
     TeacherConfig,
     TrainingTeacherConfig,
 )
-from nakt_dist.config.tracking import TrackingConfig
 from nakt_dist.config.training import (
     AugmentationConfig,
     CheckpointConfig,
     RecipeConfig,
+    TrackingConfig,
     TrainConfig,
 )
 from nakt_dist.models.spec import PreprocessingConfig

@@ -83,10 +83,7 @@ class _Parser(jsonargparse.ArgumentParser):
 def _parser(kind: type, program: str, summary: str) -> _Parser:
     # Without allow_abbrev=False a setting that lost its last letters passes for the whole one.
     parser = _Parser(
-        prog=program,
-        description=summary,
-        allow_abbrev=False,
-        parser_mode="yaml_without_classes",
+        prog=program, description=summary, allow_abbrev=False, parser_mode="yaml_without_classes"
     )
     parser.add_argument("--config", action="config", help="YAML file with settings")
     parser.add_class_arguments(kind)
@@ -210,12 +207,14 @@ def _not_settings(kind: Any, value: Any, where: str) -> str:
 def _type_at(kind: Any, names: Sequence[str]) -> Any:
     """Returns the annotation at a dotted key, None where there is none."""
     for name in names:
-        group = next(
-            (part for part in (kind, *typing.get_args(kind)) if dataclasses.is_dataclass(part)),
-            None,
-        )
+        group = _group(kind)
         kind = typing.get_type_hints(group).get(name) if group is not None else None
     return kind
+
+
+def _group(kind: Any) -> Any:
+    """Returns the group of settings that an annotation is, or may be; None where it is none."""
+    return next(filter(dataclasses.is_dataclass, (kind, *typing.get_args(kind))), None)
 
 
 def _with_home(value: Any) -> Any:
@@ -264,7 +263,7 @@ def _named_whole(message: str, kind: type, parsed: jsonargparse.Namespace) -> st
 
 
 def _is_refused(kind: Any, values: Any) -> bool:
-    group: Any = next(filter(dataclasses.is_dataclass, (kind, *typing.get_args(kind))), None)
+    group = _group(kind)
     try:
         if group is not None and isinstance(values, jsonargparse.Namespace):
             group(**vars(values))
@@ -282,12 +281,11 @@ def _explain_incomplete(message: str, kind: Any) -> str | None:
     if found is None:
         return None
     name = found[1]
-    kind = _type_at(kind, name.split("."))
-    for group in (kind, *typing.get_args(kind)):
-        for field in dataclasses.fields(group) if dataclasses.is_dataclass(group) else ():
-            needed = field.default is field.default_factory is dataclasses.MISSING
-            if needed and re.search(rf"\b{field.name}=None\b", message):
-                return f"{name} is set without {field.name}; give {name}.{field.name} as well"
+    group = _group(_type_at(kind, name.split(".")))
+    for field in dataclasses.fields(group) if group is not None else ():
+        needed = field.default is field.default_factory is dataclasses.MISSING
+        if needed and re.search(rf"\b{field.name}=None\b", message):
+            return f"{name} is set without {field.name}; give {name}.{field.name} as well"
     return None
 
 

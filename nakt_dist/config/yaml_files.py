@@ -24,13 +24,7 @@ _NAMED = re.compile(r"^(?:there is no setting '(?P<unknown>[^']+)'|(?P<key>[a-z_
 
 
 def _read_text(path: Path) -> str:
-    """Returns the text of a file with settings.
-
-    Raises:
-        ConfigurationError: it is absent, no regular file (to read a pipe is to wait, perhaps
-            for ever), far longer than settings are, no text, or cannot be read.
-    """
-    if not path.is_file():
+    if not path.is_file():  # to read a pipe is to wait, perhaps for ever
         found = "not a regular file" if path.exists() else "no such file"
         raise ConfigurationError(f"{path}: {found}; expected a YAML file with settings")
     try:

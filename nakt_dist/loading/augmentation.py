@@ -37,12 +37,7 @@ class AugmentationParameters:
 
 
 def draw_parameters(
-    config: AugmentationConfig,
-    numbers: np.ndarray,
-    seed: int,
-    epoch: int,
-    height: int,
-    width: int,
+    config: AugmentationConfig, numbers: np.ndarray, seed: int, epoch: int, height: int, width: int
 ) -> AugmentationParameters:
     """Draws the parameters of a batch.
 

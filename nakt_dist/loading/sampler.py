@@ -1,5 +1,6 @@
 """The order of samples: a pure function of seed and step, whatever the number of processes."""
 
+import functools
 from dataclasses import dataclass
 
 import numpy as np
@@ -49,16 +50,14 @@ class GlobalBatches:
     def batch(self, step: int) -> np.ndarray:
         """Returns the sample numbers, int64 (batch_size,), of the global batch of a step."""
         epoch, position = divmod(step, self.steps_per_epoch)
-        order = self._order(epoch)
+        order = _order(self.num_samples, self.seed, epoch)
         return order[position * self.batch_size : (position + 1) * self.batch_size]
 
-    def _order(self, epoch: int) -> np.ndarray:
-        cached = self.__dict__.get("_cached")
-        if cached is None or cached[0] != epoch:
-            generator = np.random.Generator(np.random.Philox(key=[self.seed, epoch]))
-            cached = (epoch, generator.permutation(self.num_samples))
-            object.__setattr__(self, "_cached", cached)
-        return cached[1]
+
+@functools.lru_cache(maxsize=2)
+def _order(num_samples: int, seed: int, epoch: int) -> np.ndarray:
+    generator = np.random.Generator(np.random.Philox(key=[seed, epoch]))
+    return generator.permutation(num_samples)
 
 
 @dataclass(frozen=True)

@@ -111,11 +111,7 @@ def _most_values(path: Path) -> int:
 
 
 def _check_entries(path: Path, state_dict: Mapping[Any, Tensor]) -> None:
-    """Refuses tensors that are only announced, or that no network could take.
-
-    Raises:
-        CheckpointError: names the entry.
-    """
+    """Refuses tensors that are only announced, or that no network could take."""
     values, most = 0, _most_values(path)
     for name, tensor in state_dict.items():
         if not isinstance(name, str):

@@ -159,9 +159,6 @@ def _check_kinds(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor], path
     """Refuses whole, truth or complex values where a network has real ones, such as of int8.
 
     Copied they would lose their scale or their imaginary part without a word.
-
-    Raises:
-        CheckpointError: names the first such entry.
     """
     for name, tensor in wanted.items():
         other = found.get(name)

@@ -34,7 +34,7 @@ class TrainedNetwork:
 
     Attributes:
         name: of the run it comes from, or of the file.
-        network: on the device asked for, in eval mode, without gradients.
+        network: on the CPU, in eval mode, without gradients.
         spec: its architecture.
         seen: its input, in full, and how it is known.
         lineage: what it was trained on, and from; empty for files that are not ours.
@@ -82,7 +82,6 @@ def open_network(
     weights: str | Path,
     model: ModelSpec | None = None,
     preprocessing: PreprocessingConfig | None = None,
-    device: torch.device | None = None,
     name: str | None = None,
 ) -> TrainedNetwork:
     """Reads a trained network; no code in the file is ever run.
@@ -94,7 +93,6 @@ def open_network(
             it is left at 1, is that of the head in the file.
         preprocessing: input; what is not given is taken from the file, see
             ``resolve_preprocessing``.
-        device: where to put it; None for the CPU.
         name: what to call it; None derives it from the path.
 
     Raises:
@@ -129,7 +127,7 @@ def open_network(
         notices.append(describe_assumed_design(name, spec, network))
     return TrainedNetwork(
         name=name,
-        network=network.to(device) if device is not None else network,
+        network=network,
         spec=spec,
         seen=resolve_preprocessing(preprocessing, loaded, spec),
         lineage=stored_lineage(loaded),

@@ -6,6 +6,7 @@ mean and the deviation of the file as they are.
 
 import json
 import math
+import operator
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -54,16 +55,14 @@ class NetworkInput:
         preprocessing: in full: mean and deviation are numbers, and a height or width of None is
             that of the dataset.
         assumed: the settings that neither the configuration nor the file states.
-        learnt_size: height and width that the file brings images to; None for the dataset's.
-        replaced: mean and deviation of the file that the settings replace by others.
-        sides_given: which of height and width the settings give, other than the file.
+        stored: what the file says; checked where the settings say nothing.
+        asked: what the settings say.
     """
 
     preprocessing: PreprocessingConfig
     assumed: tuple[str, ...] = ()
-    learnt_size: tuple[int | None, int | None] = (None, None)
-    replaced: Mapping[str, Any] = field(default_factory=dict)
-    sides_given: tuple[str, ...] = ()
+    stored: Mapping[str, Any] = field(default_factory=dict)
+    asked: Mapping[str, Any] = field(default_factory=dict)
 
     def describe(self, name: str, lineage: Mapping[str, Any], form: ImageForm) -> list[str]:
         """Says what is worth knowing before a network sees images of a form, a sentence each.
@@ -107,22 +106,14 @@ def resolve_preprocessing(
     if not ours and not known.keys() & set(_STATISTICS) and _sees_imagenet(spec):
         usual = {"mean": list(IMAGENET_MEAN), "std": list(IMAGENET_STD)}
     assumed = () if loaded is None else tuple(n for n in (*_STATISTICS, *_SIDES) if n not in known)
-    height, width = (stored.get(n) if _is_side(stored.get(n)) else None for n in _SIDES)
-    replaced = {
-        name: stored[name]
-        for name in _STATISTICS
-        if name in stored and _are_other(stored[name], known[name], spec.in_channels)
-    }
-    given_sides = tuple(n for n in _SIDES if n in asked and asked[n] != stored.get(n))
-    return NetworkInput(
-        PreprocessingConfig(**{**usual, **known}), assumed, (height, width), replaced, given_sides
-    )
+    return NetworkInput(PreprocessingConfig(**{**usual, **known}), assumed, stored, asked)
 
 
-def _are_other(stored: Any, known: Any, channels: int) -> bool:
-    """Whether two means or deviations differ; one number stands for all channels."""
-    spread = [each if isinstance(each, list) else [each] * channels for each in (stored, known)]
-    return spread[0] != spread[1]
+def _spread(*values: Any) -> list[list[Any]]:
+    """Returns means or deviations as lists of one length; one number stands for all channels."""
+    lists = [each if isinstance(each, list) else [each] for each in values]
+    channels = max(map(len, lists))
+    return [each * channels if len(each) == 1 else each for each in lists]
 
 
 def _sees_imagenet(spec: ModelSpec) -> bool:
@@ -130,10 +121,12 @@ def _sees_imagenet(spec: ModelSpec) -> bool:
 
 
 def _describe_replaced(name: str, seen: NetworkInput) -> str:
+    taken = {each: getattr(seen.preprocessing, each) for each in _STATISTICS if each in seen.stored}
     parts = [
-        f"preprocessing.{setting}: the file says {_spell(stored)}, taken "
-        f"{_spell(getattr(seen.preprocessing, setting))}, as set"
-        for setting, stored in seen.replaced.items()
+        f"preprocessing.{setting}: the file says {_spell(seen.stored[setting])}, taken "
+        f"{_spell(value)}, as set"
+        for setting, value in taken.items()
+        if operator.ne(*_spread(seen.stored[setting], value))
     ]
     return f"{name}: {'; '.join(parts)}" if parts else ""
 
@@ -144,12 +137,7 @@ def _describe_assumed(name: str, seen: NetworkInput, form: ImageForm) -> str:
         return ""
     found = seen.preprocessing
     mean, std = found.mean, found.std
-    spread: list[list[Any]] = [each if isinstance(each, list) else [each] for each in (mean, std)]
-    means, stds = spread
-    channels = max(len(means), len(stds))
-    pairs = list(
-        zip(means * (channels // len(means)), stds * (channels // len(stds)), strict=False)
-    )
+    pairs = list(zip(*_spread(mean, std), strict=False))
     lowest, highest = min((0 - m) / s for m, s in pairs), max((1 - m) / s for m, s in pairs)
     imagenet = " (ImageNet's)" if mean == list(IMAGENET_MEAN) else ""
     *others, last = seen.assumed
@@ -167,13 +155,14 @@ def _describe_other_size(
     name: str, learnt: Mapping[str, Any], seen: NetworkInput, form: ImageForm
 ) -> str:
     found = seen.preprocessing
-    before = tuple(
-        size or learnt.get(side) for size, side in zip(seen.learnt_size, _SIDES, strict=True)
-    )
+    stored = {side: size for side, size in seen.stored.items() if _is_side(size)}
+    before = tuple(stored.get(side) or learnt.get(side) for side in _SIDES)
     now = (found.height or form.height, found.width or form.width)
     if None in before or before == now:
         return ""
-    given = " and ".join(seen.sides_given)
+    given = " and ".join(
+        side for side, size in seen.asked.items() if side in _SIDES and size != stored.get(side)
+    )
     why = f", as preprocessing.{given} {'say' if ' ' in given else 'says'}"
     advice = "; its preprocessing.height and width bring images to a size"
     return (
@@ -220,11 +209,7 @@ def stored_object(metadata: Mapping[str, str], field: str, path: Path) -> dict[s
 def _stored_besides(
     loaded: LoadedWeights, channels: int, asked: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Returns what a file says of its network's input; nothing where all else is asked for.
-
-    Raises:
-        CheckpointError: it is there, is not asked for, and cannot be read.
-    """
+    """Returns what a file says of its network's input; nothing where all else is asked for."""
     try:
         return _stored_preprocessing(loaded, channels, asked)
     except CheckpointError:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from nakt_dist import limits
 from nakt_dist.errors import ConfigurationError, nearest_name
 from nakt_dist.limits import Limited
-from nakt_dist.models.registry import TIMM_PREFIX, is_classifier
+from nakt_dist.models.registry import TIMM_PREFIX, build_model, is_classifier
 
 if TYPE_CHECKING:
     from torch import nn
@@ -62,8 +62,6 @@ class ModelSpec:
 
     def build(self) -> "nn.Module":
         """Builds the network with fresh weights; see ``build_model`` for what it raises."""
-        from nakt_dist.models.registry import build_model
-
         return build_model(self.name, self.in_channels, self.num_outputs, **self.options)
 
     def without_encoder_weights(self) -> "ModelSpec":

@@ -31,12 +31,7 @@ def parse_findings(text: str | None, vocabulary: Collection[str]) -> dict[str, i
     """
     if text is None:
         return None
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError):
-        raise ValueError(f"findings are {text[:60]!r}, expected JSON") from None
-    if not isinstance(value, dict):
-        raise ValueError(f"findings are {text[:60]!r}, expected an object of numbers by name")
+    value = _read_object("findings", text, "numbers")
     for name, found in value.items():
         if name not in vocabulary:
             raise ValueError(f"the finding {name[:60]!r} is not in the manifest's vocabulary")
@@ -46,9 +41,7 @@ def parse_findings(text: str | None, vocabulary: Collection[str]) -> dict[str, i
 
 
 def count_findings(
-    findings: Iterable[Mapping[str, int] | None],
-    splits: Iterable[str],
-    vocabulary: Iterable[str],
+    findings: Iterable[Mapping[str, int] | None], splits: Iterable[str], vocabulary: Iterable[str]
 ) -> dict[str, dict[str, dict[str, int]]]:
     """Counts what the images of each split have of each finding.
 
@@ -80,13 +73,7 @@ def parse_labels(text: str | None) -> dict[str, Any]:
     Raises:
         ValueError: saying what is wrong with the entry.
     """
-    shown = repr(text and text[:60])
-    try:
-        value = json.loads(text or "")
-    except (ValueError, RecursionError):
-        raise ValueError(f"labels are {shown}, expected JSON") from None
-    if not isinstance(value, dict):
-        raise ValueError(f"labels are {shown}, expected an object of values by name")
+    value = _read_object("labels", text, "values")
     for name, found in value.items():
         if not _is_plain(found):
             raise ValueError(
@@ -95,6 +82,17 @@ def parse_labels(text: str | None) -> dict[str, Any]:
     age = value.get("age", 0)
     if isinstance(age, bool | str) or not 0 <= age <= OLDEST_AGE:
         raise ValueError(f"the age is {str(age)[:60]!r}, expected years from 0 to {OLDEST_AGE}")
+    return value
+
+
+def _read_object(what: str, text: str | None, of: str) -> dict[str, Any]:
+    shown = repr(text and text[:60])
+    try:
+        value = json.loads(text or "")
+    except (ValueError, RecursionError):
+        raise ValueError(f"{what} are {shown}, expected JSON") from None
+    if not isinstance(value, dict):
+        raise ValueError(f"{what} are {shown}, expected an object of {of} by name")
     return value
 
 

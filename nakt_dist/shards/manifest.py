@@ -267,6 +267,9 @@ class PseudoLabelManifest(_Manifest):
             )
 
 
+AnyManifest = ShardManifest | PseudoLabelManifest
+
+
 def _check_plain_name(path: Path, name: str) -> None:
     """Refuses a file name that could lead out of the dataset's folder, or that none can have."""
     plain = isinstance(name, str) and name and not set(name) & set("/\\:")

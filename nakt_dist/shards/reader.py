@@ -25,13 +25,7 @@ from nakt_dist.shards.manifest import (
     ShardEntry,
     ShardManifest,
 )
-from nakt_dist.shards.tables import (
-    INDEX_SCHEMA,
-    PSEUDO_INDEX_SCHEMA,
-    TEXT,
-    check_rows,
-    read_table,
-)
+from nakt_dist.shards.tables import INDEX_SCHEMA, PSEUDO_INDEX_SCHEMA, TEXT, check_rows, read_table
 
 _OPEN_SHARDS = 64
 

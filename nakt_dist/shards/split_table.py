@@ -41,9 +41,7 @@ class SplitRow:
 
 
 def compare_splits(
-    index: pa.Table,
-    findings: Sequence[Mapping[str, int] | None],
-    vocabulary: Sequence[str],
+    index: pa.Table, findings: Sequence[Mapping[str, int] | None], vocabulary: Sequence[str]
 ) -> list[SplitRow]:
     """Compares the splits of a packed dataset.
 

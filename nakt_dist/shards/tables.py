@@ -201,11 +201,7 @@ def _check_columns(path: Path, found: pa.Schema, expected: pa.Schema) -> None:
 
 
 def check_rows(
-    path: Path,
-    table: pa.Table,
-    shards: int,
-    members: Sequence[str],
-    filled: Sequence[str] = (),
+    path: Path, table: pa.Table, shards: int, members: Sequence[str], filled: Sequence[str] = ()
 ) -> None:
     """Checks what samples are looked up by: a reader then needs to check nothing per sample.
 

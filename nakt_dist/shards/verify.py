@@ -21,22 +21,18 @@ from nakt_dist.shards.manifest import (
     MANIFEST_NAME,
     MOST_MANIFEST_BYTES,
     REJECTED_NAME,
+    AnyManifest,
     PseudoLabelManifest,
     ShardEntry,
     ShardManifest,
 )
-from nakt_dist.shards.tables import (
-    INDEX_SCHEMA,
-    PSEUDO_INDEX_SCHEMA,
-    REJECTED_SCHEMA,
-    read_table,
-)
+from nakt_dist.shards.tables import INDEX_SCHEMA, PSEUDO_INDEX_SCHEMA, REJECTED_SCHEMA, read_table
 from nakt_dist.shards.tars import MOST_MEMBER_BYTES
 
 _EXTENSIONS = ("jpg", "png")
 
 
-def read_any_manifest(folder: Path) -> ShardManifest | PseudoLabelManifest:
+def read_any_manifest(folder: Path) -> AnyManifest:
     """Reads the manifest of a dataset or of pseudo-labels, whichever the folder holds.
 
     Raises:
@@ -105,9 +101,7 @@ def _check_folder(folder: Path, advance: Callable[[int], None]) -> Iterator[Dama
         yield Damage(INDEX_NAME, None, str(error))
 
 
-def _check_whole_shards(
-    folder: Path, manifest: ShardManifest | PseudoLabelManifest
-) -> Iterator[Damage]:
+def _check_whole_shards(folder: Path, manifest: AnyManifest) -> Iterator[Damage]:
     """Compares the shards with their SHA-256, which needs no index and names no key."""
     for entry in manifest.shards:
         path = folder / entry.name
@@ -117,7 +111,7 @@ def _check_whole_shards(
             yield Damage(entry.name, None, "its SHA-256 differs from the manifest's")
 
 
-def _check_counts(folder: Path, manifest: ShardManifest | PseudoLabelManifest) -> Iterator[Damage]:
+def _check_counts(folder: Path, manifest: AnyManifest) -> Iterator[Damage]:
     """Checks the sums: nothing lost, nothing twice."""
     schema = PSEUDO_INDEX_SCHEMA if isinstance(manifest, PseudoLabelManifest) else INDEX_SCHEMA
     index = read_table(folder / INDEX_NAME, schema, most_rows=manifest.num_samples)
@@ -152,10 +146,7 @@ def _check_patients(index: pa.Table, manifest: ShardManifest) -> Iterator[Damage
 
 
 def _check_shard(
-    folder: Path,
-    entry: ShardEntry,
-    rows: list[Mapping[str, Any]],
-    manifest: ShardManifest | PseudoLabelManifest,
+    folder: Path, entry: ShardEntry, rows: list[Mapping[str, Any]], manifest: AnyManifest
 ) -> Iterator[Damage]:
     """Checks one tar against its entry and its rows of the index."""
     path = folder / entry.name
@@ -191,11 +182,7 @@ def _check_shard(
 
 
 def _check_row(row: Mapping[str, Any], entry: ShardEntry, shard_bytes: int) -> None:
-    """Checks what a row says, so that its bytes can be looked for.
-
-    Raises:
-        UnusableSample: something is absent, or lies outside of the shard.
-    """
+    """Checks what a row says, so that its bytes can be looked for."""
 
     def refuse(column: str, expected: str) -> None:
         raise UnusableSample(
@@ -226,14 +213,8 @@ def _check_row(row: Mapping[str, Any], entry: ShardEntry, shard_bytes: int) -> N
             refuse(columns[1], f"at most {MOST_MEMBER_BYTES}")
 
 
-def _check_sample(
-    stream: BinaryIO, row: Mapping[str, Any], manifest: ShardManifest | PseudoLabelManifest
-) -> None:
-    """Checks checksums and decodes every file of a sample.
-
-    Raises:
-        UnusableSample: a file is not what it was, or not what it should be.
-    """
+def _check_sample(stream: BinaryIO, row: Mapping[str, Any], manifest: AnyManifest) -> None:
+    """Checks checksums and decodes every file of a sample."""
     for extension, (offset, size, crc32) in members_of(row).items():
         data = bytes_at(stream, offset, size)
         if zlib.crc32(data) != crc32:
@@ -254,12 +235,7 @@ def _check_sample(
 
 
 def _check_description(description: Any, row: Mapping[str, Any]) -> None:
-    """Compares a sample's JSON with its row of the index, whose findings and labels are right.
-
-    Raises:
-        UnusableSample: they contradict each other, so that readers of tars and of the index
-            would learn different things.
-    """
+    """Compares a sample's JSON with its row of the index: readers of both learn the same."""
     if not isinstance(description, Mapping):
         raise UnusableSample("undecodable", ".json is no object of values by name")
     in_index = {
@@ -278,9 +254,7 @@ def _check_description(description: Any, row: Mapping[str, Any]) -> None:
             )
 
 
-def _check_size(
-    extension: str, image: Image.Image, manifest: ShardManifest | PseudoLabelManifest
-) -> None:
+def _check_size(extension: str, image: Image.Image, manifest: AnyManifest) -> None:
     found, expected = (image.height, image.width), (manifest.height, manifest.width)
     if found != expected:
         raise UnusableSample("wrong_size", f".{extension} is {found}, expected {expected}")

@@ -68,20 +68,20 @@ class TrainingState:
     scaler: Mapping[str, float | int] | None = None
 
 
+@dataclass(frozen=True)
 class CheckpointStore:
     """The checkpoints of one run.
 
     A checkpoint is written aside, flushed and renamed; then the pointer moves to it; then
     older ones go. A kill at any moment leaves a pointer to a whole checkpoint.
 
-    Args:
+    Attributes:
         folder: ``OUTPUT/checkpoints``.
         keep: how many stay, besides the one with the best validation metric.
     """
 
-    def __init__(self, folder: Path, keep: int) -> None:
-        self._folder = folder
-        self._keep = keep
+    folder: Path
+    keep: int
 
     def save(
         self,
@@ -92,10 +92,10 @@ class CheckpointStore:
         metadata: Mapping[str, str],
     ) -> None:
         """Writes a checkpoint; called on one process."""
-        self._folder.mkdir(parents=True, exist_ok=True)
+        self.folder.mkdir(parents=True, exist_ok=True)
         self._drop_later(progress.step)
         final = self._named(progress.step)
-        aside = self._folder / f".{final.name}.tmp"
+        aside = self.folder / f".{final.name}.tmp"
         shutil.rmtree(aside, ignore_errors=True)
         aside.mkdir()
         save_weights(aside / _MODEL, network.state_dict(), spec, metadata)
@@ -108,15 +108,15 @@ class CheckpointStore:
         write_json(aside / _PROGRESS, _sealed(content))
         shutil.rmtree(final, ignore_errors=True)  # damaged, else its step were not done again
         aside.replace(final)
-        flush_folder(self._folder)
-        write_bytes(self._folder / _POINTER, final.name.encode())
+        flush_folder(self.folder)
+        write_bytes(self.folder / _POINTER, final.name.encode())
         self._drop_old(progress)
 
     def update(self, progress: Progress) -> None:
         """Changes what the checkpoint of ``progress.step`` says of validation."""
         path = self._named(progress.step) / _PROGRESS
         content = {**_read_progress(path.parent), "progress": vars(progress)}
-        write_json(path, _sealed(content), staging=self._folder)
+        write_json(path, _sealed(content), staging=self.folder)
         self._drop_old(progress)
 
     def restore_best(self, progress: Progress, path: Path) -> None:
@@ -132,25 +132,25 @@ class CheckpointStore:
             write_bytes(path, (folder / _MODEL).read_bytes())
 
     def _named(self, step: int) -> Path:
-        return self._folder / _name(step)
+        return self.folder / _name(step)
 
     def _drop_later(self, step: int) -> None:
         """Drops what is left of steps that were lost and are done again."""
-        for folder in self._folder.glob("step-*"):
+        for folder in self.folder.glob("step-*"):
             if folder.name > self._named(step).name:
                 shutil.rmtree(folder, ignore_errors=True)
 
     def _drop_old(self, progress: Progress) -> None:
         best = self._named(progress.best_step or 0)
-        for folder in self._all()[self._keep :]:
+        for folder in self._all()[self.keep :]:
             if folder != best:
                 shutil.rmtree(folder, ignore_errors=True)
 
     def _all(self) -> list[Path]:
         """Checkpoint folders, the one the pointer names first, then the newest."""
-        folders = sorted(self._folder.glob("step-*"), reverse=True)
+        folders = sorted(self.folder.glob("step-*"), reverse=True)
         try:
-            current = (self._folder / _POINTER).read_text(encoding="utf-8").strip()
+            current = (self.folder / _POINTER).read_text(encoding="utf-8").strip()
         except (OSError, UnicodeDecodeError):
             return folders
         return sorted(folders, key=lambda folder: folder.name != current)
@@ -161,10 +161,10 @@ class CheckpointStore:
         Raises:
             CheckpointError: there are checkpoints and all are damaged, or the pointer is no file.
         """
-        pointer = self._folder / _POINTER
+        pointer = self.folder / _POINTER
         if pointer.is_dir():
             raise CheckpointError(f"{pointer}: is a folder, expected a file; delete it")
-        folders = self._all() if self._folder.is_dir() else []
+        folders = self._all() if self.folder.is_dir() else []
         for folder in folders:
             damage = _damage(folder)
             if damage is None:
@@ -172,7 +172,7 @@ class CheckpointStore:
             say(f"checkpoint {folder} is damaged ({damage}); trying the one before it")
         if folders:
             raise CheckpointError(
-                f"{self._folder}: all {len(folders)} checkpoints are damaged. Restore them from "
+                f"{self.folder}: all {len(folders)} checkpoints are damaged. Restore them from "
                 "a copy, or delete the folder to begin again"
             )
         return None

@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,30 +28,28 @@ class _Step(NamedTuple):
     fine: torch.Tensor
 
 
+@dataclass(eq=False)
 class Finiteness:
     """Stops training at the first step that is not finite, or passes over it.
 
     All processes judge alike: each method but the constructor's arguments is a collective
     operation where it looks at numbers.
 
-    Args:
+    Attributes:
         keys: returns the keys of a step's batch.
         resume_step: what was noted of later steps is forgotten, since they are done again.
     """
 
-    def __init__(
-        self,
-        run: TrainingRun,
-        agreement: Agreement,
-        keys: Callable[[int], Sequence[str]],
-        resume_step: int,
-    ) -> None:
-        self.skips = run.config.recipe.not_finite == "skip"
-        self._output = run.output
-        self._accelerator = run.accelerator
-        self._agreement = agreement
-        self._keys = keys
-        self._in_a_row = agreement.of_main(lambda: _skipped_in_a_row(self._output, resume_step))
+    run: TrainingRun
+    agreement: Agreement
+    keys: Callable[[int], Sequence[str]]
+    resume_step: int
+
+    def __post_init__(self) -> None:
+        self.skips = self.run.config.recipe.not_finite == "skip"
+        self._in_a_row = self.agreement.of_main(
+            lambda: _skipped_in_a_row(self.run.output, self.resume_step)
+        )
         self._unchecked: list[_Step] = []
 
     def accept(self, step: int, loss: torch.Tensor, gradients_are_finite: torch.Tensor) -> bool:
@@ -70,7 +69,7 @@ class Finiteness:
         if not self.skips:
             self._unchecked.append(_Step(step, loss, fine))
             return True
-        if not self._agreement.largest(int(not fine)):
+        if not self.agreement.largest(int(not fine)):
             self._in_a_row = 0
             return True
         self._in_a_row += 1
@@ -88,7 +87,7 @@ class Finiteness:
         """
         never = 2**62
         bad = [each.step for each in self._unchecked if not each.fine]
-        first = -self._agreement.largest(-min(bad, default=never))
+        first = -self.agreement.largest(-min(bad, default=never))
         seen, self._unchecked = self._unchecked, []
         if first == never:
             return
@@ -110,20 +109,20 @@ class Finiteness:
             raise self._diverged("a weight or statistic is not a number", done - 1)
 
     def _mean(self, loss: torch.Tensor) -> float:
-        return float(self._accelerator.reduce(loss, "mean"))
+        return float(self.run.accelerator.reduce(loss, "mean"))
 
     def _note(self, step: int, loss: float, action: str) -> None:
-        if self._accelerator.is_main_process:
+        if self.run.accelerator.is_main_process:
             line = {"step": step + 1, "loss": str(loss), "action": action}
-            with JsonLines(self._output / NOT_FINITE_NAME, step + 1) as lines:
-                lines.write({**line, "keys": list(self._keys(step))})
+            with JsonLines(self.run.output / NOT_FINITE_NAME, step + 1) as lines:
+                lines.write({**line, "keys": list(self.keys(step))})
 
     def _diverged(self, what: str, step: int) -> NaktError:
-        keys = ", ".join(self._keys(step)[:8]) or "of the stream"
+        keys = ", ".join(self.keys(step)[:8]) or "of the stream"
         return NaktError(
-            f"{self._output}: {what} at step {step + 1} (images {keys} …; see {NOT_FINITE_NAME}). "
-            "Nothing was saved since the last checkpoint. Train into another --output with a "
-            "lower recipe.learning_rate, with recipe.largest_gradient_norm 1, with "
+            f"{self.run.output}: {what} at step {step + 1} (images {keys} …; see "
+            f"{NOT_FINITE_NAME}). Nothing was saved since the last checkpoint. Train into another "
+            "--output with a lower recipe.learning_rate, with recipe.largest_gradient_norm 1, with "
             "recipe.precision no, or, where single batches are to blame, with recipe.not_finite "
             "skip"
         )

@@ -37,6 +37,7 @@ class Pairing:
     numbers: tuple[list[int], list[int]] | None = None
 
 
+@dataclass(eq=False)
 class Following:
     """What a student takes from a frozen teacher, besides what its own labels say.
 
@@ -44,25 +45,21 @@ class Following:
     Accelerate: every process has its own copy, frozen and in eval mode whatever happens to the
     student, and its forward pass ends at the last tap unless its logits are wanted.
 
-    Args:
+    Attributes:
         teacher: the network, on this process's device.
         global_batch_size: images per optimiser step, over all processes and micro-batches.
     """
 
-    def __init__(
-        self,
-        config: TrainingTeacherConfig,
-        teacher: TrainedNetwork,
-        pairing: Pairing,
-        global_batch_size: int,
-    ) -> None:
-        self._signals = config.chosen()
-        self._trained = teacher
-        self._numbers = pairing.numbers
-        self._global_batch_size = global_batch_size
-        self._taps = pairing.taps
-        self.taps = tuple(tap for name in self._signals for tap in self._taps.get(name, ()))
-        self._teacher = TeacherTap(teacher.network, [tap.teacher for tap in self.taps])
+    config: TrainingTeacherConfig
+    teacher: TrainedNetwork
+    pairing: Pairing
+    global_batch_size: int
+
+    def __post_init__(self) -> None:
+        self._signals = self.config.chosen()
+        wanted = (self.pairing.taps.get(name, ()) for name in self._signals)
+        self.taps = tuple(itertools.chain.from_iterable(wanted))
+        self._tapped = TeacherTap(self.teacher.network, [tap.teacher for tap in self.taps])
 
     def wrap(self, network: nn.Module) -> nn.Module:
         """Returns a module that gives the student's output and its tapped activations.
@@ -93,26 +90,26 @@ class Following:
             What is added to the loss, and of each signal its loss as a component, such as
             ``attention_loss``.
         """
-        prepared = self._trained.prepare(image)
+        prepared = self.teacher.prepare(image)
         student, teacher = logits, None
         if any(signal.matches_outputs for signal in self._signals.values()):
-            output, teacher_maps = self._teacher.output_and_activations(prepared)
+            output, teacher_maps = self._tapped.output_and_activations(prepared)
             student, teacher = self._same_outputs(logits, finish(output, image))
         else:
-            teacher_maps = self._teacher.activations(prepared)
+            teacher_maps = self._tapped.activations(prepared)
         pairs = zip(maps, teacher_maps, strict=True)
         total = logits.new_zeros(())
         components: dict[str, torch.Tensor] = {}
         for name, signal in self._signals.items():
-            own = tuple(itertools.islice(pairs, len(self._taps.get(name, ()))))
-            loss, added = signal.loss(Seen(student, teacher, own, self._global_batch_size))
+            own = tuple(itertools.islice(pairs, len(self.pairing.taps.get(name, ()))))
+            loss, added = signal.loss(Seen(student, teacher, own, self.global_batch_size))
             total = total + added
             components[f"{name}_loss"] = loss
         return total, components
 
     def teacher_sha256(self) -> str:
         """Fingerprint of the teacher's parameters, buffers and modes, which never change."""
-        network = self._trained.network
+        network = self.teacher.network
         digest = hashlib.sha256()
         for name, tensor in network.state_dict().items():
             digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
@@ -125,9 +122,10 @@ class Following:
     def _same_outputs(
         self, student: torch.Tensor, teacher: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        if self._numbers is None:
+        if self.pairing.numbers is None:
             return student, teacher
-        return student[:, self._numbers[0]], teacher[:, self._numbers[1]]
+        own, others = self.pairing.numbers
+        return student[:, own], teacher[:, others]
 
 
 def open_teacher(config: TrainingTeacherConfig) -> TrainedNetwork:

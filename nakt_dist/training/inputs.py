@@ -1,6 +1,7 @@
 """What each step of training sees: batches, augmented, and the keys that are in them."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -15,24 +16,20 @@ from nakt_dist.loading.targets import LabelledImages
 _STEPS_REMEMBERED = 256
 
 
+@dataclass(eq=False)
 class TrainingInputs:
     """One process's micro-batches of one training run."""
 
-    def __init__(
-        self,
-        config: TrainConfig,
-        dataset: CachedImages,
-        share: Share,
-        rank: int,
-        device: torch.device,
-    ) -> None:
-        self._config = config
-        self._dataset = dataset
-        self._share = share
-        self._rank = rank
-        self._device = device
-        self._streaming = config.data.streaming
-        self._order = GlobalBatches(len(dataset), config.recipe.global_batch_size, config.seed)
+    config: TrainConfig
+    dataset: CachedImages
+    share: Share
+    rank: int
+    device: torch.device
+
+    def __post_init__(self) -> None:
+        recipe, dataset = self.config.recipe, self.dataset
+        self._streaming = self.config.data.streaming
+        self.order = GlobalBatches(len(dataset), recipe.global_batch_size, self.config.seed)
         self._targets = dataset.targets if isinstance(dataset, LabelledImages) else None
         self._labels_that_count = None
         if self._targets is not None and not self._streaming:
@@ -40,33 +37,24 @@ class TrainingInputs:
         self._batches: Iterator[Batch] = iter(())
         self._read: dict[int, list[int]] = {}
 
-    @property
-    def steps_per_epoch(self) -> int:
-        """Whole global batches per epoch."""
-        return self._order.steps_per_epoch
-
-    def epoch_of(self, step: int) -> int:
-        """Returns the epoch, from 0, that a step belongs to."""
-        return self._order.epoch_of(step)
-
     def open(self, first_step: int, last_step: int) -> None:
         """Begins to read at a step, up to another, exclusive; resuming costs nothing."""
-        data = self._config.data
+        data = self.config.data
         if self._streaming:
             self._batches = streamed_batches(
-                data, self._dataset.samples, self._share.micro_batch_size,
-                self._config.seed + first_step, self._rank, self._targets,
+                data, self.dataset.samples, self.share.micro_batch_size,
+                self.config.seed + first_step, self.rank, self._targets,
             )  # fmt: skip
         else:
             self._batches = indexed_batches(
-                self._dataset, self._order, self._share, self._rank, first_step, last_step,
-                self._config.workers, pinned=self._device.type == "cuda",
+                self.dataset, self.order, self.share, self.rank, first_step, last_step,
+                self.config.workers, pinned=self.device.type == "cuda",
             )  # fmt: skip
 
     def micro_batches(self, step: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """Yields image and target, float32, of each of the step's micro-batches of this process."""
         numbers = self._remember(step)
-        for _ in range(self._share.accumulation):
+        for _ in range(self.share.accumulation):
             batch = next(self._batches)
             numbers += batch["number"].tolist()
             yield self._prepared(batch, step)
@@ -77,16 +65,16 @@ class TrainingInputs:
         return self._read.setdefault(step, [])
 
     def _prepared(self, batch: Batch, step: int) -> tuple[torch.Tensor, torch.Tensor]:
-        image, target = as_float(batch, self._device)
-        if self._config.augmentation.enabled:
+        image, target = as_float(batch, self.device)
+        if self.config.augmentation.enabled:
             # A stream has no epochs; its steps stand in for them.
-            epoch = step if self._streaming else self._order.epoch_of(step)
+            epoch = step if self._streaming else self.order.epoch_of(step)
             parameters = draw_parameters(
-                self._config.augmentation, batch["number"].numpy(), self._config.seed, epoch,
+                self.config.augmentation, batch["number"].numpy(), self.config.seed, epoch,
                 *image.shape[-2:],
             )  # fmt: skip
             image, target = augment(image, target, parameters.to(image.device))
-        if self._config.recipe.channels_last:
+        if self.config.recipe.channels_last:
             image = image.contiguous(memory_format=torch.channels_last)
         return image, target
 
@@ -98,11 +86,11 @@ class TrainingInputs:
         """
         if self._labels_that_count is None:
             return None
-        parts = self._share.accumulation * self._share.world_size
-        return float(self._labels_that_count[self._order.batch(step)].sum()) / parts
+        parts = self.share.accumulation * self.share.world_size
+        return float(self._labels_that_count[self.order.batch(step)].sum()) / parts
 
     def keys(self, step: int) -> list[str]:
         """Keys of a step's global batch; of a stream, those of them that this process has read."""
-        index = self._dataset.samples.images.index["key"]
-        numbers = self._read.get(step, []) if self._streaming else self._order.batch(step)
+        index = self.dataset.samples.images.index["key"]
+        numbers = self._read.get(step, []) if self._streaming else self.order.batch(step)
         return [index[int(number)].as_py() for number in numbers]

@@ -44,7 +44,7 @@ class TrainingLoop:
             config, run.training, run.share, accelerator.process_index, accelerator.device
         )
         recipe = config.recipe
-        self.total_steps = recipe.total_steps(self._inputs.steps_per_epoch)
+        self.total_steps = recipe.total_steps(self._inputs.order.steps_per_epoch)
         self._agreement = Agreement(accelerator, run.timeout)
         self._agreement.check_alike(run.alike)
         self._watchdog = Watchdog(run.output, process_place(), config.watchdog_seconds)
@@ -58,7 +58,7 @@ class TrainingLoop:
         self._finiteness = Finiteness(run, self._agreement, self._inputs.keys, progress.step)
         self.milestones = Milestones(
             run, store, progress, self._learner, self._finiteness, self._agreement,
-            self._inputs.steps_per_epoch, self.total_steps, self._watchdog.beat,
+            self._inputs.order.steps_per_epoch, self.total_steps, self._watchdog.beat,
         )  # fmt: skip
 
     @property
@@ -201,7 +201,7 @@ class TrainingLoop:
         recipe = self._config.recipe
         if recipe.decay_every_epochs is None:
             return recipe.learning_rate
-        decays = self._inputs.epoch_of(step) // recipe.decay_every_epochs
+        decays = self._inputs.order.epoch_of(step) // recipe.decay_every_epochs
         return recipe.learning_rate * recipe.decay_factor**decays
 
     def _log(self, tracker: Tracker | None, step: int, losses: Mapping[str, torch.Tensor]) -> None:
@@ -214,7 +214,7 @@ class TrainingLoop:
             rate = {}
             if self._config.recipe.decay_every_epochs is not None:
                 rate = {"learning_rate": self._learning_rate(step)}
-            tracker.log(step + 1, {"epoch": self._inputs.epoch_of(step), **numbers, **rate})
+            tracker.log(step + 1, {"epoch": self._inputs.order.epoch_of(step), **numbers, **rate})
 
 
 def describe_progress(progress: Progress) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """When a network that learns is saved and scored, and what is kept of it."""
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -21,47 +21,36 @@ from nakt_dist.training.learner import Learner
 from nakt_dist.training.run import TrainingRun
 
 
+@dataclass
 class Milestones:
     """Saves and scores a network while it learns; its methods are collective operations.
 
     A checkpoint is written first and the network scored then, since that may take longer than a
     scheduler waits. A launch that was killed in between leaves the scoring to the next one.
-
-    Args:
-        beat: called before whatever takes time.
+    ``beat`` is called before whatever takes time.
     """
 
-    def __init__(
-        self,
-        run: TrainingRun,
-        store: CheckpointStore,
-        progress: Progress,
-        learner: Learner,
-        finiteness: Finiteness,
-        agreement: Agreement,
-        steps_per_epoch: int,
-        total_steps: int,
-        beat: Callable[[str], None],
-    ) -> None:
-        self.progress = progress
-        self.tracker: Tracker | None = None
-        self.logs: list[Tracker | JsonLines] = []
-        self._run = run
-        self._store = store
-        self._learner = learner
-        self._finiteness = finiteness
-        self._agreement = agreement
-        self._steps_per_epoch = steps_per_epoch
-        self._total_steps = total_steps
-        self._beat = beat
-        self._saved_step = progress.step
+    run: TrainingRun
+    store: CheckpointStore
+    progress: Progress
+    learner: Learner
+    finiteness: Finiteness
+    agreement: Agreement
+    steps_per_epoch: int
+    total_steps: int
+    beat: Callable[[str], None]
+    tracker: Tracker | None = None
+    logs: list[Tracker | JsonLines] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._saved_step = self.progress.step
 
     def settle(self) -> None:
         """Does what the last launch had no time for, or what belongs to an end that came nearer."""
         done = self.progress.step
         if self.ends(done):  # those of fewer steps may lie there
-            network = self._learner.whole_network()
-            self._agreement.of_main(lambda: self._write_weights(LAST_WEIGHTS, network))
+            network = self.learner.whole_network()
+            self.agreement.of_main(lambda: self._write_weights(LAST_WEIGHTS, network))
         if self.owes_score:
             self._validate()
 
@@ -81,7 +70,7 @@ class Milestones:
         self.progress = replace(self.progress, step=done)
         is_scored = self._is_scored(done)
         if is_scored or self._is_saved(done):
-            self._learner.average_buffers()
+            self.learner.average_buffers()
             self._save()
         if is_scored:
             self.leave_if_asked()
@@ -93,8 +82,8 @@ class Milestones:
         Raises:
             StartAgain: one was.
         """
-        stop, done = self._run.stop, self.progress.step
-        if not self._agreement.largest(stop.received):
+        stop, done = self.run.stop, self.progress.step
+        if not self.agreement.largest(stop.received):
             return
         if done > self._saved_step:
             # BatchNorm's statistics as they are: averaging them is for scoring, and would make
@@ -102,53 +91,53 @@ class Milestones:
             self._save()
         asked = stop.name or "a signal to another process"
         raise StartAgain(
-            f"{self._run.output}: asked to leave by {asked}; saved at step {done} of "
-            f"{self._total_steps}. Start the same command again to go on"
+            f"{self.run.output}: asked to leave by {asked}; saved at step {done} of "
+            f"{self.total_steps}. Start the same command again to go on"
         )
 
     def ends(self, done: int) -> bool:
         """Says whether these were all steps."""
-        return done == self._total_steps
+        return done == self.total_steps
 
     def weights_sha256(self) -> dict[str, str]:
         """Returns the fingerprints of the weights files, alike on all processes."""
         names = {"best_weights_sha256": BEST_WEIGHTS, "last_weights_sha256": LAST_WEIGHTS}
-        return self._agreement.of_main(
-            lambda: {field: file_sha256(self._run.output / name) for field, name in names.items()}
+        return self.agreement.of_main(
+            lambda: {field: file_sha256(self.run.output / name) for field, name in names.items()}
         )
 
     def _is_saved(self, done: int) -> bool:
-        every = self._run.config.checkpoint.every_steps
+        every = self.run.config.checkpoint.every_steps
         return every is not None and done % every == 0
 
     def _is_scored(self, done: int) -> bool:
-        if self._run.config.data.streaming:  # without epochs
+        if self.run.config.data.streaming:  # without epochs
             return self.ends(done) or self._is_saved(done)
-        epoch, rest = divmod(done, self._steps_per_epoch)
-        every = self._run.config.checkpoint.every_epochs
+        epoch, rest = divmod(done, self.steps_per_epoch)
+        every = self.run.config.checkpoint.every_epochs
         return self.ends(done) or (rest == 0 and epoch % every == 0)
 
     def _save(self) -> None:
         """Writes a checkpoint on the main process, while the others wait."""
         done = self.progress.step
-        self._beat(f"checkpoint of step {done}")
-        network, state = self._learner.whole_network(), self._learner.training_state()
-        self._finiteness.check_network(network, done)
+        self.beat(f"checkpoint of step {done}")
+        network, state = self.learner.whole_network(), self.learner.training_state()
+        self.finiteness.check_network(network, done)
 
         def write() -> None:
             if self.ends(done):
                 self._write_weights(LAST_WEIGHTS, network)
             self._sync_logs()
-            self._store.save(self.progress, network, state, self._run.spec, self._run.metadata)
+            self.store.save(self.progress, network, state, self.run.spec, self.run.metadata)
 
-        self._agreement.of_main(write)
+        self.agreement.of_main(write)
         self._saved_step = done
 
     def _validate(self) -> None:
         """Scores the network just saved, and keeps its weights where it is the best so far."""
-        network = self._learner.whole_network()
+        network = self.learner.whole_network()
         self.progress = replace(self.progress, validated_step=self.progress.step)
-        validation = self._run.validation
+        validation = self.run.validation
         is_best = validation is None or self._score(network, validation)
 
         def note() -> None:
@@ -156,13 +145,13 @@ class Milestones:
             if is_best:
                 self._write_weights(BEST_WEIGHTS, network)
             self._sync_logs()
-            self._store.update(self.progress)
+            self.store.update(self.progress)
 
-        self._agreement.of_main(note)
+        self.agreement.of_main(note)
 
     def _score(self, network: nn.Module, validation: CachedImages) -> bool:
         """Measures the validation metric; says whether it is the best so far."""
-        task, done = self._run.task, self.progress.step
+        task, done = self.run.task, self.progress.step
         metrics = task.validation_metrics(self._rows(network, validation))
         value, best = metrics[task.metric], self.progress.best_metric
         is_best = best is None or value > best
@@ -182,21 +171,21 @@ class Milestones:
             float64 (images, D), in their order, alike on all processes.
         """
         network.eval()
-        accelerator, size = self._run.accelerator, self._run.share.micro_batch_size
+        accelerator, size = self.run.accelerator, self.run.share.micro_batch_size
         numbers = range(accelerator.process_index, len(dataset), accelerator.num_processes)
         pieces = []
         for start in range(0, len(numbers), size):
-            self._beat(f"validation, image {start}")
+            self.beat(f"validation, image {start}")
             items = [dataset[number] for number in numbers[start : start + size]]
             image, target = as_float(torch.utils.data.default_collate(items), accelerator.device)
-            with self._learner.autocast():
-                logits = self._run.task.logits(network, image)
-            pieces.append(self._run.task.validation_rows(logits, target))
+            with self.learner.autocast():
+                logits = self.run.task.logits(network, image)
+            pieces.append(self.run.task.validation_rows(logits, target))
         return gather_rows(accelerator, pieces, len(dataset))
 
     def _write_weights(self, name: str, network: nn.Module) -> None:
         state = network.state_dict()
-        save_weights(self._run.output / name, state, self._run.spec, self._run.metadata)
+        save_weights(self.run.output / name, state, self.run.spec, self.run.metadata)
 
     def _sync_logs(self) -> None:
         """What a checkpoint counts as done is on the disk before it."""
