@@ -208,13 +208,12 @@ def _advice(report: LoadReport, wanted: Mapping[str, Tensor], loaded: "LoadedWei
     mismatched = report.shape_mismatched
     first = next((name for name, tensor in wanted.items() if tensor.ndim == 4), None)
     for each in mismatched:
-        if each.name == first and each.file_shape[2:] == each.network_shape[2:]:
-            in_file, in_network = each.file_shape[1], each.network_shape[1]
-            if in_file != in_network and each.file_shape[0] == each.network_shape[0]:
-                return (
-                    f"Its first layer reads {in_file} image channels, the network's {in_network}: "
-                    f"set in_channels to {in_file}"
-                )
+        theirs, ours = each.file_shape, each.network_shape
+        if each.name == first and theirs[:1] + theirs[2:] == ours[:1] + ours[2:]:
+            return (
+                f"Its first layer reads {theirs[1]} image channels, the network's {ours[1]}: "
+                f"set in_channels to {theirs[1]}"
+            )
     others = report.missing or report.unexpected
     if (
         mismatched

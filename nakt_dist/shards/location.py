@@ -3,7 +3,7 @@
 import functools
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import fsspec
 from fsspec.registry import known_implementations
@@ -104,7 +104,10 @@ class DatasetLocation:
                 self._remote.open(f"{self._root}/{name}", "rb") as source,
                 atomic_write(path) as copy,
             ):
-                _copy(source, copy, most_bytes)
+                for piece in iter(functools.partial(source.read, _PIECE_BYTES), b""):
+                    if copy.tell() + len(piece) > most_bytes:
+                        raise _TooLarge
+                    copy.write(piece)
         except FileNotFoundError:
             raise DatasetError(f"{self.url}: no file {name} there") from None
         except _TooLarge:
@@ -118,13 +121,6 @@ class DatasetLocation:
 
 class _TooLarge(Exception):
     """A remote file goes on where it should have ended."""
-
-
-def _copy(source: BinaryIO, copy: BinaryIO, most_bytes: int) -> None:
-    for piece in iter(functools.partial(source.read, _PIECE_BYTES), b""):
-        if copy.tell() + len(piece) > most_bytes:
-            raise _TooLarge
-        copy.write(piece)
 
 
 def _is_local(url: str) -> bool:

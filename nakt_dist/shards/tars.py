@@ -69,7 +69,8 @@ class _Header(tarfile.TarInfo):
         elif kind not in _FILE_TYPES:
             found = _TYPES.get(kind, f"a member of type {kind!r}")
             raise _Refused(f"{header.name!r} is {found}, expected plain files")
-        _check_size(header, most)
+        if not 0 <= header.size <= most:
+            raise _Refused(f"{header.name!r} announces {header.size} bytes, expected 0 to {most}")
         return header
 
 
@@ -109,7 +110,11 @@ def _headers(
             while (header := tar.next()) is not None:
                 # It keeps them all, and typeshed does not know.
                 tar.members.clear()  # type: ignore[attr-defined]
-                _check_long_name(header)
+                others = set(header.pax_headers) - {"path"}
+                if others:  # a header of a long name may say more than the name
+                    raise _Refused(
+                        f"a header of {header.name!r} sets {sorted(others)}, expected a name alone"
+                    )
                 order.check(header.name)
                 yield tar, header
             _check_end(tar)
@@ -134,18 +139,6 @@ def _damaged(name: str, error: Any) -> DatasetError:
     return DatasetError(
         f"{name}: not a shard, or damaged: {text}. Fetch it again from its origin, or pack again"
     )
-
-
-def _check_size(header: tarfile.TarInfo, most: int) -> None:
-    if not 0 <= header.size <= most:
-        raise _Refused(f"{header.name!r} announces {header.size} bytes, expected 0 to {most}")
-
-
-def _check_long_name(header: tarfile.TarInfo) -> None:
-    """Checks what a header of a long name has said, which may be more than the name."""
-    others = set(header.pax_headers) - {"path"}
-    if others:
-        raise _Refused(f"a header of {header.name!r} sets {sorted(others)}, expected a name alone")
 
 
 def _check_end(tar: tarfile.TarFile) -> None:

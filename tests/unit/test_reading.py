@@ -1,8 +1,10 @@
 """No setting, wherever it comes from, makes the parser import or build a class."""
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
+import jsonargparse
 import pytest
 
 from nakt_dist.cli import parse_config
@@ -70,6 +72,14 @@ def test_nested_values_that_name_a_class_are_refused_unseen(planted: Path) -> No
     for model in ("planted.Class", {"options": {"width": {"class_path": "planted.Class"}}}):
         with pytest.raises(ConfigurationError):
             parse_config("train", [], {**values, "model": model})
+    assert not planted.exists()
+
+
+def test_the_parser_imports_nothing_but_ours_whatever_reaches_it(planted: Path) -> None:
+    parser = jsonargparse.ArgumentParser(exit_on_error=False)
+    parser.add_argument("--call", type=Callable)
+    with pytest.raises(jsonargparse.ArgumentError, match="not allowed"):
+        parser.parse_args(["--call=planted.Class"])
     assert not planted.exists()
 
 
