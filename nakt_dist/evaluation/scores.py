@@ -87,7 +87,7 @@ class TaskScores(ABC):
 
     @abstractmethod
     def sentence(self, record: RunRecord) -> str:
-        """Says in one line what came out."""
+        """Sums up the result in one line."""
 
     def _check_finite(self, probability: torch.Tensor) -> None:
         """Refuses outputs that are not numbers."""

@@ -89,7 +89,7 @@ def judge(
     unknown: Collection[str] = (),
     known: Lineages = NOT_KNOWN,
 ) -> Verdicts:
-    """Finds out how a network may have met its test images, as far as can be told.
+    """Finds out how a network may have met its test images, as far as is known.
 
     By lineage: images of the same packing are compared by their splits; those of a dataset of the
     same name that is packed otherwise may be of the same patients. By pictures: the same ones are
@@ -98,7 +98,7 @@ def judge(
     Args:
         pictures: the roles in which pictures of the test set are known to have been met.
         unknown: the roles in which others may have been met than the lineage names.
-        known: lineages by SHA-256 of the weights, of teachers whose own is not told.
+        known: lineages by SHA-256 of the weights, of teachers whose own is not stored.
     """
     learnt = images_by_role(lineage, known)
     verdicts = {}
@@ -119,9 +119,9 @@ def judge_record(record: RunRecord, tested: EvaluationSet, known: Lineages = NOT
     Raises:
         DatasetError: a field is missing or wrong.
     """
-    told = read_if_there(record.details, "lineage", Mapping) or {}
+    stored = read_if_there(record.details, "lineage", Mapping) or {}
     met = [role for role in ROLES if read_if_there(record.details, f"{MET}.{role}", bool)]
-    return judge(read_lineage(told, known, lenient=True), tested, met, known=known)
+    return judge(read_lineage(stored, known, lenient=True), tested, met, known=known)
 
 
 def join(first: Verdicts, second: Verdicts) -> Verdicts:
@@ -259,10 +259,10 @@ def warn(verdicts: Verdicts, score: str, labels: str = "") -> tuple[str, ...]:
     Returns:
         The gravest of what the network met itself, and what its teachers met.
     """
-    told = {role: each for role, each in verdicts.items() if each.exposure in _WARNED}
-    own = sorted(told.keys() - {"teacher"}, key=lambda role: _gravity(role, told[role]))
-    roles = (*own[:1], *(told.keys() & {"teacher"}))
-    return tuple(f"{_HOW[role]} {_warning(role, told[role], score, labels)}" for role in roles)
+    warned = {role: each for role, each in verdicts.items() if each.exposure in _WARNED}
+    own = sorted(warned.keys() - {"teacher"}, key=lambda role: _gravity(role, warned[role]))
+    roles = (*own[:1], *(warned.keys() & {"teacher"}))
+    return tuple(f"{_HOW[role]} {_warning(role, warned[role], score, labels)}" for role in roles)
 
 
 def warn_of_teacher(verdict: Verdict, score: str) -> tuple[str, ...]:

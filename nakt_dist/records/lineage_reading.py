@@ -69,7 +69,7 @@ def read_lineage(
 
 
 def lineages_in(records: Iterable[RunRecord]) -> Iterator[tuple[str | None, Lineage]]:
-    """Yields the weights and lineage of each network that was trained or tested, where told.
+    """Yields the weights and lineage of each network that was trained or tested, where it is known.
 
     Args:
         records: of any stage; those that name no network, or are damaged, are passed over.
@@ -79,8 +79,8 @@ def lineages_in(records: Iterable[RunRecord]) -> Iterator[tuple[str | None, Line
         if record.stage == "train":
             weights = record.details.get("best_weights_sha256")
         try:
-            told = read_if_there(record.details, "lineage", Mapping) or {}
-            lineage = read_lineage(told, lenient=True)
+            stored = read_if_there(record.details, "lineage", Mapping) or {}
+            lineage = read_lineage(stored, lenient=True)
         except (DatasetError, RecursionError):
             continue  # named as the reason when the record itself is used
         if lineage.is_whole:
@@ -183,8 +183,8 @@ def _read_network(
     """Reads a parent or teacher; ``known`` tells the lineage that it does not hold."""
     read = read_if_there if lenient else read_field
     weights, name = read(value, "weights_sha256", str), read_if_there(value, "name", str)
-    told = read_if_there(value, "lineage", Mapping) or {}
-    lineage = read_lineage(told, known, lenient=lenient_of_lineage)
+    stored = read_if_there(value, "lineage", Mapping) or {}
+    lineage = read_lineage(stored, known, lenient=lenient_of_lineage)
     if not lineage.is_whole:
         lineage = known.get(weights, lineage)
     return Network(weights, printable(name or ""), lineage)
@@ -193,10 +193,10 @@ def _read_network(
 def _read_followed(value: Any, known: Lineages, lenient: bool) -> Network:
     """Reads the teacher that was followed; some lineages name the images of its training alone."""
     teacher = _read_network(value, known, lenient)
-    told = {**value, "dataset": value.get("trained_on")}
-    if told.get("fingerprint") is None:
-        told.pop("splits", None)
-    images = _read_set({"teacher": told}, "teacher", {}, lenient=True, masks=False)
+    stored = {**value, "dataset": value.get("trained_on")}
+    if stored.get("fingerprint") is None:
+        stored.pop("splits", None)
+    images = _read_set({"teacher": stored}, "teacher", {}, lenient=True, masks=False)
     return teacher if teacher.lineage.is_whole else replace(teacher, lineage=Lineage(images))
 
 

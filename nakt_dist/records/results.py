@@ -110,7 +110,7 @@ class SegmentationResult:
 
 @dataclass(frozen=True)
 class FindingScore:
-    """How well one finding is told.
+    """How well one finding is recognised.
 
     Attributes:
         name: of the finding.

@@ -1,4 +1,4 @@
-"""The record a stage leaves of what it ran, on what, and what came out."""
+"""The record a stage leaves of what it ran, on what, and with which results."""
 
 import platform
 import time

@@ -74,7 +74,7 @@ def describe_settings(settings: Mapping[str, Any]) -> dict[str, str]:
     for signal, kind in SIGNALS.items():
         start = f"{signal}."
         own = {key.removeprefix(start): v for key, v in settings.items() if key.startswith(start)}
-        words |= {f"{start}{name}": word for name, word in kind.words(own).items()}
+        words |= {f"{start}{name}": word for name, word in kind.describe_settings(own).items()}
     return {key: printable(word) for key, word in words.items()}
 
 

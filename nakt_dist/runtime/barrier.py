@@ -19,10 +19,10 @@ _PAUSE_SECONDS = 0.1
 
 @dataclass(frozen=True)
 class Arrivals:
-    """What the first process learns of those that came.
+    """What the first process receives from the others.
 
     Attributes:
-        texts: what each process told, by rank; None of those that did not come.
+        texts: what each process sent, by rank; None of those that did not arrive.
         faults: why data could not pass between all of them, by rank; empty when it did.
     """
 
@@ -32,13 +32,13 @@ class Arrivals:
 
 
 class Barrier:
-    """Where the processes of a launch wait for one another and tell the first one something.
+    """Where the processes of a launch wait for one another and send the first one a text.
 
-    To be opened before the work that leads to what is told: the others then find the first one,
+    To be opened before the work that leads to that text: the others then find the first one,
     however long it works.
 
     Args:
-        seconds: how long the first process waits for the others once it has something to tell,
+        seconds: how long the first process waits for the others once it has its own,
             and the others for it to be there at all.
 
     Raises:
@@ -60,7 +60,7 @@ class Barrier:
         the sum shows that all processes reach one another, not only the first.
 
         Returns:
-            At rank 0 what came; elsewhere nothing.
+            At rank 0 what arrived; elsewhere nothing.
 
         Raises:
             NaktError: the first process has ended, or works for more than half an hour.
@@ -77,14 +77,14 @@ class Barrier:
         started = time.monotonic()
         store.set("begun", "yes")
         others = range(1, self._place.world_size)
-        came = _collect(store, "text", others, self._seconds)
-        complete = len(came) == len(others)
+        arrived = _collect(store, "text", others, self._seconds)
+        complete = len(arrived) == len(others)
         store.set("complete", "yes" if complete else "no")
         faults = {0: _sum_over_all(store, self._seconds) if complete else ""}
-        faults |= _collect(store, "fault", came, self._seconds)
-        texts = [own, *(came.get(rank) for rank in others)]
-        told = {rank: fault for rank, fault in sorted(faults.items()) if fault}
-        return Arrivals(texts, told, time.monotonic() - started)
+        faults |= _collect(store, "fault", arrived, self._seconds)
+        texts = [own, *(arrived.get(rank) for rank in others)]
+        found = {rank: fault for rank, fault in sorted(faults.items()) if fault}
+        return Arrivals(texts, found, time.monotonic() - started)
 
     def _follow(self, store: dist.Store, own: str) -> None:
         rank, seconds = self._place.rank, self._seconds

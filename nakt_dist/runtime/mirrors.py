@@ -34,6 +34,6 @@ class Mirror(Protocol):
 
 
 def one_line(error: Exception) -> str:
-    """Returns what a tracker complains of."""
+    """Returns a tracker's error message as one line."""
     text = " ".join(str(error).split()) or type(error).__name__
     return text.partition(" For further information visit")[0].rstrip(".")

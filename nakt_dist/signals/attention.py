@@ -82,20 +82,20 @@ class AttentionTransferConfig(Signal, group="attention"):
         return loss, weighted(loss, self.beta, self.weight_mode)
 
     @classmethod
-    def words(cls, settings: Mapping[str, Any]) -> dict[str, str]:
+    def describe_settings(cls, settings: Mapping[str, Any]) -> dict[str, str]:
         """Returns words for each setting; a preset and taps are one of them."""
-        words = super().words(settings)
+        described = super().describe_settings(settings)
         for name, value in settings.items():
             if name in ("preset", "taps"):
-                words[name] = _taps_in_words(settings)
+                described[name] = _describe_taps(settings)
             elif name == "beta":
-                words[name] = f"β {show(value)}"
+                described[name] = f"β {show(value)}"
             elif name in _WORDS:
-                words[name] = _WORDS[name].get(value, show(value))
-        return words
+                described[name] = _WORDS[name].get(value, show(value))
+        return described
 
 
-def _taps_in_words(settings: Mapping[str, Any]) -> str:
+def _describe_taps(settings: Mapping[str, Any]) -> str:
     """Names the layers that are compared: a preset's, or the student's as the user chose them."""
     preset, taps = settings.get("preset"), settings.get("taps")
     if preset is not None or not isinstance(taps, list):

@@ -74,7 +74,7 @@ class Signal(Limited, ABC):
         """Returns the loss as it is logged, a scalar, and what is added to the total."""
 
     @classmethod
-    def words(cls, settings: Mapping[str, Any]) -> dict[str, str]:
+    def describe_settings(cls, settings: Mapping[str, Any]) -> dict[str, str]:
         """Returns words for each setting, by which a report tells methods apart.
 
         Args:

@@ -37,9 +37,11 @@ def test_losses_are_added_up_in_one_order() -> None:
 
 def test_settings_are_told_in_words() -> None:
     settings = {"beta": 4.0, "preset": None, "taps": [{"student": "a", "teacher": "b"}]}
-    words = SIGNALS["attention"].words(settings)
+    words = SIGNALS["attention"].describe_settings(settings)
     assert words == {"beta": "β 4", "preset": "taps a", "taps": "taps a"}
-    told = SIGNALS["distillation"].words({"temperature": 2.0, "weight": 1.0, "outputs": None})
+    told = SIGNALS["distillation"].describe_settings(
+        {"temperature": 2.0, "weight": 1.0, "outputs": None}
+    )
     assert list(told.values()) == ["temperature 2", "its weight 1", "outputs null"]
 
 
