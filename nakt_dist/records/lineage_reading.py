@@ -187,7 +187,7 @@ def _read_network(
     lineage = read_lineage(stored, known, lenient=lenient_of_lineage)
     if not lineage.is_whole:
         lineage = known.get(weights, lineage)
-    return Network(weights, printable(name or ""), lineage)
+    return Network(weights, printable(name or ""), lineage, stored)
 
 
 def _read_followed(value: Any, known: Lineages, lenient: bool) -> Network:
