@@ -9,12 +9,7 @@ import torch
 
 from nakt_dist.models.network_file import TrainedNetwork
 from nakt_dist.models.taps import TappedNetwork, TeacherTap
-from nakt_dist.transfer.attention import (
-    attention_map,
-    check_planes,
-    match_size,
-    plane_distances,
-)
+from nakt_dist.transfer.attention import attention_map, check_planes, match_size, plane_distances
 
 MEASURES = ("similarity", "similarity_to_other_image", "plane_similarity")
 """What is measured on each image, see ``similarities``."""

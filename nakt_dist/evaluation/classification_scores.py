@@ -16,11 +16,7 @@ from nakt_dist.evaluation.image_metadata import METADATA, read_metadata
 from nakt_dist.evaluation.label_matching import match_labels
 from nakt_dist.evaluation.network_lineage import other_policy
 from nakt_dist.evaluation.resampling import paired_difference
-from nakt_dist.evaluation.scores import (
-    PREDICTIONS_NAME,
-    TaskScores,
-    read_reference,
-)
+from nakt_dist.evaluation.scores import PREDICTIONS_NAME, TaskScores, read_reference
 from nakt_dist.evaluation.subgroups import age_band
 from nakt_dist.loading.samples import SelectedSamples
 from nakt_dist.loading.targets import LabelledImages
@@ -154,12 +150,7 @@ class ClassificationScores(TaskScores):
         return text + "".join(f"\nevaluate {record.name}: warning: {each}" for each in cautions)
 
     def _read_other(self, folder: Path, identity: Mapping[str, Any]) -> tuple[RunRecord, pa.Table]:
-        """Reads the record and the predictions to compare with.
-
-        Raises:
-            DatasetError: they are absent or damaged, of another test set, of other readings of
-                unsure labels, or share no label.
-        """
+        """Reads the record and the predictions to compare with."""
         record = read_reference(
             folder / RECORD_NAME,
             ("task", "dataset_fingerprint", "splits", "label_policy"),

@@ -121,12 +121,7 @@ class SegmentationScores(TaskScores):
         )
 
     def _read_teacher(self, path: Path, identity: Mapping[str, Any]) -> float | None:
-        """The mean Dice in the teacher's record, None where none was defined.
-
-        Raises:
-            DatasetError: there is no record, the teacher was evaluated on other images, or it
-                is not a teacher of this network.
-        """
+        """The mean Dice in the teacher's record, None where none was defined."""
         record = read_reference(
             path / RECORD_NAME if path.is_dir() else path,
             ("dataset_fingerprint", "splits", "both_empty"),

@@ -191,11 +191,7 @@ def _gravest(verdicts: Iterable[Verdict]) -> Verdict:
 
 
 def describe_exposure(
-    verdicts: Verdicts,
-    name: str,
-    test_set: str,
-    counts: Mapping[str, int | None],
-    images: int,
+    verdicts: Verdicts, name: str, test_set: str, counts: Mapping[str, int | None], images: int
 ) -> list[str]:
     """Says in a sentence each how a network may have met its test images.
 
@@ -220,11 +216,7 @@ def describe_exposure(
 
 
 def describe_unknown(
-    lineage: Lineage,
-    fingerprint: str,
-    verdicts: Verdicts,
-    met: PicturesMet,
-    images: str = "test",
+    lineage: Lineage, fingerprint: str, verdicts: Verdicts, met: PicturesMet, images: str = "test"
 ) -> list[str]:
     """Says, in a sentence or none, that pictures of other packings are not known of a network.
 

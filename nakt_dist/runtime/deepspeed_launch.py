@@ -60,11 +60,7 @@ def zero_stage(plugin: DeepSpeedPlugin) -> int | None:
 
 
 def _refuse_what_the_stage_decides(plugin: DeepSpeedPlugin) -> None:
-    """Refuses parts of a DeepSpeed file that would give another training than the recipe.
-
-    Raises:
-        ConfigurationError: names the part.
-    """
+    """Refuses parts of a DeepSpeed file that would give another training than the recipe."""
     asked = plugin.hf_ds_config.get_value
     refused = {
         "optimizer": asked("optimizer"),

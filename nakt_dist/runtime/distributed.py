@@ -10,10 +10,7 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from accelerate.utils import (
-    GradientAccumulationPlugin,
-    InitProcessGroupKwargs,
-)
+from accelerate.utils import GradientAccumulationPlugin, InitProcessGroupKwargs
 from torch import distributed
 
 from nakt_dist.errors import ConfigurationError, NaktError, StartAgain

@@ -62,11 +62,7 @@ def atomic_write(
 
 
 def _take_name(temporary: Path, path: Path) -> None:
-    """Gives a file a name that nobody has taken.
-
-    Raises:
-        FileExistsError: it is taken.
-    """
+    """Gives a file a name; raises FileExistsError where it is taken."""
     try:
         os.link(temporary, path)
     except (FileExistsError, FileNotFoundError):

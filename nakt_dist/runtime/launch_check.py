@@ -33,11 +33,7 @@ def check_launch(precision: str, device: str) -> DeepSpeedPlugin | None:
 
 
 def _refuse_other_sharding() -> None:
-    """Refuses what Accelerate would switch on by variables that this project does not train with.
-
-    Raises:
-        ConfigurationError: FSDP, Megatron or the like is asked for.
-    """
+    """Refuses what Accelerate would switch on by variables and nakt does not train with."""
     for name, what in (
         ("ACCELERATE_USE_FSDP", "FSDP"),
         ("ACCELERATE_USE_MEGATRON_LM", "Megatron"),
@@ -52,11 +48,7 @@ def _refuse_other_sharding() -> None:
 
 
 def _check_meeting_point(device: str) -> None:
-    """Refuses variables with which processes could not meet, which torch meets with a traceback.
-
-    Raises:
-        ConfigurationError: a variable is absent or means nothing, or MPI started the processes.
-    """
+    """Refuses variables with which processes could not meet, which torch meets with a traceback."""
     if "WORLD_SIZE" not in os.environ and not gpu_is_wanted(device):  # where Accelerate reads them
         for name in ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE"):
             if os.environ.get(name, "1") not in ("", "1"):
@@ -82,11 +74,7 @@ def _check_meeting_point(device: str) -> None:
 
 
 def _check_precision(precision: str, device: str) -> None:
-    """Refuses autocast to what the device does not compute with.
-
-    Raises:
-        ConfigurationError: it is fp16 on a CPU, or bf16 on a GPU without it.
-    """
+    """Refuses autocast to what the device does not compute with."""
     on_gpu = gpu_is_wanted(device)
     if precision == "fp16" and not on_gpu:
         raise ConfigurationError(

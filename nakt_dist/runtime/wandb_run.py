@@ -172,11 +172,7 @@ def _import_wandb() -> ModuleType:
 
 @contextlib.contextmanager
 def _explained(mode: str) -> Iterator[None]:
-    """Turns whatever W&B raises into one line; its errors have several bases.
-
-    Raises:
-        NaktError: W&B cannot be started.
-    """
+    """Turns whatever W&B raises into one line; its errors have several bases."""
     try:
         yield
     except Exception as error:
