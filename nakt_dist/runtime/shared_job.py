@@ -72,10 +72,10 @@ class SharedJob(Job, Generic[Result]):
 
     @abstractmethod
     def read(self) -> tuple[Mapping[str, Any], Result]:
-        """Reads an output that is complete: its identity, and what came of it."""
+        """Reads an output that is complete: its identity, and its result."""
 
     def finished(self) -> Result | None:
-        """Returns what came of the job; None until it is complete.
+        """Returns the result of the job; None until it is complete.
 
         Raises:
             DatasetError: the output is complete, of other settings.
@@ -102,7 +102,7 @@ class SharedJob(Job, Generic[Result]):
         return []
 
     def begin(self) -> Result | None:
-        """Begins the job or takes it up; returns what came of it where it is complete.
+        """Begins the job or takes it up; returns its result where it is complete.
 
         Raises:
             DatasetError: as ``check``.
@@ -141,7 +141,7 @@ class SharedJob(Job, Generic[Result]):
             put_together: writes ``written_last`` last of all.
 
         Returns:
-            What came of the job; None where others still work on it.
+            The result of the job; None where others still work on it.
         """
         if self.ledger.is_complete():
             with hold_lock(self.ledger.folder / "finalise.lock") as held:
