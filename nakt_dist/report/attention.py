@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import cycle
+from itertools import count, cycle
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -24,7 +24,8 @@ from nakt_dist.errors import DatasetError
 from nakt_dist.records.fields import label_dataset, printable, read_field
 from nakt_dist.records.lineage import NOT_KNOWN, Lineages
 from nakt_dist.report.document import Figure
-from nakt_dist.report.runs import FoundRecord, LeftOut, read_usable
+from nakt_dist.report.evaluations import Found, FoundRecord
+from nakt_dist.report.runs import LeftOut, read_each
 from nakt_dist.report.telling import grouped, show_range
 from nakt_dist.runtime.files import read_regular_file
 
@@ -39,13 +40,10 @@ _NUMBER_OR_NONE = (int, float, type(None))
 
 
 @dataclass(frozen=True)
-class Attention:
+class Attention(Found):
     """One comparison of a student's attention with a teacher's.
 
     Attributes:
-        found: the record.
-        student: what it is called.
-        teacher: what the teacher is called.
         teacher_sha256: of its weights.
         taught: whether the student followed this teacher while it learnt; None if unknown.
         tested_on: the images, as figures name them.
@@ -54,7 +52,6 @@ class Attention:
             ``similarity_to_other_image_mean``.
     """
 
-    found: FoundRecord
     student: str
     teacher: str
     teacher_sha256: str
@@ -69,13 +66,8 @@ def read_attention(
     left_out: list[LeftOut],
     known: Lineages = NOT_KNOWN,
 ) -> list[Attention]:
-    """Reads the records.
-
-    Args:
-        left_out: what cannot be read is added here.
-        known: lineages of networks by their weights; marks teachers of phantoms.
-    """
-    return read_usable(records, lambda found: _read(found, known), left_out)
+    """Reads the records; what is known of teachers by their weights marks those of phantoms."""
+    return read_each(records, lambda found: _read(found, known), left_out)
 
 
 def _read(found: FoundRecord, known: Lineages) -> Attention:
@@ -86,7 +78,8 @@ def _read(found: FoundRecord, known: Lineages) -> Attention:
     learnt = known[weights].trained_on if weights in known else None
     teacher = printable(read_field(details, "teacher.name", str))
     return Attention(
-        found=found,
+        place=found.place,
+        folder=found.folder,
         student=printable(read_field(details, "network", str)),
         teacher=label_dataset(teacher, learnt is not None and learnt.phantom),
         teacher_sha256=weights,
@@ -111,9 +104,7 @@ def attention_figures(
 ) -> Iterator[Figure]:
     """Draws the similarity by finding, students of one teacher side by side, and the sheets.
 
-    Args:
-        left_out: sheets that are not shown are added here.
-        show_images: show sheets of images that are no phantoms.
+    Sheets that are not shown, such as those of images that are no phantoms, are left out.
     """
     groups = grouped(comparisons, lambda each: (each.teacher_sha256, each.tested_on))
     for number, group in enumerate(groups.values(), start=1):
@@ -124,14 +115,18 @@ def attention_figures(
                 yield replace(figure, name=name)
         else:
             yield _draw_students(group, name)
-    for number, each in enumerate(comparisons, start=1):
+    numbers = count(1)
+
+    def sheet(each: Attention) -> Figure:
+        number = next(numbers)
         if not (each.phantom or show_images):  # a page is passed on, patients' images are not
-            left_out.append(LeftOut(each.found.place, _NOT_SHOWN))
-        elif number > _MOST_SHEETS:
-            reason = f"its attention sheet is not shown, {_MOST_SHEETS} others are"
-            left_out.append(LeftOut(each.found.place, reason))
-        elif (png := _read_sheet(each, left_out)) is not None:
-            yield Figure(f"attention-sheet-{number}.png", png, _sheet_title(each), _SHEET_CAPTION)
+            raise DatasetError(_NOT_SHOWN)
+        if number > _MOST_SHEETS:
+            raise DatasetError(f"its attention sheet is not shown, {_MOST_SHEETS} others are")
+        name = f"attention-sheet-{number}.png"
+        return Figure(name, _read_sheet(each), _sheet_title(each), _SHEET_CAPTION)
+
+    yield from read_each(comparisons, sheet, left_out)
 
 
 _NOT_SHOWN = (
@@ -151,16 +146,14 @@ def _sheet_title(each: Attention) -> str:
     return f"Attention of {each.student} and of {each.teacher}{followed}, on {each.tested_on}"
 
 
-def _read_sheet(each: Attention, left_out: list[LeftOut]) -> bytes | None:
-    path = each.found.folder / SHEET_NAME
+def _read_sheet(each: Attention) -> bytes:
     try:
-        png = read_regular_file(path, _LARGEST_SHEET)
+        png = read_regular_file(each.folder / SHEET_NAME, _LARGEST_SHEET)
         if not png.startswith(_PNG):
             raise ValueError("it is not a PNG")
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
-        left_out.append(LeftOut(each.found.place, f"no attention sheet: {SHEET_NAME}: {reason}"))
-        return None
+        raise DatasetError(f"no attention sheet: {SHEET_NAME}: {reason}") from None
     return png
 
 
@@ -188,15 +181,9 @@ def _draw_students(group: Sequence[Attention], name: str) -> Figure:
 
 
 def draw_similarity(labels: Sequence[Mapping[str, Any]], network: str) -> Figure | None:
-    """Draws the similarity of two networks' attention per finding, from an attention record.
+    """Draws the similarity per finding that the ``labels`` of an attention record hold.
 
-    Shows no image, and so may stand in any report.
-
-    Args:
-        labels: ``details["labels"]`` of the record.
-
-    Returns:
-        None where no finding has an image.
+    Shows no image, and so may stand in any report; None where no finding has an image.
     """
     if not any(label["images"] for label in labels):
         return None
@@ -214,13 +201,7 @@ def draw_similarity(labels: Sequence[Mapping[str, Any]], network: str) -> Figure
 
 @dataclass(frozen=True)
 class Likeness:
-    """How alike one student's attention is to its teacher's.
-
-    Attributes:
-        name: in the legend.
-        colour: of its dots.
-        labels: as an attention record holds them, a mapping per finding.
-    """
+    """How alike a student's attention is to its teacher's: labels as a record holds them."""
 
     name: str
     colour: str
@@ -228,14 +209,11 @@ class Likeness:
 
 
 def draw_likeness(students: Sequence[Likeness], other: str) -> bytes:
-    """Draws the similarity of students' attention with a teacher's, a row for each finding.
+    """Draws students' similarity with a teacher as PNG, a row for each finding with an image.
 
     Args:
-        students: at least one; findings without an image are no rows.
+        students: at least one.
         other: what the legend calls the similarity to another image.
-
-    Returns:
-        The figure as PNG.
     """
     labels = grouped((label for each in students for label in each.labels), lambda it: it["name"])
     numbers = {name: [each["images"] for each in same] for name, same in labels.items()}

@@ -10,13 +10,14 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from nakt_dist.drawing.style import figure_style, make_panels, to_png, wrap
+from nakt_dist.errors import DatasetError
 from nakt_dist.records.lineage import NOT_KNOWN, Lineage, Lineages, Method
 from nakt_dist.records.lineage_reading import PRETRAINED, read_lineage
 from nakt_dist.report.document import Figure
 from nakt_dist.report.evaluations import NetworkName, name_network
-from nakt_dist.report.learning_curves import can_be_drawn, reading_metrics
+from nakt_dist.report.learning_curves import can_be_drawn, read_metrics
 from nakt_dist.report.methods import draw_legend, method_styles, name_methods
-from nakt_dist.report.runs import FoundRecord, LeftOut, read_usable
+from nakt_dist.report.runs import FoundRecord, LeftOut, read_each
 from nakt_dist.report.studies import Setting, arrange, tell_settings
 from nakt_dist.report.telling import grouped
 from nakt_dist.runtime.tracking import METRICS_NAME
@@ -62,26 +63,16 @@ Curves = Mapping[Setting, Mapping[Method, Sequence[AurocCurve]]]
 
 
 def read_auroc_curve(path: Path, steps_per_epoch: float | None) -> AurocCurve:
-    """Reads the validations of a training; a last line cut by a kill is ignored.
-
-    Args:
-        path: of ``metrics.jsonl``.
-        steps_per_epoch: None where the training did not count epochs.
+    """Reads the validations in a ``metrics.jsonl``; a last line cut by a kill is ignored.
 
     Raises:
-        ValueError: the file is absent, damaged, or holds no validation.
+        DatasetError: the file is absent, damaged, or holds no validation.
     """
-    with reading_metrics(path) as rows:
-        validations = {
-            row["step"]: (row["validation_auroc"], row["validation_loss"])
-            for row in rows
-            if "validation_auroc" in row
-        }
-        losses = [(row["step"], row["cross_entropy"]) for row in rows if "cross_entropy" in row]
-        table = np.array([(step, *values) for step, values in sorted(validations.items())], float)
-        logged = np.array(losses, dtype=np.float64).reshape(-1, 2)
+    logged, table = read_metrics(path, ("cross_entropy",), ("validation_auroc", "validation_loss"))
+    _, last = np.unique(table[::-1, 0], return_index=True)  # one that went on validates again
+    table = table[::-1][last]
     if not len(table) or not can_be_drawn(table).all():
-        raise ValueError(f"no learning curve: {path.name} holds no validation, or not a number")
+        raise DatasetError(f"no learning curve: {path.name} holds no validation, or not a number")
     steps, auroc, loss = table.T
     return AurocCurve(steps, 100 * auroc, loss, _mean_between(logged, steps), steps_per_epoch)
 
@@ -100,12 +91,7 @@ def collect_curves(
     left_out: list[LeftOut],
     known: Lineages = NOT_KNOWN,
 ) -> Curves:
-    """Reads the curve of every training of a classifier, by setting and method.
-
-    Args:
-        trainings: records of ``nakt train``, beside which lie their metrics.
-        left_out: trainings without usable metrics are added here.
-    """
+    """Reads the curve of every training of a classifier, by setting and method."""
 
     def read(training: FoundRecord) -> tuple[NetworkName, Lineage, AurocCurve]:
         lineage, steps = training.record.details["lineage"], _steps_per_epoch(training.record)
@@ -113,7 +99,7 @@ def collect_curves(
         curve = read_auroc_curve(training.folder / METRICS_NAME, steps)
         return name_network(lineage["model"], PRETRAINED), classifier, curve
 
-    curves, _ = arrange(read_usable(trainings, read, left_out))
+    curves, _ = arrange(read_each(trainings, read, left_out))
     # Unlike in tables, sizes of one start stand side by side.
     return dict(sorted(curves.items(), key=lambda each: _panel_order(each[0])))
 

@@ -24,11 +24,8 @@ _TITLE_LENGTH = 34
 def draw_by_size(study: Study, differences: Sequence[Difference], number: int) -> Figure | None:
     """Draws AUROC against the size of the training set, and what a teacher gives below it.
 
-    Args:
-        number: of the study, from 1; part of the file name.
-
     Returns:
-        None where there is nothing to compare.
+        None where there is nothing to compare; the study's number names the file.
     """
     panels = _panels(study)
     if len(study.methods) < 2:
@@ -146,11 +143,8 @@ def _shifts(count: int) -> np.ndarray:
 def draw_findings(study: Study, number: int) -> Figure | None:
     """Draws AUROC of every finding, methods against each other, a panel per setting.
 
-    Args:
-        number: of the study, from 1; part of the file name.
-
     Returns:
-        None where no setting has two methods.
+        None where no setting has two methods; the study's number names the file.
     """
     settings = [setting for setting, cell in study.cells.items() if len(cell) > 1]
     if not settings:

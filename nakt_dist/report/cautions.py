@@ -5,10 +5,10 @@ from typing import Any
 
 from nakt_dist.records.evaluation_set import EvaluationSet, describe_splits
 from nakt_dist.records.exposure import Exposure, warn, warn_of_teacher
-from nakt_dist.records.fields import printable, read_field
+from nakt_dist.records.fields import printable
 from nakt_dist.records.lineage import Method
 from nakt_dist.report.document import WARNING
-from nakt_dist.report.evaluations import SegmentationRun, is_classifier_test
+from nakt_dist.report.evaluations import ClassifierRun, SegmentationRun, is_classifier_test
 from nakt_dist.report.paper_differences import recipe_numbers
 from nakt_dist.report.roles import Role
 from nakt_dist.report.runs import Collection, FoundRecord
@@ -44,15 +44,16 @@ def cautions(collection: Collection) -> tuple[str, ...]:
     sentences = list(meetings(runs))
     sentences += _several_tests(map(_identify, tested), "test sets or ways of scoring")
     sentences += unlike_inputs(collection.records)
-    chosen = [found.record.name for found in collection.trainings if _chose_the_best(found)]
+    lineages = [(found, found.record.details["lineage"]) for found in collection.trainings]
+    chosen = {found.record.name for found, told in lineages if told.get("validated_on") is not None}
     if chosen:
         sentences.append(
             "These networks are their best epoch's by Dice on a validation set: "
-            f"{', '.join(sorted(set(chosen)))}. Validation and test images should be apart."
+            f"{', '.join(sorted(chosen))}. Validation and test images should be apart."
         )
-    students = [run for run in runs if run.role == Role.STUDENT]
-    taught = [found for found in collection.trainings if _was_taught(found)]
-    if len({run.excluded for run in students}) == 2 and recipe_numbers(taught, "epochs"):
+    taught = [found for found, told in lineages if "teachers" in told["trained_on"]]
+    exclusion = {run.excluded for run in runs if run.role == Role.STUDENT}
+    if len(exclusion) == 2 and recipe_numbers(taught, "epochs"):
         sentences.append(
             "Training is counted in epochs, as in the paper: students with exclusion took fewer "
             "steps than those without, which is part of any difference between them."
@@ -75,16 +76,6 @@ def meetings(runs: Sequence[SegmentationRun]) -> Iterator[str]:
         if run.warnings:
             where = f" on {run.tested_on.label}" if several else ""
             yield f"{run.name}{where}: {run.warning}."
-
-
-def _chose_the_best(found: FoundRecord) -> bool:
-    lineage = read_field(found.record.details, "lineage", dict)
-    return lineage.get("validated_on") is not None
-
-
-def _was_taught(found: FoundRecord) -> bool:
-    lineage = read_field(found.record.details, "lineage", dict)
-    return "teachers" in read_field(lineage, "trained_on", dict)
 
 
 def _tested(runs: Iterable[SegmentationRun]) -> list[EvaluationSet]:
@@ -111,11 +102,7 @@ def _identify(tested_on: EvaluationSet) -> str:
 def classifier_cautions(
     studies: Sequence[Study], trainings: Sequence[FoundRecord]
 ) -> tuple[str, ...]:
-    """Returns what a reader must know before comparing classifiers with each other.
-
-    Args:
-        trainings: records of ``nakt train``, for the settings of each run.
-    """
+    """Returns what a reader must know before comparing classifiers with each other."""
     settings = {
         str(found.record.details.get("best_weights_sha256")): _deciding(found.record.config)
         for found in trainings
@@ -124,9 +111,7 @@ def classifier_cautions(
     sentences += _several_tests(map(_identify_study, studies), "test sets")
     for study in studies:
         for setting, cell in study.cells.items():
-            sentences += _unlike_starts(study, setting, cell)
-            sentences += _unlike_repeats(study, setting, cell, settings)
-            sentences += _unlike_methods(study, setting, cell, settings)
+            sentences += _unlike(study, setting, cell, settings)
     if any(study.cells for study in studies):
         sentences += [
             "Intervals over seeds express the randomness of training, those over "
@@ -198,53 +183,48 @@ def _identify_study(study: Study) -> str:
     return ", ".join([tested_on.label, *facts])
 
 
-def _unlike_starts(study: Study, setting: Setting, cell: Mapping[Method, Repeats]) -> Iterator[str]:
+def _unlike(
+    study: Study,
+    setting: Setting,
+    cell: Mapping[Method, Repeats],
+    settings: Mapping[str, Mapping[str, Any]],
+) -> Iterator[str]:
+    """Says in what else runs of a setting differ: first weights, repetitions, and methods.
+
+    Methods are held against transfer learning of all layers.
+    """
+    label = study.label_of(setting)
     runs = [run for repeats in cell.values() for run in repeats.runs]
     weights = {run.lineage.start.weights_sha256 for run in runs} - {None}
     if len(weights) > 1:
         yield (
-            f"{study.label_of(setting)}: the first weights called {setting.start.label} are "
-            f"{len(weights)} different files."
+            f"{label}: the first weights called {setting.start.label} are {len(weights)} "
+            "different files."
         )
-
-
-def _unlike_repeats(
-    study: Study,
-    setting: Setting,
-    cell: Mapping[Method, Repeats],
-    settings: Mapping[str, Mapping[str, Any]],
-) -> Iterator[str]:
-    """Finds runs counted as repetitions that differ in more than their seed."""
     for method, repeats in cell.items():
-        known = [settings[run.weights_sha256] for run in repeats.runs
-                 if run.weights_sha256 in settings]  # fmt: skip
-        names = sorted({name for each in known for name in _names(known[0], each)})
+        names = _differing(repeats.runs, settings)
         if names:
             yield (
-                f"{study.label_of(setting)}, {study.name(method)}: runs counted as "
-                f"repetitions differ in more than the seed: {list_some(names)}."
+                f"{label}, {study.name(method)}: runs counted as repetitions differ in more than "
+                f"the seed: {list_some(names)}."
             )
-
-
-def _unlike_methods(
-    study: Study,
-    setting: Setting,
-    cell: Mapping[Method, Repeats],
-    settings: Mapping[str, Mapping[str, Any]],
-) -> Iterator[str]:
-    """Finds methods that were trained with other recipes than transfer learning of all layers."""
     first = next(iter(cell))
-    if first.kind != TRANSFER_LEARNING:
-        return
-    ours = settings.get(cell[first].runs[0].weights_sha256)
-    for method, repeats in cell.items():
-        theirs = settings.get(repeats.runs[0].weights_sha256)
-        names = _names(ours, theirs) if ours is not None and theirs is not None else []
+    for method in cell if first.kind == TRANSFER_LEARNING else ():
+        names = _differing([cell[first].runs[0], cell[method].runs[0]], settings)
         if names:
             yield (
-                f"{study.label_of(setting)}: {study.name(method)} and "
-                f"{study.name(first)} were also trained differently: {list_some(names)}."
+                f"{label}: {study.name(method)} and {study.name(first)} were also trained "
+                f"differently: {list_some(names)}."
             )
+
+
+def _differing(
+    runs: Iterable[ClassifierRun], settings: Mapping[str, Mapping[str, Any]]
+) -> list[str]:
+    """Names the settings in which runs differ from the first whose settings are known."""
+    known = [settings[run.weights_sha256] for run in runs if run.weights_sha256 in settings]
+    differing = {name for each in known for name in differing_fields(known[0], each)}
+    return sorted({printable(name.split(":", 1)[0]) for name in differing})
 
 
 def _deciding(config: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -256,16 +236,8 @@ def _deciding(config: Mapping[str, Any]) -> Mapping[str, Any]:
     return plain
 
 
-def _names(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[str]:
-    return [printable(each.split(":", 1)[0]) for each in differing_fields(first, second)]
-
-
 def unlike_inputs(records: Sequence[FoundRecord], classifiers: bool = False) -> Iterator[str]:
-    """Says which evaluations differ in what the same network saw of the same test images.
-
-    Args:
-        classifiers: whether those of classifiers are looked at, or those of segmentation.
-    """
+    """Says which evaluations differ in what the same network saw of the same test images."""
     alike: dict[str, FoundRecord] = {}
     for found in records:
         record = found.record

@@ -31,11 +31,7 @@ _MOST_SENTENCES = 12
 def classification_wing(
     collection: Collection, left_out: list[LeftOut], show_images: bool = False
 ) -> Wing:
-    """Makes the parts about classifiers; what cannot be used is added to ``left_out``.
-
-    Args:
-        show_images: show images that are no phantoms.
-    """
+    """Makes the parts about classifiers; what cannot be used is added to ``left_out``."""
     studies, repeated = make_studies(collection.classified)
     left_out += [LeftOut(place, reason) for place, reason in repeated]
     differences = [find_differences(study, left_out) for study in studies]
@@ -86,7 +82,8 @@ def _brief(studies: Sequence[Study], differences: Sequence[Sequence[Difference]]
         study = sentences[0][0]
         run = study.runs[0]
         yield (
-            f"Tested on {study.label}, {run.images} images of {run.patients} patients, mean AUROC:"
+            f"Tested on {study.label}, {run.images} images of {run.result.patients} patients, "
+            "mean AUROC:"
         )
         yield from (sentence for _, sentence in sentences)
     if cut:
@@ -102,7 +99,7 @@ def _best(studies: Sequence[Study]) -> Iterator[str]:
             best = max(study.runs, key=lambda run: run.mean)
             yield (
                 f"“{best.name}”, {best.network.label}, reaches a mean AUROC of {best.mean:.2f} % "
-                f"over {best.counted} findings on {study.label}."
+                f"over {best.result.counted} findings on {study.label}."
                 f"{''.join(f' {WARNING} It {words}.' for words in best.warnings)}"
             )
 

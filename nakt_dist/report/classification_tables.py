@@ -29,10 +29,7 @@ _BESIDE_PAPER = (
 
 
 def main_table(study: Study) -> Table:
-    """Shows methods against each other, in the shape of paper B's table 2.
-
-    Rows are networks, sizes and first weights, columns are methods.
-    """
+    """Shows methods in columns, as paper B's table 2; networks, sizes and starts in rows."""
     one_start = len({setting.start.label for setting in study.cells}) == 1
     counts = {len(each.runs) for cell in study.cells.values() for each in cell.values()}
 
@@ -146,7 +143,7 @@ def show_millions(count: int) -> str:
 
 def left_out_findings(study: Study) -> Iterator[str]:
     """Says which findings the means are over, and which are left out."""
-    sets = dict.fromkeys((run.counted, run.left_out) for run in study.runs)
+    sets = dict.fromkeys((run.result.counted, run.result.left_out) for run in study.runs)
     for counted, left_out in sets:
         if not left_out:
             yield f"The mean is over all {counted} findings."
@@ -158,11 +155,7 @@ def left_out_findings(study: Study) -> Iterator[str]:
 
 
 def paper_table(real: bool) -> Table:
-    """Returns the paper's own table 2, for orientation beside procedural images.
-
-    Args:
-        real: whether other tables of the page are about real images.
-    """
+    """Returns the paper's own table 2; ``real``: whether other tables are about real images."""
     ours = [each for each in paper.all_auroc() if each.table == 2]
     networks = list(dict.fromkeys((each.network, each.trainable, each.method) for each in ours))
     networks.sort(key=lambda each: (each[0] != "DenseNet-121", each[2] != "transfer learning"))
@@ -221,7 +214,7 @@ def _learnt_from(run: ClassifierRun) -> str:
 
 
 def _interval(run: ClassifierRun) -> str:
-    return NOTHING if run.interval is None else show_interval(run.interval)
+    return NOTHING if run.result.interval is None else show_interval(run.result.interval)
 
 
 def evaluations_table(studies: Sequence[Study]) -> Table:
@@ -237,8 +230,8 @@ def evaluations_table(studies: Sequence[Study]) -> Table:
         Column("Test set", lambda row: row[0].label),
         Column("AUROC %", lambda row: _marked(row[1])),
         Column("95 % interval over patients", lambda row: _interval(row[1])),
-        Column("AP %", lambda row: show_percent(row[1].average_precision)),
-        Column("Patients", lambda row: str(row[1].patients)),
+        Column("AP %", lambda row: show_percent(row[1].result.means["average_precision"])),
+        Column("Patients", lambda row: str(row[1].result.patients)),
     )
     return tabulate("Every evaluation of a classifier", columns, rows)
 

@@ -1,12 +1,17 @@
 """Puts a report together from what was collected."""
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
 
+from nakt_dist.records.fields import printable
+from nakt_dist.records.run_record import RunRecord
 from nakt_dist.report.cautions import PHANTOM_NOTICE, uses_phantoms
 from nakt_dist.report.classification import classification_wing, result_tables
 from nakt_dist.report.document import (
     Block,
     Bullets,
+    Cell,
     Column,
     Document,
     Notice,
@@ -15,19 +20,19 @@ from nakt_dist.report.document import (
     Table,
     tabulate,
 )
+from nakt_dist.report.evaluations import FoundRecord
 from nakt_dist.report.runs import Collection, LeftOut
 from nakt_dist.report.segmentation import results_table, segmentation_wing
 from nakt_dist.report.studies import make_studies
-from nakt_dist.report.tables import records_table, version_sets
+from nakt_dist.report.tables import NOTHING
 from nakt_dist.report.telling import show_count
+from nakt_dist.runtime.files import value_sha256
+
+_SHOWN_DIGITS = 12
 
 
 def make_document(collection: Collection, title: str, show_images: bool = False) -> Document:
-    """Makes the whole report, of segmentation, classification, or both.
-
-    Args:
-        show_images: show images that are no phantoms.
-    """
+    """Makes the whole report; images that are no phantoms only where ``show_images``."""
     left_out = list(collection.left_out)
     classification = classification_wing(collection, left_out, show_images)
     segmentation = segmentation_wing(collection, left_out)  # both may leave out more
@@ -68,6 +73,58 @@ def _left_out(left_out: Sequence[LeftOut]) -> Block:
 
 
 def _records(collection: Collection) -> tuple[Block, ...]:
-    versions = version_sets(collection.records)
+    versions = _version_sets(collection.records)
     legend = tuple(f"Versions {letter}: {text}" for text, letter in versions.items())
-    return records_table(collection.records, versions), Bullets(legend)
+    return _records_table(collection.records, versions), Bullets(legend)
+
+
+def _version_sets(records: Sequence[FoundRecord]) -> dict[str, str]:
+    """Returns the distinct sets of package versions, as text, each with a letter or two."""
+    texts = dict.fromkeys(_show(found.record.versions) for found in records)
+    return {text: _letters(number) for number, text in enumerate(texts)}
+
+
+def _letters(number: int) -> str:
+    first, last = divmod(number, 26)
+    return (chr(64 + first) if first else "") + chr(65 + last)
+
+
+def _records_table(records: Sequence[FoundRecord], versions: Mapping[str, str]) -> Table:
+    """Lists every record."""
+    columns = (
+        Column("Run", lambda found: Cell(printable(found.record.name), (found.place,))),
+        Column("Stage", lambda found: printable(found.record.stage)),
+        Column("Counts", lambda found: _show(found.record.counts)),
+        Column("Seconds", lambda found: f"{found.record.seconds:.1f}"),
+        Column("Configuration", lambda found: value_sha256(found.record.config)[:_SHOWN_DIGITS]),
+        Column("Weights", lambda found: _digits(_weights(found.record))),
+        Column("Dataset", lambda found: _digits(_dataset(found.record))),
+        Column("Versions", lambda found: versions[_show(found.record.versions)]),
+    )
+    remarks = (
+        "Configuration, weights and dataset: the first digits of the SHA-256 of the resolved "
+        "configuration, of the weights file (training: the last weights) and of the dataset's "
+        "manifest.",
+    )
+    return tabulate("Every record found", columns, records, remarks)
+
+
+def _weights(record: RunRecord) -> Any:
+    return record.inputs.get("weights_sha256") or record.details.get("best_weights_sha256")
+
+
+def _dataset(record: RunRecord) -> Any:
+    return record.inputs.get("dataset_fingerprint") or record.inputs.get("dataset")
+
+
+def _digits(value: Any) -> str:
+    return printable(str(value))[:_SHOWN_DIGITS] if value else NOTHING
+
+
+def _show(values: Mapping[str, Any]) -> str:
+    """Returns a flat mapping as one line of at most 300 characters."""
+    parts = [
+        f"{name} {value if isinstance(value, str) else json.dumps(value)}"
+        for name, value in values.items()
+    ]
+    return printable(", ".join(parts))[:300] or NOTHING

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 
@@ -12,21 +11,16 @@ from nakt_dist.drawing.style import BLACK, figure_style, shorten, to_png
 from nakt_dist.report.document import Figure
 from nakt_dist.report.evaluations import SegmentationRun
 from nakt_dist.report.methods import ROLE_COLOURS
+from nakt_dist.report.predictions import read_predictions
 from nakt_dist.report.roles import Role
-from nakt_dist.report.runs import LeftOut, read_usable
+from nakt_dist.report.runs import LeftOut, read_each
 
-PREDICTIONS_NAME = "predictions.parquet"
 _ROW_INCHES = 0.44
 _MOST_POINTS = 400
 
 
 def draw_dice(runs: Sequence[SegmentationRun], number: int) -> Figure:
-    """Draws the mean Dice of each run on one test set, grouped by role.
-
-    Args:
-        runs: of one test set, sorted by role.
-        number: of the test set, from 1; part of the file name.
-    """
+    """Draws the mean Dice of each run on one test set; the runs are sorted by role."""
     with figure_style():
         canvas, axes, rows = _rows_by_role(runs)
         for run, row in zip(runs, rows, strict=True):
@@ -56,15 +50,10 @@ def draw_distribution(
 ) -> Figure | None:
     """Draws the Dice of every test image of each run on one test set.
 
-    Args:
-        runs: of one test set, sorted by role.
-        number: of the test set, from 1; part of the file name.
-        left_out: runs whose predictions cannot be used are added here.
-
     Returns:
-        None where no run has usable predictions.
+        None where no run has usable predictions; those that have none are left out.
     """
-    scores = dict(read_usable(runs, lambda run: (run, _read_dice(run)), left_out))
+    scores = dict(read_each(runs, lambda run: (run, _read_dice(run)), left_out))
     if not scores:
         return None
     with figure_style():
@@ -88,23 +77,15 @@ def _read_dice(run: SegmentationRun) -> np.ndarray:
     """Returns the Dice of each image in percent, float64 (images,), without undefined ones.
 
     Raises:
-        ValueError: the file is absent, damaged, or not what the record sums up.
+        DatasetError: the file is absent, damaged, or not what the record sums up.
     """
-    path = run.folder / PREDICTIONS_NAME
-    try:
-        column = pq.read_table(path, columns=["dice"], partitioning=None)["dice"]
-        values = 100 * column.cast(pa.float64()).to_numpy()
-    except (OSError, KeyError, pa.ArrowException) as error:
-        reason = str(error).replace(str(path), PREDICTIONS_NAME)
-        raise ValueError(f"no Dice per image: {PREDICTIONS_NAME}: {reason:.200}") from None
-    values = values[~np.isnan(values)]
-    if len(values) != run.images or abs(values.mean() - run.mean) > 1e-6:
-        raise ValueError(
-            f"no Dice per image: {PREDICTIONS_NAME} has {len(values)} images of mean "
-            f"{values.mean() if len(values) else float('nan'):.4f} %, its record says "
-            f"{run.images} of {run.mean:.4f} %"
-        )
-    return values
+
+    def read(table: pa.Table) -> tuple[np.ndarray, int, float]:
+        values = 100 * table["dice"].cast(pa.float64()).to_numpy()
+        values = values[~np.isnan(values)]
+        return values, len(values), float(values.mean()) if len(values) else np.nan
+
+    return read_predictions(run, read, "Dice per image", ["dice"])
 
 
 def _draw_scatter(axes: Axes, values: np.ndarray, row: float, colour: str) -> None:

@@ -2,13 +2,10 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from nakt_dist.errors import NaktError
 from nakt_dist.evaluation.auroc import mean_auroc
 from nakt_dist.evaluation.resampling import percentile_interval, resample_auroc
 from nakt_dist.evaluation.summary import confidence_over_runs
@@ -16,16 +13,18 @@ from nakt_dist.records.lineage import Method
 from nakt_dist.report.classification_tables import warn_of
 from nakt_dist.report.document import WARNING, Cell, Column, Table, tabulate
 from nakt_dist.report.evaluations import ClassifierRun
-from nakt_dist.report.runs import LeftOut
+from nakt_dist.report.predictions import read_predictions
+from nakt_dist.report.runs import LeftOut, read_each
 from nakt_dist.report.studies import Setting, Study, baselines
 from nakt_dist.report.tables import NOTHING
 from nakt_dist.signals.kind import TRANSFER_LEARNING
 
-PREDICTIONS_NAME = "predictions.parquet"
 _SAMPLES = (400, 2000)
 _NUMBERS = 40_000_000
 """About how many probabilities may be looked at for each run, all resamples together."""
 
+# Keys and patients of the images; probabilities and targets, float64 (N, K), NaN ignored.
+_Predictions = tuple[list[str], list[str | None], tuple[np.ndarray, np.ndarray]]
 _SEED = 0
 _FEW = 3
 
@@ -35,9 +34,7 @@ class Difference:
     """One method less another, in the same setting, repetition by repetition.
 
     Attributes:
-        setting: network, images and first weights of both.
-        method: which follows a teacher.
-        baseline: which does not.
+        baseline: the method that follows no teacher.
         values: difference of each pair with the same seeds, in percentage points.
         over_patients: 95 % bootstrap interval of their mean, patients drawn for all runs alike;
             None where the predictions are not there.
@@ -49,7 +46,6 @@ class Difference:
     baseline: Method
     values: tuple[float, ...]
     over_patients: tuple[float, float] | None
-
     samples: int
 
     @property
@@ -81,11 +77,7 @@ class Difference:
 def find_differences(study: Study, left_out: list[LeftOut]) -> list[Difference]:
     """Compares every method that follows a teacher with every one that does not.
 
-    Args:
-        left_out: runs whose predictions cannot be used are added here.
-
-    Returns:
-        In the order of the table's rows and columns; only pairs with the same seeds count.
+    Only pairs with the same seeds count; runs whose predictions cannot be used are left out.
     """
     resampled = _Resampled(left_out)
     return [
@@ -116,93 +108,53 @@ def _samples(run: ClassifierRun) -> int:
     return min(most, max(least, _NUMBERS // (run.images * len(run.tested_on.findings))))
 
 
-@dataclass(frozen=True)
-class _Predictions:
-    """What a run said of each test image.
-
-    Attributes:
-        keys: of the images.
-        patients: of each image, None where unknown.
-        probabilities: float64 (N, K).
-        targets: float64 (N, K), NaN ignored.
-    """
-
-    keys: list[str]
-    patients: list[str | None]
-    probabilities: np.ndarray
-    targets: np.ndarray
-
-
 class _Resampled:
     """The mean AUROC of runs in the same bootstrap resamples of patients, each computed once."""
 
     def __init__(self, left_out: list[LeftOut]) -> None:
         self._left_out = left_out
-        self._means: dict[str, np.ndarray | None] = {}
-        self._images: dict[str, int] = {}
+        self._found: dict[str, list[tuple[int, np.ndarray]]] = {}
 
     def interval(
         self, pairs: Sequence[tuple[ClassifierRun, ClassifierRun]]
     ) -> tuple[float, float] | None:
         """Returns the interval of the difference's mean over pairs, in percentage points."""
-        runs = [run for pair in pairs for run in pair]
-        means = [mean for run in runs if (mean := self._mean(run)) is not None]
-        if len(means) < len(runs):
-            return None
-        images = [self._images[run.place] for run in runs]
+        found = [each for pair in pairs for run in pair for each in self._resample(run)]
         # Only the same images in the same order are resampled alike.
-        if any(first != second for first, second in pairwise(images)):
+        if len(found) < 2 * len(pairs) or len({images for images, _ in found}) > 1:
             return None
-        gains = np.subtract(means[::2], means[1::2])
-        return percentile_interval(100 * gains.mean(axis=0))
+        means = [mean for _, mean in found]
+        return percentile_interval(100 * np.subtract(means[::2], means[1::2]).mean(axis=0))
 
-    def _mean(self, run: ClassifierRun) -> np.ndarray | None:
-        if run.place not in self._means:
-            try:
-                found = _read_predictions(run)
-            except ValueError as error:
-                self._left_out.append(LeftOut(run.place, str(error)))
-                self._means[run.place] = None
-                return None
-            resampled = resample_auroc(
-                found.probabilities, found.targets, found.patients, _samples(run), _SEED
-            )
-            self._means[run.place] = resampled.mean
-            self._images[run.place] = hash((*found.keys, *found.patients))
-        return self._means[run.place]
+    def _resample(self, run: ClassifierRun) -> list[tuple[int, np.ndarray]]:
+        if run.place not in self._found:
+            self._found[run.place] = read_each([run], _resample, self._left_out)
+        return self._found[run.place]
 
 
-def _read_predictions(run: ClassifierRun) -> _Predictions:
-    """Reads what a run said of each image.
+def _resample(run: ClassifierRun) -> tuple[int, np.ndarray]:
+    """Returns a number that tells a run's images, and its mean AUROC in each resample.
 
     Raises:
-        ValueError: the file is absent, damaged, or not what the record sums up.
+        DatasetError: the predictions are absent, damaged, or not what the record sums up.
     """
-    path = run.folder / PREDICTIONS_NAME
+
+    def read(table: pa.Table) -> tuple[_Predictions, int, float]:
+        scores = _columns(table, run, "probability"), _columns(table, run, "target")
+        auroc = mean_auroc(*scores).mean
+        keys, patients = table["key"].to_pylist(), table["patient_id"].to_pylist()
+        return (keys, patients, scores), len(keys), np.nan if auroc is None else 100 * auroc
+
+    keys, patients, scores = read_predictions(
+        run, read, "interval over patients", metric="AUROC ", tolerance=1e-3
+    )
+    resampled = resample_auroc(*scores, patients, _samples(run), _SEED)
+    return hash((*keys, *patients)), resampled.mean
+
+
+def _columns(table: pa.Table, run: ClassifierRun, kind: str) -> np.ndarray:
+    """Returns what a run has for each image and finding, float64 (N, K); null becomes NaN."""
     names = run.tested_on.findings
-    try:
-        table = pq.read_table(path, partitioning=None)
-        found = _Predictions(
-            keys=table["key"].to_pylist(),
-            patients=table["patient_id"].to_pylist(),
-            probabilities=_columns(table, "probability", names),
-            targets=_columns(table, "target", names),
-        )
-        auroc = mean_auroc(found.probabilities, found.targets).mean
-    except (OSError, KeyError, pa.ArrowException, NaktError) as error:
-        reason = str(error).replace(str(path), PREDICTIONS_NAME)
-        raise ValueError(f"no interval over patients: {PREDICTIONS_NAME}: {reason:.200}") from None
-    if auroc is None or len(found.keys) != run.images or abs(100 * auroc - run.mean) > 1e-3:
-        shown = "none" if auroc is None else f"{100 * auroc:.4f} %"
-        raise ValueError(
-            f"no interval over patients: {PREDICTIONS_NAME} has {len(found.keys)} images of mean "
-            f"AUROC {shown}, its record says {run.images} of {run.mean:.4f} %"
-        )
-    return found
-
-
-def _columns(table: pa.Table, kind: str, names: Sequence[str]) -> np.ndarray:
-    """Returns float64 (N, K); null becomes NaN."""
     columns = [table[f"{kind} {name}"].cast(pa.float64()) for name in names]
     return np.stack([column.to_numpy() for column in columns], axis=1)
 

@@ -48,14 +48,7 @@ class Bullets:
 
 @dataclass(frozen=True)
 class Table:
-    """A table.
-
-    Attributes:
-        title: above it.
-        header: names of the columns; the first column names the rows.
-        rows: as many cells each as the header.
-        remarks: sentences below it.
-    """
+    """A table; the first column names the rows, and remarks are sentences below it."""
 
     title: str
     header: tuple[str, ...]
@@ -89,14 +82,7 @@ class Column:
 def tabulate(
     title: str, columns: Iterable[Column], items: Iterable[Any], remarks: Iterable[str] = ()
 ) -> Table:
-    """Makes a table with a row for each item.
-
-    Args:
-        title: above it.
-        columns: the first names the rows; those that are not shown leave no trace.
-        items: in order.
-        remarks: sentences below it.
-    """
+    """Makes a table with a row for each item; columns that are not shown leave no trace."""
     columns = [column for column in columns if column.shown]
     rows = tuple(tuple(column.cell(item) for column in columns) for item in items)
     header = tuple(column.name for column in columns)
@@ -109,7 +95,6 @@ class Figure:
 
     Attributes:
         name: file name without folder, such as ``"dice-1.png"``.
-        png: the file's content.
         title: above it; also its text for those who cannot see it.
         caption: sentences below it: what is drawn and how.
     """
@@ -125,13 +110,7 @@ Block = Paragraph | Notice | Bullets | Table | Figure
 
 @dataclass(frozen=True)
 class Section:
-    """A part with a heading.
-
-    Attributes:
-        identifier: lower-case word for links.
-        title: the heading.
-        blocks: in order.
-    """
+    """A part with a heading; the identifier is a lower-case word for links."""
 
     identifier: str
     title: str
@@ -140,13 +119,7 @@ class Section:
 
 @dataclass(frozen=True)
 class Wing:
-    """What a report says about one task.
-
-    Attributes:
-        brief: sentences for a reader who reads nothing else.
-        sections: in order.
-        appendix: at the end of the report.
-    """
+    """What a report says about one task; the brief is for a reader who reads nothing else."""
 
     brief: tuple[str, ...] = ()
     sections: tuple[Section, ...] = ()
@@ -155,13 +128,7 @@ class Wing:
 
 @dataclass(frozen=True)
 class Document:
-    """A report.
-
-    Attributes:
-        title: the heading.
-        subtitle: one line below it.
-        sections: in order.
-    """
+    """A report; the subtitle is one line below its heading."""
 
     title: str
     subtitle: str

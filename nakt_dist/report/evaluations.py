@@ -11,12 +11,7 @@ from nakt_dist.records.exposure import Verdicts, judge_record, warn
 from nakt_dist.records.fields import printable, read_field, read_if_there
 from nakt_dist.records.lineage import NOT_KNOWN, Lineage, Lineages, TrainingSet
 from nakt_dist.records.lineage_reading import PRETRAINED, read_lineage
-from nakt_dist.records.results import (
-    ClassificationResult,
-    FindingScore,
-    GroupScore,
-    SegmentationResult,
-)
+from nakt_dist.records.results import ClassificationResult, SegmentationResult
 from nakt_dist.records.run_record import RunRecord
 from nakt_dist.report.document import WARNING
 from nakt_dist.report.paper import NETWORKS
@@ -24,18 +19,22 @@ from nakt_dist.report.roles import Role, role_of
 
 
 @dataclass(frozen=True)
-class FoundRecord:
-    """A record and where it lies.
+class Found:
+    """Something that lies in a folder below one that the user gave.
 
     Attributes:
         place: its folder as the page names it, below the folder the user gave.
         folder: its folder.
-        record: its content.
-        sha256: of the file.
     """
 
     place: str
     folder: Path
+
+
+@dataclass(frozen=True)
+class FoundRecord(Found):
+    """A record, and the SHA-256 of its file."""
+
     record: RunRecord
     sha256: str
 
@@ -46,8 +45,7 @@ class NetworkName:
 
     Attributes:
         label: the paper's name, or ours, with the options that differ from its defaults.
-        paper_name: the paper's name of the architecture, or None.
-        encoder: name of the encoder, where an option names one.
+        paper_name: of the architecture, or None.
     """
 
     label: str
@@ -87,30 +85,28 @@ def name_network(model: Mapping[str, Any], without: Container[str] = ()) -> Netw
 
 
 @dataclass(frozen=True)
-class Evaluation:
-    """Which network was tested, and on what: the same for every task.
+class Evaluation(Found):
+    """Which network was tested on what, and what it reached: the same for every task.
 
     Attributes:
         name: of the network where that tells the runs apart, else of the evaluation.
-        place: its folder as the page names it, below the folder the user gave.
-        folder: its folder.
         weights_sha256: of the network's weights file.
         network: what the network is called.
         lineage: what it learnt from; not whole for weights that are not ours.
         tested_on: which images, and how they were scored.
         images: how many of them count.
+        mean: of the task's metric over them, in percent.
         seconds: that the evaluation took.
         exposure: how the network may have met its test images, by role.
     """
 
     name: str
-    place: str
-    folder: Path
     weights_sha256: str
     network: NetworkName
     lineage: Lineage
     tested_on: EvaluationSet
     images: int
+    mean: float
     seconds: float
     exposure: Verdicts = field(compare=False)
 
@@ -139,8 +135,10 @@ class Evaluation:
 
 def _read_shared(
     found: FoundRecord,
-    findings: tuple[str, ...],
+    images: int,
+    mean: float,
     known: Lineages,
+    findings: tuple[str, ...] = (),
     without: Container[str] = (),
 ) -> Evaluation:
     """Reads what is the same for every task; of segmentation there are no findings."""
@@ -155,7 +153,8 @@ def _read_shared(
         network=name_network(read_field(record.details, "model", Mapping), without),
         lineage=lineage,
         tested_on=tested_on,
-        images=read_field(record.metrics, "images", int),
+        images=images,
+        mean=mean,
         seconds=record.seconds,
         exposure=judge_record(record, tested_on, known),
     )
@@ -169,15 +168,13 @@ class SegmentationRun(Evaluation):
         network_given_name: what the network's own weights file is called; empty if unknown.
         role: the part it plays.
         images_left_out: how many have no defined Dice.
-        mean: of the images' Dice, in percent.
-        std: population standard deviation over the images, in percent.
-        interval: 95 % bootstrap interval of the mean, in percent.
+        std: population standard deviation of the images' Dice, in percent.
+        interval: 95 % bootstrap interval of their mean, in percent.
     """
 
     network_given_name: str
     role: Role
     images_left_out: int
-    mean: float
     std: float
     interval: tuple[float, float]
 
@@ -201,14 +198,13 @@ class SegmentationRun(Evaluation):
         dice = SegmentationResult.from_json(found.record.metrics).dice
         if dice.mean is None or dice.std is None or dice.interval is None:
             raise DatasetError("no image has a defined Dice")
-        shared = _read_shared(found, (), known)
+        shared = _read_shared(found, dice.images, dice.mean, known)
         given_name = read_field(details, "network", str) if "network" in details else ""
         return cls(
             **vars(shared),
             network_given_name=printable(given_name),
             role=role_of(shared.lineage, shared.weights_sha256, teachers),
             images_left_out=dice.images_left_out,
-            mean=dice.mean,
             std=dice.std,
             interval=dice.interval,
         )
@@ -243,29 +239,9 @@ class SegmentationRun(Evaluation):
 
 @dataclass(frozen=True)
 class ClassifierRun(Evaluation):
-    """One evaluation of a classifier. AUROC and the like are in percent.
+    """One evaluation of a classifier; ``mean`` is over the findings that have both classes."""
 
-    Attributes:
-        patients: how many known patients.
-        mean: of the AUROC of the findings that have both classes.
-        interval: 95 % bootstrap interval of it over patients; None where there is none.
-        average_precision: mean, or None.
-        calibration_error: mean, or None.
-        counted: findings behind the means.
-        findings: each finding's scores, in order.
-        groups: of patients, in order.
-        gaps: largest less smallest AUROC by attribute, in percentage points.
-    """
-
-    patients: int
-    mean: float
-    interval: tuple[float, float] | None
-    average_precision: float | None
-    calibration_error: float | None
-    counted: int
-    findings: tuple[FindingScore, ...]
-    groups: tuple[GroupScore, ...]
-    gaps: Mapping[str, float]
+    result: ClassificationResult
 
     METRIC = "AUROC"
 
@@ -283,23 +259,8 @@ class ClassifierRun(Evaluation):
         if result.auroc is None:
             raise DatasetError("no finding has both classes: there is no AUROC")
         names = tuple(each.name for each in result.findings)
-        return cls(
-            **vars(_read_shared(found, names, known, PRETRAINED)),
-            patients=result.patients,
-            mean=result.auroc,
-            interval=result.interval,
-            average_precision=result.means["average_precision"],
-            calibration_error=result.calibration_points,
-            counted=result.counted,
-            findings=result.findings,
-            groups=result.groups,
-            gaps={name: gap for name, gap in result.gaps.items() if gap is not None},
-        )
-
-    @property
-    def left_out(self) -> tuple[str, ...]:
-        """Names of findings that lack a class."""
-        return tuple(each.name for each in self.findings if each.auroc is None)
+        shared = _read_shared(found, result.images, result.auroc, known, names, PRETRAINED)
+        return cls(**vars(shared), result=result)
 
     @property
     def order(self) -> tuple[Any, ...]:

@@ -1,15 +1,12 @@
 """Tables of single findings and of groups of patients, for one setting where methods share it."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import partial
-
-import numpy as np
 
 from nakt_dist.records.lineage import Method
 from nakt_dist.report.classification_tables import left_out_findings, show_percent, warn_of
 from nakt_dist.report.document import Cell, Column, Table, tabulate
-from nakt_dist.report.studies import Repeats, Setting, Study
+from nakt_dist.report.studies import Repeats, Setting, Study, mean_of_known
 from nakt_dist.report.tables import NOTHING
 from nakt_dist.report.telling import grouped
 
@@ -36,32 +33,20 @@ def chosen_settings(study: Study) -> list[tuple[Setting, Method, Repeats]]:
     return chosen
 
 
-@dataclass(frozen=True)
-class _Row:
-    """A row of a table: its name, how many images, and what stands below each method."""
-
-    name: Cell
-    images: str
-    show: Callable[[Repeats], Cell]
-
-    def cell(self, repeats: Repeats) -> Cell:
-        """Returns what stands below a method."""
-        return self.show(repeats)
+# A row of a table: its name, how many images, and what stands below each method.
+_Row = tuple[Cell, str, Callable[[Repeats], Cell]]
+Chosen = Sequence[tuple[Setting, Method, Repeats]]
 
 
 def findings_table(study: Study) -> Table:
     """Shows AUROC, average precision and calibration error of each finding."""
     chosen = chosen_settings(study)
     first = chosen[0][2].runs[0]
-    rows = [
-        _Row(
-            Cell(finding.name),
-            f"{finding.positives} of {finding.positives + finding.negatives}",
-            partial(_finding_cell, number=number),
-        )
-        for number, finding in enumerate(first.findings)
-    ]
-    rows.append(_Row(Cell("Mean", strong=True), f"{first.counted} findings", _mean_cell))
+    rows: list[_Row] = []
+    for number, each in enumerate(first.result.findings):
+        images = f"{each.positives} of {each.positives + each.negatives}"
+        rows.append((Cell(each.name), images, partial(_finding_cell, number=number)))
+    rows.append((Cell("Mean", strong=True), f"{first.result.counted} findings", _mean_cell))
     large = (
         "Large: AUROC in percent, mean over seeds. Small: average precision (AP) in percent, and "
         "expected calibration error (ECE) in percentage points."
@@ -73,7 +58,7 @@ def findings_table(study: Study) -> Table:
 
 def _tabulate(
     study: Study,
-    chosen: Sequence[tuple[Setting, Method, Repeats]],
+    chosen: Chosen,
     names: tuple[str, str, str],
     rows: Sequence[_Row],
     remarks: Iterable[str],
@@ -81,24 +66,28 @@ def _tabulate(
     """Makes a table of one column for each method; the names are its own and of two columns."""
     what, row_name, images = names
     together = _one_setting(chosen)
-    columns = [Column(row_name, lambda row: row.name), Column(images, lambda row: row.images)]
+    columns = [Column(row_name, lambda row: row[0]), Column(images, lambda row: row[1])]
     for setting, method, repeats in chosen:
         where = "" if together else f"{_name_setting(study, setting)}: "
         name = f"{where}{study.name(method)}{repeats.warned}"
-        columns.append(Column(name, partial(_Row.cell, repeats=repeats)))
+        columns.append(Column(name, partial(_below, repeats=repeats)))
     where = f": {_name_setting(study, chosen[0][0])}" if together else ""
     return tabulate(f"{what} on {study.label}{where}", columns, rows, remarks)
+
+
+def _below(row: _Row, repeats: Repeats) -> Cell:
+    return row[2](repeats)
 
 
 def _name_setting(study: Study, setting: Setting) -> str:
     return f"{study.label_of(setting)}, {setting.start.phrase}"
 
 
-def _one_setting(chosen: Sequence[tuple[Setting, Method, Repeats]]) -> bool:
+def _one_setting(chosen: Chosen) -> bool:
     return len({setting for setting, *_ in chosen}) == 1
 
 
-def _apart(chosen: Sequence[tuple[Setting, Method, Repeats]]) -> Iterator[str]:
+def _apart(chosen: Chosen) -> Iterator[str]:
     if not _one_setting(chosen):
         yield (
             "Columns headed by different networks, sizes or first weights differ in more than the "
@@ -107,8 +96,8 @@ def _apart(chosen: Sequence[tuple[Setting, Method, Repeats]]) -> Iterator[str]:
 
 
 def _finding_cell(repeats: Repeats, number: int) -> Cell:
-    precision = repeats.mean_of(lambda run: run.findings[number].average_precision)
-    error = repeats.mean_of(lambda run: run.findings[number].calibration_points)
+    precision = repeats.mean_of(lambda run: run.result.findings[number].average_precision)
+    error = repeats.mean_of(lambda run: run.result.findings[number].calibration_points)
     return Cell(show_percent(repeats.auroc_of(number)), (_small(precision, error),))
 
 
@@ -118,34 +107,24 @@ def _small(precision: float | None, error: float | None) -> str:
 
 
 def _mean_cell(repeats: Repeats) -> Cell:
-    precision = repeats.mean_of(lambda run: run.average_precision)
-    error = repeats.mean_of(lambda run: run.calibration_error)
+    precision = repeats.mean_of(lambda run: run.result.means["average_precision"])
+    error = repeats.mean_of(lambda run: run.result.calibration_points)
     return Cell(f"{repeats.mean:.1f}", (_small(precision, error),), strong=True)
-
-
-def _mean(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return float(np.mean(known)) if known else None
 
 
 def subgroups_table(study: Study) -> Table | None:
     """Shows the mean AUROC of groups of patients, and how far the groups lie apart."""
-    chosen = [each for each in chosen_settings(study) if each[2].runs[0].groups]
+    chosen = [each for each in chosen_settings(study) if each[2].runs[0].result.groups]
     if not chosen:
         return None
-    rows = []
-    groups = grouped(chosen[0][2].runs[0].groups, lambda group: group.attribute)
+    rows: list[_Row] = []
+    groups = grouped(chosen[0][2].runs[0].result.groups, lambda group: group.attribute)
     for attribute, members in groups.items():
-        rows += [
-            _Row(
-                Cell(f"{attribute}: {group.group}"),
-                str(group.images),
-                partial(_group_cell, place=(attribute, group.group)),
-            )
-            for group in members
-        ]
+        for each in members:
+            show = partial(_group_cell, place=(attribute, each.group))
+            rows.append((Cell(f"{attribute}: {each.group}"), str(each.images), show))
         gap = partial(_gap_cell, attribute=attribute)
-        rows.append(_Row(Cell(f"{attribute}: gap", strong=True), "", gap))
+        rows.append((Cell(f"{attribute}: gap", strong=True), "", gap))
     explained = (
         "Mean AUROC in percent over the findings that every compared group can be judged by, "
         "mean over seeds. Gap: largest less smallest, in percentage points, mean over seeds. "
@@ -156,18 +135,13 @@ def subgroups_table(study: Study) -> Table | None:
 
 
 def _gap_cell(repeats: Repeats, attribute: str) -> Cell:
-    gap = repeats.mean_of(lambda run: run.gaps.get(attribute))
+    gap = repeats.mean_of(lambda run: run.result.gaps.get(attribute))
     return Cell(show_percent(gap), strong=gap is not None)
 
 
 def _group_cell(repeats: Repeats, place: tuple[str, str]) -> Cell:
-    found = [
-        group
-        for run in repeats.runs
-        for group in run.groups
-        if (group.attribute, group.group) == place
-    ]
-    auroc = _mean([group.auroc_mean for group in found])
-    counted = {group.labels_counted for group in found if group.auroc_mean is not None}
+    groups = [each for run in repeats.runs for each in run.result.groups]
+    found = [each for each in groups if (each.attribute, each.group) == place]
+    counted = {each.labels_counted for each in found if each.auroc_mean is not None}
     notes = (f"{min(counted)} findings",) if counted else ()
-    return Cell(show_percent(auroc), notes)
+    return Cell(show_percent(mean_of_known(each.auroc_mean for each in found)), notes)

@@ -28,13 +28,7 @@ _ZERO = 0.5
 
 @dataclass(frozen=True)
 class JudgedSet:
-    """A set of pseudo-labels and the rule shown on it.
-
-    Attributes:
-        pseudo: the set.
-        rule: applied to it.
-        splits: the splits shown; None for all.
-    """
+    """A set of pseudo-labels, the rule shown on it, and the splits shown; None for all."""
 
     pseudo: PseudoSet
     rule: ExclusionRule
@@ -42,11 +36,7 @@ class JudgedSet:
 
 
 def draw_entropy(sets: Sequence[JudgedSet]) -> Figure:
-    """Draws how grey-level entropy is distributed before and after exclusion, a panel per set.
-
-    Args:
-        sets: at least one.
-    """
+    """Draws how grey-level entropy is distributed before and after exclusion, a panel per set."""
     return Figure(
         "entropy.png",
         _panels(sets, _entropy_panel),
@@ -57,11 +47,7 @@ def draw_entropy(sets: Sequence[JudgedSet]) -> Figure:
 
 
 def draw_target_pixels(sets: Sequence[JudgedSet]) -> Figure:
-    """Draws how the number of target pixels is distributed, a panel per set.
-
-    Args:
-        sets: at least one.
-    """
+    """Draws how the number of target pixels is distributed, a panel per set."""
     return Figure(
         "target-pixels.png",
         _panels(sets, _target_panel),

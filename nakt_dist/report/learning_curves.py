@@ -1,19 +1,18 @@
 """Learning curves from ``metrics.jsonl``: loss and validation Dice."""
 
-import contextlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 
 from nakt_dist.drawing.style import BLUE, GREY, ORANGE, figure_style, make_panels, shorten, to_png
+from nakt_dist.errors import DatasetError
 from nakt_dist.records.fields import printable
 from nakt_dist.report.document import Figure
-from nakt_dist.report.runs import FoundRecord, LeftOut, read_usable
+from nakt_dist.report.runs import FoundRecord, LeftOut, read_each
 from nakt_dist.runtime.files import read_regular_file
 from nakt_dist.runtime.tracking import METRICS_NAME
 
@@ -43,50 +42,49 @@ class LearningCurve:
 
 
 def read_curve(name: str, path: Path) -> LearningCurve:
-    """Reads the metrics of a training; a last line cut by a kill is ignored.
-
-    Args:
-        path: of ``metrics.jsonl``.
+    """Reads the ``metrics.jsonl`` of a training; a last line cut by a kill is ignored.
 
     Raises:
-        ValueError: the file is absent, damaged, or holds no loss.
+        DatasetError: the file is absent, damaged, or holds no loss.
     """
-    with reading_metrics(path) as rows:
-        loss = [(row["step"], row["loss"]) for row in rows if "loss" in row]
-        dice = [(row["step"], row["validation_dice"]) for row in rows if "validation_dice" in row]
-        losses, validations = _finite_pairs(loss), _finite_pairs(dice)
+    losses, validations = read_metrics(path, ("loss",), ("validation_dice",))
+    losses, validations = (
+        pairs[can_be_drawn(pairs).all(axis=1)] for pairs in (losses, validations)
+    )
     if not len(losses):
-        raise ValueError(f"no learning curve: {path.name} holds no loss")
+        raise DatasetError(f"no learning curve: {path.name} holds no loss")
     return LearningCurve(
         name, losses[:, 0], losses[:, 1], validations[:, 0], 100 * validations[:, 1]
     )
 
 
-@contextlib.contextmanager
-def reading_metrics(path: Path) -> Iterator[list[dict[str, Any]]]:
-    """Reads the metrics of a training; what is wrong with them is told in one way.
+def read_metrics(path: Path, *wanted: tuple[str, ...]) -> list[np.ndarray]:
+    """Reads numbers in the ``metrics.jsonl`` of a training; a last line cut by a kill is ignored.
 
     Args:
-        path: of ``metrics.jsonl``.
+        wanted: names of numbers that stand in one line.
 
-    Yields:
-        What each line holds; a last line cut by a kill is ignored.
+    Returns:
+        For each of these, the step and the numbers of each line that has the first of them,
+        float64 (lines, 1 + numbers).
 
     Raises:
-        ValueError: the file cannot be read, or what is done with the lines shows them damaged.
+        DatasetError: the file cannot be read, or is damaged.
     """
     try:
         lines = read_regular_file(path).decode().split("\n")
-        yield [json.loads(line) for line in lines[:-1] if line]
+        rows = [json.loads(line) for line in lines[:-1] if line]
+        tables = [
+            [[row[name] for name in ("step", *names)] for row in rows if names[0] in row]
+            for names in wanted
+        ]
+        return [
+            np.array(table, dtype=np.float64).reshape(-1, 1 + len(names))
+            for table, names in zip(tables, wanted, strict=True)
+        ]
     except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         reason = error.strerror if isinstance(error, OSError) else repr(error)
-        raise ValueError(f"no learning curve: {path.name}: {reason}") from None
-
-
-def _finite_pairs(pairs: Sequence[tuple[float, float]]) -> np.ndarray:
-    """Returns float64 (N, 2) without the pairs that hold an infinity or no number."""
-    values = np.array(pairs, dtype=np.float64).reshape(-1, 2)
-    return values[can_be_drawn(values).all(axis=1)]
+        raise DatasetError(f"no learning curve: {path.name}: {reason}") from None
 
 
 def can_be_drawn(values: np.ndarray) -> np.ndarray:
@@ -116,18 +114,14 @@ def draw_learning_curves(
 ) -> Figure | None:
     """Draws loss and validation Dice of each training.
 
-    Args:
-        trainings: records of ``nakt train``, beside which lie their metrics.
-        left_out: trainings without usable metrics are added here.
-
     Returns:
-        None where no training has any.
+        None where no training has usable metrics; those that have none are left out.
     """
 
     def read(found: FoundRecord) -> LearningCurve:
         return read_curve(printable(found.record.name), found.folder / METRICS_NAME)
 
-    curves = read_usable(trainings, read, left_out)
+    curves = read_each(trainings, read, left_out)
     if not curves:
         return None
     return Figure(

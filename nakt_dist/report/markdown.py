@@ -29,12 +29,7 @@ def to_markdown(document: Document) -> str:
 
 
 def table_to_markdown(table: Table, notes: bool = True) -> str:
-    """Writes one table with its title and remarks.
-
-    Args:
-        table: the table.
-        notes: whether the smaller lines of its cells are shown.
-    """
+    """Writes one table with its title, its remarks and, where wished, its cells' notes."""
     lines = [f"| {' | '.join(map(escape, table.header))} |", "|" + " --- |" * len(table.header)]
     lines += [f"| {' | '.join(_cell(cell, notes) for cell in row)} |" for row in table.rows]
     remarks = "\n".join(f"- {escape(remark)}" for remark in table.remarks)

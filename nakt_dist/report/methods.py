@@ -65,11 +65,7 @@ def name_methods(methods: Sequence[Method]) -> dict[Method, str]:
 
 
 def describe_settings(settings: Mapping[str, Any]) -> dict[str, str]:
-    """Returns words for each setting of a transfer.
-
-    Args:
-        settings: flat, such as ``{"attention.beta": 1.0}``.
-    """
+    """Returns words for each setting of a transfer, such as ``{"attention.beta": 1.0}``."""
     words: dict[str, str] = {}
     for signal, kind in SIGNALS.items():
         start = f"{signal}."
@@ -95,11 +91,7 @@ def _telling_parts(method: Method, several: bool) -> list[str]:
 
 
 def method_styles(methods: Sequence[Method]) -> Styles:
-    """Returns colour and line style of each method; warm without a teacher, cool with one.
-
-    Args:
-        methods: in the order of the legend.
-    """
+    """Returns each method's colour and line; warm colours without a teacher, cool with one."""
     styles: dict[Method, tuple[str, LineStyle]] = {}
     of_colours: Counter[tuple[str, ...]] = Counter()
     for method in methods:
@@ -119,11 +111,7 @@ def draw_legend(
     """Puts the methods' names above all panels, and makes the figure so much higher.
 
     They stand in as many columns as there is room for; a name that is wider than the figure is
-    broken.
-
-    Args:
-        canvas: with all its panels, as wide as it will be.
-        dots: whether the methods are dots rather than lines.
+    broken. The canvas has all its panels, and is as wide as it will be.
     """
     renderer = FigureCanvasAgg(canvas).get_renderer()
     room = canvas.bbox.width * _SHARE_OF_WIDTH

@@ -56,17 +56,14 @@ _TOLERANCE = 0.02
 
 @dataclass(frozen=True)
 class PaperDice:
-    """One Dice score of paper A.
+    """One Dice score of paper A, in percent, with the names that the paper uses.
 
     Attributes:
         where: the table or section that prints it, such as ``"table 2"``.
-        test_set: as the paper calls it.
         role: ``teacher``, ``student``, ``fine-tuned student`` and the like.
-        transferal_dataset: as the paper calls it; empty for teachers and from scratch.
+        transferal_dataset: empty for teachers and from scratch.
         exclusion: whether images without a salient target were excluded.
-        network: as the paper calls it.
-        mean: mean over the test images, in percent.
-        std: standard deviation over the test images, in percent.
+        std: standard deviation over the test images.
     """
 
     where: str
@@ -81,18 +78,16 @@ class PaperDice:
 
 @dataclass(frozen=True)
 class PaperAuroc:
-    """One mean AUROC of paper B, over three repetitions.
+    """One mean AUROC of paper B over three repetitions, in percent, with the paper's names.
 
     Attributes:
-        table: its number.
-        dataset: learnt from and tested on, as the paper calls it.
+        dataset: learnt from and tested on.
         samples: images learnt from.
         initialisation: the dataset that the first weights come from.
         method: ``transfer learning`` or ``attention transfer``.
         teacher: the dataset that the teacher learnt from; empty for transfer learning.
-        network: the student, as the paper calls it.
+        network: the student.
         trainable: parameters that learn, in millions.
-        mean: in percent.
         half_width: of the 95 % interval, in percentage points.
     """
 

@@ -1,16 +1,24 @@
 """Tables in the shape of the paper's tables 2 to 6, its own figures beside ours."""
 
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from functools import partial
 
 from nakt_dist.records.evaluation_set import describe_splits
 from nakt_dist.records.lineage import Network, TrainingSet
 from nakt_dist.report import paper
-from nakt_dist.report.capability import Capability, Transfer, find_teacher, students_of, transfer_of
 from nakt_dist.report.document import Cell, Column, Table, tabulate
 from nakt_dist.report.evaluations import NetworkName, SegmentationRun, show_interval
 from nakt_dist.report.roles import Role, describe_rule
-from nakt_dist.report.tables import NOTHING, show_capability
+from nakt_dist.report.tables import (
+    NOTHING,
+    Capability,
+    Transfer,
+    capabilities,
+    find_teacher,
+    show_capability,
+    students_of,
+    transfer_of,
+)
 from nakt_dist.report.telling import grouped
 
 _STAR = "* marks students whose transferal images were chosen by exclusion, as in the paper."
@@ -27,22 +35,19 @@ _STARTED_FROM = {
 """Names the rows of networks that learnt few annotations; students' by what they learnt before."""
 
 
-def single_teacher_tables(
-    evaluations: Sequence[SegmentationRun], capabilities: Mapping[Transfer, Capability]
-) -> list[Table]:
+def single_teacher_tables(evaluations: Sequence[SegmentationRun]) -> list[Table]:
     """Shows students of one teacher (paper A, tables 2 and 3), a table per teacher and test set."""
     students = [run for run in students_of(evaluations) if len(_teachers(run)) == 1]
     groups = grouped(students, lambda run: (run.tested_on, _teachers(run)))
-    return [_single_teacher(group, evaluations, capabilities) for group in groups.values()]
+    return [_single_teacher(group, evaluations) for group in groups.values()]
 
 
 def _single_teacher(
-    students: list[SegmentationRun],
-    evaluations: Sequence[SegmentationRun],
-    capabilities: Mapping[Transfer, Capability],
+    students: list[SegmentationRun], evaluations: Sequence[SegmentationRun]
 ) -> Table:
     tested_on, (teacher,) = students[0].tested_on, _teachers(students[0])
-    best = {capability.best for capability in capabilities.values()}
+    found = capabilities(evaluations)
+    best = {capability.best for capability in found.values()}
     transfers = grouped(students, transfer_of)
     rows = [
         runs
@@ -53,18 +58,18 @@ def _single_teacher(
 
     def capability(runs: list[SegmentationRun]) -> Cell:
         transfer = first.get(runs[0])
-        return Cell("") if transfer is None else _capability_cell(capabilities[transfer], transfer)
+        return Cell("") if transfer is None else _capability_cell(found[transfer], transfer)
 
     columns = (
         Column("Transferal dataset", _dataset_cell),
         *_network_columns(students, lambda _: "student", best),
         Column("KTC %", capability),
     )
-    found = find_teacher(teacher, tested_on, evaluations)
-    remarks = [_teacher_sentence(teacher, found, tested_on.dataset), _STAR]
+    run = find_teacher(teacher, tested_on, evaluations)
+    remarks = [_teacher_sentence(teacher, run, tested_on.dataset), _STAR]
     if len(paper.counterpart_test_sets(tested_on.dataset)) > 1:
         remarks.append(_PAPER_SETS)
-    if any(capabilities[transfer].students > 1 for transfer in transfers):
+    if any(found[transfer].students > 1 for transfer in transfers):
         remarks.append(
             "KTC takes the best of several students by their Dice on the test images themselves, "
             "as the paper does, and is therefore optimistic."

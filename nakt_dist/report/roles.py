@@ -33,13 +33,7 @@ FOLLOWING = {kind: Role(_following(kind)) for kind in following_kinds()}
 
 
 def role_of(lineage: Lineage, weights_sha256: str, teachers: Iterable[str]) -> Role:
-    """Says which part a network plays.
-
-    Args:
-        lineage: of the network.
-        weights_sha256: of its weights file.
-        teachers: SHA-256 of every known teacher's weights file.
-    """
+    """Says which part a network plays, given the SHA-256 of every known teacher's weights."""
     teachers = set(teachers)
     if not lineage.trainings:
         return Role.TEACHER if weights_sha256 in teachers else Role.FOREIGN

@@ -17,6 +17,7 @@ from nakt_dist.records.run_record import RECORD_NAME, read_record
 from nakt_dist.report.evaluations import (
     ClassifierRun,
     Evaluation,
+    Found,
     FoundRecord,
     SegmentationRun,
     is_classifier_test,
@@ -27,40 +28,38 @@ from nakt_dist.shards.manifest import MANIFEST_NAME, PseudoLabelManifest
 _NUMBER = (int, float)
 Item = TypeVar("Item")
 Run = TypeVar("Run", bound=Evaluation)
-Placed = TypeVar("Placed", bound=FoundRecord | Evaluation)
+Place = TypeVar("Place", bound=Found)
 # What odd values raise when read: a file that anybody may have written must not end the report.
 _DAMAGE = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
 
 
 @dataclass(frozen=True)
 class LeftOut:
-    """Something found that is not in the tables.
-
-    Attributes:
-        place: where it lies.
-        reason: why it is left out.
-    """
+    """Something found that is not in the tables: where it lies, and why."""
 
     place: str
     reason: str
 
 
-def read_usable(
-    found: Iterable[Placed], read: Callable[[Placed], Item], left_out: list[LeftOut]
+def read_each(
+    found: Iterable[Place], read: Callable[[Place], Item], left_out: list[LeftOut]
 ) -> list[Item]:
-    """Reads something beside each record or run; what is wrong with one is listed instead.
+    """Reads something of each thing found; what is wrong with one is listed instead.
 
     Args:
-        found: each with the ``place`` where it lies.
-        read: raises a ValueError or DatasetError that says what is wrong.
-        left_out: what cannot be used is added here.
+        read: raises a DatasetError that says what is wrong, or stumbles over odd values.
+        left_out: what cannot be used is added here, without the machine's paths.
     """
     items = []
     for each in found:
         try:
             items.append(read(each))
-        except (ValueError, DatasetError) as error:
-            left_out.append(LeftOut(each.place, printable(str(error))))
+        except DatasetError as error:
+            reason = str(error).replace(f"{each.folder}/", "")
+            left_out.append(LeftOut(each.place, printable(reason)))
+        except _DAMAGE as error:
+            shown = printable(f"{type(error).__name__}: {error}")[:120]
+            left_out.append(LeftOut(each.place, f"damaged: {shown}. Run its stage again"))
     return items
 
 
@@ -97,16 +96,12 @@ def collect(folders: Sequence[str | Path]) -> Collection:
     Hidden folders and links to folders are not entered. What cannot be read is listed with
     its reason and the rest goes on.
 
-    Args:
-        folders: where to look.
-
     Raises:
         DatasetError: a folder does not exist, or there is no usable evaluation below them.
     """
     left_out: list[LeftOut] = []
     places = _find_files(folders, left_out)
-    records = _read_each(places[RECORD_NAME], _read_found, left_out)
-    records = _without_copies(records, left_out)
+    records = _without_copies(read_each(places[RECORD_NAME], _read_found, left_out), left_out)
     pseudo_sets = _read_pseudo_sets(places[MANIFEST_NAME], left_out)
     tests = [found for found in records if found.record.stage == "evaluate"]
     classifiers = [found for found in tests if is_classifier_test(found.record)]
@@ -147,10 +142,8 @@ def _nothing_found(folders: Sequence[str | Path], left_out: Sequence[LeftOut]) -
     )
 
 
-def _find_files(
-    folders: Sequence[str | Path], left_out: list[LeftOut]
-) -> dict[str, list[tuple[str, Path]]]:
-    """Returns place and path of every record and manifest, each file once."""
+def _find_files(folders: Sequence[str | Path], left_out: list[LeftOut]) -> dict[str, list[Found]]:
+    """Returns where every record and manifest lies, by file name, each file once."""
     found: dict[str, dict[Path, str]] = {RECORD_NAME: {}, MANIFEST_NAME: {}}
     for root in map(Path, folders):
         if not root.is_dir():
@@ -163,9 +156,9 @@ def _find_files(
         for folder, subfolders, names in os.walk(base, onerror=unreadable):
             subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
             for name in found.keys() & set(names):
-                found[name].setdefault(Path(folder) / name, _place(Path(folder), base))
+                found[name].setdefault(Path(folder), _place(Path(folder), base))
     return {
-        name: sorted((place, path) for path, place in paths.items())
+        name: [Found(*each) for each in sorted((place, path) for path, place in paths.items())]
         for name, paths in found.items()
     }
 
@@ -175,29 +168,8 @@ def _place(folder: Path, base: Path) -> str:
     return printable(str(Path(base.name) / folder.relative_to(base)))
 
 
-def _read_each(
-    places: Sequence[tuple[str, Path]],
-    read: Callable[[str, Path], Item],
-    left_out: list[LeftOut],
-) -> list[Item]:
-    """Reads each file; one that cannot be read is listed instead, without the machine's paths."""
-    items = []
-    for place, path in places:
-        try:
-            items.append(read(place, path))
-        except DatasetError as error:
-            reason = str(error).replace(f"{path}", path.name).replace(f"{path.parent}/", "")
-            left_out.append(LeftOut(place, printable(reason)))
-        except _DAMAGE as error:
-            left_out.append(LeftOut(place, _describe_damage(error)))
-    return items
-
-
-def _describe_damage(error: Exception) -> str:
-    return f"damaged: {printable(f'{type(error).__name__}: {error}')[:120]}. Run its stage again"
-
-
-def _read_found(place: str, path: Path) -> FoundRecord:
+def _read_found(found: Found) -> FoundRecord:
+    path = found.folder / RECORD_NAME
     record = read_record(path)
     for name in ("stage", "name"):
         read_field(vars(record), name, str)
@@ -206,9 +178,8 @@ def _read_found(place: str, path: Path) -> FoundRecord:
     read_field(vars(record), "seconds", _NUMBER)
     value_sha256(vars(record))  # finds what is nested too deeply to be written again
     if record.stage == "train":
-        lineage = read_field(record.details, "lineage", Mapping)
-        read_lineage(lineage)
-    return FoundRecord(place, path.parent, record, file_sha256(path))
+        read_lineage(read_field(record.details, "lineage", Mapping))
+    return FoundRecord(found.place, found.folder, record, file_sha256(path))
 
 
 def _without_copies(records: Sequence[FoundRecord], left_out: list[LeftOut]) -> list[FoundRecord]:
@@ -231,22 +202,19 @@ def _read_tests(
     What either record says of test images that were met counts for both.
     """
     runs: dict[str, Run] = {}
-    for found in tests:
-        try:
-            run = read(found)
-        except DatasetError as error:
-            left_out.append(LeftOut(found.place, str(error)))
-            continue
-        except _DAMAGE as error:
-            left_out.append(LeftOut(found.place, _describe_damage(error)))
-            continue
+
+    def read_once(found: FoundRecord) -> None:
+        run = read(found)
         same = value_sha256(found.record.inputs)
         first = runs.setdefault(same, run)
         if first is not run:
             # Weights that left their run's folder lose what it knows of pictures they have met.
             runs[same] = replace(first, exposure=join(first.exposure, run.exposure))
-            reason = f"the same network on the same images as {first.place}, which is counted"
-            left_out.append(LeftOut(found.place, reason))
+            raise DatasetError(
+                f"the same network on the same images as {first.place}, which is counted"
+            )
+
+    read_each(tests, read_once, left_out)
     return list(runs.values())
 
 
@@ -271,14 +239,12 @@ def _named_by_network(runs: Sequence[SegmentationRun]) -> list[SegmentationRun]:
     ]
 
 
-def _read_pseudo_sets(
-    places: Sequence[tuple[str, Path]], left_out: list[LeftOut]
-) -> list[PseudoSet]:
-    def read(place: str, path: Path) -> PseudoSet | None:
-        format_name = read_json(path, "manifest").get("format")
-        return read_pseudo_set(path.parent) if format_name == PseudoLabelManifest.FORMAT else None
+def _read_pseudo_sets(places: Iterable[Found], left_out: list[LeftOut]) -> list[PseudoSet]:
+    def read(found: Found) -> PseudoSet | None:
+        format_name = read_json(found.folder / MANIFEST_NAME, "manifest").get("format")
+        return read_pseudo_set(found.folder) if format_name == PseudoLabelManifest.FORMAT else None
 
-    found = [each for each in _read_each(places, read, left_out) if each is not None]
+    found = [each for each in read_each(places, read, left_out) if each is not None]
     once = {each.manifest.fingerprint: each for each in reversed(found)}
     return sorted(once.values(), key=lambda each: (each.label, each.name))
 

@@ -1,14 +1,23 @@
 """What a report says about segmentation (paper A)."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
+from nakt_dist.records.evaluation_set import EvaluationSet
 from nakt_dist.records.lineage import TrainingSet
 from nakt_dist.records.lineage_reading import read_lineage
-from nakt_dist.report.brief import summarise
-from nakt_dist.report.capability import capabilities
 from nakt_dist.report.cautions import cautions
 from nakt_dist.report.dice_figures import draw_dice, draw_distribution
-from nakt_dist.report.document import Block, Bullets, Figure, Paragraph, Section, Table, Wing
+from nakt_dist.report.document import (
+    WARNING,
+    Block,
+    Bullets,
+    Figure,
+    Paragraph,
+    Section,
+    Table,
+    Wing,
+)
+from nakt_dist.report.evaluations import SegmentationRun
 from nakt_dist.report.histograms import JudgedSet, draw_entropy, draw_target_pixels
 from nakt_dist.report.learning_curves import draw_learning_curves
 from nakt_dist.report.paper_differences import differences_from_paper
@@ -17,8 +26,15 @@ from nakt_dist.report.paper_tables import (
     several_teachers_tables,
     single_teacher_tables,
 )
+from nakt_dist.report.roles import FOLLOWING, Role
 from nakt_dist.report.runs import Collection, LeftOut
-from nakt_dist.report.tables import exclusion_table, main_table
+from nakt_dist.report.tables import (
+    capabilities,
+    exclusion_table,
+    main_table,
+    students_of,
+    transfer_of,
+)
 from nakt_dist.report.telling import grouped
 from nakt_dist.transfer.exclusion import ExclusionRule
 
@@ -35,7 +51,7 @@ def segmentation_wing(collection: Collection, left_out: list[LeftOut]) -> Wing:
         Bullets(cautions(collection)),
     )
     return Wing(
-        brief=summarise(runs, capabilities(runs)),
+        brief=_brief(runs),
         sections=(
             Section("results", "Results", (results_table(collection),)),
             Section("comparable", "What is not comparable", comparable),
@@ -47,8 +63,7 @@ def segmentation_wing(collection: Collection, left_out: list[LeftOut]) -> Wing:
 
 def results_table(collection: Collection) -> Table:
     """Returns the main table: teacher, students, from scratch, fine-tuned, and their KTC."""
-    runs = collection.evaluations
-    return main_table(runs, capabilities(runs))
+    return main_table(collection.evaluations)
 
 
 def _trainings(collection: Collection) -> list[TrainingSet]:
@@ -75,7 +90,7 @@ def tables_beside_the_paper(collection: Collection) -> list[Table]:
     runs = collection.evaluations
     counts = exclusion_table(_trainings(collection), collection.pseudo_sets)
     return [
-        *single_teacher_tables(runs, capabilities(runs)),
+        *single_teacher_tables(runs),
         *fine_tuning_tables(runs),
         *several_teachers_tables(runs),
         *([counts] if counts is not None else []),
@@ -111,3 +126,114 @@ def _judged_sets(collection: Collection) -> list[JudgedSet]:
         judged += [JudgedSet(pseudo, rule, splits) for rule, splits in uses if rule]
         judged += [] if uses else [JudgedSet(pseudo, ExclusionRule())]
     return judged
+
+
+def _brief(evaluations: Sequence[SegmentationRun]) -> tuple[str, ...]:
+    """Returns a sentence per teacher, per transferal dataset and per effect."""
+    several = len({run.tested_on for run in evaluations}) > 1
+    parts = (_teachers, _transfers, _effects_of_exclusion, _fine_tuning, _following)
+    return tuple(sentence for part in parts for sentence in part(evaluations, several))
+
+
+def _where(run: SegmentationRun, several: bool) -> str:
+    return f" on {run.tested_on.label}" if several else ""
+
+
+def _warning(*runs: SegmentationRun) -> str:
+    """Says of each run that may have met its test images how, behind its number."""
+    seen = {run.name: run.warning for run in runs}
+    return "".join(f" {WARNING} {name}: {words}." for name, words in seen.items() if words)
+
+
+def _teachers(evaluations: Sequence[SegmentationRun], several: bool) -> Iterator[str]:
+    for run in evaluations:
+        if run.role == Role.TEACHER:
+            yield (
+                f"Teacher “{run.name}”, {run.network.label}: Dice {run.dice} %"
+                f"{_where(run, several)}.{_warning(run)}"
+            )
+
+
+def _transfers(evaluations: Sequence[SegmentationRun], several: bool) -> Iterator[str]:
+    for transfer, capability in capabilities(evaluations).items():
+        best = capability.best
+        how = "with exclusion" if best.excluded else "without exclusion"
+        share = (
+            f"{capability.percent:.1f} % of its teacher's"
+            if capability.percent is not None
+            else f"there is no KTC: {capability.reason}"
+        )
+        several_students = f"the best of {capability.students} students"
+        which = "the only student" if capability.students == 1 else several_students
+        yield (
+            f"{transfer.dataset} as transferal dataset, its annotations unused: {which}, "
+            f"“{best.name}”, {best.network.label} {how}, reaches {best.dice} %"
+            f"{_where(best, several)}; {share}.{_warning(best)}"
+        )
+
+
+def _effects_of_exclusion(evaluations: Sequence[SegmentationRun], several: bool) -> Iterator[str]:
+    """Compares networks trained with and without exclusion, one run each."""
+    groups = grouped(students_of(evaluations), lambda run: (transfer_of(run), run.network))
+    for (transfer, network), runs in groups.items():
+        if sorted(run.excluded for run in runs) == [False, True]:
+            without, with_rule = sorted(runs, key=lambda run: run.excluded)
+            counts = [run.lineage.learnt.samples for run in (without, with_rule)]
+            change = f"{with_rule.mean - without.mean:+.1f}".replace("-", "−")
+            yield (
+                f"Exclusion changes the mean Dice of {network.label}, taught on "
+                f"{transfer.dataset}, by {change} points{_where(without, several)} "
+                f"({counts[0]} images without, {counts[1]} with)."
+                f"{_warning(without, with_rule)}"
+            )
+
+
+def _fine_tuning(evaluations: Sequence[SegmentationRun], several: bool) -> Iterator[str]:
+    """Compares the best fine-tuned student with the best network that learnt from scratch."""
+    roles = (Role.FINE_TUNED_STUDENT, Role.FROM_SCRATCH)
+
+    def annotated(run: SegmentationRun) -> tuple[EvaluationSet, str, int]:
+        last = run.lineage.trainings[0]
+        return run.tested_on, last.fingerprint, last.samples
+
+    groups = grouped((run for run in evaluations if run.role in roles), annotated)
+    for (_, _, samples), runs in groups.items():
+        sides = grouped(runs, lambda run: run.role)
+        if len(sides) == 2:
+            tuned, scratch = (max(sides[role], key=lambda run: run.mean) for role in roles)
+            yield (
+                f"Fine-tuned on {samples} annotated images, the best student reaches "
+                f"{tuned.dice} % (“{tuned.name}”); trained from scratch on them, the best network "
+                f"reaches {scratch.dice} % (“{scratch.name}”){_where(tuned, several)}."
+                f"{_warning(tuned, scratch)}"
+            )
+
+
+def _following(evaluations: Sequence[SegmentationRun], several: bool) -> Iterator[str]:
+    """Puts students that followed a teacher beside networks from scratch on the same images."""
+    for run in evaluations:
+        last, following = run.lineage.learnt, run.lineage.following
+        if following is None or run.role not in FOLLOWING.values():
+            continue
+        alike = [
+            each
+            for each in evaluations
+            if each.role == Role.FROM_SCRATCH
+            and each.tested_on == run.tested_on
+            and each.network == run.network
+            and last == each.lineage.learnt
+        ]
+        how = following.kind.value.lower()
+        sentence = (
+            f"“{run.name}”, {run.network.label}, which follows the teacher "
+            f"{following.teacher.label} ({how}) on {last.samples} annotated images, reaches "
+            f"{run.dice} %{_where(run, several)}"
+        )
+        best = max(alike, key=lambda each: each.mean, default=None)
+        if best is None:
+            yield f"{sentence}.{_warning(run)}"
+        else:
+            yield (
+                f"{sentence}; from scratch on them, {best.dice} % (“{best.name}”)."
+                f"{_warning(run, best)}"
+            )

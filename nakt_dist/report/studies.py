@@ -26,15 +26,7 @@ Value = TypeVar("Value")
 
 @dataclass(frozen=True)
 class Setting:
-    """What students share that may be compared: everything but the method and the repetition.
-
-    Attributes:
-        network: the student.
-        trained_on: the images it learnt from.
-        start: its first weights.
-        findings: what it learnt to tell.
-        policy: what unsure labels counted as while it learnt, JSON.
-    """
+    """What students share that may be compared: everything but the method and the repetition."""
 
     network: NetworkName
     trained_on: TrainingSet
@@ -56,9 +48,6 @@ def arrange(
     items: Iterable[tuple[NetworkName, Lineage, Value]],
 ) -> tuple[Arranged[list[Value]], list[tuple[Value, Value]]]:
     """Puts what is known of trainings in the order of settings, methods and repetitions.
-
-    Args:
-        items: network, lineage and anything else of each training.
 
     Returns:
         By setting and method; and of each repetition that is there again, the later and the
@@ -82,13 +71,15 @@ def arrange(
     return arranged, again
 
 
+def mean_of_known(values: Iterable[float | None]) -> float | None:
+    """Returns the mean of those that are numbers; None where there is none."""
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if known else None
+
+
 @dataclass(frozen=True)
 class Repeats:
-    """Runs that differ in their seeds alone.
-
-    Attributes:
-        runs: by repetition, each once.
-    """
+    """Runs that differ in their seeds alone, by repetition, each once."""
 
     runs: tuple[ClassifierRun, ...]
 
@@ -109,12 +100,11 @@ class Repeats:
 
     def mean_of(self, number: Callable[[ClassifierRun], float | None]) -> float | None:
         """Returns the mean over the runs of which a number is known; None where there is none."""
-        known = [value for run in self.runs if (value := number(run)) is not None]
-        return float(np.mean(known)) if known else None
+        return mean_of_known(map(number, self.runs))
 
     def auroc_of(self, finding: int) -> float | None:
         """Returns the mean AUROC of the finding of a number, in percent; None where unknown."""
-        return self.mean_of(lambda run: run.findings[finding].auroc)
+        return self.mean_of(lambda run: run.result.findings[finding].auroc)
 
     @property
     def text(self) -> str:
@@ -142,12 +132,10 @@ class Study:
     """All students tested on one set, by setting and method.
 
     Attributes:
-        tested_on: the test set.
-        label: its name, with what tells it from the others of the report.
+        label: of the test set, with what tells it from the others of the report.
         cells: the runs of each setting by method; settings and methods in order.
-        methods: all methods, in the order of columns.
-        others: evaluations of teachers, of networks that students started from, and of foreign
-            weights.
+        methods: in the order of columns.
+        others: teachers, networks that students started from, and foreign weights.
     """
 
     tested_on: EvaluationSet
@@ -251,7 +239,7 @@ def _label_tests(tests: Iterable[EvaluationSet]) -> dict[EvaluationSet, str]:
     """Names test sets; where names are the same, says what differs."""
     findings = describe_findings(each.findings for each in tests)
 
-    def facts(each: EvaluationSet) -> Mapping[str, str]:
+    def describe(each: EvaluationSet) -> Mapping[str, str]:
         return {
             "findings": findings[each.findings],
             **describe_policy(each.policy),
@@ -259,7 +247,7 @@ def _label_tests(tests: Iterable[EvaluationSet]) -> dict[EvaluationSet, str]:
             "packing": describe_packing(each.fingerprint),
         }
 
-    told = tell_apart(tests, lambda each: each.label, facts)
+    told = tell_apart(tests, lambda each: each.label, describe)
     return {each: f"{each.label}{f', {words}' if words else ''}" for each, words in told.items()}
 
 
@@ -271,7 +259,7 @@ def tell_settings(settings: Iterable[Setting]) -> dict[Setting, str]:
         trained_on = each.trained_on
         return each.network, trained_on.label, trained_on.samples, each.start
 
-    def facts(each: Setting) -> Mapping[str, str]:
+    def describe(each: Setting) -> Mapping[str, str]:
         return {
             "findings": findings[each.findings],
             **describe_policy(each.policy),
@@ -279,4 +267,4 @@ def tell_settings(settings: Iterable[Setting]) -> dict[Setting, str]:
             "packing": describe_packing(each.trained_on.fingerprint),
         }
 
-    return tell_apart(settings, name, facts)
+    return tell_apart(settings, name, describe)

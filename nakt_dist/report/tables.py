@@ -1,28 +1,21 @@
-"""The main table, the counts before and after exclusion (table 7), and the list of all runs."""
+"""Capability, the main table of segmentation, and the counts before and after exclusion."""
 
-import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from nakt_dist.records.evaluation_set import describe_splits
-from nakt_dist.records.fields import printable
-from nakt_dist.records.lineage import TrainingSet
+from nakt_dist.evaluation.summary import knowledge_transfer_capability
+from nakt_dist.records.evaluation_set import EvaluationSet, describe_splits
+from nakt_dist.records.lineage import Network, TrainingSet
 from nakt_dist.records.pseudo_sets import PseudoSet, apply_rule
-from nakt_dist.records.run_record import RunRecord
 from nakt_dist.report import paper
-from nakt_dist.report.capability import Capability, Transfer
 from nakt_dist.report.cautions import meetings
 from nakt_dist.report.document import WARNING, Cell, Column, Table, tabulate
 from nakt_dist.report.evaluations import SegmentationRun, show_interval
-from nakt_dist.report.roles import describe_lineage, describe_rule
-from nakt_dist.report.runs import FoundRecord
+from nakt_dist.report.roles import Role, describe_lineage, describe_rule
 from nakt_dist.report.telling import grouped
-from nakt_dist.runtime.files import value_sha256
 from nakt_dist.transfer.exclusion import ExclusionRule
 
 NOTHING = "–"
-_SHOWN_DIGITS = 12
 _DICE = (
     "Dice: mean ± standard deviation over the test images, in percent; the interval is a 95 % "
     "bootstrap interval of the mean."
@@ -34,12 +27,93 @@ _CAPABILITY = (
 )
 
 
-def main_table(
-    evaluations: Sequence[SegmentationRun], capabilities: Mapping[Transfer, Capability]
-) -> Table:
+@dataclass(frozen=True)
+class Transfer:
+    """What a capability belongs to; students with and without exclusion share it.
+
+    Attributes:
+        dataset: the transferal dataset as tables show it.
+        fingerprint: of its manifest.
+    """
+
+    teachers: tuple[Network, ...]
+    dataset: str
+    fingerprint: str
+    tested_on: EvaluationSet
+
+
+@dataclass(frozen=True)
+class Capability:
+    """The capability of one transferal dataset.
+
+    Attributes:
+        percent: 100 × best student's Dice / teacher's Dice; None where there is no teacher.
+        reason: why there is none; empty where there is one.
+        best: the best of so many students.
+        teacher: its evaluation on the same images, or None.
+    """
+
+    percent: float | None
+    reason: str
+    best: SegmentationRun
+    students: int
+    teacher: SegmentationRun | None = None
+
+
+def students_of(evaluations: Iterable[SegmentationRun]) -> list[SegmentationRun]:
+    """Returns those that learnt pseudo masks alone; fine-tuned students have seen annotations."""
+    return [run for run in evaluations if run.role == Role.STUDENT]
+
+
+def transfer_of(run: SegmentationRun) -> Transfer:
+    """Returns what a student belongs to."""
+    training = run.lineage.learnt
+    return Transfer(training.teachers, training.label, training.fingerprint, run.tested_on)
+
+
+def capabilities(evaluations: Sequence[SegmentationRun]) -> dict[Transfer, Capability]:
+    """Computes the capability of every transferal dataset, per teacher and test set."""
+    students = grouped(students_of(evaluations), transfer_of)
+    return {
+        transfer: _capability(transfer, group, evaluations) for transfer, group in students.items()
+    }
+
+
+def find_teacher(
+    teacher: Network, tested_on: EvaluationSet, evaluations: Sequence[SegmentationRun]
+) -> SegmentationRun | None:
+    """Finds a teacher's evaluation on the same images, whatever it is called."""
+    for run in evaluations:
+        if run.weights_sha256 == teacher.weights_sha256 and run.tested_on == tested_on:
+            return run
+    return None
+
+
+def _capability(
+    transfer: Transfer, students: list[SegmentationRun], evaluations: Sequence[SegmentationRun]
+) -> Capability:
+    best = max(students, key=lambda run: run.mean)
+    if len(transfer.teachers) > 1:
+        reason = f"{len(transfer.teachers)} teachers: there is no single teacher's Dice"
+        return Capability(None, reason, best, len(students))
+    teacher = find_teacher(transfer.teachers[0], transfer.tested_on, evaluations)
+    if teacher is None:
+        name = transfer.teachers[0]
+        reason = (
+            f"no evaluation of the teacher “{name.name}” (weights {f'{name.weights_sha256}'[:12]}) "
+            "on these test images"
+        )
+        return Capability(None, reason, best, len(students))
+    if teacher.mean == 0:
+        return Capability(None, "the teacher's Dice is 0", best, len(students), teacher)
+    percent = knowledge_transfer_capability(best.mean, teacher.mean)
+    return Capability(percent, "", best, len(students), teacher)
+
+
+def main_table(evaluations: Sequence[SegmentationRun]) -> Table:
     """Shows every evaluation in one row, by the part its network plays."""
     several = len({run.tested_on for run in evaluations}) > 1
-    leading = {each.best: each for each in capabilities.values()}
+    leading = {each.best: each for each in capabilities(evaluations).values()}
 
     def dice(run: SegmentationRun) -> Cell:
         return Cell(f"{run.dice}{run.warned}", strong=run in leading)
@@ -108,13 +182,10 @@ class _Counted:
 def exclusion_table(
     trainings: Iterable[TrainingSet], pseudo_sets: Sequence[PseudoSet]
 ) -> Table | None:
-    """Counts images before and after exclusion (paper A, table 7).
+    """Counts images before and after exclusion (paper A, table 7); None where there are none.
 
     Counts come from the statistics beside the pseudo-labels where those are among the folders
     given, else from the lineage of the networks that learnt from them.
-
-    Returns:
-        None where there is nothing to count.
     """
     trainings = [training for training in dict.fromkeys(trainings) if training.exclusion]
     by_set = grouped(trainings, lambda training: training.pseudo_labels_fingerprint)
@@ -180,59 +251,3 @@ def _printed_counts(row: _Counted) -> Cell:
     before, after = theirs
     share = f"{100 * after / before:.1f} % kept"
     return Cell(f"{before:,} → {after:,}", (f"{paper.dataset_name(row.dataset)}", share))
-
-
-def version_sets(records: Sequence[FoundRecord]) -> dict[str, str]:
-    """Returns the distinct sets of package versions, as text, each with a letter or two."""
-    texts = dict.fromkeys(_show(found.record.versions) for found in records)
-    return {text: _letters(number) for number, text in enumerate(texts)}
-
-
-def _letters(number: int) -> str:
-    first, last = divmod(number, 26)
-    return (chr(64 + first) if first else "") + chr(65 + last)
-
-
-def records_table(records: Sequence[FoundRecord], versions: Mapping[str, str]) -> Table:
-    """Lists every record.
-
-    Args:
-        versions: as ``version_sets`` returns them.
-    """
-    columns = (
-        Column("Run", lambda found: Cell(printable(found.record.name), (found.place,))),
-        Column("Stage", lambda found: printable(found.record.stage)),
-        Column("Counts", lambda found: _show(found.record.counts)),
-        Column("Seconds", lambda found: f"{found.record.seconds:.1f}"),
-        Column("Configuration", lambda found: value_sha256(found.record.config)[:_SHOWN_DIGITS]),
-        Column("Weights", lambda found: _digits(_weights(found.record))),
-        Column("Dataset", lambda found: _digits(_dataset(found.record))),
-        Column("Versions", lambda found: versions[_show(found.record.versions)]),
-    )
-    remarks = (
-        "Configuration, weights and dataset: the first digits of the SHA-256 of the resolved "
-        "configuration, of the weights file (training: the last weights) and of the dataset's "
-        "manifest.",
-    )
-    return tabulate("Every record found", columns, records, remarks)
-
-
-def _weights(record: RunRecord) -> Any:
-    return record.inputs.get("weights_sha256") or record.details.get("best_weights_sha256")
-
-
-def _dataset(record: RunRecord) -> Any:
-    return record.inputs.get("dataset_fingerprint") or record.inputs.get("dataset")
-
-
-def _digits(value: Any) -> str:
-    return printable(str(value))[:_SHOWN_DIGITS] if value else NOTHING
-
-
-def _show(values: Mapping[str, Any]) -> str:
-    """Returns a flat mapping as one line of at most 300 characters."""
-    parts = [
-        f"{name} {value if isinstance(value, str) else json.dumps(value)}"
-        for name, value in values.items()
-    ]
-    return printable(", ".join(parts))[:300] or NOTHING

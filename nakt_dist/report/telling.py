@@ -17,36 +17,35 @@ _USES = {"zero": "as zero", "one": "as one", "ignore": "ignored"}
 def tell_apart(
     items: Iterable[Item],
     name: Callable[[Item], Hashable],
-    facts: Callable[[Item], Mapping[str, str]],
+    describe: Callable[[Item], Mapping[str, str]],
 ) -> dict[Item, str]:
-    """Finds for each item the facts in which it differs from others of its name.
+    """Says for each item in what it differs from others of its name.
 
     Args:
         name: what an item is called anyway.
-        facts: words for each fact, in the order in which they are said.
+        describe: words for each of its properties, in the order in which they are said.
 
     Returns:
-        The words, joined by commas; empty for an item whose name or facts nobody shares.
+        The words, joined by commas; empty for an item whose name or properties nobody shares.
     """
     items = list(dict.fromkeys(items))
     alike = grouped(items, name)
-    return {item: _differing(item, alike[name(item)], facts) for item in items}
+    described = {item: describe(item) for item in items}
 
+    def differing(item: Item) -> str:
+        others = [described[each] for each in alike[name(item)]]
+        words = [
+            word
+            for what, word in described[item].items()
+            if any(each.get(what) != word for each in others)
+        ]
+        return ", ".join(dict.fromkeys(words))
 
-def _differing(
-    item: Item, group: Sequence[Item], facts: Callable[[Item], Mapping[str, str]]
-) -> str:
-    ours, theirs = facts(item), [facts(each) for each in group]
-    words = [word for fact, word in ours.items() if any(each.get(fact) != word for each in theirs)]
-    return ", ".join(dict.fromkeys(words))
+    return {item: differing(item) for item in items}
 
 
 def describe_policy(policy: str) -> dict[str, str]:
-    """Returns words for what unsure labels count as, such as ``"uncertain labels as one"``.
-
-    Args:
-        policy: JSON of a mapping such as ``{"uncertain": "one", "blank": "zero"}``.
-    """
+    """Returns words for a policy of labels, JSON such as ``{"uncertain": "one"}``."""
     uses = json.loads(policy)
     return {
         str(kind): printable(f"{kind} labels {_USES.get(use, f'as {use}')}")

@@ -23,7 +23,6 @@ from nakt_dist.records.pseudo_sets import (
     read_pseudo_set,
 )
 from nakt_dist.records.run_record import RunRecord, Stopwatch, package_versions
-from nakt_dist.report.advice import advise, percentiles, show_percentiles
 from nakt_dist.report.histograms import JudgedSet, draw_entropy, draw_target_pixels
 from nakt_dist.report.roles import describe_rule, show_threshold
 from nakt_dist.runtime.files import write_bytes, write_json
@@ -32,6 +31,7 @@ from nakt_dist.shards.location import DEFAULT_CACHE
 from nakt_dist.shards.manifest import ShardManifest
 from nakt_dist.shards.reader import IndexedShards, PseudoLabels
 from nakt_dist.shards.tables import write_table
+from nakt_dist.stages.inspect_advice import advise, percentiles, show_percentiles
 from nakt_dist.stages.inspect_dataset import check_settings, inspect_dataset, is_packed_dataset
 from nakt_dist.stages.opening import Opening
 from nakt_dist.transfer.exclusion import ExclusionRule

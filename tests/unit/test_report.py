@@ -10,7 +10,6 @@ from nakt_dist.errors import DatasetError
 from nakt_dist.records.lineage_reading import read_lineage
 from nakt_dist.records.pseudo_sets import apply_rule, count_by_split, read_pseudo_set
 from nakt_dist.report import paper
-from nakt_dist.report.capability import capabilities
 from nakt_dist.report.cautions import cautions
 from nakt_dist.report.content import make_document
 from nakt_dist.report.document import (
@@ -32,7 +31,7 @@ from nakt_dist.report.paper_differences import differences_from_paper
 from nakt_dist.report.roles import Role, describe_lineage, describe_rule, role_of
 from nakt_dist.report.runs import Collection, collect
 from nakt_dist.report.segmentation import results_table, tables_beside_the_paper
-from nakt_dist.report.tables import exclusion_table
+from nakt_dist.report.tables import capabilities, exclusion_table
 from nakt_dist.transfer.exclusion import ExclusionRule
 from tests.records import (
     RULE,

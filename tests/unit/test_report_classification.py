@@ -352,7 +352,7 @@ def test_findings_without_a_class_are_named_and_counted(tmp_path: Path):
     assert table.rows[4][2].text == "–" and table.rows[4][1].text == "0 of 80"
     assert table.rows[5][2].text == f"{auroc:.1f}" and table.rows[5][1].text == "4 findings"
     (run,) = study.runs
-    shown = run.findings[0]
+    shown = run.result.findings[0]
     assert table.rows[0][2].notes == (
         f"AP {shown.average_precision:.1f} · ECE {shown.calibration_points:.1f} points",
     )
@@ -368,7 +368,7 @@ def test_groups_of_patients_and_their_gap(tmp_path: Path):
     study = only_study(tmp_path)
     (run,) = study.runs
     rows = {row[0].text: row[2].text for row in subgroups_table(study).rows}
-    by_name = {group.group: group.auroc_mean for group in run.groups}
+    by_name = {group.group: group.auroc_mean for group in run.result.groups}
     gap = abs(by_name["F"] - by_name["M"])
     assert rows == {
         "sex: F": f"{by_name['F']:.1f}", "sex: M": f"{by_name['M']:.1f}", "sex: gap": f"{gap:.1f}",
