@@ -26,7 +26,7 @@ from nakt_dist.records.lineage import NOT_KNOWN, Lineages
 from nakt_dist.report.document import Figure
 from nakt_dist.report.evaluations import Found, FoundRecord
 from nakt_dist.report.runs import LeftOut, read_each
-from nakt_dist.report.telling import grouped, show_range
+from nakt_dist.report.wording import grouped, show_range
 from nakt_dist.runtime.files import read_regular_file
 
 SHEET_NAME = "attention.png"

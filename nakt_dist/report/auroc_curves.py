@@ -19,7 +19,7 @@ from nakt_dist.report.learning_curves import can_be_drawn, read_metrics
 from nakt_dist.report.methods import draw_legend, method_styles, name_methods
 from nakt_dist.report.runs import FoundRecord, LeftOut, read_each
 from nakt_dist.report.studies import Setting, arrange, tell_settings
-from nakt_dist.report.telling import grouped
+from nakt_dist.report.wording import grouped
 from nakt_dist.runtime.tracking import METRICS_NAME
 
 _COLUMNS = 3

@@ -13,7 +13,7 @@ from nakt_dist.report.differences import Difference
 from nakt_dist.report.document import Figure
 from nakt_dist.report.methods import Styles, dot_face, draw_legend, method_styles, name_methods
 from nakt_dist.report.studies import Setting, Study, baselines
-from nakt_dist.report.telling import grouped
+from nakt_dist.report.wording import grouped
 
 _COLUMNS = 3
 _ROW_INCHES = 0.27

@@ -13,7 +13,7 @@ from nakt_dist.report.paper_differences import recipe_numbers
 from nakt_dist.report.roles import Role
 from nakt_dist.report.runs import Collection, FoundRecord
 from nakt_dist.report.studies import Repeats, Setting, Study
-from nakt_dist.report.telling import describe_packing, describe_policy, list_some
+from nakt_dist.report.wording import describe_packing, describe_policy, list_some
 from nakt_dist.runtime.files import differing_fields, value_sha256
 from nakt_dist.signals.kind import TRANSFER_LEARNING
 

@@ -23,7 +23,7 @@ from nakt_dist.report.finding_tables import findings_table, subgroups_table
 from nakt_dist.report.paper_differences import differences_from_paper_b
 from nakt_dist.report.runs import Collection, LeftOut
 from nakt_dist.report.studies import Study, make_studies
-from nakt_dist.report.telling import grouped
+from nakt_dist.report.wording import grouped
 
 _MOST_SENTENCES = 12
 

@@ -10,7 +10,7 @@ from nakt_dist.report.document import WARNING, Cell, Column, Table, tabulate
 from nakt_dist.report.evaluations import ClassifierRun, show_interval
 from nakt_dist.report.studies import Repeats, Setting, Study
 from nakt_dist.report.tables import NOTHING
-from nakt_dist.report.telling import grouped, list_some, show_count
+from nakt_dist.report.wording import grouped, list_some, show_count
 from nakt_dist.signals.kind import ATTENTION_TRANSFER, TRANSFER_LEARNING
 
 _PAPER = "paper"

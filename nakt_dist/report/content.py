@@ -25,7 +25,7 @@ from nakt_dist.report.runs import Collection, LeftOut
 from nakt_dist.report.segmentation import results_table, segmentation_wing
 from nakt_dist.report.studies import make_studies
 from nakt_dist.report.tables import NOTHING
-from nakt_dist.report.telling import show_count
+from nakt_dist.report.wording import show_count
 from nakt_dist.runtime.files import value_sha256
 
 _SHOWN_DIGITS = 12

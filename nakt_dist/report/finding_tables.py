@@ -8,7 +8,7 @@ from nakt_dist.report.classification_tables import left_out_findings, show_perce
 from nakt_dist.report.document import Cell, Column, Table, tabulate
 from nakt_dist.report.studies import Repeats, Setting, Study, mean_of_known
 from nakt_dist.report.tables import NOTHING
-from nakt_dist.report.telling import grouped
+from nakt_dist.report.wording import grouped
 
 
 def chosen_settings(study: Study) -> list[tuple[Setting, Method, Repeats]]:

@@ -147,28 +147,25 @@ def _draw(curves: Sequence[LearningCurve]) -> bytes:
 
 
 def _draw_loss(axes: Axes, curve: LearningCurve, highest: float) -> None:
-    axes.set_axis_on()
+    _finish(axes, curve, "loss")
     smooth = moving_mean(curve.loss, max(1, len(curve.loss) // _SHARE_OF_WINDOW))
     shown = np.unique(np.linspace(0, len(smooth) - 1, _MOST_POINTS).round().astype(int))
     axes.plot(curve.loss_steps[shown], curve.loss[shown], color=GREY, alpha=0.5, linewidth=0.8)
     axes.plot(curve.loss_steps[shown], smooth[shown], color=BLUE, linewidth=1.8)
-    axes.set_xlim(0, _last_step(curve))
     axes.set_ylim(0, 1.05 * highest if highest > 0 else 1)
     axes.set_title(shorten(curve.name, 36))
-    axes.set_ylabel("loss")
+
+
+def _finish(axes: Axes, curve: LearningCurve, label: str) -> None:
+    axes.set_axis_on()
+    axes.set_xlim(0, 1.03 * max(float(curve.loss_steps.max()), 1))
+    axes.set_ylabel(label)
     axes.set_xlabel("optimiser step")
-
-
-def _last_step(curve: LearningCurve) -> float:
-    return 1.03 * max(float(curve.loss_steps.max()), 1)
 
 
 def _draw_dice(axes: Axes, curve: LearningCurve) -> None:
-    axes.set_axis_on()
+    _finish(axes, curve, "validation Dice (%)")
     axes.set_ylim(0, 102)
-    axes.set_xlim(0, _last_step(curve))
-    axes.set_ylabel("validation Dice (%)")
-    axes.set_xlabel("optimiser step")
     if not len(curve.dice):
         axes.text(0.5, 0.5, "no validation set", transform=axes.transAxes, ha="center", color=GREY)
         return

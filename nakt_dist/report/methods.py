@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -12,9 +12,9 @@ from matplotlib.lines import Line2D
 
 from nakt_dist.drawing.style import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILION, wrap
 from nakt_dist.records.fields import printable
-from nakt_dist.records.lineage import Method
+from nakt_dist.records.lineage import Method, Network
 from nakt_dist.report.roles import FOLLOWING, Role
-from nakt_dist.report.telling import tell_apart
+from nakt_dist.report.wording import tell_apart
 from nakt_dist.signals import SIGNALS
 
 ROLE_COLOURS = {
@@ -44,6 +44,7 @@ def name_methods(methods: Sequence[Method]) -> dict[Method, str]:
         A name for each, no two alike.
     """
     several_parts = len({method.parts for method in methods}) > 1
+    teachers = {method.teacher for method in methods if method.teacher is not None}
     settings = tell_apart(
         methods,
         lambda method: (method.kind, method.parts, method.teacher),
@@ -54,8 +55,8 @@ def name_methods(methods: Sequence[Method]) -> dict[Method, str]:
         told = settings[method]
         parts = [
             method.kind.value,
-            *_telling_teacher(method, methods),
-            *_telling_parts(method, several_parts),
+            *_name_teacher(method.teacher, teachers),
+            *_name_parts(method, several_parts),
             *([told] if told else []),
         ]
         name = ", ".join(parts)
@@ -74,17 +75,15 @@ def describe_settings(settings: Mapping[str, Any]) -> dict[str, str]:
     return {key: printable(word) for key, word in words.items()}
 
 
-def _telling_teacher(method: Method, methods: Sequence[Method]) -> list[str]:
-    teacher = method.teacher
+def _name_teacher(teacher: Network | None, teachers: Iterable[Network]) -> list[str]:
     if teacher is None:
         return []
-    others = {each.teacher for each in methods if each.teacher is not None}
-    alike = [each for each in others if each.label == teacher.label]
+    alike = [each for each in teachers if each.label == teacher.label]
     digits = f" {f'{teacher.weights_sha256}'[:6]}" if len(alike) > 1 else ""
     return [f"teacher {teacher.label}{digits}"]
 
 
-def _telling_parts(method: Method, several: bool) -> list[str]:
+def _name_parts(method: Method, several: bool) -> list[str]:
     if method.parts != "all layers":
         return [method.parts]
     return [method.parts] if several and method.teacher is None else []

@@ -9,7 +9,7 @@ from nakt_dist.report.evaluations import SegmentationRun
 from nakt_dist.report.roles import Role
 from nakt_dist.report.runs import Collection, FoundRecord
 from nakt_dist.report.studies import Study
-from nakt_dist.report.telling import grouped, show_range
+from nakt_dist.report.wording import grouped, show_range
 
 
 def differences_from_paper(collection: Collection) -> tuple[str, ...]:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from functools import partial
 
 from nakt_dist.records.evaluation_set import describe_splits
-from nakt_dist.records.lineage import Network, TrainingSet
+from nakt_dist.records.lineage import Network
 from nakt_dist.report import paper
 from nakt_dist.report.document import Cell, Column, Table, tabulate
 from nakt_dist.report.evaluations import NetworkName, SegmentationRun, show_interval
@@ -19,7 +19,7 @@ from nakt_dist.report.tables import (
     students_of,
     transfer_of,
 )
-from nakt_dist.report.telling import grouped
+from nakt_dist.report.wording import grouped
 
 _STAR = "* marks students whose transferal images were chosen by exclusion, as in the paper."
 _PAPER_SETS = (
@@ -126,10 +126,11 @@ def _fine_tuning(runs: list[SegmentationRun]) -> Table:
     number = {paper.BAHEYA: "Table 4", "Thyroid Nodule": "Table 5"}.get(
         paper.dataset_name(tested_on.dataset) or "", "Tables 4 and 5"
     )
+    usual = annotated.splits == ("train",)
     title = (
         f"{number}: fine-tuned on {annotated.samples} annotated images of {annotated.label}"
-        f"{_unlike_training_splits(annotated)}, or trained on them alone; tested on "
-        f"{tested_on.label}"
+        f"{'' if usual else f', {describe_splits(annotated.splits)}'}, or trained on them alone; "
+        f"tested on {tested_on.label}"
     )
     return tabulate(title, columns, rows, (_STAR,))
 
@@ -137,11 +138,6 @@ def _fine_tuning(runs: list[SegmentationRun]) -> Table:
 def _started_from(runs: Sequence[SegmentationRun]) -> Cell:
     label = _STARTED_FROM[runs[0].role]
     return Cell(label) if label else _dataset_cell(runs)
-
-
-def _unlike_training_splits(annotated: TrainingSet) -> str:
-    """Names the splits that were learnt from, where these are not the usual ones."""
-    return "" if annotated.splits == ("train",) else f", {describe_splits(annotated.splits)}"
 
 
 def _transfer_key(run: SegmentationRun) -> tuple[Hashable, bool]:

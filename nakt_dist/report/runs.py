@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import compress
 from pathlib import Path
 from typing import TypeVar
 
@@ -65,17 +66,13 @@ def read_each(
 
 @dataclass(frozen=True)
 class Collection:
-    """All that was found.
+    """All that was found, each thing once and by place where nothing else is said.
 
     Attributes:
-        evaluations: by role, transferal dataset, exclusion and network.
-        trainings: records of ``nakt train`` for segmentation, by place.
-        records: every record that could be read, each once, by place.
-        pseudo_sets: each once, by name.
+        evaluations: of segmentation, by role, transferal dataset, exclusion and network.
+        trainings: records of ``nakt train`` for segmentation.
+        pseudo_sets: by name.
         left_out: damaged or repeated records and damaged pseudo-labels.
-        classified: evaluations of classifiers, by place.
-        classifier_trainings: records of ``nakt train`` for classification, by place.
-        attention: records of ``nakt attention``, by place.
         learnt: lineages of networks, by SHA-256 of their weights.
     """
 
@@ -115,21 +112,18 @@ def collect(folders: Sequence[str | Path]) -> Collection:
     if not evaluations and not classified:
         raise DatasetError(_nothing_found(folders, left_out))
     trainings = [found for found in records if found.record.stage == "train"]
+    of_classifiers = [is_classification(found.record.details["lineage"]) for found in trainings]
     return Collection(
         evaluations=tuple(sorted(evaluations, key=lambda run: run.order)),
-        trainings=tuple(found for found in trainings if not _trains_classifier(found)),
+        trainings=tuple(compress(trainings, (not each for each in of_classifiers))),
         records=tuple(records),
         pseudo_sets=tuple(pseudo_sets),
         left_out=tuple(left_out),
         classified=tuple(classified),
-        classifier_trainings=tuple(found for found in trainings if _trains_classifier(found)),
+        classifier_trainings=tuple(compress(trainings, of_classifiers)),
         attention=tuple(found for found in records if found.record.stage == "attention"),
         learnt=learnt,
     )
-
-
-def _trains_classifier(found: FoundRecord) -> bool:
-    return is_classification(read_field(found.record.details, "lineage", Mapping))
 
 
 def _nothing_found(folders: Sequence[str | Path], left_out: Sequence[LeftOut]) -> str:

@@ -35,7 +35,7 @@ from nakt_dist.report.tables import (
     students_of,
     transfer_of,
 )
-from nakt_dist.report.telling import grouped
+from nakt_dist.report.wording import grouped
 from nakt_dist.transfer.exclusion import ExclusionRule
 
 

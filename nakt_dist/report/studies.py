@@ -13,7 +13,7 @@ from nakt_dist.records.lineage import Lineage, Method, Start, TrainingSet
 from nakt_dist.report.document import WARNING
 from nakt_dist.report.evaluations import ClassifierRun, NetworkName
 from nakt_dist.report.methods import name_methods
-from nakt_dist.report.telling import (
+from nakt_dist.report.wording import (
     describe_findings,
     describe_packing,
     describe_policy,
@@ -109,7 +109,8 @@ class Repeats:
     @property
     def text(self) -> str:
         """Mean and half-width as the paper prints them."""
-        return show_mean(self.mean, self.half_width)
+        half_width = self.half_width
+        return f"{self.mean:.2f}" + ("" if half_width is None else f" ± {half_width:.2f}")
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -223,11 +224,6 @@ def _is_student(run: ClassifierRun, teachers: set[str | None], starts: set[str |
         return False
     at_home = run.lineage.learnt.fingerprint == run.tested_on.fingerprint
     return at_home or run.weights_sha256 not in starts
-
-
-def show_mean(mean: float, half_width: float | None) -> str:
-    """Returns a mean with half its interval, such as ``"73.05 ± 0.10"``."""
-    return f"{mean:.2f}" if half_width is None else f"{mean:.2f} ± {half_width:.2f}"
 
 
 def baselines(cell: dict[Method, Repeats]) -> list[Method]:

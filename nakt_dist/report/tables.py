@@ -12,7 +12,7 @@ from nakt_dist.report.cautions import meetings
 from nakt_dist.report.document import WARNING, Cell, Column, Table, tabulate
 from nakt_dist.report.evaluations import SegmentationRun, show_interval
 from nakt_dist.report.roles import Role, describe_lineage, describe_rule
-from nakt_dist.report.telling import grouped
+from nakt_dist.report.wording import grouped
 from nakt_dist.transfer.exclusion import ExclusionRule
 
 NOTHING = "–"
