@@ -22,7 +22,7 @@ from nakt_dist.drawing.style import (
 )
 from nakt_dist.errors import DatasetError
 from nakt_dist.records.fields import label_dataset, printable, read_field
-from nakt_dist.records.lineage import NOT_KNOWN, Lineages
+from nakt_dist.records.lineage import Lineages
 from nakt_dist.report.document import Figure
 from nakt_dist.report.evaluations import Found, FoundRecord
 from nakt_dist.report.runs import LeftOut, read_each
@@ -61,27 +61,18 @@ class Attention(Found):
     labels: tuple[Mapping[str, Any], ...]
 
 
-def read_attention(
-    records: Sequence[FoundRecord],
-    left_out: list[LeftOut],
-    known: Lineages = NOT_KNOWN,
-) -> list[Attention]:
-    """Reads the records; what is known of teachers by their weights marks those of phantoms."""
-    return read_each(records, lambda found: _read(found, known), left_out)
-
-
-def _read(found: FoundRecord, known: Lineages) -> Attention:
+def read_attention(found: FoundRecord, known: Lineages) -> Attention:
+    """Reads a record; what is known of teachers by their weights marks those of phantoms."""
     details = found.record.details
     dataset = printable(read_field(details, "test_set.dataset", str))
     phantom = read_field(details, "test_set.phantom", bool)
     weights = read_field(details, "teacher.weights_sha256", str)
-    learnt = known[weights].trained_on if weights in known else None
     teacher = printable(read_field(details, "teacher.name", str))
     return Attention(
         place=found.place,
         folder=found.folder,
         student=printable(read_field(details, "network", str)),
-        teacher=label_dataset(teacher, learnt is not None and learnt.phantom),
+        teacher=label_dataset(teacher, weights in known and known[weights].learnt.phantom),
         teacher_sha256=weights,
         taught=read_field(details, "teacher.taught_this_student", (bool, type(None))),
         tested_on=label_dataset(dataset, phantom),

@@ -1,6 +1,7 @@
 """The parts of a report that are about classifiers (paper B)."""
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 
 from nakt_dist.report.attention import attention_figures, read_attention
 from nakt_dist.report.auroc_curves import collect_curves, draw_auroc_curves
@@ -21,7 +22,7 @@ from nakt_dist.report.differences import (
 from nakt_dist.report.document import WARNING, Block, Bullets, Paragraph, Section, Table, Wing
 from nakt_dist.report.finding_tables import findings_table, subgroups_table
 from nakt_dist.report.paper_differences import differences_from_paper_b
-from nakt_dist.report.runs import Collection, LeftOut
+from nakt_dist.report.runs import Collection, LeftOut, read_each
 from nakt_dist.report.studies import Study, make_studies
 from nakt_dist.report.wording import grouped
 
@@ -135,7 +136,8 @@ def _groups(studies: Sequence[Study]) -> Iterator[Block]:
 def _attention(
     collection: Collection, left_out: list[LeftOut], show_images: bool
 ) -> Iterator[Block]:
-    comparisons = read_attention(collection.attention, left_out, collection.learnt)
+    read = partial(read_attention, known=collection.learnt)
+    comparisons = read_each(collection.attention, read, left_out)
     yield from attention_figures(comparisons, left_out, show_images)
 
 
