@@ -1,6 +1,6 @@
 """The parts of a report that are about classifiers (paper B)."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 
 from nakt_dist.report.attention import attention_figures, read_attention
@@ -36,13 +36,15 @@ def classification_wing(
     studies, repeated = make_studies(collection.classified)
     left_out += [LeftOut(place, reason) for place, reason in repeated]
     differences = [find_differences(study, left_out) for study in studies]
-    results = (*result_tables(studies), *_reference(studies))
+    taught = [study for study in studies if study.cells]  # the others hold teachers alone
+    curves = collect_curves(collection.classifier_trainings, left_out, collection.learnt)
     sections = [
-        Section("auroc", "Classification: results", results),
+        Section("auroc", "Classification: results",
+                (*result_tables(studies), *_reference(studies))),
         Section("teacher-gives", "What a teacher gives", tuple(_gains(studies, differences))),
-        Section("curves", "Learning curves", tuple(_curves(collection, left_out))),
-        Section("by-finding", "Findings", tuple(_findings(studies))),
-        Section("groups", "Groups of patients", tuple(_groups(studies))),
+        Section("curves", "Learning curves", tuple(draw_auroc_curves(curves))),
+        Section("by-finding", "Findings", tuple(_findings(taught))),
+        Section("groups", "Groups of patients", _present(map(subgroups_table, taught))),
         Section("attention", "Where the networks look",
                 tuple(_attention(collection, left_out, show_images))),
         Section("auroc-comparable", "What is not comparable: classification",
@@ -59,7 +61,7 @@ def result_tables(studies: Sequence[Study]) -> list[Table]:
     """Returns a table in the shape of paper B's table 2 for each test set, and the teachers'."""
     tables = [main_table(study) for study in studies if study.cells]
     others = others_table(studies)
-    return [*tables, *([others] if others is not None else [])]
+    return tables if others is None else [*tables, others]
 
 
 def _reference(studies: Sequence[Study]) -> tuple[Block, ...]:
@@ -110,27 +112,16 @@ def _gains(
 ) -> Iterator[Block]:
     for number, (study, found) in enumerate(zip(studies, differences, strict=True), start=1):
         figure = draw_by_size(study, found, number) if found else None
-        table = differences_table(study, found)
-        yield from (block for block in (figure, table) if block is not None)
-
-
-def _curves(collection: Collection, left_out: list[LeftOut]) -> Iterator[Block]:
-    trainings = collection.classifier_trainings
-    yield from draw_auroc_curves(collect_curves(trainings, left_out, collection.learnt))
+        yield from _present((figure, differences_table(study, found)))
 
 
 def _findings(studies: Sequence[Study]) -> Iterator[Block]:
     for number, study in enumerate(studies, start=1):
-        if study.cells:
-            figure = draw_findings(study, number)
-            if figure is not None:
-                yield figure
-            yield findings_table(study)
+        yield from _present((draw_findings(study, number), findings_table(study)))
 
 
-def _groups(studies: Sequence[Study]) -> Iterator[Block]:
-    tables = (subgroups_table(study) for study in studies if study.cells)
-    yield from (table for table in tables if table is not None)
+def _present(blocks: Iterable[Block | None]) -> tuple[Block, ...]:
+    return tuple(block for block in blocks if block is not None)
 
 
 def _attention(
