@@ -23,7 +23,7 @@ from nakt_dist.report.document import WARNING, Block, Bullets, Paragraph, Sectio
 from nakt_dist.report.finding_tables import findings_table, subgroups_table
 from nakt_dist.report.paper_differences import differences_from_paper_b
 from nakt_dist.report.runs import Collection, LeftOut, read_each
-from nakt_dist.report.studies import Study, make_studies
+from nakt_dist.report.studies import Study
 from nakt_dist.report.wording import grouped
 
 _MOST_SENTENCES = 12
@@ -33,8 +33,8 @@ def classification_wing(
     collection: Collection, left_out: list[LeftOut], show_images: bool = False
 ) -> Wing:
     """Makes the parts about classifiers; what cannot be used is added to ``left_out``."""
-    studies, repeated = make_studies(collection.classified)
-    left_out += [LeftOut(place, reason) for place, reason in repeated]
+    studies, repeated = collection.studies
+    left_out += repeated
     differences = [find_differences(study, left_out) for study in studies]
     taught = [study for study in studies if study.cells]  # the others hold teachers alone
     curves = collect_curves(collection.classifier_trainings, left_out, collection.learnt)

@@ -23,7 +23,6 @@ from nakt_dist.report.document import (
 from nakt_dist.report.evaluations import FoundRecord
 from nakt_dist.report.runs import Collection, LeftOut
 from nakt_dist.report.segmentation import results_table, segmentation_wing
-from nakt_dist.report.studies import make_studies
 from nakt_dist.report.tables import NOTHING
 from nakt_dist.report.wording import show_count
 from nakt_dist.runtime.files import value_sha256
@@ -51,7 +50,7 @@ def make_document(collection: Collection, title: str, show_images: bool = False)
 def terminal_tables(collection: Collection) -> list[Table]:
     """Returns the main tables, for the end of the command."""
     tables = [results_table(collection)] if collection.evaluations else []
-    return tables + result_tables(make_studies(collection.classified)[0])
+    return tables + result_tables(collection.studies[0])
 
 
 def _subtitle(collection: Collection, left_out: int) -> str:

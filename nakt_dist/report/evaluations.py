@@ -129,7 +129,7 @@ class Evaluation(Found):
 
     @property
     def warned(self) -> str:
-        """What stands behind a number of its: a mark, or nothing."""
+        """The mark behind its number; empty where there is nothing to warn of."""
         return f" {WARNING}" if self.warnings else ""
 
 

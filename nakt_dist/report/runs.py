@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cached_property, partial
 from itertools import compress
 from pathlib import Path
 from typing import TypeVar
@@ -23,6 +23,7 @@ from nakt_dist.report.evaluations import (
     SegmentationRun,
     is_classifier_test,
 )
+from nakt_dist.report.studies import Study, make_studies
 from nakt_dist.runtime.files import file_sha256, read_json, value_sha256
 from nakt_dist.shards.manifest import MANIFEST_NAME, PseudoLabelManifest
 
@@ -85,6 +86,12 @@ class Collection:
     classifier_trainings: tuple[FoundRecord, ...] = ()
     attention: tuple[FoundRecord, ...] = ()
     learnt: Lineages = field(default_factory=dict)
+
+    @cached_property
+    def studies(self) -> tuple[list[Study], list[LeftOut]]:
+        """The evaluations of classifiers by test set, setting and method; and what repeats one."""
+        studies, repeated = make_studies(self.classified)
+        return studies, [LeftOut(place, reason) for place, reason in repeated]
 
 
 def collect(folders: Sequence[str | Path]) -> Collection:

@@ -119,7 +119,7 @@ class Repeats:
 
     @property
     def warned(self) -> str:
-        """What stands behind a number or a name of theirs: a mark, or nothing."""
+        """The mark behind their number or name; empty where there is nothing to warn of."""
         return f" {WARNING}" if self.warnings else ""
 
     @property
