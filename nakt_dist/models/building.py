@@ -31,6 +31,13 @@ _FACTORIES = {
     torch.arange, torch.empty, torch.eye, torch.full, torch.linspace, torch.ones, torch.rand,
     torch.randn, torch.zeros,
 }  # fmt: skip
+# They change values alone. For a tensor that has none torch imports its compiler, for seconds,
+# and walks through Python to find out that there is nothing to do.
+_CHANGES = {
+    nn.init.constant_, nn.init.kaiming_normal_, nn.init.kaiming_uniform_, nn.init.normal_,
+    nn.init.uniform_, torch.Tensor.clamp_, torch.Tensor.erfinv_, torch.Tensor.mul_,
+    torch.Tensor.normal_, torch.Tensor.uniform_,
+}  # fmt: skip
 
 
 def check_finite(loaded: LoadedWeights) -> None:
@@ -195,7 +202,9 @@ class _ValueLimit(TorchFunctionMode):
                     raise _TooLarge
                 kwargs.setdefault("device", "cpu")
             return function(*args, **kwargs)
-        result = function(*args, **kwargs)
+        changed = args[0] if args else kwargs.get("tensor")
+        is_idle = function in _CHANGES and isinstance(changed, torch.Tensor) and changed.is_meta
+        result = changed if is_idle else function(*args, **kwargs)
         self._count(result)
         return result
 

@@ -7,7 +7,6 @@ BatchNorms keep their place, names, parameters and buffers, and learn to ask the
 from typing import Any
 
 import torch
-from timm.layers import BatchNormAct2d
 from torch import Tensor, distributed, nn
 from torch.autograd.function import once_differentiable
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -30,29 +29,50 @@ def synchronise_batch_norm(network: nn.Module) -> int:
     found = {name: each for name, each in network.named_modules() if isinstance(each, _BatchNorm)}
     for name, module in found.items():
         kind = type(module)
-        if kind.forward not in (_BatchNorm.forward, BatchNormAct2d.forward):
+        if kind.forward is not _BatchNorm.forward and not _has_activation(module):
             raise ConfigurationError(
                 f"recipe.synchronised_batch_norm: '{name}' is a {kind.__name__}, which computes in "
                 "a way of its own; set it to false, or take another network"
             )
     for module in found.values():
         kind = type(module)
-        module.__class__ = type(f"Synchronised{kind.__name__}", (_Synchronised, kind), {})
+        first = _SynchronisedWithActivation if _has_activation(module) else _Synchronised
+        module.__class__ = type(f"Synchronised{kind.__name__}", (first, kind), {})
     return len(found)
+
+
+def _has_activation(module: nn.Module) -> bool:
+    """Says whether a BatchNorm is timm's, which drops and activates what it has normalised."""
+    if type(module).forward is _BatchNorm.forward:
+        return False
+    from timm.layers import BatchNormAct2d  # takes seconds, and most networks have none
+
+    return type(module).forward is BatchNormAct2d.forward
 
 
 class _Synchronised(_BatchNorm):
     """Comes before the class of a BatchNorm."""
 
     def forward(self, values: Tensor) -> Tensor:
-        if not (self.training and distributed.is_initialized()):
+        if not _is_together(self):
             return super().forward(values)
-        if distributed.get_world_size() == 1:
-            return super().forward(values)
-        normalised = _normalise_together(self, values)
-        if isinstance(self, BatchNormAct2d):
-            normalised = self.act(self.drop(normalised))
-        return normalised
+        return _normalise_together(self, values)
+
+
+class _SynchronisedWithActivation(_Synchronised):
+    """Comes before timm's BatchNorm."""
+
+    def forward(self, values: Tensor) -> Tensor:
+        values = super().forward(values)
+        if not _is_together(self):
+            return values
+        return self.get_submodule("act")(self.get_submodule("drop")(values))
+
+
+def _is_together(module: nn.Module) -> bool:
+    """Says whether statistics are exchanged; else a BatchNorm computes what it always did."""
+    together = module.training and distributed.is_initialized()
+    return together and distributed.get_world_size() > 1
 
 
 @torch.compiler.disable

@@ -260,8 +260,11 @@ def test_importing_the_room_and_building_a_unet_stay_light():
     code = (
         "import sys; from nakt_dist.models import build_model, ModelSpec, MODEL_NAMES\n"
         "assert 'torch' not in sys.modules, 'the import brings in torch'\n"
-        "build_model('unet', base_channels=2)\n"
+        "from nakt_dist.models.building import build_configured\n"
+        "build_configured(ModelSpec('unet', options={'base_channels': 2}))\n"
         "assert 'segmentation_models_pytorch' not in sys.modules\n"
+        "assert 'torch._dynamo' not in sys.modules, 'seconds for a compiler that is not asked'\n"
+        "import nakt_dist.stages.train\n"
         "assert 'timm' not in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
