@@ -1,20 +1,31 @@
 #!/usr/bin/env bash
-# Installs what is needed, then checks style, the rules of the house, and all tests.
+# Installs what is needed, then checks style, the rules of the house, types, and all tests.
 # Usage: bash launch/test.sh [pytest arguments]     NAKT_TEST_WORKERS sets the parallel workers.
 # As root on Debian or Ubuntu it brings up a SLURM of two nodes to test jobs on, and takes it down
 # at the end unless it was up before; where it cannot, such as without a network, it says so and
 # goes on. NAKT_TEST_SLURM=no goes without, =yes fails without.
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
-ruff check .
-ruff format --check .
-lint-imports
+unset PYTHONDONTWRITEBYTECODE   # tests start hundreds of processes; each would compile the package
 cluster=launch/slurm/local_cluster.sh
 wish="${NAKT_TEST_SLURM:-no}"
 if [ -z "${NAKT_TEST_SLURM:-}" ] && [ "$(id -u)" = 0 ] && command -v apt-get > /dev/null; then
     wish=try
 fi
+# SLURM is installed, and types are checked, beside the rest.
+starting=""
 if [ "$wish" != no ] && ! bash "$cluster" status > /dev/null 2>&1; then
-    if bash "$cluster" up; then
+    bash "$cluster" up &
+    starting=$!
+    trap 'wait "$starting" && bash "$cluster" down' EXIT
+fi
+complaints="$(mktemp)"
+nice mypy > "$complaints" 2>&1 &
+typing=$!
+ruff check .
+ruff format --check .
+lint-imports
+if [ -n "$starting" ]; then
+    if wait "$starting"; then
         trap 'bash "$cluster" down' EXIT
     elif [ "$wish" = try ]; then
         wish=no
@@ -28,4 +39,9 @@ if [ "$wish" = no ]; then
 fi
 export NAKT_TEST_SLURM="${wish/try/yes}"
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
-python -m pytest --numprocesses "${NAKT_TEST_WORKERS:-2}" "$@"
+status=0
+python -m pytest --numprocesses "${NAKT_TEST_WORKERS:-2}" --dist worksteal "$@" || status=$?
+wait "$typing" || status=1
+cat "$complaints"
+rm "$complaints"
+exit "$status"

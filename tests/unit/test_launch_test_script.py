@@ -1,4 +1,4 @@
-"""``launch/test.sh``: whether it brings up a SLURM, with programs of one line in place of all."""
+"""``launch/test.sh``: whether it brings up a SLURM and what fails it, with programs of one line."""
 
 import os
 import shutil
@@ -13,7 +13,8 @@ SCRIPT = Path(__file__).parents[2] / "launch" / "test.sh"
 @pytest.fixture
 def here(tmp_path: Path) -> Path:
     programs = {
-        "bin/ruff": "", "bin/lint-imports": "", "bin/apt-get": "", "bin/id": 'echo "$USER_ID"',
+        "bin/ruff": 'exit "$STYLE"', "bin/mypy": 'echo said of types; exit "$TYPES"',
+        "bin/lint-imports": "", "bin/apt-get": "", "bin/id": 'echo "$USER_ID"',
         "bin/python": 'echo "tests $NAKT_TEST_SLURM" >> log; exit "$TESTS"',
         "launch/slurm/local_cluster.sh": (
             '[ "$1" = status ] || echo "$1" >> log\n[ "$1" != status ] || exit "$DOWN"\n'
@@ -35,6 +36,8 @@ def here(tmp_path: Path) -> Path:
     [
         ({}, ["up", "tests yes", "down"], 0),
         ({"TESTS": "1"}, ["up", "tests yes", "down"], 1),
+        ({"TYPES": "1"}, ["up", "tests yes", "down"], 1),
+        ({"STYLE": "1"}, ["up", "down"], 1),
         ({"UP": "1"}, ["up", "tests no"], 0),
         ({"UP": "1", "NAKT_TEST_SLURM": "yes"}, ["up"], 1),
         ({"DOWN": "0"}, ["tests yes"], 0),
@@ -43,11 +46,12 @@ def here(tmp_path: Path) -> Path:
         ({"NAKT_TEST_SLURM": "no"}, ["tests no"], 0),
     ],
 )
-def test_a_slurm_that_ought_to_come_up_and_does_not_ends_the_tests(
+def test_whether_a_slurm_comes_up_and_what_ends_the_tests(
     variables: dict[str, str], log: list[str], status: int, here: Path
 ) -> None:
     outside = {name: value for name, value in os.environ.items() if name != "NAKT_TEST_SLURM"}
-    settings = {"USER_ID": "0", "DOWN": "1", "UP": "0", "TESTS": "0", **variables}
+    settings = {"USER_ID": "0", "DOWN": "1", "UP": "0", "TESTS": "0", "STYLE": "0", "TYPES": "0"}
+    settings |= variables
     path = f"{here / 'bin'}:{os.environ['PATH']}"
 
     ended = subprocess.run(
@@ -57,5 +61,6 @@ def test_a_slurm_that_ought_to_come_up_and_does_not_ends_the_tests(
 
     assert ended.returncode == status, ended.stderr
     assert (here / "log").read_text().split("\n") == [*log, ""]
+    assert ("said of types" in ended.stdout) == any(line.startswith("tests") for line in log)
     assert ("skipped" in ended.stderr) == ("tests no" in log)
     assert ("NAKT_TEST_SLURM=no tests without" in ended.stderr) == (log == ["up"])
