@@ -40,7 +40,7 @@ def scan(root: Path, classes: Sequence[str] = ("benign", "malignant")) -> Source
     records = pairs.pair(
         image_of=lambda key: f"'{key[0]}/{key[1]}.png'",
         mask_of=lambda key: f"'{key[0]}/{key[1]}_mask.png'",
-        facts_of=lambda key: {"stratum": key[0], "labels": {"class": key[0]}},
+        fields_of=lambda key: {"stratum": key[0], "labels": {"class": key[0]}},
         several=True,
     )
     return finish_listing(contents, records, left_out)

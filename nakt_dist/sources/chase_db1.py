@@ -36,7 +36,7 @@ def scan(root: Path, observer: str = "first") -> SourceListing:
     records = pairs.pair(
         image_of=lambda key: f"'Image_{key[0]}{key[1]}.jpg'",
         mask_of=lambda key: f"'Image_{key[0]}{key[1]}_{wanted}.png'",
-        facts_of=lambda key: {"patient_id": key[0]},
+        fields_of=lambda key: {"patient_id": key[0]},
     )
     listing = finish_listing(contents, records, ignored_images=pairs.others)
     return replace(listing, found={"patients": len({patient for (patient, _), _ in pairs.images})})

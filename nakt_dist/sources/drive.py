@@ -44,7 +44,7 @@ def scan(root: Path) -> SourceListing:
     records = pairs.pair(
         image_of=lambda key: f"'{key[0]}/images/{key[1]}_{key[0]}.tif'",
         mask_of=lambda key: f"'{key[0]}/1st_manual/{key[1]}_manual1.gif'",
-        facts_of=lambda key: {"official_split": SPLITS[key[0]]},
+        fields_of=lambda key: {"official_split": SPLITS[key[0]]},
     )
     return finish_listing(contents, records, ignored_images=pairs.others)
 

@@ -34,7 +34,7 @@ _NAME_COLUMN = "isic_id"
 _PATIENT_COLUMNS = ("patient_id", "lesion_id")
 _OUTCOMES = ("benign", "malignant", "indeterminate")
 
-Facts = dict[str, Any]
+Metadata = dict[str, Any]
 
 
 def scan(root: Path) -> SourceListing:
@@ -64,7 +64,7 @@ def scan(root: Path) -> SourceListing:
             images.append(image)
     if not images:
         raise wrong_layout(root, "isic_archive", "'ISIC_NUMBER.jpg' images")
-    known = [table.facts_of(image, jsons.get((image.folder, image.stem))) for image in images]
+    known = [table.metadata_of(image, jsons.get((image.folder, image.stem))) for image in images]
     records += _records(images, known, table)
     for key in jsons.keys() - {(image.folder, image.stem) for image in images}:
         name = jsons[key].name.removesuffix(".json") + ".jpg"
@@ -87,7 +87,7 @@ class _Table:
     def __init__(self, root: Path, contents: FolderContents) -> None:
         self.files: list[FoundFile] = []
         self.wrong = ChestTables(root)
-        self._rows: dict[str, tuple[FoundFile, Facts]] = {}
+        self._rows: dict[str, tuple[FoundFile, Metadata]] = {}
         self.conflicts: set[str] = set()
         for file in contents.others:
             if _TABLE.fullmatch(file.file_name) and _NAME_COLUMN in column_names(file, ()):
@@ -107,15 +107,15 @@ class _Table:
                 self.wrong.refuse(file, row, "unsafe_path", detail)
             else:
                 cells = zip(columns[1:], row.cells[1:], strict=True)
-                facts = {column: _value(column, cell) for column, cell in cells if cell}
-                known = self._rows.setdefault(compared_name(name), (file, facts))[1]
-                if known != facts:
+                metadata = {column: _value(column, cell) for column, cell in cells if cell}
+                known = self._rows.setdefault(compared_name(name), (file, metadata))[1]
+                if known != metadata:
                     found["rows that contradict another"] += 1
                     self.conflicts.add(compared_name(name))
 
-    def facts_of(self, image: FoundFile, description: FoundFile | None) -> Facts | str:
+    def metadata_of(self, image: FoundFile, description: FoundFile | None) -> Metadata | str:
         """Returns what is known of an image, or why nothing is."""
-        said = _read_facts(description.path) if description else None
+        said = _read_metadata(description.path) if description else None
         _, row = self._rows.get(compared_name(image.stem), (None, None))
         if said is None and row is None:
             return "unreadable" if description else "missing"
@@ -136,20 +136,22 @@ class _Table:
 
 
 def _records(
-    images: Sequence[FoundFile], known: Sequence[Facts | str], table: _Table
+    images: Sequence[FoundFile], known: Sequence[Metadata | str], table: _Table
 ) -> Iterator[SourceRecord]:
     patients = {
-        facts["lesion_id"]: facts["patient_id"]
-        for facts in known
-        if not isinstance(facts, str) and facts.get("lesion_id") and facts.get("patient_id")
+        metadata["lesion_id"]: metadata["patient_id"]
+        for metadata in known
+        if not isinstance(metadata, str)
+        and metadata.get("lesion_id")
+        and metadata.get("patient_id")
     }
-    for image, facts in zip(images, known, strict=True):
-        if isinstance(facts, str):
-            table.wrong.found[f"images whose metadata is {facts}"] += 1
-            yield image_record(image, labels={"metadata": facts})
+    for image, metadata in zip(images, known, strict=True):
+        if isinstance(metadata, str):
+            table.wrong.found[f"images whose metadata is {metadata}"] += 1
+            yield image_record(image, labels={"metadata": metadata})
             continue
-        lesion = facts.get("lesion_id")
-        patient = facts.get("patient_id") or patients.get(lesion)
+        lesion = metadata.get("lesion_id")
+        patient = metadata.get("patient_id") or patients.get(lesion)
         problem = None
         if compared_name(image.stem) in table.conflicts:
             detail = "several rows of 'metadata.csv' name this image and differ"
@@ -158,15 +160,15 @@ def _records(
             image,
             problem=problem,
             patient_id=str(patient) if patient else f"lesion {lesion}" if lesion else None,
-            stratum=_outcome(facts),
-            labels={name: facts[name] for name in FACTS if name in facts},
+            stratum=_outcome(metadata),
+            labels={name: metadata[name] for name in FACTS if name in metadata},
         )
 
 
-def _outcome(facts: Mapping[str, Any]) -> str:
+def _outcome(metadata: Mapping[str, Any]) -> str:
     """Returns whether a lesion is benign, which the archive now says as the first diagnosis."""
-    said = str(facts.get("benign_malignant") or "")
-    first = str(facts.get("diagnosis_1") or "").lower()
+    said = str(metadata.get("benign_malignant") or "")
+    first = str(metadata.get("diagnosis_1") or "").lower()
     return said or (first if first in _OUTCOMES else "")
 
 
@@ -182,10 +184,10 @@ def _value(column: str, cell: str) -> str | int | bool:
     return cell
 
 
-def _read_facts(path: Path) -> Facts | None:
+def _read_metadata(path: Path) -> Metadata | None:
     """Returns the plain values of the archive's json; None where it cannot be read.
 
-    The archive has written the same facts under ``meta.clinical`` and, since, under
+    The archive has written the same metadata under ``meta.clinical`` and, since, under
     ``metadata.clinical``; identifiers have stood beside ``clinical`` as well as in it.
     """
     try:
@@ -196,13 +198,13 @@ def _read_facts(path: Path) -> Facts | None:
         return None
     if not isinstance(document, Mapping):
         return None
-    facts: Facts = {}
+    metadata: Metadata = {}
     outer = document.get("metadata") or document.get("meta")
     clinical = outer.get("clinical") if isinstance(outer, Mapping) else None
     for level in (document, outer, clinical):
         if isinstance(level, Mapping):
-            facts |= {k: valid_unicode(v) if isinstance(v, str) else v for k, v in _plain(level)}
-    return facts
+            metadata |= {k: valid_unicode(v) if isinstance(v, str) else v for k, v in _plain(level)}
+    return metadata
 
 
 def _plain(level: Mapping[str, Any]) -> Iterator[tuple[str, str | int | float]]:

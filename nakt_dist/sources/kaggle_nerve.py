@@ -46,7 +46,7 @@ def scan(root: Path, parts: Sequence[str] = ("train",)) -> SourceListing:
     records = pairs.pair(
         image_of=lambda key: f"'{key[2]}.tif' beside it",
         mask_of=lambda key: f"'{key[2]}_mask.tif' beside it" if key[0] == "train" else None,
-        facts_of=_facts,
+        fields_of=_fields,
         several=True,
     )
     return finish_listing(contents, records, Counter(f"official split {p}" for p, *_ in left_out))
@@ -60,7 +60,7 @@ def _role(file: FoundFile) -> tuple[str, Key] | None:
     return (MASK if name["mask"] else IMAGE), (part, file.folder, name["stem"])
 
 
-def _facts(key: Key) -> dict[str, Any]:
+def _fields(key: Key) -> dict[str, Any]:
     part, _, stem = key
     if part == "test":
         return {"official_split": "test"}

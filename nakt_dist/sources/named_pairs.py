@@ -55,7 +55,7 @@ class NamedPairs:
         self,
         image_of: Callable[[Key], str],
         mask_of: Callable[[Key], str | None],
-        facts_of: Callable[[Key], Mapping[str, Any]],
+        fields_of: Callable[[Key], Mapping[str, Any]],
         several: bool = False,
     ) -> list[SourceRecord]:
         """Returns a record for each image, for each mask without one, and for what is neither.
@@ -63,7 +63,7 @@ class NamedPairs:
         Args:
             image_of: the image that a key expects, in words.
             mask_of: the mask likewise; None where the dataset has none for this image.
-            facts_of: what a key says of its image, as fields of ``SourceRecord``.
+            fields_of: what a key says of its image, as fields of ``SourceRecord``.
             several: whether several masks of one image are united; else they are ambiguous, as
                 is one mask of several images.
         """
@@ -71,7 +71,7 @@ class NamedPairs:
         for key, image in self.images:
             expected = mask_of(key)
             if expected is None:
-                records.append(image_record(image, **facts_of(key)))
+                records.append(image_record(image, **fields_of(key)))
                 continue
             masks = self.masks.get(key, [])
             problem = None if masks else missing_mask(expected)
@@ -81,7 +81,7 @@ class NamedPairs:
                 names = ", ".join(f"'{each.name}'" for each in alike[key])
                 detail = f"'{masks[0].name}' is the mask of {names}; remove all images but one"
                 problem = ("ambiguous_mask", detail)
-            facts = {"mask_kind": "binary", **facts_of(key)}
+            facts = {"mask_kind": "binary", **fields_of(key)}
             records.append(image_record(image, masks, problem, **facts))
         for key in self.masks.keys() - alike.keys():
             records += [mask_without_image(mask, image_of(key)) for mask in self.masks[key]]

@@ -71,7 +71,7 @@ def scan(
     records = files.pair(
         image_of=lambda key: f"'{key[0]}/{key[1]}' with the suffix of an image",
         mask_of=lambda key: f"'{of_images[key[0]].masks}/{key[1]}' with the suffix of an image",
-        facts_of=lambda key: {"official_split": of_images[key[0]].official_split},
+        fields_of=lambda key: {"official_split": of_images[key[0]].official_split},
     )
     return _with_splits(finish_listing(contents, records))
 

@@ -71,7 +71,7 @@ def scan(
     records = pairs.pair(
         image_of=lambda key: f"'{IMAGE_FOLDER}/{key[0]}.jpg'",
         mask_of=mask_of,
-        facts_of=lambda key: {
+        fields_of=lambda key: {
             "mask_kind": kind if key in pairs.masks else "none",
             "mask_classes": indices if key in pairs.masks else (),
             "official_split": splits.get(key[0]),
