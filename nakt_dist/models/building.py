@@ -136,7 +136,7 @@ def _shown(spec: ModelSpec) -> str:
 
 
 def _check_options(path: Path, options: dict[str, Any]) -> None:
-    for name in _names_in(options):
+    for name in (each for part in _parts(options) if isinstance(part, dict) for each in part):
         if name in _OPTIONS_THAT_FETCH:
             raise CheckpointError(
                 f"{path}: the network that the file describes has the option '{name}', which "
@@ -146,24 +146,19 @@ def _check_options(path: Path, options: dict[str, Any]) -> None:
 
 
 def _check_numbers(value: Any) -> None:
-    if isinstance(value, dict):
-        value = list(value.values())
-    if isinstance(value, list):
-        if len(value) > _MOST_LAYERS:
+    for part in _parts(value):
+        if isinstance(part, dict | list) and len(part) > _MOST_LAYERS:
             raise _TooLarge
-        for each in value:
-            _check_numbers(each)
-    elif isinstance(value, int | float) and abs(value) > _LARGEST_OPTION:
-        raise _TooLarge
+        if isinstance(part, int | float) and abs(part) > _LARGEST_OPTION:
+            raise _TooLarge
 
 
-def _names_in(value: Any) -> Iterator[str]:
-    if isinstance(value, dict):
-        yield from value
-        value = list(value.values())
-    if isinstance(value, list):
-        for each in value:
-            yield from _names_in(each)
+def _parts(value: Any) -> Iterator[Any]:
+    """Yields what was read from JSON, and all that is in it."""
+    yield value
+    inside = value.values() if isinstance(value, dict) else value
+    for each in inside if isinstance(value, dict | list) else ():
+        yield from _parts(each)
 
 
 def _size(network: nn.Module) -> int:

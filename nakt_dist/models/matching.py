@@ -25,13 +25,7 @@ _GROUPS_SHOWN = 8
 
 @dataclass(frozen=True)
 class ShapeMismatch:
-    """An entry that both sides have, in two shapes.
-
-    Attributes:
-        name: of the entry.
-        file_shape: in the weights file.
-        network_shape: in the network.
-    """
+    """An entry that both sides have, in two shapes."""
 
     name: str
     file_shape: tuple[int, ...]

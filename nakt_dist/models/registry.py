@@ -127,10 +127,7 @@ def build_model(
 
     Returns:
         The network in training mode, float32, on torch's default device. With its default
-        options it has exactly the parameters of the papers' networks: 14,787,777 (unet),
-        34,877,421 (attention_unet), 5,997,681 (sdu_net), 26,671,313 (deeplabv3plus) and
-        26,109,761 (panoptic_fpn) for one channel and one logit; 6,968,206 (densenet121) and
-        1,364,142 (densenet40) for three channels and 14 logits.
+        options it has exactly the parameters of the paper's network, as its class says.
 
     Raises:
         ConfigurationError: the network, an architecture, an encoder or an option is unknown

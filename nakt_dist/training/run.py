@@ -22,15 +22,11 @@ class TrainingRun:
     """Everything a loop works with.
 
     Attributes:
-        config: of the stage.
-        spec: of the network.
         network: with the weights to start from; what is not trained is frozen already.
-        task: what is learnt.
         training: samples to learn from.
         validation: samples to choose the best epoch on, or None.
         metadata: written into every weights file: preprocessing and lineage.
-        accelerator: of this launch.
-        share: how it divides the global batches.
+        share: how this launch divides the global batches.
         timeout: how long a process waits for its peers.
         alike: what has to be the same in every process.
         stop: signals that ask to leave.
