@@ -10,6 +10,8 @@ import pytest
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Whether there is a GPU is asked without waking it: a process that has, cannot be forked from.
 os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
+# No test cuts the power, and a small run would wait for the disk a hundred times.
+os.fsync = lambda descriptor: None
 
 
 @pytest.fixture(scope="session")

@@ -92,28 +92,50 @@ def test_zero_segments_like_ddp(dataset: Path, ddp: Path, tmp_path: Path, stage:
     assert_same_run(tmp_path / "out", ddp)
 
 
+def clipped(output: Path, dataset: Path) -> TrainConfig:
+    """Without BatchNorm: a bias before it has no gradient but rounding, which Adam blows up."""
+    recipe = {"micro_batch_size": 2, "largest_gradient_norm": 0.5, "learning_rate": 1e-3}
+    return segment(output, dataset, model=PLAIN, recipe=recipe)
+
+
+@pytest.fixture(scope="module")
+def ddp_clipped(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    output = tmp_path_factory.mktemp("clipped") / "out"
+    finish(clipped(output, dataset), 2)
+    return output
+
+
 @pytest.mark.parametrize("stage", [1, 2, 3])
 def test_zero_accumulates_and_clips_gradients_like_ddp(
-    dataset: Path, tmp_path: Path, stage: int
+    dataset: Path, ddp_clipped: Path, tmp_path: Path, stage: int
 ) -> None:
-    """Without BatchNorm: a bias before it has no gradient but rounding, which Adam blows up."""
-    for name, environment in (("ddp", {}), ("zero", zero(stage))):
-        recipe = {"micro_batch_size": 2, "largest_gradient_norm": 0.5, "learning_rate": 1e-3}
-        finish(segment(tmp_path / name, dataset, model=PLAIN, recipe=recipe), 2, 120, environment)
+    finish(clipped(tmp_path / "zero", dataset), 2, 120, zero(stage))
 
-    assert_same_run(tmp_path / "zero", tmp_path / "ddp")
+    assert_same_run(tmp_path / "zero", ddp_clipped)
+
+
+def synchronised(output: Path, dataset: Path) -> TrainConfig:
+    """One step, since a bias before BatchNorm has no gradient but rounding."""
+    return segment(output, dataset, recipe={"steps": 1, "synchronised_batch_norm": True})
+
+
+@pytest.fixture(scope="module")
+def ddp_synchronised(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    output = tmp_path_factory.mktemp("synchronised") / "out"
+    finish(synchronised(output, dataset), 2)
+    return output
 
 
 @pytest.mark.parametrize("stage", [1, 2, 3])
-def test_zero_synchronises_batchnorm_like_ddp(dataset: Path, tmp_path: Path, stage: int) -> None:
-    """One step, since a bias before BatchNorm has no gradient but rounding."""
-    recipe = {"steps": 1, "synchronised_batch_norm": True}
-    for name, environment in (("ddp", {}), ("zero", zero(stage))):
-        finish(segment(tmp_path / name, dataset, recipe=recipe), 2, 120, environment)
+def test_zero_synchronises_batchnorm_like_ddp(
+    dataset: Path, ddp_synchronised: Path, tmp_path: Path, stage: int
+) -> None:
+    finish(synchronised(tmp_path / "zero", dataset), 2, 120, zero(stage))
 
-    losses = [read_lines(tmp_path / name / "metrics.jsonl")[0] for name in ("ddp", "zero")]
+    folders = (ddp_synchronised, tmp_path / "zero")
+    losses = [read_lines(folder / "metrics.jsonl")[0] for folder in folders]
     assert losses[1] == pytest.approx(losses[0], abs=1e-6)
-    ddp, zeroed = (load_file(tmp_path / name / "last.safetensors") for name in ("ddp", "zero"))
+    ddp, zeroed = (load_file(folder / "last.safetensors") for folder in folders)
     for name, value in ddp.items():
         if ".running_" in name:
             assert torch.allclose(zeroed[name], value, atol=1e-6), name
@@ -190,22 +212,35 @@ def test_zero_goes_on_bit_for_bit_after_it_was_asked_to_leave(
         assert found[name] == expected[name], name
 
 
+def in_single_images(output: Path, dataset: Path) -> TrainConfig:
+    return segment(output, dataset, model=PLAIN, recipe={"micro_batch_size": 1})
+
+
+@pytest.fixture(scope="module")
+def one_process(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    output = tmp_path_factory.mktemp("one") / "out"
+    finish(in_single_images(output, dataset))
+    return output
+
+
 @pytest.mark.parametrize(
     ("before", "after"),
     [((2, 3), (4, 2)), ((2, 2), (1, 0)), ((1, 0), (2, 3)), ((4, 1), (2, 1))],
 )
 def test_a_checkpoint_goes_on_in_another_world_and_another_stage(
-    dataset: Path, tmp_path: Path, before: tuple[int, int], after: tuple[int, int]
+    dataset: Path,
+    one_process: Path,
+    tmp_path: Path,
+    before: tuple[int, int],
+    after: tuple[int, int],
 ) -> None:
     """Pairs of processes and stage, of which 0 is one process or DDP."""
-    recipe = {"micro_batch_size": 1}
-    finish(segment(tmp_path / "undisturbed", dataset, model=PLAIN, recipe=recipe))
-    config = segment(tmp_path / "out", dataset, model=PLAIN, recipe=recipe)
+    config = in_single_images(tmp_path / "out", dataset)
 
     run_ranks(config, before[0], 120, Signalled(step=4), environment=_environment(before[1]))
     finish(config, after[0], 120, _environment(after[1]))
 
-    found, expected = logged_losses(tmp_path / "out"), logged_losses(tmp_path / "undisturbed")
+    found, expected = logged_losses(tmp_path / "out"), logged_losses(one_process)
     assert [loss for _, loss in found] == pytest.approx([loss for _, loss in expected], abs=1e-4)
 
 

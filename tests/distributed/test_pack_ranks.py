@@ -18,6 +18,7 @@ from nakt_dist.runtime.work import WorkLedger
 from nakt_dist.stages import pack, pack_pool
 from nakt_dist.stages.pack_pool import Workers
 from tests.datasets import publish_images
+from tests.faults.chaos_launches import ForkedLaunch
 from tests.launching import Death, errors_of, finish, program, run_ranks, torchrun
 from tests.recipes import file_hashes, pack_config
 
@@ -122,9 +123,12 @@ def test_killed_under_torchrun_and_started_again_in_another_number(
         packing.kill()
     assert not (output / "manifest.json").exists()
 
-    with program(*torchrun(2), *words_of(source, output, 2), log=tmp_path / "log") as packing:
-        printed = packing.succeed()
+    words = words_of(source, output, 2)
+    with ForkedLaunch(words, 2, tmp_path / "again", stop_together=False) as packing:
+        packing.finish(120)
+    printed = packing.printed
 
+    assert packing.statuses() == {"rank 0": 0, "rank 1": 0}, printed
     assert "nakt: error" not in printed
     assert printed.count(f"samples in {output}") == 1
     assert file_hashes(output) == one_process

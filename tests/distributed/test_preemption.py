@@ -51,6 +51,14 @@ def config_of(output: Path, dataset: Path, **changes: object) -> TrainConfig:
     return train_config(output, dataset, **settings)
 
 
+@pytest.fixture(scope="module")
+def undisturbed(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What two processes make of it that nobody signals."""
+    output = tmp_path_factory.mktemp("undisturbed") / "out"
+    finish(config_of(output, dataset), 2)
+    return output
+
+
 def assert_same_bits(output: Path, undisturbed: Path) -> None:
     found, expected = file_hashes(output), file_hashes(undisturbed)
     assert {name: found[name] for name in FINAL} == {name: expected[name] for name in FINAL}
@@ -59,9 +67,8 @@ def assert_same_bits(output: Path, undisturbed: Path) -> None:
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
 @pytest.mark.parametrize("rank", [0, 1])
 def test_a_signal_to_one_rank_makes_both_save_at_the_same_step_and_go_on_unnoticed(
-    dataset: Path, tmp_path: Path, number: int, rank: int
+    dataset: Path, undisturbed: Path, tmp_path: Path, number: int, rank: int
 ) -> None:
-    finish(config_of(tmp_path / "undisturbed", dataset), 2)
     config = config_of(tmp_path / "out", dataset)
 
     outcomes = run_ranks(config, 2, death=Signalled(step=4, rank=rank, number=number))
@@ -71,11 +78,12 @@ def test_a_signal_to_one_rank_makes_both_save_at_the_same_step_and_go_on_unnotic
     assert (tmp_path / "out" / "checkpoints" / "latest").read_text() == "step-000000004"
     (record, *_) = finish(config, 2)
     assert record.metrics["steps_now"] == 2
-    assert_same_bits(tmp_path / "out", tmp_path / "undisturbed")
+    assert_same_bits(tmp_path / "out", undisturbed)
 
 
-def test_a_job_that_leaves_at_every_step_is_one_job(dataset: Path, tmp_path: Path) -> None:
-    finish(config_of(tmp_path / "undisturbed", dataset), 2)
+def test_a_job_that_leaves_at_every_step_is_one_job(
+    dataset: Path, undisturbed: Path, tmp_path: Path
+) -> None:
     config = config_of(tmp_path / "out", dataset)
 
     for step in (1, 2, 3, 4, 5):
@@ -83,7 +91,7 @@ def test_a_job_that_leaves_at_every_step_is_one_job(dataset: Path, tmp_path: Pat
         assert all("leave" in str(outcome.error) for outcome in outcomes)
     finish(config, 2)
 
-    assert_same_bits(tmp_path / "out", tmp_path / "undisturbed")
+    assert_same_bits(tmp_path / "out", undisturbed)
 
 
 @pytest.mark.parametrize("world_size", [1, 2])

@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 import torch
-import torch.multiprocessing
 from torch import distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 from torchvision.models import DenseNet
 
 from nakt_dist.models.taps import TappedNetwork, TeacherTap
 from nakt_dist.models.trainable import keep_frozen_statistics
+from tests.launching import fork
 
 pytestmark = [pytest.mark.distributed, pytest.mark.timeout(180)]
 
@@ -70,16 +70,19 @@ def work(rank: int, folder: str) -> None:
 
 
 def test_two_processes_learn_what_one_learns(tmp_path: Path) -> None:
-    torch.multiprocessing.spawn(work, (str(tmp_path),), nprocs=WORLD_SIZE)
+    ranks = [fork(work, rank, str(tmp_path)) for rank in range(WORLD_SIZE)]
+    for rank in ranks:
+        rank.join(120)
+    assert [rank.exitcode for rank in ranks] == [0, 0]
 
     student, teacher = networks()
     alone = learn(student, student.network, teacher, images())
-    ranks = [torch.load(tmp_path / f"{rank}.pt") for rank in range(WORLD_SIZE)]
-    for found in ranks:
+    results = [torch.load(tmp_path / f"{rank}.pt") for rank in range(WORLD_SIZE)]
+    for found in results:
         assert found["same_teacher"]
         for way in ("eager", "compiled"):
             assert found[way].keys() == alone.keys()
             for name, gradient in alone.items():
                 torch.testing.assert_close(found[way][name], gradient, rtol=1e-3, atol=1e-5)
     for name in alone:
-        assert torch.equal(ranks[0]["eager"][name], ranks[1]["eager"][name])
+        assert torch.equal(results[0]["eager"][name], results[1]["eager"][name])

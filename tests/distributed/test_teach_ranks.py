@@ -60,7 +60,7 @@ def test_killed_under_accelerate_launch_and_started_again_in_another_number(
     tmp_path: Path, weights: Path
 ) -> None:
     # Large enough to be caught half way.
-    dataset = make_packed_dataset(tmp_path, images=240, height=64, width=64, samples_per_shard=6)
+    dataset = make_packed_dataset(tmp_path, images=120, samples_per_shard=3)
     teach.run(teach_config(tmp_path / "one", dataset, weights))
     output = tmp_path / "out"
     teachers = f'--teachers=[{{"weights": "{weights}"}}]'

@@ -115,14 +115,10 @@ def test_batches_in_parts_in_several_processes_train_like_one_by_eight(
     assert_same_training(tmp_path / "out", one_process)
 
 
-@pytest.mark.parametrize("launcher", ["accelerate", "torchrun"])
-def test_both_launchers_train_like_one_process(
-    dataset: Path, one_process: Path, tmp_path: Path, launcher: str
+def test_accelerate_launch_trains_like_one_process(
+    dataset: Path, one_process: Path, tmp_path: Path
 ) -> None:
-    launch = {
-        "accelerate": accelerate_launch(f"--config_file={CPU_CONFIGURATION}"),
-        "torchrun": torchrun(2),
-    }[launcher]
+    launch = accelerate_launch(f"--config_file={CPU_CONFIGURATION}")
     words = words_of(dataset, tmp_path / "out", "--recipe.micro_batch_size=2")
     with program(*launch, *words, log=tmp_path / "log") as training:
         training.wait_until((tmp_path / "out" / "metrics.jsonl").exists)
@@ -227,20 +223,27 @@ def kill_and_count(config: Any, world_size: int, death: Death) -> None:
     assert outcomes[death.rank].exitcode == -9
 
 
+@pytest.fixture(scope="module")
+def two_processes(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The files of two processes that nobody kills."""
+    output = tmp_path_factory.mktemp("two") / "out"
+    finish(train_config(output, dataset), 2)
+    return file_hashes(output)
+
+
 @pytest.mark.parametrize("rename", [6, 10, 14, 19])
 def test_two_processes_go_on_bit_for_bit_after_a_kill(
-    dataset: Path, tmp_path: Path, rename: int
+    dataset: Path, two_processes: dict[str, str], tmp_path: Path, rename: int
 ) -> None:
     names = ("last.safetensors", "best.safetensors", "metrics.jsonl", "batches.jsonl")
-    finish(train_config(tmp_path / "undisturbed", dataset), 2)
     config = train_config(tmp_path / "out", dataset)
 
     kill_and_count(config, 2, Death(rename))
     finish(config, 2)
 
-    undisturbed, found = file_hashes(tmp_path / "undisturbed"), file_hashes(tmp_path / "out")
-    assert found.keys() == undisturbed.keys()
-    assert {name: found[name] for name in names} == {name: undisturbed[name] for name in names}
+    found = file_hashes(tmp_path / "out")
+    assert found.keys() == two_processes.keys()
+    assert {name: found[name] for name in names} == {name: two_processes[name] for name in names}
 
 
 @pytest.mark.parametrize("worlds", [(2, 1), (1, 2), (2, 4)])
@@ -259,23 +262,33 @@ def test_another_number_of_processes_goes_on_with_the_same_batches(
 def test_the_rank_without_files_killed_alone_ends_the_others(
     dataset: Path, one_process: Path, tmp_path: Path
 ) -> None:
+    """Until then torchrun's processes train like one."""
+
     def reached() -> int:
         pointer = tmp_path / "out" / "checkpoints" / "latest"
         return int(pointer.read_text().split("-")[1]) if pointer.exists() else 0
 
-    words = words_of(dataset, tmp_path / "out", "--recipe.steps=400")
+    recipe = ("--recipe.steps=400", "--recipe.micro_batch_size=2")
+    words = words_of(dataset, tmp_path / "out", *recipe)
     with program(*torchrun(2), *words, log=tmp_path / "log") as training:
         training.wait_until(lambda: reached() >= 6)
-        training.ranks()[1].kill()
+        ranks = training.ranks()
+        assert ranks.keys() == {0, 1}
+        ranks[1].kill()
         assert training.wait(60) != 0
         assert not training.orphans()
 
     steps = reached() + 2
     config = train_config(
-        tmp_path / "out", dataset, recipe={"steps": steps}, validation=validation_of(dataset)
+        tmp_path / "out",
+        dataset,
+        recipe={"steps": steps, "micro_batch_size": 2},
+        validation=validation_of(dataset),
     )
     (record, *_) = finish(config, 2)
     assert record.metrics["steps_now"] == 2
+    batches = [read_lines(each / "batches.jsonl")[:6] for each in (tmp_path / "out", one_process)]
+    assert batches[0] == batches[1]
     losses = logged_losses(tmp_path / "out")
     assert [step for step, _ in losses] == list(range(1, steps + 1))
     expected = [loss for _, loss in logged_losses(one_process)]

@@ -17,14 +17,14 @@ from tests.recipes import file_hashes, pack_config
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(120)]
 
-SHARDS = 24
+SHARDS = 16
 
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Images large enough to be caught at work."""
     folder = tmp_path_factory.mktemp("published") / "images"
-    return publish_images(folder, images=4 * SHARDS, height=768, width=768)
+    return publish_images(folder, images=4 * SHARDS, height=512, width=512)
 
 
 @pytest.fixture(scope="module")

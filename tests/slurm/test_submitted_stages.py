@@ -16,7 +16,7 @@ from tests.slurm_jobs import ROOT, Job, call, nakt_submits, require_local_cluste
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(420)]
 
 TWO_NODES = ("--nodes=2", "--time=30")
-STEPS = 300
+STEPS = 120
 
 
 @pytest.fixture(scope="module", autouse=True)

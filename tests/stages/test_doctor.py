@@ -36,7 +36,8 @@ from nakt_dist.stages import doctor, evaluate, pack, teach, train
 from nakt_dist.stages.doctor_report import Diagnosis, Findings, diagnose
 from nakt_dist.stages.opening import in_words
 from tests.datasets import make_packed_dataset, make_pseudo_labels, make_weights
-from tests.launching import NAKT, program, rank_environments, torchrun
+from tests.faults.chaos_launches import ForkedLaunch
+from tests.launching import NAKT, program, rank_environments
 from tests.recipes import evaluate_config, file_hashes, teach_config, train_config
 
 
@@ -507,9 +508,11 @@ def test_all_processes_of_a_launch_report_and_the_first_prints_one_table(
 ) -> None:
     config = train_config(tmp_path / "run", folder / "squares")
     path = settings_file(tmp_path / "train.yaml", config)
-    words = (*torchrun(2), "doctor", "--wait_seconds=60", "train", "--config", str(path))
-    with program(*words, log=tmp_path / "log") as started:
-        printed = started.succeed(timeout=240)
+    words = ["doctor", "--wait_seconds=60", "train", "--config", str(path)]
+    with ForkedLaunch(words, 2, tmp_path / "log", stop_together=False) as started:
+        started.finish(240)
+    printed = started.printed
+    assert started.statuses() == {"rank 0": 0, "rank 1": 0}, printed
     assert (
         len(re.findall(r"^global batch +8 = micro-batch 4 × accumulation 1 × 2", printed, re.M))
         == 1

@@ -94,7 +94,7 @@ def test_real_busi_loses_nothing_and_is_the_same_for_any_number_of_workers(
 ) -> None:
     config = (f"--config={CONFIGS / 'pack/busi.yaml'}", f"--source={real_data / 'busi'}")
     hashes = []
-    for workers in (1, 2, 3):
+    for workers in (1, 3):
         output = tmp_path / str(workers)
         record = pack_with_words(*config, f"--output={output}", f"--workers={workers}")
         hashes.append(file_hashes(output))
@@ -102,7 +102,7 @@ def test_real_busi_loses_nothing_and_is_the_same_for_any_number_of_workers(
     assert record.counts == {
         "inputs": 200, "packed": 200, "rejected": 0, "left_out": 20, "united_masks": 9,
     }  # fmt: skip
-    assert hashes[0] == hashes[1] == hashes[2]
+    assert hashes[0] == hashes[1]
     assert main(["verify", str(tmp_path / "1")]) == 0
 
 

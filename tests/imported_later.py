@@ -1,0 +1,26 @@
+"""Imports what stages import when they come to need it, for the server that ranks are forked from.
+
+Each rank would by itself, for up to four seconds. What is not installed, or cannot be imported on
+this machine, is left to the tests that need it.
+"""
+
+import contextlib
+import importlib
+
+import torch
+
+_MODULES = (
+    "contourpy", "docstring_parser", "matplotlib.backends.backend_agg",
+    "nakt_dist.drawing.sheets", "nakt_dist.models.unet", "numpy.ctypeslib", "numpy.ma",
+    "PIL.ImageDraw", "PIL.PpmImagePlugin", "pyarrow.dataset", "pydantic.dataclasses",
+    "segmentation_models_pytorch", "setuptools", "torch._dynamo",
+)  # fmt: skip
+# They may look at a GPU, and a process that has woken one cannot be forked from.
+_BESIDE_NO_GPU = (
+    "deepspeed.runtime.zero.muon.muon_optimizer", "torch._inductor.compile_fx",
+    "transformers.integrations",
+)  # fmt: skip
+
+for _name in _MODULES if torch.cuda.is_available() else _MODULES + _BESIDE_NO_GPU:
+    with contextlib.suppress(Exception):
+        importlib.import_module(_name)
