@@ -18,7 +18,7 @@ from nakt_dist.stages.mask_coverage import LOST_TARGETS
 from nakt_dist.stages.pack_divide import ShardPlan
 from nakt_dist.stages.pack_plan import PackPlan, kept_layout_options
 from nakt_dist.stages.pack_prepare import Prepared
-from nakt_dist.stages.pack_sources import SOURCES_NAME, write_sources
+from nakt_dist.stages.pack_sources import SOURCES_NAME, SOURCES_SCHEMA, remember_times
 
 _LARGEST_VOCABULARY = 100
 _NOT_KEPT = ("output", "workers", "trust_times", "deidentify_key")
@@ -51,7 +51,7 @@ def write_tables(
         if made.reason is not None
     )
     write_table(folder / REJECTED_NAME, REJECTED_SCHEMA, rejected, staging)
-    write_sources(folder, plan, prepared, staging)
+    _write_sources(folder, plan, prepared, staging)
 
 
 def finalise(
@@ -174,3 +174,12 @@ def _mask_kind(plan: PackPlan) -> MaskKind:
     if len(kinds) > 1:
         raise DatasetError(f"the layout mixes masks of kinds {sorted(kinds)}; pack them apart")
     return kinds.pop() if kinds else "none"
+
+
+def _write_sources(
+    folder: Path, plan: PackPlan, prepared: Sequence[Prepared], staging: Path
+) -> None:
+    """Writes what the dataset was packed from, and when that was last seen to change."""
+    rows = ([{name: getattr(made, name) for name in SOURCES_SCHEMA.names}] for made in prepared)
+    write_table(folder / SOURCES_NAME, SOURCES_SCHEMA, rows, staging)
+    remember_times(folder, {made.key: made.times for made in prepared}, plan.content_key, staging)

@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import pyarrow as pa
 
@@ -12,9 +12,6 @@ from nakt_dist.errors import DatasetError
 from nakt_dist.shards.tables import read_table, write_table
 from nakt_dist.sources import SourceRecord
 from nakt_dist.stages.pack_plan import PackPlan
-
-if TYPE_CHECKING:
-    from nakt_dist.stages.pack_prepare import Prepared
 
 SOURCES_NAME = "sources.parquet"
 TIMES_NAME = ".source_times.parquet"
@@ -73,15 +70,6 @@ def facts_of(record: SourceRecord, key: bytes) -> str:
     facts["findings"] = None if record.findings is None else dict(record.findings)
     text = json.dumps(facts, sort_keys=True).encode()
     return hashlib.blake2b(text, digest_size=_DIGEST_BYTES, key=key).hexdigest()
-
-
-def write_sources(
-    folder: Path, plan: PackPlan, prepared: Sequence["Prepared"], staging: Path
-) -> None:
-    """Writes what the dataset was packed from, and when that was last seen to change."""
-    rows = ([{name: getattr(made, name) for name in SOURCES_SCHEMA.names}] for made in prepared)
-    write_table(folder / SOURCES_NAME, SOURCES_SCHEMA, rows, staging)
-    remember_times(folder, {made.key: made.times for made in prepared}, plan.content_key, staging)
 
 
 def find_changes(
