@@ -146,6 +146,7 @@ def select_samples(
         raise ConfigurationError(
             f"no sample of {dataset} is left in splits {splits or 'all'}"
             f"{f' after excluding all {before}' if exclusion else ''}"
+            + ("; nakt inspect shows which α and β leave some" if exclusion and before else "")
         )
     return SelectedSamples(images, pseudo, before)
 

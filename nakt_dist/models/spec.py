@@ -35,10 +35,13 @@ class ModelSpec:
     """A network as a configuration and a weights file describe it.
 
     Attributes:
-        name: one of ``MODEL_NAMES``, ``smp:ARCHITECTURE/ENCODER`` or ``timm:NAME``.
+        name: of ``NETWORKS``: ``unet``, ``attention_unet``, ``sdu_net``, ``deeplabv3plus``,
+            ``panoptic_fpn``, ``densenet121``, ``densenet40``; or any other
+            ``smp:ARCHITECTURE/ENCODER`` or ``timm:NAME``.
         in_channels: image channels, 1 for grey and 3 for RGB.
         num_outputs: logits per pixel; of classifiers per image.
-        options: further keyword arguments of ``build_model``. They are kept as JSON reads
+        options: of the network, such as ``base_channels`` of a U-Net or ``encoder_name`` of
+            ``deeplabv3plus``; a wrong one is answered with those there are. Kept as JSON reads
             them back (a tuple becomes a list), so that a spec equals its stored copy.
 
     Raises:

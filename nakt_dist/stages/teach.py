@@ -77,6 +77,13 @@ def plan(config: TeachConfig, opening: Opening) -> "Teaching":
         manifest = images.manifest
         samples = SelectedSamples(images, None, len(images))
         opening.tell_samples("data", samples, config.dataset, None)
+        processes, shards = process_place().world_size, len(manifest.shards)
+        if processes > shards:
+            opening.note(
+                f"{processes - shards} of {processes} processes have nothing to do: the dataset "
+                f"has {shards} shard{'' if shards == 1 else 's'}, and each is one process's. Pack "
+                "it with fewer --samples_per_shard to divide it further"
+            )
         mask = manifest.height * manifest.width * _MASK_BYTES_PER_PIXEL
         opening.disk = int(manifest.num_samples * (mask + _BYTES_PER_SAMPLE))
         opening.disk += len(manifest.shards) * tarfile.RECORDSIZE

@@ -20,6 +20,7 @@ from nakt_dist.errors import CheckpointError, DatasetError
 from nakt_dist.shards.manifest import PseudoLabelManifest, ShardManifest
 from nakt_dist.shards.reader import IndexedShards, PseudoLabels
 from nakt_dist.stages import teach
+from nakt_dist.stages.opening import Opening
 from tests.datasets import make_packed_dataset, make_pseudo_labels, make_weights
 from tests.recipes import TINY_UNET, file_hashes, teach_config, train_config
 
@@ -411,3 +412,15 @@ def test_a_malicious_pickle_is_refused_without_running(
     (tmp_path / f"evil{suffix}").rename(tmp_path / "trap.pt")
     torch.load(tmp_path / "trap.pt", weights_only=False)  # to show that the trap is real
     assert traces.exists()
+
+
+@pytest.mark.parametrize("idle", [0, 3])
+def test_processes_without_a_shard_are_named(
+    dataset: Path, weights: list[Path], tmp_path: Path, monkeypatch, idle: int
+):
+    processes = len(ShardManifest.read(dataset).shards) + idle
+    monkeypatch.setenv("WORLD_SIZE", str(processes))
+    opening = Opening()
+    teach.plan(teach_config(tmp_path / "pseudo", dataset, weights[0]), opening)
+    found = [note.split(":")[0] for note in opening.notes if "nothing to do" in note]
+    assert found == ([f"{idle} of {processes} processes have nothing to do"] if idle else [])

@@ -90,7 +90,7 @@ def test_without_pseudo_labels_or_rule_nothing_is_excluded(dataset, pseudo):
 
 
 def test_nothing_left_is_told_with_the_reason(dataset, pseudo):
-    with pytest.raises(ConfigurationError, match="after excluding all 12"):
+    with pytest.raises(ConfigurationError, match="after excluding all 12; nakt inspect"):
         select_samples(dataset, None, pseudo, ExclusionRule(alpha=1e9, beta=None))
 
 
