@@ -161,7 +161,8 @@ def _check_text(kind: Any, text: str, where: str) -> None:
 def _check_shape(kind: Any, value: Any, where: str) -> None:
     """Refuses a text where a group of settings belongs: it would be imported as a class.
 
-    Likewise a whole number where a number belongs that neither floats nor arrays hold.
+    Likewise a whole number where a number belongs that neither floats nor arrays hold, and null
+    where a value belongs, which the parser takes in files.
     """
     for number in value if isinstance(value, list) else [value]:
         if isinstance(number, int) and abs(number) > LARGEST_NUMBER and _takes_numbers(kind):
@@ -175,7 +176,12 @@ def _check_shape(kind: Any, value: Any, where: str) -> None:
         hints = typing.get_type_hints(kind)
         for name, item in value.items() if isinstance(value, Mapping) else ():
             first, *rest = str(name).split(".")
-            _check_shape(_type_at(hints.get(first), rest), item, f"{where}.{name}".lstrip("."))
+            part, place = _type_at(hints.get(first), rest), f"{where}.{name}".lstrip(".")
+            if item is None and not _takes_null(part):
+                raise ConfigurationError(
+                    f"{place} is null; expected a value. Leave the setting out for its default"
+                )
+            _check_shape(part, item, place)
     elif typing.get_origin(kind) is list:
         for item in value if isinstance(value, list) else [value]:
             _check_shape(typing.get_args(kind)[0], item, f"a part of {where}")
@@ -183,6 +189,10 @@ def _check_shape(kind: Any, value: Any, where: str) -> None:
         for part in typing.get_args(kind):
             if dataclasses.is_dataclass(part) or typing.get_origin(part) is list:
                 _check_shape(part, value, where)
+
+
+def _takes_null(kind: Any) -> bool:
+    return kind in (None, Any) or type(None) in typing.get_args(kind)
 
 
 def _takes_numbers(kind: Any) -> bool:

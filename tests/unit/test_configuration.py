@@ -1,7 +1,10 @@
 import dataclasses
 import itertools
+import re
 import subprocess
 import sys
+import typing
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -384,3 +387,33 @@ def test_every_shipped_configuration_opens_with_its_launch_and_what_to_expect(pa
 )
 def test_every_shipped_launch_configuration_is_one_of_accelerate(path):
     assert load_config_from_file(str(path)).num_processes >= 1
+
+
+def settings_with_a_value(kind: type, prefix: str = "") -> Iterator[str]:
+    """The dotted names of the settings that may not be null, but of those inside lists."""
+    hints = typing.get_type_hints(kind)
+    for field in dataclasses.fields(kind):
+        hint = hints[field.name]
+        parts = typing.get_args(hint) or (hint,)
+        if type(None) not in parts and hint is not typing.Any:
+            yield prefix + field.name
+        for part in parts if typing.get_origin(hint) is not list else ():
+            if dataclasses.is_dataclass(part):
+                yield from settings_with_a_value(part, f"{prefix}{field.name}.")
+
+
+@pytest.mark.parametrize("stage", sorted(STAGES))
+def test_null_is_no_value_of_a_setting_that_must_have_one(stage, tmp_path):
+    for name in settings_with_a_value(STAGES[stage].config):
+        value = None
+        for part in reversed(name.split(".")):
+            value = {part: value}
+        with pytest.raises(ConfigurationError, match=f"^{re.escape(name)} is null; expected a"):
+            parse_config(stage, [], value)
+
+
+def test_null_in_a_file_is_refused_by_file_and_line(tmp_path):
+    path = tmp_path / "evaluate.yaml"
+    path.write_text("weights: w\ndataset: d\noutput: o\nseed: null\n")
+    with pytest.raises(ConfigurationError, match=r"evaluate\.yaml, line 4: seed is null"):
+        parse_config("evaluate", ["--config", str(path)])
