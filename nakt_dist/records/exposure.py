@@ -1,8 +1,9 @@
 """Whether a network has met the images it is tested on: the one judge for every command and page.
 
 A network meets images in four roles: ``training`` (it learnt from them), ``validation`` (its best
-epoch was chosen on them), ``parents`` (the weights it was started from learnt from them, or those
-before) and ``teacher`` (a teacher of its own or of its parents met them in any of these roles).
+epoch was chosen on them), ``parents`` (the weights it was started from, or those before, learnt
+from them or were chosen on them) and ``teacher`` (a teacher of its own or of its parents met them
+in any of these roles).
 """
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -23,6 +24,10 @@ _HOW = {
     "parents": "started from weights that learnt from",
     "validation": "has its best epoch chosen on",
     "teacher": "followed a teacher that learnt from",
+}
+_HOW_CHOSEN = {
+    "parents": "started from weights whose best epoch was chosen on",
+    "teacher": "followed a teacher whose best epoch was chosen on",
 }
 
 
@@ -58,16 +63,22 @@ class Verdict:
 
     Attributes:
         pseudo_masks: whether with pseudo masks alone, without their annotations.
+        chosen: whether nothing was learnt from them: a parent's or teacher's best epoch was chosen.
     """
 
     exposure: Exposure
     pseudo_masks: bool = False
+    chosen: bool = False
 
     @property
-    def rank(self) -> tuple[int, bool, int]:
+    def rank(self) -> tuple[int, bool, bool, int]:
         """Sorts the gravest first: what is met, with its annotations, by its splits."""
         order = list(Exposure).index(self.exposure)
-        return (0 if self.exposure.is_met else order, self.pseudo_masks, order)
+        return (0 if self.exposure.is_met else order, self.pseudo_masks, self.chosen, order)
+
+    def how(self, role: str) -> str:
+        """Says what a network had to do with the images, such as ``"learnt from"``."""
+        return _HOW_CHOSEN[role] if self.chosen else _HOW[role]
 
 
 Verdicts = Mapping[str, Verdict]
@@ -104,11 +115,18 @@ def judge(
     verdicts = {}
     for role, images in learnt.items():
         found = [
-            Verdict(_compare(each, tested, role in unknown), bool(each.teachers)) for each in images
+            Verdict(
+                _compare(each.images, tested, role in unknown),
+                bool(each.images.teachers),
+                each.chosen,
+            )
+            for each in images
         ]
         if role in pictures:
-            masks = bool(images) and all(each.teachers for each in images)
-            found.append(Verdict(Exposure.SAME_PICTURES, masks))
+            masks = bool(images) and all(each.images.teachers for each in images)
+            # A teacher's pictures are stored without what it did with them.
+            ways = {each.chosen for each in found if each.exposure.is_met}
+            found.append(Verdict(Exposure.SAME_PICTURES, masks, ways == {True}))
         verdicts[role] = _gravest(found)
     return verdicts
 
@@ -129,31 +147,50 @@ def join(first: Verdicts, second: Verdicts) -> Verdicts:
     return {role: _gravest((first[role], second[role])) for role in first}
 
 
-def images_by_role(lineage: Lineage, known: Lineages = NOT_KNOWN) -> dict[str, list[TrainingSet]]:
+@dataclass(frozen=True)
+class Met:
+    """Images that a network met.
+
+    Attributes:
+        chosen: whether only the best epoch of a parent or teacher was chosen on them.
+    """
+
+    images: TrainingSet
+    chosen: bool = False
+
+
+def images_by_role(lineage: Lineage, known: Lineages = NOT_KNOWN) -> dict[str, list[Met]]:
     """Returns the images that a network met by role, over all generations.
 
     Returns:
         An empty list where there were none; images without a name where nobody says which.
     """
     if not lineage.is_whole:
-        return {role: [lineage.learnt] for role in ROLES}
+        return {role: [Met(lineage.learnt)] for role in ROLES}
     own, *before = lineage.generations
     return {
-        "training": [own.learnt],
-        "validation": [own.validated_on] if own.validated_on else [],
-        "parents": [each.learnt for each in before],
+        "training": [Met(own.learnt)],
+        "validation": [Met(own.validated_on)] if own.validated_on else [],
+        "parents": list(_met_by(before)),
         "teacher": list(_met_by_teachers(lineage, known)),
     }
 
 
-def _met_by_teachers(student: Lineage, known: Lineages) -> Iterator[TrainingSet]:
+def _met_by(generations: Iterable[Lineage]) -> Iterator[Met]:
+    for each in generations:
+        yield Met(each.learnt)
+        if each.validated_on:
+            yield Met(each.validated_on, chosen=True)
+
+
+def _met_by_teachers(student: Lineage, known: Lineages) -> Iterator[Met]:
     """Yields what the teachers of a network met, and the teachers of those, each once."""
     pending, seen = [student], set()
     while pending:
         lineage = pending.pop()
         first = lineage.generations[-1]
         if first.trained_on is None and not first.is_whole:
-            yield NOT_SAID
+            yield Met(NOT_SAID)
         for teacher in lineage.teachers:
             weights, found = teacher.weights_sha256, teacher.lineage
             if not found.is_whole:
@@ -162,8 +199,7 @@ def _met_by_teachers(student: Lineage, known: Lineages) -> Iterator[TrainingSet]
                 if weights in seen:  # one teacher may have taught many, and by damage itself
                     continue
                 seen.add(weights)
-            yield from (each.learnt for each in found.generations)
-            yield from [found.validated_on] if found.validated_on else []
+            yield from _met_by(found.generations)
             pending.append(found)
 
 
@@ -204,12 +240,13 @@ def describe_exposure(
     for role, verdict in verdicts.items():
         if verdict.exposure.is_met:
             sentences.append(
-                f"'{name}' {_HOW[role]} images that it is tested on ({test_set}): the result is "
-                f"too high{f'; they are {n} of its {images} images' if (n := counts[role]) else ''}"
+                f"'{name}' {verdict.how(role)} images that it is tested on ({test_set}): the "
+                f"result {'may be' if verdict.chosen else 'is'} too high"
+                f"{f'; they are {n} of its {images} images' if (n := counts[role]) else ''}"
             )
         elif verdict.exposure in (*_WARNED, Exposure.SAME_NAME):
             sentences.append(
-                f"'{name}' {_HOW[role]} images of a dataset called as that of its test set "
+                f"'{name}' {verdict.how(role)} images of a dataset called as that of its test set "
                 f"({test_set}), which its lineage does not tell apart: patients may be shared"
             )
     return sentences
@@ -230,7 +267,7 @@ def describe_unknown(
         for role, learnt in images_by_role(lineage).items()
         if role in met.unknown
         and not verdicts[role].exposure.is_met
-        and any(each.dataset and each.fingerprint != fingerprint for each in learnt)
+        and any(each.images.dataset and each.images.fingerprint != fingerprint for each in learnt)
     ]
     if not roles:
         return []
@@ -254,22 +291,25 @@ def warn(verdicts: Verdicts, score: str, labels: str = "") -> tuple[str, ...]:
     warned = {role: each for role, each in verdicts.items() if each.exposure in _WARNED}
     own = sorted(warned.keys() - {"teacher"}, key=lambda role: _gravity(role, warned[role]))
     roles = (*own[:1], *(warned.keys() & {"teacher"}))
-    return tuple(f"{_HOW[role]} {_warning(role, warned[role], score, labels)}" for role in roles)
+    return tuple(
+        f"{warned[role].how(role)} {_warning(role, warned[role], score, labels)}" for role in roles
+    )
 
 
 def warn_of_teacher(verdict: Verdict, score: str) -> tuple[str, ...]:
-    """Says of a teacher which images it learnt from that its students are tested on, or nothing."""
+    """Says of a teacher which images it met that its students are tested on, or nothing."""
     exposure = verdict.exposure
     if exposure not in _WARNED:
         return ()
-    return (f"learnt from {exposure.of_test('they were')}{_so('teacher', exposure, score)}",)
+    how = "has its best epoch chosen on" if verdict.chosen else "learnt from"
+    return (f"{how} {exposure.of_test('they were')}{_so(True, exposure, score)}",)
 
 
 def _gravity(role: str, verdict: Verdict) -> tuple[int, int]:
     if verdict.exposure.is_met and not verdict.pseudo_masks:
-        grave = int(role == "validation")
+        grave = int(role == "validation" or verdict.chosen)
     else:
-        grave = 3 if verdict.pseudo_masks or role == "validation" else 2
+        grave = 3 if verdict.pseudo_masks or role == "validation" or verdict.chosen else 2
     return grave, _OWN.index(role)
 
 
@@ -279,13 +319,19 @@ def _warning(role: str, verdict: Verdict, score: str, labels: str) -> str:
     if masks:
         images = "its test images" if exposure is Exposure.SAME_SPLITS else images
         images += " with pseudo masks, without their annotations"
-    elif role in ("training", "parents") and exposure is not Exposure.SAME_PICTURES:
+    elif (
+        role in ("training", "parents")
+        and not verdict.chosen
+        and exposure is not Exposure.SAME_PICTURES
+    ):
         images = f"{labels}{images}"
-    return images if masks and exposure.is_met else f"{images}{_so(role, exposure, score)}"
+    if masks and exposure.is_met:
+        return images
+    return f"{images}{_so(role == 'teacher' or verdict.chosen, exposure, score)}"
 
 
-def _so(role: str, exposure: Exposure, score: str) -> str:
+def _so(is_indirect: bool, exposure: Exposure, score: str) -> str:
     """Says what follows from an exposure."""
     if exposure.is_met:
-        return f": {score} may be too high" if role == "teacher" else f": its {score} is too high"
+        return f": {score} may be too high" if is_indirect else f": its {score} is too high"
     return ": patients may be shared" if exposure is Exposure.OTHER_PACKING else ""

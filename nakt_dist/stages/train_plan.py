@@ -301,7 +301,8 @@ def _say_what_was_met(
     met, lineage = read_pictures(init.path), network_lineage.lineage_of(parent)
     validated = EvaluationSet.of(images.manifest, splits)
     found = judge(lineage, validated, met.roles_with(images.index), met.unknown)
-    if not any(found[role].exposure.is_met for role in ("training", "parents")):
+    learnt = (found["training"], found["parents"])
+    if not any(each.exposure.is_met and not each.chosen for each in learnt):
         unknown = describe_unknown(lineage, validated.fingerprint, found, met, "validation")
         return [f"init {parent.name}: {each}" for each in unknown]
     return [

@@ -5,10 +5,12 @@ from typing import Any
 
 import pytest
 
+from nakt_dist.records.exposure import describe_exposure
 from nakt_dist.report.content import make_document
 from nakt_dist.report.markdown import to_markdown
 from nakt_dist.report.runs import collect
 from nakt_dist.runtime.files import value_sha256
+from nakt_dist.shards.pictures import ROLES
 from tests.classifier_records import classifier, followed, images_of, write_classified
 from tests.records import annotations, lineage, pseudo_masks, scores, write_evaluation
 
@@ -68,6 +70,38 @@ def test_a_segmentation_network_is_warned_of(tmp_path: Path, chain: str):
     page = to_markdown(make_document(collect([tmp_path]), "Title"))
     assert "70.00 ± 10.00 ⚠" in page and "60.00 ± 10.00 ⚠" not in page
     assert f"⚠ tainted: {words}" in page and "⚠ clean" not in page
+
+
+CHOSEN = {
+    "parent's validation": (child, "started from weights whose best epoch was chosen on"),
+    "grandparent's validation": (
+        lambda first: child(child(first)),
+        "started from weights whose best epoch was chosen on",
+    ),
+    "teacher's validation": (follower, "followed a teacher whose best epoch was chosen on"),
+    "teacher's parent's validation": (
+        lambda first: student(child(first)),
+        "followed a teacher whose best epoch was chosen on",
+    ),
+}
+
+
+@pytest.mark.parametrize("chain", CHOSEN)
+def test_a_best_epoch_chosen_on_the_test_split_is_told_over_generations(tmp_path: Path, chain: str):
+    make, how = CHOSEN[chain]
+    for name, validated in (("clean", annotations(split="validation")), ("tainted", TESTED)):
+        write_evaluation(
+            tmp_path / name, make(lineage(annotations()) | {"validated_on": validated}), scores(0.7)
+        )
+    page = to_markdown(make_document(collect([tmp_path]), "Title"))
+    assert f"⚠ tainted: {how} the very splits it was tested on: Dice may be too high" in page
+    assert "⚠ clean" not in page
+    runs = {run.name: run for run in collect([tmp_path]).evaluations}
+    counts = dict.fromkeys(ROLES, 0)
+    (said,) = describe_exposure(runs["tainted"].exposure, "net", "the test set", counts, 8)
+    assert said.startswith(f"'net' {how} images that it is tested on (the test set)")
+    assert said.endswith("the result may be too high")
+    assert not describe_exposure(runs["clean"].exposure, "net", "the test set", counts, 8)
 
 
 @pytest.mark.parametrize("known", ["lineage", "records"])
