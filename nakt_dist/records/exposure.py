@@ -138,8 +138,10 @@ def judge_record(record: RunRecord, tested: EvaluationSet, known: Lineages = NOT
         DatasetError: a field is missing or wrong.
     """
     stored = read_if_there(record.details, "lineage", Mapping) or {}
+    told = read_if_there(record.details, MET, Mapping) or {}
     met = [role for role in ROLES if read_if_there(record.details, f"{MET}.{role}", bool)]
-    return judge(read_lineage(stored, known, lenient=True), tested, met, known=known)
+    unknown = [role for role in ROLES if role in told and told[role] is None]
+    return judge(read_lineage(stored, known, lenient=True), tested, met, unknown, known)
 
 
 def join(first: Verdicts, second: Verdicts) -> Verdicts:

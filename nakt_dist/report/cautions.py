@@ -8,7 +8,12 @@ from nakt_dist.records.exposure import Exposure, warn, warn_of_teacher
 from nakt_dist.records.fields import printable
 from nakt_dist.records.lineage import Method
 from nakt_dist.report.document import WARNING
-from nakt_dist.report.evaluations import ClassifierRun, SegmentationRun, is_classifier_test
+from nakt_dist.report.evaluations import (
+    ClassifierRun,
+    Evaluation,
+    SegmentationRun,
+    is_classifier_test,
+)
 from nakt_dist.report.paper_differences import recipe_numbers
 from nakt_dist.report.roles import Role
 from nakt_dist.report.runs import Collection, FoundRecord
@@ -41,7 +46,7 @@ def cautions(collection: Collection) -> tuple[str, ...]:
     """Returns what a reader must know before comparing these runs with each other."""
     runs = collection.evaluations
     tested = _tested(runs)
-    sentences = list(meetings(runs))
+    sentences = [*meetings(runs), *_not_known(runs)]
     sentences += _several_tests(map(_identify, tested), "test sets or ways of scoring")
     sentences += unlike_inputs(collection.records)
     lineages = [(found, found.record.details["lineage"]) for found in collection.trainings]
@@ -78,6 +83,20 @@ def meetings(runs: Sequence[SegmentationRun]) -> Iterator[str]:
             yield f"{run.name}{where}: {run.warning}."
 
 
+def _not_known(runs: Iterable[Evaluation]) -> Iterator[str]:
+    """Names the runs of which neither lineage nor record tells whether they met test images."""
+    named = {
+        run.name: [role for role, each in run.exposure.items() if each.exposure is Exposure.UNKNOWN]
+        for run in runs
+    }
+    unclear = [f"{name} ({', '.join(roles)})" for name, roles in named.items() if roles]
+    if unclear:
+        yield (
+            "Whether these met images of their test sets, themselves or through parents or "
+            f"teachers, is not known: {'; '.join(unclear)}."
+        )
+
+
 def _tested(runs: Iterable[SegmentationRun]) -> list[EvaluationSet]:
     return list(dict.fromkeys(run.tested_on for run in runs))
 
@@ -108,6 +127,7 @@ def classifier_cautions(
         for found in trainings
     }
     sentences = [*_study_meetings(studies), *_teachers_met(studies), *_without_validation(studies)]
+    sentences += _not_known(run for study in studies for run in study.runs)
     sentences += _several_tests(map(_identify_study, studies), "test sets")
     for study in studies:
         for setting, cell in study.cells.items():

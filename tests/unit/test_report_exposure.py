@@ -1,5 +1,6 @@
 """A page says of each network how it has met its test images, over any number of generations."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +103,19 @@ def test_a_best_epoch_chosen_on_the_test_split_is_told_over_generations(tmp_path
     assert said.startswith(f"'net' {how} images that it is tested on (the test set)")
     assert said.endswith("the result may be too high")
     assert not describe_exposure(runs["clean"].exposure, "net", "the test set", counts, 8)
+
+
+@pytest.mark.parametrize("met", [None, False])
+def test_what_a_record_calls_unknown_is_unknown_on_the_page(tmp_path: Path, met: bool | None):
+    elsewhere = annotations("elsewhere")
+    write_evaluation(tmp_path / "run", follower(lineage(elsewhere)), scores(0.7))
+    path = tmp_path / "run" / "record.json"
+    record = json.loads(path.read_text())
+    record["details"]["met_test_images"] = dict.fromkeys(ROLES, False) | {"teacher": met}
+    path.write_text(json.dumps(record))
+    page = to_markdown(make_document(collect([tmp_path]), "Title"))
+    said = "themselves or through parents or teachers, is not known: run (teacher)."
+    assert (said in page) == (met is None)
 
 
 @pytest.mark.parametrize("known", ["lineage", "records"])
