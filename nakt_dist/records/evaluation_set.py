@@ -10,7 +10,7 @@ from nakt_dist.records.fields import (
     read_field,
     read_if_there,
     read_names,
-    sorted_json,
+    read_policy,
 )
 from nakt_dist.records.run_record import RunRecord
 from nakt_dist.shards.manifest import ShardManifest
@@ -75,8 +75,9 @@ class EvaluationSet:
         """
         test_set = read_field(record.details, "test_set", Mapping)
         if findings:
-            policy = record.inputs.get("label_policy") or test_set.get("label_policy") or {}
-            scored: dict[str, Any] = {"findings": findings, "policy": sorted_json(policy)}
+            holds = record.inputs if record.inputs.get("label_policy") else test_set
+            policy = read_policy(holds, "label_policy") if holds.get("label_policy") else "{}"
+            scored: dict[str, Any] = {"findings": findings, "policy": policy}
         else:
             scored = {
                 "threshold": read_field(record.inputs, "threshold", _NUMBER),

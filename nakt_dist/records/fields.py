@@ -91,6 +91,18 @@ def read_texts(record: Any, path: str) -> tuple[str, ...]:
     return tuple(printable(text) for text in value)
 
 
+def read_policy(record: Any, path: str) -> str:
+    """Returns what unsure labels count as, sorted JSON such as ``{"uncertain": "one"}``.
+
+    Raises:
+        DatasetError: the field is absent, or holds something else than texts by name.
+    """
+    value = read_field(record, path, Mapping)
+    if not all(isinstance(use, str) for use in value.values()):
+        raise FieldError(path, dict(value), "texts by name")
+    return sorted_json(value)
+
+
 def read_percent(record: Any, path: str) -> float:
     """Returns a number from 0 to 100.
 

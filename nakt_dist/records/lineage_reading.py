@@ -11,8 +11,8 @@ from nakt_dist.records.fields import (
     read_field,
     read_if_there,
     read_names,
+    read_policy,
     read_texts,
-    sorted_json,
 )
 from nakt_dist.records.lineage import (
     ANNOTATIONS,
@@ -108,7 +108,7 @@ def _read_classifier(value: Mapping[str, Any]) -> dict[str, Any]:
     words = printable(given) if isinstance(given, str) else "the library's weights"
     return {
         "findings": read_texts(value, "labels"),
-        "policy": sorted_json(read_field(value, "label_policy", Mapping)),
+        "policy": read_policy(value, "label_policy"),
         "parts": _describe_parts(read_field(value, "trainable.parts", (str, list))),
         "parameters": read_field(value, "trainable.parameters", int),
         "seed": read_field(value, "seed", int),

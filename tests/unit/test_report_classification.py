@@ -617,3 +617,17 @@ def test_a_folder_without_any_evaluation_is_refused(tmp_path: Path):
     write_classifier_training(tmp_path / "run", classifier())
     with pytest.raises(DatasetError, match=r"no record\.json of a finished evaluation"):
         collect([tmp_path])
+
+
+@pytest.mark.parametrize("policy", [[None], {"blank": {}}, {"blank": 1}, "one"])
+@pytest.mark.parametrize("where", ["inputs", "lineage"])
+def test_a_policy_of_labels_that_is_none_leaves_its_record_out(tmp_path: Path, where: str, policy):
+    write_classified(tmp_path / "whole", classifier(images_of()))
+    write_classified(tmp_path / "run", classifier(images_of()))
+    path = tmp_path / "run" / "record.json"
+    record = json.loads(path.read_text())
+    holder = record["inputs"] if where == "inputs" else record["details"]["lineage"]
+    holder["label_policy"] = policy
+    path.write_text(json.dumps(record))
+    page = to_markdown(make_document(collect([tmp_path]), "Title"))
+    assert "label_policy' is" in page
