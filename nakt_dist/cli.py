@@ -1,7 +1,9 @@
 """The command line: ``nakt STAGE --config FILE --dotted.key value``."""
 
+import contextlib
 import importlib
 import json
+import os
 import re
 import sys
 from collections.abc import Sequence
@@ -119,6 +121,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             1,
         )
     except BrokenPipeError:
+        with contextlib.suppress(OSError):  # else Python tries once more as it ends, and says so
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         if words[-1:] in (["-h"], ["--help"], ["--version"]):
             return 1  # whoever asked for the first lines has them
         return _complain("what this program prints is read no more: a pipe was closed", 1)
