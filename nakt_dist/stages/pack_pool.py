@@ -120,7 +120,7 @@ class Workers:
         futures: dict[Future, int] = {}
         try:
             for number, task in tasks:
-                with _interrupts_ignored():  # workers inherit it: Ctrl-C is the main process's
+                with _interrupts_later():  # workers inherit the block: Ctrl-C is the main process's
                     futures[self._opened().submit(function, *task)] = number
                 if len(futures) == self._count:
                     yield from _ended(futures)
@@ -164,15 +164,13 @@ def refuse_import_by_worker() -> None:
 
 
 @contextlib.contextmanager
-def _interrupts_ignored() -> Iterator[None]:
-    if threading.current_thread() is not threading.main_thread():
-        yield  # only the main thread may set this, and only it is interrupted
-        return
-    previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _interrupts_later() -> Iterator[None]:
+    """Holds an interrupt back, and does not lose it as ignoring would."""
+    previous = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, previous)
+        signal.pthread_sigmask(signal.SIG_SETMASK, previous)
 
 
 def _begin_worker(begun: Event) -> None:

@@ -42,8 +42,9 @@ def words_of(source: Path, output: Path, workers: int) -> tuple[str, ...]:
     )  # fmt: skip
 
 
-def receipts(output: Path, at_least: int) -> Callable[[], bool]:
-    return lambda: len(list((output / ".pack").glob("[0-9]*.json"))) >= at_least
+def receipts(output: Path, at_least: int, of: str = "") -> Callable[[], bool]:
+    """Asks for finished shards, or for the pieces of an earlier pass."""
+    return lambda: len(list((output / ".pack" / of).glob("[0-9]*.json"))) >= at_least
 
 
 def workers_of(packing: Program) -> list[psutil.Process]:
@@ -93,7 +94,7 @@ def test_one_worker_killed_is_reported_and_the_work_goes_on_next_time(
 ) -> None:
     output = tmp_path / "out"
     with program(*words_of(source, output, workers=2), log=tmp_path / "log") as packing:
-        packing.wait_until(receipts(output, 2))
+        packing.wait_until(receipts(output, 2, "prepared"))
         workers_of(packing)[0].kill()
         status = packing.wait()
         assert not packing.orphans()
@@ -102,7 +103,7 @@ def test_one_worker_killed_is_reported_and_the_work_goes_on_next_time(
     assert "Traceback" not in packing.output
 
     with program(*words_of(source, output, workers=2), log=tmp_path / "log") as packing:
-        assert "shards are there already" in packing.succeed()
+        assert "images are read already" in packing.succeed()
 
     assert file_hashes(output) == undisturbed
 
@@ -112,7 +113,7 @@ def test_workers_end_when_the_main_process_is_killed_alone(
 ) -> None:
     output = tmp_path / "out"
     with program(*words_of(source, output, workers=2), log=tmp_path / "log") as packing:
-        packing.wait_until(receipts(output, 2))
+        packing.wait_until(receipts(output, 2, "prepared"))
         assert len(workers_of(packing)) == 2
         os.kill(packing.pid, signal.SIGKILL)
         packing.wait()
@@ -128,7 +129,7 @@ def test_an_interrupt_ends_without_a_traceback_and_the_work_goes_on_next_time(
 ) -> None:
     output = tmp_path / "out"
     with program(*words_of(source, output, workers=2), log=tmp_path / "log") as packing:
-        packing.wait_until(receipts(output, 2))
+        packing.wait_until(receipts(output, 2, "prepared"))
         os.killpg(packing.pid, signal.SIGINT)  # as a terminal does on Ctrl-C
         status = packing.wait()
     assert status == 130
@@ -169,6 +170,6 @@ def test_real_busi_killed_in_the_middle_changes_no_byte(real_data: Path, tmp_pat
         packing.kill()
     assert not (output / "manifest.json").exists()
     with program(*words, f"--output={output}", log=tmp_path / "log") as packing:
-        assert "shards are there already" in packing.succeed()
+        assert "images are read already" in packing.succeed()
 
     assert file_hashes(output) == file_hashes(tmp_path / "undisturbed")
