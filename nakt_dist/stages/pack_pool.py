@@ -120,8 +120,9 @@ class Workers:
         futures: dict[Future, int] = {}
         try:
             for number, task in tasks:
-                with _interrupts_later():  # workers inherit the block: Ctrl-C is the main process's
-                    futures[self._opened().submit(function, *task)] = number
+                pool = self._opened()  # whose tracker of semaphores would let interrupts through
+                with _interrupts_later():  # workers inherit that: Ctrl-C is the main process's
+                    futures[pool.submit(function, *task)] = number
                 if len(futures) == self._count:
                     yield from _ended(futures)
             while futures:
@@ -165,12 +166,15 @@ def refuse_import_by_worker() -> None:
 
 @contextlib.contextmanager
 def _interrupts_later() -> Iterator[None]:
-    """Holds an interrupt back, and does not lose it as ignoring would."""
-    previous = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    """Holds interrupts back, from the processes that are started for good.
+
+    To ignore them instead, as this process starts others, would be to lose them.
+    """
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, previous)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
 def _begin_worker(begun: Event) -> None:
