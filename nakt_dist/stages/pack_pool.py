@@ -94,10 +94,13 @@ class Workers:
                     yield piece
                 if len(left) < before:
                     stalled = time.monotonic()
-                elif not ledger.folder.is_dir():
-                    raise DatasetError(f"{ledger.folder}: another process has ended this job")
                 else:
+                    ledger.folder.stat()
                     time.sleep(_PAUSE_SECONDS)
+        except FileNotFoundError:
+            if ledger.folder.is_dir():
+                raise
+            raise DatasetError(f"{ledger.folder}: another process has ended this job") from None
         finally:
             for claim in claims.values():
                 claim.close()
