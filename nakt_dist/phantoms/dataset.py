@@ -141,11 +141,6 @@ class PhantomSummary:
     images: int
     with_target: int
 
-    @property
-    def without_target(self) -> int:
-        """The images that show none."""
-        return self.images - self.with_target
-
 
 def write_phantom_dataset(
     kind: str, root: Path, count: int, image_size: int = 128, seed: int = 0

@@ -85,15 +85,15 @@ def meetings(runs: Sequence[SegmentationRun]) -> Iterator[str]:
 
 def _not_known(runs: Iterable[Evaluation]) -> Iterator[str]:
     """Names the runs of which neither lineage nor record tells whether they met test images."""
-    named = {
-        run.name: [role for role, each in run.exposure.items() if each.exposure is Exposure.UNKNOWN]
-        for run in runs
-    }
-    unclear = [f"{name} ({', '.join(roles)})" for name, roles in named.items() if roles]
+    unclear = []
+    for run in runs:
+        unknown = [role for role, each in run.exposure.items() if each.exposure is Exposure.UNKNOWN]
+        if unknown:
+            unclear.append(f"{run.name} ({', '.join(unknown)})")
     if unclear:
         yield (
             "Whether these met images of their test sets, themselves or through parents or "
-            f"teachers, is not known: {'; '.join(unclear)}."
+            f"teachers, is not known: {'; '.join(dict.fromkeys(unclear))}."
         )
 
 

@@ -95,7 +95,7 @@ class Workers:
                 if len(left) < before:
                     stalled = time.monotonic()
                 else:
-                    ledger.folder.stat()
+                    ledger.folder.stat()  # gone, once another has ended the job
                     time.sleep(_PAUSE_SECONDS)
         except FileNotFoundError:
             if ledger.folder.is_dir():

@@ -118,6 +118,18 @@ def test_what_a_record_calls_unknown_is_unknown_on_the_page(tmp_path: Path, met:
     assert (said in page) == (met is None)
 
 
+def test_a_run_unknown_on_one_test_set_and_clear_on_another_stays_named(tmp_path: Path):
+    of = follower(lineage(annotations("elsewhere")))
+    for dataset, met in (("breast", None), ("other", False)):
+        write_evaluation(tmp_path / dataset / "run", of, scores(0.7), dataset=dataset)
+        path = tmp_path / dataset / "run" / "record.json"
+        record = json.loads(path.read_text())
+        record["details"]["met_test_images"] = dict.fromkeys(ROLES, False) | {"teacher": met}
+        path.write_text(json.dumps(record))
+    page = to_markdown(make_document(collect([tmp_path]), "Title"))
+    assert "is not known: run (teacher)." in page
+
+
 @pytest.mark.parametrize("known", ["lineage", "records"])
 def test_what_only_another_record_tells_of_a_teacher_counts(tmp_path: Path, known: str):
     """Older lineages name the teachers that wrote pseudo masks by their weights alone."""
