@@ -1,0 +1,250 @@
+"""What a study leaves in ``ROOT/.study``: its plan, and of each run its state and its log."""
+
+import contextlib
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+
+from nakt_dist.errors import DatasetError
+from nakt_dist.runtime.files import read_json, write_json
+
+STUDY_FOLDER = ".study"
+_FORMAT = "nakt-study/1"
+_MOST_BYTES = 2**28
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """One run of a study.
+
+    Attributes:
+        name: its output relative to the study's root, such as ``runs/attention-0``; the stage
+            and a number where the stage has no output. No two runs have one name.
+        stage: the verb.
+        step: of the study's file, from 1.
+        group: the step, for people; runs of one group differ in their axes alone.
+        axes: the values of its axes, in words, by name.
+        output: the folder or URL it writes, or None.
+        needs: names of the runs whose results it reads: they must be done.
+        after: names of the runs that it looks for in a folder: they must have ended, however.
+        processes: that share the work.
+        estimate_seconds: from records of like runs; None where there are none.
+    """
+
+    name: str
+    stage: str
+    step: int
+    group: str
+    axes: Mapping[str, str] = field(default_factory=dict)
+    output: str | None = None
+    needs: tuple[str, ...] = ()
+    after: tuple[str, ...] = ()
+    processes: int = 1
+    estimate_seconds: float | None = None
+
+
+@dataclass(frozen=True)
+class RunState:
+    """How a run stands, written by whoever runs it.
+
+    Attributes:
+        status: ``queued``, ``running``, ``interrupted`` (goes on later), ``failed`` or ``done``.
+        attempt: number of the try, from 1; a try that was interrupted and goes on is the same.
+        started: seconds since 1970 of the try; ``ended`` likewise, None while it runs.
+        exit_code: of the try; negative for a signal.
+        host: where it runs.
+        pid: its process there.
+        job: of SLURM, such as ``123_4``.
+        devices: which GPUs or cores it was given.
+        reason: why it failed or waits, in one line.
+        settings: SHA-256 of the resolved configuration.
+    """
+
+    status: str
+    attempt: int = 1
+    started: float | None = None
+    ended: float | None = None
+    exit_code: int | None = None
+    host: str | None = None
+    pid: int | None = None
+    job: str | None = None
+    devices: str | None = None
+    reason: str | None = None
+    settings: str | None = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All runs of a study, each behind those that it needs.
+
+    Attributes:
+        name: what the study is called.
+        file: the file that describes it, its last part.
+        root: the folder that holds all outputs.
+    """
+
+    name: str
+    file: str
+    root: str
+    runs: tuple[PlannedRun, ...]
+
+
+class StudyFolder:
+    """The files of a study.
+
+    Args:
+        root: the folder that holds all its outputs.
+    """
+
+    def __init__(self, root: str | Path) -> None:
+        self.root = Path(root)
+        self.folder = self.root / STUDY_FOLDER
+
+    @property
+    def plan_path(self) -> Path:
+        """The plan; what makes the root that of a study."""
+        return self.folder / "plan.json"
+
+    def of_run(self, name: str) -> Path:
+        """The folder of a run's state, settings and log; may be absent."""
+        return self.folder / "runs" / name.replace("/", "--")
+
+    def log_path(self, name: str) -> Path:
+        """What a run printed, all its tries one after the other."""
+        return self.of_run(name) / "log.txt"
+
+    def write_plan(self, plan: Plan) -> None:
+        """Writes the plan, which replaces an earlier one."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write_json(self.plan_path, {"format": _FORMAT, **asdict(plan)})
+
+    def read_plan(self) -> Plan:
+        """Reads the plan.
+
+        Raises:
+            DatasetError: it is absent, damaged, or of another format.
+        """
+        value = read_json(self.plan_path, "plan of a study", _MOST_BYTES)
+        if value.pop("format", None) != _FORMAT:
+            raise DatasetError(f"{self.plan_path}: not a plan of format {_FORMAT}")
+        try:
+            runs = tuple(
+                PlannedRun(**{**run, "needs": tuple(run["needs"]), "after": tuple(run["after"])})
+                for run in value.pop("runs")
+            )
+            return Plan(**value, runs=runs)
+        except (TypeError, KeyError) as error:
+            raise DatasetError(f"{self.plan_path}: not a plan of a study: {error}") from None
+
+    def read_state(self, name: str) -> RunState | None:
+        """Returns how a run stands; None where nobody has begun it, or the file is damaged."""
+        with contextlib.suppress(DatasetError, TypeError):
+            value = read_json(self.of_run(name) / "state.json", "state", 2**20)
+            known = {each.name for each in fields(RunState)}
+            return RunState(**{key: value[key] for key in known & set(value)})
+        return None
+
+    def write_state(self, name: str, state: RunState) -> None:
+        """Writes how a run stands, atomically."""
+        folder = self.of_run(name)
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / "state.json", asdict(state))
+
+    def end(self, name: str, status: str, exit_code: int, reason: str | None = None) -> RunState:
+        """Notes how a run's try has ended, and returns its state."""
+        state = self.read_state(name) or RunState("running")
+        ended = replace(
+            state, status=status, exit_code=exit_code, reason=reason, ended=time.time(), pid=None
+        )
+        self.write_state(name, ended)
+        return ended
+
+    def last_lines(self, name: str, count: int = 20) -> list[str]:
+        """Returns the last lines that a run printed; none where it has not begun."""
+        try:
+            with self.log_path(name).open("rb") as stream:
+                stream.seek(0, 2)
+                stream.seek(max(stream.tell() - 65536, 0))
+                text = stream.read().decode("utf-8", errors="replace")
+        except OSError:
+            return []
+        return [line for line in text.splitlines() if line.strip()][-count:]
+
+
+@dataclass(frozen=True)
+class RunStatus:
+    """A run and how it stands, in one word for people.
+
+    Attributes:
+        word: ``waiting`` (for what it needs), ``ready``, ``queued``, ``running``, ``requeued``
+            (was interrupted and goes on), ``failed``, ``blocked`` (what it needs has failed) or
+            ``done``.
+        reason: why, where there is more to say.
+    """
+
+    run: PlannedRun
+    state: RunState | None
+    word: str
+    reason: str | None = None
+
+
+def statuses(
+    plan: Plan, states: Mapping[str, RunState | None], queue: Mapping[str, str] | None = None
+) -> list[RunStatus]:
+    """Says how each run of a plan stands.
+
+    Args:
+        states: by name of the run.
+        queue: SLURM's state and reason by job, such as ``{"123_4": "PENDING (Priority)"}``; None
+            where it cannot be asked. A job that is queued or running by its own word and in no
+            queue has been lost.
+
+    Returns:
+        One for each run, in the order of the plan.
+    """
+    found: dict[str, RunStatus] = {}
+    for run in plan.runs:
+        state = states.get(run.name)
+        before = {name: found[name].word for name in (*run.needs, *run.after) if name in found}
+        found[run.name] = RunStatus(run, state, *_word(run, state, before, queue))
+    return list(found.values())
+
+
+_LIVE = ("running", "queued", "interrupted")
+
+
+def _word(
+    run: PlannedRun,
+    state: RunState | None,
+    before: Mapping[str, str],
+    queue: Mapping[str, str] | None,
+) -> tuple[str, str | None]:
+    """Returns the word and the reason of one run, by the words of those before it."""
+    if state is not None and state.status in ("done", "failed"):
+        return state.status, state.reason
+    if state is not None and state.status in _LIVE:
+        if state.job is not None and queue is not None:
+            if state.job not in queue:
+                return "failed", f"job {state.job} is gone from the queue without a word"
+            return _word_of_job(queue[state.job], state), queue[state.job]
+        return ("requeued" if state.status == "interrupted" else state.status), state.reason
+    lost = [name for name in run.needs if before.get(name) in ("failed", "blocked")]
+    if lost:
+        return "blocked", f"{lost[0]} {before[lost[0]]}"
+    ended = ("done", "failed", "blocked")
+    open_ = [name for name, word in before.items() if word not in ended]
+    return ("waiting", f"for {open_[0]}") if open_ else ("ready", None)
+
+
+def _word_of_job(told: str, state: RunState) -> str:
+    if told.startswith("RUNNING"):
+        return "running"
+    return "requeued" if state.started is not None else "queued"
+
+
+def count_words(found: Iterable[RunStatus]) -> dict[str, int]:
+    """Counts runs by their word, in the order in which a run passes through them."""
+    order = ("waiting", "ready", "queued", "running", "requeued", "failed", "blocked", "done")
+    words = [status.word for status in found]
+    return {word: words.count(word) for word in order if word in words}
