@@ -68,6 +68,7 @@ STAGES = {
     ),
     "attention": Stage(configs.AttentionConfig, "show where a student and its teacher look"),
     "report": Stage(configs.ReportConfig, "make tables, figures and one page of runs", "runs"),
+    "watch": Stage(configs.WatchConfig, "follow runs live on one page, or in a table", "runs"),
     "pipeline": Stage(configs.PipelineConfig, "run stages one after the other from one file"),
     "doctor": Stage(
         configs.DoctorConfig,

@@ -34,6 +34,7 @@ from nakt_dist.config.training import (
     TrackingConfig,
     TrainConfig,
 )
+from nakt_dist.config.watching import WatchConfig
 from nakt_dist.models.spec import PreprocessingConfig
 from nakt_dist.signals import AttentionTransferConfig, DistillationConfig, TapConfig
 
@@ -67,6 +68,7 @@ __all__ = [
     "TrainingTeacherConfig",
     "ValidationConfig",
     "VerifyConfig",
+    "WatchConfig",
     "as_plain",
     "save_config",
 ]

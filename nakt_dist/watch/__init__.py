@@ -1,0 +1,1 @@
+"""Runs followed from their files alone: a page on loopback, a table, figures for monitoring."""

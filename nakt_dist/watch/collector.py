@@ -1,0 +1,322 @@
+"""Follows all runs below some folders: sparse looks, new bytes only, and who has changed since."""
+
+import hashlib
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from nakt_dist.errors import DatasetError
+from nakt_dist.records.fields import printable
+from nakt_dist.studies.folder import Plan, RunState, StudyFolder, statuses
+from nakt_dist.watch.facts import read_settings
+from nakt_dist.watch.followed_run import FollowedRun
+from nakt_dist.watch.scanning import FolderScan
+from nakt_dist.watch.snapshot import RunSnapshot
+
+SCAN_SECONDS = 5.0
+_BUDGET_SECONDS = 0.4
+"""Of reading in one look, after which what was read so far is shown."""
+
+Queue = Callable[[], Mapping[str, str] | None]
+
+
+class _Study:
+    """A study's plan, read again when it changes."""
+
+    def __init__(self, root: Path) -> None:
+        self.files = StudyFolder(root)
+        self.plan: Plan | None = None
+        self.problem: str | None = None
+        self._seen = -1
+
+    def poll(self) -> bool:
+        try:
+            seen = self.files.plan_path.stat().st_mtime_ns
+        except OSError:
+            seen = -1
+        if seen == self._seen:
+            return False
+        self._seen = seen
+        try:
+            self.plan, self.problem = self.files.read_plan(), None
+        except (DatasetError, TypeError, AttributeError) as error:
+            self.problem = printable(str(error)) if seen >= 0 else None
+        return True
+
+
+class Collector:
+    """What is known of all runs below some folders; may be asked from several threads.
+
+    Args:
+        folders: that hold runs, at any depth; roots of studies among them, or below.
+        queue: what SLURM says of jobs, as ``studies.queue.SlurmQueue.jobs`` does; must not block.
+
+    Raises:
+        DatasetError: a folder does not exist.
+
+    Attributes:
+        epoch: differs between collectors, so that a page knows when the program began anew.
+        version: grows with each change.
+    """
+
+    def __init__(self, folders: Sequence[str | Path], queue: Queue = lambda: None) -> None:
+        self.folders = [Path(folder).resolve() for folder in folders]
+        for named, folder in zip(folders, self.folders, strict=True):
+            if not folder.is_dir():
+                raise DatasetError(f"{named}: no such folder; expected one that holds runs")
+        self.epoch = f"{time.time_ns():x}"
+        self.version = 0
+        self._queue = queue
+        self._queued: Mapping[str, str] | None = None
+        self._scans = {folder: FolderScan(folder) for folder in dict.fromkeys(self.folders)}
+        self._studies: dict[Path, _Study] = {}
+        self._runs: dict[str, FollowedRun] = {}
+        self._removed: dict[str, int] = {}
+        self._next_scan = 0.0
+        self._changed = threading.Condition()
+        self._refreshing = threading.Lock()
+
+    # --- what is asked ---------------------------------------------------------------------
+
+    def snapshots(self, since: int = 0) -> list[RunSnapshot]:
+        """Returns the runs that changed after a version, by study, step and name."""
+        with self._changed:
+            found = [run.snapshot for run in self._runs.values() if run.snapshot is not None]
+        changed = (each for each in found if each.version > since)
+        return sorted(changed, key=lambda each: (str(each.root), each.step, each.name))
+
+    def removed(self, since: int) -> list[str]:
+        """Returns the ids of runs that went after a version."""
+        with self._changed:
+            return [id for id, version in self._removed.items() if version > since]
+
+    def get(self, id: str) -> RunSnapshot | None:
+        """Returns a run by its id; None where there is none."""
+        run = self._runs.get(id)
+        return run.snapshot if run is not None else None
+
+    def curves(self, id: str) -> dict[str, tuple[list[float], list[float]]]:
+        """Returns steps and values of each metric of a run; none of an unknown one."""
+        with self._changed:
+            run = self._runs.get(id)
+            curves = run.metrics.curves if run is not None else {}
+            return {name: curve.points() for name, curve in curves.items()}
+
+    def settings(self, id: str) -> dict:
+        """Returns what a run was started with, nested; empty where no file tells."""
+        run = self._runs.get(id)
+        return read_settings(run.folder) if run is not None and run.folder is not None else {}
+
+    def last_lines(self, id: str, count: int = 20) -> list[str]:
+        """Returns the last lines that a run of a study printed."""
+        run = self._runs.get(id)
+        if run is None or run.planned is None:
+            return []
+        lines = StudyFolder(run.root).last_lines(run.name, count)
+        return [printable(line)[:2000] for line in lines]
+
+    @property
+    def plans(self) -> list[Plan]:
+        """The plans of the studies that were found."""
+        return [study.plan for study in self._studies.values() if study.plan is not None]
+
+    @property
+    def problems(self) -> list[str]:
+        """Plans that could not be read."""
+        return [study.problem for study in self._studies.values() if study.problem is not None]
+
+    @property
+    def unread(self) -> int:
+        """How many runs are still to be read, or read to their end."""
+        return sum(not run.is_read or run.metrics.is_behind for run in self._runs.values())
+
+    def wait(self, version: int, seconds: float) -> int:
+        """Waits until there is something newer than a version; returns the version then."""
+        with self._changed:
+            self._changed.wait_for(lambda: self.version > version, seconds)
+            return self.version
+
+    # --- following -------------------------------------------------------------------------
+
+    def follow(self, refresh_seconds: float, stop: threading.Event) -> None:
+        """Looks again and again until ``stop`` is set."""
+        while not stop.is_set():
+            self.refresh()
+            stop.wait(0.01 if self.unread else refresh_seconds)
+
+    def refresh(self, whole: bool = False) -> None:
+        """Looks once at what may have changed.
+
+        Args:
+            whole: read on until nothing is left to be read; else some tenths of a second.
+        """
+        with self._refreshing:
+            now = time.time()
+            scanned = time.monotonic() >= self._next_scan
+            plans = [study.poll() for study in self._studies.values()]
+            if scanned or any(plans):
+                self._scan()
+            changed = self._poll_states() | self._poll_outputs(scanned, whole)
+            if scanned or any(plans) or changed:
+                self._settle(now)
+
+    def _scan(self) -> None:
+        found: dict[str, tuple[str, Path, Path | None]] = {}
+        places: set[Path] = set()
+        runs_below, roots = self._find()
+        for root in [each for each in self._studies if each not in roots]:
+            del self._studies[root]
+        for root in roots:
+            study = self._studies.setdefault(root, _Study(root))
+            study.poll()
+            for planned in study.plan.runs if study.plan else ():
+                folder = _folder_of(root, planned.name, planned.output)
+                found[_id(root, planned.name)] = (planned.name, root, folder)
+                places |= {folder} if folder is not None else set()
+        for base, folder in runs_below:
+            if folder not in places:
+                places.add(folder)
+                name = printable(str(folder.relative_to(base))) if folder != base else base.name
+                found[_id(base, name)] = (name, base, folder)
+        with self._changed:
+            gone = self._runs.keys() - found.keys()
+            for id in gone:
+                del self._runs[id]
+            self._removed.update(dict.fromkeys(gone, self.version + 1))
+            for id, (name, root, folder) in found.items():
+                known = self._runs.get(id)
+                if known is None or known.folder != folder:
+                    self._runs[id] = FollowedRun(id, name, root, folder)
+                    self._removed.pop(id, None)
+            self.version += bool(gone)
+        self._adopt_plans()
+        self._next_scan = time.monotonic() + SCAN_SECONDS
+
+    def _find(self) -> tuple[list[tuple[Path, Path]], set[Path]]:
+        """Returns runs, each with the study or the named folder that it lies in, and roots."""
+        folders: list[tuple[Path, Path]] = []
+        roots: set[Path] = set()
+        for base, scan in self._scans.items():
+            runs, studies = scan.find()
+            roots |= set(studies)
+            folders += [(base, folder) for folder in runs]
+        return [(_root_of(folder, roots) or base, folder) for base, folder in folders], roots
+
+    def _adopt_plans(self) -> None:
+        for run in self._runs.values():
+            run.is_stale = run.is_stale or run.planned is None
+            run.planned, run.study = None, None
+        for root, study in self._studies.items():
+            for planned in study.plan.runs if study.plan else ():
+                run = self._runs[_id(root, planned.name)]
+                run.planned, run.study = planned, printable(study.plan.name) if study.plan else None
+                before = dict.fromkeys((*planned.needs, *planned.after))
+                run.needs = tuple(_id(root, name) for name in before)
+
+    def _poll_states(self) -> bool:
+        changed = [
+            run.poll_state(self._studies[run.root].files)
+            for run in self._runs.values()
+            if run.planned is not None
+        ]
+        if any(run.state is not None and run.state.job for run in self._runs.values()):
+            queued = self._queue()
+            changed.append(queued != self._queued)
+            self._queued = queued
+        return any(changed)
+
+    def _poll_outputs(self, scanned: bool, whole: bool) -> bool:
+        changed = False
+        end = time.monotonic() + (float("inf") if whole else _BUDGET_SECONDS)
+        for run in sorted(self._runs.values(), key=lambda run: run.is_read):
+            if scanned or not run.is_settled:
+                with self._changed:
+                    while run.poll_output():
+                        changed = run.is_stale = True
+                        if not whole or not run.metrics.is_behind:
+                            break
+            if time.monotonic() > end:
+                break
+        return changed
+
+    def _settle(self, now: float) -> None:
+        """Finds out how every run stands, and which differ from what was known of them."""
+        words: dict[str, tuple[str, str | None]] = {}
+        for root, study in self._studies.items():
+            words |= self._words(root, study)
+        readers = _Readers(self._runs.values())
+        version = self.version + 1
+        made: dict[str, RunSnapshot] = {}
+        for id, run in self._runs.items():
+            word = words[id] if run.planned is not None else run.word_alone(now)
+            needs = run.needs if run.planned is not None else readers.needs(run)
+            old = run.snapshot
+            if old is not None and not run.is_stale and word == run.word and needs == run.needs:
+                continue
+            run.word, run.needs, run.is_stale = word, needs, False
+            snapshot = run.make_snapshot(version)
+            if old is None or replace(snapshot, version=old.version) != old:
+                made[id] = snapshot
+        if made:
+            with self._changed:
+                for id, snapshot in made.items():
+                    self._runs[id].snapshot = snapshot
+                self.version = version
+                self._changed.notify_all()
+
+    def _words(self, root: Path, study: _Study) -> dict[str, tuple[str, str | None]]:
+        """Returns the word and reason of each run of a plan, by id."""
+        if study.plan is None:
+            return {}
+        states = {}
+        for planned in study.plan.runs:
+            run = self._runs[_id(root, planned.name)]
+            # Done before there was a study, or by another's hand.
+            found = RunState("done") if run.state is None and run.facts.is_done else run.state
+            states[planned.name] = found
+        return {
+            _id(root, each.run.name): (each.word, printable(each.reason) if each.reason else None)
+            for each in statuses(study.plan, states, self._queued)
+        }
+
+
+class _Readers:
+    """Who reads whose output, by the paths in the settings of runs that no plan names."""
+
+    def __init__(self, runs: Iterable[FollowedRun]) -> None:
+        self._by_name: dict[str, list[FollowedRun]] = {}
+        for run in runs:
+            if run.folder is not None:
+                self._by_name.setdefault(run.folder.name, []).append(run)
+
+    def needs(self, run: FollowedRun) -> tuple[str, ...]:
+        found = (self._writer(path) for path in run.facts.paths)
+        return tuple(dict.fromkeys(each for each in found if each not in (None, run.id)))
+
+    def _writer(self, path: str) -> str | None:
+        """Finds the run that wrote a folder, or a file right in it."""
+        for each in (path, path.rpartition("/")[0]):
+            end = f"/{each.removeprefix('./').strip('/')}"
+            for run in self._by_name.get(end.rpartition("/")[2], ()):
+                if f"{run.folder}".endswith(end):
+                    return run.id
+        return None
+
+
+def _id(root: Path, name: str) -> str:
+    return hashlib.sha1(f"{root}\0{name}".encode(errors="surrogateescape")).hexdigest()[:12]
+
+
+def _folder_of(root: Path, name: str, output: str | None) -> Path | None:
+    """Returns where a planned run's output lies: below the root, wherever that is now."""
+    if output is None or "://" in output:
+        return None
+    below = (root / name).resolve()
+    return below if below.is_dir() or not Path(output).is_dir() else Path(output).resolve()
+
+
+def _root_of(folder: Path, roots: set[Path]) -> Path | None:
+    """Returns the innermost study that a folder lies in."""
+    return next((each for each in (folder, *folder.parents) if each in roots), None)

@@ -1,0 +1,168 @@
+"""Follows a ``metrics.jsonl`` that somebody else writes: only new bytes are read."""
+
+import json
+import math
+import sys
+from array import array
+from collections import deque
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+MOST_POINTS = 240
+"""Of a curve; twice as many while it grows."""
+
+_LARGEST_BITE = 2**22
+_TAIL = 256
+_MOST_NAMES = 200
+_RATE_SECONDS = 600.0
+
+
+class Curve:
+    """A metric over the steps; where there are many points, neighbours are averaged.
+
+    Runs that log at the same steps keep the same steps, so that seeds can be laid over each other.
+    """
+
+    def __init__(self) -> None:
+        self.steps: array[float] = array("d")
+        self.values: array[float] = array("d")
+        self._width = 1
+        self._pending: list[tuple[float, float]] = []
+
+    def add(self, step: float, value: float) -> None:
+        """Adds a point."""
+        self._pending.append((step, value))
+        if len(self._pending) < self._width:
+            return
+        self.steps.append(step)
+        self.values.append(sum(value for _, value in self._pending) / self._width)
+        self._pending.clear()
+        if len(self.steps) >= 2 * MOST_POINTS:
+            means = [(a + b) / 2 for a, b in zip(self.values[::2], self.values[1::2], strict=True)]
+            self.steps, self.values = self.steps[1::2], array("d", means)
+            self._width *= 2
+
+    def points(self) -> tuple[list[float], list[float]]:
+        """Returns steps and values, the last value that was logged included."""
+        steps, values = self.steps.tolist(), self.values.tolist()
+        if self._pending:
+            steps.append(self._pending[-1][0])
+            values.append(sum(value for _, value in self._pending) / len(self._pending))
+        return steps, values
+
+
+class MetricsFile:
+    """What a ``metrics.jsonl`` holds so far.
+
+    A resumed run rewrites its file; that is noticed by what stands before the place reached, and
+    everything is read again. A line without its end is left for the next time.
+
+    Attributes:
+        curves: by name of the metric.
+        last: the last value of each.
+        step: the last one; None before the first line.
+        damaged: lines that could not be read.
+        changed: when the file last grew, seconds since 1970.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._seen: tuple[int, int] | None = None
+        self._forget()
+
+    def _forget(self) -> None:
+        self._offset = 0
+        self._tail = self._torn = b""
+        self.curves: dict[str, Curve] = {}
+        self.last: dict[str, float] = {}
+        self.step: int | None = None
+        self.damaged = 0
+        self.changed: float | None = None
+        self._observed: deque[tuple[float, int]] = deque(maxlen=64)
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether more bytes lie there than were read, as far as the last look told."""
+        return self._seen is not None and self._offset + len(self._torn) < self._seen[1]
+
+    def poll(self) -> bool:
+        """Reads at most some megabytes of what is new; says whether anything changed."""
+        try:
+            status = self.path.stat()
+        except OSError:
+            gone = self._seen is not None
+            self._seen = None
+            if gone:
+                self._forget()
+            return gone
+        seen = (status.st_mtime_ns, status.st_size)
+        if seen == self._seen and not self.is_behind:
+            return False
+        self._seen = seen
+        try:
+            self._read(status.st_size)
+        except OSError:
+            return False
+        self.changed = status.st_mtime
+        if self.step is not None and not self.is_behind:
+            self._observe(status.st_mtime, self.step)
+        return True
+
+    def _read(self, size: int) -> None:
+        with self.path.open("rb") as stream:
+            stream.seek(max(self._offset - len(self._tail), 0))
+            if size < self._offset or stream.read(len(self._tail)) != self._tail:
+                self._forget()
+                stream.seek(0)
+            bite = stream.read(_LARGEST_BITE)
+        end = bite.rfind(b"\n") + 1
+        if end == 0 and len(bite) == _LARGEST_BITE:  # no line is so long
+            self.damaged += 1
+            end = len(bite)
+        whole, self._torn = bite[:end], bite[end:]
+        for line in whole.splitlines():
+            self._take(line)
+        self._offset += end
+        self._tail = (self._tail + whole)[-_TAIL:]
+
+    def _take(self, line: bytes) -> None:
+        try:
+            value = json.loads(line)
+            step = value["step"]
+            if type(step) is not int:
+                raise TypeError
+        except (ValueError, KeyError, TypeError, RecursionError):
+            self.damaged += bool(line.strip())
+            return
+        self.step = step if self.step is None else max(step, self.step)
+        for name, number in _numbers(value).items():
+            if name not in self.last and len(self.last) >= _MOST_NAMES:
+                continue
+            self.last[name] = number
+            if name != "epoch":
+                self.curves.setdefault(name, Curve()).add(step, number)
+
+    def _observe(self, when: float, step: int) -> None:
+        observed = self._observed
+        if observed and (when <= observed[-1][0] or step <= observed[-1][1]):
+            return
+        observed.append((when, step))
+        while len(observed) > 2 and when - observed[0][0] > _RATE_SECONDS:
+            observed.popleft()
+
+    def steps_per_second(self) -> float | None:
+        """Returns the pace of the last minutes, as it was watched; None before two looks."""
+        if len(self._observed) < 2:
+            return None
+        (begin, first), (end, last) = self._observed[0], self._observed[-1]
+        return (last - first) / (end - begin)
+
+
+def _numbers(value: Mapping[str, Any]) -> dict[str, float]:
+    """Returns the numbers of a line; one that is not finite, or too large, is NaN."""
+    found = {}
+    for name, number in value.items():
+        if name != "step" and type(number) in (int, float) and len(name) <= 100:
+            found[name] = float(number) if abs(number) <= sys.float_info.max else math.nan
+    return found
