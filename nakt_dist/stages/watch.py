@@ -7,7 +7,7 @@ from nakt_dist.config import WatchConfig, as_plain
 from nakt_dist.records.run_record import RunRecord, Stopwatch, package_versions
 from nakt_dist.runtime.key_file import make_key, read_key
 from nakt_dist.runtime.processes import require_one_process
-from nakt_dist.stages.opening import Opening
+from nakt_dist.stages.opening import NotOpened, Opening
 from nakt_dist.studies.queue import SlurmQueue
 from nakt_dist.watch.collector import Collector
 from nakt_dist.watch.server import WatchServer
@@ -40,7 +40,9 @@ def run(config: WatchConfig) -> RunRecord:
 
 def plan(config: WatchConfig, opening: Opening) -> Collector:
     """Looks whether the folders are there."""
-    return Collector(config.runs, SlurmQueue().jobs)
+    with opening.part("runs"):
+        return Collector(config.runs, SlurmQueue().jobs)
+    raise NotOpened
 
 
 def _serve(config: WatchConfig, collector: Collector) -> None:
