@@ -1,6 +1,7 @@
 """The routes of the page: one line each. Every one is read-only."""
 
 from nakt_dist.watch.api import curves, last_lines, settings, study
+from nakt_dist.watch.explorer import pseudo_image, pseudo_sets, pseudo_statistics
 from nakt_dist.watch.web import Handler, asset
 
 ROUTES: dict[str, Handler] = {
@@ -11,5 +12,13 @@ ROUTES: dict[str, Handler] = {
     "/api/curves": curves,
     "/api/settings": settings,
     "/api/log": last_lines,
+    "/explore": asset("explorer.html"),
+    "/assets/explorer.css": asset("explorer.css"),
+    "/assets/explorer.js": asset("explorer.js"),
+    "/assets/explorer_plots.js": asset("explorer_plots.js"),
+    "/assets/explorer_rule.js": asset("explorer_rule.js"),
+    "/api/pseudo-sets": pseudo_sets,
+    "/api/pseudo-statistics": pseudo_statistics,
+    "/api/pseudo-image": pseudo_image,
 }
 """By path, without the prefix of a proxy."""
