@@ -2,9 +2,9 @@
 # Installs what is needed, then runs a main job on embedded phantoms.
 # Usage: bash launch/demo.sh [--task segmentation|chest] [--root FOLDER]
 #   segmentation (the default): a teacher, its pseudo masks, students with and without exclusion,
-#       fine-tuning, a report. See configs/pipeline/demo.yaml.
+#       fine-tuning, a report. See configs/study/demo.yaml.
 #   chest: classifiers of three hospitals, transfer learning against attention transfer from few
-#       labels, a report. See configs/pipeline/demo_chest.yaml.
+#       labels, a report. See configs/study/demo_chest.yaml.
 # Run it again after an interruption: it goes on.
 set -euo pipefail
 task=segmentation
@@ -13,12 +13,12 @@ if [ "${1:-}" = "--task" ]; then
     shift "$(($# < 2 ? $# : 2))"
 fi
 case "$task" in
-    segmentation) config=configs/pipeline/demo.yaml ;;
-    chest) config=configs/pipeline/demo_chest.yaml ;;
+    segmentation) config=configs/study/demo.yaml ;;
+    chest) config=configs/study/demo_chest.yaml ;;
     *)
         echo "demo.sh: --task is '$task', expected segmentation or chest" >&2
         exit 2
         ;;
 esac
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
-exec nakt pipeline --config "$config" "$@"
+exec nakt study "$config" "$@"

@@ -69,7 +69,7 @@ STAGES = {
     "attention": Stage(configs.AttentionConfig, "show where a student and its teacher look"),
     "report": Stage(configs.ReportConfig, "make tables, figures and one page of runs", "runs"),
     "watch": Stage(configs.WatchConfig, "follow runs live on one page, or in a table", "runs"),
-    "pipeline": Stage(configs.PipelineConfig, "run stages one after the other from one file"),
+    "study": Stage(configs.StudyConfig, "run many stages as one graph: study FILE", "config"),
     "doctor": Stage(
         configs.DoctorConfig,
         "say what a launch resolves to and what is wrong: doctor STAGE --config FILE",

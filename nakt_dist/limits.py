@@ -57,6 +57,9 @@ def within(least: float, most: float, expected: str) -> Mapping[str, Any]:
 
 
 PATH = limit("a path, not {value!r}", lambda path: str(path) != "" and "\0" not in str(path))
+SEARCHED = limit("at least one folder", len)
+"""Folders below which a stage looks for runs: it reads whatever is there, and needs none of it."""
+
 SPLITS = limit("a list with a split, or null for all splits", len)
 POSITIVE = limit("positive", lambda number: number > 0)
 NOT_NEGATIVE = limit("0 or more", lambda number: number >= 0)

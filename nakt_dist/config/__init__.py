@@ -7,7 +7,6 @@ from nakt_dist.config.doctor import DoctorConfig
 from nakt_dist.config.evaluating import (
     AttentionConfig,
     EvaluateConfig,
-    PipelineConfig,
     ReportConfig,
     ShownNetworkConfig,
 )
@@ -20,6 +19,7 @@ from nakt_dist.config.packing import (
 )
 from nakt_dist.config.saving import CONFIG_NAME, as_plain, save_config
 from nakt_dist.config.selecting import DataConfig, LabelConfig, ValidationConfig
+from nakt_dist.config.studying import StudyConfig
 from nakt_dist.config.submitting import SubmitConfig
 from nakt_dist.config.teaching import (
     InspectConfig,
@@ -53,12 +53,12 @@ __all__ = [
     "LabelConfig",
     "PackConfig",
     "PhantomsConfig",
-    "PipelineConfig",
     "PreprocessingConfig",
     "RecipeConfig",
     "ReportConfig",
     "ShownNetworkConfig",
     "SplitConfig",
+    "StudyConfig",
     "SubmitConfig",
     "TapConfig",
     "TeachConfig",

@@ -1,7 +1,7 @@
-"""Settings of ``evaluate``, ``attention``, ``report`` and ``pipeline``."""
+"""Settings of ``evaluate``, ``attention`` and ``report``."""
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 from nakt_dist import limits
 from nakt_dist.config.selecting import LabelConfig
@@ -77,42 +77,10 @@ class ReportConfig(Limited):
         images: show sheets of real images on the page, too; those of phantoms always are.
     """
 
-    runs: list[str] = field(metadata=limits.limit("at least one folder", len))
+    runs: list[str] = field(metadata=limits.SEARCHED)
     output: str = field(default="runs/report", metadata=limits.PATH)
     title: str = "Knowledge transfer report"
     images: bool = False
-
-
-@dataclass(frozen=True)
-class PipelineConfig(Limited):
-    """``nakt pipeline``: stages one after the other in one process, each resumable.
-
-    Attributes:
-        steps: each ``{stage: NAME, config: {…}}``, in order. With ``matrix: {name: [values…]}``
-            a step is repeated for every combination, ``${name}`` in its config standing for the
-            value; ``exclude: [{name: value}]`` leaves combinations out.
-        root: folder that replaces ``${root}`` in every setting.
-        data: folder of published datasets; replaces ``${data}``.
-        definitions: values that replace ``${name}`` in every step.
-        only_step: run this step alone, counted from 1; all are read and checked as ever.
-        only_run: of that step's matrix, run this combination alone, counted from 1; what a
-            task of a scheduler's array is given.
-    """
-
-    steps: list[dict[str, Any]] = field(metadata=limits.limit("a list with at least one step", len))
-    root: str = field(default="runs/pipeline", metadata=limits.PATH)
-    data: str = field(default="data", metadata=limits.PATH)
-    definitions: dict[str, Any] = field(default_factory=dict)
-    only_step: int | None = None
-    only_run: int | None = None
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.only_run is not None and self.only_step is None:
-            raise ConfigurationError(
-                f"only_run is {self.only_run} but only_step is not set: a run belongs to a step. "
-                "Set only_step to the number of the step in the file"
-            )
 
 
 @dataclass(frozen=True)

@@ -32,8 +32,6 @@ class SubmitConfig(Limited):
         master_address: where the processes meet; None for the first node's name.
         warning_seconds: so long before the end the stage is asked to save and leave, to be
             queued again.
-        array: one job for each run of a pipeline's ``only_step``.
-        array_limit: at most so many of them at a time.
         extra: more options of sbatch, such as ``["--constraint=a100"]``.
         folder: for the job file and the log; None for the folder that the stage's output is in.
         dry_run: print the job file and the command, and submit nothing.
@@ -55,16 +53,12 @@ class SubmitConfig(Limited):
     python: str | None = None
     master_address: str | None = None
     warning_seconds: int = field(default=120, metadata=limits.within(1, 65535, "1 to 65535"))
-    array: bool = False
-    array_limit: int | None = field(default=None, metadata=limits.POSITIVE)
     extra: list[str] = field(default_factory=list)
     folder: str | None = None
     dry_run: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.array_limit is not None and not self.array:
-            raise ConfigurationError("array_limit is set but array is not; set array to true")
         for option in self.extra:
             limits.require(
                 option.startswith("--") and option.isprintable(),

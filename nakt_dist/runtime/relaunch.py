@@ -32,19 +32,19 @@ def follow_launcher(arguments: Sequence[str]) -> None:
     if "TORCHELASTIC_RUN_ID" in os.environ:
         # A program of the user's may be the worker, and this process a thread's of it.
         if _after_accelerate(words) is not None or _is_torchrun(words):
-            _end_with_parent()
+            end_with_parent()
         return
     count = asked_of_accelerate(words)
     if count is None or "WORLD_SIZE" in os.environ:
         return
-    _end_with_parent()
+    end_with_parent()
     if count > 1 and os.environ.get("ACCELERATE_USE_CPU") == "True":
         launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
         number = f"--nproc_per_node={count}"
         os.execv(sys.executable, [*launcher, number, "-m", "nakt_dist", *arguments])
 
 
-def _end_with_parent() -> None:
+def end_with_parent() -> None:
     """Asks Linux for SIGTERM when the parent ends, however it does; elsewhere does nothing."""
     if not sys.platform.startswith("linux"):
         return

@@ -28,7 +28,7 @@ from nakt_dist.runtime.shared_job import Job
 from nakt_dist.runtime.work import LOCK_NAME, in_use
 from nakt_dist.stages.doctor_report import Diagnosis, Findings, diagnose, print_diagnosis
 from nakt_dist.stages.opening import NotOpened, Opening, in_words
-from nakt_dist.stages.pipeline import check_processes
+from nakt_dist.stages.study import check_processes
 
 _DISK_MARGIN = 1.1
 """What a stage writes is estimated."""

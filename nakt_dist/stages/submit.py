@@ -3,11 +3,10 @@
 import shlex
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from nakt_dist.config import PipelineConfig, SubmitConfig, TrainConfig, as_plain
+from nakt_dist.config import StudyConfig, SubmitConfig, TrainConfig, as_plain
 from nakt_dist.errors import ConfigurationError
 from nakt_dist.loading.sampler import Share
 from nakt_dist.records.run_record import RunRecord, Stopwatch, package_versions
@@ -15,13 +14,13 @@ from nakt_dist.runtime.files import write_bytes
 from nakt_dist.runtime.processes import require_one_process, say
 from nakt_dist.runtime.slurm import job_file, sbatch_command, submit
 from nakt_dist.stages.opening import NotOpened, Opening
-from nakt_dist.stages.pipeline import check_processes, chosen_steps
+from nakt_dist.stages.study import check_processes, chosen_runs
 
 
 def run(config: SubmitConfig) -> RunRecord:
     """Submits a job, or prints it.
 
-    The stage's settings, and all steps of a pipeline, are checked first, so that a typo costs no
+    The stage's settings, and all runs of a study, are checked first, so that a typo costs no
     time in the queue.
 
     Raises:
@@ -31,8 +30,7 @@ def run(config: SubmitConfig) -> RunRecord:
     """
     require_one_process("submit")
     stopwatch = Stopwatch()
-    stage_config, jobs = plan(config, Opening())
-    path, text = _job(config, stage_config, jobs)
+    path, text = _job(config, plan(config, Opening()))
     command = sbatch_command(path)
     job = None
     if config.dry_run:
@@ -41,23 +39,23 @@ def run(config: SubmitConfig) -> RunRecord:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_bytes(path, text.encode())
         job = submit(path, f"without a cluster: {_without_cluster(config)}")
-        say(f"submit: job {job}{f', an array of {jobs}' if config.array else ''}; file {path}")
+        say(f"submit: job {job}; file {path}")
     return RunRecord(
         stage="submit",
         name=path.stem,
         config=as_plain(config),
-        counts={"jobs": 0 if config.dry_run else jobs},
+        counts={"jobs": 0 if config.dry_run else 1},
         details={"job": job, "file": str(path), "command": command},
         seconds=stopwatch.seconds,
         versions=package_versions(),
     )
 
 
-def plan(config: SubmitConfig, opening: Opening) -> tuple[Any, int]:
+def plan(config: SubmitConfig, opening: Opening) -> Any:
     """Checks the settings of the job and of its stage; what the stage reads is not looked at.
 
     Returns:
-        The stage's configuration, and how many jobs there will be.
+        The stage's configuration.
     """
     from nakt_dist.cli import parse_config
 
@@ -65,7 +63,7 @@ def plan(config: SubmitConfig, opening: Opening) -> tuple[Any, int]:
         if config.stage == "submit":
             raise ConfigurationError("submit cannot submit itself; name the stage to run")
         stage_config = parse_config(config.stage, config.words)
-        jobs = _check_against_stage(config, stage_config)
+        _check_against_stage(config, stage_config)
         nodes = f"{config.nodes} node{'' if config.nodes == 1 else 's'}"
         tasks = f"{config.tasks} task{'' if config.tasks == 1 else 's'}"
         opening.facts["job"] = f"{config.stage} on {nodes}, {tasks} on each"
@@ -73,26 +71,20 @@ def plan(config: SubmitConfig, opening: Opening) -> tuple[Any, int]:
             "only settings were looked at; for data, weights and output ask: "
             f"nakt doctor {shlex.join([config.stage, *config.words])}"
         )
-        return stage_config, jobs
+        return stage_config
     raise NotOpened
 
 
-def _check_against_stage(config: SubmitConfig, stage_config: Any) -> int:
-    """Checks what the job is asked to be against what the stage is; returns how many jobs."""
-    jobs, processes, parts = 1, config.nodes * config.tasks, [(stage_config, "")]
-    if config.array:
-        _check_array(stage_config)
-    if isinstance(stage_config, PipelineConfig):
-        runs = chosen_steps(stage_config)
-        if config.array:
-            jobs, stage_config = len(runs), replace(stage_config, only_run=1)
-        parts = [(step.config, f"{step.place}: ") for step in runs]
+def _check_against_stage(config: SubmitConfig, stage_config: Any) -> None:
+    """Checks what the job is asked to be against what the stage is."""
+    processes, parts = config.nodes * config.tasks, [(stage_config, "")]
+    if isinstance(stage_config, StudyConfig):
+        parts = [(run.config, f"{run.place}: ") for run in chosen_runs(stage_config)]
     check_processes(stage_config, processes)
     for part, place in parts:
         _check_batch(part, processes, place)
     if config.accelerate_config:
         _check_accelerate_config(Path(config.accelerate_config))
-    return jobs
 
 
 def _check_batch(stage_config: Any, processes: int, place: str) -> None:
@@ -105,15 +97,6 @@ def _check_batch(stage_config: Any, processes: int, place: str) -> None:
         raise ConfigurationError(f"{place}{error}") from None
 
 
-def _check_array(stage_config: Any) -> None:
-    step = getattr(stage_config, "only_step", None)
-    if step is None or stage_config.only_run is not None:
-        raise ConfigurationError(
-            "array is set, but an array does the runs of one step of a pipeline. Expected: "
-            "nakt submit pipeline --array -- --config FILE --only_step NUMBER, without only_run"
-        )
-
-
 def _check_accelerate_config(path: Path) -> None:
     """Reads the file as each node will."""
     from nakt_dist.runtime.accelerate_environment import launch_environment  # takes seconds
@@ -124,11 +107,10 @@ def _check_accelerate_config(path: Path) -> None:
         raise ConfigurationError(f"accelerate_config: {error}") from None
 
 
-def _job(config: SubmitConfig, stage_config: Any, jobs: int) -> tuple[Path, str]:
+def _job(config: SubmitConfig, stage_config: Any) -> tuple[Path, str]:
     """Returns where the job's file goes, and its text."""
     folder, name = _place(config, stage_config)
-    log = str(folder).replace("%", "%%") + f"/%x-{'%A_%a' if config.array else '%j'}.log"
-    limit = f"%{config.array_limit}" if config.array_limit else ""
+    log = str(folder).replace("%", "%%") + "/%x-%j.log"
     options: dict[str, str | int | None] = {
         "--job-name": name,
         "--nodes": config.nodes,
@@ -140,7 +122,6 @@ def _job(config: SubmitConfig, stage_config: Any, jobs: int) -> tuple[Path, str]
         "--partition": config.partition,
         "--account": config.account,
         "--qos": config.qos,
-        "--array": f"1-{jobs}{limit}" if config.array else None,
         "--signal": f"USR1@{config.warning_seconds}",
         "--chdir": str(Path.cwd()),
         "--output": log,
@@ -153,7 +134,7 @@ def _job(config: SubmitConfig, stage_config: Any, jobs: int) -> tuple[Path, str]
         "NAKT_JOB_FOLDER": str(folder),
     }
     words = [config.stage, *config.words]
-    text = job_file(options, config.extra, environment, words, "only_run" if config.array else None)
+    text = job_file(options, config.extra, environment, words)
     return folder / f"{name}.sbatch", text
 
 
@@ -164,9 +145,6 @@ def _place(config: SubmitConfig, stage_config: Any) -> tuple[Path, str]:
     """
     output = getattr(stage_config, "output", None) or getattr(stage_config, "root", None)
     parts: Sequence[Any] = [config.stage]
-    if isinstance(stage_config, PipelineConfig):
-        chosen = (stage_config.only_step, stage_config.only_run)
-        parts = [*parts, *(number for number in chosen if number is not None)]
     if output is None or "://" in output:
         folder = Path.cwd()
     else:
@@ -179,6 +157,6 @@ def _place(config: SubmitConfig, stage_config: Any) -> tuple[Path, str]:
 def _without_cluster(config: SubmitConfig) -> str:
     """Returns the command that does here what the job would do on one node."""
     words = shlex.join([config.stage, *config.words])
-    if config.array or config.tasks == 1:
+    if config.tasks == 1:
         return f"nakt {words}"
     return f"torchrun --nproc_per_node {config.tasks} -m nakt_dist {words}"

@@ -1,6 +1,7 @@
 """What a study leaves in ``ROOT/.study``: its plan, and of each run its state and its log."""
 
 import contextlib
+import hashlib
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -12,6 +13,7 @@ from nakt_dist.runtime.files import read_json, write_json
 STUDY_FOLDER = ".study"
 _FORMAT = "nakt-study/1"
 _MOST_BYTES = 2**28
+_LONGEST_NAME = 150
 
 
 @dataclass(frozen=True)
@@ -80,12 +82,10 @@ class Plan:
 
     Attributes:
         name: what the study is called.
-        file: the file that describes it, its last part.
         root: the folder that holds all outputs.
     """
 
     name: str
-    file: str
     root: str
     runs: tuple[PlannedRun, ...]
 
@@ -108,7 +108,10 @@ class StudyFolder:
 
     def of_run(self, name: str) -> Path:
         """The folder of a run's state, settings and log; may be absent."""
-        return self.folder / "runs" / name.replace("/", "--")
+        slug = name.replace("/", "--")
+        if len(slug) > _LONGEST_NAME:
+            slug = f"{slug[: _LONGEST_NAME - 9]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+        return self.folder / "runs" / slug
 
     def log_path(self, name: str) -> Path:
         """What a run printed, all its tries one after the other."""

@@ -33,10 +33,7 @@ def study(request: Request) -> Response:
             "since": since,
             "now": time.time(),
             "unread": collector.unread,
-            "studies": [
-                {"name": plan.name, "file": plan.file, "runs": len(plan.runs)}
-                for plan in collector.plans
-            ],
+            "studies": [{"name": plan.name, "runs": len(plan.runs)} for plan in collector.plans],
             "folders": [folder.name for folder in collector.folders],
             "problems": collector.problems,
             "price": request.config.price_per_gpu_hour,

@@ -186,14 +186,14 @@ def test_of_an_array_only_the_task_that_was_interrupted_is_queued_again(
         "sys.exit(75 if task == '2' and start == '0' else 0)\n",
     )
     # The last task of an array bears the number of the whole array.
-    words = ("--array=1-2", ARRAY, "--config=study.yaml", "--only_step=4")
+    words = ("--array=1-2", ARRAY, "--config=study.yaml", "--task_file=tasks.json")
     with submitted(*words, folder=tmp_path) as array:
         first, last = (Job(f"{array.number}_{task}", array.log) for task in (1, 2))
         last.wait_until_queued_again()
         last.succeed()
         first.succeed()
 
-    run = "pipeline --config=study.yaml --only_step=4 --only_run"
+    run = "study --config=study.yaml --task_file=tasks.json --task"
     assert sorted(path.name for path in tmp_path.glob("task-*")) == [
         "task-1-0",
         "task-2-0",

@@ -3,15 +3,13 @@
 from pathlib import Path
 
 import pytest
-import yaml
 
 from nakt_dist.cli import main
 from nakt_dist.config import CheckpointConfig
-from nakt_dist.runtime.files import read_json
 from tests.datasets import make_packed_dataset, make_weights, publish_images
 from tests.launching import finish
 from tests.recipes import file_hashes, logged_losses, teach_config, train_config
-from tests.slurm_jobs import ROOT, Job, call, nakt_submits, require_local_cluster
+from tests.slurm_jobs import ROOT, call, nakt_submits, require_local_cluster
 
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(420)]
 
@@ -118,37 +116,3 @@ def test_a_stage_that_fails_is_not_queued_again(dataset: Path, tmp_path: Path) -
 
     assert "nakt: error:" in job.output
     assert "train-000000.tar" in job.output
-
-
-def test_an_array_does_every_run_of_a_step(tmp_path: Path) -> None:
-    steps = [
-        {
-            "stage": "phantoms",
-            "matrix": {"kind": ["breast_ultrasound", "thyroid_ultrasound"], "seed": [0, 1]},
-            "exclude": [{"kind": "thyroid_ultrasound", "seed": 0}],
-            "config": {
-                "kind": "${kind}", "output": "${root}/${kind}-${seed}", "seed": "${seed}",
-                "count": 3, "image_size": 32,
-            },
-        },
-        {"stage": "report", "config": {"runs": ["${root}"], "output": "${root}/report"}},
-    ]  # fmt: skip
-    file = tmp_path / "study.yaml"
-    file.write_text(yaml.safe_dump({"root": str(tmp_path / "runs"), "steps": steps}))
-
-    words = ("pipeline", "--array", "--time=30", "--", f"--config={file}", "--only_step=1")
-    with nakt_submits(*words, folder=tmp_path) as array:
-        for task in (1, 2, 3):
-            log = array.log.with_name(f"runs-pipeline-1-{array.number}_{task}.log")
-            Job(f"{array.number}_{task}", log).succeed()
-
-    found = {
-        path.parent.name: read_json(path, "phantom")["kind"]
-        for path in (tmp_path / "runs").glob("*/PHANTOM.json")
-    }
-    assert found == {
-        "breast_ultrasound-0": "breast_ultrasound",
-        "breast_ultrasound-1": "breast_ultrasound",
-        "thyroid_ultrasound-1": "thyroid_ultrasound",
-    }
-    assert not (tmp_path / "runs" / "report").exists()

@@ -569,18 +569,18 @@ def test_over_how_many_images_batchnorm_takes_its_statistics(
     assert found.facts["BatchNorm"] == "statistics of 4 images of all processes together"
 
 
-def test_of_a_pipeline_the_chosen_steps_are_looked_at(
+def test_of_a_study_the_chosen_runs_are_looked_at(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     step = {"stage": "report", "config": {"runs": [str(tmp_path)], "output": str(tmp_path / "to")}}
-    path = tmp_path / "pipeline.yaml"
+    path = tmp_path / "study.yaml"
     path.write_text(yaml.safe_dump({"root": str(tmp_path), "steps": [step, step]}))
-    words = ["--config", str(path), "--only_step"]
-    assert ask(capsys, "pipeline", *words, "2")[1]["steps"] == "1: report"
-    code, _, problems = ask(capsys, "pipeline", *words, "3")
-    assert code == 1 and "only_step is 3, expected 1 to 2" in problems[0]
+    words = ["--config", str(path), "--only"]
+    assert ask(capsys, "study", *words, "[to-2]")[1]["runs"] == "1: report"
+    code, _, problems = ask(capsys, "study", *words, "[to-3]")
+    assert code == 1 and "the study has no run 'to-3', did you mean" in problems[0]
     monkeypatch.setitem(os.environ, "WORLD_SIZE", "2")
-    (problem,) = doctor.examine(DoctorConfig("pipeline", [*words, "2"])).problems
+    (problem,) = doctor.examine(DoctorConfig("study", [*words, "[to-2]"])).problems
     assert "report runs as one process" in problem
 
 

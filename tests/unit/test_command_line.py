@@ -210,14 +210,14 @@ def test_printed_settings_are_yaml_and_nothing_is_run(stage_that, capsys):
     assert yaml.safe_load(capsys.readouterr().out)["folder"] == "folder"
 
 
-def test_a_misspelt_setting_in_the_last_step_of_a_pipeline_costs_nothing(tmp_path, capsys):
+def test_a_misspelt_setting_in_the_last_step_of_a_study_costs_nothing(tmp_path, capsys):
     steps = [
         {"stage": "phantoms", "config": {"kind": "dermoscopy", "output": "${root}/published"}},
         {"stage": "verify", "config": {"foldr": "${root}/published"}},
     ]
-    path = tmp_path / "pipeline.yaml"
+    path = tmp_path / "study.yaml"
     path.write_text(yaml.safe_dump({"steps": steps, "root": str(tmp_path / "root")}))
-    assert main(["pipeline", f"--config={path}"]) == 2
+    assert main(["study", f"--config={path}"]) == 2
     message = capsys.readouterr().err
     assert "steps[2], verify" in message
     assert "did you mean 'folder'?" in message

@@ -14,7 +14,7 @@ from accelerate.commands.config.config_args import load_config_from_file
 from nakt_dist.cli import STAGES, parse_config
 from nakt_dist.config import CONFIG_NAME, as_plain, save_config
 from nakt_dist.errors import ConfigurationError
-from nakt_dist.stages.pipeline import read_steps
+from nakt_dist.stages.study import chosen_runs
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 MINIMAL = {
@@ -30,7 +30,7 @@ MINIMAL = {
     "watch": ["one", "two", "--port=0"],
     "doctor": ["--wait_seconds=5"],
     "submit": ["train", "--nodes=2"],
-    "pipeline": ["--steps=[{stage: verify, config: {folder: f}}]"],
+    "study": ["--steps=[{stage: verify, config: {folder: f}}]"],
 }
 TRAIN = ["--output=o", "--data.dataset=d", "--recipe.steps=1"]
 PACK = ["--layout=busi", "--source=s", "--output=o"]
@@ -371,8 +371,8 @@ STAGE_FILES = sorted(
 @pytest.mark.parametrize("path", STAGE_FILES, ids=lambda path: f"{path.parent.name}/{path.stem}")
 def test_every_shipped_configuration_is_one_of_its_stage(path):
     config = parse_config(path.parent.name, [f"--config={path}"])
-    if path.parent.name == "pipeline":
-        assert len(read_steps(config)) >= len(config.steps)
+    if path.parent.name == "study":
+        assert len(chosen_runs(config)) >= len(config.steps)
 
 
 @pytest.mark.parametrize("path", STAGE_FILES, ids=lambda path: f"{path.parent.name}/{path.stem}")

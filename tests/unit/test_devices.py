@@ -56,7 +56,7 @@ def test_another_error_of_a_gpu_is_no_full_memory():
 
 
 def test_a_stage_computes_on_its_own_device_and_not_on_that_of_the_stage_before():
-    """A pipeline is one process, and Accelerate remembers where it computed first."""
+    """A notebook is one process, and Accelerate remembers where it computed first."""
     make_accelerator("no", "cpu")
     PartialState().device = torch.device("meta")  # as if that one had been told otherwise
     assert make_accelerator("no", "cpu").device.type == "cpu"

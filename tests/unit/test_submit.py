@@ -146,7 +146,6 @@ def test_what_sbatch_complains_about_is_passed_on(
         (("trian", "--", *TRAIN), "did you mean 'train'"),
         (("submit", "--", "train"), "submit cannot submit itself"),
         (("verify", "--nodes=2", "--", "a"), "verify runs as one process, and 2 were to share it"),
-        (("verify", "--array", "--", "a"), "an array does the runs of one step"),
         (("train", "--time=2", "--", *TRAIN), "expected more than 180 s"),
         (("train", "--time=soon", "--", *TRAIN), "such as 90, 04:00:00 or 2-12"),
         (("train", "--nodes=0", "--", *TRAIN), "nodes must be positive"),
@@ -158,7 +157,6 @@ def test_what_sbatch_complains_about_is_passed_on(
             ("train", "--nodes=4", "--tasks-per-node=4", "--", *TRAIN),
             "recipe.global_batch_size 8 is not a multiple of 16 processes",
         ),
-        (("train", "--array-limit=3", "--", *TRAIN), "array_limit is set but array is not"),
     ],
 )
 def test_a_mistake_is_found_before_anything_is_submitted(
@@ -204,62 +202,43 @@ def write_study(folder: Path, **last: object) -> Path:
     return file
 
 
-def test_an_array_has_a_task_for_each_run_of_the_step(
-    here: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    study = write_study(here)
-
-    lines = printed(
-        capsys, "pipeline", "--dry-run", "--array", "--array-limit=2", "--nodes=2", "--",
-        f"--config={study}", "--only_step=2",
-    )  # fmt: skip
-
-    assert options_of(lines)["--array"] == "1-3%2"
-    assert options_of(lines)["--output"] == f"{here}/runs/%x-%A_%a.log"
-    expected = f"set -- pipeline --config={study} --only_step=2 --only_run"
-    assert f'{expected} "$SLURM_ARRAY_TASK_ID"' in lines
-
-
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (("--array", "--"), "NUMBER, without only_run"),
-        (("--array", "--", "--only_step=2", "--only_run=1"), "NUMBER, without only_run"),
-        (("--", "--only_step=3"), "only_step is 3, expected 1 to 2"),
-        (("--", "--only_step=2", "--only_run=4"), "only_run is 4, expected 1 to 3"),
-        (("--nodes=2", "--"), "a pipeline of 5 stages runs as one process, and 2 were to share it"),
-        (("--nodes=2", "--array", "--", "--only_step=1"), "phantoms runs as one process"),
+        (("--", "--only=[test-4]"), "the study has no run 'test-4'"),
+        (("--nodes=2", "--"), "a study of 5 runs runs as one process, and 2 were to share it"),
+        (("--nodes=2", "--", "--only=[published-0]"), "phantoms runs as one process"),
     ],
 )
-def test_a_pipeline_is_looked_through_before_it_is_submitted(
+def test_a_study_is_looked_through_before_it_is_submitted(
     words: tuple[str, ...], told: str, here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["submit", "pipeline", *words, f"--config={write_study(here)}"]) == 2
+    assert main(["submit", "study", *words, f"--config={write_study(here)}"]) == 2
     assert told in capsys.readouterr().err
 
 
-def test_a_batch_that_the_tasks_of_an_array_cannot_share_is_found_before_the_queue(
+def test_a_batch_that_the_tasks_cannot_share_is_found_before_the_queue(
     here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    train = {"output": "${root}/${batch}", "data": {"dataset": "d"}}
+    train = {"output": "${root}/batch-${batch}", "data": {"dataset": "d"}}
     train["recipe"] = {"steps": 5, "global_batch_size": "${batch}"}
     file = here / "study.yaml"
     step = {"stage": "train", "matrix": {"batch": [8, 4]}, "config": train}
     file.write_text(yaml.safe_dump({"root": "runs", "steps": [step]}))
-    words = ("--gpus-per-node=8", "--", f"--config={file}", "--only_step=1")
+    words = ("--gpus-per-node=8", "--", f"--config={file}")
 
-    assert main(["submit", "pipeline", "--array", "--dry-run", *words]) == 2
+    assert main(["submit", "study", "--dry-run", *words, "--only=[batch-4]"]) == 2
 
     told = "steps[1], train (batch=4): recipe.global_batch_size 4 is not a multiple of 8 processes"
     assert told in capsys.readouterr().err
-    assert main(["submit", "pipeline", "--dry-run", *words, "--only_run=1"]) == 0
+    assert main(["submit", "study", "--dry-run", *words, "--only=[batch-8]"]) == 0
 
 
-def test_a_typo_in_the_last_step_of_a_pipeline_costs_no_time_in_the_queue(
+def test_a_typo_in_the_last_step_of_a_study_costs_no_time_in_the_queue(
     here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     study = write_study(here, batch_sise=3)
-    assert main(["submit", "pipeline", "--", f"--config={study}"]) == 2
+    assert main(["submit", "study", "--", f"--config={study}"]) == 2
     assert "did you mean 'batch_size'" in capsys.readouterr().err
 
 

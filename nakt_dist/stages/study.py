@@ -1,0 +1,216 @@
+"""``nakt study``: many runs as one graph, here or as one part of a cluster's array."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from nakt_dist.config import StudyConfig, as_plain
+from nakt_dist.errors import ConfigurationError, NaktError, StartAgain
+from nakt_dist.records.run_record import RunRecord, Stopwatch, package_versions
+from nakt_dist.runtime.files import read_regular_file
+from nakt_dist.runtime.processes import process_place, say
+from nakt_dist.runtime.work import sole_user
+from nakt_dist.stages.opening import Opening
+from nakt_dist.studies.dry_run import print_study
+from nakt_dist.studies.estimates import with_estimates
+from nakt_dist.studies.folder import StudyFolder
+from nakt_dist.studies.local import LocalRuns, Outcome
+from nakt_dist.studies.one_run import prepare, reason_of, status_after
+from nakt_dist.studies.plan import Study, StudyRun, make_study
+from nakt_dist.studies.standing import stand
+
+_SHOWN = 5
+
+
+def run(config: StudyConfig) -> RunRecord:
+    """Does all runs that are not done, those that need others behind them.
+
+    All settings are checked before the first run begins. It may be killed at any time: the same
+    command goes on. A run that fails stops only those that need it.
+
+    Raises:
+        ConfigurationError: the file is wrong (see ``make_study``), or there is no such run.
+        NaktError: runs failed; names them with the last that they said.
+        StartAgain: a signal asked to leave.
+    """
+    stopwatch = Stopwatch()
+    study = read_study(config)
+    folder = StudyFolder(config.root)
+    chosen = _chosen(study)
+    check_processes(config, process_place().world_size)
+    if process_place().world_size > 1:
+        return _run_together(chosen[0], study, folder, stopwatch)
+    if config.dry_run:
+        standings = stand(study, folder)
+        print_study(with_estimates(study, folder, config.records), standings)
+        return _record(study, Outcome(), stopwatch)
+    folder.folder.mkdir(parents=True, exist_ok=True)
+    part = config.task is not None or config.only is not None
+    if part:  # others may do other runs of the study now
+        outcome = _run_here(study, folder)
+    else:
+        with sole_user(folder.folder, "study"):
+            outcome = _run_here(study, folder)
+    _complain(study, outcome)
+    return _record(study, outcome, stopwatch)
+
+
+def plan(config: StudyConfig, opening: Opening) -> list[StudyRun]:
+    """Returns the runs to do, checked; none where ``opening`` gathers what is wrong."""
+    with opening.part("steps"):
+        runs = _chosen(read_study(config))
+        stages = dict.fromkeys(run.planned.stage for run in runs)
+        opening.facts["runs"] = f"{len(runs)}: {', '.join(stages)}"
+        return runs
+    return []
+
+
+def read_study(config: StudyConfig) -> Study:
+    """Reads the study of a configuration.
+
+    Raises:
+        ConfigurationError: as ``make_study``.
+    """
+    from nakt_dist.cli import STAGES, parse_config
+
+    return make_study(config, lambda stage, values: parse_config(stage, [], values), list(STAGES))
+
+
+def check_processes(config: Any, count: int) -> None:
+    """Refuses several processes for what runs as one.
+
+    Args:
+        config: of any stage; of a study, the runs that it names are looked at.
+        count: the processes that would share the work.
+
+    Raises:
+        ConfigurationError: it runs as one process, and ``count`` is more; or a study's steps are
+            wrong, as in ``run``.
+    """
+    from nakt_dist.cli import STAGES
+
+    if count == 1:
+        return
+    what = next(name for name, stage in STAGES.items() if stage.config is type(config))
+    if isinstance(config, StudyConfig):
+        runs = _chosen(read_study(config))
+        what = runs[0].planned.stage if len(runs) == 1 else f"a study of {len(runs)} runs"
+    able = [name for name, stage in STAGES.items() if stage.distributed]
+    if what not in able:
+        raise ConfigurationError(
+            f"{what} runs as one process, and {count} were to share it. Expected one, without "
+            "accelerate launch or torchrun (in a job: nodes and tasks_per_node of 1). Several do "
+            f"{', '.join(able)}, or one run of these from a study (only)"
+        )
+
+
+def _chosen(study: Study) -> list[StudyRun]:
+    config = study.config
+    if config.task_file is not None and config.task is not None:
+        return study.by_name(_names_of_task(Path(config.task_file), config.task))
+    return study.by_name(config.only) if config.only is not None else list(study.runs)
+
+
+def _names_of_task(path: Path, task: int) -> list[str]:
+    try:
+        tasks = json.loads(read_regular_file(path, 2**26))
+    except (OSError, ValueError) as error:
+        raise ConfigurationError(f"task_file {path} cannot be read: {error}") from None
+    lists = isinstance(tasks, list) and all(isinstance(each, list) for each in tasks)
+    if not lists or not 1 <= task <= len(tasks):
+        raise ConfigurationError(
+            f"task is {task}, expected 1 to {len(tasks) if lists else 0}: the lists of {path}"
+        )
+    return [str(name) for name in tasks[task - 1]]
+
+
+def _run_here(study: Study, folder: StudyFolder) -> Outcome:
+    from nakt_dist.cli import load_stage, main
+
+    config = study.config
+    standings = stand(study, folder)
+    done = {name for name, standing in standings.items() if standing.done}
+    study = with_estimates(study, folder, config.records)
+    if config.task is None and config.only is None:
+        folder.write_plan(study.plan)
+    chosen = _chosen(study)
+    todo = [run for run in chosen if run.name not in done]
+    if len(chosen) > len(todo):
+        say(f"study {config.study_name}: {len(chosen) - len(todo)} of {len(chosen)} runs are done")
+    for stage in {run.planned.stage for run in todo if run.launch.processes == 1}:
+        load_stage(stage)  # once, for all that are forked from this process
+    return LocalRuns(study, folder, done, todo, config.jobs, main).run()
+
+
+def _run_together(
+    run: StudyRun, study: Study, folder: StudyFolder, stopwatch: Stopwatch
+) -> RunRecord:
+    """Does one run in this process, which is one of several that a launcher has started."""
+    from nakt_dist.cli import load_stage
+
+    place = process_place()
+    if place.is_main:
+        prepare(run, folder, 1, None)
+    config, _ = run.decided()
+    code = 1
+    try:
+        load_stage(run.planned.stage).run(config)
+        code = 0
+    except StartAgain:
+        code = 75
+        raise
+    finally:
+        if place.is_main:
+            folder.end(run.name, status_after(code), code, reason_of(folder, run.name, code))
+    return _record(study, Outcome(done=[run.name]), stopwatch)
+
+
+def _complain(study: Study, outcome: Outcome) -> None:
+    if not outcome.failed and not outcome.blocked:
+        return
+    lines = [f"  {name}: {reason}" for name, reason in list(outcome.failed.items())[:_SHOWN]]
+    more = len(outcome.failed) - len(lines)
+    lines += [f"  and {more} more"] if more > 0 else []
+    if outcome.blocked:
+        named = ", ".join(outcome.blocked[:_SHOWN])
+        dots = ", …" if len(outcome.blocked) > _SHOWN else ""
+        lines.append(f"  {len(outcome.blocked)} not begun, as they need others: {named}{dots}")
+    raise NaktError(
+        "\n".join(
+            [
+                f"{len(outcome.failed)} of the study's runs failed, {len(outcome.done)} were done "
+                "now. Mend what they say, and run the same command again; their logs are "
+                f"{study.config.root}/.study/runs/…/log.txt",
+                *lines,
+            ]
+        )
+    )
+
+
+def _record(study: Study, outcome: Outcome, stopwatch: Stopwatch) -> RunRecord:
+    config = replace(study.config)
+    return RunRecord(
+        stage="study",
+        name=config.study_name,
+        config=as_plain(config),
+        counts={
+            "runs": len(study.runs),
+            "done_now": len(outcome.done),
+            "failed": len(outcome.failed),
+            "blocked": len(outcome.blocked),
+        },
+        details={"seconds": outcome.seconds},
+        seconds=stopwatch.seconds,
+        versions=package_versions(),
+    )
+
+
+def chosen_runs(config: StudyConfig) -> Sequence[StudyRun]:
+    """Returns the runs that a configuration names, checked.
+
+    Raises:
+        ConfigurationError: as ``run``.
+    """
+    return _chosen(read_study(config))

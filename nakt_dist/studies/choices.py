@@ -1,0 +1,165 @@
+"""Takes the best of runs that differ in some axes, by a metric of images kept for choosing."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nakt_dist.config import EvaluateConfig, TrainConfig
+from nakt_dist.errors import ConfigurationError, DatasetError
+from nakt_dist.records.run_record import RECORD_NAME, read_record
+
+_VALIDATION = "best_validation_"
+_FOR_CHOOSING = ("validation", "valid", "val", "dev")
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A run that may be chosen.
+
+    Attributes:
+        name: of the run.
+        values: of the axes that the choice is over.
+        output: its folder.
+    """
+
+    name: str
+    values: Mapping[str, Any]
+    output: str
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A choice that one run depends on.
+
+    Attributes:
+        name: by which settings use it.
+        by: the metric; the highest wins, of equal ones the first.
+        candidates: all runs that are compared; those of equal values are averaged.
+    """
+
+    name: str
+    by: str
+    candidates: tuple[Candidate, ...]
+
+    @property
+    def provisional(self) -> dict[str, Any]:
+        """What stands for the result while it is not known: the first candidate's."""
+        return self._told(self.candidates[0])
+
+    def decide(self) -> tuple[dict[str, Any], dict[str, float]]:
+        """Reads the records and takes the best.
+
+        Returns:
+            The chosen values by axis, with ``output`` where one run alone has them; and the
+            metric of each value, by its name.
+
+        Raises:
+            DatasetError: a candidate has no record, or none of this metric.
+        """
+        groups: list[tuple[Candidate, list[float]]] = []
+        for candidate in self.candidates:
+            value = self._metric(candidate)
+            same = [found for first, found in groups if first.values == candidate.values]
+            if same:
+                same[0].append(value)
+            else:
+                groups.append((candidate, [value]))
+        means = [sum(found) / len(found) for _, found in groups]
+        best, _ = groups[means.index(max(means))]
+        return self._told(best), {
+            first.name: mean for (first, _), mean in zip(groups, means, strict=True)
+        }
+
+    def _told(self, candidate: Candidate) -> dict[str, Any]:
+        alike = [each for each in self.candidates if each.values == candidate.values]
+        output = {"output": candidate.output} if len(alike) == 1 else {}
+        return {**candidate.values, **output}
+
+    def _metric(self, candidate: Candidate) -> float:
+        path = Path(candidate.output) / RECORD_NAME
+        metrics = read_record(path).metrics
+        value = metrics.get(self.by)
+        if (
+            isinstance(value, bool)
+            or not isinstance(value, int | float)
+            or not math.isfinite(value)
+        ):
+            known = [name for name in metrics if name.startswith(_VALIDATION)]
+            raise DatasetError(
+                f"{path}: its metric {self.by} is {value}, so that {self.name} cannot be chosen by "
+                f"it. Known: {', '.join(known) or 'none of validation images'}"
+            )
+        return float(value)
+
+
+def check_metric(by: str, configs: Sequence[Any], where: str) -> None:
+    """Refuses to choose by anything but images that are kept for choosing.
+
+    Args:
+        by: the metric.
+        configs: of the candidates.
+        where: of the choice, for messages.
+
+    Raises:
+        ConfigurationError: the runs do not train with validation images, or test on others than
+            a validation split.
+    """
+    for config in configs:
+        if isinstance(config, TrainConfig):
+            if not by.startswith(_VALIDATION):
+                raise ConfigurationError(
+                    f"{where}: by is {by}; of trainings expected {_VALIDATION}auroc or "
+                    f"{_VALIDATION}dice"
+                )
+            if config.validation is None:
+                raise ConfigurationError(
+                    f"{where}: {config.output} has no validation images to be chosen by; set "
+                    "validation in the step's config"
+                )
+        elif isinstance(config, EvaluateConfig):
+            splits = config.splits
+            if splits is None or not set(splits) <= set(_FOR_CHOOSING):
+                told = "all splits" if splits is None else f"splits {', '.join(splits)}"
+                raise ConfigurationError(
+                    f"{where}: {config.output} is tested on {told}. What is chosen on test images "
+                    "says nothing on them any more: choose by a metric of training "
+                    f"({_VALIDATION}auroc, {_VALIDATION}dice), or of an evaluate step with splits: "
+                    "[validation]"
+                )
+        else:
+            raise ConfigurationError(
+                f"{where}: expected runs of train, or of evaluate on validation images"
+            )
+
+
+def check_apart(chosen: Sequence[Any], tests: Sequence[EvaluateConfig], where: str) -> None:
+    """Refuses validation images that the study tests on, by whatever name.
+
+    A split that is called validation may be evaluated too: the report says that it was chosen on.
+
+    Args:
+        chosen: configurations of the candidates.
+        tests: of the study's evaluations.
+        where: of the choice, for messages.
+
+    Raises:
+        ConfigurationError: a candidate's validation images are the dataset and splits of a test.
+    """
+    kept: dict[tuple[str, str], str] = {}
+    for config in chosen:
+        data = config.validation if isinstance(config, TrainConfig) else config
+        splits = (data.splits or ("all",)) if data is not None else ()
+        for split in splits:
+            if data is not None and split not in _FOR_CHOOSING:
+                kept.setdefault((data.dataset, split), config.output)
+    for test in tests:
+        for split in test.splits or ("all",):
+            met = next((each for each in (split, "all") if (test.dataset, each) in kept), None)
+            if met is not None:
+                raise ConfigurationError(
+                    f"{where}: {test.output} tests on the split {split} of {test.dataset}, by "
+                    f"which {kept[test.dataset, met]} is chosen. Keep validation and test "
+                    "images apart"
+                )

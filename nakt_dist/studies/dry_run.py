@@ -1,0 +1,113 @@
+"""Shows a study before anything is run: its graph, what is done, and how long the rest may take."""
+
+from collections.abc import Mapping, Sequence
+
+from nakt_dist.studies.local import remaining_seconds
+from nakt_dist.studies.plan import Study, StudyRun
+from nakt_dist.studies.standing import Standing
+
+_SHOWN = 4
+
+
+def print_study(study: Study, standings: Mapping[str, Standing]) -> None:
+    """Prints a line for each step and each run, with what it waits for.
+
+    Runs of one step that wait for the same are told together.
+    """
+    print("\n".join(lines_of(study, standings)), flush=True)
+
+
+def lines_of(study: Study, standings: Mapping[str, Standing]) -> list[str]:
+    """Returns what ``print_study`` prints."""
+    config = study.config
+    lines = [f"study {config.study_name}: {len(study.runs)} runs below {config.root}"]
+    groups: dict[str, list[StudyRun]] = {}
+    for run in study.runs:
+        groups.setdefault(run.planned.group, []).append(run)
+    group_of = {run.name: group for group, runs in groups.items() for run in runs}
+    for group, runs in groups.items():
+        if len(runs) > 1:
+            lines.append(_line_of_group(group, runs, standings, group_of))
+        indent = "    " if len(runs) > 1 else f"  {group}: "
+        lines += [f"{indent}{_line_of_run(run, standings[run.name])}" for run in runs]
+    return [*lines, *_summary(study, standings)]
+
+
+def _line_of_group(
+    group: str,
+    runs: Sequence[StudyRun],
+    standings: Mapping[str, Standing],
+    group_of: Mapping[str, str],
+) -> str:
+    done = sum(standings[run.name].done for run in runs)
+    waits = dict.fromkeys(
+        group_of[name] for run in runs for name in (*run.planned.needs, *run.planned.after)
+    )
+    behind = f", behind {', '.join(waits)}" if waits else ""
+    return f"  {group}: {len(runs)} runs, {done} done{behind}"
+
+
+def _line_of_run(run: StudyRun, standing: Standing) -> str:
+    word = "done" if standing.done else "to do"
+    axes = " ".join(f"{axis}={value}" for axis, value in run.planned.axes.items())
+    needs = list(run.planned.needs)
+    dots = ", …" if len(needs) > _SHOWN else ""
+    waits = f"  needs {', '.join(needs[:_SHOWN])}{dots}" if needs else ""
+    chosen = "".join(
+        f"  chooses {choice.name} of {len(choice.candidates)} by {choice.by}"
+        for choice in run.choices
+    )
+    changed = f"  CHANGED SETTINGS: {'; '.join(standing.changed[:3])}" if standing.changed else ""
+    together = run.launch.processes
+    processes = f"  {together} processes" if together > 1 else ""
+    searched = f"  after {len(run.planned.after)} others" if run.planned.after else ""
+    axes = f"  {axes}" if axes else ""
+    return f"{word:<6}{run.name}{axes}{processes}{chosen}{waits}{searched}{changed}"
+
+
+def _summary(study: Study, standings: Mapping[str, Standing]) -> list[str]:
+    todo = [run for run in study.runs if not standings[run.name].done]
+    known = [run.planned.estimate_seconds for run in todo]
+    seconds = sum(each for each in known if each is not None)
+    unknown = sum(each is None for each in known)
+    shared = _shared(study)
+    lines = [f"{len(study.runs) - len(todo)} done, {len(todo)} to do"]
+    if shared:
+        lines.append(f"shared: {shared}")
+    if todo and unknown < len(todo):
+        done = {name for name, standing in standings.items() if standing.done}
+        longest = max(remaining_seconds(study, done).values())
+        unlike = f"; {unknown} {_plural(unknown)} like none that is done" if unknown else ""
+        lines.append(
+            f"estimate: {_hours(seconds)} one after the other, at least {_hours(longest)} however "
+            f"many at a time{unlike}"
+        )
+    elif todo:
+        lines.append("estimate: none yet, as no run like these is done (--records adds folders)")
+    changed = sum(bool(standing.changed) for standing in standings.values())
+    if changed:
+        lines.append(
+            f"{changed} {_plural(changed)} ended with other settings than the file has now: give "
+            "them another output, or delete the old one"
+        )
+    return lines
+
+
+def _shared(study: Study) -> str:
+    """Names the runs that most others need."""
+    counts: dict[str, int] = {}
+    for run in study.runs:
+        for need in run.planned.needs:
+            counts[need] = counts.get(need, 0) + 1
+    most = sorted(counts.items(), key=lambda item: -item[1])[:_SHOWN]
+    return ", ".join(f"{name} by {count}" for name, count in most if count > 1)
+
+
+def _hours(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def _plural(count: int) -> str:
+    return "run" if count == 1 else "runs"

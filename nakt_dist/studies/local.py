@@ -1,0 +1,270 @@
+"""Runs a study on this machine: several runs at a time, the longest first, what is done never."""
+
+import signal
+import sys
+import time
+from collections.abc import Container, Sequence
+from dataclasses import dataclass, field
+
+from nakt_dist.errors import StartAgain
+from nakt_dist.runtime.children import Child, Share, machine_shares
+from nakt_dist.runtime.preemption import StopRequests
+from nakt_dist.runtime.processes import say
+from nakt_dist.studies.folder import StudyFolder
+from nakt_dist.studies.one_run import (
+    ELSEWHERE_EXIT_CODE,
+    WRONG_SETTINGS_EXIT_CODE,
+    Main,
+    is_elsewhere,
+    reason_of,
+    status_after,
+    work_of,
+)
+from nakt_dist.studies.plan import Study, StudyRun
+
+_TICK_SECONDS = 0.1
+_PATIENCE_SECONDS = 120
+_MOST_INTERRUPTIONS = 50
+
+
+@dataclass
+class Outcome:
+    """What became of the runs that were to be done.
+
+    Attributes:
+        done: names, in the order in which they ended.
+        failed: why, by name.
+        blocked: names of those that need a failed one.
+        seconds: that each took, by name.
+    """
+
+    done: list[str] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)
+    blocked: list[str] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass
+class _Begun:
+    run: StudyRun
+    child: Child
+    slots: list[int]
+    started: float
+    attempt: int
+    shown: int
+
+
+class LocalRuns:
+    """Does runs in processes of their own.
+
+    Args:
+        study: all runs.
+        folder: its files.
+        done: names of runs that need not be done any more.
+        todo: the runs to do, each behind those that it waits for.
+        jobs: at a time; each gets its share of the machine, and a run of several processes as
+            many shares as there are, up to all.
+        main: the program.
+    """
+
+    def __init__(
+        self,
+        study: Study,
+        folder: StudyFolder,
+        done: set[str],
+        todo: Sequence[StudyRun],
+        jobs: int,
+        main: Main,
+    ) -> None:
+        self._study, self._folder, self._main = study, folder, main
+        self._done, self._open = set(done), {run.name: run for run in todo}
+        self._total = len(todo)
+        self._rank = remaining_seconds(study)
+        self._shares = machine_shares(jobs)
+        self._free = list(range(jobs))
+        self._begun: dict[str, _Begun] = {}
+        self._tries: dict[str, int] = {}
+        self._interruptions: dict[str, int] = {}
+        self._elsewhere: set[str] = set()
+        self._outcome = Outcome()
+        self._number = 0
+
+    def run(self) -> Outcome:
+        """Does all that can be done.
+
+        Returns:
+            What became of it; a run that failed stops only those that need it.
+
+        Raises:
+            StartAgain: a signal asked to leave; every run was asked to save, and has ended.
+            KeyboardInterrupt: likewise, at the terminal.
+        """
+        with StopRequests() as stop:
+            stop.listen()
+            try:
+                while self._open or self._begun:
+                    self._collect()
+                    if stop.received:
+                        raise StartAgain(f"{stop.name}: the study leaves; run it again to go on")
+                    self._block()
+                    self._begin_what_is_ready()
+                    time.sleep(_TICK_SECONDS)
+            except BaseException:
+                self._leave()
+                raise
+        return self._outcome
+
+    def _ready(self) -> list[StudyRun]:
+        """Returns what could begin now, the longest way to the end first."""
+        pending = set(self._open) | set(self._begun)
+        ready = [
+            run
+            for run in self._open.values()
+            if all(need in self._done for need in run.planned.needs)
+            and not any(each in pending for each in run.planned.after)
+        ]
+        return sorted(ready, key=lambda run: -self._rank[run.name])
+
+    def _begin_what_is_ready(self) -> None:
+        for run in self._ready():
+            wanted = min(run.launch.processes, len(self._shares))
+            if wanted > len(self._free):
+                return  # one that needs many is not passed by others for ever
+            if is_elsewhere(self._folder, run.name):
+                if run.name not in self._elsewhere:
+                    say(f"{run.name}: another process does it right now; waits for that one")
+                    self._elsewhere.add(run.name)
+                continue
+            self._begin(run, [self._free.pop(0) for _ in range(wanted)])
+
+    def _begin(self, run: StudyRun, slots: list[int]) -> None:
+        name = run.name
+        attempt = self._tries.setdefault(name, 1)
+        share = _united([self._shares[slot] for slot in slots])
+        self._folder.of_run(name).mkdir(parents=True, exist_ok=True)
+        if attempt == 1 and name not in self._interruptions:
+            self._number += 1
+        axes = " ".join(f"{axis}={value}" for axis, value in run.planned.axes.items())
+        again = f", try {attempt}" if attempt > 1 else ""
+        say(f"[{self._number}/{self._total}] {run.planned.stage} {axes or name}{again}".rstrip())
+        log = self._folder.log_path(name)
+        shown = log.stat().st_size if log.exists() else 0
+        work = work_of(run, self._folder, attempt, str(share), self._main)
+        environment = {"NAKT_STUDY": self._study.config.study_name}
+        child = Child(work, log, environment, share)
+        del self._open[name]
+        self._begun[name] = _Begun(run, child, slots, time.monotonic(), attempt, shown)
+
+    def _collect(self) -> None:
+        for name, begun in list(self._begun.items()):
+            code = begun.child.poll()
+            self._show(begun)
+            if code is not None:
+                del self._begun[name]
+                self._free += begun.slots
+                self._end(begun, code)
+
+    def _end(self, begun: _Begun, code: int) -> None:
+        run, name = begun.run, begun.run.name
+        if code == ELSEWHERE_EXIT_CODE:
+            self._open[name] = run
+            return
+        status, reason = status_after(code), reason_of(self._folder, name, code)
+        self._folder.end(name, status, code, reason)
+        seconds = time.monotonic() - begun.started
+        self._outcome.seconds[name] = round(self._outcome.seconds.get(name, 0) + seconds, 3)
+        if status == "done":
+            self._done.add(name)
+            self._outcome.done.append(name)
+            if len(self._shares) > 1:
+                say(f"{name}: done in {seconds:.0f} s")
+        elif status == "interrupted" and self._may_go_on(name):
+            self._open[name] = run
+        elif begun.attempt <= run.launch.retries and code != WRONG_SETTINGS_EXIT_CODE:
+            say(f"{name}: failed ({reason}); it is tried again")
+            self._tries[name] = begun.attempt + 1
+            self._open[name] = run
+        else:
+            self._folder.end(name, "failed", code, reason)
+            say(f"{name}: failed ({reason})")
+            self._outcome.failed[name] = str(reason)
+
+    def _may_go_on(self, name: str) -> bool:
+        self._interruptions[name] = self._interruptions.get(name, 0) + 1
+        return self._interruptions[name] <= _MOST_INTERRUPTIONS
+
+    def _block(self) -> None:
+        """Gives up the runs that need what has failed, or what is not to be done now."""
+        possible = self._done | set(self._open) | set(self._begun)
+        for name, run in list(self._open.items()):
+            lost = [need for need in run.planned.needs if need not in possible]
+            if lost:
+                del self._open[name]
+                self._outcome.blocked.append(name)
+                say(f"{name}: not begun, as {lost[0]} is not done")
+                possible.discard(name)
+
+    def _show(self, begun: _Begun) -> None:
+        """Copies what a run printed to the terminal: all of it where one runs at a time."""
+        if len(self._shares) > 1 and begun.run.planned.stage != "report":
+            return
+        try:
+            with self._folder.log_path(begun.run.name).open("rb") as stream:
+                stream.seek(begun.shown)
+                text = stream.read()
+        except OSError:
+            return
+        begun.shown += len(text)
+        sys.stdout.write(text.decode("utf-8", errors="replace"))
+        sys.stdout.flush()
+
+    def _leave(self) -> None:
+        """Asks every run to save and end, and waits for it; a second request ends them at once."""
+        for begun in self._begun.values():
+            begun.child.signal(signal.SIGTERM)
+        deadline = time.monotonic() + _PATIENCE_SECONDS
+        try:
+            while self._begun and time.monotonic() < deadline:
+                self._collect_leaving()
+                time.sleep(_TICK_SECONDS)
+        except KeyboardInterrupt:
+            pass
+        for begun in self._begun.values():
+            begun.child.signal(signal.SIGKILL)
+
+    def _collect_leaving(self) -> None:
+        for name, begun in list(self._begun.items()):
+            code = begun.child.poll()
+            if code is not None:
+                del self._begun[name]
+                status = "done" if code == 0 else "interrupted"
+                self._folder.end(name, status, code, reason_of(self._folder, name, code))
+
+
+def remaining_seconds(study: Study, done: Container[str] = ()) -> dict[str, float]:
+    """Returns the seconds from the begin of each run to the end of all that waits for it.
+
+    A run without an estimate counts as the mean of those that have one, one that is done as none.
+    """
+    known = [
+        run.planned.estimate_seconds
+        for run in study.runs
+        if run.planned.estimate_seconds is not None
+    ]
+    usual = sum(known) / len(known) if known else 1.0
+    behind: dict[str, float] = {}
+    for run in reversed(study.runs):
+        own = run.planned.estimate_seconds
+        own = 0.0 if run.name in done else usual if own is None else own
+        mine = own + behind.get(run.name, 0.0)
+        for before in (*run.planned.needs, *run.planned.after):
+            behind[before] = max(behind.get(before, 0.0), mine)
+        behind[run.name] = mine
+    return behind
+
+
+def _united(shares: Sequence[Share]) -> Share:
+    return Share(
+        gpus=tuple(dict.fromkeys(gpu for share in shares for gpu in share.gpus)),
+        cores=tuple(sorted({core for share in shares for core in share.cores})),
+    )

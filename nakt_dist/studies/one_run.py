@@ -1,0 +1,145 @@
+"""Does one run of a study in this process, and notes how it stands."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+
+from nakt_dist.config import save_config
+from nakt_dist.runtime.files import write_json
+from nakt_dist.runtime.preemption import REQUEUE_ALONE_EXIT_CODE, REQUEUE_EXIT_CODE
+from nakt_dist.runtime.relaunch import end_with_parent
+from nakt_dist.runtime.work import hold_lock
+from nakt_dist.studies.folder import RunState, StudyFolder
+from nakt_dist.studies.plan import StudyRun, settings_sha256
+from nakt_dist.studies.standing import note_settings
+
+ELSEWHERE_EXIT_CODE = 74
+"""Another process does this run right now."""
+
+CHOICES_NAME = "choices.json"
+WRONG_SETTINGS_EXIT_CODE = 2
+"""Of a command line or settings that are wrong: another try would say the same."""
+
+Main = Callable[[list[str]], int]
+"""The program: words of a command line in, exit code out."""
+
+_STOPPED = frozenset({
+    REQUEUE_EXIT_CODE, REQUEUE_ALONE_EXIT_CODE, 130,
+    *(code for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+      for code in (-number, 128 + number)),
+})  # fmt: skip
+
+
+def prepare(run: StudyRun, folder: StudyFolder, attempt: int, devices: str | None) -> Path:
+    """Makes the choices that a run waits for, and writes its settings and that it runs.
+
+    Returns:
+        The file with its settings, for ``--config``.
+
+    Raises:
+        DatasetError: what it chooses by is absent.
+    """
+    config, choices = run.decided()
+    place = folder.of_run(run.name)
+    place.mkdir(parents=True, exist_ok=True)
+    save_config(config, place)
+    note_settings(folder, run.name, config)
+    if choices:
+        write_json(place / CHOICES_NAME, choices)
+    folder.write_state(
+        run.name,
+        RunState(
+            "running",
+            attempt=attempt,
+            started=time.time(),
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            job=slurm_job(),
+            devices=devices,
+            settings=settings_sha256(config),
+        ),
+    )
+    return place / "config.yaml"
+
+
+def lock_path(folder: StudyFolder, name: str) -> Path:
+    """The lock that is held while a run is done, here or elsewhere."""
+    return folder.of_run(name) / "lock"
+
+
+def is_elsewhere(folder: StudyFolder, name: str) -> bool:
+    """Says whether another process does this run right now."""
+    if not lock_path(folder, name).exists():
+        return False
+    with hold_lock(lock_path(folder, name)) as held:
+        return not held
+
+
+def work_of(
+    run: StudyRun, folder: StudyFolder, attempt: int, devices: str | None, main: Main
+) -> Callable[[], int]:
+    """Returns what a child process does for a run: its stage, or the launcher of its processes."""
+
+    def work() -> int:
+        folder.of_run(run.name).mkdir(parents=True, exist_ok=True)
+        with hold_lock(lock_path(folder, run.name)) as held:
+            if not held:
+                return ELSEWHERE_EXIT_CODE
+            settings = prepare(run, folder, attempt, devices)
+            words = [run.planned.stage, "--config", str(settings)]
+            return main(words) if run.launch.processes == 1 else _launch(run, words)
+
+    return work
+
+
+def _launch(run: StudyRun, words: list[str]) -> int:
+    """Starts the processes of a run and waits for them; they end with this process."""
+    processes = str(run.launch.processes)
+    launcher = ["torch.distributed.run", "--standalone", "--nproc_per_node", processes]
+    if run.launch.accelerate_config is not None:
+        launcher = ["accelerate.commands.launch", "--config_file", run.launch.accelerate_config,
+                    "--num_processes", processes]  # fmt: skip
+    command = [sys.executable, "-m", *launcher, "-m", "nakt_dist", *words]
+    # In a session of its own it gets one signal, not two: what it is told by us alone.
+    process = subprocess.Popen(command, preexec_fn=end_with_parent, start_new_session=True)
+    stopped: list[int] = []
+
+    def pass_on(number: int, frame: FrameType | None) -> None:
+        if not stopped:
+            process.send_signal(signal.SIGTERM)
+        stopped.append(number)
+
+    for each in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):
+        signal.signal(each, pass_on)
+    code = process.wait()
+    return REQUEUE_EXIT_CODE if stopped and code else code  # launchers end with 1 whatever happened
+
+
+def status_after(code: int) -> str:
+    """Returns the status of a run whose process ended with this code."""
+    if code == 0:
+        return "done"
+    return "interrupted" if code in _STOPPED else "failed"
+
+
+def reason_of(folder: StudyFolder, name: str, code: int) -> str | None:
+    """Returns in one line why a run ended with this code: the last that it said."""
+    if code == 0:
+        return None
+    lines = folder.last_lines(name, 50)
+    errors = [line for line in lines if "error" in line.lower()]
+    told = (errors or lines or ["it said nothing"])[-1].strip()
+    ended = f"signal {-code}" if code < 0 else f"exit code {code}"
+    return f"{ended}: {told[:300]}"
+
+
+def slurm_job() -> str | None:
+    """Returns the SLURM job that this process belongs to, such as ``123_4``; None without one."""
+    array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
+    return f"{array}_{task}" if array and task else os.environ.get("SLURM_JOB_ID")

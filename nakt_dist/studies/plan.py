@@ -1,0 +1,355 @@
+"""Makes the graph of a study: every run with its settings, and who waits for whom."""
+
+import heapq
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from graphlib import CycleError, TopologicalSorter
+from typing import Any
+
+from nakt_dist.config import EvaluateConfig, StudyConfig, as_plain
+from nakt_dist.config.axes import Combination, agrees, combinations, describe
+from nakt_dist.config.placeholders import check_names, fill_in
+from nakt_dist.config.repeated import RepeatedReader
+from nakt_dist.errors import ConfigurationError, nearest_name
+from nakt_dist.runtime.files import value_sha256
+from nakt_dist.studies.choices import Candidate, Choice, check_apart, check_metric
+from nakt_dist.studies.folder import Plan, PlannedRun
+from nakt_dist.studies.paths import Paths, absolute, edges_of, paths_of
+from nakt_dist.studies.steps import ChoiceStep, Launch, Step, read_steps
+
+ParseConfig = Callable[[str, Any], Any]
+"""Builds the configuration of a stage, by its name, from nested values."""
+
+
+@dataclass(frozen=True)
+class StudyRun:
+    """A run of a study, with all that is needed to start it.
+
+    Attributes:
+        planned: what others see of it.
+        place: where it stands in the file, for messages.
+        config: its checked configuration; provisional where it depends on choices.
+        choices: made before it starts.
+        launch: how it is started.
+    """
+
+    planned: PlannedRun
+    place: str
+    config: Any
+    choices: tuple[Choice, ...]
+    launch: Launch
+    resolve: Callable[[Mapping[str, Mapping[str, Any]]], Any]
+
+    @property
+    def name(self) -> str:
+        """The run's name in the study."""
+        return self.planned.name
+
+    def decided(self) -> tuple[Any, dict[str, Any]]:
+        """Makes the choices from the records of what was run before.
+
+        Returns:
+            The configuration to start with, and of each choice what was taken, and of which
+            values of its metric.
+
+        Raises:
+            DatasetError: a record is absent or lacks the metric.
+        """
+        if not self.choices:
+            return self.config, {}
+        found = {choice.name: choice.decide() for choice in self.choices}
+        told = {
+            choice.name: {"by": choice.by, "taken": found[choice.name][0],
+                          "compared": found[choice.name][1]}
+            for choice in self.choices
+        }  # fmt: skip
+        return self.resolve({name: taken for name, (taken, _) in found.items()}), told
+
+
+@dataclass(frozen=True)
+class Study:
+    """All runs, each behind those that it waits for."""
+
+    config: StudyConfig
+    runs: tuple[StudyRun, ...]
+
+    @property
+    def plan(self) -> Plan:
+        """What is written for those who watch."""
+        return Plan(
+            name=self.config.study_name,
+            root=self.config.root,
+            runs=tuple(run.planned for run in self.runs),
+        )
+
+    def by_name(self, names: Sequence[str]) -> list[StudyRun]:
+        """Returns runs by their names, in the order of the study.
+
+        Raises:
+            ConfigurationError: there is no run of a name; names the nearest.
+        """
+        known = {run.name: run for run in self.runs}
+        for name in names:
+            if name not in known:
+                raise ConfigurationError(
+                    f"the study has no run '{name}'{nearest_name(name, known)}; "
+                    "--dry_run lists them"
+                )
+        return [run for run in self.runs if run.name in set(names)]
+
+
+def settings_sha256(config: Any) -> str:
+    """Returns the SHA-256 of a resolved configuration."""
+    return value_sha256(as_plain(config))
+
+
+def make_study(config: StudyConfig, parse: ParseConfig, stages: Sequence[str]) -> Study:
+    """Reads a study: all runs are checked before the first begins.
+
+    Args:
+        parse: builds the configuration of a stage.
+        stages: names of all stages.
+
+    Raises:
+        ConfigurationError: a step or a setting is wrong, two runs write to one output, runs wait
+            for each other in a circle, or a choice is made by test images.
+    """
+    steps, choices = read_steps(config, stages)
+    runs = _Expansion(config, parse, steps, choices).all_runs()
+    _check_outputs(runs)
+    for choice in choices:
+        chosen = [run.config for run in runs if run.step.name == choice.of]
+        tests = [run.config for run in runs if isinstance(run.config, EvaluateConfig)]
+        compared = {each.output for each in chosen}
+        check_metric(choice.by, chosen, choice.place)
+        check_apart(chosen, [test for test in tests if test.output not in compared], choice.place)
+    return Study(config, tuple(_with_edges(runs, config.root)))
+
+
+@dataclass(frozen=True)
+class _Draft:
+    """A run before it is known what it waits for."""
+
+    step: Step
+    combination: Combination
+    place: str
+    config: Any
+    paths: Paths
+    choices: tuple[Choice, ...]
+    resolve: Callable[[Mapping[str, Mapping[str, Any]]], Any]
+
+
+class _Names(dict[str, Any]):
+    """Names and their values, those of choices included, which notes the choices that are used.
+
+    Args:
+        values: by name.
+        choices: names of choices.
+        choose: returns the choice of a name.
+    """
+
+    def __init__(
+        self, values: Mapping[str, Any], choices: Sequence[str], choose: Callable[[str], Choice]
+    ) -> None:
+        super().__init__({**values, **dict.fromkeys(choices)})
+        self._choices, self._choose = frozenset(choices), choose
+        self.used: dict[str, Choice] = {}
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in self._choices:
+            return super().__getitem__(name)
+        if name not in self.used:
+            self.used[name] = self._choose(name)
+        return self.used[name].provisional
+
+
+class _Expansion:
+    """Repeats each step over its axes, those first whose runs others choose among."""
+
+    def __init__(
+        self,
+        config: StudyConfig,
+        parse: ParseConfig,
+        steps: Sequence[Step],
+        choices: Sequence[ChoiceStep],
+    ) -> None:
+        folders = {"root": config.root, "data": config.data}
+        check_names(config.definitions, "definitions", folders)
+        self._names = {**folders, **config.definitions}
+        self._steps, self._choices = steps, {choice.name: choice for choice in choices}
+        self._readers: dict[str, RepeatedReader] = {}
+        self._parse = parse
+        self._drafts: dict[str, list[_Draft]] = {}
+        self._open: list[str] = []
+
+    def all_runs(self) -> list[_Draft]:
+        """Returns all runs, in the order of the file."""
+        return [draft for step in self._steps for draft in self._runs_of(step)]
+
+    def _runs_of(self, step: Step) -> list[_Draft]:
+        if step.name not in self._drafts:
+            if step.name in self._open:
+                circle = " → ".join([*self._open, step.name])
+                raise ConfigurationError(f"{step.place}: chooses among itself ({circle})")
+            self._open.append(step.name)
+            try:
+                repeats = combinations(step.axes, self._names)
+            except ConfigurationError as error:
+                raise ConfigurationError(f"{step.place}: {error}") from None
+            self._drafts[step.name] = [self._draft(step, each) for each in repeats]
+            self._open.pop()
+        return self._drafts[step.name]
+
+    def _draft(self, step: Step, combination: Combination) -> _Draft:
+        words = " ".join(f"{name}={value}" for name, value in describe(combination).items())
+        place = f"{step.place} ({words})" if words else step.place
+        for name in combination:
+            if name in self._choices:
+                raise ConfigurationError(f"{place}: '{name}' is an axis and a choice; rename one")
+        own = {**self._names, **combination}
+        names, of_output = (
+            _Names(own, list(self._choices), lambda name: self._choice(name, combination))
+            for _ in range(2)
+        )
+        try:
+            config = self._reader(step.stage).read(fill_in(step.config, names))
+            output = step.config.get("output") if isinstance(step.config, Mapping) else None
+            fill_in(output, of_output)
+        except ConfigurationError as error:
+            raise ConfigurationError(f"{place}: {error}") from None
+        for name in of_output.used:
+            raise ConfigurationError(
+                f"{place}: output holds ${{{name}…}}, which is known only when it is chosen; "
+                "name the output by the axes alone"
+            )
+        used = tuple(names.used.values())
+
+        def resolve(taken: Mapping[str, Mapping[str, Any]]) -> Any:
+            return self._parse(step.stage, fill_in(step.config, {**own, **taken}))
+
+        return _Draft(step, combination, place, config, _all_paths(config, used), used, resolve)
+
+    def _reader(self, stage: str) -> RepeatedReader:
+        if stage not in self._readers:
+            self._readers[stage] = RepeatedReader(lambda values: self._parse(stage, values))
+        return self._readers[stage]
+
+    def _choice(self, name: str, combination: Combination) -> Choice:
+        """Returns what a run with these axes would choose among."""
+        choice = self._choices[name]
+        (step,) = [each for each in self._steps if each.name == choice.of]
+        drafts = self._runs_of(step)
+        for axis in choice.over:
+            if axis not in drafts[0].combination:
+                raise ConfigurationError(
+                    f"{choice.place}: over names '{axis}', which is no axis of '{choice.of}' "
+                    f"({', '.join(drafts[0].combination) or 'it has none'})"
+                )
+        shared = [
+            name for name in combination
+            if name in drafts[0].combination and name not in choice.over
+        ]  # fmt: skip
+        candidates = tuple(
+            Candidate(
+                str(draft.config.output),
+                {axis: draft.combination[axis] for axis in choice.over},
+                str(draft.config.output),
+            )
+            for draft in drafts
+            if all(agrees(draft.combination[name], combination[name]) for name in shared)
+        )
+        if not candidates:
+            raise ConfigurationError(
+                f"{choice.place}: '{choice.of}' has no run with "
+                f"{', '.join(f'{name} {combination[name]!r:.40}' for name in shared)} to choose"
+            )
+        return Choice(choice.name, choice.by, candidates)
+
+
+def _all_paths(config: Any, choices: Sequence[Choice]) -> Paths:
+    paths = paths_of(config)
+    chosen = (absolute(each.output) for choice in choices for each in choice.candidates)
+    return Paths(paths.writes, tuple(dict.fromkeys((*paths.reads, *chosen))), paths.searches)
+
+
+def _check_outputs(runs: Sequence[_Draft]) -> None:
+    """Refuses two runs that write to one folder.
+
+    A page of ``report`` may be written several times, as more runs are done. Every other stage
+    would refuse the second run once the first has taken hours, or do nothing.
+    """
+    first_of: dict[str, _Draft] = {}
+    for run in runs:
+        if run.paths.writes is None:
+            continue
+        first = first_of.setdefault(run.paths.writes, run)
+        if first is run or first.step.stage == run.step.stage == "report":
+            continue
+        raise ConfigurationError(
+            f"{run.place}: its output {run.config.output} is also that of {first.place}; give each "
+            "run an output of its own, with every axis in it, as in runs/student-${seed}"
+        )
+
+
+def _with_edges(drafts: Sequence[_Draft], root: str) -> Iterator[StudyRun]:
+    """Yields the runs, each behind those that it waits for, otherwise in the order of the file."""
+    names = _names(drafts, root)
+    edges = edges_of([draft.paths for draft in drafts])
+    for number in _in_order([(*each.needs, *each.after) for each in edges], drafts):
+        draft, waits = drafts[number], edges[number]
+        planned = PlannedRun(
+            name=names[number],
+            stage=draft.step.stage,
+            step=draft.step.number,
+            group=draft.step.name,
+            axes=describe(draft.combination),
+            output=getattr(draft.config, "output", None),
+            needs=tuple(names[each] for each in waits.needs),
+            after=tuple(names[each] for each in waits.after),
+            processes=draft.step.launch.processes,
+            estimate_seconds=None,
+        )
+        yield StudyRun(
+            planned, draft.place, draft.config, draft.choices, draft.step.launch, draft.resolve
+        )
+
+
+def _names(drafts: Sequence[_Draft], root: str) -> list[str]:
+    """Returns a name for each run: its output below the root, or its stage and a number."""
+    names: list[str] = []
+    taken: set[str] = set()
+    for draft in drafts:
+        path = draft.paths.writes
+        base = f"{draft.step.stage}-{draft.step.number}"
+        if path is not None:
+            inside = os.path.relpath(path, absolute(root)) if "://" not in path else path
+            base = path.strip("/") if inside.startswith("..") else inside
+            base = draft.step.stage if base == "." else base
+        name, count = base, 2
+        while name in taken:
+            name, count = f"{base}-{count}", count + 1
+        taken.add(name)
+        names.append(name)
+    return names
+
+
+def _in_order(before: Sequence[tuple[int, ...]], drafts: Sequence[_Draft]) -> list[int]:
+    sorter: TopologicalSorter[int] = TopologicalSorter(dict(enumerate(before)))
+    try:
+        sorter.prepare()
+    except CycleError as error:
+        circle = " → ".join(drafts[number].place for number in error.args[1])
+        raise ConfigurationError(
+            f"runs wait for each other in a circle: {circle}; one of them reads what the other "
+            "writes. Give them outputs of their own"
+        ) from None
+    order: list[int] = []
+    ready = list(sorter.get_ready())
+    heapq.heapify(ready)
+    while ready:
+        order.append(heapq.heappop(ready))
+        sorter.done(order[-1])
+        for number in sorter.get_ready():
+            heapq.heappush(ready, number)
+    return order
