@@ -24,6 +24,7 @@ from nakt_dist.report.finding_tables import findings_table, subgroups_table
 from nakt_dist.report.paper_differences import differences_from_paper_b
 from nakt_dist.report.runs import Collection, LeftOut, read_each
 from nakt_dist.report.studies import Study
+from nakt_dist.report.weight_table import weight_table
 from nakt_dist.report.wording import grouped
 
 _MOST_SENTENCES = 12
@@ -42,7 +43,8 @@ def classification_wing(
         Section("auroc", "Classification: results",
                 (*result_tables(studies), *_reference(studies))),
         Section("teacher-gives", "What a teacher gives", tuple(_gains(studies, differences))),
-        Section("curves", "Learning curves", tuple(draw_auroc_curves(curves))),
+        Section("curves", "Learning curves",
+                (*draw_auroc_curves(curves), *_present([weight_table(curves)]))),
         Section("by-finding", "Findings", tuple(_findings(taught))),
         Section("groups", "Groups of patients", _present(map(subgroups_table, taught))),
         Section("attention", "Where the networks look",

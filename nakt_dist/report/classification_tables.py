@@ -43,8 +43,9 @@ def main_table(study: Study) -> Table:
         Column("First weights", lambda setting: setting.start.label, minor=one_start),
         *(Column(study.name(method), partial(show, method=method)) for method in study.methods),
     )
-    shape = "Table 2 (paper B): mean" if _has_shape_of_table_2(study) else "Mean"
-    table = tabulate(f"{shape} AUROC % on {study.label}", columns, study.cells)
+    number = _table_of_paper(study)
+    title = f"{f'{number} (paper B): mean' if number else 'Mean'} AUROC % on {study.label}"
+    table = tabulate(title, columns, study.cells)
     cells = [cell for row in table.rows for cell in row]
     seeds = "seeds (n beside each)" if len(counts) > 1 else show_count(min(counts), "seed")
     mean = _ONE_SEED if counts == {1} else _OVER_SEEDS.format(seeds=seeds)
@@ -63,11 +64,19 @@ def _names_paper(cell: Cell) -> bool:
     return any(note.startswith(_PAPER) for note in cell.notes)
 
 
-def _has_shape_of_table_2(study: Study) -> bool:
-    """Says whether the paper's networks learnt by both of its methods."""
+def _table_of_paper(study: Study) -> str:
+    """Names the table that the paper's networks by its methods make; empty where they make none."""
     networks = {setting.network for setting in study.cells}
     kinds = {method.kind for method in study.methods}
-    return set(_OF_PAPER) <= kinds and all(each.label == each.paper_name for each in networks)
+    taught = [method for method in study.methods if method.kind == ATTENTION_TRANSFER]
+    several = len({method.teacher for method in taught}) > 1
+    if any(each.label != each.paper_name for each in networks) or not taught:
+        return ""
+    if TRANSFER_LEARNING not in kinds:
+        return "Table 3" if several else ""
+    if paper.chest_dataset_name(study.tested_on.dataset) == "ChestX-ray14":
+        return "Table 5"
+    return "Tables 2 and 3" if several else "Table 2"
 
 
 def _auroc_cell(

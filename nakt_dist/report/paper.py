@@ -13,6 +13,8 @@ from functools import cache
 from importlib import resources
 from typing import Any, TypeVar, get_type_hints
 
+from nakt_dist.transfer.exclusion import ExclusionRule
+
 NETWORKS = {
     "unet": "U-Net",
     "attention_unet": "AttU-Net",
@@ -27,6 +29,8 @@ NETWORKS = {
 IMAGE_SIZE = (384, 384)
 CHEST_IMAGE_SIZE = (256, 256)
 ENCODER = "resnet50"
+EXCLUSION = ExclusionRule(scale_alpha=True)
+"""The paper's thresholds; α, which it gives for 384 × 384 pixels, as a share of the image."""
 ANNOTATED_IMAGES = 50
 TEACHER_IMAGES = 1237
 BREAST_LESION_2 = "Breast Lesion-2"
@@ -36,9 +40,10 @@ EPOCHS = "500 epochs for the teacher, 30 to 500 for the students, 50 for fine-tu
 
 # The beginnings of words in a name that say which of the papers' datasets it stands for.
 _DATASETS = (
-    (BREAST_LESION_2, "breast[ _-]?lesion[ _-]?2"),
+    (BAHEYA, "busi|baheya"),
     (None, "breast[ _-]?lesion[ _-]?1"),  # the teacher's own set; no table tests on it
-    (BAHEYA, "busi|baheya|breast"),
+    (BREAST_LESION_2, "breast[ _-]?lesion"),  # whole, tests are on what the teacher did not see
+    (BAHEYA, "breast"),
     ("Thyroid Nodule", "ddti|tn3k|thyroid"),
     ("Nerve Structure", "nerve"),
     ("Skin Lesion", "isic|skin|dermoscopy"),
@@ -82,7 +87,7 @@ class PaperAuroc:
 
     Attributes:
         dataset: learnt from and tested on.
-        samples: images learnt from.
+        samples: images learnt from; of table 5's 5,606 the 80 % that are not held out.
         initialisation: the dataset that the first weights come from.
         method: ``transfer learning`` or ``attention transfer``.
         teacher: the dataset that the teacher learnt from; empty for transfer learning.

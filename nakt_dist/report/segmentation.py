@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from nakt_dist.records.evaluation_set import EvaluationSet
 from nakt_dist.records.lineage import TrainingSet
 from nakt_dist.records.lineage_reading import read_lineage
+from nakt_dist.report import paper
 from nakt_dist.report.cautions import cautions
 from nakt_dist.report.dice_figures import draw_dice, draw_distribution
 from nakt_dist.report.document import (
@@ -36,7 +37,6 @@ from nakt_dist.report.tables import (
     transfer_of,
 )
 from nakt_dist.report.wording import grouped
-from nakt_dist.transfer.exclusion import ExclusionRule
 
 
 def segmentation_wing(collection: Collection, left_out: list[LeftOut]) -> Wing:
@@ -124,7 +124,7 @@ def _judged_sets(collection: Collection) -> list[JudgedSet]:
             if each.exclusion and each.pseudo_labels_fingerprint == pseudo.manifest.fingerprint
         )
         judged += [JudgedSet(pseudo, rule, splits) for rule, splits in uses if rule]
-        judged += [] if uses else [JudgedSet(pseudo, ExclusionRule())]
+        judged += [] if uses else [JudgedSet(pseudo, paper.EXCLUSION)]
     return judged
 
 

@@ -221,7 +221,7 @@ def exclusion_table(
 
 
 def _count_statistics(pseudo: PseudoSet, training: TrainingSet | None) -> _Counted:
-    rule = (training and training.exclusion) or ExclusionRule()
+    rule = (training and training.exclusion) or paper.EXCLUSION
     splits = training.splits if training else None
     counts = apply_rule(pseudo, rule).counts(pseudo.in_splits(splits))
     notes = [f"pseudo-labels {pseudo.name}", describe_splits(splits)]

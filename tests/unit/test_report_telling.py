@@ -21,6 +21,7 @@ from nakt_dist.report.markdown import to_markdown
 from nakt_dist.report.methods import name_methods
 from nakt_dist.report.runs import collect
 from nakt_dist.report.studies import Study, make_studies
+from nakt_dist.report.weight_table import weight_table
 from tests.classifier_records import (
     ATTENTION,
     DISTILLATION,
@@ -242,6 +243,42 @@ def test_only_densenets_by_both_methods_make_a_table_2(tmp_path: Path, network, 
     write_classified(tmp_path / "a", classifier(network=network))
     write_classified(tmp_path / "b", classifier(network=network, transfer=taken))
     assert main_table(only_study(tmp_path)).title.startswith(title)
+
+
+@pytest.mark.parametrize(
+    ("dataset", "taught", "plain", "title"),
+    [
+        ("chexpert", ["mimic", "imagenet"], False, "Table 3 (paper B)"),
+        ("chexpert", ["mimic", "imagenet"], True, "Tables 2 and 3 (paper B)"),
+        ("chestxray14_sample", ["mimic"], True, "Table 5 (paper B)"),
+        ("chexpert", ["mimic"], False, "Mean AUROC"),
+    ],
+)
+def test_tables_are_numbered_as_the_papers(tmp_path: Path, dataset, taught, plain, title: str):
+    students = {name: followed(name, name) for name in taught} | ({"plain": None} if plain else {})
+    for name, taken in students.items():
+        trained = classifier(images_of(dataset), "densenet40", transfer=taken)
+        write_classified(tmp_path / f"by-{name}", trained, dataset=dataset)
+    assert main_table(only_study(tmp_path)).title.startswith(title)
+
+
+def test_the_weights_of_attention_stand_side_by_side(tmp_path: Path):
+    weighted = {1: (0.5, 0.6), 20: (0.7, 0.75), 400: (0.72,)}
+    for beta, best in weighted.items():
+        for seed, auroc in enumerate(best):
+            taken = followed(attention={**ATTENTION, "beta": beta})
+            trained = classifier(transfer=taken, seed=seed)
+            write_classifier_training(tmp_path / f"{beta}-{seed}", trained, (0.4, auroc, 0.45))
+    write_classifier_training(tmp_path / "plain", classifier())
+    write_classified(tmp_path / "test", classifier())
+
+    table = weight_table(collect_curves(collect([tmp_path]).classifier_trainings, []))
+
+    assert table is not None
+    assert column(table, "β") == ["1", "20", "400"] and column(table, "Seeds") == ["2", "2", "1"]
+    assert column(table, "Validation AUROC %") == ["55.00", "72.50", "72.00"]
+    assert [any(cell.strong for cell in row) for row in table.rows] == [False, True, False]
+    assert "β on the validation images" in to_markdown(document_of(tmp_path))
 
 
 def test_one_column_of_one_seed_has_nothing_bold_and_no_note_on_intervals(tmp_path: Path):
