@@ -1,0 +1,377 @@
+"""A study's graph: axes, edges from paths, choices by validation images, and what is done."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nakt_dist.cli import parse_config
+from nakt_dist.config import StudyConfig, as_plain
+from nakt_dist.config.axes import combinations
+from nakt_dist.config.placeholders import fill_in
+from nakt_dist.config.repeated import RepeatedReader
+from nakt_dist.errors import ConfigurationError, DatasetError
+from nakt_dist.records.run_record import RunRecord
+from nakt_dist.stages.study import read_study
+from nakt_dist.studies.dry_run import lines_of
+from nakt_dist.studies.estimates import with_estimates
+from nakt_dist.studies.folder import RunState, StudyFolder, count_words, statuses
+from nakt_dist.studies.paths import Paths, edges_of
+from nakt_dist.studies.plan import settings_sha256
+from nakt_dist.studies.standing import stand
+
+CONFIGS = Path(__file__).parents[2] / "configs" / "study"
+
+
+def test_zipped_values_go_together_and_cross_with_the_grid() -> None:
+    step = {"matrix": {"seed": [0, 1]}, "zip": {"size": [10, 20], "epochs": [8, 4]}}
+    assert combinations(step, {}) == [
+        {"seed": 0, "size": 10, "epochs": 8},
+        {"seed": 0, "size": 20, "epochs": 4},
+        {"seed": 1, "size": 10, "epochs": 8},
+        {"seed": 1, "size": 20, "epochs": 4},
+    ]
+
+
+def test_named_groups_of_settings_are_values_with_a_name() -> None:
+    step = {"matrix": {"method": {"plain": {"teacher": None}, "both": {"teacher": "t"}}}}
+    found = combinations({**step, "exclude": [{"method": "plain"}]}, {})
+    assert found == [{"method": {"name": "both", "teacher": "t"}}]
+    assert fill_in("runs/${method}-${method.teacher}", found[0]) == "runs/both-t"
+
+
+def test_random_values_lie_within_their_limits_and_more_of_them_are_the_same_ones() -> None:
+    values = {
+        "rate": {"log_uniform": [1e-5, 1e-1]}, "share": {"uniform": [0, 1]},
+        "layers": {"integers": [1, 3]}, "kind": {"choice": ["a", "b"]},
+    }  # fmt: skip
+    few, many = (
+        combinations({"random": {"count": count, "seed": 3, "values": values}}, {})
+        for count in (5, 200)
+    )
+    assert many[:5] == few
+    assert [each["sample"] for each in many] == list(range(200))
+    assert all(1e-5 <= each["rate"] <= 1e-1 and 0 <= each["share"] <= 1 for each in many)
+    assert {each["layers"] for each in many} == {1, 2, 3}
+    assert {each["kind"] for each in many} == {"a", "b"}
+    below = sum(each["rate"] < 1e-3 for each in many)
+    assert 70 < below < 130  # half of the decades, half of the draws
+    other = combinations({"random": {"count": 5, "seed": 4, "values": values}}, {})
+    assert other != few
+
+
+@pytest.mark.parametrize(
+    ("step", "message"),
+    [
+        ({"zip": {"a": [1], "b": [1, 2]}}, "different lengths: a 1, b 2"),
+        ({"matrix": {"a": [1]}, "zip": {"a": [1]}}, "the axis 'a' is there twice"),
+        ({"random": {"count": 2}}, "expected {count, seed, values"),
+        ({"random": {"count": 0, "values": {"a": {"uniform": [0, 1]}}}}, "random.count is 0"),
+        ({"random": {"count": 1, "values": {"a": {"unifrom": [0, 1]}}}}, "mean 'uniform'"),
+        ({"random": {"count": 1, "values": {"a": {"log_uniform": [0, 1]}}}}, "both positive"),
+        ({"random": {"count": 1, "values": {"a": {"integers": [0.5, 1]}}}}, r"expected \[low, hi"),
+        ({"random": {"count": 1, "values": {"sample": {"choice": [1]}}}}, "'sample' a second time"),
+        ({"random": {"count": 1, "sede": 1, "values": {}}}, "did you mean 'seed'"),
+        ({"matrix": {"a": {"x": {"name": "y"}}}}, "matrix.a.x holds 'name'"),
+    ],
+)
+def test_an_axis_that_is_none_is_refused(step: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigurationError, match=message):
+        combinations(step, {})
+
+
+def test_who_waits_for_whom_follows_from_paths() -> None:
+    runs = [
+        Paths("/r/published/a", (), ()),
+        Paths("/r/shards/a", ("/r/published",), ()),  # a folder that holds what another writes
+        Paths("/r/runs/t", ("/r/shards/a",), ()),
+        Paths("/r/tests/t", ("/r/runs/t/best.safetensors", "/r/shards/a", "/elsewhere"), ()),
+        Paths("/r/page", (), ("/r",)),
+        Paths("/r/runs/tt", ("/r/runs/t-other",), ()),  # no part of a name is a folder
+        Paths("/r/page2", (), ("/r/runs", "/r/page")),
+        Paths("s3://bucket/x", ("s3://bucket/y",), ()),
+        Paths(None, ("s3://bucket/x/z",), ()),
+    ]
+    edges = edges_of(runs)
+    assert [each.needs for each in edges] == [
+        (), (0,), (1,), (1, 2), (), (), (), (), (7,),
+    ]  # fmt: skip
+    assert edges[4].after == (0, 1, 2, 3, 5)
+    assert edges[6].after == (2, 5)
+
+
+TRAIN = {
+    "output": "${root}/runs/${beta}-${seed}", "data": {"dataset": "${root}/d"},
+    "validation": {"dataset": "${root}/d", "splits": ["validation"]}, "model": {"name": "unet"},
+    "recipe": {"steps": 5}, "seed": "${seed}",
+}  # fmt: skip
+GRID = {
+    "stage": "train", "name": "grid", "matrix": {"beta": [0.1, 0.5, 2.5], "seed": [0, 1]},
+    "config": TRAIN | {"augmentation": {"largest_rotation": "${beta}"}},
+}  # fmt: skip
+CHOOSE = {"choose": "best", "of": "grid", "over": ["beta"], "by": "best_validation_dice"}
+FINAL = {
+    "stage": "train", "matrix": {"seed": [0, 1]},
+    "config": TRAIN | {
+        "output": "${root}/runs/final-${seed}",
+        "augmentation": {"largest_rotation": "${best.beta}"},
+    },
+}  # fmt: skip
+
+
+def write_record(output: str, config: Any = None, **metrics: float) -> None:
+    Path(output).mkdir(parents=True, exist_ok=True)
+    RunRecord("train", "r", as_plain(config) if config else {}, metrics=metrics).write(Path(output))
+
+
+def chosen_study(tmp_path: Path, *more: dict[str, Any], **changes: Any) -> Any:
+    steps = [FINAL, {**CHOOSE, **changes}, GRID, *more]  # the order of the file does not matter
+    return read_study(StudyConfig(steps=steps, root=str(tmp_path / "r")))
+
+
+def test_the_right_value_is_chosen_for_each_seed(tmp_path: Path) -> None:
+    study = chosen_study(tmp_path)
+    dice = {"0.1-0": 0.7, "0.5-0": 0.9, "2.5-0": 0.8, "0.1-1": 0.3, "0.5-1": 0.1, "2.5-1": 0.2}
+    finals = [run for run in study.runs if "final" in run.name]
+    for number, run in enumerate(finals):  # its candidates share its seed
+        assert set(run.planned.needs) == {f"runs/{beta}-{number}" for beta in (0.1, 0.5, 2.5)}
+    with pytest.raises(DatasetError, match="no run record"):
+        finals[0].decided()
+    for name, value in dice.items():
+        write_record(str(tmp_path / "r" / "runs" / name), best_validation_dice=value)
+
+    taken = [run.decided() for run in finals]
+
+    assert [config.augmentation.largest_rotation for config, _ in taken] == [0.5, 0.1]
+    told = taken[0][1]["best"]
+    assert told["taken"]["output"].endswith("runs/0.5-0")
+    assert list(told["compared"].values()) == [0.7, 0.9, 0.8]
+
+
+def test_without_a_common_axis_the_mean_over_the_others_decides(tmp_path: Path) -> None:
+    final = {"stage": "train", "config": TRAIN | {
+        "output": "${root}/final", "seed": 0, "augmentation": {"largest_rotation": "${best.beta}"},
+    }}  # fmt: skip
+    study = read_study(StudyConfig(steps=[GRID, CHOOSE, final], root=str(tmp_path)))
+    dice = {"0.1-0": 0.9, "0.1-1": 0.1, "0.5-0": 0.6, "0.5-1": 0.6, "2.5-0": 0.2, "2.5-1": 0.7}
+    for name, value in dice.items():
+        write_record(str(tmp_path / "runs" / name), best_validation_dice=value)
+    config, _ = study.runs[-1].decided()
+    assert config.augmentation.largest_rotation == 0.5
+
+
+@pytest.mark.parametrize("value", [float("nan"), None, True])
+def test_a_run_without_the_metric_is_never_left_out_silently(tmp_path: Path, value: Any) -> None:
+    study = chosen_study(tmp_path)
+    for name in ("0.1-0", "0.5-0", "2.5-0"):
+        write_record(str(tmp_path / "r" / "runs" / name), best_validation_dice=value)
+    with pytest.raises(DatasetError, match="best_validation_dice is"):
+        study.by_name(["runs/final-0"])[0].decided()
+
+
+EVALUATE = {"weights": "w", "dataset": "${root}/d", "output": "${root}/tests/${beta}"}
+TESTED = {"stage": "evaluate", "name": "tested", "matrix": {"beta": [1, 2]}, "config": EVALUATE}
+
+
+@pytest.mark.parametrize(
+    ("changes", "more", "message"),
+    [
+        ({"of": "tested", "by": "mean_dice"}, TESTED, "is tested on splits test. What is chosen"),
+        ({"by": "mean_dice"}, TESTED, "of trainings expected best_validation_auroc or"),
+        ({"of": "gird"}, TESTED, "no step 'gird', did you mean 'grid'"),
+        ({"over": ["bta"]}, TESTED, "over names 'bta', which is no axis of 'grid'"),
+        ({"choose": "root"}, TESTED, "'root' is a definition already"),
+        ({"choose": "seed"}, TESTED, "'seed' is an axis and a choice"),
+        ({"by": 3}, TESTED, "expected choose, of and by as texts"),
+        ({"best": 3}, TESTED, "a step has no 'best'"),
+    ],
+)
+def test_no_choice_is_made_by_test_images_or_of_nothing(
+    tmp_path: Path, changes: dict[str, Any], more: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ConfigurationError, match=message):
+        chosen_study(tmp_path, more, **changes)
+
+
+def test_validation_images_that_the_study_tests_on_are_refused(tmp_path: Path) -> None:
+    validation = {"dataset": "${root}/d", "splits": ["test"]}
+    grid = {**GRID, "config": {**GRID["config"], "validation": validation}}
+    steps = [grid, CHOOSE, FINAL, TESTED]
+    with pytest.raises(ConfigurationError, match="Keep validation and test images apart"):
+        read_study(StudyConfig(steps=steps, root=str(tmp_path)))
+    read_study(StudyConfig(steps=steps[:3], root=str(tmp_path)))  # another split of that name
+
+
+def test_an_output_cannot_depend_on_what_is_not_known_yet(tmp_path: Path) -> None:
+    final = {**FINAL, "config": {**FINAL["config"], "output": "${root}/${best.beta}-${seed}"}}
+    with pytest.raises(ConfigurationError, match=r"output holds \$\{best…\}, which is known only"):
+        read_study(StudyConfig(steps=[GRID, CHOOSE, final], root=str(tmp_path)))
+
+
+def test_runs_that_wait_for_each_other_are_refused(tmp_path: Path) -> None:
+    def evaluate(output: str, weights: str) -> dict[str, Any]:
+        config = {
+            "weights": f"${{root}}/{weights}",
+            "dataset": "d",
+            "output": f"${{root}}/{output}",
+        }
+        return {"stage": "evaluate", "config": config}
+
+    with pytest.raises(ConfigurationError, match="in a circle: steps"):
+        read_study(StudyConfig(steps=[evaluate("a", "b"), evaluate("b", "a")], root=str(tmp_path)))
+
+
+def test_settings_read_from_their_like_are_those_of_the_parser() -> None:
+    study = read_study(parse_config("study", [str(CONFIGS / "demo_chest.yaml")]))
+    for run in study.runs:
+        assert run.config == parse_config(run.planned.stage, [], as_plain(run.config))
+
+
+@settings(deadline=None, max_examples=8)
+@given(
+    st.lists(
+        st.fixed_dictionaries(
+            {
+                "count": st.one_of(st.integers(-1, 5), st.none(), st.just("3")),
+                "steps": st.one_of(st.integers(0, 3), st.floats(0, 3)),
+                "rate": st.one_of(st.integers(0, 1), st.floats(1e-5, 1), st.just("1e-3")),
+                "mode": st.sampled_from(["divide", "multiply", "minus"]),
+                "output": st.sampled_from(["a", "b", "~/x", "null", "1", "x y"]),
+                "splits": st.lists(st.sampled_from(["train", "on"]), max_size=2),
+            }
+        ),
+        min_size=2,
+        max_size=4,
+    )
+)
+def test_whatever_the_values_the_repeated_reader_says_what_the_parser_says(
+    several: list[dict[str, Any]],
+) -> None:
+    reader = RepeatedReader(lambda values: parse_config("train", [], values))
+    for each in several:
+        values = {
+            "output": each["output"],
+            "data": {"dataset": "d", "count": each["count"], "splits": each["splits"]},
+            "recipe": {"steps": each["steps"], "learning_rate": each["rate"]},
+            "teacher": {"weights": "w", "attention": {"weight_mode": each["mode"]}},
+            "task": "classification",
+        }
+        found: list[Any] = []
+        for read in (reader.read, lambda given: parse_config("train", [], given)):
+            try:
+                found.append(as_plain(read(values)))
+            except ConfigurationError as error:
+                found.append(str(error))
+        assert repr(found[0]) == repr(found[1])
+
+
+def small_study(tmp_path: Path) -> Any:
+    phantoms = {"kind": "dermoscopy", "output": "${root}/p-${seed}", "seed": "${seed}", "count": 3}
+    pack = {"layout": "isic2019", "source": "${root}/p-${seed}", "output": "${root}/s-${seed}"}
+    steps = [
+        {"stage": "phantoms", "matrix": {"seed": [0, 1]}, "config": phantoms},
+        {"stage": "pack", "matrix": {"seed": [0, 1]}, "config": pack},
+        {"stage": "report", "config": {"runs": ["${root}"], "output": "${root}/page"}},
+    ]
+    return read_study(StudyConfig(steps=steps, root=str(tmp_path)))
+
+
+def note_done(folder: StudyFolder, run: Any, started: float, ended: float) -> None:
+    Path(run.planned.output).mkdir(parents=True, exist_ok=True)
+    settings = settings_sha256(run.config)
+    folder.write_state(run.name, RunState("done", started=started, ended=ended, settings=settings))
+
+
+def test_done_is_what_ended_with_these_settings_behind_all_that_it_needs(tmp_path: Path) -> None:
+    study, folder = small_study(tmp_path), StudyFolder(tmp_path)
+    assert not any(standing.done for standing in stand(study, folder).values())
+    for run in study.runs[:4]:
+        note_done(folder, run, 10, 20) if run.name.startswith("p-") else note_done(
+            folder, run, 30, 40
+        )
+    done = [name for name, standing in stand(study, folder).items() if standing.done]
+    assert done == ["p-0", "p-1", "s-0", "s-1"]
+
+    note_done(folder, study.runs[0], 50, 60)  # made again: what reads it is looked at again
+    assert not stand(study, folder)["s-0"].done
+    (tmp_path / "p-1").rmdir()
+    standings = stand(study, folder)
+    assert not standings["p-1"].done and not standings["s-1"].done
+
+
+def test_a_changed_setting_is_never_silently_the_old_run(tmp_path: Path) -> None:
+    study, folder = chosen_study(tmp_path), StudyFolder(tmp_path / "r")
+    run = study.runs[0]
+    write_record(run.config.output, run.config)
+    assert stand(study, folder)[run.name].done
+    changed = as_plain(run.config)
+    changed["recipe"]["learning_rate"] = 0.5
+    path = Path(run.config.output) / "record.json"
+    record = json.loads(path.read_text())
+    path.write_text(json.dumps({**record, "config": changed}))
+
+    standing = stand(study, folder)[run.name]
+
+    assert not standing.done
+    assert standing.changed == ("recipe.learning_rate: found 0.5, expected 0.0001",)
+    told = "\n".join(lines_of(study, stand(study, folder)))
+    assert "CHANGED SETTINGS: recipe.learning_rate: found 0.5" in told
+    assert "1 run ended with other settings" in told
+
+
+def test_hours_come_from_runs_like_these(tmp_path: Path) -> None:
+    study, folder = chosen_study(tmp_path), StudyFolder(tmp_path / "r")
+    assert all(run.planned.estimate_seconds is None for run in study.runs)
+    run = study.runs[0]
+    folder.write_state(run.name, RunState("done", started=100.0, ended=160.0))
+    told = with_estimates(study, folder, [])
+    assert {run.planned.estimate_seconds for run in told.runs} == {60.0}
+    other = tmp_path / "other"
+    config = as_plain(run.config)
+    config["recipe"]["steps"] = 10
+    other.mkdir()
+    record = RunRecord(
+        "train", "r", config, metrics={"steps_now": 5}, details={"total_steps": 10}, seconds=30.0
+    )
+    record.write(other)
+    told = with_estimates(study, folder, [str(tmp_path / "other")])
+    assert {run.planned.estimate_seconds for run in told.runs} == {45.0}  # 12 and 6 s a step
+
+
+def test_the_word_of_each_run_follows_from_the_states(tmp_path: Path) -> None:
+    plan = small_study(tmp_path).plan
+    states: dict[str, RunState | None] = {"p-0": RunState("done"), "p-1": RunState("failed")}
+    words = [status.word for status in statuses(plan, states)]
+    assert words == ["done", "failed", "ready", "blocked", "waiting"]
+    states["s-0"] = RunState("done")
+    assert [each.word for each in statuses(plan, states)][-1] == "ready"  # it needs none of them
+    states["s-0"] = RunState("running", job="7_1", started=1.0)
+    for queue, word in (
+        (None, "running"),
+        ({"7_1": "RUNNING (None)"}, "running"),
+        ({"7_1": "PENDING (BeginTime)"}, "requeued"),
+        ({}, "failed"),
+    ):
+        assert statuses(plan, states, queue)[2].word == word
+    states["s-0"] = RunState("queued", job="7_1")
+    assert statuses(plan, states, {"7_1": "PENDING (Priority)"})[2].reason == "PENDING (Priority)"
+    assert count_words(statuses(plan, states)) == {
+        "waiting": 1, "queued": 1, "failed": 1, "blocked": 1, "done": 1,
+    }  # fmt: skip
+
+
+def test_a_plan_and_a_state_are_read_as_they_were_written(tmp_path: Path) -> None:
+    plan, folder = small_study(tmp_path).plan, StudyFolder(tmp_path)
+    folder.write_plan(plan)
+    assert folder.read_plan() == plan
+    state = RunState("failed", attempt=2, exit_code=1, reason="x")
+    folder.write_state("a/b", state)
+    assert folder.read_state("a/b") == state
+    (folder.of_run("a/b") / "state.json").write_text("{")
+    assert folder.read_state("a/b") is None
+    (folder.plan_path).write_text('{"format": "nakt-study/1", "runs": [{}]}')
+    with pytest.raises(DatasetError, match="not a plan of a study"):
+        folder.read_plan()
