@@ -117,6 +117,11 @@ def _become_child(
         silence = os.open(os.devnull, os.O_RDONLY)
         for source, target in ((silence, 0), (stream, 1), (stream, 2)):
             os.dup2(source, target)
+        # A notebook, among others, has put streams of its own in their place.
+        sys.stdout, sys.stderr = (
+            open(number, "w", encoding="utf-8", errors="replace", buffering=1, closefd=False)  # noqa: SIM115
+            for number in (1, 2)
+        )
         os.environ.update(environment)
         _take(share)
         code = work()

@@ -1,0 +1,217 @@
+"""Runs of a study: several at a time, failures that stop what needs them alone, kills, signals."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from nakt_dist.cli import main
+from nakt_dist.config import StudyConfig
+from nakt_dist.errors import NaktError
+from nakt_dist.runtime.children import machine_shares
+from nakt_dist.runtime.work import hold_lock
+from nakt_dist.stages import study
+from nakt_dist.studies.folder import StudyFolder
+from nakt_dist.studies.one_run import lock_path
+from tests.recipes import file_hashes
+
+PHANTOMS = {
+    "stage": "phantoms", "matrix": {"seed": [0, 1]},
+    "config": {
+        "kind": "breast_ultrasound", "output": "${root}/published-${seed}", "count": 16,
+        "image_size": 32, "seed": "${seed}",
+    },
+}  # fmt: skip
+PACK = {
+    "stage": "pack", "matrix": {"seed": [0, 1]},
+    "config": {
+        "layout": "busi", "source": "${root}/published-${seed}", "output": "${root}/shards-${seed}",
+        "image": {"height": 32, "width": 32}, "workers": 1, "samples_per_shard": 4,
+    },
+}  # fmt: skip
+VERIFY = {"stage": "verify", "name": "look", "config": {"folder": "${root}/shards-1"}}
+
+
+def broken(tmp_path: Path, **changes: Any) -> StudyConfig:
+    """A study whose first packing fails."""
+    layouts = [{"seed": 0, "layout": "voc2012"}, {"seed": 1, "layout": "busi"}]
+    config = {
+        **PACK["config"], "layout": "${each.layout}", "source": "${root}/published-${each.seed}",
+        "output": "${root}/shards-${each.seed}",
+    }  # fmt: skip
+    pack = {"stage": "pack", "matrix": {"each": layouts}, "config": config}
+    needs = {"stage": "verify", "config": {"folder": "${root}/shards-0"}}
+    return StudyConfig(steps=[VERIFY, needs, pack, PHANTOMS], root=str(tmp_path), **changes)
+
+
+def states(root: Path) -> dict[str, Any]:
+    return {
+        path.parent.name: json.loads(path.read_text())
+        for path in (root / ".study" / "runs").glob("*/state.json")
+    }
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_failed_run_is_tried_again_and_stops_only_what_needs_it(
+    tmp_path: Path, jobs: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(NaktError) as error:
+        study.run(broken(tmp_path, jobs=jobs, retries=2))
+
+    told = str(error.value)
+    assert "1 of the study's runs failed, 4 were done now" in told
+    assert "shards-0: exit code 1: nakt: error:" in told and "voc2012" in told
+    assert "1 not begun, as they need others: verify-2" in told
+    found = states(tmp_path)
+    assert (found["shards-0"]["status"], found["shards-0"]["attempt"]) == ("failed", 3)
+    assert {name for name, state in found.items() if state["status"] == "done"} == {
+        "published-0", "published-1", "shards-1", "verify-1",
+    }  # fmt: skip
+    log = (tmp_path / ".study" / "runs" / "shards-0" / "log.txt").read_text()
+    assert log.count("nakt: error:") == 3
+    assert "tried again" in capsys.readouterr().err
+
+    mended = StudyConfig(steps=[VERIFY, PACK, PHANTOMS], root=str(tmp_path), jobs=jobs)
+    assert study.run(mended).counts["done_now"] == 1
+
+
+def test_settings_that_are_wrong_are_not_tried_again(tmp_path: Path) -> None:
+    step = {**PHANTOMS, "config": {**PHANTOMS["config"], "image_size": 1}}
+    with pytest.raises(NaktError, match="image_size"):
+        study.run(StudyConfig(steps=[step], root=str(tmp_path), retries=3))
+    assert all(state["attempt"] == 1 for state in states(tmp_path).values())
+
+
+def test_a_run_that_another_process_does_is_waited_for(tmp_path: Path) -> None:
+    config = StudyConfig(steps=[PHANTOMS], root=str(tmp_path))
+    folder = StudyFolder(tmp_path)
+    folder.of_run("published-0").mkdir(parents=True)
+    pid = os.fork()
+    if pid == 0:
+        with hold_lock(lock_path(folder, "published-0")):
+            time.sleep(1.5)
+        os._exit(0)
+    time.sleep(0.3)
+    started = time.monotonic()
+    record = study.run(config)
+    os.waitpid(pid, 0)
+    assert record.counts["done_now"] == 2
+    assert time.monotonic() - started > 0.8
+
+
+def test_gpus_or_cores_are_shared_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nakt_dist.runtime.children._visible_gpus", lambda: ["0", "1", "2", "3"])
+    assert [share.gpus for share in machine_shares(2)] == [("0", "1"), ("2", "3")]
+    assert [share.gpus for share in machine_shares(6)][4:] == [("0",), ("1",)]
+    monkeypatch.setattr("nakt_dist.runtime.children._visible_gpus", lambda: [])
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2, 3, 4})
+    assert [share.cores for share in machine_shares(2)] == [(0, 1), (2, 3, 4)]
+    assert machine_shares(1)[0].cores == ()
+
+
+# ------------------------------------------------------------------- killed and signalled
+
+
+def whole_study(root: Path, file: Path, steps: int = 30) -> list[str]:
+    """Two trainings and their tests behind two packings; returns the command's words."""
+    train = {
+        "stage": "train", "matrix": {"seed": [0, 1]},
+        "config": {
+            "output": "${root}/run-${seed}", "data": {"dataset": "${root}/shards-${seed}"},
+            "model": {"name": "unet", "options": {"base_channels": 4}}, "device": "cpu",
+            "recipe": {"steps": steps, "global_batch_size": 4, "learning_rate": 0.001},
+            "checkpoint": {"every_steps": 5}, "workers": 0, "threads": 1,
+        },
+    }  # fmt: skip
+    evaluate = {
+        "stage": "evaluate", "matrix": {"seed": [0, 1]},
+        "config": {
+            "weights": "${root}/run-${seed}", "dataset": "${root}/shards-${seed}", "splits": None,
+            "output": "${root}/test-${seed}", "device": "cpu", "threads": 1,
+            "bootstrap_samples": 100,
+        },
+    }  # fmt: skip
+    file.write_text(yaml.safe_dump({"steps": [evaluate, train, PACK, PHANTOMS]}))
+    return [sys.executable, "-m", "nakt_dist", "study", str(file), f"--root={root}", "--jobs=2"]
+
+
+def results(root: Path) -> dict[str, Any]:
+    """What the runs found, without how long it took."""
+    found: dict[str, Any] = {
+        path: digest
+        for path, digest in file_hashes(root).items()
+        if "source_times" not in path
+        and path.endswith((".tar", ".parquet", "weights_last.safetensors", "metrics.jsonl"))
+    }
+    for path in root.glob("*/record.json"):
+        record = json.loads(path.read_text())
+        found[path.parent.name] = [record[part] for part in ("inputs", "counts")]
+        found[path.parent.name] += [record["details"].get("lineage")]
+    return found
+
+
+@pytest.mark.faults
+@pytest.mark.timeout(240)
+def test_killed_at_random_moments_it_redoes_nothing_and_ends_with_the_same(tmp_path: Path) -> None:
+    kills = int(os.environ.get("NAKT_TEST_STUDY_KILLS", "3"))
+    assert subprocess.run(whole_study(tmp_path / "calm", tmp_path / "calm.yaml")).returncode == 0
+    words = whole_study(tmp_path / "killed", tmp_path / "killed.yaml")
+    source, ends = random.Random(kills), dict[str, float]()
+    for _ in range(kills):
+        before = states(tmp_path / "killed")
+        process = subprocess.Popen(words, stderr=subprocess.DEVNULL)
+        while states(tmp_path / "killed") == before:  # it takes seconds to begin
+            assert process.poll() is None
+            time.sleep(0.02)
+        time.sleep(source.uniform(0.0, 2.0))
+        process.kill()
+        process.wait()
+        for name, state in states(tmp_path / "killed").items():
+            if state["status"] == "done":
+                assert ends.setdefault(name, state["ended"]) == state["ended"], name
+    assert subprocess.run(words, timeout=120).returncode == 0
+    for name, ended in ends.items():
+        assert states(tmp_path / "killed")[name]["ended"] == ended
+    assert results(tmp_path / "killed") == results(tmp_path / "calm")
+    assert {state["status"] for state in states(tmp_path / "killed").values()} == {"done"}
+
+
+@pytest.mark.faults
+def test_asked_to_leave_it_lets_each_run_save_and_goes_on(tmp_path: Path) -> None:
+    words = whole_study(tmp_path / "root", tmp_path / "study.yaml", steps=2000)
+    process = subprocess.Popen(words, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    running = ["run-0", "run-1"]
+    while not all((tmp_path / "root" / name / "metrics.jsonl").exists() for name in running):
+        assert time.monotonic() < deadline and process.poll() is None
+        time.sleep(0.05)
+    time.sleep(0.5)
+    process.send_signal(signal.SIGTERM)
+    _, told = process.communicate(timeout=60)
+    assert process.returncode == 75, told
+    found = states(tmp_path / "root")
+    assert {found[name]["status"] for name in running} == {"interrupted"}
+    assert all(found[name]["exit_code"] == 75 for name in running)
+    assert all(list((tmp_path / "root" / name / "checkpoints").glob("step-*")) for name in running)
+
+
+def test_two_processes_share_one_run_through_the_launcher(tmp_path: Path) -> None:
+    study.run(StudyConfig(steps=[PHANTOMS, PACK], root=str(tmp_path)))
+    file = tmp_path / "two.yaml"
+    whole_study(tmp_path, file, steps=4)
+    steps = yaml.safe_load(file.read_text())["steps"]
+    steps[1] |= {"processes": 2, "matrix": {"seed": [0]}}
+    file.write_text(yaml.safe_dump({"steps": steps[1:]}))
+
+    assert main(["study", str(file), f"--root={tmp_path}"]) == 0
+
+    record = json.loads((tmp_path / "run-0" / "record.json").read_text())
+    assert record["details"]["processes"] == 2
