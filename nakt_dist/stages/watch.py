@@ -1,6 +1,7 @@
 """``nakt watch``: one page, or a table, of runs while they go on."""
 
 import threading
+import time
 from pathlib import Path
 
 from nakt_dist.config import WatchConfig, as_plain
@@ -11,6 +12,8 @@ from nakt_dist.stages.opening import NotOpened, Opening
 from nakt_dist.studies.queue import SlurmQueue
 from nakt_dist.watch.collector import Collector
 from nakt_dist.watch.server import WatchServer
+from nakt_dist.watch.summary import summarise
+from nakt_dist.watch.terminal import print_table
 
 KEY_PATH = Path("~/.cache/nakt_dist/watch.key")
 """The same for each start, so that an open page and its links go on."""
@@ -27,7 +30,10 @@ def run(config: WatchConfig) -> RunRecord:
     require_one_process("watch")
     stopwatch = Stopwatch()
     collector = plan(config, Opening())
-    _serve(config, collector)
+    if config.once:
+        _print(config, collector)
+    else:
+        _serve(config, collector)
     return RunRecord(
         stage="watch",
         name=collector.folders[0].name,
@@ -41,8 +47,16 @@ def run(config: WatchConfig) -> RunRecord:
 def plan(config: WatchConfig, opening: Opening) -> Collector:
     """Looks whether the folders are there."""
     with opening.part("runs"):
-        return Collector(config.runs, SlurmQueue().jobs)
+        queue = SlurmQueue()
+        return Collector(config.runs, queue.wait if config.once else queue.jobs)
     raise NotOpened
+
+
+def _print(config: WatchConfig, collector: Collector) -> None:
+    collector.refresh(whole=True)
+    now, runs = time.time(), collector.snapshots()
+    summary = summarise(runs, now, config.price_per_gpu_hour)
+    print_table(collector, runs, summary, now, config.currency)
 
 
 def _serve(config: WatchConfig, collector: Collector) -> None:

@@ -1,10 +1,11 @@
 """What the page asks for, as JSON. Runs are named by the ids that the collector gave them."""
 
 import time
-from dataclasses import fields
+from dataclasses import asdict, fields
 from typing import Any
 
 from nakt_dist.watch.snapshot import RunSnapshot
+from nakt_dist.watch.summary import summarise
 from nakt_dist.watch.web import NotFound, Request, Response, json_response
 
 _LONGEST_WAIT = 25
@@ -25,18 +26,21 @@ def study(request: Request) -> Response:
         since = 0
     if since:
         collector.wait(since, min(request.number("wait", 0), _LONGEST_WAIT))
-    version = collector.version
+    version, now = collector.version, time.time()
+    summary = summarise(collector.snapshots(), now, request.config.price_per_gpu_hour)
     return json_response(
         {
             "epoch": collector.epoch,
             "version": version,
             "since": since,
-            "now": time.time(),
+            "now": now,
             "unread": collector.unread,
             "studies": [{"name": plan.name, "runs": len(plan.runs)} for plan in collector.plans],
             "folders": [folder.name for folder in collector.folders],
             "problems": collector.problems,
-            "price": request.config.price_per_gpu_hour,
+            "summary": asdict(summary),
+            "cautions": collector.judge.cautions,
+            "met": collector.judge.met,
             "currency": request.config.currency,
             "runs": [_plain(each) for each in collector.snapshots(since)],
             "removed": collector.removed(since),

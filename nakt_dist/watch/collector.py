@@ -12,6 +12,7 @@ from nakt_dist.records.fields import printable
 from nakt_dist.studies.folder import Plan, RunState, StudyFolder, statuses
 from nakt_dist.watch.facts import read_settings
 from nakt_dist.watch.followed_run import FollowedRun
+from nakt_dist.watch.judging import Judge
 from nakt_dist.watch.scanning import FolderScan
 from nakt_dist.watch.snapshot import RunSnapshot
 
@@ -59,6 +60,7 @@ class Collector:
     Attributes:
         epoch: differs between collectors, so that a page knows when the program began anew.
         version: grows with each change.
+        judge: what it says of comparing runs and of test images that were met.
     """
 
     def __init__(self, folders: Sequence[str | Path], queue: Queue = lambda: None) -> None:
@@ -75,6 +77,8 @@ class Collector:
         self._runs: dict[str, FollowedRun] = {}
         self._removed: dict[str, int] = {}
         self._next_scan = 0.0
+        self.judge = Judge(self.folders)
+        self._judged = 0
         self._changed = threading.Condition()
         self._refreshing = threading.Lock()
 
@@ -161,6 +165,8 @@ class Collector:
             changed = self._poll_states() | self._poll_outputs(scanned, whole)
             if scanned or any(plans) or changed:
                 self._settle(now)
+            if scanned and not self.unread:
+                self._ask_judge()
 
     def _scan(self) -> None:
         found: dict[str, tuple[str, Path, Path | None]] = {}
@@ -252,6 +258,9 @@ class Collector:
         for id, run in self._runs.items():
             word = words[id] if run.planned is not None else run.word_alone(now)
             needs = run.needs if run.planned is not None else readers.needs(run)
+            inherited = self._axes_of_weights(run, needs)
+            run.is_stale = run.is_stale or inherited != run.inherited
+            run.inherited = inherited
             old = run.snapshot
             if old is not None and not run.is_stale and word == run.word and needs == run.needs:
                 continue
@@ -265,6 +274,30 @@ class Collector:
                     self._runs[id].snapshot = snapshot
                 self.version = version
                 self._changed.notify_all()
+
+    def _ask_judge(self) -> None:
+        """Lets finished runs be judged, and takes over verdicts that are new."""
+        ended = ((str(run.folder), run.changed) for run in self._runs.values() if run.facts.is_done)
+        self.judge.poll(frozenset((folder, when) for folder, when in ended if when is not None))
+        if self.judge.version == self._judged:
+            return
+        self._judged = self.judge.version
+        for run in self._runs.values():
+            told = self.judge.by_folder.get(run.folder, ()) if run.folder is not None else ()
+            run.is_stale = run.is_stale or told != run.judged
+            run.judged = tuple(map(printable, told))
+        with self._changed:
+            self.version += 1
+            self._changed.notify_all()
+
+    def _axes_of_weights(self, run: FollowedRun, needs: Iterable[str]) -> dict[str, str]:
+        """Returns what tells the network apart that a run reads, such as method and seed."""
+        weights = run.facts.axes.get("weights")
+        for id in needs if weights is not None else ():
+            read = self._runs.get(id)
+            if read is not None and read.facts.stage == "train" and weights in read.name.split("/"):
+                return {name: each for name, each in read.axes.items() if name != "dataset"}
+        return {}
 
     def _words(self, root: Path, study: _Study) -> dict[str, tuple[str, str | None]]:
         """Returns the word and reason of each run of a plan, by id."""

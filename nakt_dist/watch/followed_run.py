@@ -43,6 +43,7 @@ class FollowedRun:
         self.word: tuple[str, str | None] = ("ready", None)
         self.needs: tuple[str, ...] = ()
         self.judged: tuple[str, ...] = ()
+        self.inherited: dict[str, str] = {}
         self.snapshot: RunSnapshot | None = None
         self.is_read = False
         self.is_stale = True
@@ -78,6 +79,11 @@ class FollowedRun:
         return changed
 
     @property
+    def axes(self) -> dict[str, str]:
+        """What tells it from others, in words."""
+        return {**self.facts.axes, **(self.planned.axes if self.planned else {})}
+
+    @property
     def changed(self) -> float | None:
         """When it last wrote anything that was seen, in seconds since 1970."""
         times = [each / 1e9 for each in self._seen if each >= 0]
@@ -99,6 +105,7 @@ class FollowedRun:
         """Puts together what is known."""
         facts, state, planned = self.facts, self.state or RunState(""), self.planned
         logged = self.metrics.last
+        axes = {**self.inherited, **self.axes}
         values = {name: value for name, value in logged.items() if name != "epoch"}
         return RunSnapshot(
             id=self.id,
@@ -110,7 +117,8 @@ class FollowedRun:
             stage=planned.stage if planned else facts.stage,
             step=planned.step if planned else 0,
             group=planned.group if planned else facts.stage,
-            axes={**facts.axes, **(planned.axes if planned else {})},
+            axes=axes,
+            own_axes=tuple(planned.axes if planned else axes),
             needs=self.needs,
             status=self.word[0],
             reason=self.word[1],

@@ -4,10 +4,14 @@ from nakt_dist.watch.api import curves, last_lines, settings, study
 from nakt_dist.watch.explorer import pseudo_image, pseudo_sets, pseudo_statistics
 from nakt_dist.watch.web import Handler, asset
 
+_ASSETS = (
+    "watch.css", "watch.js", "store.js", "dom.js", "study.js", "graph.js", "curves.js",
+    "charts.js", "runs.js",
+)  # fmt: skip
+
 ROUTES: dict[str, Handler] = {
     "/": asset("watch.html"),
-    "/assets/watch.css": asset("watch.css"),
-    "/assets/watch.js": asset("watch.js"),
+    **{f"/assets/{name}": asset(name) for name in _ASSETS},
     "/api/study": study,
     "/api/curves": curves,
     "/api/settings": settings,

@@ -35,6 +35,7 @@ class RunSnapshot:
         group: which runs it belongs with: the study's step, else the stage.
         axes: what tells it from others, in words: the study's axes, and dataset, network, method,
             size and seed as far as they are known.
+        own_axes: names of those that its study varies; without a study all of them.
         needs: ids of the runs whose results it reads, or that it looks for.
         status: one of ``WORDS``.
         reason: why, where there is more to say.
@@ -67,6 +68,7 @@ class RunSnapshot:
     step: int = 0
     group: str = ""
     axes: Mapping[str, str] = field(default_factory=dict)
+    own_axes: tuple[str, ...] = ()
     needs: tuple[str, ...] = ()
     reason: str | None = None
     attempt: int = 1
