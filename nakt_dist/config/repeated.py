@@ -82,6 +82,8 @@ def _with_values(config: Any, before: Any, values: Any, kind: Any) -> Any:
     if isinstance(values, list) and isinstance(config, list) and len(config) == len(values):
         part = _part(kind)
         return [_with_values(*each, part) for each in zip(config, before, values, strict=True)]
+    if type(before) is type(values) is int and type(config) is float and config == before:
+        return _with_values(config, float(before), float(values), kind)
     if not (type(config) is type(before) is type(values) and config == before):
         raise _Differently
     if not _takes_every(kind, values):
@@ -107,5 +109,6 @@ def _takes_every(kind: Any, value: Any) -> bool:
     alternatives = set(_alternatives(kind)) - {type(None)}
     if isinstance(value, str):
         plain = _PLAIN_TEXT.fullmatch(value) is not None
-        return plain and alternatives in ({str}, {Any}) and yaml.safe_load(value) == value
+        as_it_is = alternatives in ({str}, {Any}, {str, list[str]})
+        return plain and as_it_is and yaml.safe_load(value) == value
     return isinstance(value, int | float) and alternatives in ({type(value)}, {Any})

@@ -166,7 +166,7 @@ def find_dice(
     wanted = counterpart_test_sets(test_dataset)
     return [
         score
-        for score in _read("dice.csv", PaperDice)
+        for score in all_dice()
         if score.test_set in wanted
         and (score.role, score.network) == (role, network)
         and (score.transferal_dataset, score.exclusion) == (theirs, exclusion)
@@ -223,6 +223,11 @@ def find_auroc(
         and each.trainable == round(trainable_parameters / 1e6, 1)
         and abs(samples - each.samples) <= _TOLERANCE * each.samples
     ]
+
+
+def all_dice() -> tuple[PaperDice, ...]:
+    """Returns every Dice score of paper A, in its order."""
+    return _read("dice.csv", PaperDice)
 
 
 def all_auroc() -> tuple[PaperAuroc, ...]:

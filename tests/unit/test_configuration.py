@@ -14,7 +14,6 @@ from accelerate.commands.config.config_args import load_config_from_file
 from nakt_dist.cli import STAGES, parse_config
 from nakt_dist.config import CONFIG_NAME, as_plain, save_config
 from nakt_dist.errors import ConfigurationError
-from nakt_dist.stages.study import chosen_runs
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 MINIMAL = {
@@ -370,9 +369,7 @@ STAGE_FILES = sorted(
 
 @pytest.mark.parametrize("path", STAGE_FILES, ids=lambda path: f"{path.parent.name}/{path.stem}")
 def test_every_shipped_configuration_is_one_of_its_stage(path):
-    config = parse_config(path.parent.name, [f"--config={path}"])
-    if path.parent.name == "study":
-        assert len(chosen_runs(config)) >= len(config.steps)
+    parse_config(path.parent.name, [f"--config={path}"])  # steps of studies: test_paper_studies
 
 
 @pytest.mark.parametrize("path", STAGE_FILES, ids=lambda path: f"{path.parent.name}/{path.stem}")
