@@ -25,7 +25,9 @@ class StudyConfig(Limited):
         retries: how often a run that failed is tried again.
         jobs: runs at a time; each gets its share of the GPUs or, without any, of the cores.
         dry_run: print the graph, what is done, and how long the rest may take; run nothing.
-        only: names of the runs to do; None does all that are not done.
+        only: names of the runs to do, or one; None does all that are not done.
+        with_needs: do also what the runs of ``only`` need and is not done. What another process
+            does right now is waited for.
         task_file: a list of lists of names, as ``nakt submit study`` writes it.
         task: do the runs of this list of ``task_file``, counted from 1: a scheduler's array.
         records: more folders with records of like runs, to estimate hours from.
@@ -40,7 +42,10 @@ class StudyConfig(Limited):
     retries: int = field(default=1, metadata=limits.within(0, 100, "0 to 100"))
     jobs: int = field(default=1, metadata=limits.PROCESSES)
     dry_run: bool = False
-    only: list[str] | None = field(default=None, metadata=limits.limit("a list with a name", len))
+    only: list[str] | str | None = field(
+        default=None, metadata=limits.limit("a list with a name", len)
+    )
+    with_needs: bool = False
     task_file: str | None = field(default=None, metadata=limits.PATH)
     task: int | None = field(default=None, metadata=limits.POSITIVE)
     records: list[str] = field(default_factory=list)
@@ -52,6 +57,11 @@ class StudyConfig(Limited):
             raise ConfigurationError("task and task_file belong together; give both or neither")
         if self.task is not None and self.only is not None:
             raise ConfigurationError("only and task both choose runs; give one of them")
+
+    @property
+    def only_names(self) -> list[str] | None:
+        """The names in ``only``."""
+        return [self.only] if isinstance(self.only, str) else self.only
 
     @property
     def study_name(self) -> str:

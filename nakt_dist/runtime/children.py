@@ -71,12 +71,16 @@ class Child:
     Args:
         work: what it does; its exit code.
         log: gets all that it prints, behind what is there.
-        environment: variables to set.
+        environment: variables to set, or with None to take away.
         share: of the machine.
     """
 
     def __init__(
-        self, work: Callable[[], int], log: Path, environment: Mapping[str, str], share: Share
+        self,
+        work: Callable[[], int],
+        log: Path,
+        environment: Mapping[str, str | None],
+        share: Share,
     ) -> None:
         sys.stdout.flush()
         sys.stderr.flush()
@@ -103,7 +107,7 @@ class Child:
 
 
 def _become_child(
-    work: Callable[[], int], log: Path, environment: Mapping[str, str], share: Share
+    work: Callable[[], int], log: Path, environment: Mapping[str, str | None], share: Share
 ) -> None:
     """Does the work in the forked process and ends it; never returns."""
     code = 1
@@ -122,7 +126,10 @@ def _become_child(
             open(number, "w", encoding="utf-8", errors="replace", buffering=1, closefd=False)  # noqa: SIM115
             for number in (1, 2)
         )
-        os.environ.update(environment)
+        for name, value in environment.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
         _take(share)
         code = work()
         sys.stdout.flush()

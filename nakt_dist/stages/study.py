@@ -1,7 +1,9 @@
 """``nakt study``: many runs as one graph, here or as one part of a cluster's array."""
 
 import json
+import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,17 +13,19 @@ from nakt_dist.errors import ConfigurationError, NaktError, StartAgain
 from nakt_dist.records.run_record import RunRecord, Stopwatch, package_versions
 from nakt_dist.runtime.files import read_regular_file
 from nakt_dist.runtime.processes import process_place, say
-from nakt_dist.runtime.work import sole_user
+from nakt_dist.runtime.work import hold_lock, sole_user
 from nakt_dist.stages.opening import Opening
 from nakt_dist.studies.dry_run import print_study
 from nakt_dist.studies.estimates import with_estimates
 from nakt_dist.studies.folder import StudyFolder
 from nakt_dist.studies.local import LocalRuns, Outcome
-from nakt_dist.studies.one_run import prepare, reason_of, status_after
+from nakt_dist.studies.one_run import is_elsewhere, lock_path, prepare, reason_of, status_after
 from nakt_dist.studies.plan import Study, StudyRun, make_study
 from nakt_dist.studies.standing import stand
+from nakt_dist.studies.sweep import write_sweeps
 
 _SHOWN = 5
+_WAIT_SECONDS = 5.0
 
 
 def run(config: StudyConfig) -> RunRecord:
@@ -42,6 +46,9 @@ def run(config: StudyConfig) -> RunRecord:
     check_processes(config, process_place().world_size)
     if process_place().world_size > 1:
         return _run_together(chosen[0], study, folder, stopwatch)
+    if config.export is not None:
+        write_sweeps(study, Path(config.export))
+        return _record(study, Outcome(), stopwatch)
     if config.dry_run:
         standings = stand(study, folder)
         print_study(with_estimates(study, folder, config.records), standings)
@@ -110,7 +117,8 @@ def _chosen(study: Study) -> list[StudyRun]:
     config = study.config
     if config.task_file is not None and config.task is not None:
         return study.by_name(_names_of_task(Path(config.task_file), config.task))
-    return study.by_name(config.only) if config.only is not None else list(study.runs)
+    names = config.only_names
+    return study.by_name(names) if names is not None else list(study.runs)
 
 
 def _names_of_task(path: Path, task: int) -> list[str]:
@@ -136,6 +144,8 @@ def _run_here(study: Study, folder: StudyFolder) -> Outcome:
     if config.task is None and config.only is None:
         folder.write_plan(study.plan)
     chosen = _chosen(study)
+    if config.with_needs:
+        chosen = study.with_needs(chosen)
     todo = [run for run in chosen if run.name not in done]
     if len(chosen) > len(todo):
         say(f"study {config.study_name}: {len(chosen) - len(todo)} of {len(chosen)} runs are done")
@@ -151,20 +161,49 @@ def _run_together(
     from nakt_dist.cli import load_stage
 
     place = process_place()
-    if place.is_main:
-        prepare(run, folder, 1, None)
-    config, _ = run.decided()
+    _await_needs(run, study, folder)
     code = 1
-    try:
-        load_stage(run.planned.stage).run(config)
-        code = 0
-    except StartAgain:
-        code = 75
-        raise
-    finally:
+    with hold_lock(lock_path(folder, run.name)) if place.is_main else nullcontext(True) as held:
+        if not held:
+            raise NaktError(f"{run.name}: another process does it right now")
         if place.is_main:
-            folder.end(run.name, status_after(code), code, reason_of(folder, run.name, code))
+            prepare(run, folder, 1, None)
+        config, _ = run.decided()
+        try:
+            load_stage(run.planned.stage).run(config)
+            code = 0
+        except StartAgain:
+            code = 75
+            raise
+        finally:
+            if place.is_main:
+                folder.end(run.name, status_after(code), code, reason_of(folder, run.name, code))
     return _record(study, Outcome(done=[run.name]), stopwatch)
+
+
+def _await_needs(run: StudyRun, study: Study, folder: StudyFolder) -> None:
+    """Waits while others do what a run needs; the processes of one launch cannot do it.
+
+    Raises:
+        ConfigurationError: something is not done, and nobody does it.
+    """
+    folder.of_run(run.name).mkdir(parents=True, exist_ok=True)
+    told = False
+    while True:
+        standings = stand(study, folder)
+        missing = [need for need in run.planned.needs if not standings[need].done]
+        idle = [need for need in missing if not is_elsewhere(folder, need)]
+        if idle:
+            raise ConfigurationError(
+                f"{run.name} needs {idle[0]}, which is not done, and nobody does it now. Do it "
+                f"first, as one process: nakt study FILE --only {idle[0]} --with_needs true"
+            )
+        if not missing:
+            return
+        if not told:
+            say(f"{run.name}: waits for {missing[0]}, which another process does")
+            told = True
+        time.sleep(_WAIT_SECONDS)
 
 
 def _complain(study: Study, outcome: Outcome) -> None:

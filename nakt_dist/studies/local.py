@@ -22,6 +22,7 @@ from nakt_dist.studies.one_run import (
 )
 from nakt_dist.studies.plan import Study, StudyRun
 
+AGENT_VARIABLES = ("WANDB_SWEEP_ID", "WANDB_RUN_ID", "WANDB_SWEEP_PARAM_PATH")
 _TICK_SECONDS = 0.1
 _PATIENCE_SECONDS = 120
 _MOST_INTERRUPTIONS = 50
@@ -150,10 +151,16 @@ class LocalRuns:
         log = self._folder.log_path(name)
         shown = log.stat().st_size if log.exists() else 0
         work = work_of(run, self._folder, attempt, str(share), self._main)
-        environment = {"NAKT_STUDY": self._study.config.study_name}
-        child = Child(work, log, environment, share)
+        child = Child(work, log, self._environment(name), share)
         del self._open[name]
         self._begun[name] = _Begun(run, child, slots, time.monotonic(), attempt, shown)
+
+    def _environment(self, name: str) -> dict[str, str | None]:
+        """Names the study; the W&B run that an agent has chosen is that of ``only`` alone."""
+        environment: dict[str, str | None] = {"NAKT_STUDY": self._study.config.study_name}
+        if self._study.config.only_names != [name]:
+            environment |= dict.fromkeys(AGENT_VARIABLES)
+        return environment
 
     def _collect(self) -> None:
         for name, begun in list(self._begun.items()):

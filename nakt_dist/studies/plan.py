@@ -98,6 +98,13 @@ class Study:
                 )
         return [run for run in self.runs if run.name in set(names)]
 
+    def with_needs(self, chosen: Sequence[StudyRun]) -> list[StudyRun]:
+        """Returns runs and all that they need, in the order of the study."""
+        wanted = {run.name for run in chosen}
+        for run in reversed(self.runs):
+            wanted.update(run.planned.needs if run.name in wanted else ())
+        return [run for run in self.runs if run.name in wanted]
+
 
 def settings_sha256(config: Any) -> str:
     """Returns the SHA-256 of a resolved configuration."""
