@@ -68,6 +68,7 @@ STAGES = {
     ),
     "attention": Stage(configs.AttentionConfig, "show where a student and its teacher look"),
     "report": Stage(configs.ReportConfig, "make tables, figures and one page of runs", "runs"),
+    "mirror": Stage(configs.MirrorConfig, "show runs in W&B, TensorBoard or trackio", "runs"),
     "watch": Stage(configs.WatchConfig, "follow runs live on one page, or in a table", "runs"),
     "study": Stage(configs.StudyConfig, "run many stages as one graph: study FILE", "config"),
     "doctor": Stage(

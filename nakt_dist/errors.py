@@ -24,6 +24,10 @@ class CheckpointError(NaktError):
     """Weights cannot be read, are not safe to read, or do not fit the network."""
 
 
+class NotFinite(NaktError):
+    """A loss, a gradient or a weight of a training is not a number."""
+
+
 class StartAgain(NaktError):
     """The work had to stop; the same command goes on from the last checkpoint.
 

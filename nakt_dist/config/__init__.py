@@ -10,6 +10,7 @@ from nakt_dist.config.evaluating import (
     ReportConfig,
     ShownNetworkConfig,
 )
+from nakt_dist.config.mirroring import MirrorConfig
 from nakt_dist.config.packing import (
     ImageConfig,
     PackConfig,
@@ -51,6 +52,7 @@ __all__ = [
     "ImageConfig",
     "InspectConfig",
     "LabelConfig",
+    "MirrorConfig",
     "PackConfig",
     "PhantomsConfig",
     "PreprocessingConfig",

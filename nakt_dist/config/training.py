@@ -1,5 +1,6 @@
 """Settings of ``train``."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -12,6 +13,7 @@ from nakt_dist.models.spec import ModelSpec, PreprocessingConfig
 
 _REFUSED_IN_NAMES = "/\\#?%:"
 _LONGEST_NAME = 128
+_LONGEST_TAG = 64
 
 
 @dataclass(frozen=True)
@@ -145,28 +147,56 @@ class TrackingConfig(Limited, group="tracking"):
         wandb: ``off``, ``offline`` (files only, needs no account) or ``online``.
         project: W&B project, without the team.
         entity: W&B team or user; None takes that of ``WANDB_ENTITY``, or of the account.
+        group: of W&B runs that belong together; None takes the name of the study that started
+            the run, if one did.
+        tags: of the W&B run, besides dataset, network, method, number of images and seed.
         every_steps: steps between logged training losses.
     """
 
     wandb: Literal["off", "offline", "online"] = "off"
     project: str = "nakt_dist"
     entity: str | None = None
+    group: str | None = None
+    tags: list[str] = field(default_factory=list)
     every_steps: int = field(default=1, metadata=limits.POSITIVE)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        team, slash, project = self.project.partition("/")
-        if slash and self.entity is None and not (_fault(team) or _fault(project)):
+        check_names("tracking.", self.project, self.entity, self.group, self.tags)
+
+
+def check_names(
+    where: str, project: str, entity: str | None, group: str | None, tags: Sequence[str]
+) -> None:
+    """Refuses names that W&B would not take.
+
+    Args:
+        where: what stands before the names of the fields.
+
+    Raises:
+        ConfigurationError: names the field and what is wrong.
+    """
+    team, slash, rest = project.partition("/")
+    if slash and entity is None and not (_fault(team) or _fault(rest)):
+        raise ConfigurationError(
+            f"{where}project is {project!r}, and no / may be in the name of a W&B "
+            f"project; set {where}entity to {team} and {where}project to {rest}"
+        )
+    for name, value in (("project", project), ("entity", entity)):
+        if value is not None and (fault := _fault(value)):
             raise ConfigurationError(
-                f"tracking.project is {self.project!r}, and no / may be in the name of a W&B "
-                f"project; set tracking.entity to {team} and tracking.project to {project}"
+                f"{where}{name} is {value[:60]!r}, {fault}; W&B takes names of 1 to "
+                f"{_LONGEST_NAME} characters without {' '.join(_REFUSED_IN_NAMES)}"
             )
-        for name, value in (("project", self.project), ("entity", self.entity)):
-            if value is not None and (fault := _fault(value)):
-                raise ConfigurationError(
-                    f"tracking.{name} is {value[:60]!r}, {fault}; W&B takes names of 1 to "
-                    f"{_LONGEST_NAME} characters without {' '.join(_REFUSED_IN_NAMES)}"
-                )
+    if group is not None and not (group.strip() and len(group) <= _LONGEST_NAME):
+        raise ConfigurationError(
+            f"{where}group is {group[:60]!r}, expected 1 to {_LONGEST_NAME} characters, or null"
+        )
+    for tag in tags:
+        if not (tag.strip() and len(tag) <= _LONGEST_TAG):
+            raise ConfigurationError(
+                f"{where}tags has {tag[:80]!r}, expected 1 to {_LONGEST_TAG} characters each"
+            )
 
 
 def _fault(name: str) -> str | None:

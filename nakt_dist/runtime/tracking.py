@@ -7,8 +7,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from nakt_dist.errors import NotFinite, StartAgain
 from nakt_dist.runtime.files import naming, write_bytes
-from nakt_dist.runtime.mirrors import Mirror, TrackedRun, one_line
+from nakt_dist.runtime.mirrors import Ending, Mirror, TrackedRun, one_line, without_folders
 from nakt_dist.runtime.processes import say
 from nakt_dist.runtime.wandb_run import start_wandb
 
@@ -32,7 +33,7 @@ class JsonLines:
     def __init__(self, path: Path, resume_step: int, redone: str | None = None) -> None:
         kept = [
             line
-            for line, value in _whole_lines(path)
+            for line, value in whole_lines(path)
             if value["step"] < resume_step or (value["step"] == resume_step and redone not in value)
         ]
         write_bytes(path, "".join(line + "\n" for line in kept).encode())
@@ -62,8 +63,11 @@ class JsonLines:
             self._stream.close()
 
 
-def _whole_lines(path: Path) -> list[tuple[str, dict[str, Any]]]:
-    """Returns a file's lines and what they hold, up to where a kill or a power cut spoilt it."""
+def whole_lines(path: Path) -> list[tuple[str, dict[str, Any]]]:
+    """Returns a file's lines and what they hold, up to where a kill or a power cut spoilt it.
+
+    A last line that is still being written is not among them.
+    """
     whole: list[tuple[str, dict[str, Any]]] = []
     text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
     for line in text[: text.rfind("\n") + 1].splitlines():
@@ -94,15 +98,22 @@ class Tracker:
 
     def __init__(self, run: TrackedRun, resume_step: int, redone: str | None = None) -> None:
         self._lines = JsonLines(run.folder / METRICS_NAME, resume_step, redone)
-        run = run._replace(config=_without_folders(run.config))
+        self._name, self._step = run.name, resume_step
+        run = run._replace(config=without_folders(run.config))
         started = {tracker: start(run) for tracker, start in MIRRORS.items()}
         self._mirrors = {name: mirror for name, mirror in started.items() if mirror is not None}
 
     def __enter__(self) -> "Tracker":
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            return self.close()
+        interrupted = issubclass(kind, StartAgain | KeyboardInterrupt)
+        if not interrupted:  # without the message, which may name images and folders
+            what = "A number is none" if issubclass(kind, NotFinite) else "Training failed"
+            self.alert(what, f"ended by {kind.__name__} after step {self._step}; its log says more")
+        self.close("interrupted" if interrupted else "failed")
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
         """Logs numbers at an explicit step, so that a resumed run does not begin at 0.
@@ -110,16 +121,21 @@ class Tracker:
         When a tracker fails, that is said once, and the lines go on without it.
         """
         self._lines.write({"step": step, **metrics})
-        self._mirror(lambda run: run.log(dict(metrics), step=step))
+        self._step = step
+        self._mirror(lambda run: run.log(metrics, step=step))
+
+    def alert(self, title: str, text: str) -> None:
+        """Tells people of something through the trackers that can; names no image, no folder."""
+        self._mirror(lambda run: run.alert(title, f"{self._name}: {text}"))
 
     def sync(self) -> None:
         """Puts what was logged on the disk."""
         self._lines.sync()
 
-    def close(self) -> None:
+    def close(self, ending: Ending = "done") -> None:
         """Ends the run."""
         self._lines.close()
-        self._mirror(lambda run: run.finish())
+        self._mirror(lambda run: run.finish(ending))
 
     def _mirror(self, do: Callable[[Mirror], None]) -> None:
         """Does something with each tracker's run; what that raises ends its mirroring alone."""
@@ -129,19 +145,8 @@ class Tracker:
             except Exception as error:  # of whatever kind: a training of days is worth more
                 del self._mirrors[name]
                 with contextlib.suppress(Exception):
-                    mirror.finish()  # else the next run of this process would go on with it
+                    mirror.finish("done")  # else the next run of this process would go on with it
                 say(
                     f"{name} failed and gets nothing more of this run: {one_line(error)}. "
                     f"{METRICS_NAME} has everything; the training goes on"
                 )
-
-
-def _without_folders(value: Any) -> Any:
-    """Reduces absolute paths to their last part: a folder may name a patient or a user."""
-    if isinstance(value, Mapping):
-        return {key: _without_folders(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_without_folders(item) for item in value]
-    if isinstance(value, str) and "/" in value:
-        return value.rstrip("/").rsplit("/", 1)[-1]
-    return value

@@ -1,60 +1,24 @@
-"""Runs of W&B, and what it would complain about before anything is built: all that imports it."""
+"""Runs of W&B: all that imports it."""
 
-import configparser
 import contextlib
-import netrc
 import os
 import re
 import secrets
-import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
-from urllib.parse import urlsplit
+from typing import Any
 
-from nakt_dist.errors import ConfigurationError, DatasetError, NaktError
+from nakt_dist.errors import DatasetError, NaktError
 from nakt_dist.runtime.files import write_bytes
-from nakt_dist.runtime.mirrors import Mirror, TrackedRun, one_line
+from nakt_dist.runtime.mirrors import Ending, Mirror, TrackedRun, one_line, summary_of
 
 RUN_ID_NAME = "wandb_run_id.txt"
-_FOLDER_NAME = "wandb"
-_SERVER = "https://api.wandb.ai"
-_SAME_MODE = {"dryrun": "offline", "run": "online", "shared": "online"}
-_MODES = ("online", "offline", "disabled", *_SAME_MODE)
-_CONTRADICTING = ("WANDB_RESUME_FROM", "WANDB_FORK_FROM", "WANDB_RUN_ID")
-_SHORTEST_SECRET = 40
+FOLDER_NAME = "wandb"
 _RUN_ID = re.compile(r"[\w-]{1,64}")
 _LONGEST_RUN_NAME = 128
-
-
-def check_tracking(folder: Path, mode: str) -> None:
-    """Refuses what W&B could not start with, where it can be known without asking the server.
-
-    Args:
-        folder: output of the run; may be absent.
-        mode: ``off``, ``offline`` or ``online``.
-
-    Raises:
-        ConfigurationError: a variable contradicts the setting, or there is no usable API key.
-        DatasetError: W&B's files in the folder are not what they should be.
-        NaktError: W&B does not understand its variables.
-    """
-    if mode == "off":
-        return
-    _check_environment(mode)
-    read_run_id(folder)
-    place = folder / _FOLDER_NAME
-    if place.exists() and not (place.is_dir() and os.access(place, os.W_OK)):
-        found = "is a folder that cannot be written to" if place.is_dir() else "is not a folder"
-        raise DatasetError(
-            f"{place}: {found}, and W&B keeps its files there. Mend or remove it, or set "
-            "tracking.wandb to off"
-        )
-    if mode == "online":
-        _check_key()
-    wandb = _import_wandb()
-    with _explained(mode):
-        wandb.Settings().update_from_env_vars(dict(os.environ))
+_LONGEST_TITLE = 63
+_EXIT_CODES = {"done": 0, "failed": 1, "interrupted": 75}
 
 
 def read_run_id(folder: Path) -> str | None:
@@ -78,92 +42,13 @@ def read_run_id(folder: Path) -> str | None:
     return text
 
 
-def _check_environment(mode: str) -> None:
-    asked = os.environ.get("WANDB_MODE")
-    if asked and asked not in _MODES:
-        raise ConfigurationError(
-            f"WANDB_MODE is {asked!r} in the environment, expected {', '.join(_MODES[:3])}; unset "
-            "it, tracking.wandb decides"
-        )
-    if asked and _SAME_MODE.get(asked, asked) != mode:
-        raise ConfigurationError(
-            f"tracking.wandb is {mode}, and WANDB_MODE is {asked} in the environment; unset the "
-            f"variable, or set tracking.wandb to {_setting_for(asked)}"
-        )
-    for name in _CONTRADICTING:
-        if os.environ.get(name):
-            raise ConfigurationError(
-                f"{name} is set in the environment, and a run here goes on with the W&B run whose "
-                f"id is in {RUN_ID_NAME} of its output; unset {name}"
-            )
+def sweeps_run_id() -> str | None:
+    """Returns the id that the agent of a W&B sweep has chosen for this run; None outside one."""
+    return os.environ.get("WANDB_RUN_ID") if os.environ.get("WANDB_SWEEP_ID") else None
 
 
-def _setting_for(asked: str) -> str:
-    return "off" if asked == "disabled" else _SAME_MODE.get(asked, asked)
-
-
-def _check_key() -> None:
-    """Refuses online tracking without an API key that has the form of one; never shows it."""
-    if os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
-        return
-    where, key = _find_key()
-    if key is None:
-        if sys.stdin is not None and sys.stdin.isatty():
-            return  # W&B asks for it
-        raise ConfigurationError(
-            "tracking.wandb is online, and there is no W&B API key: neither WANDB_API_KEY nor an "
-            "entry of .netrc. Set one, run `wandb login`, or set tracking.wandb to offline"
-        )
-    fault = _fault_of_key(key)
-    if fault is not None:
-        raise ConfigurationError(
-            f"tracking.wandb is online, and the W&B API key of {where} {fault}; copy it once "
-            "more from W&B's page of user settings, or set tracking.wandb to offline"
-        )
-
-
-def _find_key() -> tuple[str, str | None]:
-    """Returns where W&B would take its API key from, and the key."""
-    key = os.environ.get("WANDB_API_KEY")
-    if key:
-        return "WANDB_API_KEY", key
-    settings = _user_settings()
-    if settings.get("api_key"):
-        return "W&B's settings file", settings["api_key"]
-    server = os.environ.get("WANDB_BASE_URL") or settings.get("base_url") or _SERVER
-    given = os.environ.get("NETRC")
-    home = Path("~").expanduser()
-    for path in [Path(given)] if given else [home / ".netrc", home / "_netrc"]:
-        with contextlib.suppress(OSError, netrc.NetrcParseError, UnicodeDecodeError):
-            entry = netrc.netrc(str(path)).authenticators(urlsplit(server).netloc)
-            if entry and entry[2]:
-                return str(path), entry[2]
-    return "", None
-
-
-def _user_settings() -> dict[str, str]:
-    folder = Path(os.environ.get("WANDB_CONFIG_DIR") or Path("~/.config/wandb").expanduser())
-    parser = configparser.ConfigParser(interpolation=None)
-    with contextlib.suppress(OSError, configparser.Error, UnicodeDecodeError):
-        parser.read(folder / "settings", encoding="utf-8")
-    return dict(parser["default"]) if parser.has_section("default") else {}
-
-
-def _fault_of_key(key: str) -> str | None:
-    """Says what is wrong with the form of a key; None where nothing is."""
-    if key != key.strip():
-        return "has blanks around it"
-    if re.fullmatch(r"[\w-]+\.[\w-]+\.[\w-]+", key):  # a JSON web token
-        return None
-    secret = key.split("-", 1)[-1]  # the keys of an own server have a prefix
-    if not re.fullmatch(r"[\w-]+", secret):
-        return "has characters other than letters, digits and _"
-    if len(secret) < _SHORTEST_SECRET:
-        return f"has {len(secret)} characters, expected {_SHORTEST_SECRET} or more"
-    return None
-
-
-def _import_wandb() -> ModuleType:
+def import_wandb() -> ModuleType:
+    """Imports W&B, silent."""
     os.environ.setdefault("WANDB_SILENT", "true")
     import wandb
 
@@ -171,7 +56,7 @@ def _import_wandb() -> ModuleType:
 
 
 @contextlib.contextmanager
-def _explained(mode: str) -> Iterator[None]:
+def explained(mode: str) -> Iterator[None]:
     """Turns whatever W&B raises into one line; its errors have several bases."""
     try:
         yield
@@ -183,6 +68,78 @@ def _explained(mode: str) -> Iterator[None]:
         ) from None
 
 
+class WandbRun:
+    """A W&B run that is open: numbers at steps, and what the mirror knows besides.
+
+    Args:
+        run: as ``wandb.init`` returns it.
+    """
+
+    def __init__(self, run: Any) -> None:
+        self._run = run
+        self._defined: set[str] = set()
+
+    @property
+    def first_step(self) -> int:
+        """The first step that the run does not have yet; earlier ones would be dropped."""
+        return self._run.starting_step
+
+    def log(self, data: Mapping[str, Any], *, step: int) -> None:
+        """Takes numbers at a step, which is their x axis, too."""
+        for name in data.keys() - self._defined:
+            self._run.define_metric(name, step_metric="step", summary=summary_of(name))
+        self._defined |= data.keys()
+        self._run.log({**data, "step": step}, step=step)
+
+    def summarise(self, values: Mapping[str, Any]) -> None:
+        """Sets results that belong to no step."""
+        self._run.summary.update(dict(values))
+
+    def log_table(
+        self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], step: int
+    ) -> None:
+        """Logs a table."""
+        table = import_wandb().Table(columns=list(columns), data=[list(row) for row in rows])
+        self._run.log({name: table}, step=step)
+
+    def log_histogram(
+        self, name: str, counts: Sequence[int], edges: Sequence[float], step: int
+    ) -> None:
+        """Logs a histogram; there is one edge more than counts."""
+        histogram = import_wandb().Histogram(np_histogram=(list(counts), list(edges)))
+        self._run.log({name: histogram}, step=step)
+
+    def link(self, direction: str, name: str, kind: str, facts: Mapping[str, Any]) -> None:
+        """Names something the run has read or written; nothing is uploaded.
+
+        The same name and fingerprint are the same version, whichever run names them: that is what
+        joins runs to a lineage.
+
+        Args:
+            direction: ``read`` or ``wrote``.
+            name: of the artifact.
+            kind: its type, such as ``model``.
+            facts: with ``sha256``, what it refers to.
+        """
+        artifact = import_wandb().Artifact(name, type=kind, metadata=dict(facts))
+        # A reference of an unknown scheme is its own digest; nobody opens it.
+        artifact.add_reference(f"nakt:sha256:{facts['sha256']}", name=kind, checksum=False)
+        if direction == "wrote":
+            self._run.log_artifact(artifact)
+        else:  # as use_artifact does, which refuses offline and waits for the server online
+            self._run._log_artifact(artifact, is_user_created=True, use_after_commit=True)
+
+    def alert(self, title: str, text: str) -> None:
+        """Tells people, as they have asked W&B to be told."""
+        self._run.alert(title[:_LONGEST_TITLE], text, level="ERROR")
+
+    def finish(self, ending: Ending) -> None:
+        """Ends the run in the state of that name; a sweep starts an interrupted one again."""
+        if ending == "interrupted":
+            self._run.mark_preempting()
+        self._run.finish(_EXIT_CODES[ending])
+
+
 def start_wandb(run: TrackedRun) -> Mirror | None:
     """Starts or takes up the W&B run whose id is kept beside the checkpoints.
 
@@ -191,20 +148,52 @@ def start_wandb(run: TrackedRun) -> Mirror | None:
     """
     if run.wandb_mode == "off":
         return None
-    wandb = _import_wandb()
     if read_run_id(run.folder) is None:
-        write_bytes(run.folder / RUN_ID_NAME, secrets.token_hex(4).encode())
-    with _explained(run.wandb_mode):
-        return wandb.init(
-            entity=run.entity,
-            project=run.project,
-            name=run.name[:_LONGEST_RUN_NAME],
-            id=read_run_id(run.folder),
-            resume="allow" if run.wandb_mode == "online" else None,
-            mode=run.wandb_mode,
-            dir=str(run.folder),
-            config=run.config,
-            settings=wandb.Settings(
-                disable_git=True, save_code=False, console="off", x_disable_meta=True
-            ),
+        write_bytes(run.folder / RUN_ID_NAME, (sweeps_run_id() or secrets.token_hex(4)).encode())
+    run_id = read_run_id(run.folder)
+    assert run_id is not None
+    return open_wandb(run, run_id)
+
+
+def open_wandb(run: TrackedRun, run_id: str, *, mirrored: bool = False) -> WandbRun:
+    """Opens a run of this id, or goes on with it where the server has it.
+
+    Args:
+        run: W&B's files come into its folder.
+        mirrored: it ran before, perhaps elsewhere: what this machine does is not measured.
+
+    Raises:
+        NaktError: W&B cannot be started.
+    """
+    wandb = import_wandb()
+    settings = {
+        "disable_git": True, "save_code": False, "console": "off", "x_disable_meta": True,
+        "x_disable_machine_info": True, "x_save_requirements": False,
+        "program": f"nakt {run.stage}",  # else its whole path
+        # Else tables lie in the user's cache until they are synced, and do not travel.
+        "allow_offline_artifacts": False,
+    }  # fmt: skip
+    if mirrored:
+        settings |= {"x_disable_stats": True, "host": "mirror"}
+    with explained(run.wandb_mode):
+        return WandbRun(
+            wandb.init(
+                entity=run.entity,
+                project=run.project,
+                name=run.name[:_LONGEST_RUN_NAME],
+                id=run_id,
+                group=run.group,
+                job_type=run.stage,
+                tags=run.tags,
+                resume="allow" if run.wandb_mode == "online" else None,
+                mode=run.wandb_mode,
+                dir=str(run.folder),
+                config=dict(run.config),
+                settings=wandb.Settings(**settings),
+            )
         )
+
+
+def end_wandb() -> None:
+    """Ends W&B's service, which writes the last records after a run has ended."""
+    import_wandb().teardown()

@@ -25,7 +25,7 @@ from nakt_dist.runtime.outputs import check_output
 from nakt_dist.runtime.preemption import StopRequests
 from nakt_dist.runtime.processes import process_place, say
 from nakt_dist.runtime.tracking import METRICS_NAME
-from nakt_dist.runtime.wandb_run import check_tracking
+from nakt_dist.runtime.wandb_check import check_tracking
 from nakt_dist.runtime.watchdog import clear_stacks
 from nakt_dist.runtime.work import sole_user
 from nakt_dist.shards.pictures import write_pictures

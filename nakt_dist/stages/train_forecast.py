@@ -14,7 +14,7 @@ from nakt_dist.models.weights_path import weights_path
 from nakt_dist.runtime.deepspeed_launch import uses_deepspeed, zero_stage
 from nakt_dist.runtime.launch_check import check_launch
 from nakt_dist.runtime.processes import process_place
-from nakt_dist.runtime.wandb_run import check_tracking
+from nakt_dist.runtime.wandb_check import check_tracking
 from nakt_dist.stages.opening import NotOpened, Opening, in_words, tell_weights
 from nakt_dist.stages.train_identity import Training, lineage_of
 from nakt_dist.stages.train_plan import TrainPlan, make_plan, open_parts
@@ -58,7 +58,10 @@ def _look_at_tracking(config: TrainConfig, found: Opening) -> None:
     tracking = config.tracking
     if process_place().is_main and tracking.wandb != "off":
         team = f"{tracking.entity}/" if tracking.entity else ""
-        found.facts["W&B"] = f"{tracking.wandb}, project {team}{tracking.project}"
+        group = tracking.group or os.environ.get("NAKT_STUDY")
+        found.facts["W&B"] = f"{tracking.wandb}, project {team}{tracking.project}" + (
+            f", group {group}" if group else ""
+        )
         with found.part("W&B"):
             check_tracking(Path(config.output), tracking.wandb)
 

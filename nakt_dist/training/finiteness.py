@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from nakt_dist.errors import NaktError
+from nakt_dist.errors import NaktError, NotFinite
 from nakt_dist.runtime.distributed import Agreement
 from nakt_dist.runtime.processes import say
 from nakt_dist.runtime.tracking import JsonLines
@@ -119,7 +119,7 @@ class Finiteness:
 
     def _diverged(self, what: str, step: int) -> NaktError:
         keys = ", ".join(self.keys(step)[:8]) or "of the stream"
-        return NaktError(
+        return NotFinite(
             f"{self.run.output}: {what} at step {step + 1} (images {keys} …; see "
             f"{NOT_FINITE_NAME}). Nothing was saved since the last checkpoint. Train into another "
             "--output with a lower recipe.learning_rate, with recipe.largest_gradient_norm 1, with "

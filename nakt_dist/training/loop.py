@@ -1,15 +1,20 @@
 """The training loop: steps over global batches."""
 
+import json
+import os
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, ExitStack
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 
+from nakt_dist.config import as_plain
 from nakt_dist.errors import ConfigurationError, NaktError
 from nakt_dist.models.trainable import keep_frozen_statistics
 from nakt_dist.models.weights_path import BEST_WEIGHTS
+from nakt_dist.records.run_tags import run_tags
 from nakt_dist.runtime.deepspeed_launch import uses_deepspeed
 from nakt_dist.runtime.devices import explain_full_memory
 from nakt_dist.runtime.distributed import Agreement
@@ -120,9 +125,15 @@ class TrainingLoop:
 
     def _tracker(self, first: int) -> Tracker:
         tracking, output = self._config.tracking, self._run.output
-        settings = {"recipe": vars(self._config.recipe), "model": vars(self._run.spec)}
         run = TrackedRun(
-            output, output.name, settings, tracking.wandb, tracking.project, tracking.entity
+            folder=output,
+            name=output.name,
+            config=as_plain(replace(self._config, model=self._run.spec)),
+            wandb_mode=tracking.wandb,
+            project=tracking.project,
+            entity=tracking.entity,
+            group=tracking.group or os.environ.get("NAKT_STUDY") or None,
+            tags=run_tags(json.loads(self._run.metadata["lineage"]), tracking.tags),
         )
         redone = f"validation_{self._run.task.metric}" if self.milestones.owes_score else None
         return Tracker(run, first, redone)
@@ -149,6 +160,8 @@ class TrainingLoop:
             is_time = (step + 1) % every == 0 or self.milestones.ends(step + 1)
             if is_time and losses is not None:
                 self._log(tracker, step, losses)
+            if losses is None and tracker is not None:
+                tracker.alert("A step was skipped", f"step {step + 1} was not finite")
             with self._explained_memory():
                 self.milestones.pass_step(step + 1)
             advance(1)

@@ -26,6 +26,7 @@ MINIMAL = {
     "evaluate": ["--weights=w", "--dataset=d", "--output=o", "--splits=null"],
     "attention": ["--student.weights=s", "--teacher.weights=t", "--dataset=d", "--output=o"],
     "report": ["one", "two"],
+    "mirror": ["one", "two", "--to=tensorboard"],
     "watch": ["one", "two", "--port=0"],
     "doctor": ["--wait_seconds=5"],
     "submit": ["train", "--nodes=2"],

@@ -4,7 +4,9 @@ import os
 import pytest
 import wandb
 
-from nakt_dist.runtime.mirrors import TrackedRun
+from nakt_dist.errors import NaktError, NotFinite, StartAgain
+from nakt_dist.runtime import tracking
+from nakt_dist.runtime.mirrors import TrackedRun, summary_of
 from nakt_dist.runtime.tracking import METRICS_NAME, JsonLines, Tracker
 
 
@@ -112,14 +114,19 @@ def test_wandb_offline_keeps_numbers_on_this_machine_and_no_image_or_path(tmp_pa
         "recipe": {"learning_rate": 1e-4},
         "data": {"dataset": f"{secret}/shards", "teachers": [{"weights": f"{secret}/best.pt"}]},
     }
-    track(run, [1, 2], wandb_mode="offline", config=config)
+    tracked = TrackedRun(
+        run, "run", config, "offline", "nakt_dist", group="study-5", tags=("images:350", "seed:3")
+    )
+    with Tracker(tracked, 0) as tracker:
+        tracker.log(1, {"loss": 1.0})
     wandb.teardown()  # its service writes the last records after the run has ended
     run_id = (run / "wandb_run_id.txt").read_text()
     (stored,) = run.glob("wandb/offline-run-*/*.wandb")
     content = stored.read_bytes()
     assert run_id.encode() in content
     assert b"learning_rate" in content  # the file is readable as it is: the search can find
-    assert b"loss" in content
+    for told in (b"loss", b"study-5", b"images:350", b"seed:3", b"train"):
+        assert told in content
     for kind in ("*.png", "*.jpg", "*.pt", "*.safetensors"):
         assert not list(run.rglob(kind))
     for path in [stored, *run.glob("wandb/offline-run-*/files/**/*")]:
@@ -133,3 +140,66 @@ def test_a_resumed_run_keeps_its_wandb_id(tmp_path):
     runs = list(tmp_path.glob("wandb/offline-run-*"))
     assert runs
     assert all(run_id in run.name for run in runs)
+
+
+class Heard:
+    """A tracker that keeps what it is told."""
+
+    def __init__(self):
+        self.told = []
+
+    def log(self, data, *, step):
+        self.told.append((step, dict(data)))
+
+    def alert(self, title, text):
+        self.told.append((title, text))
+
+    def finish(self, ending):
+        self.told.append(ending)
+
+
+@pytest.mark.parametrize(
+    ("error", "heard"),
+    [
+        (None, ["done"]),
+        (StartAgain("asked to leave by SIGTERM"), ["interrupted"]),
+        (KeyboardInterrupt(), ["interrupted"]),
+        (
+            NotFinite("the loss is nan (images patient-0815 …)"),
+            [("A number is none", "run: ended by NotFinite after step 3; its log says more")],
+        ),
+        (
+            NaktError("/data/patient-0815: no such file"),
+            [("Training failed", "run: ended by NaktError after step 3; its log says more")],
+        ),
+    ],
+)
+def test_a_failure_is_told_without_what_its_message_names(error, heard, tmp_path, monkeypatch):
+    mirror = Heard()
+    monkeypatch.setattr(tracking, "MIRRORS", {"mine": lambda run: mirror})
+    try:
+        with Tracker(TrackedRun(tmp_path, "run", {}, "off", "nakt_dist"), 0) as tracker:
+            tracker.log(3, {"loss": 1.0})
+            if error is not None:
+                raise error
+    except type(error):
+        pass
+    ending = [] if isinstance(heard[-1], str) else ["failed"]
+    assert mirror.told == [(3, {"loss": 1.0}), *heard, *ending]
+
+
+@pytest.mark.parametrize(
+    ("metric", "best"),
+    [
+        ("loss", "min"),
+        ("dice_loss", "min"),
+        ("cross_entropy", "min"),
+        ("validation_loss", "min"),
+        ("validation_dice", "max"),
+        ("best_auroc", "max"),
+        ("learning_rate", None),
+        ("images_per_second", None),
+    ],
+)
+def test_the_best_value_of_a_curve_counts(metric, best):
+    assert summary_of(metric) == best

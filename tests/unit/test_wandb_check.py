@@ -8,7 +8,8 @@ from nakt_dist.config import TrackingConfig
 from nakt_dist.errors import ConfigurationError, NaktError
 from nakt_dist.runtime.mirrors import TrackedRun
 from nakt_dist.runtime.tracking import METRICS_NAME, Tracker
-from nakt_dist.runtime.wandb_run import check_tracking
+from nakt_dist.runtime.wandb_check import check_tracking
+from nakt_dist.runtime.wandb_run import start_wandb, sweeps_run_id
 from tests.datasets import make_packed_dataset
 
 KEY = "a1" * 20
@@ -17,7 +18,16 @@ KEY = "a1" * 20
 @pytest.fixture(autouse=True)
 def nothing_known(monkeypatch, tmp_path_factory):
     """No variable, file or terminal from which W&B would take anything."""
-    for name in ("API_KEY", "MODE", "BASE_URL", "ENTITY", "CONFIG_DIR", "RUN_ID", "RESUME_FROM"):
+    for name in (
+        "API_KEY",
+        "MODE",
+        "BASE_URL",
+        "ENTITY",
+        "CONFIG_DIR",
+        "RUN_ID",
+        "SWEEP_ID",
+        "RESUME_FROM",
+    ):
         monkeypatch.delenv(f"WANDB_{name}", raising=False)
     monkeypatch.delenv("NETRC", raising=False)
     home = tmp_path_factory.mktemp("home")
@@ -176,6 +186,31 @@ def test_other_variables_that_wandb_would_stumble_over(
     with pytest.raises(NaktError, match=told) as refused:
         check_tracking(tmp_path, "offline")
     assert "\n" not in str(refused.value)
+
+
+def test_the_agent_of_a_sweep_chooses_the_run_and_comes_back_to_it(tmp_path, monkeypatch):
+    monkeypatch.setenv("WANDB_SWEEP_ID", "sweep7")
+    monkeypatch.setenv("WANDB_RUN_ID", "agents1")
+    check_tracking(tmp_path, "offline")
+    assert sweeps_run_id() == "agents1"
+    (tmp_path / "wandb_run_id.txt").write_text("agents1")
+    check_tracking(tmp_path, "offline")
+    monkeypatch.setenv("WANDB_RUN_ID", "agents2")
+    with pytest.raises(ConfigurationError, match=r"W&B run agents1, and .*agents2"):
+        check_tracking(tmp_path, "offline")
+    monkeypatch.delenv("WANDB_SWEEP_ID")
+    with pytest.raises(ConfigurationError, match="unset WANDB_RUN_ID"):
+        check_tracking(tmp_path, "offline")
+
+
+def test_the_id_of_the_agent_is_kept_and_sent(tmp_path, monkeypatch):
+    started = []
+    monkeypatch.setenv("WANDB_SWEEP_ID", "sweep7")
+    monkeypatch.setenv("WANDB_RUN_ID", "agents1")
+    monkeypatch.setattr(wandb, "init", lambda **given: started.append(given["id"]))
+    start_wandb(TrackedRun(tmp_path, "run", {}, "offline", "project"))
+    assert started == ["agents1"]
+    assert (tmp_path / "wandb_run_id.txt").read_text() == "agents1"
 
 
 # -------------------------------------------------------------------------- files

@@ -1,0 +1,1 @@
+"""Runs that are on disk, shown in W&B, TensorBoard or trackio: read, described, sent."""

@@ -1,0 +1,72 @@
+"""Sends every run that has changed, each on its own: one that fails does not hold up the rest."""
+
+import json
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import replace
+
+from nakt_dist.errors import DatasetError
+from nakt_dist.mirroring.runs import FoundRun
+from nakt_dist.mirroring.sent import Sent, SentFiles
+from nakt_dist.mirroring.target import Target
+from nakt_dist.runtime.files import value_sha256
+from nakt_dist.runtime.processes import printable
+from nakt_dist.runtime.wandb_run import read_run_id
+
+_LENGTH_OF_ID = 16
+# What odd values raise when read: a file that anybody may have written must not end the mirror.
+_DAMAGE = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
+
+
+def send_all(
+    runs: Iterable[FoundRun], target: Target, known: SentFiles, how: str, left_out: list[str]
+) -> Counter[str]:
+    """Sends what is new of each run, and notes it when it is sent.
+
+    Args:
+        how: the settings by which runs are shown; when they change, all is new.
+        left_out: runs that could not be sent are named here, with their reason.
+
+    Returns:
+        How many were ``sent``, ``unchanged`` or ``tracked live``.
+
+    Raises:
+        NaktError: the target does not work.
+    """
+    counts: Counter[str] = Counter()
+    for run in runs:
+        sent = known.read(run.place) or Sent(_id_of(run))
+        signature = value_sha256([run.signature(), how])
+        if sent.signature == signature:
+            counts["unchanged"] += 1
+        elif is_live(run):
+            counts["tracked live"] += 1
+        else:
+            try:
+                now = target.send(run, sent)
+            except DatasetError as error:
+                left_out.append(printable(str(error)))
+                continue
+            except _DAMAGE as error:
+                left_out.append(printable(f"{run.place}: damaged: {type(error).__name__}: {error}"))
+                continue
+            known.write(run.place, replace(now, signature=signature))
+            counts["sent"] += 1
+    return counts
+
+
+def is_live(run: FoundRun) -> bool:
+    """Says whether the run writes to W&B itself just now: two writers would mix their lines."""
+    tracking = run.settings.get("tracking")
+    online = isinstance(tracking, dict) and tracking.get("wandb") == "online"
+    return online and not run.ended
+
+
+def _id_of(run: FoundRun) -> str:
+    """Returns the id of the run: that of its own W&B run, else one that any machine would give."""
+    return read_run_id(run.folder) or run.known_by[:_LENGTH_OF_ID]
+
+
+def shown_by(settings: dict[str, object]) -> str:
+    """Returns settings as one text to compare."""
+    return json.dumps(settings, sort_keys=True)

@@ -1,0 +1,84 @@
+"""Runs in TensorBoard: a folder of event files for each."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from nakt_dist.errors import ConfigurationError
+from nakt_dist.mirroring.describing import Histogram, Table, config_of, histograms_of, tables_of
+from nakt_dist.mirroring.runs import FoundRun
+from nakt_dist.mirroring.sent import Sent
+from nakt_dist.mirroring.target import Place, flat, results
+from nakt_dist.runtime.files import json_bytes
+
+FOLDER_NAME = "tensorboard"
+
+
+class TensorBoardTarget:
+    """One folder for each run; each sending adds a file with the steps that are new.
+
+    Args:
+        place: where to.
+
+    Raises:
+        ConfigurationError: TensorBoard is not installed.
+    """
+
+    def __init__(self, place: Place) -> None:
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError as error:
+            raise ConfigurationError(
+                f"to is tensorboard, which is not installed ({error}): pip install "
+                "'nakt_dist[tensorboard]'"
+            ) from None
+        self._open: Callable[[str], Any] = SummaryWriter
+        self._place = place
+        self._folder = place.output / FOLDER_NAME
+
+    def send(self, run: FoundRun, sent: Sent) -> Sent:
+        """See ``Target``."""
+        rows = [row for row in run.history() if row.step > sent.step]
+        tracked = self._place.tracked(run, self._folder)
+        with self._open(str(self._folder / run.place)) as writer:
+            for row in rows:
+                for name, value in row.values.items():
+                    writer.add_scalar(name, value, row.step)
+            if sent.step < 0:
+                about = {"config": tracked.config, "group": tracked.group, "tags": tracked.tags}
+                writer.add_text("run", f"```json\n{json_bytes(about).decode()}```", 0)
+            last = rows[-1].step if rows else max(sent.step, 0)
+            if run.ended:
+                self._finish(writer, run, last)
+        return replace(sent, step=last if rows or run.ended else sent.step)
+
+    def _finish(self, writer: Any, run: FoundRun, step: int) -> None:
+        settings = {**flat(config_of(run)), "stage": run.stage}
+        # In the run's own folder; without a name it would be another run of the time of day.
+        writer.add_hparams(settings, results(run), run_name=".", global_step=step)
+        for name, table in tables_of(run).items():
+            writer.add_text(name, _markdown(table), step)
+        for name, histogram in histograms_of(run).items():
+            _add_histogram(writer, name, histogram, step)
+
+    def close(self) -> str:
+        """See ``Target``."""
+        return f"to see them: tensorboard --logdir {self._folder}"
+
+
+def _markdown(table: Table) -> str:
+    lines = [table.columns, ["---"] * len(table.columns), *table.rows]
+    return "\n".join(f"| {' | '.join('' if each is None else str(each) for each in line)} |"
+                     for line in lines)  # fmt: skip
+
+
+def _add_histogram(writer: Any, name: str, histogram: Histogram, step: int) -> None:
+    counts, edges = np.array(histogram.counts), np.array(histogram.edges)
+    middles = (edges[1:] + edges[:-1]) / 2
+    writer.add_histogram_raw(
+        name, min=edges[0], max=edges[-1], num=int(counts.sum()), sum=float(counts @ middles),
+        sum_squares=float(counts @ middles**2), bucket_limits=edges[1:].tolist(),
+        bucket_counts=counts.tolist(), global_step=step,
+    )  # fmt: skip

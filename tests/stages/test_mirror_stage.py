@@ -1,0 +1,324 @@
+"""``nakt mirror``: what is on disk, shown whole and once, however often it is asked for."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import wandb
+
+from nakt_dist.cli import main
+from nakt_dist.config import CheckpointConfig, LabelConfig, MirrorConfig, TrackingConfig
+from nakt_dist.errors import ConfigurationError, DatasetError
+from nakt_dist.mirroring.describing import links_of
+from nakt_dist.mirroring.runs import find_runs
+from nakt_dist.runtime.mirrors import without_folders
+from nakt_dist.runtime.tracking import METRICS_NAME
+from nakt_dist.stages import evaluate, mirror, teach
+from nakt_dist.studies.folder import Plan, PlannedRun, RunState, StudyFolder
+from tests.datasets import make_chest_dataset, make_classifier, make_weights
+from tests.launching import run_ranks
+from tests.mishaps import Killed
+from tests.recipes import evaluate_config, teach_config, train_config
+from tests.wandb_server import API_KEY, serving
+
+STUDY = "phantoms"
+LABELS = ["Nodule", "Pleural Effusion", "Cardiomegaly"]
+
+
+def plan_study(root: Path) -> None:
+    runs = (
+        PlannedRun("student", "train", 1, "train 1", {"method": "masks", "seed": "0"}),
+        PlannedRun("test", "evaluate", 2, "test 2", {"seed": "0"}),
+    )
+    StudyFolder(root).write_plan(Plan(STUDY, str(root), runs))
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A training that was killed three times, with W&B offline beside it; a test; pseudo-labels."""
+    folder = tmp_path_factory.mktemp("study")
+    dataset, root = make_chest_dataset(folder, images=16), folder / "runs"
+    teach.run(teach_config(root / "pseudo", dataset, make_weights(folder / "t.safetensors")))
+    config = train_config(
+        root / "student",
+        dataset,
+        data={"pseudo_labels": str(root / "pseudo")},
+        tracking=TrackingConfig("offline", tags=["mine"]),
+        checkpoint=CheckpointConfig(every_steps=2, every_epochs=100),
+        seed=7,
+    )
+    own_service = {"WANDB_SERVICE": ""}  # and not that of another test, which outlives the killed
+    for step in (2, 4, 5):  # a checkpoint every second step
+        killed = run_ranks(config, death=Killed(step), environment=own_service)
+        assert killed[0].exitcode == -9
+    assert run_ranks(config, environment=own_service)[0].record is not None
+    classifier = make_classifier(folder / "c.safetensors", LABELS)
+    evaluate.run(evaluate_config(root / "test", dataset, classifier, labels=LabelConfig(LABELS)))
+    plan_study(root)
+    return root
+
+
+def records_of(folder: Path) -> list[dict]:
+    """Every record of a folder that W&B wrote, as its own tool reads it."""
+    words = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(folder)]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=True)
+    return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+
+
+def of_kind(records: list[dict], kind: str) -> list[dict]:
+    return [record[kind] for record in records if record["type"] == kind]
+
+
+def metrics_of(run: Path) -> list[dict]:
+    return [json.loads(line) for line in (run / METRICS_NAME).read_text().splitlines()]
+
+
+def loss_at(rows: list[dict]) -> list[tuple[int, float]]:
+    return [(row["step"], row["loss"]) for row in rows if "loss" in row]
+
+
+def offline_folders(output: Path) -> dict[str, list[dict]]:
+    """What W&B wrote, by the name of the run."""
+    found = {}
+    for folder in (output / "wandb").glob("offline-run-*"):
+        records = records_of(folder)
+        (run,) = of_kind(records, "run")[:1]
+        assert run["display_name"] not in found, "a run lies there twice"
+        found[run["display_name"]] = records
+    return found
+
+
+# -------------------------------------------------------------------------------- W&B offline
+
+
+@pytest.fixture(scope="module")
+def offline(study: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[dict]]:
+    output = tmp_path_factory.mktemp("mirror")
+    for sent in (3, 0):  # the second time, there is nothing new
+        record = mirror.run(MirrorConfig([str(study)], output=str(output), tags=["shown"]))
+        assert record.counts.get("sent", 0) == sent
+    return offline_folders(output)
+
+
+def test_a_run_that_was_queued_again_three_times_is_one_run_with_every_step_once(
+    study: Path, offline: dict[str, list[dict]]
+) -> None:
+    live = list((study / "student").glob("wandb/offline-run-*"))
+    assert len(live) == 4  # of which W&B would show the last alone
+    rows = [item["item"] for item in of_kind(offline["student"], "history")]
+    assert loss_at(rows) == loss_at(metrics_of(study / "student"))
+    assert [row["_step"] for row in rows] == [1, 2, 3, 4, 5, 6]
+    (run,) = of_kind(offline["student"], "run")
+    assert run["run_id"] == (study / "student" / "wandb_run_id.txt").read_text()
+
+
+def test_group_stage_tags_settings_and_results_are_there(offline: dict[str, list[dict]]) -> None:
+    (run,) = of_kind(offline["student"], "run")
+    assert (run["run_group"], run["job_type"]) == (STUDY, "train")
+    assert run["tags"] == [
+        "dataset:chest", "network:unet", "method:pseudo masks", "images:8", "seed:7", "mine",
+        "shown",
+    ]  # fmt: skip
+    config = run["config"]["update"]
+    assert config["recipe"]["learning_rate"] == 0.01
+    assert config["data"]["dataset"] == "chest"
+    assert config["study"]["axes"] == {"method": "masks", "seed": "0"}
+    defined = {metric.get("name"): metric for metric in of_kind(offline["student"], "metric")}
+    assert defined["loss"]["step_metric"] == "step"
+    assert defined["loss"]["summary"] == {"min": True}
+    summary = {}
+    for update in of_kind(offline["test"], "summary"):
+        summary |= update.get("update", {})
+    assert {f"auroc/{finding}" for finding in LABELS} <= summary.keys()
+    assert of_kind(offline["test"], "exit") == [{}] or of_kind(offline["test"], "exit")
+
+
+def test_findings_are_a_table_and_statistics_of_pseudo_labels_histograms(
+    offline: dict[str, list[dict]],
+) -> None:
+    tested = [item["item"] for item in of_kind(offline["test"], "history")]
+    assert any("findings.nrows" in row and row["findings.nrows"] == 3 for row in tested) or any(
+        row.get("findings", {}).get("nrows") == 3 for row in tested
+    )
+    taught = json.dumps([item["item"] for item in of_kind(offline["pseudo"], "history")])
+    assert "entropy" in taught and "target_pixels" in taught and "histogram" in taught
+
+
+def test_runs_are_joined_by_the_fingerprints_of_what_they_wrote_and_read(
+    offline: dict[str, list[dict]],
+) -> None:
+    def names(run: str, used: bool) -> set[str]:
+        found = of_kind(offline[run], "artifact")
+        return {each["name"] for each in found if bool(each.get("use_after_commit")) == used}
+
+    wrote = names("pseudo", used=False)
+    assert len(wrote) == 1 and next(iter(wrote)).startswith("pseudo-labels-")
+    assert wrote <= names("student", used=True)
+    assert {name.partition("-")[0] for name in names("student", used=False)} == {"weights"}
+    assert {name.partition("-")[0] for name in names("test", used=True)} == {"dataset", "weights"}
+
+
+def test_nothing_that_is_sent_names_an_image_a_folder_or_a_patient(
+    study: Path, tmp_path_factory: pytest.TempPathFactory, offline: dict[str, list[dict]]
+) -> None:
+    text = json.dumps(offline)
+    assert str(study) not in text
+    assert study.parent.name not in text
+    assert "00000001" not in text  # a patient, and the beginning of the names of images
+
+
+def test_a_run_that_went_on_replaces_what_was_written_of_it(tmp_path: Path) -> None:
+    run, output = tmp_path / "runs" / "student", tmp_path / "mirror"
+    run.mkdir(parents=True)
+    lines = [json.dumps({"step": step, "loss": 1 / step}) for step in range(1, 6)]
+    for written in ("\n".join(lines[:3]) + '\n{"step": 4, "lo', "\n".join(lines) + "\n"):
+        (run / METRICS_NAME).write_text(written)
+        mirror.run(MirrorConfig([str(tmp_path / "runs")], output=str(output)))
+    (records,) = offline_folders(output).values()
+    steps = [item["item"]["_step"] for item in of_kind(records, "history")]
+    assert steps == [1, 2, 3, 4]  # of the fifth, more may be said as long as the run goes on
+
+
+# --------------------------------------------------------------------------------- W&B online
+
+
+def test_online_only_new_steps_are_sent_and_from_another_machine_none_twice(
+    study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tmp_path / "runs" / "student"
+    run.mkdir(parents=True)
+    lines = [json.dumps({"step": step, "loss": 1 / step}) + "\n" for step in range(1, 7)]
+    with serving() as server:
+        monkeypatch.setenv("WANDB_BASE_URL", server.url)
+        monkeypatch.setenv("WANDB_API_KEY", API_KEY)
+        for count, machine in ((3, "one"), (6, "one"), (6, "another")):
+            (run / METRICS_NAME).write_text("".join(lines[:count]))
+            mirror.run(
+                MirrorConfig(
+                    [str(run.parent)],
+                    wandb="online",
+                    entity="team",
+                    output=str(tmp_path / machine),
+                )
+            )
+        (shown,) = server.runs.values()
+        assert [row["_step"] for row in shown.history] == [1, 2, 3, 4, 5]
+        assert shown.preempting
+
+        mirror.run(MirrorConfig([str(study)], wandb="online", output=str(tmp_path / "study")))
+        wandb.teardown()
+        student = server.runs[(study / "student" / "wandb_run_id.txt").read_text()]
+        (taught,) = [each for each in server.runs.values() if each.settings["jobType"] == "teach"]
+    assert loss_at(student.history) == loss_at(metrics_of(study / "student"))
+    assert student.settings["groupName"] == STUDY
+    assert student.exit_code == 0
+    assert taught.logged and taught.logged[0] in student.used
+    assert student.settings["program"] == "nakt train"
+
+
+def test_a_failed_run_of_a_study_is_told_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tmp_path / "student"
+    run.mkdir()
+    (run / METRICS_NAME).write_text('{"step": 1, "loss": 2}\n{"step": 2, "loss": 1}\n')
+    plan_study(tmp_path)
+    StudyFolder(tmp_path).write_state("student", RunState("failed", 2, exit_code=1, reason="/x"))
+    with serving() as server:
+        monkeypatch.setenv("WANDB_BASE_URL", server.url)
+        monkeypatch.setenv("WANDB_API_KEY", API_KEY)
+        for line in ("", '{"step": 3, "loss": 1}\n'):
+            with (run / METRICS_NAME).open("a") as stream:
+                stream.write(line)
+            mirror.run(MirrorConfig([str(tmp_path)], wandb="online"))
+        wandb.teardown()
+        (shown,) = [each for each in server.runs.values() if each.settings["jobType"] == "train"]
+    assert shown.alerts == [("Run failed", f"student of {STUDY}: failed, try 2")]
+    assert shown.exit_code == 1
+
+
+# -------------------------------------------------------------------------------- TensorBoard
+
+
+def test_tensorboard_reads_every_step_once_however_often_it_is_mirrored(
+    study: Path, tmp_path: Path
+) -> None:
+    reader = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    config = MirrorConfig([str(study)], to="tensorboard", output=str(tmp_path))
+    lines = (study / "student" / METRICS_NAME).read_text().splitlines(keepends=True)
+    record = (study / "student" / "record.json").read_bytes()
+    try:
+        (study / "student" / "record.json").unlink()  # as it was while it ran
+        (study / "student" / METRICS_NAME).write_text("".join(lines[:3]))
+        mirror.run(config)
+    finally:
+        (study / "student" / "record.json").write_bytes(record)
+        (study / "student" / METRICS_NAME).write_text("".join(lines))
+    for _ in range(2):
+        mirror.run(config)
+    events = reader.EventAccumulator(str(tmp_path / "tensorboard" / "runs" / "student"))
+    events.Reload()
+    scalars = [(event.step, event.value) for event in events.Scalars("loss")]
+    expected = loss_at(metrics_of(study / "student"))
+    assert dict(scalars) == pytest.approx(dict(expected))
+    assert len(scalars) == len(expected)
+    taught = reader.EventAccumulator(str(tmp_path / "tensorboard" / "runs" / "pseudo"))
+    taught.Reload()
+    assert set(taught.Tags()["histograms"]) == {"entropy", "target_pixels"}
+
+
+def test_trackio_keeps_every_step_once(study: Path, tmp_path: Path) -> None:
+    pytest.importorskip("trackio", reason="trackio is not installed")
+    config = MirrorConfig([str(study)], to="trackio", output=str(tmp_path))
+    mirror.run(config)
+    mirror.run(config)
+    from trackio.sqlite_storage import SQLiteStorage
+
+    (name,) = [run for run in SQLiteStorage.get_runs("nakt_dist") if run.startswith("student")]
+    rows = SQLiteStorage.get_logs("nakt_dist", name)
+    assert loss_at(rows) == loss_at(metrics_of(study / "student"))
+
+
+# -------------------------------------------------------------------------------------- the rest
+
+
+def test_what_is_damaged_is_named_and_the_others_are_sent(
+    study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, content in (("a", "{"), ("b", '{"format": "nakt-record/1", "stage": "train"}')):
+        (tmp_path / "runs" / name).mkdir(parents=True)
+        (tmp_path / "runs" / name / "record.json").write_text(content)
+    good = tmp_path / "runs" / "c"
+    good.mkdir()
+    (good / METRICS_NAME).write_text('{"step": 1, "loss": 2}\n{"step": 2}\n')
+    assert main(["mirror", str(tmp_path / "runs"), "--to=tensorboard"]) == 0
+    said = capsys.readouterr().err
+    assert said.count("left out") == 2
+    assert "1 sent" in said
+
+
+def test_a_run_that_writes_to_wandb_itself_is_left_to_it(tmp_path: Path) -> None:
+    run = tmp_path / "runs" / "student"
+    run.mkdir(parents=True)
+    (run / METRICS_NAME).write_text('{"step": 1, "loss": 2}\n{"step": 2, "loss": 1}\n')
+    (run / "config.yaml").write_text("tracking: {wandb: online}\n")
+    record = mirror.run(MirrorConfig([str(tmp_path / "runs")], to="tensorboard"))
+    assert record.counts["tracked live"] == 1
+
+
+def test_folders_without_runs_and_wrong_names_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match="holds no run"):
+        mirror.run(MirrorConfig([str(tmp_path)]))
+    with pytest.raises(DatasetError, match="no such folder"):
+        mirror.run(MirrorConfig([str(tmp_path / "absent")]))
+    with pytest.raises(ConfigurationError, match=r"tags has 'x{65}', expected 1 to 64"):
+        MirrorConfig([str(tmp_path)], tags=["x" * 65])
+
+
+def test_every_weights_file_links_to_what_it_learnt_from(study: Path) -> None:
+    found = {run.name: run for run in find_runs([str(study)], [])}
+    links = {(link.direction, link.kind) for link in links_of(found["student"])}
+    assert links == {("read", "dataset"), ("read", "pseudo-labels"), ("wrote", "weights")}
+    assert without_folders(dict(found["student"].settings))["output"] == "student"
