@@ -1,6 +1,7 @@
 """The command line: ``nakt STAGE --config FILE --dotted.key value``."""
 
 import contextlib
+import gc
 import importlib
 import json
 import os
@@ -22,7 +23,7 @@ from nakt_dist.runtime.preemption import (
     REQUEUE_EXIT_CODE,
     ignore_stop_signals,
 )
-from nakt_dist.runtime.processes import ProcessPlace, printable_lines, process_place
+from nakt_dist.runtime.processes import ProcessPlace, end_process, printable_lines, process_place
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one stage.
 
     Args:
-        arguments: words after the program's name; None takes those of the process.
+        arguments: words after the program's name; None takes those of the process, and ends it.
 
     Returns:
         0 when all went well, 1 on an error the user can mend, 2 on a wrong command line,
@@ -95,7 +96,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         happened to this process alone, 130 when interrupted.
     """
     replace_unprintable()
-    words = list(sys.argv[1:] if arguments is None else arguments)
+    status = _run(list(sys.argv[1:] if arguments is None else arguments))
+    if arguments is None:
+        end_process(status)
+    return status
+
+
+def _run(words: list[str]) -> int:
     try:
         if not words or words[0] in ("-h", "--help"):
             print(_usage(), flush=True)
@@ -159,8 +166,17 @@ def _usage() -> str:
 
 
 def load_stage(name: str) -> ModuleType:
-    """Imports a stage's module, which has ``run(config)``."""
-    return importlib.import_module(f"nakt_dist.stages.{name}")
+    """Imports a stage's module, which has ``run(config)``.
+
+    What comes with it stays: to look for garbage meanwhile would take torch's half second again.
+    """
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        return importlib.import_module(f"nakt_dist.stages.{name}")
+    finally:
+        if was_on:
+            gc.enable()
 
 
 def parse_config(stage: str, arguments: Sequence[str], values: Any = None) -> Any:

@@ -1,13 +1,21 @@
-"""Imports what stages import when they come to need it, for the server that ranks are forked from.
+"""Imports all that ranks need, at once or later, for the server that they are forked from.
 
 Each rank would by itself, for up to four seconds. What is not installed, or cannot be imported on
 this machine, is left to the tests that need it.
 """
 
+import atexit
 import contextlib
+import gc
 import importlib
+import os
 
-import torch
+gc.disable()  # what is imported stays
+
+import torch  # noqa: E402
+
+from nakt_dist.cli import STAGES, load_stage  # noqa: E402
+from tests import conftest, launching  # noqa: E402, F401
 
 _MODULES = (
     "contourpy", "docstring_parser", "matplotlib.backends.backend_agg",
@@ -21,6 +29,12 @@ _BESIDE_NO_GPU = (
     "transformers.integrations",
 )  # fmt: skip
 
+for _name in STAGES:
+    load_stage(_name)
 for _name in _MODULES if torch.cuda.is_available() else _MODULES + _BESIDE_NO_GPU:
     with contextlib.suppress(Exception):
         importlib.import_module(_name)
+
+gc.freeze()  # a rank that looked for garbage in it would copy all of it
+gc.enable()
+atexit.register(os._exit, 0)  # the server need not take all this down

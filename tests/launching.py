@@ -25,7 +25,7 @@ from typing import Any, Protocol
 import psutil
 import pytest
 
-from nakt_dist.cli import STAGES, load_stage
+from nakt_dist.cli import load_stage
 from nakt_dist.errors import NaktError
 from nakt_dist.records.run_record import RunRecord
 
@@ -336,8 +336,7 @@ def _run_stage(
 
 def _start_server() -> None:
     """Starts the server with the environment that a launcher would give."""
-    stages = [f"nakt_dist.stages.{name}" for name in STAGES]
-    _CONTEXT.set_forkserver_preload([*stages, "tests.imported_later", "tests.conftest", __name__])
+    _CONTEXT.set_forkserver_preload(["tests.imported_later"])
     before = os.environ.get("OMP_NUM_THREADS")
     os.environ["OMP_NUM_THREADS"] = "1"
     try:

@@ -4,8 +4,11 @@ Stages without collective operations (``teach``, ``evaluate``) need no more than
 so cannot hang on a dead peer.
 """
 
+import atexit
+import contextlib
 import os
 import sys
+import threading
 from dataclasses import dataclass
 
 from nakt_dist.errors import ConfigurationError
@@ -84,3 +87,18 @@ def printable_lines(text: str) -> str:
 def printable(text: str) -> str:
     """Replaces control characters, which could steer a terminal, by question marks."""
     return "".join(character if character.isprintable() else "?" for character in text)
+
+
+def end_process(status: int) -> None:
+    """Ends this process as multiprocessing ends the processes that it has forked.
+
+    Threads are waited for and exit handlers called, but modules are not taken down one by one,
+    which with torch takes a second. Returns where what was printed cannot be written: Python then
+    ends the process, and says so.
+    """
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    with contextlib.suppress(OSError, ValueError):
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
