@@ -1,7 +1,9 @@
 """DeepSpeed's ZeRO 1, 2 and 3 over gloo: DDP's losses, and checkpoints that any of them resumes."""
 
 import importlib.util
+from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,6 @@ from safetensors.torch import load_file
 
 from nakt_dist.config import (
     AttentionTransferConfig,
-    CheckpointConfig,
     LabelConfig,
     TapConfig,
     TrainConfig,
@@ -55,11 +56,13 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_packed_dataset(folder, images=24, splits={"train": 2 / 3, "validation": 1 / 3})
 
 
-def segment(output: Path, dataset: Path, **changes: Any) -> TrainConfig:
-    """A network whose BatchNorm keeps statistics."""
+def segment(
+    output: Path, dataset: Path, recipe: dict[str, Any] | None = None, **changes: Any
+) -> TrainConfig:
+    """Two epochs of two steps; a network whose BatchNorm keeps statistics."""
     validation = ValidationConfig(str(dataset), splits=["validation"])
     settings = {"model": WITH_BATCHNORM, "validation": validation, **changes}
-    return train_config(output, dataset, **settings)
+    return train_config(output, dataset, {"steps": 4, **(recipe or {})}, **settings)
 
 
 @pytest.fixture(scope="module")
@@ -84,12 +87,23 @@ def assert_same_run(output: Path, expected: Path, tolerance: float = 1e-5) -> No
             assert torch.allclose(mine[key].float(), value.float(), atol=tolerance), key
 
 
-@pytest.mark.parametrize("stage", [1, 2, 3])
-def test_zero_segments_like_ddp(dataset: Path, ddp: Path, tmp_path: Path, stage: int) -> None:
-    (record, *_) = finish(segment(tmp_path / "out", dataset), 2, 120, zero(stage))
+@pytest.fixture(scope="module")
+def undisturbed(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], Path]:
+    """The same trained with a stage of ZeRO, each once."""
 
-    assert record.details["processes"] == 2
-    assert_same_run(tmp_path / "out", ddp)
+    @cache
+    def train(stage: int) -> Path:
+        output = tmp_path_factory.mktemp("zero") / "out"
+        (record, *_) = finish(segment(output, dataset), 2, 120, zero(stage))
+        assert record.details["processes"] == 2
+        return output
+
+    return train
+
+
+@pytest.mark.parametrize("stage", [1, 2, 3])
+def test_zero_segments_like_ddp(ddp: Path, undisturbed: Callable[[int], Path], stage: int) -> None:
+    assert_same_run(undisturbed(stage), ddp)
 
 
 def clipped(output: Path, dataset: Path) -> TrainConfig:
@@ -197,17 +211,15 @@ def test_zero_follows_a_teacher_like_ddp(
 
 @pytest.mark.parametrize("stage", [1, 2, 3])
 def test_zero_goes_on_bit_for_bit_after_it_was_asked_to_leave(
-    dataset: Path, tmp_path: Path, stage: int
+    dataset: Path, undisturbed: Callable[[int], Path], tmp_path: Path, stage: int
 ) -> None:
-    seldom = {"checkpoint": CheckpointConfig(every_epochs=99)}
-    finish(segment(tmp_path / "undisturbed", dataset, **seldom), 2, 120, zero(stage))
-    config = segment(tmp_path / "out", dataset, **seldom)
+    config = segment(tmp_path / "out", dataset)
 
-    left = run_ranks(config, 2, 120, Signalled(step=4, rank=1), environment=zero(stage))
-    assert all("saved at step 4" in str(outcome.error) for outcome in left)
+    left = run_ranks(config, 2, 120, Signalled(step=3, rank=1), environment=zero(stage))
+    assert all("saved at step 3" in str(outcome.error) for outcome in left)
     finish(config, 2, 120, zero(stage))
 
-    found, expected = file_hashes(tmp_path / "out"), file_hashes(tmp_path / "undisturbed")
+    found, expected = file_hashes(tmp_path / "out"), file_hashes(undisturbed(stage))
     for name in ("last.safetensors", "metrics.jsonl", "batches.jsonl"):
         assert found[name] == expected[name], name
 
@@ -237,7 +249,7 @@ def test_a_checkpoint_goes_on_in_another_world_and_another_stage(
     """Pairs of processes and stage, of which 0 is one process or DDP."""
     config = in_single_images(tmp_path / "out", dataset)
 
-    run_ranks(config, before[0], 120, Signalled(step=4), environment=_environment(before[1]))
+    run_ranks(config, before[0], 120, Signalled(step=2), environment=_environment(before[1]))
     finish(config, after[0], 120, _environment(after[1]))
 
     found, expected = logged_losses(tmp_path / "out"), logged_losses(one_process)
@@ -255,7 +267,7 @@ def test_the_configuration_file_starts_zero_3(dataset: Path, ddp: Path, tmp_path
     words = (
         "train", f"--output={tmp_path / 'out'}", f"--data.dataset={dataset}",
         f"--validation.dataset={dataset}", "--validation.splits=[validation]",
-        "--recipe.steps=6", "--recipe.global_batch_size=8", "--recipe.learning_rate=0.01",
+        "--recipe.steps=4", "--recipe.global_batch_size=8", "--recipe.learning_rate=0.01",
         "--model.name=unet",
         '--model.options={"base_channels": 4, "normalisation": "batch"}',
         "--checkpoint.every_steps=2", "--threads=1", "--log_keys=true",

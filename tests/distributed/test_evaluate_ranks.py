@@ -10,7 +10,8 @@ from nakt_dist.records.run_record import read_record
 from nakt_dist.shards.reader import IndexedShards
 from nakt_dist.stages import evaluate
 from tests.datasets import make_packed_dataset, make_weights
-from tests.launching import Death, finish, program, run_ranks, torchrun
+from tests.faults.chaos_launches import ForkedLaunch
+from tests.launching import Death, finish, run_ranks
 from tests.recipes import evaluate_config, file_hashes
 
 pytestmark = [pytest.mark.distributed, pytest.mark.timeout(120)]
@@ -86,17 +87,18 @@ def test_ranks_that_never_start_are_not_waited_for(
     assert found(tmp_path / "out") == one_process
 
 
-def test_torchrun_prints_the_result_once(
+def test_the_result_is_printed_once(
     dataset: Path, weights: Path, one_process: dict[str, Any], tmp_path: Path
 ) -> None:
     words = (
         "evaluate", f"--weights={weights}", f"--dataset={dataset}", "--splits=null",
         f"--output={tmp_path / 'out'}", "--bootstrap_samples=100", "--device=cpu", "--threads=1",
     )  # fmt: skip
-    with program(*torchrun(2), *words, log=tmp_path / "log") as evaluation:
-        printed = evaluation.succeed()
+    with ForkedLaunch(words, 2, tmp_path / "log", stop_together=False) as evaluation:
+        evaluation.finish(90)
+    evaluation.check()
 
-    results = [line for line in printed.splitlines() if "over 200 images" in line]
+    results = [line for line in evaluation.printed.splitlines() if "over 200 images" in line]
     # A rank that starts late may find all done and say so.
     assert len([line for line in results if "was complete already" not in line]) == 1
     assert found(tmp_path / "out") == one_process

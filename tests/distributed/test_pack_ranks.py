@@ -110,21 +110,40 @@ def test_ranks_that_never_start_are_not_waited_for(
     assert file_hashes(tmp_path / "out") == one_process
 
 
-@pytest.mark.parametrize(
-    ("of", "finished"), [("masks", 2), ("prepared", 5), (".", 5)], ids=["masks", "images", "shards"]
-)
 def test_killed_under_torchrun_and_started_again_in_another_number(
-    source: Path, one_process: dict[str, str], tmp_path: Path, of: str, finished: int
+    source: Path, one_process: dict[str, str], tmp_path: Path
 ) -> None:
     output = tmp_path / "out"
     with program(*torchrun(3), *words_of(source, output, 1), log=tmp_path / "log") as packing:
-        packing.wait_until(receipts(output, of, finished))
+        packing.wait_until(receipts(output, "prepared", 5))
         assert packing.ranks().keys() == {0, 1, 2}
         packing.kill()
-    assert not (output / "manifest.json").exists()
 
-    words = words_of(source, output, 2)
-    with ForkedLaunch(words, 2, tmp_path / "again", stop_together=False) as packing:
+    assert_gone_on_by_two(source, output, one_process)
+
+
+@pytest.mark.parametrize(("of", "finished"), [("masks", 2), (".", 5)], ids=["masks", "shards"])
+def test_killed_together_and_started_again_in_another_number(
+    source: Path, one_process: dict[str, str], tmp_path: Path, of: str, finished: int
+) -> None:
+    output = tmp_path / "out"
+    with launched(source, output, 3) as packing:
+        packing.wait_until(receipts(output, of, finished))
+        assert packing.members().keys() == {"rank 0", "rank 1", "rank 2"}
+        packing.kill(None)
+
+    assert_gone_on_by_two(source, output, one_process)
+
+
+def launched(source: Path, output: Path, world_size: int, workers: int = 1) -> ForkedLaunch:
+    words, log = words_of(source, output, workers), output.with_name(f"{world_size}.log")
+    return ForkedLaunch(words, world_size, log, stop_together=False)
+
+
+def assert_gone_on_by_two(source: Path, output: Path, one_process: dict[str, str]) -> None:
+    """Starts it again as two processes with two workers each."""
+    assert not (output / "manifest.json").exists()
+    with launched(source, output, 2, workers=2) as packing:
         packing.finish(120)
     printed = packing.printed
 
@@ -138,13 +157,14 @@ def test_a_second_launch_is_refused_and_the_first_unharmed(
     source: Path, one_process: dict[str, str], tmp_path: Path
 ) -> None:
     output = tmp_path / "out"
-    with program(*torchrun(2), *words_of(source, output, 1), log=tmp_path / "log") as packing:
+    with launched(source, output, 2) as packing:
         packing.wait_until(lambda: is_locked(output / ".lock"))
-        first = packing.ranks()[0].pid
+        first = packing.members()["rank 0"]
         os.kill(first, signal.SIGSTOP)
         (message,) = errors_of(pack_config(source, output))
         os.kill(first, signal.SIGCONT)
-        packing.succeed()
+        packing.finish(120)
+    packing.check()
 
     assert f"{output}: another pack is writing here right now" in message
     assert file_hashes(output) == one_process

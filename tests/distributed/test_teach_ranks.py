@@ -13,6 +13,7 @@ from nakt_dist.runtime.relaunch import asked_of_accelerate
 from nakt_dist.shards.reader import IndexedShards
 from nakt_dist.stages import pack, teach
 from tests.datasets import make_packed_dataset, make_weights, publish_images
+from tests.faults.chaos_launches import ForkedLaunch
 from tests.launching import Death, accelerate_launch, finish, program, run_ranks
 from tests.recipes import evaluate_config, file_hashes, teach_config, train_config
 
@@ -73,11 +74,11 @@ def test_killed_under_accelerate_launch_and_started_again_in_another_number(
         assert teaching.ranks().keys() == {0, 1}
         teaching.kill()
     assert not (output / "manifest.json").exists()
-    three = accelerate_launch("--cpu", "--num_processes", "3")
-    with program(*three, *words, log=tmp_path / "log") as teaching:
-        printed = teaching.succeed()
+    with ForkedLaunch(words, 3, tmp_path / "again", stop_together=False) as teaching:
+        teaching.finish(90)
+    teaching.check()
 
-    assert "nakt: error" not in printed
+    assert "nakt: error" not in teaching.printed
     assert file_hashes(output) == file_hashes(tmp_path / "one")
     assert_each_key_once(output, dataset)
 

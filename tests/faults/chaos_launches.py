@@ -7,7 +7,7 @@ import signal
 import sys
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from multiprocessing import connection
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from tests.launching import NAKT, Program, fork, rank_environments, torchrun
 
 _PATIENCE_SECONDS = 10.0
 _LOG_TAIL = 3000
+_POLL_SECONDS = 0.005
 
 
 class LaunchError(Exception):
@@ -106,6 +107,17 @@ class Launch(ABC):
         """
         if not self.wait(seconds):
             raise LaunchError(f"still running after {seconds:.0f} s:\n{self.printed[-_LOG_TAIL:]}")
+
+    def wait_until(self, condition: Callable[[], object], seconds: float = 60) -> None:
+        """Waits until something has happened, while it runs.
+
+        Raises:
+            LaunchError: it ends before, or it does not happen.
+        """
+        deadline = time.monotonic() + seconds
+        while not condition():
+            if self.wait(_POLL_SECONDS) or time.monotonic() > deadline:
+                raise LaunchError(f"it did not come to that:\n{self.printed[-_LOG_TAIL:]}")
 
     def check(self) -> None:
         """Checks that whoever was left alone ended well.
@@ -256,7 +268,7 @@ class CommandLaunch(Launch):
         while self._program.status is None:
             if time.monotonic() >= deadline:
                 return False
-            time.sleep(0.005)
+            time.sleep(_POLL_SECONDS)
         return True
 
     def _kill_all(self) -> None:
