@@ -14,8 +14,8 @@ from nakt_dist.report.wording import grouped
 
 _BETA = "attention.beta"
 _REMARKS = (
-    "The highest mean AUROC over the findings that a validation reached, the mean over seeds; the "
-    "test images played no part.",
+    "The highest mean AUROC over the findings that a validation reached, the mean over as many "
+    "seeds as all have, the lowest first; the test images played no part.",
     "Bold: the best of those that differ in β alone.",
 )
 
@@ -50,12 +50,11 @@ def _rows(curves: Curves) -> Iterator[_Weighted]:
         for together in grouped(methods, _without_weight).values():
             if len(together) < 2:
                 continue
-            means = {method: _mean_of_best(methods[method]) for method in together}
+            seeds = min(len(methods[method]) for method in together)
+            means = {method: _mean_of_best(methods[method][:seeds]) for method in together}
             for method in sorted(together, key=_weight_of):
-                yield _Weighted(
-                    setting, method, _weight_of(method), means[method], len(methods[method]),
-                    means[method] == max(means.values()),
-                )  # fmt: skip
+                chosen = means[method] == max(means.values())
+                yield _Weighted(setting, method, _weight_of(method), means[method], seeds, chosen)
 
 
 def _without_weight(method: Method) -> tuple[object, ...]:

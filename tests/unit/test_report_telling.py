@@ -275,9 +275,9 @@ def test_the_weights_of_attention_stand_side_by_side(tmp_path: Path):
     table = weight_table(collect_curves(collect([tmp_path]).classifier_trainings, []))
 
     assert table is not None
-    assert column(table, "β") == ["1", "20", "400"] and column(table, "Seeds") == ["2", "2", "1"]
-    assert column(table, "Validation AUROC %") == ["55.00", "72.50", "72.00"]
-    assert [any(cell.strong for cell in row) for row in table.rows] == [False, True, False]
+    assert column(table, "β") == ["1", "20", "400"] and column(table, "Seeds") == ["1"] * 3
+    assert column(table, "Validation AUROC %") == ["50.00", "70.00", "72.00"]
+    assert [any(cell.strong for cell in row) for row in table.rows] == [False, False, True]
     assert "β on the validation images" in to_markdown(document_of(tmp_path))
 
 
