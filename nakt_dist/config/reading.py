@@ -7,6 +7,7 @@ and keys that name a class are refused besides (promise 5).
 
 import copy
 import dataclasses
+import functools
 import re
 import typing
 from collections.abc import Mapping, Sequence
@@ -80,6 +81,7 @@ class _Parser(jsonargparse.ArgumentParser):
         raise ConfigurationError(message) from None
 
 
+@functools.cache  # a study reads hundreds of settings of a kind
 def _parser(kind: type, program: str, summary: str) -> _Parser:
     # Without allow_abbrev=False a setting that lost its last letters passes for the whole one.
     parser = _Parser(

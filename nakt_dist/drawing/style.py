@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 import matplotlib
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure as Canvas
 
 # Okabe and Ito's eight colours, told apart with every common colour blindness.
@@ -42,7 +43,8 @@ def figure_style() -> Iterator[None]:
 def to_png(canvas: Canvas) -> bytes:
     """Returns a figure as PNG; equal figures give equal bytes."""
     stream = io.BytesIO()
-    canvas.savefig(stream, format="png", dpi=_DOTS_PER_INCH, metadata={"Software": None})
+    canvas.set_dpi(_DOTS_PER_INCH)
+    FigureCanvasAgg(canvas).print_png(stream, metadata={"Software": None})  # savefig draws twice
     return stream.getvalue()
 
 

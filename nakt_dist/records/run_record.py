@@ -1,5 +1,6 @@
 """The record a stage leaves of what it ran, on what, and with which results."""
 
+import functools
 import platform
 import time
 from collections.abc import Mapping
@@ -73,6 +74,11 @@ def read_record(path: Path) -> RunRecord:
 
 def package_versions() -> dict[str, str]:
     """Returns the versions of Python and of the installed packages a result depends on."""
+    return dict(_versions())
+
+
+@functools.cache
+def _versions() -> Mapping[str, str]:
     versions = {"python": platform.python_version()}
     for package in _PACKAGES:
         try:

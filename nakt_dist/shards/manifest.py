@@ -7,7 +7,7 @@ no path of the machine that wrote it and no time, so equal inputs give equal byt
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -130,7 +130,7 @@ class _Manifest:
             )
         fingerprint = value.pop("fingerprint", None)
         try:
-            manifest = TypeAdapter(cls).validate_python(value)
+            manifest = _adapter(cls).validate_python(value)  # type: ignore[arg-type]
             named: set[str] = set()
             for name in [entry.name for entry in manifest.shards] + list(manifest.files):
                 _check_plain_name(path, name)
@@ -162,6 +162,11 @@ class _Manifest:
             for name, sha256 in sorted(self.files.items())
             if not (folder / name).is_file() or file_sha256(folder / name) != sha256
         ]
+
+
+@cache  # to make one takes longer than all else about reading
+def _adapter(kind: type) -> TypeAdapter[Any]:
+    return TypeAdapter(kind)
 
 
 @dataclass(frozen=True)

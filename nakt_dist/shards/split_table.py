@@ -167,7 +167,9 @@ def _facts(
 ) -> Iterator[tuple[str, str, np.ndarray]]:
     """Yields what is compared, its unit, and its value for each image; NaN where unknown."""
     strata = index["stratum"].to_pylist()
-    labels = [_parse(text) for text in index["labels"].to_pylist()]
+    texts = index["labels"].to_pylist()
+    parsed = {text: _parse(text) for text in set(texts)}  # there are few different ones
+    labels = [parsed[text] for text in texts]
     yield from _classes("", strata)
     yield from _classes("sex ", [each.get("sex") for each in labels])
     yield from _classes("", [each.get("projection") or each.get("view") for each in labels])
@@ -179,9 +181,12 @@ def _facts(
     ]
     if not np.isnan(numbers).all():
         yield "age", "mean", np.array(numbers)
-    for name in vocabulary:
-        values = [np.nan if each is None else float(each.get(name) == 1) for each in findings]
-        yield name, "share", np.array(values)
+    present = {name: np.zeros(len(findings)) for name in vocabulary}
+    for number, each in enumerate(findings):
+        for name in vocabulary if each is None else each.keys() & present.keys():
+            present[name][number] = np.nan if each is None else each[name] == 1
+    for name, values in present.items():
+        yield name, "share", values
     covered = index["target_share"].to_numpy(zero_copy_only=False).astype(float)
     if not np.isnan(covered).all():
         yield "target, % of image", "mean", 100 * covered

@@ -1,6 +1,7 @@
 """Checkpoints in each style that is in use, written here with random values."""
 
 import re
+from functools import cache
 
 import pytest
 import safetensors.torch
@@ -32,11 +33,19 @@ def _seed():
 
 def trained(spec):
     """Entries of a network, each of which, buffers included, differs from fresh ones."""
-    with torch.device("meta"):
-        state_dict = spec.build().state_dict()
     return {
-        name: torch.rand(each.shape) if each.is_floating_point() else torch.tensor(5)
-        for name, each in state_dict.items()
+        name: torch.rand(shape) if shape is not None else torch.tensor(5)
+        for name, shape in shapes_of(spec.to_json()).items()
+    }
+
+
+@cache
+def shapes_of(description):
+    """Shapes of a network's entries; None for one that counts."""
+    with torch.device("meta"):
+        state_dict = ModelSpec.from_json(description).build().state_dict()
+    return {
+        name: each.shape if each.is_floating_point() else None for name, each in state_dict.items()
     }
 
 
