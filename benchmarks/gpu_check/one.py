@@ -6,6 +6,7 @@
 is 0 whenever an answer was written, whatever it says.
 """
 
+import gc
 import importlib
 import json
 import sys
@@ -13,9 +14,14 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-import torch
+gc.disable()  # what is imported stays
 
-from benchmarks.gpu_check.parts import Absent, Place
+import torch  # noqa: E402
+
+from benchmarks.gpu_check.parts import Absent, Place  # noqa: E402
+from nakt_dist.runtime.processes import end_process  # noqa: E402
+
+gc.enable()
 
 
 def answer(function: str, argument: str, device: str, work: Path) -> dict[str, Any]:
@@ -53,6 +59,7 @@ def main() -> None:
     function, argument, device, work, path = sys.argv[1:]
     found = answer(function, argument, device, Path(work))
     Path(path).write_text(json.dumps(_plain(found)))
+    end_process(0)
 
 
 def _plain(value: Any) -> Any:

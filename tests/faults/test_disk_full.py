@@ -86,12 +86,12 @@ def train_words(inputs: Inputs) -> list[str]:
 def evaluate_words(inputs: Inputs) -> list[str]:
     return [
         "evaluate", f"--dataset={inputs.dataset}", f"--weights={inputs.weights}", "--splits=null",
-        "--bootstrap_samples=100", "--overlays=4", "--device=cpu", "--threads=1",
+        "--bootstrap_samples=100", "--overlays=2", "--device=cpu", "--threads=1",
     ]  # fmt: skip
 
 
 def inspect_words(inputs: Inputs) -> list[str]:
-    return ["inspect", str(inputs.pseudo), f"--dataset={inputs.dataset}"]
+    return ["inspect", str(inputs.pseudo), f"--dataset={inputs.dataset}", "--images=2"]
 
 
 def report_words(inputs: Inputs) -> list[str]:

@@ -35,7 +35,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def train_words(dataset: Path, output: Path) -> list[str]:
     return [
-        "train", f"--output={output}", f"--data.dataset={dataset}", "--recipe.steps=40",
+        "train", f"--output={output}", f"--data.dataset={dataset}", "--recipe.steps=20",
         "--recipe.global_batch_size=8", "--recipe.learning_rate=0.001", "--model.name=unet",
         '--model.options={"base_channels": 4}', "--checkpoint.every_steps=5", "--device=cpu",
         "--threads=1", "--log_keys=true",

@@ -1,12 +1,12 @@
 """Random damage: what comes out is the same samples, or an error that a user can act on.
 
-The examples are the same in every run, and there are so many that the readers of tars,
-manifests and tables are tried for about a minute.
+The examples are the same in every run; ``NAKT_FUZZ_EXAMPLES`` tries more of them.
 """
 
 import io
 import itertools
 import json
+import os
 import shutil
 import tarfile
 import tempfile
@@ -40,7 +40,7 @@ pytestmark = pytest.mark.faults
 SHARD, SIDECAR = "train-000000.tar", "pseudo-000000.tar"
 SAMPLES = 4
 FUZZ = settings(
-    max_examples=150,
+    max_examples=int(os.environ.get("NAKT_FUZZ_EXAMPLES", "75")),
     deadline=None,
     derandomize=True,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
@@ -54,6 +54,17 @@ def whole(tmp_path_factory) -> Path:
     make_packed_dataset(folder, SAMPLES, splits={"train": 1.0}, name="images")
     make_pseudo_labels(folder, folder / "images")
     return folder
+
+
+@pytest.fixture(scope="module")
+def honest(whole) -> IndexedShards:
+    return IndexedShards(whole / "images")
+
+
+@pytest.fixture(scope="module")
+def expected(whole, honest) -> list[list[Any]]:
+    """The image and the soft mask of each sample."""
+    return pictures_of(honest, PseudoLabels(whole / "pseudo", honest))
 
 
 @contextmanager
@@ -166,8 +177,7 @@ def find_all(data: bytes, wanted: bytes) -> Iterator[int]:
 @FUZZ
 @given(st.data())
 def test_a_damaged_tar_gives_members_or_an_error_of_ours(whole, data):
-    honest = (whole / "images" / SHARD).read_bytes()
-    damaged = data.draw(damaged_tars(honest))
+    damaged = data.draw(damaged_tars((whole / "images" / SHARD).read_bytes()))
     try:
         members = list(stream_members(SHARD, io.BytesIO(damaged)))
     except DatasetError as error:
@@ -180,10 +190,10 @@ def test_a_damaged_tar_gives_members_or_an_error_of_ours(whole, data):
 
 @FUZZ
 @given(st.data())
-def test_streaming_a_damaged_shard_gives_the_same_samples_or_an_error_of_ours(whole, data):
+def test_streaming_a_damaged_shard_gives_the_same_samples_or_an_error_of_ours(
+    whole, expected, data
+):
     name = data.draw(st.sampled_from([("images", SHARD), ("pseudo", SIDECAR)]))
-    honest = IndexedShards(whole / "images")
-    expected = pictures_of(honest, PseudoLabels(whole / "pseudo", honest))
     with copy_of(whole) as (images, pseudo):
         path = images.parent / name[0] / name[1]
         path.write_bytes(data.draw(damaged_tars(path.read_bytes())))
@@ -218,9 +228,8 @@ def pictures_of(dataset: IndexedShards, labels: PseudoLabels) -> list[list[Any]]
 @FUZZ
 @given(st.data(), st.booleans())
 def test_reading_and_verifying_a_damaged_shard_gives_the_same_or_an_error_of_ours(
-    whole, data, signed
+    whole, honest, data, signed
 ):
-    honest = IndexedShards(whole / "images")
     with copy_of(whole) as (images, _):
         before = (images / SHARD).read_bytes()
         after = data.draw(damaged_tars(before))
@@ -324,10 +333,10 @@ def is_json_object(data: bytes) -> bool:
 
 @FUZZ
 @given(st.data(), st.booleans())
-def test_a_damaged_manifest_is_refused_or_leads_to_the_same_samples(whole, data, signed):
+def test_a_damaged_manifest_is_refused_or_leads_to_the_same_samples(
+    whole, honest, expected, data, signed
+):
     kind = data.draw(st.sampled_from(["images", "pseudo"]))
-    honest = IndexedShards(whole / "images")
-    expected = pictures_of(honest, PseudoLabels(whole / "pseudo", honest))
     with copy_of(whole) as (images, pseudo):
         folder = images if kind == "images" else pseudo
         path = folder / MANIFEST_NAME
@@ -387,12 +396,9 @@ def damaged_tables(draw: st.DrawFn, table: pa.Table) -> pa.Table:
 
 @FUZZ
 @given(st.data())
-def test_a_signed_index_of_lies_never_gives_another_sample_for_a_key(whole, data):
+def test_a_signed_index_of_lies_never_gives_another_sample_for_a_key(whole, honest, expected, data):
     kind = data.draw(st.sampled_from(["images", "pseudo"]))
-    honest = IndexedShards(whole / "images")
-    pictures = dict(
-        zip(honest.keys, map(decode_pixels, map(honest.image_bytes, range(SAMPLES))), strict=True)
-    )
+    pictures = {key: image for key, (image, _) in zip(honest.keys, expected, strict=True)}
     with copy_of(whole) as (images, pseudo):
         folder = images if kind == "images" else pseudo
         table = pq.read_table(folder / INDEX_NAME)

@@ -264,8 +264,9 @@ def test_importing_the_room_and_building_a_unet_stay_light():
         "build_configured(ModelSpec('unet', options={'base_channels': 2}))\n"
         "assert 'segmentation_models_pytorch' not in sys.modules\n"
         "assert 'torch._dynamo' not in sys.modules, 'seconds for a compiler that is not asked'\n"
-        "import nakt_dist.stages.train\n"
+        "from nakt_dist.cli import load_stage; load_stage('train')\n"
         "assert 'timm' not in sys.modules\n"
+        "from nakt_dist.runtime.processes import end_process; end_process(0)\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
 
