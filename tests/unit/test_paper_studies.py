@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from nakt_dist.cli import parse_config
-from nakt_dist.config import as_plain
 from nakt_dist.report import paper
 from nakt_dist.stages.study import read_study
 from nakt_dist.studies.plan import Study
@@ -113,7 +112,7 @@ def test_what_two_files_write_to_one_folder_is_the_same_run() -> None:
     for name in [*COUNTS, *(f"phantom_{name}" for name in COUNTS)]:
         for run in study_of(name).runs:
             if run.planned.output is not None and run.planned.stage != "report":
-                written[run.planned.output][name] = as_plain(run.config)
+                written[run.planned.output][name] = run.config
     shared = {output: found for output, found in written.items() if len(found) > 1}
     assert len(shared) > 100
     for output, found in shared.items():
