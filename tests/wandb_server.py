@@ -73,6 +73,8 @@ class WandbServer(ThreadingHTTPServer):
         names = {"id": "u", "entity": "team", "username": "user", "email": "", "flags": "{}"}
         return {"viewer": {**names, "teams": teams}}
 
+    _GetDefaultEntity = _Viewer
+
     def _RunResumeStatus(self, given: dict[str, Any]) -> dict[str, Any]:
         run = self.runs.get(given["name"])
         bucket = run and {
@@ -186,6 +188,10 @@ class WandbServer(ThreadingHTTPServer):
         names = {each["id"]: each["name"] for each in self.artifacts.values()}
         self.runs[asked["runName"]].used.append(names[asked["artifactID"]])
         return {"useArtifact": {"artifact": {"id": asked["artifactID"]}}}
+
+    def _UpsertView2(self, given: dict[str, Any]) -> dict[str, Any]:
+        self.views.append({**given, "spec": json.loads(given["spec"])})
+        return {"upsertView": {"view": {"id": "v", "name": given["name"]}, "inserted": True}}
 
     def _NotifyScriptableRunAlert(self, given: dict[str, Any]) -> dict[str, Any]:
         self.runs[given["runName"]].alerts.append((given["title"], given["text"]))

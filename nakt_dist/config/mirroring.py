@@ -24,6 +24,7 @@ class MirrorConfig(Limited):
         entity: W&B team or user; None takes that of ``WANDB_ENTITY``, or of the account.
         group: of the runs; None takes the name of their study, or what they say themselves.
         tags: of each run, besides its own.
+        workspace: save a view of each study in W&B's workspace, once; online only.
         output: folder for the files of the tracker, and for what was sent; None takes
             ``.mirror`` in the first of ``runs``.
     """
@@ -35,8 +36,12 @@ class MirrorConfig(Limited):
     entity: str | None = None
     group: str | None = None
     tags: list[str] = field(default_factory=list)
+    workspace: bool = False
     output: str | None = field(default=None, metadata=limits.PATH)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_names("", self.project, self.entity, self.group, self.tags)
+        if self.workspace:
+            online = self.to == "wandb" and self.wandb == "online"
+            limits.require(online, "workspace", "false unless to is wandb and wandb is online")

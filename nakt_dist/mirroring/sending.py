@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from nakt_dist.errors import DatasetError
+from nakt_dist.mirroring.glance import StudyGlance
 from nakt_dist.mirroring.runs import FoundRun
 from nakt_dist.mirroring.sent import Sent, SentFiles
 from nakt_dist.mirroring.target import Target
@@ -53,6 +54,24 @@ def send_all(
             known.write(run.place, replace(now, signature=signature))
             counts["sent"] += 1
     return counts
+
+
+def send_studies(
+    studies: Iterable[StudyGlance], target: Target, known: SentFiles, how: str
+) -> None:
+    """Shows how the runs of each study stand, where that has changed.
+
+    Args:
+        how: as for ``send_all``.
+
+    Raises:
+        NaktError: the target does not work.
+    """
+    for study in studies:
+        sent = known.read(study.place) or Sent(study.known_by[:_LENGTH_OF_ID])
+        signature = value_sha256([study.signature(), how])
+        if sent.signature != signature:
+            known.write(study.place, replace(target.send_study(study, sent), signature=signature))
 
 
 def is_live(run: FoundRun) -> bool:

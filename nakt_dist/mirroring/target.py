@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Protocol
 
 from nakt_dist.mirroring.describing import config_of, summary_of_run, tags_of
+from nakt_dist.mirroring.glance import StudyGlance
 from nakt_dist.mirroring.runs import FoundRun
 from nakt_dist.mirroring.sent import Sent
 from nakt_dist.runtime.mirrors import TrackedRun
@@ -46,6 +47,20 @@ class Place:
             tags=tags_of(run, [*_own_tags(tracking), *self.tags]),
         )
 
+    def tracked_study(self, study: StudyGlance, folder: Path) -> TrackedRun:
+        """Returns what a tracker is told of the run that stands for a study."""
+        return TrackedRun(
+            folder=folder,
+            name=f"study {study.plan.name}",
+            config={"runs": len(study.plan.runs), "axes": study.axes},
+            wandb_mode=self.mode,
+            project=self.project,
+            entity=self.entity,
+            group=self.group or study.plan.name,
+            stage="study",
+            tags=self.tags,
+        )
+
 
 class Target(Protocol):
     """Something that shows runs."""
@@ -62,6 +77,9 @@ class Target(Protocol):
         Raises:
             NaktError: it cannot be reached, or the run's files are damaged.
         """
+
+    def send_study(self, study: StudyGlance, sent: Sent) -> Sent:
+        """Shows how the runs of a study stand; arguments and errors are as for ``send``."""
 
     def close(self) -> str:
         """Ends everything, and says how to look at what was sent."""

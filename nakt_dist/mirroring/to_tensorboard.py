@@ -8,6 +8,7 @@ import numpy as np
 
 from nakt_dist.errors import ConfigurationError
 from nakt_dist.mirroring.describing import Histogram, Table, config_of, histograms_of, tables_of
+from nakt_dist.mirroring.glance import StudyGlance
 from nakt_dist.mirroring.runs import FoundRun
 from nakt_dist.mirroring.sent import Sent
 from nakt_dist.mirroring.target import Place, flat, results
@@ -53,6 +54,12 @@ class TensorBoardTarget:
             if run.ended:
                 self._finish(writer, run, last)
         return replace(sent, step=last if rows or run.ended else sent.step)
+
+    def send_study(self, study: StudyGlance, sent: Sent) -> Sent:
+        """See ``Target``."""
+        with self._open(str(self._folder / f"study {study.plan.name}")) as writer:
+            writer.add_text("runs", _markdown(study.table), sent.step + 1)
+        return replace(sent, step=sent.step + 1)
 
     def _finish(self, writer: Any, run: FoundRun, step: int) -> None:
         settings = {**flat(config_of(run)), "stage": run.stage}

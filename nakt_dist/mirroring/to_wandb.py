@@ -2,6 +2,7 @@
 
 import contextlib
 import shutil
+from collections.abc import Iterator
 from dataclasses import replace
 
 from nakt_dist.mirroring.describing import (
@@ -10,11 +11,12 @@ from nakt_dist.mirroring.describing import (
     summary_of_run,
     tables_of,
 )
+from nakt_dist.mirroring.glance import StudyGlance
 from nakt_dist.mirroring.runs import FoundRun, Row
 from nakt_dist.mirroring.sent import Sent
 from nakt_dist.mirroring.target import Place
 from nakt_dist.runtime.files import remove
-from nakt_dist.runtime.mirrors import Ending
+from nakt_dist.runtime.mirrors import Ending, TrackedRun
 from nakt_dist.runtime.wandb_run import FOLDER_NAME, WandbRun, end_wandb, open_wandb
 
 _STAGING = ".staging"
@@ -40,20 +42,34 @@ class WandbTarget:
     def send(self, run: FoundRun, sent: Sent) -> Sent:
         """See ``Target``."""
         rows = run.history()
+        with self._opened(self._place.tracked(run, self._staging), sent, _ending(run)) as shown:
+            _fill(shown, run, rows)
+            told = _tell(shown, _failure(run), sent.told)
+        return replace(sent, step=rows[-1].step if rows else sent.step, told=told)
+
+    def send_study(self, study: StudyGlance, sent: Sent) -> Sent:
+        """See ``Target``."""
+        tracked = self._place.tracked_study(study, self._staging)
+        with self._opened(tracked, sent, "done" if study.news else "interrupted") as shown:
+            shown.summarise(study.counts)
+            shown.log_table("runs", study.table.columns, study.table.rows, shown.first_step)
+            told = _tell(shown, study.news, sent.told)
+        return replace(sent, told=told)
+
+    @contextlib.contextmanager
+    def _opened(self, tracked: TrackedRun, sent: Sent, ending: Ending) -> Iterator[WandbRun]:
+        """Opens a run, and ends it; offline it then takes the place of what was written before."""
         self._staging.mkdir(parents=True, exist_ok=True)
-        tracked = self._place.tracked(run, self._staging)
-        open_run = open_wandb(tracked, sent.run_id, mirrored=True)
+        shown = open_wandb(tracked, sent.run_id, mirrored=True)
         try:
-            _fill(open_run, run, rows)
-            told = _tell(open_run, run, sent.told)
+            yield shown
         except BaseException:
             with contextlib.suppress(Exception):
-                open_run.finish("interrupted")  # else the next run would go on with it
+                shown.finish("interrupted")  # else the next run would go on with it
             raise
-        open_run.finish(_ending(run))
+        shown.finish(ending)
         if self._place.mode == "offline":
             self._take_place(sent.run_id)
-        return replace(sent, step=rows[-1].step if rows else sent.step, told=told)
 
     def _take_place(self, run_id: str) -> None:
         """Puts the folder just written in the place of earlier ones of the run."""
@@ -75,37 +91,38 @@ class WandbTarget:
         return f"to upload them: wandb sync {self._folder}/offline-run-*"
 
 
-def _fill(open_run: WandbRun, run: FoundRun, rows: list[Row]) -> None:
+def _fill(shown: WandbRun, run: FoundRun, rows: list[Row]) -> None:
     """Sends the steps that W&B does not have, and once it has ended what came of the run."""
     for row in rows:
-        if row.step >= open_run.first_step:
-            open_run.log(row.values, step=row.step)
+        if row.step >= shown.first_step:
+            shown.log(row.values, step=row.step)
     if not run.ended:
         return
-    open_run.summarise(summary_of_run(run))
-    after = max(open_run.first_step, rows[-1].step + 1 if rows else 0)
+    shown.summarise(summary_of_run(run))
+    after = max(shown.first_step, rows[-1].step + 1 if rows else 0)
     for name, table in tables_of(run).items():
-        open_run.log_table(name, table.columns, table.rows, after)
+        shown.log_table(name, table.columns, table.rows, after)
     for name, histogram in histograms_of(run).items():
-        open_run.log_histogram(name, histogram.counts, histogram.edges, after)
+        shown.log_histogram(name, histogram.counts, histogram.edges, after)
     for link in links_of(run):
         facts = {**link.facts, "sha256": link.sha256}
-        open_run.link(link.direction, link.name, link.kind, facts)
+        shown.link(link.direction, link.name, link.kind, facts)
 
 
-def _tell(open_run: WandbRun, run: FoundRun, told: tuple[str, ...]) -> tuple[str, ...]:
-    """Alerts people of a run of a study that has failed, once for each try."""
-    if run.study is None or run.ended:
+def _tell(shown: WandbRun, news: tuple[str, str] | None, told: tuple[str, ...]) -> tuple[str, ...]:
+    """Alerts people of something once; returns all that they were told."""
+    if news is None or news[1] in told:
         return told
-    state = run.state
-    if state is None or state.status != "failed":
-        return told
-    what = f"failed, try {state.attempt}"
-    if what in told:
-        return told
-    # Without the reason, which may name files.
-    open_run.alert("Run failed", f"{run.name} of {run.study.plan.name}: {what}")
-    return (*told, what)
+    shown.alert(*news)
+    return (*told, news[1])
+
+
+def _failure(run: FoundRun) -> tuple[str, str] | None:
+    """Says that a run of a study has failed, without the reason, which may name files."""
+    if _ending(run) != "failed" or run.study is None or run.state is None:
+        return None
+    where = f"{run.name} of {run.study.plan.name}"
+    return "Run failed", f"{where}: failed, try {run.state.attempt}"
 
 
 def _ending(run: FoundRun) -> Ending:

@@ -82,15 +82,9 @@ def _check_mode(mode: str) -> None:
 
 def _check_run(folder: Path) -> None:
     """Refuses variables that name another W&B run than the output's, but those of a sweep."""
-    known, given = read_run_id(folder), sweeps_run_id()
-    if known and given and known != given:
-        raise ConfigurationError(
-            f"{folder}: belongs to the W&B run {known}, and the sweep's agent started {given}. "
-            "Give each run of a sweep an output of its own: --output=runs/${envvar:WANDB_RUN_ID} "
-            "in the command of the sweep's file"
-        )
+    read_run_id(folder)
     for name in _CONTRADICTING:
-        if os.environ.get(name) and not (given and name == "WANDB_RUN_ID"):
+        if os.environ.get(name) and not (sweeps_run_id() and name == "WANDB_RUN_ID"):
             raise ConfigurationError(
                 f"{name} is set in the environment, and a run here goes on with the W&B run whose "
                 f"id is in {RUN_ID_NAME} of its output; unset {name}"

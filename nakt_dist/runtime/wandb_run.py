@@ -148,10 +148,10 @@ def start_wandb(run: TrackedRun) -> Mirror | None:
     """
     if run.wandb_mode == "off":
         return None
-    if read_run_id(run.folder) is None:
-        write_bytes(run.folder / RUN_ID_NAME, (sweeps_run_id() or secrets.token_hex(4)).encode())
-    run_id = read_run_id(run.folder)
-    assert run_id is not None
+    known = read_run_id(run.folder)
+    run_id = sweeps_run_id() or known or secrets.token_hex(4)
+    if run_id != known:
+        write_bytes(run.folder / RUN_ID_NAME, run_id.encode())
     return open_wandb(run, run_id)
 
 
@@ -192,6 +192,19 @@ def open_wandb(run: TrackedRun, run_id: str, *, mirrored: bool = False) -> Wandb
                 settings=wandb.Settings(**settings),
             )
         )
+
+
+def default_entity() -> str:
+    """Returns the team or user that the account writes to.
+
+    Raises:
+        NaktError: the server does not say.
+    """
+    with explained("online"):
+        found = os.environ.get("WANDB_ENTITY") or import_wandb().Api().default_entity
+    if not found:
+        raise NaktError("W&B's server does not say whose account this is; set entity")
+    return found
 
 
 def end_wandb() -> None:

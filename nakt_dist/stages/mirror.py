@@ -5,16 +5,19 @@ from pathlib import Path
 
 from nakt_dist.config import MirrorConfig, as_plain
 from nakt_dist.errors import DatasetError
+from nakt_dist.mirroring.glance import StudyGlance, glance_at
 from nakt_dist.mirroring.runs import find_runs
-from nakt_dist.mirroring.sending import send_all, shown_by
-from nakt_dist.mirroring.sent import SentFiles
+from nakt_dist.mirroring.sending import send_all, send_studies, shown_by
+from nakt_dist.mirroring.sent import Sent, SentFiles
 from nakt_dist.mirroring.target import Place, Target
 from nakt_dist.mirroring.to_tensorboard import TensorBoardTarget
 from nakt_dist.mirroring.to_trackio import TrackioTarget
 from nakt_dist.mirroring.to_wandb import WandbTarget
+from nakt_dist.mirroring.workspace import save_workspace
 from nakt_dist.records.run_record import RunRecord, Stopwatch, package_versions
 from nakt_dist.runtime.processes import require_one_process, say
 from nakt_dist.runtime.wandb_check import check_account
+from nakt_dist.runtime.wandb_run import default_entity
 from nakt_dist.runtime.work import sole_user
 from nakt_dist.stages.opening import Opening
 
@@ -50,7 +53,12 @@ def run(config: MirrorConfig) -> RunRecord:
     name = f"wandb-{config.wandb}" if config.to == "wandb" else config.to
     with sole_user(output, "mirror"):
         target = TARGETS[config.to](place)
-        counts = send_all(runs, target, SentFiles(output / name, destination), how, left_out)
+        known = SentFiles(output / name, destination)
+        counts = send_all(runs, target, known, how, left_out)
+        studies = glance_at(runs)
+        send_studies(studies, target, known, how)
+        if config.workspace:
+            _save_workspaces(studies, config, known)
         told = target.close()
     for reason in left_out[:_MOST_NAMED]:
         say(f"mirror: left out: {reason}")
@@ -64,6 +72,17 @@ def run(config: MirrorConfig) -> RunRecord:
         seconds=stopwatch.seconds,
         versions=package_versions(),
     )
+
+
+def _save_workspaces(studies: list[StudyGlance], config: MirrorConfig, known: SentFiles) -> None:
+    """Saves a view of each study that has none yet, and says where it is."""
+    for study in studies:
+        place = f"workspace of {study.place}"
+        if known.read(place) is None:
+            entity = config.entity or default_entity()
+            address = save_workspace(study, config.project, entity)
+            known.write(place, Sent(address))
+            say(f"mirror: a workspace of study {study.plan.name}: {address}")
 
 
 def plan(config: MirrorConfig, opening: Opening) -> Path:

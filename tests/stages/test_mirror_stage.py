@@ -2,11 +2,11 @@
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import wandb
+from wandb.util import get_core_path
 
 from nakt_dist.cli import main
 from nakt_dist.config import CheckpointConfig, LabelConfig, MirrorConfig, TrackingConfig
@@ -30,7 +30,7 @@ LABELS = ["Nodule", "Pleural Effusion", "Cardiomegaly"]
 def plan_study(root: Path) -> None:
     runs = (
         PlannedRun("student", "train", 1, "train 1", {"method": "masks", "seed": "0"}),
-        PlannedRun("test", "evaluate", 2, "test 2", {"seed": "0"}),
+        PlannedRun("test", "evaluate", 2, "test 2", {"method": "teacher", "seed": "0"}),
     )
     StudyFolder(root).write_plan(Plan(STUDY, str(root), runs))
 
@@ -61,10 +61,12 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def records_of(folder: Path) -> list[dict]:
-    """Every record of a folder that W&B wrote, as its own tool reads it."""
-    words = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(folder)]
+    """Every record of a folder that W&B wrote, as ``wandb leet inspect --json`` reads it."""
+    (file,) = folder.glob("*.wandb")
+    inspect = ["leet", "inspect", "-json", "-no-observability", "-run-file", str(file)]
+    words = [get_core_path(), *inspect]
     done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=True)
-    return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    return [json.loads(line) for line in done.stdout.splitlines()]
 
 
 def of_kind(records: list[dict], kind: str) -> list[dict]:
@@ -132,18 +134,18 @@ def test_group_stage_tags_settings_and_results_are_there(offline: dict[str, list
     for update in of_kind(offline["test"], "summary"):
         summary |= update.get("update", {})
     assert {f"auroc/{finding}" for finding in LABELS} <= summary.keys()
-    assert of_kind(offline["test"], "exit") == [{}] or of_kind(offline["test"], "exit")
+    (ended,) = of_kind(offline["test"], "exit")
+    assert ended.get("exit_code", 0) == 0
 
 
 def test_findings_are_a_table_and_statistics_of_pseudo_labels_histograms(
     offline: dict[str, list[dict]],
 ) -> None:
     tested = [item["item"] for item in of_kind(offline["test"], "history")]
-    assert any("findings.nrows" in row and row["findings.nrows"] == 3 for row in tested) or any(
-        row.get("findings", {}).get("nrows") == 3 for row in tested
-    )
+    (table,) = [row for row in tested if "findings._type" in row]
+    assert (table["findings._type"], table["findings.nrows"]) == ("table-file", 3)
     taught = json.dumps([item["item"] for item in of_kind(offline["pseudo"], "history")])
-    assert "entropy" in taught and "target_pixels" in taught and "histogram" in taught
+    assert all(f'"{name}._type": "histogram"' in taught for name in ("entropy", "target_pixels"))
 
 
 def test_runs_are_joined_by_the_fingerprints_of_what_they_wrote_and_read(
@@ -218,25 +220,34 @@ def test_online_only_new_steps_are_sent_and_from_another_machine_none_twice(
     assert student.settings["program"] == "nakt train"
 
 
-def test_a_failed_run_of_a_study_is_told_once(
+def test_a_study_that_fails_is_told_once_and_seen_at_a_glance(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = tmp_path / "student"
     run.mkdir()
     (run / METRICS_NAME).write_text('{"step": 1, "loss": 2}\n{"step": 2, "loss": 1}\n')
     plan_study(tmp_path)
-    StudyFolder(tmp_path).write_state("student", RunState("failed", 2, exit_code=1, reason="/x"))
+    folder = StudyFolder(tmp_path)
+    folder.write_state("student", RunState("failed", 2, exit_code=1, reason="/x"))
     with serving() as server:
         monkeypatch.setenv("WANDB_BASE_URL", server.url)
         monkeypatch.setenv("WANDB_API_KEY", API_KEY)
-        for line in ("", '{"step": 3, "loss": 1}\n'):
+        for line, state in (("", "running"), ('{"step": 3, "loss": 1}\n', "done"), ("", "done")):
             with (run / METRICS_NAME).open("a") as stream:
                 stream.write(line)
-            mirror.run(MirrorConfig([str(tmp_path)], wandb="online"))
+            folder.write_state("test", RunState(state))
+            mirror.run(MirrorConfig([str(tmp_path)], wandb="online", workspace=True))
         wandb.teardown()
-        (shown,) = [each for each in server.runs.values() if each.settings["jobType"] == "train"]
-    assert shown.alerts == [("Run failed", f"student of {STUDY}: failed, try 2")]
-    assert shown.exit_code == 1
+        shown = {each.settings["jobType"]: each for each in server.runs.values()}
+    failed = "Study ended with runs that failed", f"{STUDY}: 1 failed, 1 done"
+    assert shown["train"].alerts == [("Run failed", f"student of {STUDY}: failed, try 2")]
+    assert shown["study"].alerts == [failed]
+    assert (shown["train"].exit_code, shown["study"].exit_code) == (1, 0)
+    assert shown["study"].summary["failed"] == 1
+    (view,) = server.views  # once, so that what people change in it stays
+    assert view["displayName"] == f"Study {STUDY}"
+    assert view["spec"]["section"]["runSets"][0]["filters"]["filters"][0]["value"] == STUDY
+    assert "study.value.axes.method" in json.dumps(view["spec"])
 
 
 # -------------------------------------------------------------------------------- TensorBoard

@@ -9,7 +9,7 @@ from nakt_dist.errors import ConfigurationError, NaktError
 from nakt_dist.runtime.mirrors import TrackedRun
 from nakt_dist.runtime.tracking import METRICS_NAME, Tracker
 from nakt_dist.runtime.wandb_check import check_tracking
-from nakt_dist.runtime.wandb_run import start_wandb, sweeps_run_id
+from nakt_dist.runtime.wandb_run import start_wandb
 from tests.datasets import make_packed_dataset
 
 KEY = "a1" * 20
@@ -188,29 +188,20 @@ def test_other_variables_that_wandb_would_stumble_over(
     assert "\n" not in str(refused.value)
 
 
-def test_the_agent_of_a_sweep_chooses_the_run_and_comes_back_to_it(tmp_path, monkeypatch):
+def test_the_agent_of_a_sweep_chooses_the_run(tmp_path, monkeypatch):
+    started = []
     monkeypatch.setenv("WANDB_SWEEP_ID", "sweep7")
-    monkeypatch.setenv("WANDB_RUN_ID", "agents1")
-    check_tracking(tmp_path, "offline")
-    assert sweeps_run_id() == "agents1"
-    (tmp_path / "wandb_run_id.txt").write_text("agents1")
-    check_tracking(tmp_path, "offline")
-    monkeypatch.setenv("WANDB_RUN_ID", "agents2")
-    with pytest.raises(ConfigurationError, match=r"W&B run agents1, and .*agents2"):
+    monkeypatch.setattr(wandb, "init", lambda **given: started.append(given["id"]))
+    tracked = TrackedRun(tmp_path, "run", {}, "offline", "project")
+    for agents in ("agents1", "agents1", "agents2"):  # the last of another sweep
+        monkeypatch.setenv("WANDB_RUN_ID", agents)
         check_tracking(tmp_path, "offline")
+        start_wandb(tracked)
+        assert (tmp_path / "wandb_run_id.txt").read_text() == agents
+    assert started == ["agents1", "agents1", "agents2"]
     monkeypatch.delenv("WANDB_SWEEP_ID")
     with pytest.raises(ConfigurationError, match="unset WANDB_RUN_ID"):
         check_tracking(tmp_path, "offline")
-
-
-def test_the_id_of_the_agent_is_kept_and_sent(tmp_path, monkeypatch):
-    started = []
-    monkeypatch.setenv("WANDB_SWEEP_ID", "sweep7")
-    monkeypatch.setenv("WANDB_RUN_ID", "agents1")
-    monkeypatch.setattr(wandb, "init", lambda **given: started.append(given["id"]))
-    start_wandb(TrackedRun(tmp_path, "run", {}, "offline", "project"))
-    assert started == ["agents1"]
-    assert (tmp_path / "wandb_run_id.txt").read_text() == "agents1"
 
 
 # -------------------------------------------------------------------------- files
