@@ -11,7 +11,6 @@ from nakt_dist.runtime.processes import require_one_process
 from nakt_dist.stages.opening import NotOpened, Opening
 from nakt_dist.studies.queue import SlurmQueue
 from nakt_dist.watch.collector import Collector
-from nakt_dist.watch.server import WatchServer
 from nakt_dist.watch.summary import summarise
 from nakt_dist.watch.terminal import print_table
 
@@ -60,6 +59,8 @@ def _print(config: WatchConfig, collector: Collector) -> None:
 
 
 def _serve(config: WatchConfig, collector: Collector) -> None:
+    from nakt_dist.watch.server import WatchServer  # and all that its routes need
+
     path = KEY_PATH.expanduser()
     if config.token:
         make_key(path)

@@ -1,6 +1,5 @@
 """Follows all runs below some folders: sparse looks, new bytes only, and who has changed since."""
 
-import hashlib
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -13,6 +12,7 @@ from nakt_dist.studies.folder import Plan, RunState, StudyFolder, statuses
 from nakt_dist.watch.facts import read_settings
 from nakt_dist.watch.followed_run import FollowedRun
 from nakt_dist.watch.judging import Judge
+from nakt_dist.watch.relations import FollowedStudy, Readers, folder_of, root_of, run_id
 from nakt_dist.watch.scanning import FolderScan
 from nakt_dist.watch.snapshot import RunSnapshot
 
@@ -21,30 +21,6 @@ _BUDGET_SECONDS = 0.4
 """Of reading in one look, after which what was read so far is shown."""
 
 Queue = Callable[[], Mapping[str, str] | None]
-
-
-class _Study:
-    """A study's plan, read again when it changes."""
-
-    def __init__(self, root: Path) -> None:
-        self.files = StudyFolder(root)
-        self.plan: Plan | None = None
-        self.problem: str | None = None
-        self._seen = -1
-
-    def poll(self) -> bool:
-        try:
-            seen = self.files.plan_path.stat().st_mtime_ns
-        except OSError:
-            seen = -1
-        if seen == self._seen:
-            return False
-        self._seen = seen
-        try:
-            self.plan, self.problem = self.files.read_plan(), None
-        except (DatasetError, TypeError, AttributeError) as error:
-            self.problem = printable(str(error)) if seen >= 0 else None
-        return True
 
 
 class Collector:
@@ -73,10 +49,12 @@ class Collector:
         self._queue = queue
         self._queued: Mapping[str, str] | None = None
         self._scans = {folder: FolderScan(folder) for folder in dict.fromkeys(self.folders)}
-        self._studies: dict[Path, _Study] = {}
+        self._studies: dict[Path, FollowedStudy] = {}
         self._runs: dict[str, FollowedRun] = {}
         self._removed: dict[str, int] = {}
         self._next_scan = 0.0
+        self._below: list[tuple[list[Path], list[Path]]] = []
+        self._are_related = False
         self.judge = Judge(self.folders)
         self._judged = 0
         self._changed = threading.Condition()
@@ -160,32 +138,41 @@ class Collector:
             now = time.time()
             scanned = time.monotonic() >= self._next_scan
             plans = [study.poll() for study in self._studies.values()]
-            if scanned or any(plans):
-                self._scan()
-            changed = self._poll_states() | self._poll_outputs(scanned, whole)
-            if scanned or any(plans) or changed:
+            changed = any(plans)
+            if scanned or changed:
+                changed = self._scan(changed) or changed
+            states = self._poll_states()
+            changed = self._poll_outputs(scanned, whole) or states or changed
+            if changed or (scanned and self._is_silent_now(now)):
                 self._settle(now)
-            if scanned and not self.unread:
-                self._ask_judge()
+            if scanned and not self.unread and self._ask_judge():
+                self._settle(now)
 
-    def _scan(self) -> None:
+    def _scan(self, anew: bool) -> bool:
+        """Finds runs that came or went; says whether any did."""
+        self._next_scan = time.monotonic() + SCAN_SECONDS
+        below = [scan.find() for scan in self._scans.values()]
+        same = (now is old for now, old in zip(below, self._below, strict=False))
+        if self._below and not anew and all(same):
+            return False
+        self._below = below
         found: dict[str, tuple[str, Path, Path | None]] = {}
         places: set[Path] = set()
         runs_below, roots = self._find()
         for root in [each for each in self._studies if each not in roots]:
             del self._studies[root]
         for root in roots:
-            study = self._studies.setdefault(root, _Study(root))
+            study = self._studies.setdefault(root, FollowedStudy(root))
             study.poll()
             for planned in study.plan.runs if study.plan else ():
-                folder = _folder_of(root, planned.name, planned.output)
-                found[_id(root, planned.name)] = (planned.name, root, folder)
+                folder = folder_of(root, planned.name, planned.output)
+                found[run_id(root, planned.name)] = (planned.name, root, folder)
                 places |= {folder} if folder is not None else set()
         for base, folder in runs_below:
             if folder not in places:
                 places.add(folder)
                 name = printable(str(folder.relative_to(base))) if folder != base else base.name
-                found[_id(base, name)] = (name, base, folder)
+                found[run_id(base, name)] = (name, base, folder)
         with self._changed:
             gone = self._runs.keys() - found.keys()
             for id in gone:
@@ -198,17 +185,19 @@ class Collector:
                     self._removed.pop(id, None)
             self.version += bool(gone)
         self._adopt_plans()
-        self._next_scan = time.monotonic() + SCAN_SECONDS
+        self._are_related = False
+        return True
 
     def _find(self) -> tuple[list[tuple[Path, Path]], set[Path]]:
         """Returns runs, each with the study or the named folder that it lies in, and roots."""
         folders: list[tuple[Path, Path]] = []
         roots: set[Path] = set()
-        for base, scan in self._scans.items():
-            runs, studies = scan.find()
+        for base, (runs, studies) in zip(self._scans, self._below, strict=True):
             roots |= set(studies)
             folders += [(base, folder) for folder in runs]
-        return [(_root_of(folder, roots) or base, folder) for base, folder in folders], roots
+        if roots:
+            folders = [(root_of(folder, roots) or base, folder) for base, folder in folders]
+        return folders, roots
 
     def _adopt_plans(self) -> None:
         for run in self._runs.values():
@@ -216,10 +205,10 @@ class Collector:
             run.planned, run.study = None, None
         for root, study in self._studies.items():
             for planned in study.plan.runs if study.plan else ():
-                run = self._runs[_id(root, planned.name)]
+                run = self._runs[run_id(root, planned.name)]
                 run.planned, run.study = planned, printable(study.plan.name) if study.plan else None
                 before = dict.fromkeys((*planned.needs, *planned.after))
-                run.needs = tuple(_id(root, name) for name in before)
+                run.needs = tuple(run_id(root, name) for name in before)
 
     def _poll_states(self) -> bool:
         changed = [
@@ -238,11 +227,13 @@ class Collector:
         end = time.monotonic() + (float("inf") if whole else _BUDGET_SECONDS)
         for run in sorted(self._runs.values(), key=lambda run: run.is_read):
             if scanned or not run.is_settled:
+                facts = run.facts
                 with self._changed:
-                    while run.poll_output():
+                    while run.poll_output(scanned):
                         changed = run.is_stale = True
                         if not whole or not run.metrics.is_behind:
                             break
+                self._are_related = self._are_related and run.facts is facts
             if time.monotonic() > end:
                 break
         return changed
@@ -252,19 +243,16 @@ class Collector:
         words: dict[str, tuple[str, str | None]] = {}
         for root, study in self._studies.items():
             words |= self._words(root, study)
-        readers = _Readers(self._runs.values())
+        if not self._are_related:
+            self._relate()
         version = self.version + 1
         made: dict[str, RunSnapshot] = {}
         for id, run in self._runs.items():
             word = words[id] if run.planned is not None else run.word_alone(now)
-            needs = run.needs if run.planned is not None else readers.needs(run)
-            inherited = self._axes_of_weights(run, needs)
-            run.is_stale = run.is_stale or inherited != run.inherited
-            run.inherited = inherited
             old = run.snapshot
-            if old is not None and not run.is_stale and word == run.word and needs == run.needs:
+            if old is not None and not run.is_stale and word == run.word:
                 continue
-            run.word, run.needs, run.is_stale = word, needs, False
+            run.word, run.is_stale = word, False
             snapshot = run.make_snapshot(version)
             if old is None or replace(snapshot, version=old.version) != old:
                 made[id] = snapshot
@@ -275,20 +263,37 @@ class Collector:
                 self.version = version
                 self._changed.notify_all()
 
-    def _ask_judge(self) -> None:
-        """Lets finished runs be judged, and takes over verdicts that are new."""
+    def _is_silent_now(self, now: float) -> bool:
+        """Says whether a run without a study has grown silent."""
+        alone = (run for run in self._runs.values() if run.planned is None)
+        return any(run.word != run.word_alone(now) for run in alone if not run.facts.is_done)
+
+    def _relate(self) -> None:
+        """Finds who reads whose output, where no plan says it, and which network."""
+        readers = Readers(self._runs.values())
+        for run in self._runs.values():
+            needs = run.needs if run.planned is not None else readers.needs(run)
+            inherited = self._axes_of_weights(run, needs)
+            run.is_stale = run.is_stale or (needs, inherited) != (run.needs, run.inherited)
+            run.needs, run.inherited = needs, inherited
+        self._are_related = True
+
+    def _ask_judge(self) -> bool:
+        """Lets finished runs be judged, and takes over verdicts; says whether they are new."""
         ended = ((str(run.folder), run.changed) for run in self._runs.values() if run.facts.is_done)
         self.judge.poll(frozenset((folder, when) for folder, when in ended if when is not None))
         if self.judge.version == self._judged:
-            return
+            return False
         self._judged = self.judge.version
         for run in self._runs.values():
             told = self.judge.by_folder.get(run.folder, ()) if run.folder is not None else ()
-            run.is_stale = run.is_stale or told != run.judged
-            run.judged = tuple(map(printable, told))
+            judged = tuple(map(printable, told))
+            run.is_stale = run.is_stale or judged != run.judged
+            run.judged = judged
         with self._changed:
             self.version += 1
             self._changed.notify_all()
+        return True
 
     def _axes_of_weights(self, run: FollowedRun, needs: Iterable[str]) -> dict[str, str]:
         """Returns what tells the network apart that a run reads, such as method and seed."""
@@ -299,57 +304,20 @@ class Collector:
                 return {name: each for name, each in read.axes.items() if name != "dataset"}
         return {}
 
-    def _words(self, root: Path, study: _Study) -> dict[str, tuple[str, str | None]]:
+    def _words(self, root: Path, study: FollowedStudy) -> dict[str, tuple[str, str | None]]:
         """Returns the word and reason of each run of a plan, by id."""
         if study.plan is None:
             return {}
         states = {}
         for planned in study.plan.runs:
-            run = self._runs[_id(root, planned.name)]
+            run = self._runs[run_id(root, planned.name)]
             # Done before there was a study, or by another's hand.
             found = RunState("done") if run.state is None and run.facts.is_done else run.state
             states[planned.name] = found
         return {
-            _id(root, each.run.name): (each.word, printable(each.reason) if each.reason else None)
+            run_id(root, each.run.name): (
+                each.word,
+                printable(each.reason) if each.reason else None,
+            )
             for each in statuses(study.plan, states, self._queued)
         }
-
-
-class _Readers:
-    """Who reads whose output, by the paths in the settings of runs that no plan names."""
-
-    def __init__(self, runs: Iterable[FollowedRun]) -> None:
-        self._by_name: dict[str, list[FollowedRun]] = {}
-        for run in runs:
-            if run.folder is not None:
-                self._by_name.setdefault(run.folder.name, []).append(run)
-
-    def needs(self, run: FollowedRun) -> tuple[str, ...]:
-        found = (self._writer(path) for path in run.facts.paths)
-        return tuple(dict.fromkeys(each for each in found if each not in (None, run.id)))
-
-    def _writer(self, path: str) -> str | None:
-        """Finds the run that wrote a folder, or a file right in it."""
-        for each in (path, path.rpartition("/")[0]):
-            end = f"/{each.removeprefix('./').strip('/')}"
-            for run in self._by_name.get(end.rpartition("/")[2], ()):
-                if f"{run.folder}".endswith(end):
-                    return run.id
-        return None
-
-
-def _id(root: Path, name: str) -> str:
-    return hashlib.sha1(f"{root}\0{name}".encode(errors="surrogateescape")).hexdigest()[:12]
-
-
-def _folder_of(root: Path, name: str, output: str | None) -> Path | None:
-    """Returns where a planned run's output lies: below the root, wherever that is now."""
-    if output is None or "://" in output:
-        return None
-    below = (root / name).resolve()
-    return below if below.is_dir() or not Path(output).is_dir() else Path(output).resolve()
-
-
-def _root_of(folder: Path, roots: set[Path]) -> Path | None:
-    """Returns the innermost study that a folder lies in."""
-    return next((each for each in (folder, *folder.parents) if each in roots), None)

@@ -1,5 +1,6 @@
 """One run that is followed: which of its files have changed, and what they say together."""
 
+import os
 from pathlib import Path
 
 from nakt_dist.records.run_record import RECORD_NAME
@@ -47,8 +48,10 @@ class FollowedRun:
         self.snapshot: RunSnapshot | None = None
         self.is_read = False
         self.is_stale = True
-        self._seen: tuple[int, ...] = ()
+        self._paths = [f"{folder}/{name}" for name in _FACTS]
+        self._seen: list[int] = []
         self._state_seen = -1
+        self._state_path = ""
 
     @property
     def is_settled(self) -> bool:
@@ -58,7 +61,9 @@ class FollowedRun:
 
     def poll_state(self, study: StudyFolder) -> bool:
         """Reads how it stands where that has changed; says whether it has."""
-        seen = _changed(study.of_run(self.name) / "state.json")
+        if not self._state_path:
+            self._state_path = str(study.of_run(self.name) / "state.json")
+        seen = _changed(self._state_path)
         if seen == self._state_seen:
             return False
         self._state_seen = seen
@@ -66,13 +71,18 @@ class FollowedRun:
         self.is_stale = True
         return True
 
-    def poll_output(self) -> bool:
-        """Reads what is new in its output; says whether anything is."""
+    def poll_output(self, whole: bool = True) -> bool:
+        """Reads what is new in its output; says whether anything is.
+
+        Args:
+            whole: look at all files; else at those alone that change while it runs.
+        """
         if self.folder is None:
             self.is_read = True
             return False
         changed = self.metrics.poll()
-        seen = tuple(_changed(self.folder / name) for name in _FACTS)
+        looked = self._paths if whole or not self.is_read else self._paths[:1]
+        seen = [*map(_changed, looked), *self._seen[len(looked) :]]
         if seen != self._seen or (changed and not self.facts.stage):
             self._seen, self.facts, changed = seen, read_facts(self.folder), True
         self.is_read = True
@@ -191,10 +201,10 @@ class FollowedRun:
         return told
 
 
-def _changed(path: Path) -> int:
+def _changed(path: str) -> int:
     """Returns when a file changed last, in nanoseconds; -1 where it is not."""
     try:
-        return path.stat().st_mtime_ns
+        return os.stat(path).st_mtime_ns  # noqa: PTH116 - of thousands, each second
     except OSError:
         return -1
 

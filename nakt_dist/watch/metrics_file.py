@@ -2,10 +2,10 @@
 
 import json
 import math
+import os
 import sys
 from array import array
 from collections import deque
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,16 +28,20 @@ class Curve:
         self.steps: array[float] = array("d")
         self.values: array[float] = array("d")
         self._width = 1
-        self._pending: list[tuple[float, float]] = []
+        self._pending = 0
+        self._sum = 0.0
+        self._step = 0.0
 
     def add(self, step: float, value: float) -> None:
         """Adds a point."""
-        self._pending.append((step, value))
-        if len(self._pending) < self._width:
+        self._pending += 1
+        self._sum += value
+        self._step = step
+        if self._pending < self._width:
             return
         self.steps.append(step)
-        self.values.append(sum(value for _, value in self._pending) / self._width)
-        self._pending.clear()
+        self.values.append(self._sum / self._width)
+        self._pending, self._sum = 0, 0.0
         if len(self.steps) >= 2 * MOST_POINTS:
             means = [(a + b) / 2 for a, b in zip(self.values[::2], self.values[1::2], strict=True)]
             self.steps, self.values = self.steps[1::2], array("d", means)
@@ -47,8 +51,8 @@ class Curve:
         """Returns steps and values, the last value that was logged included."""
         steps, values = self.steps.tolist(), self.values.tolist()
         if self._pending:
-            steps.append(self._pending[-1][0])
-            values.append(sum(value for _, value in self._pending) / len(self._pending))
+            steps.append(self._step)
+            values.append(self._sum / self._pending)
         return steps, values
 
 
@@ -67,7 +71,7 @@ class MetricsFile:
     """
 
     def __init__(self, path: Path) -> None:
-        self.path = path
+        self._path = str(path)
         self._seen: tuple[int, int] | None = None
         self._forget()
 
@@ -89,7 +93,7 @@ class MetricsFile:
     def poll(self) -> bool:
         """Reads at most some megabytes of what is new; says whether anything changed."""
         try:
-            status = self.path.stat()
+            status = os.stat(self._path)  # noqa: PTH116 - thousands of times
         except OSError:
             gone = self._seen is not None
             self._seen = None
@@ -110,7 +114,7 @@ class MetricsFile:
         return True
 
     def _read(self, size: int) -> None:
-        with self.path.open("rb") as stream:
+        with open(self._path, "rb") as stream:  # noqa: PTH123
             stream.seek(max(self._offset - len(self._tail), 0))
             if size < self._offset or stream.read(len(self._tail)) != self._tail:
                 self._forget()
@@ -121,27 +125,32 @@ class MetricsFile:
             self.damaged += 1
             end = len(bite)
         whole, self._torn = bite[:end], bite[end:]
-        for line in whole.splitlines():
-            self._take(line)
+        self._take(whole)
         self._offset += end
         self._tail = (self._tail + whole)[-_TAIL:]
 
-    def _take(self, line: bytes) -> None:
-        try:
-            value = json.loads(line)
-            step = value["step"]
-            if type(step) is not int:
-                raise TypeError
-        except (ValueError, KeyError, TypeError, RecursionError):
-            self.damaged += bool(line.strip())
-            return
-        self.step = step if self.step is None else max(step, self.step)
-        for name, number in _numbers(value).items():
-            if name not in self.last and len(self.last) >= _MOST_NAMES:
+    def _take(self, whole: bytes) -> None:
+        for value in _values(whole):
+            step = value.get("step") if isinstance(value, dict) else None
+            if type(step) is not int or abs(step) > sys.maxsize:
+                self.damaged += 1
                 continue
-            self.last[name] = number
-            if name != "epoch":
-                self.curves.setdefault(name, Curve()).add(step, number)
+            self.step = step if self.step is None or step > self.step else self.step
+            for name, number in value.items():
+                if name != "step" and type(number) in (int, float):
+                    self._note(name, step, number)
+
+    def _note(self, name: str, step: int, number: float) -> None:
+        if abs(number) > sys.float_info.max:
+            number = math.nan
+        if name not in self.last and (len(self.last) >= _MOST_NAMES or len(name) > 100):
+            return
+        self.last[name] = float(number)
+        if name != "epoch":
+            curve = self.curves.get(name)
+            if curve is None:
+                curve = self.curves[name] = Curve()
+            curve.add(step, number)
 
     def _observe(self, when: float, step: int) -> None:
         observed = self._observed
@@ -159,10 +168,20 @@ class MetricsFile:
         return (last - first) / (end - begin)
 
 
-def _numbers(value: Mapping[str, Any]) -> dict[str, float]:
-    """Returns the numbers of a line; one that is not finite, or too large, is NaN."""
-    found = {}
-    for name, number in value.items():
-        if name != "step" and type(number) in (int, float) and len(name) <= 100:
-            found[name] = float(number) if abs(number) <= sys.float_info.max else math.nan
-    return found
+def _values(whole: bytes) -> list[Any]:
+    """Returns what each line holds; None for one that is damaged."""
+    lines = [line for line in whole.splitlines() if line.strip()]
+    try:
+        values = json.loads(b"[" + b",".join(lines) + b"]")  # ten times as fast as line by line
+        if len(values) == len(lines):
+            return values
+    except (ValueError, RecursionError):
+        pass
+    return [_value(line) for line in lines]
+
+
+def _value(line: bytes) -> Any:
+    try:
+        return json.loads(line)
+    except (ValueError, RecursionError):
+        return None

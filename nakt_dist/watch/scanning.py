@@ -33,9 +33,13 @@ class FolderScan:
     def __init__(self, root: Path) -> None:
         self._root = str(root)
         self._known: dict[str, _Folder] = {}
+        self._found: tuple[list[Path], list[Path]] = ([], [])
 
     def find(self) -> tuple[list[Path], list[Path]]:
-        """Returns the folders of runs and the roots of studies that are there now, sorted."""
+        """Returns the folders of runs and the roots of studies that are there now, sorted.
+
+        Where nothing has changed, the very lists of the last time.
+        """
         open_ = [self._root]
         known: dict[str, _Folder] = {}
         while open_:
@@ -46,9 +50,11 @@ class FolderScan:
                 continue
             known[folder] = entry
             open_ += entry.subfolders
-        self._known = known
-        runs = [Path(folder) for folder in known if known[folder].is_run]
-        return sorted(runs), sorted(Path(each) for each in known if known[each].is_study)
+        if known != self._known:
+            self._known = known
+            runs = sorted(Path(folder) for folder in known if known[folder].is_run)
+            self._found = runs, sorted(Path(each) for each in known if known[each].is_study)
+        return self._found
 
     def _look(self, folder: str) -> _Folder:
         changed = os.stat(folder).st_mtime_ns  # noqa: PTH116 - of thousands

@@ -22,7 +22,7 @@ class Executor:
     def __init__(self, root: Path, runs: Sequence[PlannedRun], name: str = "table 2") -> None:
         self.files = StudyFolder(root)
         self.runs = {run.name: run for run in runs}
-        self.files.write_plan(Plan(name, "study.yaml", str(root), tuple(runs)))
+        self.files.write_plan(Plan(name, str(root), tuple(runs)))
 
     def folder(self, name: str) -> Path:
         return self.files.root / name

@@ -108,7 +108,7 @@ function setGroups() {
   for (const run of runs.values()) {
     const level = run.study ? 0 : depthOf(run, new Set()).get(run.stage);
     const title = run.group || run.stage || "not begun";
-    run.groupTitle = level > 1 ? `${title}, ${level}. generation` : title;
+    run.groupTitle = level > 1 ? `${title} ${level}` : title;
     run.groupKey = `${run.study ?? run.place.split("/")[0]}/${run.step}/${run.groupTitle}`;
   }
 }
@@ -159,11 +159,16 @@ const curves = new Map(); // id -> {version, found}
 export const curvesOf = (id) => curves.get(id)?.found ?? {};
 let fetching = false;
 let fetchedAt = 0;
+let later = null;
 
 export async function needCurves(wanted) {
   const old = wanted.filter((run) => run.done_steps !== null
     && curves.get(run.id)?.version !== run.version).slice(0, 400);
-  if (fetching || !old.length || Date.now() - fetchedAt < 900) return;
+  if (!old.length) return;
+  if (fetching || Date.now() - fetchedAt < 900) {
+    later ??= setTimeout(() => { later = null; tell("curves"); }, 900);
+    return;
+  }
   fetching = true;
   fetchedAt = Date.now();
   try {

@@ -138,6 +138,7 @@ function drawAll() {
   const warned = [...runs.values()].filter((run) => run.warnings.length).length + study.problems.length;
   setText(byId("compared"), wanted.compare.length ? String(wanted.compare.length) : "");
   setText(byId("warned"), warned ? String(warned) : "");
+  byId("explore").hidden = ![...runs.values()].some((run) => run.stage === "teach");
   showFilter(wanted);
   drawView();
   showRun();
