@@ -57,6 +57,7 @@ def within(least: float, most: float, expected: str) -> Mapping[str, Any]:
 
 
 PATH = limit("a path, not {value!r}", lambda path: str(path) != "" and "\0" not in str(path))
+PATHS = limit("a list of paths, not {value!r}", lambda paths: all(map(PATH["limit"][1], paths)))
 SEARCHED = limit("at least one folder", len)
 """Folders below which a stage looks for runs: it reads whatever is there, and needs none of it."""
 

@@ -93,7 +93,7 @@ class InspectConfig(Limited):
     exclusion: ExclusionRule = field(default_factory=ExclusionRule)
     images: int = field(default=8, metadata=limits.NOT_NEGATIVE)
     seed: int = field(default=0, metadata=limits.SEED)
-    against: list[str] = field(default_factory=list)
+    against: list[str] = field(default_factory=list, metadata=limits.PATHS)
     near_duplicates: bool = False
 
 

@@ -177,7 +177,8 @@ def _run_together(
             raise
         finally:
             if place.is_main:
-                folder.end(run.name, status_after(code), code, reason_of(folder, run.name, code))
+                reason = reason_of(folder, run.name, code)
+                folder.end(run.name, status_after(code), code, reason, run.planned.output)
     return _record(study, Outcome(done=[run.name]), stopwatch)
 
 

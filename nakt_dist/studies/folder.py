@@ -14,6 +14,8 @@ STUDY_FOLDER = ".study"
 _FORMAT = "nakt-study/1"
 _MOST_BYTES = 2**28
 _LONGEST_NAME = 150
+_NUMBER = (int, float, type(None))
+_LASTING = (".json", ".html", ".safetensors")
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,7 @@ class RunState:
         devices: which GPUs or cores it was given.
         reason: why it failed or waits, in one line.
         settings: SHA-256 of the resolved configuration.
+        left: the files, such as its record and its weights, that it left in its output.
     """
 
     status: str
@@ -74,6 +77,7 @@ class RunState:
     devices: str | None = None
     reason: str | None = None
     settings: str | None = None
+    left: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -88,6 +92,13 @@ class Plan:
     name: str
     root: str
     runs: tuple[PlannedRun, ...]
+
+
+def left_in(output: str) -> set[str]:
+    """Returns the names of the files in an output that stay as long as it is of use."""
+    with contextlib.suppress(OSError):
+        return {path.name for path in Path(output).iterdir() if path.suffix in _LASTING}
+    return set()
 
 
 class StudyFolder:
@@ -145,7 +156,10 @@ class StudyFolder:
         with contextlib.suppress(DatasetError, TypeError):
             value = read_json(self.of_run(name) / "state.json", "state", 2**20)
             known = {each.name for each in fields(RunState)}
-            return RunState(**{key: value[key] for key in known & set(value)})
+            state = RunState(**{key: value[key] for key in known & set(value)})
+            times = (state.started, state.ended, state.attempt)
+            if isinstance(state.status, str) and all(isinstance(t, _NUMBER) for t in times):
+                return replace(state, left=tuple(map(str, state.left)))
         return None
 
     def write_state(self, name: str, state: RunState) -> None:
@@ -154,11 +168,24 @@ class StudyFolder:
         folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / "state.json", asdict(state))
 
-    def end(self, name: str, status: str, exit_code: int, reason: str | None = None) -> RunState:
-        """Notes how a run's try has ended, and returns its state."""
+    def end(
+        self,
+        name: str,
+        status: str,
+        exit_code: int,
+        reason: str | None = None,
+        output: str | None = None,
+    ) -> RunState:
+        """Notes how a run's try has ended, and what is left in its output; returns its state."""
         state = self.read_state(name) or RunState("running")
         ended = replace(
-            state, status=status, exit_code=exit_code, reason=reason, ended=time.time(), pid=None
+            state,
+            status=status,
+            exit_code=exit_code,
+            reason=reason,
+            ended=time.time(),
+            pid=None,
+            left=tuple(sorted(left_in(output))) if output and status == "done" else (),
         )
         self.write_state(name, ended)
         return ended

@@ -177,7 +177,7 @@ class LocalRuns:
             self._open[name] = run
             return
         status, reason = status_after(code), reason_of(self._folder, name, code)
-        self._folder.end(name, status, code, reason)
+        self._folder.end(name, status, code, reason, run.planned.output)
         seconds = time.monotonic() - begun.started
         self._outcome.seconds[name] = round(self._outcome.seconds.get(name, 0) + seconds, 3)
         if status == "done":
@@ -245,7 +245,8 @@ class LocalRuns:
             if code is not None:
                 del self._begun[name]
                 status = "done" if code == 0 else "interrupted"
-                self._folder.end(name, status, code, reason_of(self._folder, name, code))
+                reason = reason_of(self._folder, name, code)
+                self._folder.end(name, status, code, reason, begun.run.planned.output)
 
 
 def remaining_seconds(study: Study, done: Container[str] = ()) -> dict[str, float]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
-from pathlib import Path
+from os.path import realpath
 from typing import Any
 
 from nakt_dist import limits
@@ -38,7 +38,8 @@ def paths_of(config: Any) -> Paths:
 
 def absolute(path: str) -> str:
     """Returns a path without ``..`` and links, so that equal ones are equal; a URL as it is."""
-    return path.rstrip("/") if "://" in path else str(Path(path).expanduser().resolve())
+    path = path.removeprefix("file://")
+    return path.rstrip("/") if "://" in path else realpath(path)
 
 
 def _paths(value: Any) -> Iterator[tuple[str, bool]]:
@@ -54,6 +55,8 @@ def _paths(value: Any) -> Iterator[tuple[str, bool]]:
                 continue
             if limit is limits.SEARCHED["limit"]:
                 yield from ((absolute(path), True) for path in item)
+            elif limit is limits.PATHS["limit"]:
+                yield from ((absolute(path), False) for path in item)
             elif limit is limits.PATH["limit"]:
                 yield absolute(item), False
             else:

@@ -1,5 +1,6 @@
 """Which runs of a study are done, from what is on disk alone."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,10 +9,12 @@ from nakt_dist.config import as_plain
 from nakt_dist.errors import DatasetError
 from nakt_dist.records.run_record import RECORD_NAME, read_record
 from nakt_dist.runtime.files import differing_fields, read_json, write_json
-from nakt_dist.studies.folder import RunState, StudyFolder
+from nakt_dist.studies.folder import RunState, StudyFolder, left_in
+from nakt_dist.studies.paths import absolute
 from nakt_dist.studies.plan import Study, StudyRun, settings_sha256
 
 SETTINGS_NAME = "settings.json"
+_MADE_BY_HAND_SECONDS = 60
 
 
 @dataclass(frozen=True)
@@ -31,20 +34,25 @@ def stand(study: Study, folder: StudyFolder) -> dict[str, Standing]:
     """Says which runs are done, by name.
 
     A run is done when its state or its record says so for the same settings, its output is
-    there, and all that it needs is done and has not been made again since. Whatever is not sure
-    is not done: its stage is started, and finds out at once.
+    there as it was left, and all that it needs or looks for is done and has not been made again
+    since. Whatever is not sure is not done: its stage is started, and finds out at once.
     """
     states = {run.name: folder.read_state(run.name) for run in study.runs}
     found: dict[str, Standing] = {}
+    made: dict[str, float] = {}
     for run in study.runs:
-        needs = run.planned.needs
-        standing = _stand_alone(run, folder, states[run.name])
+        before = (*run.planned.needs, *run.planned.after)
+        state = states[run.name]
+        standing = _stand_alone(run, folder, state)
+        started = state.started if state is not None else None
         stale = any(
-            not found[need].done or _is_newer(states[need], states[run.name]) for need in needs
+            not found[each].done or (started is not None and made[each] > started)
+            for each in before
         )
         if standing.done and stale:
             standing = Standing(False)
         found[run.name] = standing
+        made[run.name] = _made(run, state)
     return found
 
 
@@ -53,16 +61,38 @@ def note_settings(folder: StudyFolder, name: str, config: Any) -> None:
     write_json(folder.of_run(name) / SETTINGS_NAME, as_plain(config))
 
 
-def _is_newer(need: RunState | None, run: RunState | None) -> bool:
-    return bool(need and run and need.ended and run.started and need.ended > run.started)
+def _made(run: StudyRun, state: RunState | None) -> float:
+    """Returns when a run's output was made: by its state, or later, by hand and by its record."""
+    ended = (state.ended if state is not None else None) or 0.0
+    record = _record_of(run)
+    try:
+        written = record.stat().st_mtime if record is not None else 0.0
+    except OSError:
+        return ended
+    # A file server's clock is not ours; a run that is made again takes longer than they differ.
+    return written if written > ended + _MADE_BY_HAND_SECONDS else ended
+
+
+def _record_of(run: StudyRun) -> Path | None:
+    """Returns where a run's record is or would be; None of those that leave none here."""
+    output = run.planned.output
+    return None if output is None or "://" in output else Path(output) / RECORD_NAME
+
+
+def _is_whole(output: str | None, state: RunState | None) -> bool:
+    """Says whether an output is there with what its run left."""
+    if output is None or "://" in output:
+        return True
+    try:
+        return any(Path(output).iterdir()) and set(state.left if state else ()) <= left_in(output)
+    except OSError:
+        return False
 
 
 def _stand_alone(run: StudyRun, folder: StudyFolder, state: RunState | None) -> Standing:
-    output = run.planned.output
-    here = output is None or "://" in output or Path(output).exists()
     ended = state is not None and state.status == "done"
-    record = None if output is None or "://" in output else Path(output) / RECORD_NAME
-    if not here or not (ended or (record is not None and record.exists())):
+    record = _record_of(run)
+    if not _is_whole(run.planned.output, state) or not (ended or (record and record.exists())):
         return Standing(False)
     try:
         config, _ = run.decided()
@@ -70,18 +100,46 @@ def _stand_alone(run: StudyRun, folder: StudyFolder, state: RunState | None) -> 
         return Standing(False)
     if ended and state is not None and state.settings == settings_sha256(config):
         return Standing(True)
-    before = _settings_before(folder, run.name, record)
+    now = as_plain(config)
+    noted = _noted_settings(folder, run.name) if ended else None
+    before = noted or _recorded_settings(record)
     if before is None:
         return Standing(False)
-    differences = differing_fields(before, as_plain(config))
-    return Standing(not differences, tuple(differences))
+    before = _spelt_as(before, now)
+    differences = differing_fields(before, now)
+    # A record tells what the stage made of settings that are left open.
+    changed = differences if noted else differing_fields(_left_open(before, now), now)
+    return Standing(not differences, tuple(changed))
 
 
-def _settings_before(folder: StudyFolder, name: str, record: Path | None) -> dict[str, Any] | None:
-    """Returns the settings that a run ended with; None where nothing says so."""
+def _left_open(before: Any, now: Any) -> Any:
+    """Returns settings with null wherever they are null now."""
+    if isinstance(before, Mapping) and isinstance(now, Mapping):
+        return {name: _left_open(value, now.get(name, value)) for name, value in before.items()}
+    return None if now is None else before
+
+
+def _spelt_as(before: Any, now: Any) -> Any:
+    """Returns settings with those paths as they are written now that mean the same place."""
+    if isinstance(before, Mapping) and isinstance(now, Mapping):
+        return {name: _spelt_as(value, now.get(name)) for name, value in before.items()}
+    if isinstance(before, list) and isinstance(now, list) and len(before) == len(now):
+        return [_spelt_as(*pair) for pair in zip(before, now, strict=True)]
+    both = isinstance(before, str) and isinstance(now, str) and "\0" not in before + now
+    return now if both and absolute(before) == absolute(now) else before
+
+
+def _noted_settings(folder: StudyFolder, name: str) -> dict[str, Any] | None:
+    """Returns the settings with which a run began last; None where nothing says so."""
     try:
-        if record is not None and record.exists():
-            return dict(read_record(record).config)
         return read_json(folder.of_run(name) / SETTINGS_NAME, "settings", 2**24)
+    except DatasetError:
+        return None
+
+
+def _recorded_settings(record: Path | None) -> dict[str, Any] | None:
+    """Returns the settings in a record; None where nothing can be read."""
+    try:
+        return None if record is None else dict(read_record(record).config)
     except DatasetError:
         return None

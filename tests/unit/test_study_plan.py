@@ -1,6 +1,8 @@
 """A study's graph: axes, edges from paths, choices by validation images, and what is done."""
 
 import json
+import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,7 @@ from nakt_dist.studies.estimates import with_estimates
 from nakt_dist.studies.folder import RunState, StudyFolder, count_words, statuses
 from nakt_dist.studies.paths import Paths, edges_of
 from nakt_dist.studies.plan import settings_sha256
-from nakt_dist.studies.standing import stand
+from nakt_dist.studies.standing import note_settings, stand
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "study"
 
@@ -101,6 +103,16 @@ def test_who_waits_for_whom_follows_from_paths() -> None:
     ]  # fmt: skip
     assert edges[4].after == (0, 1, 2, 3, 5)
     assert edges[6].after == (2, 5)
+
+
+def test_paths_are_compared_by_the_place_that_they_mean(tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "link").symlink_to("a")
+    made = {"layout": "busi", "source": "~nobody-here/x", "output": f"{tmp_path}/a"}
+    looks = {"pseudo_labels": "loop/x", "against": [f"file://{tmp_path}/link/../a"]}
+    steps = [{"stage": "inspect", "config": looks}, {"stage": "pack", "config": made}]
+    study = read_study(StudyConfig(steps=steps, root=str(tmp_path)))
+    assert [run.planned.needs for run in study.runs] == [(), ("a",)]
 
 
 TRAIN = {
@@ -281,8 +293,15 @@ def small_study(tmp_path: Path) -> Any:
 
 def note_done(folder: StudyFolder, run: Any, started: float, ended: float) -> None:
     Path(run.planned.output).mkdir(parents=True, exist_ok=True)
-    settings = settings_sha256(run.config)
-    folder.write_state(run.name, RunState("done", started=started, ended=ended, settings=settings))
+    (Path(run.planned.output) / "manifest.json").touch()
+    settings, left = settings_sha256(run.config), ("manifest.json",)
+    state = RunState("done", started=started, ended=ended, settings=settings, left=left)
+    folder.write_state(run.name, state)
+    note_settings(folder, run.name, run.config)
+
+
+def done_names(study: Any, folder: StudyFolder) -> list[str]:
+    return [name for name, standing in stand(study, folder).items() if standing.done]
 
 
 def test_done_is_what_ended_with_these_settings_behind_all_that_it_needs(tmp_path: Path) -> None:
@@ -292,14 +311,73 @@ def test_done_is_what_ended_with_these_settings_behind_all_that_it_needs(tmp_pat
         note_done(folder, run, 10, 20) if run.name.startswith("p-") else note_done(
             folder, run, 30, 40
         )
-    done = [name for name, standing in stand(study, folder).items() if standing.done]
-    assert done == ["p-0", "p-1", "s-0", "s-1"]
+    assert done_names(study, folder) == ["p-0", "p-1", "s-0", "s-1"]
 
     note_done(folder, study.runs[0], 50, 60)  # made again: what reads it is looked at again
     assert not stand(study, folder)["s-0"].done
-    (tmp_path / "p-1").rmdir()
-    standings = stand(study, folder)
-    assert not standings["p-1"].done and not standings["s-1"].done
+    (tmp_path / "p-1" / "manifest.json").rename(tmp_path / "p-1" / "other")  # but not as it was
+    assert done_names(study, folder) == ["p-0"]
+
+
+def test_a_page_is_made_again_when_a_run_below_its_folders_was(tmp_path: Path) -> None:
+    study, folder = small_study(tmp_path), StudyFolder(tmp_path)
+    for number, run in enumerate(study.runs):
+        note_done(folder, run, 20 * number, 20 * number + 10)
+    assert "page" in done_names(study, folder)
+    failed = folder.end("s-1", "failed", 1)
+    assert "page" not in done_names(study, folder)
+    note_done(folder, study.by_name(["s-1"])[0], 190, 200)  # the page is of before
+    assert failed.left == () and done_names(study, folder) == ["p-0", "p-1", "s-0", "s-1"]
+
+
+def test_what_was_made_again_by_hand_makes_what_reads_it_stale(tmp_path: Path) -> None:
+    study, folder = chosen_study(tmp_path), StudyFolder(tmp_path / "r")
+    for run in study.runs:
+        if "final" not in run.name:
+            write_record(run.config.output, run.config, best_validation_dice=0.5)
+            folder.end(run.name, "done", 0, None, run.config.output)
+    final = study.by_name(["runs/final-0"])[0]
+    config, _ = final.decided()
+    write_record(config.output, config)
+    now = time.time()
+    settings = settings_sha256(config)
+    folder.write_state(final.name, RunState("done", started=now, ended=now, settings=settings))
+    assert final.name in done_names(study, folder)
+    os.utime(tmp_path / "r" / "runs" / "0.1-0" / "record.json", (now + 600, now + 600))
+    assert final.name not in done_names(study, folder)
+
+
+@pytest.mark.parametrize("spelling", ["{}/", "{}/../{name}", "./{}", "{absolute}"])
+def test_another_spelling_of_the_root_is_the_same_root(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spelling: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    study, folder = small_study(Path("r")), StudyFolder("r")
+    for number, run in enumerate(study.runs):
+        note_done(folder, run, 20 * number, 20 * number + 10)
+    root = spelling.format("r", name="r", absolute=tmp_path / "r")
+    config = StudyConfig(steps=study.config.steps, root=root)
+    standings = stand(read_study(config), StudyFolder(root))
+    assert all(each.done and not each.changed for each in standings.values()), standings
+
+
+def test_settings_left_open_are_not_told_as_changed(tmp_path: Path) -> None:
+    study, folder = chosen_study(tmp_path), StudyFolder(tmp_path / "r")
+    run = study.runs[0]
+    filled = as_plain(run.config) | {"preprocessing": {"mean": 0.0}}
+    Path(run.config.output).mkdir(parents=True)
+    RunRecord("train", "r", filled).write(Path(run.config.output))
+    standing = stand(study, folder)[run.name]
+    assert not standing.done and standing.changed == ()  # its stage finds out at once
+
+
+@pytest.mark.parametrize("value", [{"status": 3}, {"status": "done", "ended": "x"}, {}, []])
+def test_a_damaged_state_is_none(tmp_path: Path, value: Any) -> None:
+    study, folder = small_study(tmp_path), StudyFolder(tmp_path)
+    folder.of_run("p-0").mkdir(parents=True)
+    (folder.of_run("p-0") / "state.json").write_text(json.dumps(value))
+    assert folder.read_state("p-0") is None
+    assert not stand(study, folder)["p-0"].done
 
 
 def test_a_changed_setting_is_never_silently_the_old_run(tmp_path: Path) -> None:
