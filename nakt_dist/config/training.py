@@ -151,6 +151,8 @@ class TrackingConfig(Limited, group="tracking"):
             the run, if one did.
         tags: of the W&B run, besides dataset, network, method, number of images and seed.
         every_steps: steps between logged training losses.
+        prometheus_folder: where every process keeps a file for Prometheus' node exporter; None
+            writes none.
     """
 
     wandb: Literal["off", "offline", "online"] = "off"
@@ -159,6 +161,7 @@ class TrackingConfig(Limited, group="tracking"):
     group: str | None = None
     tags: list[str] = field(default_factory=list)
     every_steps: int = field(default=1, metadata=limits.POSITIVE)
+    prometheus_folder: str | None = field(default=None, metadata=limits.PATH)
 
     def __post_init__(self) -> None:
         super().__post_init__()

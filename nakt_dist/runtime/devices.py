@@ -51,6 +51,14 @@ def gpu_is_wanted(device: str) -> bool:
     return torch.cuda.is_available() and not asked_for_cpu
 
 
+def gpu_uuid(device: torch.device) -> str:
+    """Returns what the driver calls a GPU, such as ``GPU-5ba1…``; empty of a CPU."""
+    if device.type != "cuda":
+        return ""
+    uuid = getattr(torch.cuda.get_device_properties(device), "uuid", None)
+    return f"GPU-{uuid}" if uuid else ""
+
+
 def group_backend(device: str) -> str:
     """Returns the backend of a process group over such devices: ``nccl`` of GPUs, else ``gloo``.
 

@@ -1,5 +1,6 @@
 """SLURM: the file of a job, and sbatch."""
 
+import os
 import re
 import shlex
 import shutil
@@ -12,6 +13,12 @@ from nakt_dist.errors import ConfigurationError, NaktError
 
 _OPTION = re.compile(r"#SBATCH (--[a-z-]+)=?(.*)")
 _SUBMIT_SECONDS = 60
+
+
+def this_job() -> str | None:
+    """Returns the job that this process is in, as SLURM's commands take it, such as ``123_4``."""
+    array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
+    return f"{array}_{task}" if array and task else os.environ.get("SLURM_JOB_ID")
 
 
 def job_file(

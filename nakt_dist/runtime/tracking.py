@@ -14,6 +14,9 @@ from nakt_dist.runtime.processes import say
 from nakt_dist.runtime.wandb_run import start_wandb
 
 METRICS_NAME = "metrics.jsonl"
+PACE_NAME = "pace.jsonl"
+"""How fast a run learns. Not in the other file, whose lines do not depend on interruptions."""
+
 MIRRORS: dict[str, Callable[[TrackedRun], Mirror | None]] = {
     "W&B": start_wandb,
 }

@@ -24,6 +24,9 @@ from nakt_dist.runtime.files import differing_fields, read_json, write_json, wri
 from nakt_dist.runtime.processes import process_place
 
 LOCK_NAME = ".lock"
+COUNT_NAME = "pieces.json"
+"""Says how many pieces there are, to those who watch."""
+
 _ATTEMPTS = 100
 _PAUSE_SECONDS = 0.02
 _NO_FILE = (errno.ELOOP, errno.ENXIO, errno.EISDIR)  # a link, a pipe, a folder
@@ -144,6 +147,7 @@ class WorkLedger:
         Returns:
             The ``stamp`` of each; with another one it has been done anew.
         """
+        self._tell_count()
         stamps = {piece: self.stamp(piece) for piece in range(self.pieces)}
         return {
             piece: stamp for piece, stamp in stamps.items() if stamp is None or not is_sound(piece)
@@ -162,6 +166,11 @@ class WorkLedger:
             held = stack.enter_context(hold_lock(self._lock_path(piece)))
             return stack.pop_all() if held and self.stamp(piece) == stamp else None
 
+    def _tell_count(self) -> None:
+        with contextlib.suppress(FileNotFoundError):  # finished just now, its folder is gone
+            if not (self.folder / COUNT_NAME).exists():
+                write_json(self.folder / COUNT_NAME, {"pieces": self.pieces})
+
     def _lock_path(self, piece: int) -> Path:
         return self.folder / f"{piece:06d}.lock"
 
@@ -175,6 +184,7 @@ class WorkLedger:
         First the rank's own share (``piece % world_size == rank``), then whatever other
         ranks have neither finished nor hold.
         """
+        self._tell_count()
         order = sorted(range(self.pieces), key=lambda piece: ((piece - rank) % world_size, piece))
         for piece in order:
             if self.is_finished(piece):

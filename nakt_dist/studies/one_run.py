@@ -14,6 +14,7 @@ from nakt_dist.config import save_config
 from nakt_dist.runtime.files import write_json
 from nakt_dist.runtime.preemption import REQUEUE_ALONE_EXIT_CODE, REQUEUE_EXIT_CODE
 from nakt_dist.runtime.relaunch import end_with_parent
+from nakt_dist.runtime.slurm import this_job
 from nakt_dist.runtime.work import hold_lock
 from nakt_dist.studies.folder import RunState, StudyFolder
 from nakt_dist.studies.plan import StudyRun, settings_sha256
@@ -60,7 +61,7 @@ def prepare(run: StudyRun, folder: StudyFolder, attempt: int, devices: str | Non
             started=time.time(),
             host=socket.gethostname(),
             pid=os.getpid(),
-            job=slurm_job(),
+            job=this_job(),
             devices=devices,
             settings=settings_sha256(config),
         ),
@@ -137,9 +138,3 @@ def reason_of(folder: StudyFolder, name: str, code: int) -> str | None:
     told = (errors or lines or ["it said nothing"])[-1].strip()
     ended = f"signal {-code}" if code < 0 else f"exit code {code}"
     return f"{ended}: {told[:300]}"
-
-
-def slurm_job() -> str | None:
-    """Returns the SLURM job that this process belongs to, such as ``123_4``; None without one."""
-    array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
-    return f"{array}_{task}" if array and task else os.environ.get("SLURM_JOB_ID")

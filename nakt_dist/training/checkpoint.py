@@ -178,6 +178,14 @@ class CheckpointStore:
         return None
 
 
+def saved_at(folder: Path) -> float | None:
+    """Returns when the last checkpoint of a folder was saved, in seconds since 1970, or None."""
+    try:
+        return (folder / _POINTER).stat().st_mtime
+    except OSError:
+        return None
+
+
 def _name(step: int) -> str:
     return f"step-{step:09d}"
 

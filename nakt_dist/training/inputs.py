@@ -1,5 +1,6 @@
 """What each step of training sees: batches, augmented, and the keys that are in them."""
 
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -18,7 +19,11 @@ _STEPS_REMEMBERED = 256
 
 @dataclass(eq=False)
 class TrainingInputs:
-    """One process's micro-batches of one training run."""
+    """One process's micro-batches of one training run.
+
+    Attributes:
+        waited_seconds: for the next batch, since the launch began.
+    """
 
     config: TrainConfig
     dataset: CachedImages
@@ -36,6 +41,7 @@ class TrainingInputs:
             self._labels_that_count = (~np.isnan(self._targets.values)).sum(1)
         self._batches: Iterator[Batch] = iter(())
         self._read: dict[int, list[int]] = {}
+        self.waited_seconds = 0.0
 
     def open(self, first_step: int, last_step: int) -> None:
         """Begins to read at a step, up to another, exclusive; resuming costs nothing."""
@@ -55,7 +61,9 @@ class TrainingInputs:
         """Yields image and target, float32, of each of the step's micro-batches of this process."""
         numbers = self._remember(step)
         for _ in range(self.share.accumulation):
+            asked = time.perf_counter()
             batch = next(self._batches)
+            self.waited_seconds += time.perf_counter() - asked
             numbers += batch["number"].tolist()
             yield self._prepared(batch, step)
 

@@ -2,9 +2,11 @@
 
 import json
 import os
+import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,12 +18,13 @@ from nakt_dist.models.trainable import keep_frozen_statistics
 from nakt_dist.models.weights_path import BEST_WEIGHTS
 from nakt_dist.records.run_tags import run_tags
 from nakt_dist.runtime.deepspeed_launch import uses_deepspeed
-from nakt_dist.runtime.devices import explain_full_memory
+from nakt_dist.runtime.devices import explain_full_memory, gpu_uuid
 from nakt_dist.runtime.distributed import Agreement
 from nakt_dist.runtime.mirrors import TrackedRun
 from nakt_dist.runtime.processes import process_place, say
 from nakt_dist.runtime.progress import progress_bar
-from nakt_dist.runtime.tracking import JsonLines, Tracker
+from nakt_dist.runtime.rank_textfile import RankTextfile
+from nakt_dist.runtime.tracking import PACE_NAME, JsonLines, Tracker
 from nakt_dist.runtime.watchdog import Watchdog
 from nakt_dist.training.batch_norm import synchronise_batch_norm
 from nakt_dist.training.checkpoint import CheckpointStore, Progress, load_checkpoint
@@ -30,6 +33,7 @@ from nakt_dist.training.gpu_memory import halve_when_full
 from nakt_dist.training.inputs import TrainingInputs
 from nakt_dist.training.learner import Learner
 from nakt_dist.training.milestones import Milestones
+from nakt_dist.training.pace import Pace
 from nakt_dist.training.run import TrainingRun
 from nakt_dist.training.zero import ZeroLearner
 
@@ -111,11 +115,12 @@ class TrainingLoop:
             keys = None
             if is_main and self._config.log_keys:
                 keys = stack.enter_context(JsonLines(output / BATCHES_NAME, first))
+            pace = stack.enter_context(self._measure(first))
             self.milestones.tracker = tracker
             self.milestones.logs = [each for each in (tracker, keys) if each is not None]
             stack.enter_context(self._watchdog)
             bar = progress_bar(f"train {output.name}", self.total_steps)
-            self._run_steps(first, tracker, keys, stack.enter_context(bar))
+            self._run_steps(first, tracker, keys, pace, stack.enter_context(bar))
         if following is not None and following.teacher_sha256() != teacher:
             raise NaktError(
                 f"{output}: the frozen teacher changed while its student trained; do not "
@@ -138,11 +143,21 @@ class TrainingLoop:
         redone = f"validation_{self._run.task.metric}" if self.milestones.owes_score else None
         return Tracker(run, first, redone)
 
+    def _measure(self, first: int) -> Pace:
+        """Begins to measure how fast this process learns."""
+        output, device, place = self._run.output, self._accelerator.device, process_place()
+        folder, textfile = self._config.tracking.prometheus_folder, None
+        if folder is not None:
+            textfile = RankTextfile(Path(folder), output, "train", place, gpu_uuid(device))
+        lines = JsonLines(output / PACE_NAME, first) if place.is_main else None
+        return Pace(device, self._run.share, output / CHECKPOINTS_NAME, lines, textfile)
+
     def _run_steps(
         self,
         first: int,
         tracker: Tracker | None,
         keys: JsonLines | None,
+        pace: Pace,
         advance: Callable[[int], None],
     ) -> None:
         advance(first)
@@ -152,6 +167,7 @@ class TrainingLoop:
         for step in range(first, self.total_steps):
             self._watchdog.beat(f"step {step + 1}")
             self.milestones.leave_if_asked()
+            begun = time.perf_counter()
             with self._explained_memory():
                 losses = self._step(step)
             if keys is not None:
@@ -159,9 +175,10 @@ class TrainingLoop:
             every = self._config.tracking.every_steps
             is_time = (step + 1) % every == 0 or self.milestones.ends(step + 1)
             if is_time and losses is not None:
-                self._log(tracker, step, losses)
+                pace.losses = self._log(tracker, step, losses)
             if losses is None and tracker is not None:
                 tracker.alert("A step was skipped", f"step {step + 1} was not finite")
+            pace.add(step + 1, time.perf_counter() - begun, self._inputs.waited_seconds)
             with self._explained_memory():
                 self.milestones.pass_step(step + 1)
             advance(1)
@@ -217,7 +234,9 @@ class TrainingLoop:
         decays = self._inputs.order.epoch_of(step) // recipe.decay_every_epochs
         return recipe.learning_rate * recipe.decay_factor**decays
 
-    def _log(self, tracker: Tracker | None, step: int, losses: Mapping[str, torch.Tensor]) -> None:
+    def _log(
+        self, tracker: Tracker | None, step: int, losses: Mapping[str, torch.Tensor]
+    ) -> dict[str, float]:
         """Averages the losses over processes, logs them, and stops on one that is not finite."""
         names = list(losses)
         values = self._accelerator.reduce(torch.stack([losses[name] for name in names]), "mean")
@@ -228,6 +247,7 @@ class TrainingLoop:
             if self._config.recipe.decay_every_epochs is not None:
                 rate = {"learning_rate": self._learning_rate(step)}
             tracker.log(step + 1, {"epoch": self._inputs.order.epoch_of(step), **numbers, **rate})
+        return numbers
 
 
 def describe_progress(progress: Progress) -> dict[str, Any]:

@@ -83,7 +83,7 @@ class Collector:
         """Returns steps and values of each metric of a run; none of an unknown one."""
         with self._changed:
             run = self._runs.get(id)
-            curves = run.metrics.curves if run is not None else {}
+            curves = run.curves if run is not None else {}
             return {name: curve.points() for name, curve in curves.items()}
 
     def settings(self, id: str) -> dict:
@@ -112,7 +112,7 @@ class Collector:
     @property
     def unread(self) -> int:
         """How many runs are still to be read, or read to their end."""
-        return sum(not run.is_read or run.metrics.is_behind for run in self._runs.values())
+        return sum(not run.is_read or run.is_behind for run in self._runs.values())
 
     def wait(self, version: int, seconds: float) -> int:
         """Waits until there is something newer than a version; returns the version then."""
@@ -231,7 +231,7 @@ class Collector:
                 with self._changed:
                     while run.poll_output(scanned):
                         changed = run.is_stale = True
-                        if not whole or not run.metrics.is_behind:
+                        if not whole or not run.is_behind:
                             break
                 self._are_related = self._are_related and run.facts is facts
             if time.monotonic() > end:

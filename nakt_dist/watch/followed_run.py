@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 from nakt_dist.records.run_record import RECORD_NAME
+from nakt_dist.runtime.tracking import PACE_NAME
 from nakt_dist.studies.folder import PlannedRun, RunState, StudyFolder
 from nakt_dist.watch.facts import (
     CONFIG_NAME,
@@ -13,8 +14,14 @@ from nakt_dist.watch.facts import (
     Facts,
     read_facts,
 )
-from nakt_dist.watch.metrics_file import MetricsFile
-from nakt_dist.watch.snapshot import DATA_WAIT, GPU_MEMORY, THROUGHPUT, RunSnapshot
+from nakt_dist.watch.metrics_file import Curve, MetricsFile
+from nakt_dist.watch.snapshot import (
+    DATA_WAIT,
+    GPU_MEMORY,
+    STEP_SECONDS,
+    THROUGHPUT,
+    RunSnapshot,
+)
 
 SILENT_SECONDS = 600.0
 """Without a line, after which nobody can tell whether a run without a study goes on."""
@@ -41,6 +48,7 @@ class FollowedRun:
         self.state: RunState | None = None
         self.facts = Facts()
         self.metrics = MetricsFile((folder or root / ".none") / METRICS_NAME)
+        self.pace = MetricsFile((folder or root / ".none") / PACE_NAME)
         self.word: tuple[str, str | None] = ("ready", None)
         self.needs: tuple[str, ...] = ()
         self.judged: tuple[str, ...] = ()
@@ -57,7 +65,17 @@ class FollowedRun:
     def is_settled(self) -> bool:
         """Whether it has ended and all was read, so that it is looked at rarely."""
         ended = self.state is None or self.state.status in _ENDED
-        return self.is_read and self.facts.is_done and ended and not self.metrics.is_behind
+        return self.is_read and self.facts.is_done and ended and not self.is_behind
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether it has written more than was read."""
+        return self.metrics.is_behind or self.pace.is_behind
+
+    @property
+    def curves(self) -> dict[str, Curve]:
+        """What it has logged over its steps, and how fast it was."""
+        return {**self.metrics.curves, **self.pace.curves}
 
     def poll_state(self, study: StudyFolder) -> bool:
         """Reads how it stands where that has changed; says whether it has."""
@@ -81,6 +99,8 @@ class FollowedRun:
             self.is_read = True
             return False
         changed = self.metrics.poll()
+        if changed or whole or self.pace.is_behind:
+            changed |= self.pace.poll()
         looked = self._paths if whole or not self.is_read else self._paths[:1]
         seen = [*map(_changed, looked), *self._seen[len(looked) :]]
         if seen != self._seen or (changed and not self.facts.stage):
@@ -114,7 +134,7 @@ class FollowedRun:
     def make_snapshot(self, version: int) -> RunSnapshot:
         """Puts together what is known."""
         facts, state, planned = self.facts, self.state or RunState(""), self.planned
-        logged = self.metrics.last
+        logged, pace = self.metrics.last, self.pace.last
         axes = {**self.inherited, **self.axes}
         values = {name: value for name, value in logged.items() if name != "epoch"}
         return RunSnapshot(
@@ -143,8 +163,9 @@ class FollowedRun:
             done_steps=self.metrics.step,
             total_steps=facts.total_steps,
             images_per_second=self._throughput(),
-            data_wait=logged.get(DATA_WAIT),
-            gpu_memory_bytes=logged.get(GPU_MEMORY),
+            step_seconds=pace.get(STEP_SECONDS),
+            data_wait=pace.get(DATA_WAIT),
+            gpu_memory_bytes=pace.get(GPU_MEMORY),
             seconds=self._seconds(),
             expected_end=self._expected_end(),
             estimate_seconds=planned.estimate_seconds if planned else None,
@@ -174,8 +195,8 @@ class FollowedRun:
         return step / (changed - started) if changed > started else None
 
     def _throughput(self) -> float | None:
-        if THROUGHPUT in self.metrics.last:
-            return self.metrics.last[THROUGHPUT]
+        if THROUGHPUT in self.pace.last and not self.facts.is_done:
+            return self.pace.last[THROUGHPUT]
         batch, pace = self.facts.batch_size, self._pace()
         if self.facts.is_done:
             steps, seconds = self.metrics.step, self._seconds()
@@ -196,8 +217,9 @@ class FollowedRun:
         told = list(self.judged)
         if self.facts.problem:
             told.append(self.facts.problem)
-        if self.metrics.damaged:
-            told.append(f"{METRICS_NAME}: {self.metrics.damaged} damaged lines were left out")
+        for name, file in ((METRICS_NAME, self.metrics), (PACE_NAME, self.pace)):
+            if file.damaged:
+                told.append(f"{name}: {file.damaged} damaged lines were left out")
         return told
 
 

@@ -2,6 +2,7 @@
 
 from nakt_dist.watch.api import curves, last_lines, settings, study
 from nakt_dist.watch.explorer import pseudo_image, pseudo_sets, pseudo_statistics
+from nakt_dist.watch.prometheus import metrics
 from nakt_dist.watch.web import Handler, asset
 
 _ASSETS = (
@@ -24,5 +25,6 @@ ROUTES: dict[str, Handler] = {
     "/api/pseudo-sets": pseudo_sets,
     "/api/pseudo-statistics": pseudo_statistics,
     "/api/pseudo-image": pseudo_image,
+    "/metrics": metrics,
 }
 """By path, without the prefix of a proxy."""

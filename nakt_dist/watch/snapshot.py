@@ -14,9 +14,11 @@ LIVE = ("running", "requeued", "silent")
 
 THROUGHPUT = "images_per_second"
 DATA_WAIT = "data_wait"
+STEP_SECONDS = "step_seconds"
 GPU_MEMORY = "gpu_memory_bytes"
-"""Names in ``metrics.jsonl``: images a second of all processes, share of the time from 0 to 1 that
-was spent waiting for images, and the most bytes that a process held on its GPU."""
+"""Names in ``pace.jsonl``: images a second of all processes, share of the time from 0 to 1 that
+was spent waiting for images, seconds that a step took, and the most bytes that a process held on
+its GPU."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,7 @@ class RunSnapshot:
         metric: the one that decides, such as ``validation_auroc``; None where there is none.
         done_steps: of training; ``total_steps`` likewise.
         images_per_second: of all processes; as logged, else from the steps that were seen.
+        step_seconds: of one optimiser step, lately.
         data_wait: share of the time, 0 to 1.
         gpu_memory_bytes: most of one process.
         seconds: that it has taken, once it has ended; else see ``seconds_at``.
@@ -82,6 +85,7 @@ class RunSnapshot:
     done_steps: int | None = None
     total_steps: int | None = None
     images_per_second: float | None = None
+    step_seconds: float | None = None
     data_wait: float | None = None
     gpu_memory_bytes: float | None = None
     seconds: float | None = None

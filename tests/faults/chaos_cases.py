@@ -137,7 +137,7 @@ def _train(folder: Path, images: int, world: int, real_launcher: bool) -> Case:
         pieces=steps,
         done=_last_checkpoint,
         last="record.json",
-        changing=("record.json", "config.yaml"),
+        changing=("record.json", "config.yaml", "pace.jsonl"),
         real_launcher=real_launcher,
     )
 

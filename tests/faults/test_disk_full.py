@@ -114,7 +114,8 @@ def used_bytes(folder: Path) -> int:
 def lasting(output: Path) -> dict[str, str | None]:
     """The files, and their bytes where these do not tell how long it took."""
     files = file_hashes(output)
-    return {name: None if name == "record.json" else sha for name, sha in files.items()}
+    telling = ("record.json", "pace.jsonl")
+    return {name: None if name in telling else sha for name, sha in files.items()}
 
 
 def assert_one_clear_error(launch: Launch, place: Path) -> None:

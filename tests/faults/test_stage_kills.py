@@ -27,9 +27,9 @@ pytestmark = [pytest.mark.faults, pytest.mark.timeout(240)]
 
 
 def trained(output: Path) -> dict[str, Any]:
-    """What training leaves, but for the times and paths in its record."""
+    """What training leaves, but for the times and paths in its record, and how fast it was."""
     files = file_hashes(output)
-    changing = ("record.json", "config.yaml")
+    changing = ("record.json", "config.yaml", "pace.jsonl")
     assert files.keys() >= set(changing)
     metrics = read_lines(output / "metrics.jsonl")
     assert len({(line["step"], "loss" in line) for line in metrics}) == len(metrics)

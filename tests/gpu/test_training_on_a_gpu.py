@@ -1,6 +1,7 @@
 """Training on a GPU: as on the CPU, in every precision, with a full memory, in a process group."""
 
 import json
+import subprocess
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from nakt_dist.config import (
     PreprocessingConfig,
     TapConfig,
     TeacherConfig,
+    TrackingConfig,
     TrainConfig,
     TrainingTeacherConfig,
 )
@@ -22,10 +24,12 @@ from nakt_dist.loading.sampler import GlobalBatches, Share
 from nakt_dist.loading.samples import MaskedImages, select_samples
 from nakt_dist.models.spec import ModelSpec
 from nakt_dist.runtime.distributed import make_accelerator
+from nakt_dist.runtime.rank_textfile import RankTextfile
 from nakt_dist.stages import train
 from nakt_dist.training.learner import Learner
 from tests.datasets import make_chest_dataset, make_packed_dataset, make_weights
 from tests.launching import finish, free_port, run_ranks
+from tests.prometheus_format import read_metrics
 from tests.recipes import logged_losses, read_lines, teach_config, train_config
 
 pytestmark = [
@@ -206,3 +210,29 @@ def test_teaching_with_a_full_memory_is_one_line_that_says_what_to_lower(
 
     assert "the GPU's memory is full" in str(outcome.error)
     assert "Lower batch_size (now 8)" in str(outcome.error)
+
+
+def test_a_process_names_its_gpu_and_the_memory_that_it_holds(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+    close = RankTextfile.close
+
+    def kept(self: RankTextfile) -> None:
+        (path,) = (tmp_path / "node").iterdir()
+        seen.append(read_metrics(path.read_bytes()))
+        close(self)
+
+    monkeypatch.setattr(RankTextfile, "close", kept)
+    tracking = TrackingConfig(prometheus_folder=str(tmp_path / "node"))
+    train.run(replace(on_gpu(tmp_path / "out", dataset, {"steps": 2}), tracking=tracking))
+    (found,) = seen
+    uuids = subprocess.run(
+        ["nvidia-smi", "--query-gpu=uuid", "--format=csv,noheader"],
+        capture_output=True, text=True, timeout=60, check=True,
+    ).stdout.split()  # fmt: skip
+    ((_, labels),) = found["nakt_rank_info"].samples
+    assert dict(labels)["gpu_uuid"] in uuids
+    peak = found["nakt_rank_gpu_memory_peak_bytes"].value()
+    assert peak >= found["nakt_rank_gpu_memory_bytes"].value() > 0
+    assert read_lines(tmp_path / "out" / "pace.jsonl")[-1]["gpu_memory_bytes"] == peak

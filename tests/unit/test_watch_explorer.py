@@ -221,7 +221,7 @@ def test_the_page_shows_images_on_request_and_says_what_it_cannot(
         browser.evaluate("document.getElementById('show-images').click()")
         browser.until("document.querySelectorAll('#edge [data-drawn]').length === 4")
         colours = "getComputedStyle(document.body).backgroundColor"
-        assert browser.evaluate(colours) == "rgb(18, 23, 29)"
+        assert browser.evaluate(colours) == "rgb(15, 20, 26)"
         wide = "document.documentElement.scrollWidth"
         assert browser.evaluate(wide) == 400
         for place, told in (("binary", "β does not apply"), ("damaged", "absent or not the file")):
