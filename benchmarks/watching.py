@@ -11,6 +11,7 @@ import argparse
 import json
 import random
 import re
+import resource
 import shutil
 import statistics
 import subprocess
@@ -171,9 +172,11 @@ def main() -> None:
         root = Path(place)
         train, test = real_runs(root / "made")
         finished(root / "done", train, test, given.runs)
-        begun = time.perf_counter()
+        begun, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
         subprocess.run([*NAKT, "watch", str(root / "done"), "--once"], check=True)
-        print(f"--once of {given.runs} finished: {time.perf_counter() - begun:.1f} s")
+        used = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - before
+        took = time.perf_counter() - begun
+        print(f"--once of {given.runs} finished: {took:.1f} s, {used:.1f} s of a core")
         watched = Watched(root / "done")
         first, whole = watched.until_read(given.runs)
         print(f"page of {given.runs} finished: first runs {first:.1f} s, all {whole:.1f} s")

@@ -10,7 +10,9 @@ import yaml
 from nakt_dist.config.saving import CONFIG_NAME
 from nakt_dist.errors import DatasetError
 from nakt_dist.records.fields import printable
+from nakt_dist.records.lineage_reading import is_classification, read_lineage
 from nakt_dist.records.run_record import RECORD_NAME
+from nakt_dist.records.run_tags import method_of
 from nakt_dist.runtime.files import read_json, read_regular_file
 from nakt_dist.runtime.tracking import METRICS_NAME
 from nakt_dist.shards.manifest import MANIFEST_NAME
@@ -87,7 +89,8 @@ def _read(folder: Path) -> Facts:
     if not (folder / IDENTITY_NAME).is_file():
         return facts
     identity = read_json(folder / IDENTITY_NAME, "identity", _MOST_BYTES)
-    return replace(facts, total_steps=_total_steps(settings, identity))
+    axes = {**facts.axes, **_of_lineage(identity.get("lineage"))}
+    return replace(facts, axes=axes, total_steps=_total_steps(settings, identity))
 
 
 def _of_record(record: Mapping[str, Any]) -> Facts:
@@ -96,7 +99,7 @@ def _of_record(record: Mapping[str, Any]) -> Facts:
     steps = details.get("total_steps")
     return replace(
         facts,
-        axes={**facts.axes, **_network_of(details.get("network") or {})},
+        axes={**facts.axes, **_of_lineage(details.get("lineage"))},
         is_done=True,
         metrics={
             str(name): float(value)
@@ -109,9 +112,23 @@ def _of_record(record: Mapping[str, Any]) -> Facts:
     )
 
 
-def _network_of(network: Any) -> dict[str, str]:
-    name = network.get("name") if isinstance(network, Mapping) else None
-    return {"weights": printable(str(name))} if name else {}
+def _of_lineage(stored: Any) -> dict[str, str]:
+    """Returns what tells a network apart, as tags of trackers do; empty where nobody says."""
+    if not isinstance(stored, Mapping):
+        return {}
+    try:
+        lineage = read_lineage(stored, lenient=True)
+        method = method_of(lineage, is_classification(stored)) if lineage.is_whole else None
+    except (DatasetError, *_DAMAGE):
+        return {}
+    excluded = _part(stored, "trained_on").get("exclusion")
+    found = {
+        "network": _part(stored, "model").get("name"),
+        "method": f"{method}, excluded" if method and excluded else method,
+        "size": lineage.learnt.samples or None,
+        "seed": stored.get("seed"),
+    }
+    return {name: printable(str(each)) for name, each in found.items() if each is not None}
 
 
 def _of_manifest(manifest: Mapping[str, Any]) -> Facts:
