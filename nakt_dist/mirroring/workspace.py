@@ -27,7 +27,7 @@ def save_workspace(study: StudyGlance, project: str, entity: str) -> str:
     try:
         import wandb_workspaces.reports.v2 as panels
         import wandb_workspaces.workspaces as views
-        from wandb_workspaces.expr import Metric
+        from wandb_workspaces.expr import And, Metric
     except ImportError as error:
         raise ConfigurationError(
             f"workspace is set, and its package is not installed ({error}): pip install "
@@ -51,7 +51,7 @@ def save_workspace(study: StudyGlance, project: str, entity: str) -> str:
         sections=sections,
         settings=views.WorkspaceSettings(max_runs=_MOST_RUNS),
         runset_settings=views.RunsetSettings(
-            filters=[Metric("Group") == study.plan.name],
+            filters=And(Metric("Group") == study.plan.name),
             groupby=[Metric("JobType")],
             pinned_columns=[*(f"config:study.axes.{axis}" for axis in axes), *_COLUMNS],
         ),

@@ -51,32 +51,36 @@ def check_tracking(folder: Path, mode: str) -> None:
         )
 
 
-def check_account(mode: str) -> None:
+def check_account(mode: str, setting: str = "tracking.wandb") -> None:
     """Refuses what is wrong whatever the run: variables, and the API key of ``online``.
+
+    Args:
+        mode: ``offline`` or ``online``.
+        setting: that chose it.
 
     Raises:
         ConfigurationError: a variable contradicts the setting, or there is no usable API key.
         NaktError: W&B does not understand its variables.
     """
-    _check_mode(mode)
+    _check_mode(mode, setting)
     if mode == "online":
-        _check_key()
+        _check_key(setting)
     wandb = import_wandb()
-    with explained(mode):
+    with explained(mode, setting):
         wandb.Settings().update_from_env_vars(dict(os.environ))
 
 
-def _check_mode(mode: str) -> None:
+def _check_mode(mode: str, setting: str) -> None:
     asked = os.environ.get("WANDB_MODE")
     if asked and asked not in _MODES:
         raise ConfigurationError(
             f"WANDB_MODE is {asked!r} in the environment, expected {', '.join(_MODES[:3])}; unset "
-            "it, tracking.wandb decides"
+            f"it, {setting} decides"
         )
     if asked and _SAME_MODE.get(asked, asked) != mode:
         raise ConfigurationError(
-            f"tracking.wandb is {mode}, and WANDB_MODE is {asked} in the environment; unset the "
-            f"variable, or set tracking.wandb to {_setting_for(asked)}"
+            f"{setting} is {mode}, and WANDB_MODE is {asked} in the environment; unset the "
+            f"variable, or set {setting} to {_setting_for(asked)}"
         )
 
 
@@ -95,7 +99,7 @@ def _setting_for(asked: str) -> str:
     return "off" if asked == "disabled" else _SAME_MODE.get(asked, asked)
 
 
-def _check_key() -> None:
+def _check_key(setting: str) -> None:
     """Refuses online tracking without an API key that has the form of one; never shows it."""
     if os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
         return
@@ -104,14 +108,14 @@ def _check_key() -> None:
         if sys.stdin is not None and sys.stdin.isatty():
             return  # W&B asks for it
         raise ConfigurationError(
-            "tracking.wandb is online, and there is no W&B API key: neither WANDB_API_KEY nor an "
-            "entry of .netrc. Set one, run `wandb login`, or set tracking.wandb to offline"
+            f"{setting} is online, and there is no W&B API key: neither WANDB_API_KEY nor an "
+            f"entry of .netrc. Set one, run `wandb login`, or set {setting} to offline"
         )
     fault = _fault_of_key(key)
     if fault is not None:
         raise ConfigurationError(
-            f"tracking.wandb is online, and the W&B API key of {where} {fault}; copy it once "
-            "more from W&B's page of user settings, or set tracking.wandb to offline"
+            f"{setting} is online, and the W&B API key of {where} {fault}; copy it once "
+            f"more from W&B's page of user settings, or set {setting} to offline"
         )
 
 

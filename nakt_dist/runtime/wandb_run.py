@@ -56,15 +56,20 @@ def import_wandb() -> ModuleType:
 
 
 @contextlib.contextmanager
-def explained(mode: str) -> Iterator[None]:
-    """Turns whatever W&B raises into one line; its errors have several bases."""
+def explained(mode: str, setting: str = "tracking.wandb") -> Iterator[None]:
+    """Turns whatever W&B raises into one line; its errors have several bases.
+
+    Args:
+        mode: ``offline`` or ``online``.
+        setting: that chose it.
+    """
     try:
         yield
     except Exception as error:
-        other = "off" if mode == "offline" else "offline"
+        other = "off" if mode == "offline" and setting != "wandb" else "offline"
         raise NaktError(
             f"W&B cannot be started ({mode}): {one_line(error)}. Mend that, or set "
-            f"tracking.wandb to {other}"
+            f"{setting} to {other}"
         ) from None
 
 
@@ -168,14 +173,14 @@ def open_wandb(run: TrackedRun, run_id: str, *, mirrored: bool = False) -> Wandb
     wandb = import_wandb()
     settings = {
         "disable_git": True, "save_code": False, "console": "off", "x_disable_meta": True,
-        "x_disable_machine_info": True, "x_save_requirements": False,
+        "x_save_requirements": False,
         "program": f"nakt {run.stage}",  # else its whole path
         # Else tables lie in the user's cache until they are synced, and do not travel.
         "allow_offline_artifacts": False,
     }  # fmt: skip
     if mirrored:
-        settings |= {"x_disable_stats": True, "host": "mirror"}
-    with explained(run.wandb_mode):
+        settings |= {"x_disable_machine_info": True, "host": "mirror"}
+    with explained(run.wandb_mode, "wandb" if mirrored else "tracking.wandb"):
         return WandbRun(
             wandb.init(
                 entity=run.entity,
@@ -200,7 +205,7 @@ def default_entity() -> str:
     Raises:
         NaktError: the server does not say.
     """
-    with explained("online"):
+    with explained("online", "wandb"):
         found = os.environ.get("WANDB_ENTITY") or import_wandb().Api().default_entity
     if not found:
         raise NaktError("W&B's server does not say whose account this is; set entity")

@@ -97,7 +97,7 @@ def plan(config: MirrorConfig, opening: Opening) -> Path:
                 raise DatasetError(f"{folder}: no such folder; expected one that holds runs")
     if config.to == "wandb":
         with opening.part("W&B"):
-            check_account(config.wandb)
+            check_account(config.wandb, "wandb")
     output = Path(config.output) if config.output else Path(config.runs[0]) / _FOLDER_NAME
     opening.facts["mirror"] = f"to {config.to}, files in {output}"
     return output

@@ -1,7 +1,9 @@
 """``nakt mirror``: what is on disk, shown whole and once, however often it is asked for."""
 
 import json
+import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -96,12 +98,17 @@ def offline_folders(output: Path) -> dict[str, list[dict]]:
 
 
 @pytest.fixture(scope="module")
-def offline(study: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[dict]]:
+def written(study: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     output = tmp_path_factory.mktemp("mirror")
     for sent in (3, 0):  # the second time, there is nothing new
         record = mirror.run(MirrorConfig([str(study)], output=str(output), tags=["shown"]))
         assert record.counts.get("sent", 0) == sent
-    return offline_folders(output)
+    return output
+
+
+@pytest.fixture(scope="module")
+def offline(written: Path) -> dict[str, list[dict]]:
+    return offline_folders(written)
 
 
 def test_a_run_that_was_queued_again_three_times_is_one_run_with_every_step_once(
@@ -148,18 +155,23 @@ def test_findings_are_a_table_and_statistics_of_pseudo_labels_histograms(
     assert all(f'"{name}._type": "histogram"' in taught for name in ("entropy", "target_pixels"))
 
 
-def test_runs_are_joined_by_the_fingerprints_of_what_they_wrote_and_read(
-    offline: dict[str, list[dict]],
+def test_what_was_written_offline_is_uploaded_as_one_run_each_joined_by_fingerprints(
+    study: Path, written: Path
 ) -> None:
-    def names(run: str, used: bool) -> set[str]:
-        found = of_kind(offline[run], "artifact")
-        return {each["name"] for each in found if bool(each.get("use_after_commit")) == used}
-
-    wrote = names("pseudo", used=False)
-    assert len(wrote) == 1 and next(iter(wrote)).startswith("pseudo-labels-")
-    assert wrote <= names("student", used=True)
-    assert {name.partition("-")[0] for name in names("student", used=False)} == {"weights"}
-    assert {name.partition("-")[0] for name in names("test", used=True)} == {"dataset", "weights"}
+    folders = sorted(map(str, (written / "wandb").glob("offline-run-*")))
+    with serving() as server:
+        there = {"WANDB_BASE_URL": server.url, "WANDB_API_KEY": API_KEY}
+        words = [sys.executable, "-m", "wandb", "sync", *folders]
+        subprocess.run(words, env=os.environ | there, timeout=60, check=True, capture_output=True)
+    shown = {run.settings["displayName"]: run for run in server.runs.values()}
+    assert len(server.runs) == len(shown) == 4  # with the study itself
+    student, pseudo, test = (shown[name] for name in ("student", "pseudo", "test"))
+    assert loss_at(student.history) == loss_at(metrics_of(study / "student"))
+    assert [name.partition("-")[0] for name in pseudo.logged] == ["pseudo"]
+    assert set(pseudo.logged) <= set(student.used)
+    assert {name.partition("-")[0] for name in student.logged} == {"weights"}
+    assert {name.partition("-")[0] for name in test.used} == {"dataset", "weights"}
+    assert set(test.used) & set(student.used)  # both read the dataset
 
 
 def test_nothing_that_is_sent_names_an_image_a_folder_or_a_patient(
@@ -317,6 +329,19 @@ def test_a_run_that_writes_to_wandb_itself_is_left_to_it(tmp_path: Path) -> None
     (run / "config.yaml").write_text("tracking: {wandb: online}\n")
     record = mirror.run(MirrorConfig([str(tmp_path / "runs")], to="tensorboard"))
     assert record.counts["tracked live"] == 1
+
+
+def test_what_wandb_needs_is_told_by_the_setting_of_mirror(
+    study: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NETRC", "/dev/null")
+    monkeypatch.setenv("WANDB_CONFIG_DIR", "/dev/null")
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    monkeypatch.setattr("sys.stdin", None)
+    with pytest.raises(ConfigurationError, match=r"^wandb is online.*or set wandb to offline"):
+        mirror.run(MirrorConfig([str(study)], wandb="online"))
+    with pytest.raises(ConfigurationError, match="workspace must be false unless"):
+        MirrorConfig([str(study)], workspace=True)
 
 
 def test_folders_without_runs_and_wrong_names_are_refused(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from nakt_dist.errors import ConfigurationError, NaktError
 from nakt_dist.runtime.mirrors import TrackedRun
 from nakt_dist.runtime.tracking import METRICS_NAME, Tracker
 from nakt_dist.runtime.wandb_check import check_tracking
-from nakt_dist.runtime.wandb_run import start_wandb
+from nakt_dist.runtime.wandb_run import open_wandb, start_wandb
 from tests.datasets import make_packed_dataset
 
 KEY = "a1" * 20
@@ -202,6 +202,18 @@ def test_the_agent_of_a_sweep_chooses_the_run(tmp_path, monkeypatch):
     monkeypatch.delenv("WANDB_SWEEP_ID")
     with pytest.raises(ConfigurationError, match="unset WANDB_RUN_ID"):
         check_tracking(tmp_path, "offline")
+
+
+def test_the_machine_is_measured_where_a_run_trains_and_not_where_it_is_mirrored(
+    tmp_path, monkeypatch
+):
+    given = []
+    monkeypatch.setattr(wandb, "init", lambda **words: given.append(words["settings"]))
+    tracked = TrackedRun(tmp_path, "run", {}, "offline", "project")
+    open_wandb(tracked, "live")
+    open_wandb(tracked, "mirrored", mirrored=True)
+    measured = [not (each.x_disable_stats or each.x_disable_machine_info) for each in given]
+    assert measured == [True, False]
 
 
 # -------------------------------------------------------------------------- files
