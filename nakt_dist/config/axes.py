@@ -166,7 +166,7 @@ def _draws(settings: Any) -> list[Combination]:
         raise ConfigurationError(f"random.values is {values!r:.60}, expected {{name: …}}")
     check_names(values, "random.values", {SAMPLE: None})
     for name, drawn in values.items():
-        _check_distribution(f"random.values.{name}", drawn)
+        check_distribution(f"random.values.{name}", drawn)
     return [
         {SAMPLE: number}
         | {
@@ -183,7 +183,15 @@ def draw(distribution: Mapping[str, Any], source: random.Random) -> Any:
     return source.choice(values) if kind == "choice" else _DISTRIBUTIONS[kind](source, *values)
 
 
-def _check_distribution(where: str, distribution: Any) -> None:
+def check_distribution(where: str, distribution: Any) -> None:
+    """Refuses what ``draw`` could not draw from.
+
+    Args:
+        where: it stands, for messages.
+
+    Raises:
+        ConfigurationError: names the kinds that there are.
+    """
     kinds = (*_DISTRIBUTIONS, "choice")
     if not isinstance(distribution, Mapping) or len(distribution) != 1:
         raise ConfigurationError(

@@ -21,6 +21,7 @@ from nakt_dist.studies.folder import StudyFolder
 from nakt_dist.studies.local import LocalRuns, Outcome
 from nakt_dist.studies.one_run import is_elsewhere, lock_path, prepare, reason_of, status_after
 from nakt_dist.studies.plan import Study, StudyRun, make_study
+from nakt_dist.studies.searches import Searches, with_draws
 from nakt_dist.studies.standing import stand
 from nakt_dist.studies.sweep import write_sweeps
 
@@ -51,7 +52,8 @@ def run(config: StudyConfig) -> RunRecord:
         return _record(study, Outcome(), stopwatch)
     if config.dry_run:
         standings = stand(study, folder)
-        print_study(with_estimates(study, folder, config.records), standings)
+        study = with_draws(with_estimates(study, folder, config.records))
+        print_study(study, standings)
         return _record(study, Outcome(), stopwatch)
     folder.folder.mkdir(parents=True, exist_ok=True)
     part = config.task is not None or config.only is not None
@@ -140,18 +142,23 @@ def _run_here(study: Study, folder: StudyFolder) -> Outcome:
     config = study.config
     standings = stand(study, folder)
     done = {name for name, standing in standings.items() if standing.done}
-    study = with_estimates(study, folder, config.records)
+    study = with_draws(with_estimates(study, folder, config.records))
+    searches = None
     if config.task is None and config.only is None:
+        searches = Searches(study, folder, standings)
         folder.write_plan(study.plan)
     chosen = _chosen(study)
     if config.with_needs:
         chosen = study.with_needs(chosen)
     todo = [run for run in chosen if run.name not in done]
+    for run in todo if searches is None else ():
+        if run.trial is not None:
+            run.trial.drawn()
     if len(chosen) > len(todo):
         say(f"study {config.study_name}: {len(chosen) - len(todo)} of {len(chosen)} runs are done")
     for stage in {run.planned.stage for run in todo if run.launch.processes == 1}:
         load_stage(stage)  # once, for all that are forked from this process
-    return LocalRuns(study, folder, done, todo, config.jobs, main).run()
+    return LocalRuns(study, folder, done, todo, config.jobs, main, searches).run()
 
 
 def _run_together(

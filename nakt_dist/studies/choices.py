@@ -60,7 +60,7 @@ class Choice:
         """
         groups: list[tuple[Candidate, list[float]]] = []
         for candidate in self.candidates:
-            value = self._metric(candidate)
+            value = metric_of(candidate.output, self.by, self.name)
             same = [found for first, found in groups if first.values == candidate.values]
             if same:
                 same[0].append(value)
@@ -77,21 +77,26 @@ class Choice:
         output = {"output": candidate.output} if len(alike) == 1 else {}
         return {**candidate.values, **output}
 
-    def _metric(self, candidate: Candidate) -> float:
-        path = Path(candidate.output) / RECORD_NAME
-        metrics = read_record(path).metrics
-        value = metrics.get(self.by)
-        if (
-            isinstance(value, bool)
-            or not isinstance(value, int | float)
-            or not math.isfinite(value)
-        ):
-            known = [name for name in metrics if name.startswith(_VALIDATION)]
-            raise DatasetError(
-                f"{path}: its metric {self.by} is {value}, so that {self.name} cannot be chosen by "
-                f"it. Known: {', '.join(known) or 'none of validation images'}"
-            )
-        return float(value)
+
+def metric_of(output: str, by: str, name: str) -> float:
+    """Reads a metric of the record in a folder.
+
+    Args:
+        name: of the choice, for messages.
+
+    Raises:
+        DatasetError: there is no record, or no such number in it.
+    """
+    path = Path(output) / RECORD_NAME
+    metrics = read_record(path).metrics
+    value = metrics.get(by)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        known = [name for name in metrics if name.startswith(_VALIDATION)]
+        raise DatasetError(
+            f"{path}: its metric {by} is {value}, so that {name} cannot be chosen by it. Known: "
+            f"{', '.join(known) or 'none of validation images'}"
+        )
+    return float(value)
 
 
 def check_metric(by: str, configs: Sequence[Any], where: str) -> None:

@@ -44,7 +44,12 @@ def _line_of_group(
         group_of[name] for run in runs for name in (*run.planned.needs, *run.planned.after)
     )
     behind = f", behind {', '.join(waits)}" if waits else ""
-    return f"  {group}: {len(runs)} runs, {done} done{behind}"
+    searched = ""
+    if runs[0].trial is not None:
+        drawn = sum(run.trial is not None and run.trial.is_drawn for run in runs)
+        settings = runs[0].trial.search.settings
+        searched = f", a search by {settings.by} ({settings.sampler}): {drawn} drawn"
+    return f"  {group}: {len(runs)} runs, {done} done{searched}{behind}"
 
 
 def _line_of_run(run: StudyRun, standing: Standing) -> str:
@@ -62,6 +67,8 @@ def _line_of_run(run: StudyRun, standing: Standing) -> str:
     processes = f"  {together} processes" if together > 1 else ""
     searched = f"  after {len(run.planned.after)} others" if run.planned.after else ""
     axes = f"  {axes}" if axes else ""
+    if run.trial is not None:
+        axes += f"  {run.trial.told()}"
     return f"{word:<6}{run.name}{axes}{processes}{chosen}{waits}{searched}{changed}"
 
 

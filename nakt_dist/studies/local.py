@@ -21,6 +21,7 @@ from nakt_dist.studies.one_run import (
     work_of,
 )
 from nakt_dist.studies.plan import Study, StudyRun
+from nakt_dist.studies.searches import Searches
 
 AGENT_VARIABLES = ("WANDB_SWEEP_ID", "WANDB_RUN_ID", "WANDB_SWEEP_PARAM_PATH")
 _TICK_SECONDS = 0.1
@@ -66,6 +67,8 @@ class LocalRuns:
         jobs: at a time; each gets its share of the machine, and a run of several processes as
             many shares as there are, up to all.
         main: the program.
+        searches: what draws the study's trials; None where those that are drawn are to be done
+            as far as they are to go for now.
     """
 
     def __init__(
@@ -76,7 +79,9 @@ class LocalRuns:
         todo: Sequence[StudyRun],
         jobs: int,
         main: Main,
+        searches: Searches | None = None,
     ) -> None:
+        self._searches = searches
         self._study, self._folder, self._main = study, folder, main
         self._done, self._open = set(done), {run.name: run for run in todo}
         self._total = len(todo)
@@ -108,6 +113,7 @@ class LocalRuns:
                     if stop.received:
                         raise StartAgain(f"{stop.name}: the study leaves; run it again to go on")
                     self._block()
+                    self._end_searches()
                     self._begin_what_is_ready()
                     time.sleep(_TICK_SECONDS)
             except BaseException:
@@ -124,6 +130,8 @@ class LocalRuns:
             if all(need in self._done for need in run.planned.needs)
             and not any(each in pending for each in run.planned.after)
         ]
+        if self._searches is not None:
+            ready = self._searches.among(ready, self._begun)
         return sorted(ready, key=lambda run: -self._rank[run.name])
 
     def _begin_what_is_ready(self) -> None:
@@ -143,11 +151,13 @@ class LocalRuns:
         attempt = self._tries.setdefault(name, 1)
         share = _united([self._shares[slot] for slot in slots])
         self._folder.of_run(name).mkdir(parents=True, exist_ok=True)
-        if attempt == 1 and name not in self._interruptions:
+        if name not in self._outcome.seconds:
             self._number += 1
+        drawn = "" if self._searches is None else self._searches.begin(run, self._begun)
         axes = " ".join(f"{axis}={value}" for axis, value in run.planned.axes.items())
         again = f", try {attempt}" if attempt > 1 else ""
-        say(f"[{self._number}/{self._total}] {run.planned.stage} {axes or name}{again}".rstrip())
+        told = f"{run.planned.stage} {axes or name}{drawn}{again}"
+        say(f"[{self._number}/{self._total}] {told}".rstrip())
         log = self._folder.log_path(name)
         shown = log.stat().st_size if log.exists() else 0
         work = work_of(run, self._folder, attempt, str(share), self._main)
@@ -181,8 +191,11 @@ class LocalRuns:
         seconds = time.monotonic() - begun.started
         self._outcome.seconds[name] = round(self._outcome.seconds.get(name, 0) + seconds, 3)
         if status == "done":
-            self._done.add(name)
-            self._outcome.done.append(name)
+            if self._searches is not None and self._searches.end(run):
+                self._open[name] = run  # until its search is over
+            else:
+                self._done.add(name)
+                self._outcome.done.append(name)
             if len(self._shares) > 1:
                 say(f"{name}: done in {seconds:.0f} s")
         elif status == "interrupted" and self._may_go_on(name):
@@ -195,6 +208,8 @@ class LocalRuns:
             self._folder.end(name, "failed", code, reason)
             say(f"{name}: failed ({reason})")
             self._outcome.failed[name] = str(reason)
+            if self._searches is not None:
+                self._searches.fail(run)
 
     def _may_go_on(self, name: str) -> bool:
         self._interruptions[name] = self._interruptions.get(name, 0) + 1
@@ -210,6 +225,15 @@ class LocalRuns:
                 self._outcome.blocked.append(name)
                 say(f"{name}: not begun, as {lost[0]} is not done")
                 possible.discard(name)
+
+    def _end_searches(self) -> None:
+        """Lets go of the trials that never go on, so that what waits for them may begin."""
+        if self._searches is None:
+            return
+        for run in self._searches.ended(list(self._open.values()), self._begun):
+            del self._open[run.name]
+            self._done.add(run.name)
+            self._outcome.done.append(run.name)
 
     def _show(self, begun: _Begun) -> None:
         """Copies what a run printed to the terminal: all of it where one runs at a time."""

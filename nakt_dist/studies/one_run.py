@@ -11,6 +11,7 @@ from pathlib import Path
 from types import FrameType
 
 from nakt_dist.config import save_config
+from nakt_dist.errors import NaktError
 from nakt_dist.runtime.files import write_json
 from nakt_dist.runtime.preemption import REQUEUE_ALONE_EXIT_CODE, REQUEUE_EXIT_CODE
 from nakt_dist.runtime.relaunch import end_with_parent
@@ -92,7 +93,11 @@ def work_of(
         with hold_lock(lock_path(folder, run.name)) as held:
             if not held:
                 return ELSEWHERE_EXIT_CODE
-            settings = prepare(run, folder, attempt, devices)
+            try:
+                settings = prepare(run, folder, attempt, devices)
+            except NaktError as error:
+                print(f"nakt: error: {error}", file=sys.stderr)
+                return 1
             words = [run.planned.stage, "--config", str(settings)]
             return main(words) if run.launch.processes == 1 else _launch(run, words)
 

@@ -3,7 +3,8 @@
 import heapq
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
@@ -11,11 +12,19 @@ from nakt_dist.config import EvaluateConfig, StudyConfig, as_plain
 from nakt_dist.config.axes import Combination, agrees, combinations, describe
 from nakt_dist.config.placeholders import check_names, fill_in
 from nakt_dist.config.repeated import RepeatedReader
+from nakt_dist.config.searching import TRIAL, read_search
 from nakt_dist.errors import ConfigurationError, nearest_name
 from nakt_dist.runtime.files import value_sha256
 from nakt_dist.studies.choices import Candidate, Choice, check_apart, check_metric
 from nakt_dist.studies.folder import Plan, PlannedRun
 from nakt_dist.studies.paths import Paths, absolute, edges_of, paths_of
+from nakt_dist.studies.search import (
+    OneTrial,
+    Search,
+    SearchChoice,
+    check_search,
+    length_of,
+)
 from nakt_dist.studies.steps import ChoiceStep, Launch, Step, read_steps
 
 ParseConfig = Callable[[str, Any], Any]
@@ -32,6 +41,7 @@ class StudyRun:
         config: its checked configuration; provisional where it depends on choices.
         choices: made before it starts.
         launch: how it is started.
+        trial: which of a search it is, if any; its values are drawn before it starts.
     """
 
     planned: PlannedRun
@@ -39,7 +49,8 @@ class StudyRun:
     config: Any
     choices: tuple[Choice, ...]
     launch: Launch
-    resolve: Callable[[Mapping[str, Mapping[str, Any]]], Any]
+    resolve: Callable[[Mapping[str, Any]], Any]
+    trial: OneTrial | None = None
 
     @property
     def name(self) -> str:
@@ -54,9 +65,10 @@ class StudyRun:
             values of its metric.
 
         Raises:
-            DatasetError: a record is absent or lacks the metric.
+            DatasetError: a record is absent or lacks the metric, or it is a trial that is not
+                drawn.
         """
-        if not self.choices:
+        if not self.choices and self.trial is None:
             return self.config, {}
         found = {choice.name: choice.decide() for choice in self.choices}
         told = {
@@ -64,7 +76,11 @@ class StudyRun:
                           "compared": found[choice.name][1]}
             for choice in self.choices
         }  # fmt: skip
-        return self.resolve({name: taken for name, (taken, _) in found.items()}), told
+        taken: dict[str, Any] = {name: values for name, (values, _) in found.items()}
+        if self.trial is None:
+            return self.resolve(taken), told
+        trial = self.trial.drawn()
+        return self.trial.config_of(trial, self.resolve({**taken, **trial.values})), told
 
 
 @dataclass(frozen=True)
@@ -125,12 +141,15 @@ def make_study(config: StudyConfig, parse: ParseConfig, stages: Sequence[str]) -
     steps, choices = read_steps(config, stages)
     runs = _Expansion(config, parse, steps, choices).all_runs()
     _check_outputs(runs)
-    for choice in choices:
-        chosen = [run.config for run in runs if run.step.name == choice.of]
-        tests = [run.config for run in runs if isinstance(run.config, EvaluateConfig)]
+    compares = {(choice.place, choice.of, choice.by) for choice in choices}
+    compares |= {(run.step.place, run.step.name, run.trial.search.settings.by)
+                 for run in runs if run.trial is not None}  # fmt: skip
+    tests = [run.config for run in runs if isinstance(run.config, EvaluateConfig)]
+    for place, name, by in sorted(compares):
+        chosen = [run.config for run in runs if run.step.name == name]
         compared = {each.output for each in chosen}
-        check_metric(choice.by, chosen, choice.place)
-        check_apart(chosen, [test for test in tests if test.output not in compared], choice.place)
+        check_metric(by, chosen, place)
+        check_apart(chosen, [test for test in tests if test.output not in compared], place)
     return Study(config, tuple(_with_edges(runs, config.root)))
 
 
@@ -144,7 +163,8 @@ class _Draft:
     config: Any
     paths: Paths
     choices: tuple[Choice, ...]
-    resolve: Callable[[Mapping[str, Mapping[str, Any]]], Any]
+    resolve: Callable[[Mapping[str, Any]], Any]
+    trial: OneTrial | None = None
 
 
 class _Names(dict[str, Any]):
@@ -169,6 +189,15 @@ class _Names(dict[str, Any]):
         if name not in self.used:
             self.used[name] = self._choose(name)
         return self.used[name].provisional
+
+
+@contextmanager
+def _at(place: str) -> Iterator[None]:
+    """Says where a setting stands that is wrong."""
+    try:
+        yield
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{place}: {error}") from None
 
 
 class _Expansion:
@@ -200,31 +229,56 @@ class _Expansion:
                 circle = " → ".join([*self._open, step.name])
                 raise ConfigurationError(f"{step.place}: chooses among itself ({circle})")
             self._open.append(step.name)
-            try:
-                repeats = combinations(step.axes, self._names)
-            except ConfigurationError as error:
-                raise ConfigurationError(f"{step.place}: {error}") from None
-            self._drafts[step.name] = [self._draft(step, each) for each in repeats]
+            if step.search is None:
+                with _at(step.place):
+                    repeats = combinations(step.axes, self._names)
+                self._drafts[step.name] = [self._draft(step, each) for each in repeats]
+            else:
+                self._drafts[step.name] = self._trials(step)
             self._open.pop()
         return self._drafts[step.name]
 
-    def _draft(self, step: Step, combination: Combination) -> _Draft:
+    def _trials(self, step: Step) -> list[_Draft]:
+        """Returns a draft for each trial; what will be drawn is checked at the ends of ranges."""
+        with _at(step.place):
+            settings = read_search(fill_in(step.search, self._names))
+            check_names(settings.values, "search.values", {**self._names, **self._choices})
+        ends = [self._draft(step, {TRIAL: 0}, corner) for corner in settings.corners]
+        with _at(step.place):
+            if len({end.paths.writes for end in ends}) > 1:
+                raise ConfigurationError(
+                    "output holds what is drawn, which is not known yet; name it by ${trial}"
+                )
+            for end in ends:
+                check_search(settings, end.config)
+        reads = tuple(dict.fromkeys(path for end in ends for path in end.paths.reads))
+        first = settings.corners[0]
+        drafts = [self._draft(step, {TRIAL: each}, first) for each in range(settings.count)]
+        outputs = tuple(str(draft.config.output) for draft in drafts)
+        length = length_of(ends[0].config)
+        search = Search(step.name, step.number, settings, length, outputs)
+        return [
+            replace(draft, paths=replace(draft.paths, reads=reads), trial=OneTrial(search, number))
+            for number, draft in enumerate(drafts)
+        ]
+
+    def _draft(
+        self, step: Step, combination: Combination, drawn: Mapping[str, Any] | None = None
+    ) -> _Draft:
         words = " ".join(f"{name}={value}" for name, value in describe(combination).items())
         place = f"{step.place} ({words})" if words else step.place
         for name in combination:
             if name in self._choices:
                 raise ConfigurationError(f"{place}: '{name}' is an axis and a choice; rename one")
-        own = {**self._names, **combination}
+        own = {**self._names, **combination, **(drawn or {})}
         names, of_output = (
             _Names(own, list(self._choices), lambda name: self._choice(name, combination))
             for _ in range(2)
         )
-        try:
+        with _at(place):
             config = self._reader(step.stage).read(fill_in(step.config, names))
             output = step.config.get("output") if isinstance(step.config, Mapping) else None
             fill_in(output, of_output)
-        except ConfigurationError as error:
-            raise ConfigurationError(f"{place}: {error}") from None
         for name in of_output.used:
             raise ConfigurationError(
                 f"{place}: output holds ${{{name}…}}, which is known only when it is chosen; "
@@ -232,7 +286,7 @@ class _Expansion:
             )
         used = tuple(names.used.values())
 
-        def resolve(taken: Mapping[str, Mapping[str, Any]]) -> Any:
+        def resolve(taken: Mapping[str, Any]) -> Any:
             return self._parse(step.stage, fill_in(step.config, {**own, **taken}))
 
         return _Draft(step, combination, place, config, _all_paths(config, used), used, resolve)
@@ -247,6 +301,8 @@ class _Expansion:
         choice = self._choices[name]
         (step,) = [each for each in self._steps if each.name == choice.of]
         drafts = self._runs_of(step)
+        if drafts[0].trial is not None:
+            return _choice_of_trials(choice, drafts, drafts[0].trial.search)
         for axis in choice.over:
             if axis not in drafts[0].combination:
                 raise ConfigurationError(
@@ -274,10 +330,34 @@ class _Expansion:
         return Choice(choice.name, choice.by, candidates)
 
 
+def _choice_of_trials(choice: ChoiceStep, drafts: Sequence[_Draft], search: Search) -> Choice:
+    """Returns the choice of the best trial, whatever was drawn for it."""
+    if list(choice.over) != [TRIAL]:
+        raise ConfigurationError(
+            f"{choice.place}: over is [{', '.join(choice.over)}], and '{choice.of}' is a search; "
+            f"expected [{TRIAL}]. ${{{choice.name}.NAME}} is then what was drawn for the best"
+        )
+    first = search.settings.corners[0]
+    candidates = tuple(
+        Candidate(output, {**draft.combination, **first}, output)
+        for draft, output in zip(drafts, search.outputs, strict=True)
+    )
+    return SearchChoice(choice.name, choice.by, candidates, search)
+
+
 def _all_paths(config: Any, choices: Sequence[Choice]) -> Paths:
+    """Returns what a run reads; trials among which is chosen must have ended, however."""
     paths = paths_of(config)
-    chosen = (absolute(each.output) for choice in choices for each in choice.candidates)
-    return Paths(paths.writes, tuple(dict.fromkeys((*paths.reads, *chosen))), paths.searches)
+    trials, others = (
+        [absolute(each.output) for choice in choices for each in choice.candidates
+         if isinstance(choice, SearchChoice) is searched]
+        for searched in (True, False)
+    )  # fmt: skip
+    reads = [
+        path for path in paths.reads
+        if not any(path == trial or path.startswith(f"{trial}/") for trial in trials)
+    ]  # fmt: skip
+    return Paths(paths.writes, tuple(dict.fromkeys((*reads, *others))), (*paths.searches, *trials))
 
 
 def _check_outputs(runs: Sequence[_Draft]) -> None:
@@ -318,8 +398,9 @@ def _with_edges(drafts: Sequence[_Draft], root: str) -> Iterator[StudyRun]:
             estimate_seconds=None,
         )
         yield StudyRun(
-            planned, draft.place, draft.config, draft.choices, draft.step.launch, draft.resolve
-        )
+            planned, draft.place, draft.config, draft.choices, draft.step.launch, draft.resolve,
+            draft.trial,
+        )  # fmt: skip
 
 
 def _names(drafts: Sequence[_Draft], root: str) -> list[str]:

@@ -24,10 +24,12 @@ class Standing:
     Attributes:
         done: with these settings; nothing of it has to be looked at again.
         changed: where it has ended with other settings: the fields that differ.
+        reached: it has come to where it was to come; a trial may yet go on from there.
     """
 
     done: bool
     changed: tuple[str, ...] = ()
+    reached: bool = False
 
 
 def stand(study: Study, folder: StudyFolder) -> dict[str, Standing]:
@@ -40,8 +42,14 @@ def stand(study: Study, folder: StudyFolder) -> dict[str, Standing]:
     states = {run.name: folder.read_state(run.name) for run in study.runs}
     found: dict[str, Standing] = {}
     made: dict[str, float] = {}
+    over: dict[int, bool] = {}
+    trials = {run.name for run in study.runs if run.trial is not None}
     for run in study.runs:
-        before = (*run.planned.needs, *run.planned.after)
+        # A trial that failed is not waited for: what is chosen says whether its search is over.
+        before = [
+            each for each in (*run.planned.needs, *run.planned.after)
+            if each not in trials or found[each].done
+        ]  # fmt: skip
         state = states[run.name]
         standing = _stand_alone(run, folder, state)
         started = state.started if state is not None else None
@@ -51,9 +59,20 @@ def stand(study: Study, folder: StudyFolder) -> dict[str, Standing]:
         )
         if standing.done and stale:
             standing = Standing(False)
+        if run.trial is not None and standing.done:
+            search = run.trial.search
+            if search.step not in over:
+                over[search.step] = search.is_over
+            standing = Standing(over[search.step], reached=True)
+        elif run.trial is not None and all(map(_is_length, standing.changed)):
+            standing = Standing(False)  # it was going on when it was killed
         found[run.name] = standing
         made[run.name] = _made(run, state)
     return found
+
+
+def _is_length(difference: str) -> bool:
+    return difference.startswith("recipe.epochs:")
 
 
 def note_settings(folder: StudyFolder, name: str, config: Any) -> None:

@@ -11,8 +11,8 @@ from nakt_dist.errors import ConfigurationError, nearest_name
 
 NOT_IN_A_STUDY = ("study", "submit", "doctor", "watch")
 _KEYS = (
-    "stage", "config", "name", *AXIS_KEYS, "processes", "accelerate_config", "retries", "hours",
-    "job",
+    "stage", "config", "name", *AXIS_KEYS, "search", "processes", "accelerate_config", "retries",
+    "hours", "job",
 )  # fmt: skip
 _CHOICE_KEYS = ("choose", "of", "over", "by")
 
@@ -45,6 +45,7 @@ class Step:
         name: by which ``choose`` and people know it.
         config: its settings, with ``${name}`` in them.
         axes: what of ``matrix``, ``zip``, ``random`` and ``exclude`` it has.
+        search: how its trials are drawn, as it stands in the file; None without.
     """
 
     number: int
@@ -53,6 +54,7 @@ class Step:
     config: Any
     axes: Mapping[str, Any]
     launch: Launch
+    search: Any = None
 
     @property
     def place(self) -> str:
@@ -136,7 +138,12 @@ def _read_step(
     if not isinstance(name, str) or not name.strip():
         raise ConfigurationError(f"{where}, {stage}: name is {name!r}, expected text")
     launch = _read_launch(f"{where}, {stage}", values, config)
-    return Step(number, stage, name, values["config"], axes, launch)
+    search = values.get("search")
+    if search is not None and axes:
+        raise ConfigurationError(
+            f"{where}, {stage}: search beside {', '.join(axes)}; a step has one or the other"
+        )
+    return Step(number, stage, name, values["config"], axes, launch, search)
 
 
 def _read_launch(where: str, values: Mapping[str, Any], config: StudyConfig) -> Launch:

@@ -12,6 +12,7 @@ from nakt_dist.errors import ConfigurationError
 from nakt_dist.runtime.files import write_bytes
 from nakt_dist.runtime.processes import say
 from nakt_dist.studies.plan import Study, StudyRun
+from nakt_dist.studies.search import refuse_searches
 
 METRICS = {"segmentation": "best_dice", "classification": "best_auroc"}
 
@@ -29,6 +30,8 @@ def write_sweeps(study: Study, path: Path) -> list[Path]:
         ConfigurationError: no run is tracked by W&B, or one that would be given to an agent is
             not.
     """
+    searches = [run.planned.group for run in study.runs if run.trial is not None]
+    refuse_searches(searches, "a sweep of W&B")
     tracked = [run for run in study.runs if isinstance(run.config, TrainConfig)]
     unseen = [run.name for run in tracked if run.config.tracking.wandb == "off"]
     if unseen or not tracked:

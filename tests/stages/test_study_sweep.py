@@ -1,14 +1,18 @@
 """A study as a sweep of W&B: what the agents are given, and what becomes of it."""
 
+import queue
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from wandb import wandb_agent
 
 from nakt_dist.config import StudyConfig
 from nakt_dist.errors import ConfigurationError
+from nakt_dist.records.run_record import read_record
 from nakt_dist.stages import study
+from tests.datasets import make_packed_dataset
 
 # What the schema of W&B's package ``sweeps`` (0.3.0) allows, of what stands here; an unknown key
 # is refused by the server.
@@ -74,3 +78,32 @@ def test_processes_of_one_launch_do_not_begin_before_what_they_need(
     with pytest.raises(ConfigurationError, match="student needs teacher, which is not done"):
         study.run(StudyConfig(steps=steps, root=str(tmp_path), only="student"))
     assert not (tmp_path / "student").exists()
+
+
+def test_an_agent_does_the_run_that_it_is_given_under_its_own_id(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Through W&B's own agent: its substitution, its environment and its way to start."""
+    make_packed_dataset(tmp_path, images=4, splits={"train": 1.0})
+    steps = [train("teacher"), train("student", init="${root}/teacher")]
+    (sweep,) = exported(tmp_path, steps)
+    for name in ("API_KEY", "MODE", "BASE_URL", "ENTITY"):
+        monkeypatch.delenv(f"WANDB_{name}", raising=False)
+    monkeypatch.setenv("WANDB_SWEEP_ID", "sweep7")
+    monkeypatch.setenv("WANDB_DIR", str(tmp_path / "agent"))
+    for name in ("RUN_ID", "SWEEP_PARAM_PATH"):  # the agent sets them in this process
+        monkeypatch.setenv(f"WANDB_{name}", "")
+    agent = wandb_agent.Agent(None, queue.Queue(), sweep_id="team/tables/sweep7")
+    agent._sweep_command = sweep["command"]
+    assert sweep["parameters"]["only"]["values"] == ["teacher", "student"]
+
+    agent._command_run(
+        {"run_id": "agents1", "args": {"only": {"value": "student"}}, "program": None}
+    )
+
+    assert agent._run_processes["agents1"].wait(timeout=200) == 0
+    runs = tmp_path / "runs"
+    assert read_record(runs / "student" / "record.json").stage == "train"
+    assert (runs / "student" / "wandb_run_id.txt").read_text().strip() == "agents1"
+    teacher = (runs / "teacher" / "wandb_run_id.txt").read_text().strip()
+    assert teacher and teacher != "agents1"  # done first, as a run of its own
