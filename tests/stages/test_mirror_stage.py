@@ -162,7 +162,7 @@ def test_what_was_written_offline_is_uploaded_as_one_run_each_joined_by_fingerpr
     with serving() as server:
         there = {"WANDB_BASE_URL": server.url, "WANDB_API_KEY": API_KEY}
         words = [sys.executable, "-m", "wandb", "sync", *folders]
-        subprocess.run(words, env=os.environ | there, timeout=60, check=True, capture_output=True)
+        subprocess.run(words, env=os.environ | there, cwd=written, timeout=60, check=True)
     shown = {run.settings["displayName"]: run for run in server.runs.values()}
     assert len(server.runs) == len(shown) == 4  # with the study itself
     student, pseudo, test = (shown[name] for name in ("student", "pseudo", "test"))
