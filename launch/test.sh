@@ -3,7 +3,8 @@
 # Usage: bash launch/test.sh [pytest arguments]     NAKT_TEST_WORKERS sets the parallel workers.
 # As root on Debian or Ubuntu it brings up a SLURM of two nodes to test jobs on, and takes it down
 # at the end unless it was up before; where it cannot, such as without a network, it says so and
-# goes on. NAKT_TEST_SLURM=no goes without, =yes fails without.
+# goes on. NAKT_TEST_SLURM=no goes without, =yes fails without. It also gets Chromium and Prometheus
+# there, for the tests of nakt watch, which are skipped, saying so, without.
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 unset PYTHONDONTWRITEBYTECODE   # tests start hundreds of processes; each would compile the package
 cluster=launch/slurm/local_cluster.sh
@@ -11,12 +12,28 @@ wish="${NAKT_TEST_SLURM:-no}"
 if [ -z "${NAKT_TEST_SLURM:-}" ] && [ "$(id -u)" = 0 ] && command -v apt-get > /dev/null; then
     wish=try
 fi
-# SLURM is installed, and types are checked, beside the rest.
-starting=""
-if [ "$wish" != no ] && ! bash "$cluster" status > /dev/null 2>&1; then
-    bash "$cluster" up &
+tools="$PWD/.venv/tools"
+get=(apt-get -o Acquire::http::Timeout=30 -o Acquire::Retries=0)
+get_tools() {   # Prometheus is unpacked, not installed: its package would start a service
+    command -v chromium > /dev/null ||
+        DEBIAN_FRONTEND=noninteractive "${get[@]}" install -y --no-install-recommends chromium
+    command -v prometheus > /dev/null || [ -d "$tools" ] ||
+        (mkdir -p "$tools.new" && cd "$tools.new" && "${get[@]}" download prometheus &&
+            dpkg -x prometheus_*.deb . && mv "$tools.new" "$tools")
+}
+# What is to be installed, and types, take their time beside the rest.
+starting="" down=:
+if [ "$wish" != no ]; then
+    bash "$cluster" status > /dev/null 2>&1 || down="bash $cluster down"
+    {
+        status=0
+        [ "$down" = : ] || bash "$cluster" up || status=1
+        get_tools > /dev/null || echo "Chromium or Prometheus could not be installed." >&2
+        exit "$status"
+    } &
     starting=$!
-    trap 'wait "$starting" && bash "$cluster" down' EXIT
+    trap 'wait "$starting" && $down' EXIT
+    export PATH="$PATH:$tools/usr/bin"
 fi
 complaints="$(mktemp)"
 nice mypy > "$complaints" 2>&1 &
@@ -26,7 +43,7 @@ ruff format --check .
 lint-imports
 if [ -n "$starting" ]; then
     if wait "$starting"; then
-        trap 'bash "$cluster" down' EXIT
+        trap '$down' EXIT
     elif [ "$wish" = try ]; then
         wish=no
     else
