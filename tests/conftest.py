@@ -27,8 +27,14 @@ def pytest_collection() -> Iterator[None]:
         gc.enable()
 
 
-def pytest_unconfigure() -> None:
-    """What is frozen when Python ends is a leak to nanobind, which says so."""
+@pytest.hookimpl(trylast=True)
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """A worker has told all by now, and need not take thousands of modules down.
+
+    What is frozen when Python ends is a leak to nanobind, which says so.
+    """
+    if hasattr(config, "workerinput"):
+        os._exit(0)
     gc.unfreeze()
 
 

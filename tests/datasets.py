@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -162,9 +163,7 @@ def make_weights(
     """Saves a tiny ``unet`` without normalisation, so that batches do not matter to it."""
     options = {"base_channels": base_channels, "normalisation": "none"}
     spec = ModelSpec("unet", in_channels=in_channels, options=options)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        save_weights(path, spec.build().state_dict(), spec, metadata)
+    save_weights(path, _entries(spec.to_json(), seed), spec, metadata)
     return path
 
 
@@ -176,17 +175,24 @@ def make_classifier(
     Its statistics are those of a few images, so that its answers differ between images.
     """
     spec = ModelSpec("densenet40", in_channels=3, num_outputs=outputs or len(labels))
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        network = spec.build()
-        for _ in range(10):
-            network(torch.rand(4, 3, 1, 1) * torch.rand(4, 3, 32, 32))
+    entries = _entries(spec.to_json(), seed, batches=10)
     if labels is None:
-        save_file(network.state_dict(), path)
+        save_file(entries, path)
         return path
     lineage = {"task": "classification", "labels": list(labels), "trained_on": {}}
-    save_weights(path, network.state_dict(), spec, {"lineage": json.dumps(lineage)})
+    save_weights(path, entries, spec, {"lineage": json.dumps(lineage)})
     return path
+
+
+@cache
+def _entries(description: str, seed: int, batches: int = 0) -> dict[str, torch.Tensor]:
+    """A network's entries after it has seen so many random batches; not to be changed."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = ModelSpec.from_json(description).build()
+        for _ in range(batches):
+            network(torch.rand(4, 3, 1, 1) * torch.rand(4, 3, 32, 32))
+    return network.state_dict()
 
 
 def make_pseudo_labels(

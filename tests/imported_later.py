@@ -14,7 +14,9 @@ gc.disable()  # what is imported stays
 
 import torch  # noqa: E402
 
-from nakt_dist.cli import STAGES, load_stage  # noqa: E402
+from nakt_dist.cli import STAGES, load_stage, parse_config  # noqa: E402
+from nakt_dist.errors import NaktError  # noqa: E402
+from nakt_dist.records.run_record import package_versions  # noqa: E402
 from tests import conftest, launching  # noqa: E402, F401
 
 _MODULES = (
@@ -29,8 +31,11 @@ _BESIDE_NO_GPU = (
     "transformers.integrations",
 )  # fmt: skip
 
+package_versions()
 for _name in STAGES:
     load_stage(_name)
+    with contextlib.suppress(NaktError):  # for want of settings; its parser is there then
+        parse_config(_name, [])
 for _name in _MODULES if torch.cuda.is_available() else _MODULES + _BESIDE_NO_GPU:
     with contextlib.suppress(Exception):
         importlib.import_module(_name)

@@ -14,7 +14,7 @@ from nakt_dist.shards.reader import IndexedShards
 from nakt_dist.stages import pack, teach
 from tests.datasets import make_packed_dataset, make_weights, publish_images
 from tests.faults.chaos_launches import ForkedLaunch
-from tests.launching import Death, accelerate_launch, finish, program, run_ranks
+from tests.launching import Death, finish, run_ranks
 from tests.recipes import evaluate_config, file_hashes, teach_config, train_config
 
 pytestmark = [pytest.mark.distributed, pytest.mark.timeout(240)]
@@ -57,9 +57,7 @@ def assert_each_key_once(output: Path, dataset: Path) -> None:
     assert pq.read_table(output / "index.parquet")["key"].to_pylist() == expected
 
 
-def test_killed_under_accelerate_launch_and_started_again_in_another_number(
-    tmp_path: Path, weights: Path
-) -> None:
+def test_killed_together_and_started_again_in_another_number(tmp_path: Path, weights: Path) -> None:
     # Large enough to be caught half way.
     dataset = make_packed_dataset(tmp_path, images=120, samples_per_shard=3)
     teach.run(teach_config(tmp_path / "one", dataset, weights))
@@ -68,11 +66,10 @@ def test_killed_under_accelerate_launch_and_started_again_in_another_number(
     settings = (f"--dataset={dataset}", f"--output={output}", "--device=cpu", "--threads=1")
     words = ("teach", teachers, *settings)
 
-    two = accelerate_launch("--cpu", "--num_processes=2")
-    with program(*two, *words, log=tmp_path / "log") as teaching:
+    with ForkedLaunch(words, 2, tmp_path / "log", stop_together=False) as teaching:
         teaching.wait_until(receipts(output, 10))
-        assert teaching.ranks().keys() == {0, 1}
-        teaching.kill()
+        assert teaching.members().keys() == {"rank 0", "rank 1"}
+        teaching.kill(None)
     assert not (output / "manifest.json").exists()
     with ForkedLaunch(words, 3, tmp_path / "again", stop_together=False) as teaching:
         teaching.finish(90)
