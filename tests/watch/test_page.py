@@ -11,7 +11,7 @@ from nakt_dist.studies.folder import PlannedRun
 from nakt_dist.watch.collector import Collector
 from nakt_dist.watch.server import WatchServer
 from tests.browser import Browser, needs_chromium
-from tests.watch.writing import STEPS, Executor, append, learning_lines
+from tests.watch.writing import STEPS, Executor
 
 METHODS = ("attention", "scratch")
 TRAININGS = [
@@ -68,11 +68,12 @@ def test_a_study_is_seen_to_go_on_and_to_finish(
         executor.finish("shards/a")
         for run in TRAININGS:
             executor.start(run.name, ago=100)
-            lines = learning_lines(run.name, STEPS // 2)
-            append(executor.folder(run.name) / "metrics.jsonl", lines)
+            executor.learn(run.name, STEPS // 2)
         browser.until(f"{CHIPS} === '1 done, 6 running, 6 waiting'")
         cards = browser.until("document.querySelectorAll('.card .share').length")
-        assert cards == 6 and "step 100 of 200" in browser.evaluate("document.body.innerText")
+        told = browser.evaluate("document.body.innerText")
+        assert cards == 6 and "step 100 of 200" in told
+        assert all(each in told for each in ("images/s 400", "data wait 4.0 %", "12.0 GiB"))
 
         # A run fails: its last lines stand on the page, as text, and what needs it is blocked.
         executor.fail("runs/scratch-1", ["<img src=x>", "nakt: error: the disk is full"])

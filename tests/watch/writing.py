@@ -42,8 +42,11 @@ class Executor:
         with self.files.log_path(name).open("a") as stream:
             stream.write(f"{line}\n")
 
-    def log(self, name: str, step: int, **metrics: float) -> None:
-        append(self.folder(name) / "metrics.jsonl", [{"step": step, **metrics}])
+    def learn(self, name: str, steps: int, best: float = 0.8) -> None:
+        """Writes what a training logs up to a step, and how fast it is."""
+        append(self.folder(name) / "metrics.jsonl", learning_lines(name, steps, best))
+        speed = {"images_per_second": 400.0, "data_wait": 0.04, "gpu_memory_bytes": 3 * 2**32}
+        append(self.folder(name) / "pace.jsonl", [{"step": steps, **speed}])
 
     def finish(self, name: str, seconds: float = 60.0, **metrics: float) -> None:
         write_record(
@@ -101,11 +104,7 @@ def learning_lines(seed: str, steps: int, best: float = 0.8, every: int = 4) -> 
     lines: list[dict] = []
     for step in range(every, steps + 1, every):
         loss = 0.25 + 0.6 * math.exp(-step / 60) + chance.gauss(0, 0.02)
-        extra = {"images_per_second": 400 + chance.gauss(0, 12), "gpu_memory_bytes": 1.2e10}
-        extra["data_wait"] = chance.uniform(0.02, 0.06)
-        lines.append(
-            {"step": step, "epoch": step // 20, "loss": loss, "cross_entropy": loss, **extra}
-        )
+        lines.append({"step": step, "epoch": step // 20, "loss": loss, "cross_entropy": loss})
         if step % 20 == 0:
             value = best - 0.25 * math.exp(-step / 50) + chance.gauss(0, 0.008)
             lines.append({"step": step, "validation_auroc": value, "best_auroc": value})

@@ -46,7 +46,7 @@ export function seriesOf(many, colourBy, hidden = []) {
     bands.set(key, [...(bands.get(key) ?? []), run]);
   }
   const common = commonOf(many);
-  const all = [...bands.values()].map((group) => ({ runs: group, label: nameOf(group[0], common) }));
+  const all = [...bands.values()].map((group) => ({ runs: group, label: nameOf(group, common) }));
   const said = new Map();
   for (const each of all) said.set(each.label, (said.get(each.label) ?? 0) + 1);
   const kinds = [...new Set(all.map((each) => kindOf(each.runs[0], colourBy)))]
@@ -65,9 +65,9 @@ function commonOf(many) {
   const names = new Set(many.flatMap((run) => Object.keys(run.axes)));
   return new Set([...names].filter((name) => many.every((run) => run.axes[name] === many[0].axes[name])));
 }
-function nameOf(run, common) {
+function nameOf([run, ...others], common) {
   const words = ownAxes(run).filter(([name]) => !common.has(name)).map(([, value]) => value);
-  return words.join(" · ") || run.name.split("/").at(-1);
+  return words.join(" · ") || (others.length ? run.groupTitle : run.name.split("/").at(-1));
 }
 
 function showControls(place, wanted, names, metrics, many) {

@@ -6,6 +6,7 @@ import { chosen, get, go, now, ownAxes, runs, siblings } from "./store.js";
 
 const MOST_CARDS = 9;
 const MOST_FAILED = 20;
+const MOST_IN_A_ROW = 8;
 const logs = new Map(); // id -> {version, lines}
 
 export function makeStudy(main) {
@@ -154,11 +155,12 @@ function block(group, made) {
     return cell;
   };
   const natural = ([a], [b]) => a.localeCompare(b, "en", { numeric: true });
-  const lines = [...rows].sort(natural).map(([, many]) => el("div", { class: "row" },
+  const isLong = [...rows.values()].some((many) => many.length > MOST_IN_A_ROW);
+  const lines = [...rows].sort(natural).map(([, many]) => el("div", { class: `row${isLong ? " long" : ""}` },
     el("span", { title: labelOf(many[0], new Set()) }, labelOf(many[0], common)),
     el("span", { class: "cells" }, ...many.sort(bySeed).map(cellOf))));
   const count = el("span", { class: "soft" });
-  return { group, count, node: el("section", { class: `panel group${lines.length > 14 ? " many" : ""}`,
+  return { group, count, node: el("section", { class: `panel group${lines.length > 14 || isLong ? " many" : ""}`,
     "aria-label": group.title },
   el("header", {}, el("h3", {}, group.title), count), el("div", { class: "rows" }, ...lines)) };
 }
