@@ -5,6 +5,7 @@
 #           daemons, and waits until both nodes are idle; does nothing where all is up already
 #   down    stops the daemons and removes what up has written; the packages and munge stay
 #   status  shows the nodes; fails unless both are up
+# NAKT_MAX_ARRAY_SIZE=5 in the environment of up sets MaxArraySize, also of one that is up (1001).
 # Exit status: 0 done, 1 it cannot be done here (the message says why), 2 wrong usage.
 set -euo pipefail
 PATH="$PATH:/usr/sbin"
@@ -12,6 +13,7 @@ configuration=/etc/slurm/slurm.conf
 state=/var/lib/nakt-slurm   # saved jobs, logs and process ids of this cluster alone
 cluster=nakt-local
 nodes=(nakt1 nakt2)
+array_size="${NAKT_MAX_ARRAY_SIZE:-1001}"
 mark="# written by nakt_dist launch/slurm/local_cluster.sh"
 
 refuse() {
@@ -93,6 +95,7 @@ ReturnToService=2
 KillWait=10
 SchedulerParameters=batch_sched_delay=0,sched_interval=2
 SlurmdParameters=config_overrides
+MaxArraySize=$array_size
 StateSaveLocation=$state/state
 SlurmctldPidFile=$state/slurmctld.pid
 SlurmctldLogFile=$state/slurmctld.log
@@ -128,15 +131,17 @@ all_up() {
         grep -cE "^(${nodes[0]}|${nodes[1]}) (idle|mix|alloc|comp)$")" = "${#nodes[@]}" ]
 }
 
-up() {
-    if is_ours && all_up; then
-        return
-    fi
+set_array_size() {   # slurmctld reads it when it starts; jobs outlive that
+    grep -qxF "MaxArraySize=$array_size" "$configuration" && return
     check_machine
-    install_packages
-    start_munge
-    write_configuration
+    sed -i '/^MaxArraySize=/d' "$configuration"
+    echo "MaxArraySize=$array_size" >> "$configuration"
+    stop "$state/slurmctld.pid"
     start_daemons
+    wait_until_up
+}
+
+wait_until_up() {
     local names
     names="$(IFS=,; echo "${nodes[*]}")"
     for _ in $(seq 120); do
@@ -147,6 +152,19 @@ up() {
     done
     sinfo --Node --long >&2 || true
     refuse "the nodes did not come up within a minute; see the logs in $state"
+}
+
+up() {
+    if is_ours && all_up; then
+        set_array_size
+        return
+    fi
+    check_machine
+    install_packages
+    start_munge
+    write_configuration
+    start_daemons
+    wait_until_up
 }
 
 stop() {   # pid file

@@ -33,8 +33,13 @@ class SubmitConfig(Limited):
         warning_seconds: so long before the end the stage is asked to save and leave, to be
             queued again.
         extra: more options of sbatch, such as ``["--constraint=a100"]``.
-        folder: for the job file and the log; None for the folder that the stage's output is in.
-        dry_run: print the job file and the command, and submit nothing.
+        folder: for the job file and the log; None for the folder that the stage's output is in,
+            of a study for one in its ``.study``.
+        runs_per_task: of a study, how many short runs share one job, one after the other.
+        jobs: of these, how many at a time; each gets its share of the GPUs or cores.
+        array_limit: of a study, how many tasks of an array run at a time; None for all.
+        resume: of a study that is queued in part, submit the rest.
+        dry_run: print what would be submitted, and submit nothing.
     """
 
     stage: str
@@ -55,6 +60,10 @@ class SubmitConfig(Limited):
     warning_seconds: int = field(default=120, metadata=limits.within(1, 65535, "1 to 65535"))
     extra: list[str] = field(default_factory=list)
     folder: str | None = None
+    runs_per_task: int = field(default=1, metadata=limits.POSITIVE)
+    jobs: int = field(default=1, metadata=limits.PROCESSES)
+    array_limit: int | None = field(default=None, metadata=limits.POSITIVE)
+    resume: bool = False
     dry_run: bool = False
 
     def __post_init__(self) -> None:
@@ -64,6 +73,11 @@ class SubmitConfig(Limited):
                 option.startswith("--") and option.isprintable(),
                 f"extra has {option!r}; each",
                 "one option of sbatch on one line, such as --constraint=a100",
+            )
+        if self.jobs > self.runs_per_task:
+            raise ConfigurationError(
+                f"jobs is {self.jobs} and runs_per_task {self.runs_per_task}; expected at most as "
+                "many runs at a time as a task has. Raise runs_per_task or lower jobs"
             )
         self._check_time()
 

@@ -13,6 +13,7 @@ from nakt_dist.errors import ConfigurationError, NaktError
 
 _OPTION = re.compile(r"#SBATCH (--[a-z-]+)=?(.*)")
 _SUBMIT_SECONDS = 60
+_USUAL_ARRAY_SIZE = 1001
 
 
 def this_job() -> str | None:
@@ -79,16 +80,17 @@ def _quoted(name: str, value: str | int) -> str:
     return shlex.quote(str(value))
 
 
-def sbatch_command(path: Path) -> list[str]:
+def sbatch_command(path: Path, options: Sequence[str] = ()) -> list[str]:
     """Returns the words that submit a job file and print the job's id alone."""
-    return ["sbatch", "--parsable", str(path)]
+    return ["sbatch", "--parsable", *options, str(path)]
 
 
-def submit(path: Path, instead: str) -> str:
+def submit(path: Path, instead: str, options: Sequence[str] = ()) -> str:
     """Submits a job file.
 
     Args:
         instead: what to do on a machine without sbatch, for the message.
+        options: of sbatch; they go before those of the file.
 
     Returns:
         The job's id.
@@ -103,7 +105,7 @@ def submit(path: Path, instead: str) -> str:
         )
     try:
         ended = subprocess.run(
-            sbatch_command(path),
+            sbatch_command(path, options),
             capture_output=True,
             timeout=_SUBMIT_SECONDS,
             encoding="utf-8",
@@ -112,9 +114,48 @@ def submit(path: Path, instead: str) -> str:
     except subprocess.TimeoutExpired:
         raise NaktError(
             f"sbatch did not answer within {_SUBMIT_SECONDS} s; look with `squeue --me` whether "
-            f"the job is there, and if not submit it with: sbatch {shlex.quote(str(path))}"
+            f"the job is there, and if not submit it with: "
+            f"{shlex.join(sbatch_command(path, options))}"
         ) from None
     if ended.returncode:
         reason = " ".join(ended.stderr.split()) or f"exit status {ended.returncode}"
         raise NaktError(f"sbatch refuses {path}: {reason}")
     return ended.stdout.strip().split(";")[0]  # in a federation the cluster's name follows
+
+
+def release(jobs: Sequence[str]) -> None:
+    """Lets jobs begin that were submitted with ``--hold``; of others it changes nothing.
+
+    Raises:
+        NaktError: SLURM does not do it; says how to.
+    """
+    command = ["scontrol", "release", ",".join(jobs)]
+    try:
+        subprocess.run(
+            command, capture_output=True, timeout=_SUBMIT_SECONDS, encoding="utf-8", check=True
+        )
+    except (OSError, subprocess.SubprocessError) as error:
+        told = " ".join(str(getattr(error, "stderr", None) or error).split())
+        raise NaktError(
+            f"jobs are submitted but held, as SLURM did not let them begin: {told}. Do it with: "
+            f"{shlex.join(command)}"
+        ) from None
+
+
+def highest_task() -> int:
+    """Returns the highest number that a task of an array may have here: ``MaxArraySize`` - 1.
+
+    Where SLURM does not say, what is usual.
+    """
+    try:
+        told = subprocess.run(
+            ["scontrol", "show", "config"],
+            capture_output=True,
+            timeout=_SUBMIT_SECONDS,
+            encoding="utf-8",
+            errors="replace",
+        ).stdout
+    except (OSError, subprocess.SubprocessError):
+        told = ""
+    found = re.search(r"^MaxArraySize\s*=\s*(\d+)", told, re.MULTILINE)
+    return max(int(found[1]) if found else _USUAL_ARRAY_SIZE, 2) - 1

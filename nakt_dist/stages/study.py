@@ -2,28 +2,28 @@
 
 import json
 import time
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Container, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from nakt_dist.config import StudyConfig, as_plain
-from nakt_dist.errors import ConfigurationError, NaktError, StartAgain
+from nakt_dist.errors import ConfigurationError, NaktError
 from nakt_dist.records.run_record import RunRecord, Stopwatch, package_versions
 from nakt_dist.runtime.files import read_regular_file
 from nakt_dist.runtime.processes import process_place, say
-from nakt_dist.runtime.work import hold_lock, sole_user
+from nakt_dist.runtime.work import sole_user
 from nakt_dist.stages.opening import Opening
 from nakt_dist.studies.dry_run import print_study
 from nakt_dist.studies.estimates import with_estimates
 from nakt_dist.studies.folder import StudyFolder
 from nakt_dist.studies.local import LocalRuns, Outcome
-from nakt_dist.studies.one_run import is_elsewhere, lock_path, prepare, reason_of, status_after
+from nakt_dist.studies.one_run import is_elsewhere
 from nakt_dist.studies.plan import Study, StudyRun, make_study
 from nakt_dist.studies.searches import Searches, with_draws
 from nakt_dist.studies.standing import stand
 from nakt_dist.studies.sweep import write_sweeps
+from nakt_dist.studies.together import do_together
 
 _SHOWN = 5
 _WAIT_SECONDS = 5.0
@@ -44,7 +44,7 @@ def run(config: StudyConfig) -> RunRecord:
     study = read_study(config)
     folder = StudyFolder(config.root)
     chosen = _chosen(study)
-    check_processes(config, process_place().world_size)
+    check_together(chosen, process_place().world_size)
     if process_place().world_size > 1:
         return _run_together(chosen[0], study, folder, stopwatch)
     if config.export is not None:
@@ -102,10 +102,27 @@ def check_processes(config: Any, count: int) -> None:
 
     if count == 1:
         return
-    what = next(name for name, stage in STAGES.items() if stage.config is type(config))
     if isinstance(config, StudyConfig):
-        runs = _chosen(read_study(config))
-        what = runs[0].planned.stage if len(runs) == 1 else f"a study of {len(runs)} runs"
+        check_together(_chosen(read_study(config)), count)
+        return
+    what = next(name for name, stage in STAGES.items() if stage.config is type(config))
+    _check_able(what, count)
+
+
+def check_together(runs: Sequence[StudyRun], count: int) -> None:
+    """Refuses several processes for runs that are not one, or that run as one.
+
+    Raises:
+        ConfigurationError: as ``check_processes``.
+    """
+    if count > 1:
+        one = len(runs) == 1
+        _check_able(runs[0].planned.stage if one else f"a study of {len(runs)} runs", count)
+
+
+def _check_able(what: str, count: int) -> None:
+    from nakt_dist.cli import STAGES
+
     able = [name for name, stage in STAGES.items() if stage.distributed]
     if what not in able:
         raise ConfigurationError(
@@ -140,14 +157,17 @@ def _run_here(study: Study, folder: StudyFolder) -> Outcome:
     from nakt_dist.cli import load_stage, main
 
     config = study.config
-    standings = stand(study, folder)
-    done = {name for name, standing in standings.items() if standing.done}
-    study = with_draws(with_estimates(study, folder, config.records))
-    searches = None
-    if config.task is None and config.only is None:
-        searches = Searches(study, folder, standings)
-        folder.write_plan(study.plan)
     chosen = _chosen(study)
+    is_task = config.task is not None
+    standings = stand(study, folder, [run.name for run in chosen] if is_task else None)
+    done = {name for name, standing in standings.items() if standing.done}
+    searches = None
+    if not is_task:
+        study = with_draws(with_estimates(study, folder, config.records))
+        if config.only is None:
+            searches = Searches(study, folder, standings)
+            folder.write_plan(study.plan)
+        chosen = _chosen(study)
     if config.with_needs:
         chosen = study.with_needs(chosen)
     todo = [run for run in chosen if run.name not in done]
@@ -158,7 +178,22 @@ def _run_here(study: Study, folder: StudyFolder) -> Outcome:
         say(f"study {config.study_name}: {len(chosen) - len(todo)} of {len(chosen)} runs are done")
     for stage in {run.planned.stage for run in todo if run.launch.processes == 1}:
         load_stage(stage)  # once, for all that are forked from this process
-    return LocalRuns(study, folder, done, todo, config.jobs, main, searches).run()
+    outcome = LocalRuns(study, folder, done, todo, config.jobs, main, searches).run()
+    if is_task:
+        _settle(chosen, folder, done, outcome.blocked)
+    return outcome
+
+
+def _settle(
+    chosen: Sequence[StudyRun], folder: StudyFolder, done: Container[str], blocked: Sequence[str]
+) -> None:
+    """Takes back that runs are queued which this task did not begin."""
+    for run in chosen:
+        state = folder.read_state(run.name)
+        if run.name in blocked:
+            folder.forget_queued(run.name)
+        elif run.name in done and state is not None and state.status == "queued":
+            folder.end(run.name, "done", 0, output=run.planned.output)
 
 
 def _run_together(
@@ -167,25 +202,12 @@ def _run_together(
     """Does one run in this process, which is one of several that a launcher has started."""
     from nakt_dist.cli import load_stage
 
-    place = process_place()
     _await_needs(run, study, folder)
-    code = 1
-    with hold_lock(lock_path(folder, run.name)) if place.is_main else nullcontext(True) as held:
-        if not held:
-            raise NaktError(f"{run.name}: another process does it right now")
-        if place.is_main:
-            prepare(run, folder, 1, None)
-        config, _ = run.decided()
-        try:
-            load_stage(run.planned.stage).run(config)
-            code = 0
-        except StartAgain:
-            code = 75
-            raise
-        finally:
-            if place.is_main:
-                reason = reason_of(folder, run.name, code)
-                folder.end(run.name, status_after(code), code, reason, run.planned.output)
+    if stand(study, folder, [run.name])[run.name].done:
+        say(f"{run.name}: is done")
+        _settle([run], folder, {run.name}, [])
+        return _record(study, Outcome(), stopwatch)
+    do_together(run, study, folder, load_stage(run.planned.stage).run)
     return _record(study, Outcome(done=[run.name]), stopwatch)
 
 
@@ -198,10 +220,11 @@ def _await_needs(run: StudyRun, study: Study, folder: StudyFolder) -> None:
     folder.of_run(run.name).mkdir(parents=True, exist_ok=True)
     told = False
     while True:
-        standings = stand(study, folder)
+        standings = stand(study, folder, [run.name])
         missing = [need for need in run.planned.needs if not standings[need].done]
         idle = [need for need in missing if not is_elsewhere(folder, need)]
         if idle:
+            folder.forget_queued(run.name)
             raise ConfigurationError(
                 f"{run.name} needs {idle[0]}, which is not done, and nobody does it now. Do it "
                 f"first, as one process: nakt study FILE --only {idle[0]} --with_needs true"

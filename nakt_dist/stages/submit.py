@@ -1,7 +1,6 @@
 """``nakt submit``: writes a stage as a SLURM job and submits it, once its settings are right."""
 
 import shlex
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,8 +12,13 @@ from nakt_dist.records.run_record import RunRecord, Stopwatch, package_versions
 from nakt_dist.runtime.files import write_bytes
 from nakt_dist.runtime.processes import require_one_process, say
 from nakt_dist.runtime.slurm import job_file, sbatch_command, submit
+from nakt_dist.runtime.work import sole_user
 from nakt_dist.stages.opening import NotOpened, Opening
-from nakt_dist.stages.study import check_processes, chosen_runs
+from nakt_dist.stages.study import check_processes, check_together, read_study
+from nakt_dist.studies.cluster import Submission, describe, plan_submission, submit_study
+from nakt_dist.studies.estimates import with_estimates
+from nakt_dist.studies.folder import StudyFolder
+from nakt_dist.studies.job_settings import StepSettings, job_environment, job_options
 
 
 def run(config: SubmitConfig) -> RunRecord:
@@ -30,7 +34,10 @@ def run(config: SubmitConfig) -> RunRecord:
     """
     require_one_process("submit")
     stopwatch = Stopwatch()
-    path, text = _job(config, plan(config, Opening()))
+    stage_config = plan(config, Opening())
+    if isinstance(stage_config, Submission):
+        return _run_study(config, stage_config, stopwatch)
+    path, text = _job(config, stage_config)
     command = sbatch_command(path)
     job = None
     if config.dry_run:
@@ -55,7 +62,7 @@ def plan(config: SubmitConfig, opening: Opening) -> Any:
     """Checks the settings of the job and of its stage; what the stage reads is not looked at.
 
     Returns:
-        The stage's configuration.
+        The stage's configuration; of a study what is to be submitted.
     """
     from nakt_dist.cli import parse_config
 
@@ -63,7 +70,11 @@ def plan(config: SubmitConfig, opening: Opening) -> Any:
         if config.stage == "submit":
             raise ConfigurationError("submit cannot submit itself; name the stage to run")
         stage_config = parse_config(config.stage, config.words)
-        _check_against_stage(config, stage_config)
+        if isinstance(stage_config, StudyConfig):
+            submission = _plan_study(config, stage_config)
+            opening.facts |= describe(submission)
+            return submission
+        _check_alone(config, stage_config)
         nodes = f"{config.nodes} node{'' if config.nodes == 1 else 's'}"
         tasks = f"{config.tasks} task{'' if config.tasks == 1 else 's'}"
         opening.facts["job"] = f"{config.stage} on {nodes}, {tasks} on each"
@@ -75,26 +86,76 @@ def plan(config: SubmitConfig, opening: Opening) -> Any:
     raise NotOpened
 
 
-def _check_against_stage(config: SubmitConfig, stage_config: Any) -> None:
-    """Checks what the job is asked to be against what the stage is."""
-    processes, parts = config.nodes * config.tasks, [(stage_config, "")]
-    if isinstance(stage_config, StudyConfig):
-        parts = [(run.config, f"{run.place}: ") for run in chosen_runs(stage_config)]
+def _plan_study(config: SubmitConfig, study_config: StudyConfig) -> Submission:
+    """Checks the jobs of all runs of a study, and divides those to do into arrays."""
+    from nakt_dist.cli import parse_config
+
+    if study_config.task is not None:
+        raise ConfigurationError("task is what the jobs of a study do; leave it out to submit them")
+    settings = StepSettings(config, lambda values: parse_config("submit", [], values))
+    study = read_study(study_config)
+    for run in study.runs:
+        job = settings.of(run)
+        try:
+            check_together([run], run.launch.processes)
+            _check_batch(run.config, run.launch.processes)
+        except ConfigurationError as error:
+            raise ConfigurationError(f"{run.place}: {error}") from None
+        if job.accelerate_config:
+            _check_accelerate_config(Path(job.accelerate_config))
+    study = with_estimates(study, StudyFolder(study_config.root), study_config.records)
+    return plan_submission(study, config, settings)
+
+
+def _run_study(config: SubmitConfig, submission: Submission, stopwatch: Stopwatch) -> RunRecord:
+    """Submits the arrays of a study, or prints them."""
+    jobs: dict[int, str] = {}
+    if config.dry_run:
+        print("\n".join(f"{name}: {told}" for name, told in describe(submission).items()))
+    elif submission.todo or submission.queued:
+        folder = submission.folder.folder
+        folder.mkdir(parents=True, exist_ok=True)
+        with sole_user(folder, "study"):  # others may have submitted since it was looked at
+            submission = plan_submission(submission.study, config, submission.settings)
+            jobs = submit_study(submission, f"without a cluster: {_without_cluster(config)}")
+    if not config.dry_run:
+        say(
+            f"submit: {len(submission.todo)} runs in {len(jobs)} arrays; {submission.done} were "
+            f"done, {len(submission.queued)} queued. Follow them: "
+            f"nakt watch {submission.study.config.root}"
+        )
+    return RunRecord(
+        stage="submit",
+        name=submission.study.config.study_name,
+        config=as_plain(config),
+        counts={"jobs": len(jobs), "runs": len(submission.todo) if jobs else 0},
+        details={"jobs": {str(number): job for number, job in jobs.items()}},
+        seconds=stopwatch.seconds,
+        versions=package_versions(),
+    )
+
+
+def _check_alone(config: SubmitConfig, stage_config: Any) -> None:
+    """Checks what the job of a single stage is asked to be against what the stage is."""
+    for name, usual in (
+        ("runs_per_task", 1),
+        ("jobs", 1),
+        ("array_limit", None),
+        ("resume", False),
+    ):
+        if getattr(config, name) != usual:
+            raise ConfigurationError(f"{name} is a setting for a study, and {config.stage} is none")
+    processes = config.nodes * config.tasks
     check_processes(stage_config, processes)
-    for part, place in parts:
-        _check_batch(part, processes, place)
+    _check_batch(stage_config, processes)
     if config.accelerate_config:
         _check_accelerate_config(Path(config.accelerate_config))
 
 
-def _check_batch(stage_config: Any, processes: int, place: str) -> None:
-    if not isinstance(stage_config, TrainConfig):
-        return
-    recipe = stage_config.recipe
-    try:
+def _check_batch(stage_config: Any, processes: int) -> None:
+    if isinstance(stage_config, TrainConfig):
+        recipe = stage_config.recipe
         Share.of(recipe.global_batch_size, processes, recipe.micro_batch_size)
-    except ConfigurationError as error:
-        raise ConfigurationError(f"{place}{error}") from None
 
 
 def _check_accelerate_config(path: Path) -> None:
@@ -111,30 +172,9 @@ def _job(config: SubmitConfig, stage_config: Any) -> tuple[Path, str]:
     """Returns where the job's file goes, and its text."""
     folder, name = _place(config, stage_config)
     log = str(folder).replace("%", "%%") + "/%x-%j.log"
-    options: dict[str, str | int | None] = {
-        "--job-name": name,
-        "--nodes": config.nodes,
-        "--ntasks-per-node": config.tasks,
-        "--gpus-per-node": config.gpus_per_node,
-        "--cpus-per-task": config.cpus_per_task,
-        "--time": config.time,
-        "--mem": config.memory,
-        "--partition": config.partition,
-        "--account": config.account,
-        "--qos": config.qos,
-        "--signal": f"USR1@{config.warning_seconds}",
-        "--chdir": str(Path.cwd()),
-        "--output": log,
-    }
-    environment = {
-        "NAKT_PYTHON": config.python or ("python" if config.activate else sys.executable),
-        "NAKT_ACTIVATE": config.activate,
-        "NAKT_ACCELERATE_CONFIG": config.accelerate_config,
-        "NAKT_MASTER_ADDR": config.master_address,
-        "NAKT_JOB_FOLDER": str(folder),
-    }
+    options = job_options(config, name, log)
     words = [config.stage, *config.words]
-    text = job_file(options, config.extra, environment, words)
+    text = job_file(options, config.extra, job_environment(config, folder), words)
     return folder / f"{name}.sbatch", text
 
 

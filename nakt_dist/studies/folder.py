@@ -190,6 +190,12 @@ class StudyFolder:
         self.write_state(name, ended)
         return ended
 
+    def forget_queued(self, name: str) -> None:
+        """Takes back that a run is queued: its job has ended without beginning it."""
+        state = self.read_state(name)
+        if state is not None and state.status == "queued":
+            (self.of_run(name) / "state.json").unlink(missing_ok=True)
+
     def last_lines(self, name: str, count: int = 20) -> list[str]:
         """Returns the last lines that a run printed; none where it has not begun."""
         try:
@@ -253,13 +259,14 @@ def _word(
     """Returns the word and the reason of one run, by the words of those before it."""
     if state is not None and state.status in ("done", "failed"):
         return state.status, state.reason
-    if state is not None and state.status in _LIVE:
-        if state.job is not None and queue is not None:
-            if state.job not in queue:
-                return "failed", f"job {state.job} is gone from the queue without a word"
-            return _word_of_job(queue[state.job], state), queue[state.job]
-        return ("requeued" if state.status == "interrupted" else state.status), state.reason
     lost = [name for name in run.needs if before.get(name) in ("failed", "blocked")]
+    if state is not None and state.status in _LIVE:
+        if state.job is None or queue is None:
+            return ("requeued" if state.status == "interrupted" else state.status), state.reason
+        if state.job in queue:
+            return _word_of_job(queue[state.job], state), queue[state.job]
+        if state.status != "queued" or not lost:  # else SLURM took it out for what it needs
+            return "failed", f"job {state.job} is gone from the queue without a word"
     if lost:
         return "blocked", f"{lost[0]} {before[lost[0]]}"
     ended = ("done", "failed", "blocked")
@@ -268,7 +275,7 @@ def _word(
 
 
 def _word_of_job(told: str, state: RunState) -> str:
-    if told.startswith("RUNNING"):
+    if told.startswith("RUNNING") and state.status != "queued":  # else it does others first
         return "running"
     return "requeued" if state.started is not None else "queued"
 

@@ -1,6 +1,6 @@
 """Which runs of a study are done, from what is on disk alone."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,19 +32,25 @@ class Standing:
     reached: bool = False
 
 
-def stand(study: Study, folder: StudyFolder) -> dict[str, Standing]:
+def stand(
+    study: Study, folder: StudyFolder, names: Iterable[str] | None = None
+) -> dict[str, Standing]:
     """Says which runs are done, by name.
 
     A run is done when its state or its record says so for the same settings, its output is
     there as it was left, and all that it needs or looks for is done and has not been made again
     since. Whatever is not sure is not done: its stage is started, and finds out at once.
+
+    Args:
+        names: looks at these alone, and at what they wait for; None looks at all.
     """
-    states = {run.name: folder.read_state(run.name) for run in study.runs}
+    runs = study.runs if names is None else _upstream(study, names)
+    states = {run.name: folder.read_state(run.name) for run in runs}
     found: dict[str, Standing] = {}
     made: dict[str, float] = {}
     over: dict[int, bool] = {}
-    trials = {run.name for run in study.runs if run.trial is not None}
-    for run in study.runs:
+    trials = {run.name for run in runs if run.trial is not None}
+    for run in runs:
         # A trial that failed is not waited for: what is chosen says whether its search is over.
         before = [
             each for each in (*run.planned.needs, *run.planned.after)
@@ -69,6 +75,15 @@ def stand(study: Study, folder: StudyFolder) -> dict[str, Standing]:
         found[run.name] = standing
         made[run.name] = _made(run, state)
     return found
+
+
+def _upstream(study: Study, names: Iterable[str]) -> list[StudyRun]:
+    """Returns the runs of these names and all that they wait for, in the order of the study."""
+    wanted = set(names)
+    for run in reversed(study.runs):
+        if run.name in wanted:
+            wanted.update(run.planned.needs, run.planned.after)
+    return [run for run in study.runs if run.name in wanted]
 
 
 def _is_length(difference: str) -> bool:

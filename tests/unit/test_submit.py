@@ -202,38 +202,6 @@ def write_study(folder: Path, **last: object) -> Path:
     return file
 
 
-@pytest.mark.parametrize(
-    ("words", "told"),
-    [
-        (("--", "--only=[test-4]"), "the study has no run 'test-4'"),
-        (("--nodes=2", "--"), "a study of 5 runs runs as one process, and 2 were to share it"),
-        (("--nodes=2", "--", "--only=[published-0]"), "phantoms runs as one process"),
-    ],
-)
-def test_a_study_is_looked_through_before_it_is_submitted(
-    words: tuple[str, ...], told: str, here: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert main(["submit", "study", *words, f"--config={write_study(here)}"]) == 2
-    assert told in capsys.readouterr().err
-
-
-def test_a_batch_that_the_tasks_cannot_share_is_found_before_the_queue(
-    here: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    train = {"output": "${root}/batch-${batch}", "data": {"dataset": "d"}}
-    train["recipe"] = {"steps": 5, "global_batch_size": "${batch}"}
-    file = here / "study.yaml"
-    step = {"stage": "train", "matrix": {"batch": [8, 4]}, "config": train}
-    file.write_text(yaml.safe_dump({"root": "runs", "steps": [step]}))
-    words = ("--gpus-per-node=8", "--", f"--config={file}")
-
-    assert main(["submit", "study", "--dry-run", *words, "--only=[batch-4]"]) == 2
-
-    told = "steps[1], train (batch=4): recipe.global_batch_size 4 is not a multiple of 8 processes"
-    assert told in capsys.readouterr().err
-    assert main(["submit", "study", "--dry-run", *words, "--only=[batch-8]"]) == 0
-
-
 def test_a_typo_in_the_last_step_of_a_study_costs_no_time_in_the_queue(
     here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

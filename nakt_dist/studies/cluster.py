@@ -1,0 +1,316 @@
+"""Submits a study to SLURM: all its runs at once, as job arrays that wait for each other."""
+
+import json
+import re
+import shlex
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from nakt_dist.config import SubmitConfig, as_plain
+from nakt_dist.errors import ConfigurationError, NaktError
+from nakt_dist.runtime.files import write_bytes, write_json
+from nakt_dist.runtime.processes import say
+from nakt_dist.runtime.slurm import highest_task, job_file, release, sbatch_command, submit
+from nakt_dist.studies.arrays import JobArray, make_arrays
+from nakt_dist.studies.folder import RunState, StudyFolder
+from nakt_dist.studies.job_settings import StepSettings, job_environment, job_options
+from nakt_dist.studies.plan import Study, StudyRun
+from nakt_dist.studies.queue import read_queue
+from nakt_dist.studies.standing import Standing, stand
+
+JOBS_NAME = "jobs.jsonl"
+_SHOWN = 5
+
+
+@dataclass(frozen=True)
+class Submission:
+    """What is to be submitted of a study.
+
+    Attributes:
+        folder: the study's files.
+        place: of job files and logs.
+        number: of the submission, from 1.
+        todo: the runs to submit, each behind those that it waits for.
+        done: how many are done.
+        queued: jobs of the runs that are in the queue already, by name.
+        arrays: each behind those that it waits for.
+        settings: of the jobs of each step.
+    """
+
+    study: Study
+    folder: StudyFolder
+    place: Path
+    number: int
+    todo: Sequence[StudyRun]
+    done: int
+    queued: Mapping[str, str]
+    arrays: Sequence[JobArray]
+    settings: StepSettings
+
+    @property
+    def frozen(self) -> Path:
+        """The study's settings as they are now, which its tasks read."""
+        return (self.folder.folder / f"submitted-{self.number}.yaml").resolve()
+
+    def job_path(self, array: JobArray) -> Path:
+        """The job file of an array."""
+        return self.place / f"job-{self.number}-{array.number}.sbatch"
+
+    def tasks_path(self, array: JobArray) -> Path:
+        """The file with the runs of each task of an array."""
+        name = f"tasks-{self.number}-{array.runs[0].planned.step}-{array.number}.json"
+        return (self.folder.folder / name).resolve()
+
+    def options(self, array: JobArray, jobs: Mapping[int, str]) -> list[str]:
+        """Returns the options of sbatch that make an array of a job file.
+
+        Args:
+            jobs: ids of the arrays that are submitted already, by their number.
+        """
+        limit = self.settings.of(array.runs[0]).array_limit
+        waits = ",".join(wait.told(jobs) for wait in array.waits)
+        return [
+            "--hold",  # until all is written down
+            f"--array={array.indices}{f'%{limit}' if limit else ''}",
+            *([f"--dependency={waits}"] if waits else []),
+            *(["--kill-on-invalid-dep=yes"] if array.kills else []),
+        ]
+
+    def job_text(self, array: JobArray) -> str:
+        """Returns the job file of an array."""
+        run = array.runs[0]
+        config = self.settings.of(run)
+        words = re.sub(r"[^\w.-]+", "-", f"{self.study.config.study_name}-{run.planned.group}")
+        log = str(self.place).replace("%", "%%") + "/%x-%A_%a.log"
+        environment = job_environment(config, self.place)
+        if run.launch.processes > 1:  # one process tries its runs again itself
+            environment["NAKT_RETRIES"] = str(run.launch.retries)
+        stage = ["study", "--config", str(self.frozen), "--task_file", str(self.tasks_path(array))]
+        stage += ["--jobs", str(config.jobs)]
+        options = job_options(config, words, log)
+        return job_file(options, config.extra, environment, stage, per_task="task")
+
+
+def plan_submission(study: Study, config: SubmitConfig, settings: StepSettings) -> Submission:
+    """Finds what is neither done nor queued, and divides it into arrays; writes nothing.
+
+    Args:
+        config: of the command line.
+        settings: of the jobs of each step.
+
+    Raises:
+        ConfigurationError: a setting of a step's job is wrong, or a run that is named needs one
+            that is neither done, queued nor named.
+        NaktError: jobs of the study are in the queue, and ``resume`` was not asked for; or the
+            queue cannot be read although jobs were submitted.
+    """
+    folder = StudyFolder(study.config.root)
+    standings = stand(study, folder)
+    queued = queued_runs(study, folder, standings)
+    if queued and not config.resume:
+        jobs = sorted({job.partition("_")[0] for job in queued.values()})
+        raise NaktError(
+            f"{len(queued)} runs of the study are queued or running (jobs {', '.join(jobs)}). "
+            "--resume submits the rest, behind them; scancel takes them out of the queue"
+        )
+    only = study.config.only_names
+    chosen = study.runs if only is None else study.by_name(only)
+    if study.config.with_needs:
+        chosen = study.with_needs(chosen)
+    todo = [run for run in chosen if not standings[run.name].done and run.name not in queued]
+    for run in todo:
+        if run.trial is not None:
+            raise ConfigurationError(
+                f"{run.place}: a search draws its trials in the one process that does the study, "
+                "so that they are no jobs of their own. Do the study in one job, as in: sbatch "
+                "--gpus-per-node 4 --wrap 'nakt study FILE --jobs 4'"
+            )
+    _check_needs(todo, standings, queued)
+    for run in study.runs:
+        settings.of(run)
+    arrays = make_arrays(todo, queued, highest_task(), lambda run: settings.of(run).runs_per_task)
+    place = Path(config.folder) if config.folder else folder.folder / "slurm"
+    number = 1 + max(
+        (int(found[1]) for path in folder.folder.glob("submitted-*.yaml")
+         if (found := re.fullmatch(r"submitted-(\d+)\.yaml", path.name))), default=0,
+    )  # fmt: skip
+    done = sum(standing.done for standing in standings.values())
+    return Submission(study, folder, place.resolve(), number, todo, done, queued, arrays, settings)
+
+
+def _check_needs(
+    todo: Sequence[StudyRun], standings: Mapping[str, Standing], queued: Mapping[str, str]
+) -> None:
+    known = {run.name for run in todo} | set(queued)
+    for run in todo:
+        for need in run.planned.needs:
+            if need not in known and not standings[need].done:
+                raise ConfigurationError(
+                    f"{run.name} needs {need}, which is neither done nor queued; name it in only, "
+                    "too"
+                )
+
+
+def queued_runs(
+    study: Study, folder: StudyFolder, standings: Mapping[str, Standing]
+) -> dict[str, str]:
+    """Returns the jobs that are to do runs of a study, such as ``123_4``, by the run's name.
+
+    Raises:
+        NaktError: jobs were submitted, and SLURM does not say whether they are in the queue.
+    """
+    submitted = read_jobs(folder)
+    queue = read_queue() if submitted else {}
+    if queue is None:
+        if shutil.which("squeue") is None:
+            raise NaktError(
+                "jobs of this study were submitted before, but squeue is not on this machine, so "
+                "that nothing says whether they still are. Submit on a machine of the cluster"
+            )
+        raise NaktError("squeue does not answer; try again when it does")
+    known = {run.name for run in study.runs if not standings[run.name].done}
+    found: dict[str, str] = {}
+    for line in submitted:
+        for task, names in line["tasks"].items():
+            job = f"{line['job']}_{task}"
+            if job not in queue:
+                continue
+            for name in known & set(names):
+                state = folder.read_state(name)
+                failed = state is not None and state.status == "failed" and state.job == job
+                if not failed:  # it may do other runs now
+                    found[name] = job
+    return found
+
+
+def read_jobs(folder: StudyFolder) -> list[dict[str, Any]]:
+    """Returns the arrays that were submitted, oldest first; what is damaged is left out."""
+    try:
+        lines = (folder.folder / JOBS_NAME).read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return []
+    found = []
+    for line in lines:
+        with suppress(ValueError):
+            value = json.loads(line)
+            if isinstance(value, dict) and isinstance(value.get("tasks"), dict):
+                found.append(value)
+    return found
+
+
+def describe(submission: Submission) -> dict[str, str]:
+    """Says what would be submitted: of each array its runs, its waits and its command."""
+    study, arrays = submission.study, submission.arrays
+    lines = {
+        f"study {study.config.study_name}": f"{len(submission.todo)} of {len(study.runs)} runs to "
+        f"submit as {len(arrays)} arrays ({submission.done} done, {len(submission.queued)} queued)"
+    }
+    jobs = {array.number: f"JOB{array.number}" for array in arrays}
+    for array in arrays:
+        config = submission.settings.of(array.runs[0])
+        asks = {"nodes": config.nodes, "tasks_per_node": config.tasks, "time": config.time,
+                "gpus_per_node": config.gpus_per_node, "partition": config.partition}  # fmt: skip
+        told = ", ".join(f"{key} {value}" for key, value in asks.items() if value is not None)
+        command = sbatch_command(submission.job_path(array), submission.options(array, jobs))
+        lines[f"array {array.number}"] = (
+            f"{array.runs[0].planned.group}, {len(array.runs)} runs in {len(array.tasks)} tasks "
+            f"({told}): {shlex.join(command)}"
+        )
+    return lines
+
+
+def submit_study(submission: Submission, instead: str) -> dict[int, str]:
+    """Submits all arrays, and lets them begin when all of that is written down.
+
+    Args:
+        instead: what to do on a machine without sbatch, for the message.
+
+    Returns:
+        The ids of the jobs by the number of the array.
+
+    Raises:
+        NaktError: there is no sbatch here, it refuses an array, or does not answer. What was
+            submitted before is let begin.
+    """
+    study, folder = submission.study, submission.folder
+    folder.folder.mkdir(parents=True, exist_ok=True)
+    submission.place.mkdir(parents=True, exist_ok=True)
+    folder.write_plan(study.plan)
+    frozen = replace(
+        study.config, only=None, with_needs=False, dry_run=False, records=[], export=None
+    )
+    text = yaml.safe_dump(as_plain(frozen), sort_keys=False, allow_unicode=True)
+    write_bytes(submission.frozen, text.encode())
+    jobs: dict[int, str] = {}
+    refused: NaktError | None = None
+    for array in submission.arrays:
+        try:
+            jobs[array.number] = _submit_array(submission, array, jobs, instead)
+        except NaktError as error:
+            refused = error
+            break
+        say(
+            f"submit: job {jobs[array.number]}, {array.runs[0].planned.group}: {len(array.runs)} "
+            f"runs in {len(array.tasks)} tasks"
+        )
+    before = {job.partition("_")[0] for job in submission.queued.values()}
+    # Those of before may be held, where the process that submitted them was killed.
+    if jobs or before:
+        release([*sorted(before), *jobs.values()])
+    if refused is not None:
+        raise _in_part(submission, jobs, refused)
+    return jobs
+
+
+def _submit_array(
+    submission: Submission, array: JobArray, jobs: Mapping[int, str], instead: str
+) -> str:
+    """Submits one array, held, and notes its job in every run's state."""
+    folder = submission.folder
+    write_json(submission.tasks_path(array), array.lists)
+    path = submission.job_path(array)
+    write_bytes(path, submission.job_text(array).encode())
+    options = submission.options(array, jobs)
+    job = submit(path, instead, options)
+    line = {
+        "job": job,
+        "step": array.runs[0].planned.step,
+        "group": array.runs[0].planned.group,
+        "tasks": {str(task): names for task, names in array.tasks.items()},
+        "dependency": ",".join(wait.told(jobs) for wait in array.waits) or None,
+        "study": submission.frozen.name,
+        "submitted": time.time(),
+    }
+    _append(folder.folder / JOBS_NAME, json.dumps(line, ensure_ascii=False).encode() + b"\n")
+    for task, names in array.tasks.items():
+        for name in names:
+            folder.write_state(name, RunState("queued", job=f"{job}_{task}"))
+    return job
+
+
+def _append(path: Path, line: bytes) -> None:
+    """Appends a line, also behind one that was cut short."""
+    with path.open("a+b") as stream:
+        if stream.tell():
+            stream.seek(-1, 2)
+            line = line if stream.read() == b"\n" else b"\n" + line
+        stream.write(line)
+
+
+def _in_part(submission: Submission, jobs: Mapping[int, str], error: NaktError) -> NaktError:
+    if not jobs:
+        return error
+    runs = sum(len(array.runs) for array in submission.arrays if array.number in jobs)
+    return NaktError(
+        f"{error}. {len(jobs)} of {len(submission.arrays)} arrays with {runs} runs are submitted "
+        f"(jobs {', '.join(list(jobs.values())[:_SHOWN])}{', …' if len(jobs) > _SHOWN else ''}). "
+        "Where it refuses because too many jobs are queued, run the same command with --resume "
+        "when some have ended"
+    )
