@@ -110,3 +110,19 @@ def test_the_words_that_make_python_ready_neither_see_nor_change_those_of_the_st
     assert ended.returncode == 0, ended.stderr
     assert (here / "words-0").read_text() == "-m nakt_dist teach --output=a b\n"
     assert (here / "requeued").exists() == (activation == "source ./activate")
+
+
+@pytest.mark.parametrize(
+    ("exits", "tries", "status"), [("1", 3, 1), ("2", 1, 2), ("75", 1, 0), ("0", 1, 0)]
+)
+def test_a_stage_that_fails_is_tried_again_where_that_is_asked_for(
+    exits: str, tries: int, status: int, here: Path
+) -> None:
+    python = here / "bin" / "python"
+    python.write_text('#!/usr/bin/env bash\necho "$NAKT_TRY" >> tries\nexit "$EXITS"\n')
+
+    ended = run_job(here, "train", exits=exits, NAKT_RETRIES="2")
+
+    assert ended.returncode == status, ended.stderr
+    numbers = (here / "tries").read_text().split()
+    assert numbers == [str(number) for number in range(1, tries + 1)]

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from nakt_dist.cli import main
-from nakt_dist.studies.folder import RunState, StudyFolder
+from nakt_dist.studies.folder import RunState, StudyFolder, statuses
 
 SBATCH = """\
 echo "$*" >> HERE/sbatch
@@ -141,6 +141,26 @@ def test_what_is_queued_is_not_submitted_again(
     assert (here / "scontrol").read_text().splitlines()[-1] == "release 101,102,103,104"
     names = StudyFolder("runs/demo").folder / "tasks-2-2-2.json"
     assert json.loads(names.read_text()) == [["pack-0"], ["pack-2"]]
+
+
+def test_what_slurm_took_out_of_the_queue_is_blocked_and_what_it_lost_has_failed(
+    here: Path,
+) -> None:
+    write_study(here)
+    assert submit(here) == 0
+    study = StudyFolder("runs/demo")
+    study.write_state("published-0", RunState("failed", job="101_1"))
+    plan = study.read_plan()
+    states = {run.name: study.read_state(run.name) for run in plan.runs}
+
+    # One task does several runs: those that it has not begun are queued still.
+    queue = {"101_3": "RUNNING", "102_3": "PENDING (Dependency)"}
+    found = {each.run.name: each.word for each in statuses(plan, states, queue)}
+
+    assert found == {
+        "published-0": "failed", "pack-0": "blocked", "published-1": "failed",
+        "pack-1": "blocked", "published-2": "queued", "pack-2": "queued",
+    }  # fmt: skip
 
 
 def test_an_array_is_split_where_the_cluster_takes_smaller_ones(here: Path) -> None:
