@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from nakt_dist.mirroring.runs import FoundRun
+from nakt_dist.records.fields import label_dataset
 from nakt_dist.records.pseudo_sets import read_pseudo_set
 from nakt_dist.records.run_tags import run_tags
 from nakt_dist.runtime.mirrors import without_folders
@@ -55,10 +56,11 @@ def tags_of(run: FoundRun, more: Iterable[str]) -> tuple[str, ...]:
     """Returns the tags by which a run is found; see ``run_tags``."""
     tags = list(more)
     if run.manifest is not None:
-        tags.insert(0, f"dataset:{run.manifest.dataset}")
+        tags.insert(0, f"dataset:{label_dataset(run.manifest.dataset, run.manifest.phantom)}")
     tested = run.record.details.get("test_set") if run.record is not None else None
     if isinstance(tested, Mapping):
-        tags.insert(0, f"tested on:{tested.get('dataset')}")
+        name = label_dataset(str(tested.get("dataset")), tested.get("phantom") is True)
+        tags.insert(0, f"tested on:{name}")
     return run_tags(run.lineage, tags)
 
 
@@ -67,13 +69,10 @@ def config_of(run: FoundRun) -> dict[str, Any]:
     config = {name: without_folders(value) for name, value in run.settings.items()}
     config.pop("samples", None) if run.stage == "attention" else None
     if run.study is not None:
-        planned = run.study.run
-        config["study"] = {
-            "name": run.study.plan.name,
-            "run": planned.name,
-            "group": planned.group,
-            "axes": dict(planned.axes),
-        }
+        config["study"] = {"name": run.study.plan.name, "run": run.study.name}
+        if run.study.planned is not None:
+            planned = run.study.planned
+            config["study"] |= {"group": planned.group, "axes": dict(planned.axes)}
     return config
 
 

@@ -31,11 +31,19 @@ class Row(NamedTuple):
 
 
 class StudyRun(NamedTuple):
-    """A run's place in a study."""
+    """A run's place in a study.
+
+    Attributes:
+        plan: of the study, as it is now.
+        root: the study's folder.
+        name: of the run in it.
+        planned: what the plan says of it; None where it is of an earlier plan.
+    """
 
     plan: Plan
-    run: PlannedRun
     root: Path
+    name: str
+    planned: PlannedRun | None
 
 
 @dataclass(frozen=True)
@@ -66,14 +74,14 @@ class FoundRun:
     @property
     def name(self) -> str:
         """What people call it: as its study does, else its folder."""
-        return self.study.run.name if self.study else printable(self.folder.name)
+        return printable(self.study.name) if self.study else printable(self.folder.name)
 
     @cached_property
     def state(self) -> RunState | None:
         """How it stands, where a study started it."""
         if self.study is None:
             return None
-        return StudyFolder(self.study.root).read_state(self.study.run.name)
+        return StudyFolder(self.study.root).read_state(self.study.name)
 
     @cached_property
     def settings(self) -> Mapping[str, Any]:
@@ -203,8 +211,8 @@ def _study_of(folder: Path, known: dict[Path, Plan | None]) -> StudyRun | None:
         plan = known[root]
         if plan is not None:
             name = folder.relative_to(root).as_posix()
-            run = next((each for each in plan.runs if each.name == name), None)
-            return StudyRun(plan, run, root) if run else None
+            planned = next((run for run in plan.runs if run.name == name), None)
+            return StudyRun(plan, root, name, planned)
     return None
 
 

@@ -134,6 +134,8 @@ def test_group_stage_tags_settings_and_results_are_there(offline: dict[str, list
     assert config["recipe"]["learning_rate"] == 0.01
     assert config["data"]["dataset"] == "chest"
     assert config["study"]["axes"] == {"method": "masks", "seed": "0"}
+    (pseudo,) = of_kind(offline["pseudo"], "run")  # which is not in the plan, or no longer
+    assert (pseudo["run_group"], pseudo["job_type"]) == (STUDY, "teach")
     defined = {metric.get("name"): metric for metric in of_kind(offline["student"], "metric")}
     assert defined["loss"]["step_metric"] == "step"
     assert defined["loss"]["summary"] == {"min": True}
