@@ -40,7 +40,6 @@ def study(request: Request) -> Response:
             "problems": collector.problems,
             "summary": asdict(summary),
             "cautions": collector.judge.cautions,
-            "met": collector.judge.met,
             "currency": request.config.currency,
             "runs": [_plain(each) for each in collector.snapshots(since)],
             "removed": collector.removed(since),

@@ -22,7 +22,6 @@ class Judge:
         version: grows when the verdicts change.
         cautions: what a reader must know before comparing, in whole sentences.
         by_folder: warnings of each evaluation, by its folder.
-        met: how many evaluations have, or may have, met their test images.
     """
 
     def __init__(self, folders: Sequence[Path]) -> None:
@@ -33,7 +32,6 @@ class Judge:
         self.version = 0
         self.cautions: tuple[str, ...] = ()
         self.by_folder: dict[Path, tuple[str, ...]] = {}
-        self.met = 0
 
     def poll(self, records: frozenset[tuple[str, float]]) -> None:
         """Begins to judge where there is something new to judge, and time for it.
@@ -54,7 +52,7 @@ class Judge:
         try:
             self._judge()
         except NaktError:  # no evaluation is there yet
-            self.cautions, self.by_folder, self.met = (), {}, 0
+            self.cautions, self.by_folder = (), {}
         except Exception as error:  # of a record that nobody foresaw; the page goes on
             self.cautions = (f"The records could not be judged: {error!r}; try nakt report.",)
         self.version += 1
@@ -78,5 +76,4 @@ class Judge:
         sentences += [f"Left out: {each.place}: {each.reason}" for each in left_out]
         runs = [*found.evaluations, *found.classified]
         self.by_folder = {run.folder: run.warnings for run in runs if run.warnings}
-        self.met = len(self.by_folder)
         self.cautions = tuple(dict.fromkeys(each.removeprefix("⚠ ") for each in sentences))

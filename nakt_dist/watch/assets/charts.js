@@ -68,7 +68,7 @@ export function draw(place, title, series, { log = false, seeds = false, small =
 }
 
 // Memory reads better in GiB than in bytes.
-const teller = (title) => (value, digits = 4) => (title.endsWith("_bytes")
+export const teller = (title) => (value, digits = 4) => (title.endsWith("_bytes")
   ? `${number(value / 2 ** 30, digits)} GiB` : number(value, digits));
 
 function makeScales(points, width, height, log) {

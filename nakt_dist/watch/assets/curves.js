@@ -1,7 +1,7 @@
 // The view "Curves": metrics as they grow, runs that differ in the seed alone as one band.
 
-import { bandOf, draw, swatch } from "./charts.js";
-import { el, number } from "./dom.js";
+import { bandOf, draw, swatch, teller } from "./charts.js";
+import { el } from "./dom.js";
 import { chosen, curvesOf, go, needCurves, ownAxes, siblings, view } from "./store.js";
 
 const COLOURS = 12;
@@ -130,9 +130,10 @@ function showLegend(place, metrics, series, wanted) {
       }))))));
 }
 function lastOf(many, metric) {
-  const values = many.map((run) => run.metrics[metric]).filter((value) => value !== undefined && value !== null);
+  const tell = teller(metric);
+  const values = many.map((run) => run.metrics[metric] ?? run[metric]).filter((value) => typeof value === "number");
   if (!values.length) return ["–", ""];
   const mean = values.reduce((a, b) => a + b, 0) / values.length;
-  return [number(mean), values.length > 1
-    ? ` (${number(Math.min(...values), 3)} – ${number(Math.max(...values), 3)})` : ""];
+  return [tell(mean), values.length > 1
+    ? ` (${tell(Math.min(...values), 3)} – ${tell(Math.max(...values), 3)})` : ""];
 }

@@ -15,7 +15,7 @@ const COLUMNS = [
   ["wait", "Data wait", (run) => run.data_wait, "number minor"],
   ["memory", "GPU memory", (run) => run.gpu_memory_bytes, "number minor"],
   ["left", "Left", timeLeft, "number minor"],
-  ["took", "Took", secondsOf, "number"],
+  ["took", "Took", secondsOf, "number minor"],
 ];
 
 export function makeRuns(main) {
@@ -83,7 +83,7 @@ function row(run, wanted) {
     el("td", { class: "number minor" }, percent(run.data_wait)),
     el("td", { class: "number minor" }, bytes(run.gpu_memory_bytes)),
     el("td", { class: "number minor" }, duration(timeLeft(run))),
-    el("td", { class: "number" }, duration(secondsOf(run))),
+    el("td", { class: "number minor" }, duration(secondsOf(run))),
   ];
   return el("tr", {}, el("td", {}, el("input", { type: "checkbox", checked: set, "data-name": run.id,
     "aria-label": `compare ${run.name}`, onchange: () => compare(run.id) })), ...cells);

@@ -82,9 +82,9 @@ export const chosen = (wanted = view()) => [...runs.values()].filter((run) => ma
 export function siblings(run) {
   return ownAxes(run).map(([, value]) => value).join(" · ");
 }
-// What a study varies, or without one all that is known, but for the seed.
+// What a study varies, or without one all that is known, but for the seed; numbers with their name.
 export const ownAxes = (run) => run.own_axes.filter((name) => name !== "seed" && name !== "weights")
-  .map((name) => [name, run.axes[name]]);
+  .map((name) => [name, /^[\d.]+$/.test(run.axes[name]) ? `${name} ${run.axes[name]}` : run.axes[name]]);
 // The group of the graph: a step of the study; without one the stage and how often it came before.
 function setGroups() {
   const depth = new Map();
