@@ -457,6 +457,7 @@ def say_met(folder: Path, *roles: str, unknown: tuple[str, ...] = ()) -> None:
     (folder / "record.json").write_text(json.dumps(record))
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize(
     ("role", "words"),
     [
@@ -537,6 +538,7 @@ def test_what_is_not_comparable_is_said(collection: Collection):
         assert words in text
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_fewer_steps_under_exclusion_are_said(collection: Collection):
     assert any("took fewer steps" in each for each in cautions(collection))
     without = replace(collection, trainings=())

@@ -15,6 +15,8 @@ from nakt_dist.shards.pictures import ROLES
 from tests.classifier_records import classifier, followed, images_of, write_classified
 from tests.records import annotations, lineage, pseudo_masks, scores, write_evaluation
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 TESTED = annotations(split="test")
 
 

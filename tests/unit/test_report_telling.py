@@ -100,6 +100,7 @@ def test_splits_of_a_teacher_that_are_absent_are_unknown(tmp_path: Path):
     assert "from which splits is not known" in run.warnings[0]
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize("known", ["lineage", "record", "nowhere"])
 def test_a_teacher_of_phantoms_is_marked_wherever_it_is_named(tmp_path: Path, known: str):
     transfer = followed("teacher", "mimic")
@@ -136,6 +137,7 @@ def test_a_row_tested_on_what_was_learnt_from_says_so_in_every_table(tmp_path: P
     assert any(words in each for each in gain.remarks)
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize(
     ("role", "words"),
     [
@@ -165,6 +167,7 @@ def test_test_images_met_in_another_packing_are_marked_by_the_record(
     assert ("met no image" in cautions_of(tmp_path)) == (role != "teacher")
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_classifier_of_unknown_lineage_is_marked_by_the_record(tmp_path: Path):
     write_classified(tmp_path / "run", {})
     record = json.loads((tmp_path / "run" / "record.json").read_text())
