@@ -20,12 +20,14 @@ from nakt_dist.shards.reader import IndexedShards, PseudoLabels
 from nakt_dist.shards.tables import PSEUDO_INDEX_SCHEMA, read_table, write_table
 from nakt_dist.transfer.exclusion import ExclusionRule
 from nakt_dist.watch.collector import Collector
-from nakt_dist.watch.explorer import Explorer
+from nakt_dist.watch.explorer import Explorer, pseudo_sets
 from nakt_dist.watch.server import WatchServer
+from nakt_dist.watch.web import Request
 from tests.browser import Browser, needs_chromium
 from tests.datasets import make_packed_dataset, make_pseudo_labels
 from tests.records import write_pseudo_set
 
+MARKUP = "<img src=x onerror=alert(1)>"
 SPLITS = ("train", "validation", "test")
 
 
@@ -44,7 +46,7 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with sets of two teachers, of binary masks, of real images, and a damaged one."""
     folder = tmp_path_factory.mktemp("explorer") / "study"
     write_pseudo_set(folder / "pseudo", rows(), teachers=("one", "two"))
-    write_pseudo_set(folder / "binary", rows(40), soft=False)
+    write_pseudo_set(folder / "binary", rows(40), dataset=MARKUP, soft=False)
     write_pseudo_set(folder / "damaged", rows(5))
     (folder / "damaged" / INDEX_NAME).write_bytes(b"no table")
     dataset = make_packed_dataset(folder, images=8, splits={"train": 1.0})
@@ -142,6 +144,10 @@ def test_images_are_read_on_request_with_the_setting_alone(watched: Path) -> Non
         assert explorer.picture("study/seen", row, "image") == expected
         soft = ("image/png", labels.soft_mask_bytes(number))
         assert explorer.picture("study/seen", row, "soft") == soft
+    for hosts, shown in (([], True), (["hub.example"], False)):  # a proxy's page has left loopback
+        config = WatchConfig(runs=[str(watched)], images=True, hosts=hosts)
+        answer = pseudo_sets(Request({}, Collector([watched]), config))
+        assert json.loads(answer.body)["images"] == shown
     with pytest.raises(DatasetError, match="no part 'json' of an image 0"):
         explorer.picture("study/seen", 0, "json")
     with pytest.raises(DatasetError, match="no part 'image' of an image 8"):
@@ -227,4 +233,8 @@ def test_the_page_shows_images_on_request_and_says_what_it_cannot(
         for place, told in (("binary", "β does not apply"), ("damaged", "absent or not the file")):
             browser.evaluate(f"{SET_CONTROL}(['set', 'study/{place}'])")
             browser.until(f"document.body.innerText.includes('{told}')")
+            if place == "binary":
+                browser.until(
+                    f"document.querySelector('#table-7 td').innerText.includes('{MARKUP}')"
+                )
         assert browser.evaluate("document.getElementById('main').hidden")
