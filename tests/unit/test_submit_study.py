@@ -53,7 +53,7 @@ def write_study(folder: Path, **last: Any) -> Path:
     matrix = {"matrix": {"seed": [0, 1, 2]}}
     steps = [
         {"stage": "phantoms", **matrix, "config": PHANTOMS},
-        {"stage": "pack", **matrix, "config": PACK, **last},
+        {"stage": "pack", **({} if "search" in last else matrix), "config": PACK, **last},
     ]
     file = folder / "study.yaml"
     file.write_text(yaml.safe_dump({"root": "runs/demo", "steps": steps}))
@@ -229,6 +229,16 @@ MISTAKES = {
         "stage": "train", "config": {**TRAIN, "output": "${root}/${seed}"}, "processes": 8,
     },
     "did you mean 'image'": {"config": {**PACK, "imag": 3}},
+    "a search draws its trials in the one process": {
+        "stage": "train",
+        "config": {
+            "output": "${root}/${trial}", "data": {"dataset": "d"}, "validation": {"dataset": "v"},
+            "recipe": {"epochs": 2, "global_batch_size": 4, "learning_rate": "${rate}"},
+        },
+        "search": {
+            "count": 2, "by": "best_validation_dice", "values": {"rate": {"choice": [0.1, 0.2]}},
+        },
+    },
 }  # fmt: skip
 
 
