@@ -67,7 +67,7 @@ def next_move(
     for lower, upper in reversed(list(itertools.pairwise(rungs))):
         ranked = _ranked(trials, lower)
         for trial in ranked[: len(ranked) // factor]:
-            if trial in here and trial.waits and trial.length == lower:
+            if trial.number not in running and trial.waits and trial.length == lower:
                 return Move(trial.number, upper)
     drawn = {trial.number for trial in trials}
     new = next((number for number in range(count) if number not in drawn), None)

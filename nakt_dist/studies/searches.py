@@ -1,6 +1,6 @@
 """The searches of a study while it runs: which trial is next, what becomes of one that ended."""
 
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from nakt_dist.config.axes import describe
@@ -42,35 +42,39 @@ class Searches:
     ) -> None:
         self._study, self._folder = study, folder
         self._trials: dict[int, dict[int, Trial]] = {}
+        self._names: dict[int, dict[str, int]] = {}
+        self._moves: dict[tuple[int, frozenset[int]], Move | None] = {}
         over: dict[int, bool] = {}
         for run in study.runs:
             if run.trial is not None:
                 search, known = run.trial.search, self._trials.setdefault(run.trial.search.step, {})
-                over.setdefault(search.step, search.is_over)
-                trial = search.read(run.trial.number)
-                if trial is not None:
+                self._names.setdefault(search.step, {})[run.name] = run.trial.number
+                if search.step not in over:
+                    over[search.step] = search.is_over
+                noted = search.read(run.trial.number)
+                if noted is not None:
                     # Of a search that is over those that failed are tried again, as every run.
-                    trial = replace(trial, failed=trial.failed and not over[search.step])
+                    trial = replace(noted, failed=noted.failed and not over[search.step])
                     trial = _as_it_is(run.trial, trial, standings[run.name])
                     known[trial.number] = trial
-                    search.write(trial)  # others choose by what is noted
+                    if trial != noted:  # others choose by what is noted
+                        search.write(trial)
         if any(not standings[run.name].done for run in study.runs if run.trial is not None):
             check_optuna()
 
-    def among(self, ready: Sequence[StudyRun], running: Container[str]) -> list[StudyRun]:
+    def among(self, ready: Sequence[StudyRun], running: Iterable[str]) -> list[StudyRun]:
         """Returns those that are no trial, and of each search the one that is next, if any."""
         found = [run for run in ready if run.trial is None]
         for search in _searches(ready):
-            busy = [run for run in self._runs(search) if run.name in running]
+            busy = self._busy(search, running)
             if len(busy) >= search.settings.at_a_time:
                 continue
-            move = self._move(search, running)
-            found += [
-                run for run in ready if move and _is(run, search) and _number(run) == move.number
-            ]
+            move = self._move(search, busy)
+            names = self._names[search.step]
+            found += [run for run in ready if move and names.get(run.name) == move.number]
         return found
 
-    def begin(self, run: StudyRun, running: Container[str]) -> str:
+    def begin(self, run: StudyRun, running: Iterable[str]) -> str:
         """Draws a trial, or lets it go on, and notes it before it begins.
 
         Returns:
@@ -80,7 +84,7 @@ class Searches:
             return ""
         search, number = run.trial.search, run.trial.number
         known = self._trials[search.step]
-        move = self._move(search, running)
+        move = self._move(search, self._busy(search, running))
         length = search.rungs[0] if move is None else move.length
         if number in known:
             trial = replace(known[number], length=length)
@@ -90,8 +94,7 @@ class Searches:
             end = search.rungs[-1]
             values = draw(search.settings, search.name, before, number, end, journal)
             trial = Trial(number, values, length)
-        known[number] = trial
-        search.write(trial)
+        self._note(search, trial)
         self._folder.write_plan(with_draws(self._study).plan)
         new = describe(trial.values).items() - run.planned.axes.items()
         words = "".join(f" {name}={value}" for name, value in sorted(new))
@@ -101,39 +104,47 @@ class Searches:
         """Notes what a trial has reached; returns whether the run is one, which may yet go on."""
         if run.trial is None:
             return False
-        search, known = run.trial.search, self._trials[run.trial.search.step]
-        known[run.trial.number] = _with_result(run.trial, known[run.trial.number])
-        search.write(known[run.trial.number])
+        search = run.trial.search
+        trial = self._trials[search.step][run.trial.number]
+        self._note(search, _with_result(run.trial, trial))
         return True
 
     def fail(self, run: StudyRun) -> None:
         """Notes that a trial has failed for good; the search goes on without it."""
         if run.trial is not None:
-            known = self._trials[run.trial.search.step]
-            if run.trial.number in known:
-                known[run.trial.number] = replace(known[run.trial.number], failed=True)
-                run.trial.search.write(known[run.trial.number])
+            search = run.trial.search
+            trial = self._trials[search.step][run.trial.number]
+            self._note(search, replace(trial, failed=True))
 
-    def ended(self, waiting: Sequence[StudyRun], running: Container[str]) -> list[StudyRun]:
+    def ended(self, waiting: Sequence[StudyRun], running: Iterable[str]) -> list[StudyRun]:
         """Returns those of the trials that wait which never go on, as their search is over."""
         over: list[StudyRun] = []
         for search in _searches(waiting):
-            runs = self._runs(search)
-            if any(run.name in running for run in runs) or self._move(search, running) is not None:
+            busy = self._busy(search, running)
+            if busy or self._move(search, busy) is not None:
                 continue
-            over += [run for run in waiting if _is(run, search)]
+            over += [run for run in waiting if run.name in self._names[search.step]]
             say(_told(search, [*self._trials[search.step].values()]))
         return over
 
-    def _runs(self, search: Search) -> list[StudyRun]:
-        return [run for run in self._study.runs if _is(run, search)]
+    def _busy(self, search: Search, running: Iterable[str]) -> frozenset[int]:
+        names = self._names[search.step]
+        return frozenset(names[name] for name in running if name in names)
 
-    def _move(self, search: Search, running: Container[str]) -> Move | None:
+    def _move(self, search: Search, busy: frozenset[int]) -> Move | None:
+        """Returns what is next, worked out anew when a trial has begun or ended."""
         known = self._trials[search.step]
-        busy = {_number(run) for run in self._runs(search) if run.name in running}
-        trials = [known[number] for number in sorted(known)]
-        settings = search.settings
-        return next_move(trials, busy, settings.count, search.rungs, settings.factor)
+        if (search.step, busy) not in self._moves:
+            trials = [known[number] for number in sorted(known)]
+            settings = search.settings
+            move = next_move(trials, busy, settings.count, search.rungs, settings.factor)
+            self._moves[search.step, busy] = move
+        return self._moves[search.step, busy]
+
+    def _note(self, search: Search, trial: Trial) -> None:
+        search.write(trial)
+        self._trials[search.step][trial.number] = trial
+        self._moves.clear()
 
 
 def _as_it_is(place: OneTrial, trial: Trial, standing: Standing) -> Trial:
@@ -157,14 +168,6 @@ def _with_result(place: OneTrial, trial: Trial) -> Trial:
 def _searches(runs: Sequence[StudyRun]) -> list[Search]:
     found = {run.trial.search.step: run.trial.search for run in runs if run.trial is not None}
     return list(found.values())
-
-
-def _is(run: StudyRun, search: Search) -> bool:
-    return run.trial is not None and run.trial.search.step == search.step
-
-
-def _number(run: StudyRun) -> int:
-    return -1 if run.trial is None else run.trial.number
 
 
 def _told(search: Search, trials: Sequence[Trial]) -> str:
