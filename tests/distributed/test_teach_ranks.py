@@ -14,7 +14,7 @@ from nakt_dist.shards.reader import IndexedShards
 from nakt_dist.stages import pack, teach
 from tests.datasets import make_packed_dataset, make_weights, publish_images
 from tests.faults.chaos_launches import ForkedLaunch
-from tests.launching import Death, finish, run_ranks
+from tests.launching import Death, accelerate_launch, finish, program, run_ranks
 from tests.recipes import evaluate_config, file_hashes, teach_config, train_config
 
 pytestmark = [pytest.mark.distributed, pytest.mark.timeout(240)]
@@ -57,7 +57,9 @@ def assert_each_key_once(output: Path, dataset: Path) -> None:
     assert pq.read_table(output / "index.parquet")["key"].to_pylist() == expected
 
 
-def test_killed_together_and_started_again_in_another_number(tmp_path: Path, weights: Path) -> None:
+def test_killed_together_and_started_again_by_accelerate_in_another_number(
+    tmp_path: Path, weights: Path
+) -> None:
     # Large enough to be caught half way.
     dataset = make_packed_dataset(tmp_path, images=120, samples_per_shard=3)
     teach.run(teach_config(tmp_path / "one", dataset, weights))
@@ -71,11 +73,11 @@ def test_killed_together_and_started_again_in_another_number(tmp_path: Path, wei
         assert teaching.members().keys() == {"rank 0", "rank 1"}
         teaching.kill(None)
     assert not (output / "manifest.json").exists()
-    with ForkedLaunch(words, 3, tmp_path / "again", stop_together=False) as teaching:
-        teaching.finish(90)
-    teaching.check()
+    three = accelerate_launch("--cpu", "--num_processes", "3")
+    with program(*three, *words, log=tmp_path / "again") as again:
+        printed = again.succeed()
 
-    assert "nakt: error" not in teaching.printed
+    assert "nakt: error" not in printed
     assert file_hashes(output) == file_hashes(tmp_path / "one")
     assert_each_key_once(output, dataset)
 
