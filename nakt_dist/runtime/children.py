@@ -1,11 +1,12 @@
 """Processes that this one starts for others' work, each with its own devices and log."""
 
+import contextlib
 import itertools
 import os
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -13,6 +14,8 @@ from typing import TypeVar
 from nakt_dist.runtime.relaunch import end_with_parent
 
 Item = TypeVar("Item")
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
 
 @dataclass(frozen=True)
@@ -82,12 +85,13 @@ class Child:
         environment: Mapping[str, str | None],
         share: Share,
     ) -> None:
-        sys.stdout.flush()
-        sys.stderr.flush()
+        for stream in filter(None, (sys.stdout, sys.stderr)):  # none where they were closed
+            stream.flush()
         self.exit_code: int | None = None
-        self.pid = os.fork()
-        if self.pid == 0:
-            _become_child(work, log, environment, share)
+        with signals_held():  # one that comes before it has handlers of its own is not lost
+            self.pid = os.fork()
+            if self.pid == 0:
+                _become_child(work, log, environment, share)
 
     def poll(self) -> int | None:
         """Returns the exit code, negative for a signal; None while it runs."""
@@ -106,6 +110,16 @@ class Child:
                 os.kill(self.pid, number)
 
 
+@contextlib.contextmanager
+def signals_held() -> Iterator[None]:
+    """Lets Ctrl-C and requests to leave wait for the end of ``with``."""
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
 def _become_child(
     work: Callable[[], int], log: Path, environment: Mapping[str, str | None], share: Share
 ) -> None:
@@ -116,10 +130,11 @@ def _become_child(
         signal.signal(signal.SIGINT, signal.default_int_handler)
         for each in (signal.SIGTERM, signal.SIGUSR1):
             signal.signal(each, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
         end_with_parent()
         stream = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
         silence = os.open(os.devnull, os.O_RDONLY)
-        for source, target in ((silence, 0), (stream, 1), (stream, 2)):
+        for source, target in ((stream, 1), (stream, 2), (silence, 0)):  # the log may be 0 itself
             os.dup2(source, target)
         # A notebook, among others, has put streams of its own in their place.
         sys.stdout, sys.stderr = (

@@ -80,11 +80,21 @@ def read_study(config: StudyConfig) -> Study:
     """Reads the study of a configuration.
 
     Raises:
-        ConfigurationError: as ``make_study``.
+        ConfigurationError: as ``make_study``; or a step cannot be launched as it says.
     """
     from nakt_dist.cli import STAGES, parse_config
 
-    return make_study(config, lambda stage, values: parse_config(stage, [], values), list(STAGES))
+    study = make_study(config, lambda stage, values: parse_config(stage, [], values), list(STAGES))
+    for run in study.runs:
+        file = run.launch.accelerate_config
+        if not run.launch.is_alone and not STAGES[run.planned.stage].distributed:
+            raise ConfigurationError(
+                f"{run.place}: {run.planned.stage} runs as one process; take processes and "
+                "accelerate_config out of the step"
+            )
+        if file is not None and not Path(file).is_file():
+            raise ConfigurationError(f"{run.place}: accelerate_config is {file}: no such file")
+    return study
 
 
 def check_processes(config: Any, count: int) -> None:
@@ -176,7 +186,7 @@ def _run_here(study: Study, folder: StudyFolder) -> Outcome:
             run.trial.drawn()
     if len(chosen) > len(todo):
         say(f"study {config.study_name}: {len(chosen) - len(todo)} of {len(chosen)} runs are done")
-    for stage in {run.planned.stage for run in todo if run.launch.processes == 1}:
+    for stage in {run.planned.stage for run in todo if run.launch.is_alone}:
         load_stage(stage)  # once, for all that are forked from this process
     outcome = LocalRuns(study, folder, done, todo, config.jobs, main, searches).run()
     if is_task:

@@ -9,6 +9,7 @@ from typing import Any
 from nakt_dist.config import EvaluateConfig, TrainConfig
 from nakt_dist.errors import ConfigurationError, DatasetError
 from nakt_dist.records.run_record import RECORD_NAME, read_record
+from nakt_dist.studies.paths import absolute
 
 _VALIDATION = "best_validation_"
 _FOR_CHOOSING = ("validation", "valid", "val", "dev")
@@ -158,13 +159,14 @@ def check_apart(chosen: Sequence[Any], tests: Sequence[EvaluateConfig], where: s
         splits = (data.splits or ("all",)) if data is not None else ()
         for split in splits:
             if data is not None and split not in _FOR_CHOOSING:
-                kept.setdefault((data.dataset, split), config.output)
+                kept.setdefault((absolute(data.dataset), split), config.output)
     for test in tests:
         for split in test.splits or ("all",):
-            met = next((each for each in (split, "all") if (test.dataset, each) in kept), None)
+            place = absolute(test.dataset)
+            met = next((each for each in (split, "all") if (place, each) in kept), None)
             if met is not None:
                 raise ConfigurationError(
                     f"{where}: {test.output} tests on the split {split} of {test.dataset}, by "
-                    f"which {kept[test.dataset, met]} is chosen. Keep validation and test "
+                    f"which {kept[place, met]} is chosen. Keep validation and test "
                     "images apart"
                 )

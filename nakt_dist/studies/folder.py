@@ -120,8 +120,9 @@ class StudyFolder:
     def of_run(self, name: str) -> Path:
         """The folder of a run's state, settings and log; may be absent."""
         slug = name.replace("/", "--")
-        if len(slug) > _LONGEST_NAME:
-            slug = f"{slug[: _LONGEST_NAME - 9]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+        if len(slug.encode()) > _LONGEST_NAME or "--" in name:  # that of another, perhaps
+            short = slug.encode()[: _LONGEST_NAME - 9].decode(errors="ignore")
+            slug = f"{short}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
         return self.folder / "runs" / slug
 
     def log_path(self, name: str) -> Path:
@@ -196,12 +197,16 @@ class StudyFolder:
         if state is not None and state.status == "queued":
             (self.of_run(name) / "state.json").unlink(missing_ok=True)
 
-    def last_lines(self, name: str, count: int = 20) -> list[str]:
-        """Returns the last lines that a run printed; none where it has not begun."""
+    def last_lines(self, name: str, count: int = 20, start: int = 0) -> list[str]:
+        """Returns the last lines that a run printed; none where it has not begun.
+
+        Args:
+            start: of the bytes of its log that count, such as where its last try begins.
+        """
         try:
             with self.log_path(name).open("rb") as stream:
                 stream.seek(0, 2)
-                stream.seek(max(stream.tell() - 65536, 0))
+                stream.seek(max(stream.tell() - 65536, start))
                 text = stream.read().decode("utf-8", errors="replace")
         except OSError:
             return []

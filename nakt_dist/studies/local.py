@@ -1,13 +1,14 @@
 """Runs a study on this machine: several runs at a time, the longest first, what is done never."""
 
+import codecs
+import contextlib
 import signal
-import sys
 import time
 from collections.abc import Container, Sequence
 from dataclasses import dataclass, field
 
-from nakt_dist.errors import StartAgain
-from nakt_dist.runtime.children import Child, Share, machine_shares
+from nakt_dist.errors import NaktError, StartAgain
+from nakt_dist.runtime.children import Child, Share, machine_shares, signals_held
 from nakt_dist.runtime.preemption import StopRequests
 from nakt_dist.runtime.processes import say
 from nakt_dist.studies.folder import StudyFolder
@@ -26,6 +27,7 @@ from nakt_dist.studies.searches import Searches
 AGENT_VARIABLES = ("WANDB_SWEEP_ID", "WANDB_RUN_ID", "WANDB_SWEEP_PARAM_PATH")
 _TICK_SECONDS = 0.1
 _PATIENCE_SECONDS = 120
+_KILL_SECONDS = 5
 _MOST_INTERRUPTIONS = 50
 
 
@@ -53,7 +55,9 @@ class _Begun:
     slots: list[int]
     started: float
     attempt: int
+    log_start: int
     shown: int
+    decoder: codecs.IncrementalDecoder
 
 
 class LocalRuns:
@@ -136,15 +140,23 @@ class LocalRuns:
 
     def _begin_what_is_ready(self) -> None:
         for run in self._ready():
-            wanted = min(run.launch.processes, len(self._shares))
-            if wanted > len(self._free):
-                return  # one that needs many is not passed by others for ever
+            slots = self._slots(run.launch.processes)
             if is_elsewhere(self._folder, run.name):
                 if run.name not in self._elsewhere:
                     say(f"{run.name}: another process does it right now; waits for that one")
                     self._elsewhere.add(run.name)
                 continue
-            self._begin(run, [self._free.pop(0) for _ in range(wanted)])
+            if slots is None:
+                return  # one that needs many is not passed by others for ever
+            self._begin(run, slots)
+
+    def _slots(self, processes: int) -> list[int] | None:
+        """Returns free slots for a run, of other devices each as far as there are; None yet."""
+        wanted = min(processes, len(self._shares))
+        apart = list({self._shares[slot]: slot for slot in reversed(self._free)}.values())[::-1]
+        slots = [*apart, *(slot for slot in self._free if slot not in apart)][:wanted]
+        devices = min(processes, len(set(self._shares)))
+        return slots if len(slots) == wanted and len(apart) >= devices else None
 
     def _begin(self, run: StudyRun, slots: list[int]) -> None:
         name = run.name
@@ -161,9 +173,13 @@ class LocalRuns:
         log = self._folder.log_path(name)
         shown = log.stat().st_size if log.exists() else 0
         work = work_of(run, self._folder, attempt, str(share), self._main)
-        child = Child(work, log, self._environment(name), share)
+        decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        now = time.monotonic()
+        with signals_held():  # else one that leaves would not know of it
+            child = Child(work, log, self._environment(name), share)
+            self._begun[name] = _Begun(run, child, slots, now, attempt, shown, shown, decoder)
         del self._open[name]
-        self._begun[name] = _Begun(run, child, slots, time.monotonic(), attempt, shown)
+        self._free = [slot for slot in self._free if slot not in slots]
 
     def _environment(self, name: str) -> dict[str, str | None]:
         """Names the study; the W&B run that an agent has chosen is that of ``only`` alone."""
@@ -186,7 +202,7 @@ class LocalRuns:
         if code == ELSEWHERE_EXIT_CODE:
             self._open[name] = run
             return
-        status, reason = status_after(code), reason_of(self._folder, name, code)
+        status, reason = status_after(code), reason_of(self._folder, name, code, begun.log_start)
         self._folder.end(name, status, code, reason, run.planned.output)
         seconds = time.monotonic() - begun.started
         self._outcome.seconds[name] = round(self._outcome.seconds.get(name, 0) + seconds, 3)
@@ -246,8 +262,7 @@ class LocalRuns:
         except OSError:
             return
         begun.shown += len(text)
-        sys.stdout.write(text.decode("utf-8", errors="replace"))
-        sys.stdout.flush()
+        print(begun.decoder.decode(text), end="", flush=True)
 
     def _leave(self) -> None:
         """Asks every run to save and end, and waits for it; a second request ends them at once."""
@@ -262,14 +277,20 @@ class LocalRuns:
             pass
         for begun in self._begun.values():
             begun.child.signal(signal.SIGKILL)
+        deadline = time.monotonic() + _KILL_SECONDS
+        while self._begun and time.monotonic() < deadline:
+            self._collect_leaving()
+            time.sleep(_TICK_SECONDS)
 
     def _collect_leaving(self) -> None:
         for name, begun in list(self._begun.items()):
             code = begun.child.poll()
-            if code is not None:
-                del self._begun[name]
-                status = "done" if code == 0 else "interrupted"
-                reason = reason_of(self._folder, name, code)
+            if code is None:
+                continue
+            del self._begun[name]
+            status = "done" if code == 0 else "interrupted"
+            reason = reason_of(self._folder, name, code, begun.log_start)
+            with contextlib.suppress(NaktError, OSError):  # a full disk keeps the others no longer
                 self._folder.end(name, status, code, reason, begun.run.planned.output)
 
 

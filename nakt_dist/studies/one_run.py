@@ -11,9 +11,10 @@ from pathlib import Path
 from types import FrameType
 
 from nakt_dist.config import save_config
-from nakt_dist.errors import NaktError
+from nakt_dist.errors import ConfigurationError, NaktError
 from nakt_dist.runtime.files import write_json
 from nakt_dist.runtime.preemption import REQUEUE_ALONE_EXIT_CODE, REQUEUE_EXIT_CODE
+from nakt_dist.runtime.processes import printable_lines
 from nakt_dist.runtime.relaunch import end_with_parent
 from nakt_dist.runtime.slurm import this_job
 from nakt_dist.runtime.work import hold_lock
@@ -96,10 +97,10 @@ def work_of(
             try:
                 settings = prepare(run, folder, attempt, devices)
             except NaktError as error:
-                print(f"nakt: error: {error}", file=sys.stderr)
-                return 1
+                print(printable_lines(f"nakt: error: {error}"), file=sys.stderr)
+                return WRONG_SETTINGS_EXIT_CODE if isinstance(error, ConfigurationError) else 1
             words = [run.planned.stage, "--config", str(settings)]
-            return main(words) if run.launch.processes == 1 else _launch(run, words)
+            return main(words) if run.launch.is_alone else _launch(run, words)
 
     return work
 
@@ -134,11 +135,15 @@ def status_after(code: int) -> str:
     return "interrupted" if code in _STOPPED else "failed"
 
 
-def reason_of(folder: StudyFolder, name: str, code: int) -> str | None:
-    """Returns in one line why a run ended with this code: the last that it said."""
+def reason_of(folder: StudyFolder, name: str, code: int, start: int = 0) -> str | None:
+    """Returns in one line why a run ended with this code: the last that it said.
+
+    Args:
+        start: where the log of this try begins.
+    """
     if code == 0:
         return None
-    lines = folder.last_lines(name, 50)
+    lines = folder.last_lines(name, 50, start)
     errors = [line for line in lines if "error" in line.lower()]
     told = (errors or lines or ["it said nothing"])[-1].strip()
     ended = f"signal {-code}" if code < 0 else f"exit code {code}"

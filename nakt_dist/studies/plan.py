@@ -10,7 +10,7 @@ from typing import Any
 
 from nakt_dist.config import EvaluateConfig, StudyConfig, as_plain
 from nakt_dist.config.axes import Combination, agrees, combinations, describe
-from nakt_dist.config.placeholders import check_names, fill_in
+from nakt_dist.config.placeholders import check_names, defined, fill_in
 from nakt_dist.config.repeated import RepeatedReader
 from nakt_dist.config.searching import TRIAL, read_search
 from nakt_dist.errors import ConfigurationError, nearest_name
@@ -277,7 +277,8 @@ class _Expansion:
         )
         with _at(place):
             config = self._reader(step.stage).read(fill_in(step.config, names))
-            output = step.config.get("output") if isinstance(step.config, Mapping) else None
+            settings = defined(step.config, own)
+            output = settings.get("output") if isinstance(settings, Mapping) else None
             fill_in(output, of_output)
         for name in of_output.used:
             raise ConfigurationError(
@@ -320,7 +321,7 @@ class _Expansion:
                 str(draft.config.output),
             )
             for draft in drafts
-            if all(agrees(draft.combination[name], combination[name]) for name in shared)
+            if all(_is_same(draft.combination[name], combination[name]) for name in shared)
         )
         if not candidates:
             raise ConfigurationError(
@@ -343,6 +344,13 @@ def _choice_of_trials(choice: ChoiceStep, drafts: Sequence[_Draft], search: Sear
         for draft, output in zip(drafts, search.outputs, strict=True)
     )
     return SearchChoice(choice.name, choice.by, candidates, search)
+
+
+def _is_same(value: Any, wanted: Any) -> bool:
+    """Says whether two steps' values of an axis are one; of groups, their names tell."""
+    if isinstance(wanted, Mapping) and "name" not in wanted:
+        return bool(value == wanted)
+    return agrees(value, wanted)
 
 
 def _all_paths(config: Any, choices: Sequence[Choice]) -> Paths:

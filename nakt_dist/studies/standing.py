@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from nakt_dist.config import as_plain
-from nakt_dist.errors import DatasetError
+from nakt_dist.errors import DatasetError, NaktError
 from nakt_dist.records.run_record import RECORD_NAME, read_record
 from nakt_dist.runtime.files import differing_fields, read_json, write_json
 from nakt_dist.studies.folder import RunState, StudyFolder, left_in
@@ -130,7 +130,7 @@ def _stand_alone(run: StudyRun, folder: StudyFolder, state: RunState | None) -> 
         return Standing(False)
     try:
         config, _ = run.decided()
-    except DatasetError:  # what it chooses by is not there any more
+    except NaktError:  # what it chooses by is not there any more
         return Standing(False)
     if ended and state is not None and state.settings == settings_sha256(config):
         return Standing(True)

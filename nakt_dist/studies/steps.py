@@ -35,6 +35,11 @@ class Launch:
     hours: float | None = None
     job: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def is_alone(self) -> bool:
+        """Whether a run is one process that needs no launcher."""
+        return self.processes == 1 and self.accelerate_config is None
+
 
 @dataclass(frozen=True)
 class Step:

@@ -15,11 +15,12 @@ import yaml
 
 from nakt_dist.cli import main
 from nakt_dist.config import StudyConfig
-from nakt_dist.errors import NaktError
+from nakt_dist.errors import DatasetError, NaktError
 from nakt_dist.runtime.children import machine_shares
 from nakt_dist.runtime.work import hold_lock
 from nakt_dist.stages import study
 from nakt_dist.studies.folder import StudyFolder
+from nakt_dist.studies.local import LocalRuns
 from nakt_dist.studies.one_run import lock_path
 from tests.recipes import file_hashes
 
@@ -115,6 +116,32 @@ def test_gpus_or_cores_are_shared_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2, 3, 4})
     assert [share.cores for share in machine_shares(2)] == [(0, 1), (2, 3, 4)]
     assert machine_shares(1)[0].cores == ()
+
+
+def test_a_run_of_several_processes_gets_as_many_gpus(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nakt_dist.runtime.children._visible_gpus", lambda: ["0", "1"])
+    config = StudyConfig(steps=[PHANTOMS], root=str(tmp_path))
+    runs = LocalRuns(study.read_study(config), StudyFolder(tmp_path), set(), [], 4, main)
+    runs._free = [0, 2, 1, 3]
+    assert runs._slots(1) == [0] and runs._slots(2) == [0, 1] and runs._slots(3) == [0, 1, 2]
+    runs._free = [0, 2]  # both are GPU 0
+    assert runs._slots(1) == [0] and runs._slots(2) is None
+
+
+def test_what_fails_before_its_stage_says_so_in_a_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def prepare(*_: Any) -> None:
+        raise DatasetError("there is no metric")
+
+    monkeypatch.setattr("nakt_dist.studies.one_run.prepare", prepare)
+    monkeypatch.setattr(sys, "stdout", None)  # as where a daemon has closed it
+    with pytest.raises(NaktError, match="exit code 1: nakt: error: there is no metric"):
+        study.run(StudyConfig(steps=[PHANTOMS], root=str(tmp_path), retries=0))
+    log = (tmp_path / ".study" / "runs" / "published-0" / "log.txt").read_text()
+    assert log == "nakt: error: there is no metric\n"
 
 
 # ------------------------------------------------------------------- killed and signalled

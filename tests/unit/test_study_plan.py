@@ -21,6 +21,7 @@ from nakt_dist.stages.study import read_study
 from nakt_dist.studies.dry_run import lines_of
 from nakt_dist.studies.estimates import with_estimates
 from nakt_dist.studies.folder import RunState, StudyFolder, count_words, statuses
+from nakt_dist.studies.one_run import reason_of
 from nakt_dist.studies.paths import Paths, edges_of
 from nakt_dist.studies.plan import settings_sha256
 from nakt_dist.studies.standing import note_settings, stand
@@ -215,12 +216,74 @@ def test_validation_images_that_the_study_tests_on_are_refused(tmp_path: Path) -
     with pytest.raises(ConfigurationError, match="Keep validation and test images apart"):
         read_study(StudyConfig(steps=steps, root=str(tmp_path)))
     read_study(StudyConfig(steps=steps[:3], root=str(tmp_path)))  # another split of that name
+    other = {**TESTED, "config": {**EVALUATE, "dataset": "${root}/./d/"}}
+    with pytest.raises(ConfigurationError, match="Keep validation and test images apart"):
+        read_study(StudyConfig(steps=[*steps[:3], other], root=str(tmp_path)))
 
 
 def test_an_output_cannot_depend_on_what_is_not_known_yet(tmp_path: Path) -> None:
     final = {**FINAL, "config": {**FINAL["config"], "output": "${root}/${best.beta}-${seed}"}}
     with pytest.raises(ConfigurationError, match=r"output holds \$\{best…\}, which is known only"):
         read_study(StudyConfig(steps=[GRID, CHOOSE, final], root=str(tmp_path)))
+
+
+def test_nor_where_a_definition_holds_the_settings(tmp_path: Path) -> None:
+    config = {**FINAL["config"], "output": "${root}/${best.beta}-${seed}"}
+    steps = [GRID, CHOOSE, {**FINAL, "config": "${all}"}]
+    with pytest.raises(ConfigurationError, match="output holds"):
+        read_study(StudyConfig(steps=steps, root=str(tmp_path), definitions={"all": config}))
+
+
+def test_a_choice_is_among_runs_of_equal_values_not_of_those_that_hold_more(tmp_path: Path) -> None:
+    kinds = [{"rate": 0.1}, {"rate": 0.1, "gamma": 2}]
+    config = TRAIN | {"output": "${root}/${kind.rate}-${beta}-${kinds}", "seed": 0}
+    grid = {**GRID, "zip": {"kind": kinds, "kinds": [0, 1]}, "matrix": {"beta": [1, 2]}}
+    final = TRAIN | {
+        "output": "${root}/final",
+        "seed": 0,
+        "teacher": None,
+        "init": "${best.output}",
+    }
+    steps = [
+        {**grid, "config": config}, CHOOSE,
+        {"stage": "train", "matrix": {"kind": kinds[:1]}, "config": final},
+    ]  # fmt: skip
+    (run,) = [
+        run for run in read_study(StudyConfig(steps=steps, root=str(tmp_path))).runs
+        if run.name == "final"
+    ]  # fmt: skip
+    assert set(run.planned.needs) == {"0.1-1-0", "0.1-2-0"}
+
+
+@pytest.mark.parametrize(
+    ("step", "message"),
+    [
+        ({"stage": "verify", "config": {"folder": "d"}, "processes": 2}, "verify runs as one proc"),
+        (FINAL | {"accelerate_config": "no.yaml"}, "accelerate_config is no.yaml: no such file"),
+    ],
+)
+def test_a_launch_that_cannot_be_is_refused_before_the_first_run(
+    tmp_path: Path, step: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ConfigurationError, match=message):
+        read_study(StudyConfig(steps=[GRID, CHOOSE, step], root=str(tmp_path)))
+
+
+def test_each_run_has_a_folder_of_its_own_whatever_its_name(tmp_path: Path) -> None:
+    folder = StudyFolder(tmp_path)
+    names = ["a/b", "a--b", "a/-/b", "ü" * 200, "ü" * 201, "x" * 300]
+    assert len({folder.of_run(name) for name in names}) == len(names)
+    for name in names:
+        folder.write_state(name, RunState("done"))
+
+
+def test_a_reason_is_of_the_last_try(tmp_path: Path) -> None:
+    folder = StudyFolder(tmp_path)
+    folder.of_run("a").mkdir(parents=True)
+    folder.log_path("a").write_text("nakt: error: of before\n")
+    start = folder.log_path("a").stat().st_size
+    assert reason_of(folder, "a", -9, start) == "signal 9: it said nothing"
+    assert reason_of(folder, "a", 1) == "exit code 1: nakt: error: of before"
 
 
 def test_runs_that_wait_for_each_other_are_refused(tmp_path: Path) -> None:
