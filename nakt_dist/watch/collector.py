@@ -20,6 +20,8 @@ SCAN_SECONDS = 5.0
 _BUDGET_SECONDS = 0.4
 """Of reading in one look, after which what was read so far is shown."""
 
+_GONE = ("silent", "its process is gone; start the study again to go on")
+
 Queue = Callable[[], Mapping[str, str] | None]
 
 
@@ -249,6 +251,8 @@ class Collector:
         made: dict[str, RunSnapshot] = {}
         for id, run in self._runs.items():
             word = words[id] if run.planned is not None else run.word_alone(now)
+            if word[0] == "running" and run.is_gone:
+                word = _GONE
             old = run.snapshot
             if old is not None and not run.is_stale and word == run.word:
                 continue
@@ -264,7 +268,9 @@ class Collector:
                 self._changed.notify_all()
 
     def _is_silent_now(self, now: float) -> bool:
-        """Says whether a run without a study has grown silent."""
+        """Says whether a run has grown silent, which no file tells."""
+        if any(run.is_gone and run.word != _GONE for run in self._runs.values()):
+            return True
         alone = (run for run in self._runs.values() if run.planned is None)
         return any(run.word != run.word_alone(now) for run in alone if not run.facts.is_done)
 

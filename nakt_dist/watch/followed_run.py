@@ -1,6 +1,7 @@
 """One run that is followed: which of its files have changed, and what they say together."""
 
 import os
+import socket
 from pathlib import Path
 
 from nakt_dist.records.run_record import RECORD_NAME
@@ -27,6 +28,7 @@ SILENT_SECONDS = 600.0
 """Without a line, after which nobody can tell whether a run without a study goes on."""
 
 _FACTS = (RECORD_NAME, MANIFEST_NAME, IDENTITY_NAME, CONFIG_NAME)
+_HOST = socket.gethostname()
 _ENDED = ("done", "failed")
 _DECIDING = ("auroc_mean", "dice_mean", "best_auroc", "best_dice")
 
@@ -119,6 +121,14 @@ class FollowedRun:
         times = [each / 1e9 for each in self._seen if each >= 0]
         times += [self.metrics.changed] if self.metrics.changed is not None else []
         return max(times, default=None)
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether its process was one of this machine and has ended without a word."""
+        state = self.state
+        if state is None or state.status != "running" or state.job or state.pid is None:
+            return False
+        return state.host == _HOST and not _lives(state.pid)
 
     def word_alone(self, now: float) -> tuple[str, str | None]:
         """Says how it stands by its output alone, for a run that no study keeps the state of."""
@@ -221,6 +231,16 @@ class FollowedRun:
             if file.damaged:
                 told.append(f"{name}: {file.damaged} damaged lines were left out")
         return told
+
+
+def _lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):  # another user's, or no number of a process
+        pass
+    return True
 
 
 def _changed(path: str) -> int:

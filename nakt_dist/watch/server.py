@@ -1,6 +1,7 @@
 """Serves the page on loopback: known names only, read only, and nothing for other web pages."""
 
 import gzip
+import hashlib
 import hmac
 import socket
 import sys
@@ -30,7 +31,6 @@ _HEADERS = {
 _LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 _IDLE_SECONDS = 60
 _WORTH_PACKING = 2048
-_COOKIE = "nakt_watch"
 
 
 class WatchServer(ThreadingHTTPServer):
@@ -48,7 +48,6 @@ class WatchServer(ThreadingHTTPServer):
     """
 
     daemon_threads = True
-    allow_reuse_address = False
 
     def __init__(
         self,
@@ -58,6 +57,8 @@ class WatchServer(ThreadingHTTPServer):
         routes: Mapping[str, Handler] = ROUTES,
     ) -> None:
         self.config, self.collector, self.token, self.routes = config, collector, token, routes
+        # Of its own for each key: cookies do not tell ports, and so tunnels, apart.
+        self.cookie = f"nakt_{hashlib.sha256((token or '').encode()).hexdigest()[:8]}"
         self.hosts = frozenset((*_LOOPBACK, *(host.lower() for host in config.hosts)))
         if ":" in config.host:
             self.address_family = socket.AF_INET6
@@ -128,7 +129,7 @@ class _Connection(BaseHTTPRequestHandler):
         brought = [query.get("token", "")]
         brought.append(self.headers.get("Authorization", "").removeprefix("Bearer "))
         try:
-            morsel = SimpleCookie(self.headers.get("Cookie", "")).get(_COOKIE)
+            morsel = SimpleCookie(self.headers.get("Cookie", "")).get(self.server.cookie)
         except CookieError:
             morsel = None
         brought.append(morsel.value if morsel is not None else "")
@@ -156,7 +157,8 @@ class _Connection(BaseHTTPRequestHandler):
         if response.status == 405:
             self.send_header("Allow", "GET, HEAD")
         if remember and self.server.token:
-            cookie = f"{_COOKIE}={self.server.token}; HttpOnly; SameSite=Strict; Path=/"
+            name, token = self.server.cookie, self.server.token
+            cookie = f"{name}={token}; HttpOnly; SameSite=Strict; Path=/"
             self.send_header("Set-Cookie", cookie)
         if len(body) > _WORTH_PACKING and "gzip" in self.headers.get("Accept-Encoding", ""):
             body = gzip.compress(body, compresslevel=1)

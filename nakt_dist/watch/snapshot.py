@@ -7,8 +7,9 @@ from pathlib import Path
 WORDS = (
     "waiting", "ready", "queued", "running", "requeued", "silent", "failed", "blocked", "done",
 )  # fmt: skip
-"""States in the order in which a run passes through them. ``silent`` is a run that no study keeps
-the state of, that is not done and has written nothing for a while."""
+"""States in the order in which a run passes through them. ``silent`` is a run that is not done and
+whose process is gone, or that no study keeps the state of and that has written nothing for a while.
+"""
 
 LIVE = ("running", "requeued", "silent")
 

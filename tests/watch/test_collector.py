@@ -1,4 +1,6 @@
 import shutil
+import socket
+import subprocess
 import time
 from pathlib import Path
 
@@ -6,7 +8,7 @@ import pytest
 
 from nakt_dist.errors import DatasetError
 from nakt_dist.records.run_record import RECORD_NAME
-from nakt_dist.studies.folder import PlannedRun
+from nakt_dist.studies.folder import PlannedRun, RunState
 from nakt_dist.watch import collector as collecting
 from nakt_dist.watch.collector import Collector
 from nakt_dist.watch.snapshot import RunSnapshot
@@ -111,6 +113,20 @@ def test_a_run_without_a_study_that_writes_nothing_is_called_silent(
     assert named(collector)["a"].status == "running"
     monkeypatch.setattr("nakt_dist.watch.followed_run.SILENT_SECONDS", -1.0)
     assert named(collector)["a"].status == "silent"
+
+
+def test_a_run_whose_process_was_killed_is_not_called_running(tmp_path: Path) -> None:
+    executor = Executor(tmp_path, RUNS)
+    executor.start("runs/s0")
+    process = subprocess.Popen(["sleep", "60"])
+    here = RunState("running", started=time.time(), host=socket.gethostname(), pid=process.pid)
+    executor.files.write_state("runs/s0", here)
+    collector = Collector([tmp_path])
+    assert named(collector)["runs/s0"].status == "running"
+    process.kill()
+    process.wait()
+    gone = named(collector)["runs/s0"]
+    assert (gone.status, gone.expected_end) == ("silent", None) and "start" in str(gone.reason)
 
 
 def test_damaged_files_are_told_and_nothing_else_suffers(tmp_path: Path) -> None:

@@ -76,7 +76,7 @@ def test_without_the_token_nothing_is_told(server) -> None:
     cookie = answer.headers["Set-Cookie"]
     assert answer.status == 200 and "HttpOnly" in cookie and "SameSite=Strict" in cookie
     assert ask(server, "/", token=False, Cookie=cookie.split(";")[0])[0].status == 200
-    assert ask(server, "/", token=False, Cookie="nakt_watch=no")[0].status == 401
+    assert ask(server, "/", token=False, Cookie=f"{server.cookie}=no")[0].status == 401
 
 
 @pytest.mark.parametrize(
