@@ -1,7 +1,6 @@
 """A whole study on two nodes of a real SLURM, whose submitting process is gone."""
 
 import contextlib
-import json
 import os
 import subprocess
 import time
@@ -104,7 +103,7 @@ TRAIN = {
     "config": {
         "output": "${root}/train-${seed}", "data": {"dataset": "${root}/pack-${seed}"},
         "model": {"name": "unet", "options": {"base_channels": 4, "normalisation": "none"}},
-        "recipe": {"steps": 120, "global_batch_size": 4}, "checkpoint": {"every_steps": 10},
+        "recipe": {"steps": 80, "global_batch_size": 4}, "checkpoint": {"every_steps": 10},
         "device": "cpu", "threads": 1, "seed": "${seed}",
     },
 }  # fmt: skip
@@ -165,7 +164,8 @@ def test_a_run_that_fails_stops_what_needs_it_and_resume_submits_the_rest(tmp_pa
     require_local_cluster()
     two = {"matrix": {"seed": [0, 1]}, "retries": 0}
     source = "${root}/../source-${seed}"
-    pack = {**PACK, **two, "config": {**PACK["config"], "source": source}}
+    pack = {**PACK, **two, "processes": 2, "config": {**PACK["config"], "source": source}}
+    pack["job"] = {"nodes": 2}
     verify = {"stage": "verify", **two, "config": {"folder": "${root}/pack-${seed}"}}
     folder = tmp_path / "study"
     write_study(folder, [pack, verify])
@@ -186,6 +186,8 @@ def test_a_run_that_fails_stops_what_needs_it_and_resume_submits_the_rest(tmp_pa
         state = study.read_state("pack-0")
         assert state is not None
         assert "source-0" in str(state.reason)
+        assert "nakt: error" in study.log_path("pack-0").read_text()
+        assert "packed" in study.log_path("pack-1").read_text()
 
         nakt("phantoms", *made, "--output=source-0", folder=folder)
         nakt("submit", "study", "--resume", "--", "study.yaml", folder=folder)
@@ -193,18 +195,3 @@ def test_a_run_that_fails_stops_what_needs_it_and_resume_submits_the_rest(tmp_pa
         assert again == [{"1": ["pack-0"]}, {"1": ["verify-2"]}]
         wait_until(lambda: has_left_the_queue(study), study)
         assert set(words_of(study).values()) == {"done"}
-
-
-def test_the_processes_of_a_run_share_it_over_two_nodes(tmp_path: Path) -> None:
-    require_local_cluster()
-    job = {"nodes": 2, "tasks_per_node": 1}
-    pack = {**PACK, "processes": 2, "job": job, "config": {**PACK["config"], "seed": 0}}
-    pack["config"]["output"] = "${root}/pack"
-    folder = tmp_path / "study"
-    write_study(folder, [PHANTOMS, pack])
-
-    with submits(folder) as study:
-        wait_until(lambda: has_left_the_queue(study), study)
-        assert set(words_of(study).values()) == {"done"}
-        assert "packed" in study.log_path("pack").read_text()
-        assert json.loads((study.root / "pack" / "manifest.json").read_text())["splits"]
