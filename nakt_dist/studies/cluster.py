@@ -1,15 +1,11 @@
 """Submits a study to SLURM: all its runs at once, as job arrays that wait for each other."""
 
-import json
 import re
 import shlex
-import shutil
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import yaml
 
@@ -22,10 +18,9 @@ from nakt_dist.studies.arrays import JobArray, make_arrays
 from nakt_dist.studies.folder import RunState, StudyFolder
 from nakt_dist.studies.job_settings import StepSettings, job_environment, job_options
 from nakt_dist.studies.plan import Study, StudyRun
-from nakt_dist.studies.queue import read_queue
 from nakt_dist.studies.standing import Standing, stand
+from nakt_dist.studies.submitted import note_jobs, queued_runs
 
-JOBS_NAME = "jobs.jsonl"
 _SHOWN = 5
 
 
@@ -158,53 +153,6 @@ def _check_needs(
                 )
 
 
-def queued_runs(
-    study: Study, folder: StudyFolder, standings: Mapping[str, Standing]
-) -> dict[str, str]:
-    """Returns the jobs that are to do runs of a study, such as ``123_4``, by the run's name.
-
-    Raises:
-        NaktError: jobs were submitted, and SLURM does not say whether they are in the queue.
-    """
-    submitted = read_jobs(folder)
-    queue = read_queue() if submitted else {}
-    if queue is None:
-        if shutil.which("squeue") is None:
-            raise NaktError(
-                "jobs of this study were submitted before, but squeue is not on this machine, so "
-                "that nothing says whether they still are. Submit on a machine of the cluster"
-            )
-        raise NaktError("squeue does not answer; try again when it does")
-    known = {run.name for run in study.runs if not standings[run.name].done}
-    found: dict[str, str] = {}
-    for line in submitted:
-        for task, names in line["tasks"].items():
-            job = f"{line['job']}_{task}"
-            if job not in queue:
-                continue
-            for name in known & set(names):
-                state = folder.read_state(name)
-                failed = state is not None and state.status == "failed" and state.job == job
-                if not failed:  # it may do other runs now
-                    found[name] = job
-    return found
-
-
-def read_jobs(folder: StudyFolder) -> list[dict[str, Any]]:
-    """Returns the arrays that were submitted, oldest first; what is damaged is left out."""
-    try:
-        lines = (folder.folder / JOBS_NAME).read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return []
-    found = []
-    for line in lines:
-        with suppress(ValueError):
-            value = json.loads(line)
-            if isinstance(value, dict) and isinstance(value.get("tasks"), dict):
-                found.append(value)
-    return found
-
-
 def describe(submission: Submission) -> dict[str, str]:
     """Says what would be submitted: of each array its runs, its waits and its command."""
     study, arrays = submission.study, submission.arrays
@@ -288,20 +236,11 @@ def _submit_array(
         "study": submission.frozen.name,
         "submitted": time.time(),
     }
-    _append(folder.folder / JOBS_NAME, json.dumps(line, ensure_ascii=False).encode() + b"\n")
+    note_jobs(folder, line)
     for task, names in array.tasks.items():
         for name in names:
             folder.write_state(name, RunState("queued", job=f"{job}_{task}"))
     return job
-
-
-def _append(path: Path, line: bytes) -> None:
-    """Appends a line, also behind one that was cut short."""
-    with path.open("a+b") as stream:
-        if stream.tell():
-            stream.seek(-1, 2)
-            line = line if stream.read() == b"\n" else b"\n" + line
-        stream.write(line)
 
 
 def _in_part(submission: Submission, jobs: Mapping[int, str], error: NaktError) -> NaktError:

@@ -12,9 +12,9 @@ import pytest
 import yaml
 
 from nakt_dist.records.run_record import read_record
-from nakt_dist.studies.cluster import read_jobs
 from nakt_dist.studies.folder import StudyFolder, statuses
 from nakt_dist.studies.queue import read_queue
+from nakt_dist.studies.submitted import read_jobs
 from tests.launching import NAKT
 from tests.recipes import logged_losses
 from tests.slurm_jobs import ROOT, call, require_local_cluster

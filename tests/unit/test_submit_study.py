@@ -222,7 +222,7 @@ MISTAKES = {
     "job: time is 'soon'": {"job": {"time": "soon"}},
     "job: gpus_per_node is four": {"job": {"gpus_per_node": "four"}},
     "processes of the step is 6, but 2 nodes with 4": {"processes": 6, "job": {"gpus_per_node": 4}},
-    "report runs as one process, and 2": {
+    "report runs as one process": {
         "stage": "report", "config": {"runs": ["a"], "output": "${root}/${seed}"}, "processes": 2,
     },
     "recipe.global_batch_size 4 is not a multiple of 8 processes": {
