@@ -27,7 +27,7 @@ class WatchConfig(Limited):
             reach loopback as well.
         images: let the page show images and keys of samples; without it there are numbers alone.
         refresh_seconds: between two looks at files that may have changed.
-        price_per_gpu_hour: of one process for an hour; None shows hours alone.
+        price_per_process_hour: of one process for an hour; None shows hours alone.
         currency: what the price is in.
         prefix: path under which a proxy shows the page and which it leaves in place, such as
             ``/node/gpu01/8377``.
@@ -50,7 +50,7 @@ class WatchConfig(Limited):
     refresh_seconds: float = field(
         default=1.0, metadata=limits.within(0.1, 3600, "from 0.1 to 3600")
     )
-    price_per_gpu_hour: float | None = field(default=None, metadata=limits.NOT_NEGATIVE)
+    price_per_process_hour: float | None = field(default=None, metadata=limits.NOT_NEGATIVE)
     currency: str = "€"
     prefix: str = ""
     hosts: list[str] = field(default_factory=list)

@@ -54,7 +54,7 @@ def plan(config: WatchConfig, opening: Opening) -> Collector:
 def _print(config: WatchConfig, collector: Collector) -> None:
     collector.refresh(whole=True)
     now, runs = time.time(), collector.snapshots()
-    summary = summarise(runs, now, config.price_per_gpu_hour)
+    summary = summarise(runs, now, config.price_per_process_hour)
     print_table(collector, runs, summary, now, config.currency)
 
 

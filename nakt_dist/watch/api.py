@@ -27,7 +27,7 @@ def study(request: Request) -> Response:
     if since:
         collector.wait(since, min(request.number("wait", 0), _LONGEST_WAIT))
     version, now = collector.version, time.time()
-    summary = summarise(collector.snapshots(), now, request.config.price_per_gpu_hour)
+    summary = summarise(collector.snapshots(), now, request.config.price_per_process_hour)
     return json_response(
         {
             "epoch": collector.epoch,

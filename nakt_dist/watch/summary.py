@@ -15,14 +15,14 @@ class Summary:
 
     Attributes:
         counts: runs by state, in the order in which a run passes through them.
-        gpu_hours: so far, each process counted as one GPU.
+        process_hours: so far, of all processes; where there are GPUs, each has one.
         cost: of these hours; None without a price.
         seconds_left: as many runs going on at a time as now; None where nothing tells.
         images_per_second: of all running trainings together; None where none tells.
     """
 
     counts: dict[str, int]
-    gpu_hours: float
+    process_hours: float
     cost: float | None
     seconds_left: float | None
     images_per_second: float | None
@@ -33,7 +33,7 @@ def summarise(runs: Sequence[RunSnapshot], now: float, price: float | None = Non
 
     Args:
         now: seconds since 1970.
-        price: of a GPU for an hour.
+        price: of a process for an hour.
     """
     words = [run.status for run in runs]
     hours = sum((run.seconds_at(now) or 0.0) * run.processes for run in runs) / 3600
@@ -41,7 +41,7 @@ def summarise(runs: Sequence[RunSnapshot], now: float, price: float | None = Non
     told = [speed for speed in speeds if speed is not None]
     return Summary(
         counts={word: words.count(word) for word in WORDS if word in words},
-        gpu_hours=hours,
+        process_hours=hours,
         cost=None if price is None else hours * price,
         seconds_left=_seconds_left(runs, now),
         images_per_second=sum(told) if told else None,

@@ -39,7 +39,7 @@ def print_table(
 def _headline(collector: Collector, summary: Summary, currency: str) -> str:
     names = [plan.name for plan in collector.plans] or [each.name for each in collector.folders]
     counts = ", ".join(f"{count} {word}" for word, count in summary.counts.items())
-    words = [counts or "no runs yet", f"{summary.gpu_hours:.1f} GPU hours"]
+    words = [counts or "no runs yet", f"{summary.process_hours:.1f} process hours"]
     if summary.cost is not None:
         words.append(f"{summary.cost:,.2f} {currency}")
     if summary.seconds_left is not None:

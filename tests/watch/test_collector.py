@@ -183,8 +183,10 @@ def test_hours_price_and_time_left_are_summed_up(tmp_path: Path) -> None:
     collector.refresh(whole=True)
     summary = summarise(collector.snapshots(), time.time(), price=2.0)
     assert summary.counts == {"ready": 2, "running": 1, "done": 2}
-    assert state is not None and summary.gpu_hours == pytest.approx((3600 + 200) / 3600, rel=0.2)
-    assert summary.cost == pytest.approx(2 * summary.gpu_hours)
+    assert state is not None and summary.process_hours == pytest.approx(
+        (3600 + 200) / 3600, rel=0.2
+    )
+    assert summary.cost == pytest.approx(2 * summary.process_hours)
     assert summary.seconds_left is not None
 
 

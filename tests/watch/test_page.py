@@ -45,7 +45,7 @@ def executor(tmp_path: Path) -> Executor:
 @pytest.fixture
 def address(executor: Executor) -> Iterator[str]:
     collector = Collector([executor.files.root])
-    config = WatchConfig([str(executor.files.root)], port=0, price_per_gpu_hour=2.0)
+    config = WatchConfig([str(executor.files.root)], port=0, price_per_process_hour=2.0)
     stop = threading.Event()
     following = threading.Thread(target=collector.follow, args=(0.1, stop))
     following.start()

@@ -29,7 +29,7 @@ def root(tmp_path: Path) -> Path:
 def test_once_prints_what_runs_and_what_failed_with_its_last_lines(
     root: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["watch", str(root), "--once", "--price_per_gpu_hour=3"]) == 0
+    assert main(["watch", str(root), "--once", "--price_per_process_hour=3"]) == 0
     out = capsys.readouterr().out
     first = out.splitlines()[0]
     assert first.startswith("table 2: 1 ready, 1 running, 1 failed · ") and "€" in first

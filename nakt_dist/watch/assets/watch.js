@@ -72,7 +72,7 @@ function showFigures() {
   const memory = all("gpu_memory_bytes");
   const figures = [
     ["Time left", summary.seconds_left !== null && `≈ ${duration(summary.seconds_left)}`],
-    ["GPU hours", number(summary.gpu_hours, 3)],
+    ["Process hours", number(summary.process_hours, 3)],
     ["Cost so far", summary.cost !== null && `${summary.cost.toFixed(2)} ${currency}`],
     ["Images/s, all", summary.images_per_second !== null && number(summary.images_per_second, 3)],
     ["Data wait", waits.length && percent(waits.reduce((a, b) => a + b, 0) / waits.length)],
