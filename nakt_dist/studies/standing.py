@@ -51,10 +51,10 @@ def stand(
     over: dict[int, bool] = {}
     trials = {run.name for run in runs if run.trial is not None}
     for run in runs:
-        # A trial that failed is not waited for: what is chosen says whether its search is over.
+        # Of trials that it chooses among some may fail: the choice says whether all have ended.
         before = [
             each for each in (*run.planned.needs, *run.planned.after)
-            if each not in trials or found[each].done
+            if not (run.choices and each in trials) or found[each].done
         ]  # fmt: skip
         state = states[run.name]
         standing = _stand_alone(run, folder, state)
