@@ -3,6 +3,7 @@
 import contextlib
 import os
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,11 +16,13 @@ from nakt_dist.studies.folder import StudyFolder
 from nakt_dist.studies.one_run import lock_path, prepare, reason_of, status_after
 from nakt_dist.studies.plan import Study, StudyRun
 
+_FIRST_SECONDS = 60
+
 
 def do_together(
     run: StudyRun, study: Study, folder: StudyFolder, work: Callable[[Any], Any]
 ) -> None:
-    """Does a run; the first of the processes notes how it stands.
+    """Does a run; the first of the processes notes how it stands, or one that fails.
 
     As a task of a scheduler's array, the processes write what they print to the run's log.
 
@@ -38,6 +41,8 @@ def do_together(
     with _lock(run, folder) if place.is_main else contextlib.nullcontext():
         if place.is_main:
             prepare(run, folder, int(os.environ.get("NAKT_TRY", "1")), None)
+        else:
+            _await_first(run, folder)
         config, _ = run.decided()
         code, reason = 1, None
         try:
@@ -50,9 +55,21 @@ def do_together(
             reason = f"exit code 1: nakt: error: {error}"[:300]
             raise
         finally:
-            if place.is_main:
+            state = folder.read_state(run.name)
+            noted = state is not None and state.status == "failed"
+            if (place.is_main or reason) and not noted:  # who fails ends the others
                 told = reason or reason_of(folder, run.name, code)
                 folder.end(run.name, status_after(code), code, told, run.planned.output)
+
+
+def _await_first(run: StudyRun, folder: StudyFolder) -> None:
+    """Waits, not for ever, until the first process has noted that the run begins."""
+    deadline = time.monotonic() + _FIRST_SECONDS
+    while time.monotonic() < deadline:
+        state = folder.read_state(run.name)
+        if state is not None and state.status not in ("queued", "interrupted"):
+            return
+        time.sleep(0.05)
 
 
 @contextlib.contextmanager
