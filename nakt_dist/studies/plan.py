@@ -3,32 +3,20 @@
 import heapq
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
 from nakt_dist.config import EvaluateConfig, StudyConfig, as_plain
-from nakt_dist.config.axes import Combination, agrees, combinations, describe
-from nakt_dist.config.placeholders import check_names, defined, fill_in
-from nakt_dist.config.repeated import RepeatedReader
-from nakt_dist.config.searching import TRIAL, read_search
+from nakt_dist.config.axes import describe
 from nakt_dist.errors import ConfigurationError, nearest_name
 from nakt_dist.runtime.files import value_sha256
-from nakt_dist.studies.choices import Candidate, Choice, check_apart, check_metric
+from nakt_dist.studies.choices import Choice, check_apart, check_metric
+from nakt_dist.studies.expansion import Draft, Expansion, ParseConfig
 from nakt_dist.studies.folder import Plan, PlannedRun
-from nakt_dist.studies.paths import Paths, absolute, edges_of, paths_of
-from nakt_dist.studies.search import (
-    OneTrial,
-    Search,
-    SearchChoice,
-    check_search,
-    length_of,
-)
-from nakt_dist.studies.steps import ChoiceStep, Launch, Step, read_steps
-
-ParseConfig = Callable[[str, Any], Any]
-"""Builds the configuration of a stage, by its name, from nested values."""
+from nakt_dist.studies.paths import absolute, edges_of
+from nakt_dist.studies.search import OneTrial
+from nakt_dist.studies.steps import Launch, read_steps
 
 
 @dataclass(frozen=True)
@@ -139,7 +127,7 @@ def make_study(config: StudyConfig, parse: ParseConfig, stages: Sequence[str]) -
             for each other in a circle, or a choice is made by test images.
     """
     steps, choices = read_steps(config, stages)
-    runs = _Expansion(config, parse, steps, choices).all_runs()
+    runs = Expansion(config, parse, steps, choices).all_runs()
     _check_outputs(runs)
     compares = {(choice.place, choice.of, choice.by) for choice in choices}
     compares |= {(run.step.place, run.step.name, run.trial.search.settings.by)
@@ -153,228 +141,13 @@ def make_study(config: StudyConfig, parse: ParseConfig, stages: Sequence[str]) -
     return Study(config, tuple(_with_edges(runs, config.root)))
 
 
-@dataclass(frozen=True)
-class _Draft:
-    """A run before it is known what it waits for."""
-
-    step: Step
-    combination: Combination
-    place: str
-    config: Any
-    paths: Paths
-    choices: tuple[Choice, ...]
-    resolve: Callable[[Mapping[str, Any]], Any]
-    trial: OneTrial | None = None
-
-
-class _Names(dict[str, Any]):
-    """Names and their values, those of choices included, which notes the choices that are used.
-
-    Args:
-        values: by name.
-        choices: names of choices.
-        choose: returns the choice of a name.
-    """
-
-    def __init__(
-        self, values: Mapping[str, Any], choices: Sequence[str], choose: Callable[[str], Choice]
-    ) -> None:
-        super().__init__({**values, **dict.fromkeys(choices)})
-        self._choices, self._choose = frozenset(choices), choose
-        self.used: dict[str, Choice] = {}
-
-    def __getitem__(self, name: str) -> Any:
-        if name not in self._choices:
-            return super().__getitem__(name)
-        if name not in self.used:
-            self.used[name] = self._choose(name)
-        return self.used[name].provisional
-
-
-@contextmanager
-def _at(place: str) -> Iterator[None]:
-    """Says where a setting stands that is wrong."""
-    try:
-        yield
-    except ConfigurationError as error:
-        raise ConfigurationError(f"{place}: {error}") from None
-
-
-class _Expansion:
-    """Repeats each step over its axes, those first whose runs others choose among."""
-
-    def __init__(
-        self,
-        config: StudyConfig,
-        parse: ParseConfig,
-        steps: Sequence[Step],
-        choices: Sequence[ChoiceStep],
-    ) -> None:
-        folders = {"root": config.root, "data": config.data}
-        check_names(config.definitions, "definitions", folders)
-        self._names = {**folders, **config.definitions}
-        self._steps, self._choices = steps, {choice.name: choice for choice in choices}
-        self._readers: dict[str, RepeatedReader] = {}
-        self._parse = parse
-        self._drafts: dict[str, list[_Draft]] = {}
-        self._open: list[str] = []
-
-    def all_runs(self) -> list[_Draft]:
-        """Returns all runs, in the order of the file."""
-        return [draft for step in self._steps for draft in self._runs_of(step)]
-
-    def _runs_of(self, step: Step) -> list[_Draft]:
-        if step.name not in self._drafts:
-            if step.name in self._open:
-                circle = " → ".join([*self._open, step.name])
-                raise ConfigurationError(f"{step.place}: chooses among itself ({circle})")
-            self._open.append(step.name)
-            if step.search is None:
-                with _at(step.place):
-                    repeats = combinations(step.axes, self._names)
-                self._drafts[step.name] = [self._draft(step, each) for each in repeats]
-            else:
-                self._drafts[step.name] = self._trials(step)
-            self._open.pop()
-        return self._drafts[step.name]
-
-    def _trials(self, step: Step) -> list[_Draft]:
-        """Returns a draft for each trial; what will be drawn is checked at the ends of ranges."""
-        with _at(step.place):
-            settings = read_search(fill_in(step.search, self._names))
-            check_names(settings.values, "search.values", {**self._names, **self._choices})
-        ends = [self._draft(step, {TRIAL: 0}, corner) for corner in settings.corners]
-        with _at(step.place):
-            if len({end.paths.writes for end in ends}) > 1:
-                raise ConfigurationError(
-                    "output holds what is drawn, which is not known yet; name it by ${trial}"
-                )
-            for end in ends:
-                check_search(settings, end.config)
-        reads = tuple(dict.fromkeys(path for end in ends for path in end.paths.reads))
-        first = settings.corners[0]
-        drafts = [self._draft(step, {TRIAL: each}, first) for each in range(settings.count)]
-        outputs = tuple(str(draft.config.output) for draft in drafts)
-        length = length_of(ends[0].config)
-        search = Search(step.name, step.number, settings, length, outputs)
-        return [
-            replace(draft, paths=replace(draft.paths, reads=reads), trial=OneTrial(search, number))
-            for number, draft in enumerate(drafts)
-        ]
-
-    def _draft(
-        self, step: Step, combination: Combination, drawn: Mapping[str, Any] | None = None
-    ) -> _Draft:
-        words = " ".join(f"{name}={value}" for name, value in describe(combination).items())
-        place = f"{step.place} ({words})" if words else step.place
-        for name in combination:
-            if name in self._choices:
-                raise ConfigurationError(f"{place}: '{name}' is an axis and a choice; rename one")
-        own = {**self._names, **combination, **(drawn or {})}
-        names, of_output = (
-            _Names(own, list(self._choices), lambda name: self._choice(name, combination))
-            for _ in range(2)
-        )
-        with _at(place):
-            config = self._reader(step.stage).read(fill_in(step.config, names))
-            settings = defined(step.config, own)
-            output = settings.get("output") if isinstance(settings, Mapping) else None
-            fill_in(output, of_output)
-        for name in of_output.used:
-            raise ConfigurationError(
-                f"{place}: output holds ${{{name}…}}, which is known only when it is chosen; "
-                "name the output by the axes alone"
-            )
-        used = tuple(names.used.values())
-
-        def resolve(taken: Mapping[str, Any]) -> Any:
-            return self._parse(step.stage, fill_in(step.config, {**own, **taken}))
-
-        return _Draft(step, combination, place, config, _all_paths(config, used), used, resolve)
-
-    def _reader(self, stage: str) -> RepeatedReader:
-        if stage not in self._readers:
-            self._readers[stage] = RepeatedReader(lambda values: self._parse(stage, values))
-        return self._readers[stage]
-
-    def _choice(self, name: str, combination: Combination) -> Choice:
-        """Returns what a run with these axes would choose among."""
-        choice = self._choices[name]
-        (step,) = [each for each in self._steps if each.name == choice.of]
-        drafts = self._runs_of(step)
-        if drafts[0].trial is not None:
-            return _choice_of_trials(choice, drafts, drafts[0].trial.search)
-        for axis in choice.over:
-            if axis not in drafts[0].combination:
-                raise ConfigurationError(
-                    f"{choice.place}: over names '{axis}', which is no axis of '{choice.of}' "
-                    f"({', '.join(drafts[0].combination) or 'it has none'})"
-                )
-        shared = [
-            name for name in combination
-            if name in drafts[0].combination and name not in choice.over
-        ]  # fmt: skip
-        candidates = tuple(
-            Candidate(
-                str(draft.config.output),
-                {axis: draft.combination[axis] for axis in choice.over},
-                str(draft.config.output),
-            )
-            for draft in drafts
-            if all(_is_same(draft.combination[name], combination[name]) for name in shared)
-        )
-        if not candidates:
-            raise ConfigurationError(
-                f"{choice.place}: '{choice.of}' has no run with "
-                f"{', '.join(f'{name} {combination[name]!r:.40}' for name in shared)} to choose"
-            )
-        return Choice(choice.name, choice.by, candidates)
-
-
-def _choice_of_trials(choice: ChoiceStep, drafts: Sequence[_Draft], search: Search) -> Choice:
-    """Returns the choice of the best trial, whatever was drawn for it."""
-    if list(choice.over) != [TRIAL]:
-        raise ConfigurationError(
-            f"{choice.place}: over is [{', '.join(choice.over)}], and '{choice.of}' is a search; "
-            f"expected [{TRIAL}]. ${{{choice.name}.NAME}} is then what was drawn for the best"
-        )
-    first = search.settings.corners[0]
-    candidates = tuple(
-        Candidate(output, {**draft.combination, **first}, output)
-        for draft, output in zip(drafts, search.outputs, strict=True)
-    )
-    return SearchChoice(choice.name, choice.by, candidates, search)
-
-
-def _is_same(value: Any, wanted: Any) -> bool:
-    """Says whether two steps' values of an axis are one; of groups, their names tell."""
-    if isinstance(wanted, Mapping) and "name" not in wanted:
-        return bool(value == wanted)
-    return agrees(value, wanted)
-
-
-def _all_paths(config: Any, choices: Sequence[Choice]) -> Paths:
-    """Returns what a run reads; trials among which is chosen must have ended, however."""
-    paths = paths_of(config)
-    trials, others = (
-        [absolute(each.output) for choice in choices for each in choice.candidates
-         if isinstance(choice, SearchChoice) is searched]
-        for searched in (True, False)
-    )  # fmt: skip
-    reads = [
-        path for path in paths.reads
-        if not any(path == trial or path.startswith(f"{trial}/") for trial in trials)
-    ]  # fmt: skip
-    return Paths(paths.writes, tuple(dict.fromkeys((*reads, *others))), (*paths.searches, *trials))
-
-
-def _check_outputs(runs: Sequence[_Draft]) -> None:
+def _check_outputs(runs: Sequence[Draft]) -> None:
     """Refuses two runs that write to one folder.
 
     A page of ``report`` may be written several times, as more runs are done. Every other stage
     would refuse the second run once the first has taken hours, or do nothing.
     """
-    first_of: dict[str, _Draft] = {}
+    first_of: dict[str, Draft] = {}
     for run in runs:
         if run.paths.writes is None:
             continue
@@ -387,7 +160,7 @@ def _check_outputs(runs: Sequence[_Draft]) -> None:
         )
 
 
-def _with_edges(drafts: Sequence[_Draft], root: str) -> Iterator[StudyRun]:
+def _with_edges(drafts: Sequence[Draft], root: str) -> Iterator[StudyRun]:
     """Yields the runs, each behind those that it waits for, otherwise in the order of the file."""
     names = _names(drafts, root)
     edges = edges_of([draft.paths for draft in drafts])
@@ -411,7 +184,7 @@ def _with_edges(drafts: Sequence[_Draft], root: str) -> Iterator[StudyRun]:
         )  # fmt: skip
 
 
-def _names(drafts: Sequence[_Draft], root: str) -> list[str]:
+def _names(drafts: Sequence[Draft], root: str) -> list[str]:
     """Returns a name for each run: its output below the root, or its stage and a number."""
     names: list[str] = []
     taken: set[str] = set()
@@ -430,7 +203,7 @@ def _names(drafts: Sequence[_Draft], root: str) -> list[str]:
     return names
 
 
-def _in_order(before: Sequence[tuple[int, ...]], drafts: Sequence[_Draft]) -> list[int]:
+def _in_order(before: Sequence[tuple[int, ...]], drafts: Sequence[Draft]) -> list[int]:
     sorter: TopologicalSorter[int] = TopologicalSorter(dict(enumerate(before)))
     try:
         sorter.prepare()
