@@ -51,7 +51,7 @@ class WatchConfig(Limited):
         default=1.0, metadata=limits.within(0.1, 3600, "from 0.1 to 3600")
     )
     price_per_process_hour: float | None = field(default=None, metadata=limits.NOT_NEGATIVE)
-    currency: str = "€"
+    currency: str = "EUR"
     prefix: str = ""
     hosts: list[str] = field(default_factory=list)
 

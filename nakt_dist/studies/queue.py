@@ -26,8 +26,9 @@ def read_queue(timeout: float = _TIMEOUT_SECONDS) -> dict[str, str] | None:
         return None
     try:
         told = subprocess.run(
-            [program, *_COMMAND[1:]], capture_output=True, text=True, timeout=timeout, check=True
-        )
+            [program, *_COMMAND[1:]], capture_output=True, encoding="utf-8", errors="replace",
+            timeout=timeout, check=True,
+        )  # fmt: skip
     except (OSError, subprocess.SubprocessError, UnicodeDecodeError):
         return None
     lines = (line.strip().split("|", 2) for line in told.stdout.splitlines())

@@ -31,7 +31,9 @@ Under whole names and in whole tensors, so that DDP, every stage of ZeRO and any
 processes go on from the same checkpoint.
 """
 
-_POINTER = "latest"
+POINTER_NAME = "latest"
+"""The file that names the checkpoint saved last, written after it."""
+
 _MODEL = "model.safetensors"
 _MOMENTS = "optimiser.safetensors"
 _PROGRESS = "progress.json"
@@ -109,7 +111,7 @@ class CheckpointStore:
         shutil.rmtree(final, ignore_errors=True)  # damaged, else its step were not done again
         aside.replace(final)
         flush_folder(self.folder)
-        write_bytes(self.folder / _POINTER, final.name.encode())
+        write_bytes(self.folder / POINTER_NAME, final.name.encode())
         self._drop_old(progress)
 
     def update(self, progress: Progress) -> None:
@@ -150,7 +152,7 @@ class CheckpointStore:
         """Checkpoint folders, the one the pointer names first, then the newest."""
         folders = sorted(self.folder.glob("step-*"), reverse=True)
         try:
-            current = (self.folder / _POINTER).read_text(encoding="utf-8").strip()
+            current = (self.folder / POINTER_NAME).read_text(encoding="utf-8").strip()
         except (OSError, UnicodeDecodeError):
             return folders
         return sorted(folders, key=lambda folder: folder.name != current)
@@ -161,7 +163,7 @@ class CheckpointStore:
         Raises:
             CheckpointError: there are checkpoints and all are damaged, or the pointer is no file.
         """
-        pointer = self.folder / _POINTER
+        pointer = self.folder / POINTER_NAME
         if pointer.is_dir():
             raise CheckpointError(f"{pointer}: is a folder, expected a file; delete it")
         folders = self._all() if self.folder.is_dir() else []
@@ -175,14 +177,6 @@ class CheckpointStore:
                 f"{self.folder}: all {len(folders)} checkpoints are damaged. Restore them from "
                 "a copy, or delete the folder to begin again"
             )
-        return None
-
-
-def saved_at(folder: Path) -> float | None:
-    """Returns when the last checkpoint of a folder was saved, in seconds since 1970, or None."""
-    try:
-        return (folder / _POINTER).stat().st_mtime
-    except OSError:
         return None
 
 

@@ -10,7 +10,7 @@ from nakt_dist.loading.sampler import Share
 from nakt_dist.runtime.prometheus_text import Family
 from nakt_dist.runtime.rank_textfile import RankTextfile
 from nakt_dist.runtime.tracking import JsonLines
-from nakt_dist.training.checkpoint import saved_at
+from nakt_dist.training.checkpoint import POINTER_NAME
 
 _SECONDS_BEFORE, _SECONDS_BETWEEN = 1.0, 5.0
 
@@ -116,7 +116,7 @@ class Pace:
             "nakt_rank_last_checkpoint_timestamp_seconds", "gauge",
             "When the run's last checkpoint was saved",
         )  # fmt: skip
-        saved.add(saved_at(self._checkpoints), labels)
+        saved.add(_saved_at(self._checkpoints), labels)
         return [done, took, images, waited, loss, saved, *self._memory(labels)]
 
     def _memory(self, labels: Mapping[str, str]) -> list[Family]:
@@ -127,3 +127,11 @@ class Pace:
         most = Family("nakt_rank_gpu_memory_peak_bytes", "gauge", "Most of it since the launch")
         most.add(torch.cuda.max_memory_reserved(self._cuda), labels)
         return [now, most]
+
+
+def _saved_at(folder: Path) -> float | None:
+    """Returns when the last checkpoint of a folder was saved, in seconds since 1970, or None."""
+    try:
+        return (folder / POINTER_NAME).stat().st_mtime
+    except OSError:
+        return None

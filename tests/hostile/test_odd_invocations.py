@@ -101,6 +101,8 @@ ODD = [
     ("report {0}/empty", "found no record.json"),
     ("report {0}/file", "no such folder"),
     ("watch {0}/absent", "no such folder"),
+    ("mirror {0}/absent --to tensorboard", "no such folder"),
+    ("mirror {0}/empty --to tensorbord", "tensorboard"),
     ("watch {0}/empty --host=0.0.0.0", "host must be a loopback address such as 127.0.0.1"),
     ("watch {0}/empty --prefix=gpu01/", "prefix must be empty, or begin with /"),
     ("study --steps=[]", "steps must be a list with at least one step"),

@@ -70,7 +70,7 @@ def test_a_study_is_seen_to_go_on_and_to_finish(
             executor.start(run.name, ago=100)
             executor.learn(run.name, STEPS // 2)
         browser.until(f"{CHIPS} === '1 done, 6 running, 6 waiting'")
-        cards = browser.until("document.querySelectorAll('.card .share').length")
+        cards = browser.until("document.querySelectorAll('.card .share').length === 6 && 6")
         told = browser.evaluate("document.body.innerText")
         assert cards == 6 and "step 100 of 200" in told
         assert all(each in told for each in ("images/s 400", "data wait 4.0 %", "12.0 GiB"))

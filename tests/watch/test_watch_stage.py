@@ -32,7 +32,7 @@ def test_once_prints_what_runs_and_what_failed_with_its_last_lines(
     assert main(["watch", str(root), "--once", "--price_per_process_hour=3"]) == 0
     out = capsys.readouterr().out
     first = out.splitlines()[0]
-    assert first.startswith("table 2: 1 ready, 1 running, 1 failed · ") and "€" in first
+    assert first.startswith("table 2: 1 ready, 1 running, 1 failed · ") and "EUR" in first
     row = next(line.split("\t") for line in out.splitlines() if "\trunning\t" in line)
     assert row[0] == "study/runs/[b]0" and row[2] == "50% of 200 steps"
     assert row[3].startswith("validation_auroc 0.") and row[5]
