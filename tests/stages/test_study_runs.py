@@ -4,7 +4,6 @@ import json
 import os
 import random
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -22,6 +21,7 @@ from nakt_dist.stages import study
 from nakt_dist.studies.folder import StudyFolder
 from nakt_dist.studies.local import LocalRuns
 from nakt_dist.studies.one_run import lock_path
+from tests.faults.chaos_launches import ForkedLaunch
 from tests.recipes import file_hashes
 
 PHANTOMS = {
@@ -148,7 +148,7 @@ def test_what_fails_before_its_stage_says_so_in_a_line(
 
 
 def whole_study(root: Path, file: Path, steps: int = 30) -> list[str]:
-    """Two trainings and their tests behind two packings; returns the command's words."""
+    """Two trainings and their tests behind two packings; returns the words after ``nakt``."""
     train = {
         "stage": "train", "matrix": {"seed": [0, 1]},
         "config": {
@@ -167,7 +167,7 @@ def whole_study(root: Path, file: Path, steps: int = 30) -> list[str]:
         },
     }  # fmt: skip
     file.write_text(yaml.safe_dump({"steps": [evaluate, train, PACK, PHANTOMS]}))
-    return [sys.executable, "-m", "nakt_dist", "study", str(file), f"--root={root}", "--jobs=2"]
+    return ["study", str(file), f"--root={root}", "--jobs=2"]
 
 
 def results(root: Path) -> dict[str, Any]:
@@ -189,41 +189,48 @@ def results(root: Path) -> dict[str, Any]:
 @pytest.mark.timeout(240)
 def test_killed_at_random_moments_it_redoes_nothing_and_ends_with_the_same(tmp_path: Path) -> None:
     kills = int(os.environ.get("NAKT_TEST_STUDY_KILLS", "3"))
-    assert subprocess.run(whole_study(tmp_path / "calm", tmp_path / "calm.yaml")).returncode == 0
-    words = whole_study(tmp_path / "killed", tmp_path / "killed.yaml")
+    words = {
+        name: whole_study(tmp_path / name, tmp_path / f"{name}.yaml", steps=15)
+        for name in ("calm", "killed")
+    }
+
+    def started(name: str) -> ForkedLaunch:
+        return ForkedLaunch(words[name], 1, tmp_path / f"{name}.log", stop_together=False)
+
+    def found() -> dict[str, Any]:
+        return states(tmp_path / "killed")
+
     source, ends = random.Random(kills), dict[str, float]()
     for _ in range(kills):
-        before = states(tmp_path / "killed")
-        process = subprocess.Popen(words, stderr=subprocess.DEVNULL)
-        while states(tmp_path / "killed") == before:  # it takes seconds to begin
-            assert process.poll() is None
-            time.sleep(0.02)
-        time.sleep(source.uniform(0.0, 2.0))
-        process.kill()
-        process.wait()
-        for name, state in states(tmp_path / "killed").items():
+        before = found()
+        with started("killed") as launch:
+            launch.wait_until(lambda before=before: found() != before)
+            time.sleep(source.uniform(0.0, 1.5))
+            launch.kill(None)
+        for name, state in found().items():
             if state["status"] == "done":
                 assert ends.setdefault(name, state["ended"]) == state["ended"], name
-    assert subprocess.run(words, timeout=120).returncode == 0
+    for name in ("killed", "calm"):
+        with started(name) as launch:
+            launch.finish(120)
+        launch.check()
     for name, ended in ends.items():
-        assert states(tmp_path / "killed")[name]["ended"] == ended
+        assert found()[name]["ended"] == ended
     assert results(tmp_path / "killed") == results(tmp_path / "calm")
-    assert {state["status"] for state in states(tmp_path / "killed").values()} == {"done"}
+    assert {state["status"] for state in found().values()} == {"done"}
 
 
 @pytest.mark.faults
 def test_asked_to_leave_it_lets_each_run_save_and_goes_on(tmp_path: Path) -> None:
-    words = whole_study(tmp_path / "root", tmp_path / "study.yaml", steps=2000)
-    process = subprocess.Popen(words, stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 60
-    running = ["run-0", "run-1"]
-    while not all((tmp_path / "root" / name / "metrics.jsonl").exists() for name in running):
-        assert time.monotonic() < deadline and process.poll() is None
-        time.sleep(0.05)
-    time.sleep(0.5)
-    process.send_signal(signal.SIGTERM)
-    _, told = process.communicate(timeout=60)
-    assert process.returncode == 75, told
+    root, running = tmp_path / "root", ["run-0", "run-1"]
+    words = whole_study(root, tmp_path / "study.yaml", steps=2000)
+    with ForkedLaunch(words, 1, tmp_path / "log", stop_together=False) as launch:
+        launch.wait_until(lambda: all((root / name / "metrics.jsonl").exists() for name in running))
+        time.sleep(0.5)
+        (pid,) = launch.members().values()
+        os.kill(pid, signal.SIGTERM)
+        launch.finish(60)
+        assert launch.statuses() == {"rank 0": 75}, launch.printed
     found = states(tmp_path / "root")
     assert {found[name]["status"] for name in running} == {"interrupted"}
     assert all(found[name]["exit_code"] == 75 for name in running)
