@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 
 from nakt_dist.errors import DatasetError
-from nakt_dist.runtime.files import read_json, write_json
+from nakt_dist.runtime.files import file_sha256, read_json, write_json
 
 STUDY_FOLDER = ".study"
 _FORMAT = "nakt-study/1"
@@ -16,6 +16,7 @@ _MOST_BYTES = 2**28
 _LONGEST_NAME = 150
 _NUMBER = (int, float, type(None))
 _LASTING = (".json", ".html", ".safetensors")
+_TELLING = ("record.json", "manifest.json")
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,7 @@ class RunState:
         reason: why it failed or waits, in one line.
         settings: SHA-256 of the resolved configuration.
         left: the files, such as its record and its weights, that it left in its output.
+        inputs: of each run that it waited for, by name, its ``mark_of`` when this one began.
     """
 
     status: str
@@ -78,6 +80,7 @@ class RunState:
     reason: str | None = None
     settings: str | None = None
     left: tuple[str, ...] = ()
+    inputs: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -99,6 +102,18 @@ def left_in(output: str) -> set[str]:
     with contextlib.suppress(OSError):
         return {path.name for path in Path(output).iterdir() if path.suffix in _LASTING}
     return set()
+
+
+def mark_of(output: str | None, state: RunState | None) -> str:
+    """Returns what tells an output from one that was made again; to be compared for equality alone.
+
+    It is made of the bytes of its record or manifest. Of a stage that leaves neither, of the moment
+    when it was done; empty where nothing tells.
+    """
+    for name in _TELLING if output is not None and "://" not in output else ():
+        with contextlib.suppress(OSError):
+            return file_sha256(Path(str(output)) / name)[:16]
+    return "" if state is None or state.ended is None else str(state.ended)
 
 
 class StudyFolder:
@@ -155,12 +170,13 @@ class StudyFolder:
     def read_state(self, name: str) -> RunState | None:
         """Returns how a run stands; None where nobody has begun it, or the file is damaged."""
         with contextlib.suppress(DatasetError, TypeError):
-            value = read_json(self.of_run(name) / "state.json", "state", 2**20)
+            value = read_json(self.of_run(name) / "state.json", "state", 2**24)
             known = {each.name for each in fields(RunState)}
             state = RunState(**{key: value[key] for key in known & set(value)})
             times = (state.started, state.ended, state.attempt)
             if isinstance(state.status, str) and all(isinstance(t, _NUMBER) for t in times):
-                return replace(state, left=tuple(map(str, state.left)))
+                inputs = {str(run): str(mark) for run, mark in dict(state.inputs).items()}
+                return replace(state, left=tuple(map(str, state.left)), inputs=inputs)
         return None
 
     def write_state(self, name: str, state: RunState) -> None:

@@ -18,7 +18,7 @@ from nakt_dist.runtime.processes import printable_lines
 from nakt_dist.runtime.relaunch import end_with_parent
 from nakt_dist.runtime.slurm import this_job
 from nakt_dist.runtime.work import hold_lock
-from nakt_dist.studies.folder import RunState, StudyFolder
+from nakt_dist.studies.folder import RunState, StudyFolder, mark_of
 from nakt_dist.studies.plan import StudyRun, settings_sha256
 from nakt_dist.studies.standing import note_settings
 
@@ -66,6 +66,10 @@ def prepare(run: StudyRun, folder: StudyFolder, attempt: int, devices: str | Non
             job=this_job(),
             devices=devices,
             settings=settings_sha256(config),
+            inputs={
+                name: mark_of(output, folder.read_state(name))
+                for name, output in run.before.items()
+            },
         ),
     )
     return place / "config.yaml"

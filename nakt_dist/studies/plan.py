@@ -3,7 +3,7 @@
 import heapq
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
@@ -30,6 +30,7 @@ class StudyRun:
         choices: made before it starts.
         launch: how it is started.
         trial: which of a search it is, if any; its values are drawn before it starts.
+        before: outputs of the runs that it waits for, by name.
     """
 
     planned: PlannedRun
@@ -39,6 +40,7 @@ class StudyRun:
     launch: Launch
     resolve: Callable[[Mapping[str, Any]], Any]
     trial: OneTrial | None = None
+    before: Mapping[str, str | None] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -166,13 +168,14 @@ def _with_edges(drafts: Sequence[Draft], root: str) -> Iterator[StudyRun]:
     edges = edges_of([draft.paths for draft in drafts])
     for number in _in_order([(*each.needs, *each.after) for each in edges], drafts):
         draft, waits = drafts[number], edges[number]
+        before = {names[each]: _output(drafts[each]) for each in (*waits.needs, *waits.after)}
         planned = PlannedRun(
             name=names[number],
             stage=draft.step.stage,
             step=draft.step.number,
             group=draft.step.name,
             axes=describe(draft.combination),
-            output=getattr(draft.config, "output", None),
+            output=_output(draft),
             needs=tuple(names[each] for each in waits.needs),
             after=tuple(names[each] for each in waits.after),
             processes=draft.step.launch.processes,
@@ -180,8 +183,12 @@ def _with_edges(drafts: Sequence[Draft], root: str) -> Iterator[StudyRun]:
         )
         yield StudyRun(
             planned, draft.place, draft.config, draft.choices, draft.step.launch, draft.resolve,
-            draft.trial,
+            draft.trial, before,
         )  # fmt: skip
+
+
+def _output(draft: Draft) -> str | None:
+    return getattr(draft.config, "output", None)
 
 
 def _names(drafts: Sequence[Draft], root: str) -> list[str]:

@@ -9,12 +9,11 @@ from nakt_dist.config import as_plain
 from nakt_dist.errors import DatasetError, NaktError
 from nakt_dist.records.run_record import RECORD_NAME, read_record
 from nakt_dist.runtime.files import differing_fields, read_json, write_json
-from nakt_dist.studies.folder import RunState, StudyFolder, left_in
+from nakt_dist.studies.folder import RunState, StudyFolder, left_in, mark_of
 from nakt_dist.studies.paths import absolute
 from nakt_dist.studies.plan import Study, StudyRun, settings_sha256
 
 SETTINGS_NAME = "settings.json"
-_MADE_BY_HAND_SECONDS = 60
 
 
 @dataclass(frozen=True)
@@ -38,8 +37,8 @@ def stand(
     """Says which runs are done, by name.
 
     A run is done when its state or its record says so for the same settings, its output is
-    there as it was left, and all that it needs or looks for is done and has not been made again
-    since. Whatever is not sure is not done: its stage is started, and finds out at once.
+    there as it was left, and all that it needs or looks for is done and is what it was when the run
+    began. Whatever is not sure is not done: its stage is started, and finds out at once.
 
     Args:
         names: looks at these alone, and at what they wait for; None looks at all.
@@ -47,7 +46,7 @@ def stand(
     runs = study.runs if names is None else _upstream(study, names)
     states = {run.name: folder.read_state(run.name) for run in runs}
     found: dict[str, Standing] = {}
-    made: dict[str, float] = {}
+    marks: dict[str, str] = {}
     over: dict[int, bool] = {}
     trials = {run.name for run in runs if run.trial is not None}
     for run in runs:
@@ -58,11 +57,9 @@ def stand(
         ]  # fmt: skip
         state = states[run.name]
         standing = _stand_alone(run, folder, state)
-        started = state.started if state is not None else None
-        stale = any(
-            not found[each].done or (started is not None and made[each] > started)
-            for each in before
-        )
+        seen = state.inputs if state is not None else {}
+        stale = any(not found[each].done or seen.get(each, marks[each]) != marks[each]
+                    for each in before)  # fmt: skip
         if standing.done and stale:
             standing = Standing(False)
         if run.trial is not None and standing.done:
@@ -73,7 +70,7 @@ def stand(
         elif run.trial is not None and all(map(_is_length, standing.changed)):
             standing = Standing(False)  # it was going on when it was killed
         found[run.name] = standing
-        made[run.name] = _made(run, state)
+        marks[run.name] = mark_of(run.planned.output, state)
     return found
 
 
@@ -93,18 +90,6 @@ def _is_length(difference: str) -> bool:
 def note_settings(folder: StudyFolder, name: str, config: Any) -> None:
     """Keeps the settings with which a run begins, to say later what has changed."""
     write_json(folder.of_run(name) / SETTINGS_NAME, as_plain(config))
-
-
-def _made(run: StudyRun, state: RunState | None) -> float:
-    """Returns when a run's output was made: by its state, or later, by hand and by its record."""
-    ended = (state.ended if state is not None else None) or 0.0
-    record = _record_of(run)
-    try:
-        written = record.stat().st_mtime if record is not None else 0.0
-    except OSError:
-        return ended
-    # A file server's clock is not ours; a run that is made again takes longer than they differ.
-    return written if written > ended + _MADE_BY_HAND_SECONDS else ended
 
 
 def _record_of(run: StudyRun) -> Path | None:

@@ -1,8 +1,6 @@
 """A study's graph: axes, edges from paths, choices by validation images, and what is done."""
 
 import json
-import os
-import time
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +19,9 @@ from nakt_dist.stages.study import read_study
 from nakt_dist.studies.dry_run import lines_of
 from nakt_dist.studies.estimates import with_estimates
 from nakt_dist.studies.folder import RunState, StudyFolder, count_words, statuses
-from nakt_dist.studies.one_run import reason_of
+from nakt_dist.studies.one_run import prepare, reason_of
 from nakt_dist.studies.paths import Paths, edges_of
-from nakt_dist.studies.plan import settings_sha256
-from nakt_dist.studies.standing import note_settings, stand
+from nakt_dist.studies.standing import stand
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "study"
 
@@ -354,13 +351,12 @@ def small_study(tmp_path: Path) -> Any:
     return read_study(StudyConfig(steps=steps, root=str(tmp_path)))
 
 
-def note_done(folder: StudyFolder, run: Any, started: float, ended: float) -> None:
+def note_done(folder: StudyFolder, run: Any, content: str = "first") -> None:
+    """Does a run that leaves a manifest."""
+    prepare(run, folder, 1, None)
     Path(run.planned.output).mkdir(parents=True, exist_ok=True)
-    (Path(run.planned.output) / "manifest.json").touch()
-    settings, left = settings_sha256(run.config), ("manifest.json",)
-    state = RunState("done", started=started, ended=ended, settings=settings, left=left)
-    folder.write_state(run.name, state)
-    note_settings(folder, run.name, run.config)
+    (Path(run.planned.output) / "manifest.json").write_text(content)
+    folder.end(run.name, "done", 0, None, run.planned.output)
 
 
 def done_names(study: Any, folder: StudyFolder) -> list[str]:
@@ -371,12 +367,12 @@ def test_done_is_what_ended_with_these_settings_behind_all_that_it_needs(tmp_pat
     study, folder = small_study(tmp_path), StudyFolder(tmp_path)
     assert not any(standing.done for standing in stand(study, folder).values())
     for run in study.runs[:4]:
-        note_done(folder, run, 10, 20) if run.name.startswith("p-") else note_done(
-            folder, run, 30, 40
-        )
+        note_done(folder, run)
     assert done_names(study, folder) == ["p-0", "p-1", "s-0", "s-1"]
 
-    note_done(folder, study.runs[0], 50, 60)  # made again: what reads it is looked at again
+    note_done(folder, study.runs[0])  # made again, alike
+    assert done_names(study, folder) == ["p-0", "p-1", "s-0", "s-1"]
+    note_done(folder, study.runs[0], "again")  # what reads it is looked at again
     assert not stand(study, folder)["s-0"].done
     (tmp_path / "p-1" / "manifest.json").rename(tmp_path / "p-1" / "other")  # but not as it was
     assert done_names(study, folder) == ["p-0"]
@@ -384,12 +380,12 @@ def test_done_is_what_ended_with_these_settings_behind_all_that_it_needs(tmp_pat
 
 def test_a_page_is_made_again_when_a_run_below_its_folders_was(tmp_path: Path) -> None:
     study, folder = small_study(tmp_path), StudyFolder(tmp_path)
-    for number, run in enumerate(study.runs):
-        note_done(folder, run, 20 * number, 20 * number + 10)
+    for run in study.runs:
+        note_done(folder, run)
     assert "page" in done_names(study, folder)
     failed = folder.end("s-1", "failed", 1)
     assert "page" not in done_names(study, folder)
-    note_done(folder, study.by_name(["s-1"])[0], 190, 200)  # the page is of before
+    note_done(folder, study.by_name(["s-1"])[0], "again")  # the page is of before
     assert failed.left == () and done_names(study, folder) == ["p-0", "p-1", "s-0", "s-1"]
 
 
@@ -401,12 +397,12 @@ def test_what_was_made_again_by_hand_makes_what_reads_it_stale(tmp_path: Path) -
             folder.end(run.name, "done", 0, None, run.config.output)
     final = study.by_name(["runs/final-0"])[0]
     config, _ = final.decided()
+    prepare(final, folder, 1, None)
     write_record(config.output, config)
-    now = time.time()
-    settings = settings_sha256(config)
-    folder.write_state(final.name, RunState("done", started=now, ended=now, settings=settings))
+    folder.end(final.name, "done", 0, None, config.output)
     assert final.name in done_names(study, folder)
-    os.utime(tmp_path / "r" / "runs" / "0.1-0" / "record.json", (now + 600, now + 600))
+    other = study.by_name(["runs/0.1-0"])[0].config
+    write_record(other.output, other, best_validation_dice=0.5, steps_now=3)
     assert final.name not in done_names(study, folder)
 
 
@@ -416,8 +412,8 @@ def test_another_spelling_of_the_root_is_the_same_root(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     study, folder = small_study(Path("r")), StudyFolder("r")
-    for number, run in enumerate(study.runs):
-        note_done(folder, run, 20 * number, 20 * number + 10)
+    for run in study.runs:
+        note_done(folder, run)
     root = spelling.format("r", name="r", absolute=tmp_path / "r")
     config = StudyConfig(steps=study.config.steps, root=root)
     standings = stand(read_study(config), StudyFolder(root))
