@@ -3,7 +3,6 @@
 import json
 import time
 from collections.abc import Container, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -270,11 +269,10 @@ def _complain(study: Study, outcome: Outcome) -> None:
 
 
 def _record(study: Study, outcome: Outcome, stopwatch: Stopwatch) -> RunRecord:
-    config = replace(study.config)
     return RunRecord(
         stage="study",
-        name=config.study_name,
-        config=as_plain(config),
+        name=study.config.study_name,
+        config=as_plain(study.config),
         counts={
             "runs": len(study.runs),
             "done_now": len(outcome.done),
@@ -285,12 +283,3 @@ def _record(study: Study, outcome: Outcome, stopwatch: Stopwatch) -> RunRecord:
         seconds=stopwatch.seconds,
         versions=package_versions(),
     )
-
-
-def chosen_runs(config: StudyConfig) -> Sequence[StudyRun]:
-    """Returns the runs that a configuration names, checked.
-
-    Raises:
-        ConfigurationError: as ``run``.
-    """
-    return _chosen(read_study(config))

@@ -223,11 +223,11 @@ def test_two_steps_may_not_write_to_one_folder(tmp_path: Path, output: str) -> N
 
 def test_a_report_may_be_written_again_but_not_over_another_stage(tmp_path: Path) -> None:
     report = {"stage": "report", "config": {"runs": ["r"], "output": "${root}/page"}}
-    runs = study.chosen_runs(StudyConfig(steps=[report, PHANTOMS, report], root="runs"))
+    runs = study.read_study(StudyConfig(steps=[report, PHANTOMS, report], root="runs")).runs
     assert [run.name for run in runs] == ["page", "published", "page-2"]
     with pytest.raises(ConfigurationError, match=r"steps\[2\], report: its output runs/published"):
         over = changed(report, output="${root}/published")
-        study.chosen_runs(StudyConfig(steps=[PHANTOMS, over], root="runs"))
+        study.read_study(StudyConfig(steps=[PHANTOMS, over], root="runs"))
 
 
 def test_definitions_may_not_hide_the_folders(tmp_path: Path) -> None:
