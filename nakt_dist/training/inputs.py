@@ -73,18 +73,25 @@ class TrainingInputs:
         return self._read.setdefault(step, [])
 
     def _prepared(self, batch: Batch, step: int) -> tuple[torch.Tensor, torch.Tensor]:
-        image, target = as_float(batch, self.device)
         if self.config.augmentation.enabled:
-            # A stream has no epochs; its steps stand in for them.
-            epoch = step if self._streaming else self.order.epoch_of(step)
-            parameters = draw_parameters(
-                self.config.augmentation, batch["number"].numpy(), self.config.seed, epoch,
-                *image.shape[-2:],
-            )  # fmt: skip
-            image, target = augment(image, target, parameters.to(image.device))
+            image, target = self._augmented(batch, step)
+        else:
+            image, target = as_float(batch, self.device)
         if self.config.recipe.channels_last:
             image = image.contiguous(memory_format=torch.channels_last)
         return image, target
+
+    def _augmented(self, batch: Batch, step: int) -> tuple[torch.Tensor, torch.Tensor]:
+        # A stream has no epochs; its steps stand in for them.
+        epoch = step if self._streaming else self.order.epoch_of(step)
+        image, target = (
+            batch[name].to(self.device, non_blocking=True) for name in ("image", "target")
+        )
+        parameters = draw_parameters(
+            self.config.augmentation, batch["number"].numpy(), self.config.seed, epoch,
+            *image.shape[-2:],
+        )  # fmt: skip
+        return augment(image, target, parameters.to(self.device))
 
     def labels_per_part(self, step: int) -> float | None:
         """How many labels count, on average over the parts that a global batch is cut into.

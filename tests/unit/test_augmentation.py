@@ -6,6 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import ndimage
+from torch.nn import functional
 
 from nakt_dist.config import AugmentationConfig
 from nakt_dist.loading.augmentation import augment, draw_parameters
@@ -31,6 +32,12 @@ def batch(count, height, width, channels=1, seed=0):
     return image, (torch.rand(count, 1, height, width, generator=generator) > 0.5).float()
 
 
+def stored(count, height, width, channels=1):
+    """Pixels and masks as they come from shards: uint8."""
+    image, target = batch(count, height, width, channels)
+    return (image * 255).round().to(torch.uint8), (target * 255).to(torch.uint8)
+
+
 def drawn(config, numbers, height, width, seed=0, epoch=0):
     return draw_parameters(config, np.asarray(numbers), seed, epoch, height, width)
 
@@ -53,20 +60,73 @@ def resampled(pixels, affine):
 
 
 @pytest.mark.parametrize(("height", "width"), SIZES)
-def test_parameters_that_change_nothing_give_the_input_back(height, width):
-    image, target = batch(3, height, width)
-    found_image, found_target = augment(image, target, drawn(STILL, range(3), height, width))
-    assert torch.allclose(found_image, image, atol=1e-5)
-    assert torch.allclose(found_target, target, atol=1e-5)
+def test_settings_that_change_nothing_give_every_value_back(height, width):
+    pixels, mask = stored(3, height, width)
+    found_image, found_target = augment(pixels, mask, drawn(STILL, range(3), height, width))
+    assert torch.equal(found_image, pixels / 255)
+    assert torch.equal(found_target, mask / 255)
 
 
 @pytest.mark.parametrize(("height", "width"), SIZES)
-def test_a_flip_mirrors_the_columns(height, width):
-    image, target = batch(3, height, width, channels=3)
-    parameters = drawn(only(flip_probability=1.0), range(3), height, width)
-    found_image, found_target = augment(image, target, parameters)
-    assert torch.allclose(found_image, image.flip(-1), atol=1e-5)
-    assert torch.allclose(found_target, target.flip(-1), atol=1e-5)
+def test_a_flip_mirrors_the_columns_and_mixes_no_pixels(height, width):
+    pixels, mask = stored(8, height, width, channels=3)
+    parameters = drawn(only(flip_probability=0.5), range(8), height, width)
+    flipped = parameters.affine[:, 0, 0] < 0
+    assert 0 < flipped.sum() < 8
+    for found, given_ in zip(augment(pixels, mask, parameters), (pixels, mask), strict=True):
+        assert torch.equal(found[flipped], given_[flipped].flip(-1) / 255)
+        assert torch.equal(found[~flipped], given_[~flipped] / 255)
+
+
+def in_plain_torch(image, target, parameters):
+    """All stages on the whole batch, as torch's own functions have them."""
+    grid = functional.affine_grid(parameters.affine.contiguous(), list(image.shape), False)
+    image, target = (
+        functional.grid_sample(each, grid, align_corners=False) for each in (image, target)
+    )
+    image = image.clamp(min=1e-6) ** parameters.gamma[:, None, None, None]
+    mean = image.mean(dim=(1, 2, 3), keepdim=True)
+    image = mean + (image - mean) * parameters.contrast[:, None, None, None]
+    return image.clamp(0, 1), target.clamp(0, 1)
+
+
+@pytest.mark.parametrize("changed", [{}, {"gamma": (1.0, 1.0)}, {"contrast": (1.0, 1.0)}])
+@pytest.mark.parametrize("size", [*SIZES, (256, 256)])
+def test_all_stages_are_those_of_plain_torch_to_a_fiftieth_of_a_grey_level(changed, size):
+    pixels, mask = stored(4, *size)
+    parameters = drawn(dataclasses.replace(PAPER, **changed), range(4), *size)
+    expected = in_plain_torch(pixels / 255, mask / 255, parameters)
+    for found, plain in zip(augment(pixels, mask, parameters), expected, strict=True):
+        assert (found - plain).abs().max() <= 0.02 / 255
+
+
+def test_stored_pixels_and_floating_point_ones_give_the_same_and_stay_as_they_are():
+    pixels, mask = stored(5, 24, 24)
+    image, target = pixels / 255, mask / 255
+    before = [each.clone() for each in (pixels, mask, image, target)]
+    parameters = drawn(PAPER, range(5), 24, 24)
+    of_stored, of_floats = augment(pixels, mask, parameters), augment(image, target, parameters)
+    for one, other in zip(of_stored, of_floats, strict=True):
+        assert torch.allclose(one, other, atol=1e-6)
+    for each, once in zip((pixels, mask, image, target), before, strict=True):
+        assert torch.equal(each, once)
+
+
+def test_findings_stay_as_they_are():
+    pixels, _ = stored(3, 24, 24)
+    findings = torch.tensor([[0.0, 1.0], [float("nan"), 1.0], [1.0, 0.0]])
+    _, found = augment(pixels, findings, drawn(PAPER, range(3), 24, 24))
+    assert torch.equal(found.nan_to_num(0.5), torch.tensor([[0.0, 1.0], [0.5, 1.0], [1.0, 0.0]]))
+
+
+@pytest.mark.parametrize("values_in_cache", [1, 2 * 24 * 24, 2**30])
+def test_how_many_images_go_through_together_changes_nothing(values_in_cache, monkeypatch):
+    pixels, mask = stored(7, 24, 24)
+    parameters = drawn(PAPER, range(7), 24, 24)
+    expected = in_plain_torch(pixels / 255, mask / 255, parameters)
+    monkeypatch.setattr("nakt_dist.loading.augmentation._VALUES_IN_CACHE", values_in_cache)
+    for found, plain in zip(augment(pixels, mask, parameters), expected, strict=True):
+        assert torch.allclose(found, plain, atol=1e-5)
 
 
 def test_images_are_flipped_as_often_as_asked_for():
@@ -89,7 +149,10 @@ def test_a_turn_is_a_rigid_rotation_in_pixels(height, width):
 def quarter_turns(monkeypatch):
     """Makes every drawn rotation one by exactly +90 degrees; the crop stays in the middle."""
     uniform = np.array([1.0, 1.0, 0.5, 1.0, 0.5, 0.5, 0.5, 0.5])
-    monkeypatch.setattr("nakt_dist.loading.augmentation._uniform", lambda *_: uniform)
+    monkeypatch.setattr(
+        "nakt_dist.loading.augmentation.uniform_rows",
+        lambda seed, epoch, numbers, count: np.tile(uniform, (len(numbers), 1)),
+    )
     return only(largest_rotation=90.0)
 
 
@@ -220,7 +283,7 @@ def test_image_and_mask_move_together(seed, size):
     still = dataclasses.replace(PAPER, gamma=(1.0, 1.0), contrast=(1.0, 1.0))
     _, target = batch(4, *size)
     found_image, found_target = augment(target, target, drawn(still, range(4), *size, seed=seed))
-    assert torch.allclose(found_image, found_target, atol=1e-5)
+    assert torch.equal(found_image, found_target)
 
 
 @given(st.integers(0, 2**31), st.sampled_from(SIZES))
