@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import torch
 
 from nakt_dist.errors import ConfigurationError, NaktError
+from nakt_dist.runtime.freed_memory import keep_freed_memory
 from nakt_dist.runtime.processes import process_place
 
 # How CUDA and its libraries say it where torch's allocator was not asked.
@@ -14,7 +15,7 @@ _MEMORY_IS_FULL = ("out of memory", "STATUS_ALLOC_FAILED", "ALLOCATION_FAILED")
 
 
 def choose_device(name: str, threads: int | None) -> torch.device:
-    """Resolves a device setting and sets torch's CPU threads.
+    """Resolves a device setting, sets torch's CPU threads and has freed memory kept.
 
     Args:
         name: ``auto`` (this process's GPU where there is one, else the CPU), ``cpu``, ``cuda``
@@ -24,6 +25,7 @@ def choose_device(name: str, threads: int | None) -> torch.device:
     Raises:
         ConfigurationError: the device does not exist here.
     """
+    keep_freed_memory()
     if threads is not None:
         torch.set_num_threads(threads)
     place = process_place()
