@@ -148,18 +148,19 @@ def augment(
     found_target = torch.empty(target.shape, device=image.device) if masked else target
     lines = _coordinates(parameters.affine, *image.shape[-2:])
     for piece in _pieces(image):
-        here = parameters.part(piece)
+        here, result = parameters.part(piece), found[piece]
         grid = None
         if parameters.movement == "affine":
             across, down = (each[piece] for each in lines)
             grid = (across + down).permute(0, 2, 3, 1)
-        _move_into(found[piece], image[piece], here, grid)
-        _change_grey_levels(found[piece], here)
-        found[piece].clamp_(0, 1)
+        _move_into(result, image[piece], here, grid)
+        _change_grey_levels(result, here)
+        result.clamp_(0, 1)
         if masked:
             # Bilinear weights add up to 1 but for rounding.
-            _move_into(found_target[piece], target[piece], here, grid)
-            found_target[piece].clamp_(0, 1)
+            result = found_target[piece]
+            _move_into(result, target[piece], here, grid)
+            result.clamp_(0, 1)
     return found, found_target
 
 
@@ -205,12 +206,11 @@ def _move_into(
 
 def _change_grey_levels(image: torch.Tensor, parameters: AugmentationParameters) -> None:
     """Applies gamma, then contrast around each image's own mean, in place."""
-    gamma, contrast = (
-        each[:, None, None, None] for each in (parameters.gamma, parameters.contrast)
-    )
     if parameters.has_gamma:
+        gamma = parameters.gamma[:, None, None, None]
         # As image ** gamma, in a third of the time; the logarithm of zeros takes ten times as long.
         image.clamp_(min=1e-6).log_().mul_(gamma).exp_()
     if parameters.has_contrast:
+        contrast = parameters.contrast[:, None, None, None]
         mean = image.mean(dim=(1, 2, 3), keepdim=True)
         image.mul_(contrast).add_(mean * (1 - contrast))

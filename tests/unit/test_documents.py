@@ -29,7 +29,7 @@ def dangling(page: Path) -> list[str]:
             missing.append(name)
         elif member and not hasattr(importlib.import_module(module_of(name)), member):
             missing.append(f"{name}: {member}")
-    for room, module in re.findall(rf"`({rooms})\.([a-z_]+)(?:\.\w+)*`", text):
+    for room, module in re.findall(rf"`({rooms})\.(?!py`)([a-z_]+)(?:\.\w+)*`", text):
         # config, report and sources are names of files and fields, too.
         if (
             room not in ("config", "report", "sources")
