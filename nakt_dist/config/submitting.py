@@ -18,7 +18,7 @@ class SubmitConfig(Limited):
         nodes: machines.
         tasks_per_node: processes on each; None for one per GPU, or one.
         gpus_per_node: GPUs of each node; None asks for none.
-        cpus_per_task: CPU cores of each process, its loader processes included.
+        cpus_per_task: CPU cores of each process, its reading threads included.
         time: after which the job is ended, as sbatch reads it: ``04:00:00``, ``2-12``, or minutes.
         memory: of each node, such as ``64G``.
         partition: where the job may run.

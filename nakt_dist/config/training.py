@@ -246,8 +246,10 @@ class TrainConfig(Limited):
         tracking: W&B.
         seed: of the weights, the order and the augmentation.
         device: ``auto`` or ``cpu``.
-        workers: loader processes per training process.
-        memory_cache_megabytes: decoded images kept in memory up to this size; 0 for none.
+        workers: threads per process that read and decode the next batches; None takes its share
+            of the cores, 0 reads a batch when a step wants it.
+        memory_cache_megabytes: decoded images that the processes of a machine keep together, as
+            many as fit; None takes up to half of the memory that is left, 0 keeps none.
         threads: CPU threads of torch per process; None leaves torch's choice.
         log_keys: write the keys of every global batch to ``batches.jsonl``.
         watchdog_seconds: when nothing happens for so long (a step, a batch of validation, a
@@ -272,13 +274,13 @@ class TrainConfig(Limited):
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
     seed: int = field(default=0, metadata=limits.SEED)
     device: Literal["auto", "cpu"] = "auto"
-    workers: int = field(
-        default=0,
+    workers: int | None = field(
+        default=None,
         metadata=limits.within(
             0, limits.MOST_PROCESSES, f"0 or more, at most {limits.MOST_PROCESSES}"
         ),
     )
-    memory_cache_megabytes: int = field(default=2048, metadata=limits.NOT_NEGATIVE)
+    memory_cache_megabytes: int | None = field(default=None, metadata=limits.NOT_NEGATIVE)
     threads: int | None = field(default=None, metadata=limits.PROCESSES)
     log_keys: bool = False
     watchdog_seconds: float = field(default=600.0, metadata=limits.SECONDS)

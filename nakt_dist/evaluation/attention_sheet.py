@@ -16,7 +16,8 @@ from nakt_dist.evaluation.class_activation import (
     find_pooled_features,
     gradient_class_activation,
 )
-from nakt_dist.loading.samples import CachedImages, MaskedImages
+from nakt_dist.loading.batches import as_float
+from nakt_dist.loading.samples import ImagesAlone, MaskedImages
 from nakt_dist.models.network_file import TrainedNetwork
 from nakt_dist.models.taps import find_module
 
@@ -24,16 +25,12 @@ _HALF = 127
 _WORDS = {1: "present", 0: "absent", -1: "uncertain", None: "not mentioned"}
 
 
-class PlainImages(CachedImages):
-    """Images of which no target is wanted."""
+class ShownImages(ImagesAlone):
+    """Images of an attention sheet, with their annotations where they have any."""
 
-    def _target(self, number: int) -> torch.Tensor:
-        return torch.empty(0)
-
-    def batch(self, numbers: Sequence[int], device: torch.device) -> torch.Tensor:
+    def pixels(self, numbers: Sequence[int], device: torch.device) -> torch.Tensor:
         """Returns some images as float32 (N, C, H, W) in [0, 1]."""
-        images = torch.stack([self[number]["image"] for number in numbers])
-        return images.to(device).float().div_(255)
+        return as_float(self.batch(numbers), device)[0]
 
     def mask(self, number: int) -> np.ndarray | None:
         """Returns the annotation of an image, bool (H, W); None where there is no binary one.
@@ -111,7 +108,7 @@ class ShownFindings:
 def attention_rows(
     reader: AttentionReader,
     activation: ClassActivation | None,
-    images: PlainImages,
+    images: ShownImages,
     numbers: Sequence[int],
     findings: ShownFindings,
     device: torch.device,
@@ -125,7 +122,7 @@ def attention_rows(
     outputs = list(findings.outputs.values())
     for start in range(0, len(numbers), batch_size):
         batch = [int(number) for number in numbers[start : start + batch_size]]
-        image = images.batch(batch, device)
+        image = images.pixels(batch, device)
         attention = reader.read(image)
         similarity = similarities(attention)["similarity"]
         maps = activation.maps(image, outputs) if activation is not None else None
@@ -146,7 +143,7 @@ def attention_rows(
             )
 
 
-def _outlines(images: PlainImages, number: int, logits: torch.Tensor) -> tuple[Outline, ...]:
+def _outlines(images: ShownImages, number: int, logits: torch.Tensor) -> tuple[Outline, ...]:
     """Returns annotation and prediction of a segmentation network; nothing of a classifier."""
     if logits.ndim != 3:
         return ()

@@ -64,14 +64,14 @@ def _panels(
 ) -> list[Panel]:
     """Runs the network on some images; returns a panel for each."""
     device = next(trained.network.parameters()).device
-    items = [dataset[int(number)] for number in numbers]
-    image, target = as_float(torch.utils.data.default_collate(items), device)
+    batch = dataset.batch(numbers.tolist())
+    image, target = as_float(batch, device)
     logits = trained.logits(image)
     annotated = (target[:, 0] > 0.5).cpu().numpy()
     predicted = (logits[:, 0].sigmoid() > threshold).cpu().numpy()
     panels = []
-    for item, caption, *masks in zip(items, captions, annotated, predicted, strict=True):
-        pixels = item["image"].numpy()
+    images = batch["image"].numpy()
+    for pixels, caption, *masks in zip(images, captions, annotated, predicted, strict=True):
         outlines = (Outline(masks[0], "annotation"), Outline(masks[1], "prediction"))
         shown = pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0)
         panels.append(Panel(shown, caption, outlines))

@@ -1,10 +1,11 @@
 """Batches for training, by index or from a stream."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, BinaryIO
 
 import torch
-from torch.utils.data import DataLoader
 
 from nakt_dist.config import DataConfig
 from nakt_dist.errors import DatasetError, UnusableSample
@@ -12,10 +13,11 @@ from nakt_dist.imaging.packed import decode_pixels
 from nakt_dist.loading.sampler import GlobalBatches, Share
 from nakt_dist.loading.samples import CachedImages, SelectedSamples
 from nakt_dist.loading.targets import LabelledTargets
-from nakt_dist.runtime.preemption import shield_loader_process
 from nakt_dist.shards.location import DatasetLocation
 
 Batch = Mapping[str, torch.Tensor]
+
+_BATCHES_AHEAD = 3
 
 
 def indexed_batches(
@@ -25,15 +27,18 @@ def indexed_batches(
     rank: int,
     first_step: int,
     last_step: int,
-    workers: int,
+    threads: int,
     pinned: bool = False,
 ) -> Iterator[Batch]:
     """Yields one process's micro-batches, from the first step up to the last, exclusive.
 
     Args:
         last_step: where to stop.
-        workers: loader processes; 0 reads in this process.
+        threads: see ``read_ahead``.
         pinned: in memory that a GPU copies from while this process goes on.
+
+    Raises:
+        DatasetError: a sample of the batch that would be next is damaged.
     """
     batches = map(order.batch, range(first_step, last_step))
     parts = (
@@ -41,15 +46,50 @@ def indexed_batches(
         for batch in batches
         for micro_batch in range(share.accumulation)
     )
-    yield from DataLoader(
-        dataset,
-        batch_sampler=parts,
-        num_workers=workers,
-        worker_init_fn=shield_loader_process,
-        pin_memory=pinned,
-        # Else starting to read draws from torch's own: dropout after a resume would differ.
-        generator=torch.Generator(),
-    )
+    return read_ahead(dataset, parts, threads, pinned)
+
+
+def read_ahead(
+    dataset: CachedImages,
+    batches: Iterable[Sequence[int]],
+    threads: int,
+    pinned: bool = False,
+) -> Iterator[Batch]:
+    """Yields batches of samples in order, while threads read the next ones.
+
+    Threads rather than processes: decoders let each other go on, nothing is copied between
+    processes, and nobody is left behind when this one is killed.
+
+    Args:
+        batches: the numbers of each batch's samples.
+        threads: that read; 0 reads each batch when it is asked for.
+        pinned: as above.
+
+    Raises:
+        DatasetError: a sample of the batch that would be next is damaged.
+    """
+    if not threads:
+        yield from map(dataset.batch, batches)
+        return
+    upcoming = iter(batches)
+    ahead: deque[tuple[Batch, list[Future[None]]]] = deque()
+    pool = ThreadPoolExecutor(threads, "read-ahead")
+    try:
+        while True:
+            while len(ahead) < _BATCHES_AHEAD and (numbers := next(upcoming, None)) is not None:
+                batch = dataset.empty_batch(numbers, pinned)
+                # A batch is there sooner when all threads work on it.
+                rows, size = range(len(numbers)), -(-len(numbers) // threads)
+                pieces = [rows[start : start + size] for start in range(0, len(rows), size)]
+                ahead.append((batch, [pool.submit(dataset.fill, batch, piece) for piece in pieces]))
+            if not ahead:
+                return
+            read, reading = ahead.popleft()
+            for piece in reading:
+                piece.result()
+            yield read
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
 
 
 def streamed_batches(

@@ -1,7 +1,9 @@
 """Images with their targets, as a training, a teacher or a test wants them."""
 
+import functools
+import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,8 @@ import numpy as np
 import torch
 
 from nakt_dist.errors import ConfigurationError, DatasetError, UnusableSample
-from nakt_dist.imaging.packed import decode_pixels
+from nakt_dist.loading.decoded_store import DecodedStore
+from nakt_dist.loading.decoding import decode_into
 from nakt_dist.models.preprocessing import ImageForm
 from nakt_dist.records.lineage import Network, TrainingSet
 from nakt_dist.records.lineage_reading import readable
@@ -181,73 +184,136 @@ def _nested_choice(keys: list[str], count: int, seed: int) -> np.ndarray:
     return np.asarray([row for row, key in enumerate(keys) if key in wanted])
 
 
-class CachedImages(torch.utils.data.Dataset, ABC):
-    """Images with their targets, and a memory for what was decoded.
+class CachedImages(ABC):
+    """Images with their targets, decoded, and a memory for what was decoded.
 
     Args:
-        planes: H × W planes of uint8 that a decoded sample takes.
-        cache_megabytes: decoded samples are kept while they all fit in this; else none are.
+        mask_planes: H × W planes of uint8 that a decoded target takes: 1 for masks, else 0.
+        cache_megabytes: decoded samples are kept while they fit in this, by all processes of the
+            machine together; None for half of the memory that is left, 0 for none.
 
     Attributes:
         samples: what is read.
         decoded_bytes: that a decoded sample takes.
     """
 
-    def __init__(self, samples: SelectedSamples, planes: int, cache_megabytes: int = 0) -> None:
+    def __init__(
+        self, samples: SelectedSamples, mask_planes: int, cache_megabytes: int | None = 0
+    ) -> None:
         self.samples = samples
         manifest = samples.images.manifest
-        self._size = (manifest.height, manifest.width)
-        self.decoded_bytes = planes * manifest.height * manifest.width
-        fits = len(samples) * self.decoded_bytes <= cache_megabytes * 1e6
-        self._decoded: dict[int, Mapping[str, torch.Tensor]] | None = {} if fits else None
+        self._form = (manifest.channels, manifest.height, manifest.width)
+        self.decoded_bytes = (manifest.channels + mask_planes) * manifest.height * manifest.width
+        self._most_bytes = None if cache_megabytes is None else int(cache_megabytes * 1e6)
 
-    @property
-    def cache_bytes(self) -> int:
-        """Bytes that a process keeps once it has read all samples; 0 where it keeps none."""
-        return 0 if self._decoded is None else len(self) * self.decoded_bytes
+    @functools.cached_property
+    def store(self) -> DecodedStore | None:
+        """Where decoded samples are kept; None where none are."""
+        if self._most_bytes == 0:
+            return None
+        name = hashlib.sha256(self._name_of_pixels()).hexdigest()[:32]
+        return DecodedStore(name, len(self), self.decoded_bytes, self._most_bytes)
+
+    def _name_of_pixels(self) -> bytes:
+        """What decides the decoded pixels, in the order of the samples."""
+        parts = [self.samples.images, self.samples.pseudo_labels]
+        places = (each.fingerprint_of_rows() for each in parts if each is not None)
+        return b"".join([str((self._form, self.decoded_bytes)).encode(), *places])
 
     def __len__(self) -> int:
         return len(self.samples)
 
-    def __getitem__(self, number: int) -> Mapping[str, torch.Tensor]:
-        """Returns ``image`` uint8 (C, H, W), ``target`` and ``number`` int64 ().
+    def __getitem__(self, number: int) -> dict[str, torch.Tensor]:
+        """Returns one sample, see ``empty_batch``, without the first axis.
 
         Raises:
-            DatasetError: the sample does not decode, or to another size than the manifest's;
+            DatasetError: as ``fill`` does.
+        """
+        batch = self.empty_batch([int(number)])
+        self.fill(batch, range(1))
+        return {name: values[0] for name, values in batch.items()}
+
+    def batch(self, numbers: Sequence[int]) -> dict[str, torch.Tensor]:
+        """Reads some samples, see ``empty_batch``.
+
+        Raises:
+            DatasetError: as ``fill`` does.
+        """
+        batch = self.empty_batch(numbers)
+        self.fill(batch, range(len(numbers)))
+        return batch
+
+    def empty_batch(self, numbers: Sequence[int], pinned: bool = False) -> dict[str, torch.Tensor]:
+        """Returns a batch whose pixels are not read yet.
+
+        Args:
+            pinned: in memory that a GPU copies from while this process goes on.
+
+        Returns:
+            ``image`` uint8 (N, C, H, W), ``target``, and ``number`` int64 (N,).
+        """
+        shape = (len(numbers), *self._form)
+        return {
+            "image": torch.empty(shape, dtype=torch.uint8, pin_memory=pinned),
+            "target": self._empty_target(numbers, pinned),
+            "number": torch.as_tensor(numbers),
+        }
+
+    def fill(self, batch: Mapping[str, torch.Tensor], rows: range) -> None:
+        """Reads the pixels of some rows of a batch.
+
+        Raises:
+            DatasetError: a sample does not decode, or to another size than the manifest's;
                 names shard and key.
         """
-        number = int(number)
-        if self._decoded is not None and number in self._decoded:
-            return self._decoded[number]
-        try:
-            pixels = decode_pixels(self.samples.images.image_bytes(number), self._size)
-            target = self._target(number)
-        except UnusableSample as error:
-            where = self.samples.images.describe(number)
-            raise DatasetError(f"{where}: {error.detail}. Run nakt verify on the folder") from None
-        sample = {
-            "image": torch.from_numpy(pixels.copy()),
-            "target": target,
-            "number": torch.tensor(number),
-        }
-        if self._decoded is not None:
-            self._decoded[number] = sample
-        return sample
+        image, target = batch["image"].numpy(), batch["target"].numpy()
+        numbers = batch["number"].tolist()
+        for row in rows:
+            parts = self._parts(image[row], target[row])
+            if self.store is not None and self.store.read(numbers[row], parts):
+                continue
+            try:
+                self._decode(numbers[row], parts)
+            except UnusableSample as error:
+                where = self.samples.images.describe(numbers[row])
+                raise DatasetError(
+                    f"{where}: {error.detail}. Run nakt verify on the folder"
+                ) from None
+            if self.store is not None:
+                self.store.write(numbers[row], parts)
+
+    def _parts(self, image: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, ...]:
+        """Returns those arrays of a sample that are decoded."""
+        return (image,)
+
+    def _decode(self, number: int, parts: tuple[np.ndarray, ...]) -> None:
+        """Fills the parts; raises UnusableSample where a file is damaged."""
+        decode_into(self.samples.images.image_bytes(number), parts[0])
 
     @abstractmethod
-    def _target(self, number: int) -> torch.Tensor:
-        """Returns the target of a sample; raises UnusableSample where it is damaged."""
+    def _empty_target(self, numbers: Sequence[int], pinned: bool) -> torch.Tensor:
+        """Returns the targets, or room for them where they are decoded."""
+
+
+class ImagesAlone(CachedImages):
+    """Images of which no target is wanted: ``target`` is float32 (N, 0)."""
+
+    def __init__(self, samples: SelectedSamples) -> None:
+        super().__init__(samples, 0)
+
+    def _empty_target(self, numbers: Sequence[int], pinned: bool) -> torch.Tensor:
+        return torch.empty(len(numbers), 0)
 
 
 class MaskedImages(CachedImages):
-    """Images with their masks: ``target`` is uint8 (1, H, W).
+    """Images with their masks: ``target`` is uint8 (N, 1, H, W).
 
     Raises:
         ConfigurationError: the dataset's own masks are wanted and hold class indices.
         DatasetError: they are wanted, and some samples have none.
     """
 
-    def __init__(self, samples: SelectedSamples, cache_megabytes: int = 0) -> None:
+    def __init__(self, samples: SelectedSamples, cache_megabytes: int | None = 0) -> None:
         manifest = samples.images.manifest
         if manifest.mask_kind == "classes" and not samples.mask_is_soft:
             raise ConfigurationError(
@@ -255,8 +321,15 @@ class MaskedImages(CachedImages):
                 "target. Pack it with layout_options.classes naming the target classes"
             )
         samples.check_masks(", or train on data.pseudo_labels", "set task: classification")
-        super().__init__(samples, manifest.channels + 1, cache_megabytes)
+        super().__init__(samples, 1, cache_megabytes)
 
-    def _target(self, number: int) -> torch.Tensor:
-        target = decode_pixels(self.samples.target_bytes(number), self._size)
-        return torch.from_numpy(target.copy())
+    def _parts(self, image: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, ...]:
+        return image, target
+
+    def _decode(self, number: int, parts: tuple[np.ndarray, ...]) -> None:
+        super()._decode(number, parts)
+        decode_into(self.samples.target_bytes(number), parts[1])
+
+    def _empty_target(self, numbers: Sequence[int], pinned: bool) -> torch.Tensor:
+        shape = (len(numbers), 1, *self._form[1:])
+        return torch.empty(shape, dtype=torch.uint8, pin_memory=pinned)

@@ -91,23 +91,27 @@ def name_outputs(names: str | Sequence[str], count: int | None, field: str) -> t
 
 
 class LabelledImages(CachedImages):
-    """Images with their findings: ``target`` is float32 (K,), NaN where to be ignored.
+    """Images with their findings: ``target`` is float32 (N, K), NaN where to be ignored.
 
     Args:
         targets: of these samples, in their order.
-        cache_megabytes: decoded pixels are kept while they all fit in this; else none are.
+        cache_megabytes: for decoded pixels, see ``CachedImages``.
 
     Raises:
         ValueError: there are not as many targets as samples.
     """
 
     def __init__(
-        self, samples: SelectedSamples, targets: LabelledTargets, cache_megabytes: int = 0
+        self,
+        samples: SelectedSamples,
+        targets: LabelledTargets,
+        cache_megabytes: int | None = 0,
     ) -> None:
         if len(targets.values) != len(samples):
             raise ValueError(f"{len(targets.values)} targets for {len(samples)} samples")
-        super().__init__(samples, samples.images.manifest.channels, cache_megabytes)
+        super().__init__(samples, 0, cache_megabytes)
         self.targets = targets
 
-    def _target(self, number: int) -> torch.Tensor:
-        return torch.from_numpy(self.targets.values[number].copy())
+    def _empty_target(self, numbers: Sequence[int], pinned: bool) -> torch.Tensor:
+        target = torch.from_numpy(self.targets.values[np.asarray(numbers)])
+        return target.pin_memory() if pinned else target

@@ -15,7 +15,6 @@ from nakt_dist.runtime.devices import choose_device, group_backend
 
 MIB = 2**20
 GIB = 2**30
-_SHARED_MEMORY = Path("/dev/shm")
 _CGROUP = Path("/sys/fs/cgroup")
 _OWN_CGROUPS = Path("/proc/self/cgroup")
 
@@ -32,7 +31,6 @@ class Machine:
         gpu: what tells the GPU from all others; empty on a CPU.
         backend: of a process group here, ``gloo`` or ``nccl``.
         memory: bytes that can be had, as ``available_memory`` says.
-        shared_memory: bytes left in ``/dev/shm``; None without one.
     """
 
     host: str
@@ -42,7 +40,6 @@ class Machine:
     gpu: str
     backend: str
     memory: int | None
-    shared_memory: int | None
 
 
 def look_around(device: str, threads: int | None) -> Machine:
@@ -67,7 +64,6 @@ def look_around(device: str, threads: int | None) -> Machine:
         gpu=gpu,
         backend=group_backend(device),
         memory=available_memory(),
-        shared_memory=free_bytes(_SHARED_MEMORY) if _SHARED_MEMORY.is_dir() else None,
     )
 
 

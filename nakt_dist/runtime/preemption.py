@@ -1,6 +1,5 @@
 """Signals that ask a job to leave: noticed at once, answered when its state is on disk."""
 
-import os
 import signal
 import threading
 from types import FrameType
@@ -12,7 +11,6 @@ REQUEUE_EXIT_CODE = 75
 REQUEUE_ALONE_EXIT_CODE = 76
 """The same, of one process whose peers did not leave with it: whoever started them ends them."""
 
-_LOADER_SECONDS = 60
 _SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 
 
@@ -23,13 +21,11 @@ class StopRequests:
     may be waiting for its peers where no Python runs.
 
     A scheduler sends them some minutes before it takes a node away, to every process of the
-    job, loader processes included: those go on, so that the step they read for can end. Only a
-    main thread can listen; elsewhere (a notebook's worker thread) nothing is noted.
+    job. Only a main thread can listen; elsewhere (a notebook's worker thread) nothing is noted.
     """
 
     def __init__(self) -> None:
         self.received = 0
-        self._owner = os.getpid()
         self._before: dict[int, Any] = {}
 
     @property
@@ -51,10 +47,7 @@ class StopRequests:
         self._before = {}
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        if os.getpid() == self._owner:
-            self.received = number
-        else:  # a forked loader process before its own start
-            shield_loader_process()
+        self.received = number
 
 
 def ignore_stop_signals() -> None:
@@ -62,19 +55,3 @@ def ignore_stop_signals() -> None:
     if threading.current_thread() is threading.main_thread():
         for number in _SIGNALS:
             signal.signal(number, signal.SIG_IGN)
-
-
-def shield_loader_process(*_: object) -> None:
-    """Lets a loader process outlive SIGTERM for a while: its trainer still needs the next batch.
-
-    It may come twice, from the scheduler and from the launcher. A minute after the first the
-    process ends, so that a trainer that waits for its end does not do so for ever.
-    """
-    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, _end_later)
-
-
-def _end_later(*_: object) -> None:
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    signal.signal(signal.SIGALRM, signal.SIG_DFL)
-    signal.alarm(_LOADER_SECONDS)

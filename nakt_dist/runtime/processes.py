@@ -60,6 +60,13 @@ def process_place() -> ProcessPlace:
     return ProcessPlace(rank, world_size, local_rank, max(here, 1))
 
 
+def own_cores(wanted: int | None = None) -> int:
+    """Returns this process's share of the machine's cores, at least 1, or the number wanted."""
+    if wanted is not None:
+        return wanted
+    return max(len(os.sched_getaffinity(0)) // process_place().local_world_size, 1)
+
+
 def require_one_process(stage: str) -> None:
     """Refuses to run a stage that is not distributed in several processes at once.
 

@@ -253,7 +253,7 @@ def _open_lock(path: Path) -> IO[str]:
 
 
 def _leave_locks_to_the_parent() -> None:
-    """Closes a forked child's copies: a loader process would keep the lock of a killed trainer."""
+    """Closes a forked child's copies: it would keep the lock of a killed trainer."""
     for stream in _HELD:
         stream.close()
     _HELD.clear()

@@ -21,8 +21,8 @@ from nakt_dist.evaluation.attention_maps import (
 )
 from nakt_dist.evaluation.attention_sheet import (
     ClassActivation,
-    PlainImages,
     ShownFindings,
+    ShownImages,
     attention_rows,
 )
 from nakt_dist.evaluation.image_choice import choose_images, choose_other_images
@@ -78,7 +78,7 @@ def run(config: AttentionConfig) -> RunRecord:
     student, teacher, manifest = reader.student, reader.teacher, samples.images.manifest
     for network in (student.network, teacher.network):
         network.to(device)
-    images = PlainImages(samples, manifest.channels)
+    images = ShownImages(samples)
     with explain_full_memory(
         str(output), f"Lower batch_size (now {config.batch_size}), or set --device cpu"
     ):
@@ -161,7 +161,7 @@ def plan(
 
 
 def _draw_sheet(
-    config: AttentionConfig, images: PlainImages, reader: AttentionReader, device: torch.device
+    config: AttentionConfig, images: ShownImages, reader: AttentionReader, device: torch.device
 ) -> tuple[bytes, dict[str, Any]]:
     """Draws the sheet; says how many images it shows and which kind of class activation."""
     student, teacher, taps = reader.student, reader.teacher, reader.taps
@@ -173,7 +173,7 @@ def _draw_sheet(
     numbers = _choose_numbers(config, images.samples, findings)
     activation, kind = None, None
     if findings.outputs:
-        activation = ClassActivation(student, taps[-1][0], images.batch(numbers[:2], device))
+        activation = ClassActivation(student, taps[-1][0], images.pixels(numbers[:2], device))
         kind = "exact" if activation.is_exact else "gradient"
     rows = attention_rows(reader, activation, images, numbers, findings, device, config.batch_size)
     joined = "its teacher" if is_taught_by(student, teacher) else "the network"
@@ -263,7 +263,7 @@ def _choose_numbers(
 
 
 def _measure(
-    config: AttentionConfig, images: PlainImages, reader: AttentionReader, device: torch.device
+    config: AttentionConfig, images: ShownImages, reader: AttentionReader, device: torch.device
 ) -> list[dict[str, Any]]:
     """Measures every image, or as many as asked for; returns a row for each, and its number."""
     samples = images.samples
@@ -279,7 +279,7 @@ def _measure(
         for start in range(0, len(numbers), config.batch_size):
             batch = numbers[start : start + config.batch_size]
             chosen = [number if (n := others[number]) is None else n for number in batch]
-            image, other = images.batch(batch, device), images.batch(chosen, device)
+            image, other = images.pixels(batch, device), images.pixels(chosen, device)
             measured = similarities(reader.read(image, other))
             for place, number in enumerate(batch):
                 values = {name: measured[name][place] for name in MEASURES}

@@ -167,20 +167,19 @@ def _machines(came: Sequence[Findings]) -> dict[str, str]:
     for host, ranks in _ranks_by(came, lambda each: each.host).items():
         here = [each for each in came if each.rank in ranks]
         of_host = "" if len(came) == len(ranks) else f" of {host}"
-        facts[f"memory{of_host}"] = _beside(here, "memory")
-        facts[f"shared memory{of_host}"] = _beside(here, "shared_memory")
+        facts[f"memory{of_host}"] = _memory(here)
     facts["versions"] = ", ".join(f"{name} {word}" for name, word in came[0].versions.items())
     return facts
 
 
-def _beside(here: Sequence[Findings], name: str) -> str:
-    left, needed = _left(here, name), sum(getattr(each, name) for each in here)
+def _memory(here: Sequence[Findings]) -> str:
+    left, needed = _memory_left(here), sum(each.memory for each in here)
     words = "unknown" if left is None else f"{in_words(left)} left"
     return f"{words}, about {in_words(needed)} needed for images" if needed else words
 
 
-def _left(here: Sequence[Findings], name: str) -> int | None:
-    known = [getattr(each.machine, name) for each in here]
+def _memory_left(here: Sequence[Findings]) -> int | None:
+    known = [each.machine.memory for each in here]
     return min((each for each in known if each is not None), default=None)
 
 
@@ -231,19 +230,14 @@ def _gpus_used_twice(came: Sequence[Findings]) -> list[str]:
 
 def _short_of_memory(came: Sequence[Findings]) -> list[str]:
     problems = []
-    advice = {
-        "memory": "lower memory_cache_megabytes, or workers (each keeps its own), or ask for more",
-        "shared_memory": "lower workers, or give the container more (docker run --shm-size)",
-    }
     for host, ranks in _ranks_by(came, lambda each: each.host).items():
         here = [each for each in came if each.rank in ranks]
-        for name, what_to_do in advice.items():
-            left, needed = _left(here, name), sum(getattr(each, name) for each in here)
-            if left is not None and needed > left:
-                problems.append(
-                    f"{name.replace('_', ' ')}: images take about {in_words(needed)} in "
-                    f"{_numbers(ranks)} on {host}, and {in_words(left)} are left; {what_to_do}"
-                )
+        left, needed = _memory_left(here), sum(each.memory for each in here)
+        if left is not None and needed > left:
+            problems.append(
+                f"memory: images take about {in_words(needed)} in {_numbers(ranks)} on {host}, and "
+                f"{in_words(left)} are left; lower memory_cache_megabytes, or ask for more"
+            )
     return problems
 
 

@@ -13,7 +13,7 @@ from nakt_dist.evaluation.classification_scores import ClassificationScores
 from nakt_dist.evaluation.network_lineage import lineage_of, task_of
 from nakt_dist.evaluation.scores import PREDICTIONS_NAME
 from nakt_dist.evaluation.segmentation_scores import SegmentationScores
-from nakt_dist.loading.batches import as_float
+from nakt_dist.loading.batches import as_float, read_ahead
 from nakt_dist.loading.samples import SelectedSamples, image_form, select_samples
 from nakt_dist.models.network_file import TrainedNetwork
 from nakt_dist.models.weights_path import weights_path
@@ -27,7 +27,7 @@ from nakt_dist.records.run_record import (
     read_record,
 )
 from nakt_dist.runtime.devices import choose_device, explain_full_memory
-from nakt_dist.runtime.processes import process_place, say
+from nakt_dist.runtime.processes import own_cores, process_place, say
 from nakt_dist.runtime.progress import progress_bar
 from nakt_dist.runtime.shared_job import SharedJob
 from nakt_dist.shards.pictures import read_pictures
@@ -166,11 +166,10 @@ class Evaluation(SharedJob[RunRecord]):
                 "digits, or set --device cpu",
             ),
         ):
-            for start in range(numbers.start, numbers.stop, size):
-                batch = range(start, min(start + size, numbers.stop))
-                items = [self.scores.dataset[number] for number in batch]
-                image, target = as_float(torch.utils.data.default_collate(items), self.device)
-                rows += self.scores.rows(batch, image, target)
+            parts = [numbers[start : start + size] for start in range(0, len(numbers), size)]
+            read = read_ahead(self.scores.dataset, parts, own_cores())
+            for part, batch in zip(parts, read, strict=True):
+                rows += self.scores.rows(part, *as_float(batch, self.device))
         return {"rows": rows}
 
 

@@ -39,7 +39,6 @@ class Opening:
         notes: what is worth knowing and stops nothing.
         inputs: fingerprints of what this process sees, which should be alike everywhere.
         memory: bytes that the stage will keep in this process's memory.
-        shared_memory: bytes that its loader processes will pass through ``/dev/shm``.
         disk: bytes that the stage will write.
     """
 
@@ -48,7 +47,6 @@ class Opening:
     notes: list[str] = field(default_factory=list)
     inputs: dict[str, str] = field(default_factory=dict)
     memory: int = 0
-    shared_memory: int = 0
     disk: int = 0
 
     @property

@@ -13,7 +13,7 @@ from multiprocessing.synchronize import Event
 from typing import Any
 
 from nakt_dist.errors import ConfigurationError, DatasetError, NaktError
-from nakt_dist.runtime.processes import process_place
+from nakt_dist.runtime.processes import own_cores, process_place
 from nakt_dist.runtime.work import WorkLedger
 
 _PATIENCE_SECONDS = 600
@@ -33,8 +33,7 @@ class Workers:
     """
 
     def __init__(self, count: int | None) -> None:
-        cores = len(os.sched_getaffinity(0))
-        self._count = count or max(cores // process_place().local_world_size, 1)
+        self._count = own_cores(count)
         self._pool: ProcessPoolExecutor | None = None
         self._begun: Event | None = None
 

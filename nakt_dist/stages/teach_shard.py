@@ -15,10 +15,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from nakt_dist.errors import CheckpointError, DatasetError, UnusableSample
+from nakt_dist.errors import CheckpointError
 from nakt_dist.imaging.images import encode_mask_png
-from nakt_dist.imaging.packed import decode_pixels
+from nakt_dist.loading.batches import Batch, as_float, read_ahead
+from nakt_dist.loading.samples import ImagesAlone, SelectedSamples
 from nakt_dist.runtime.devices import explain_full_memory
+from nakt_dist.runtime.processes import own_cores
 from nakt_dist.shards.reader import IndexedShards
 from nakt_dist.shards.writer import write_shard
 from nakt_dist.transfer.ensemble import Teacher, ensemble_probability
@@ -75,49 +77,28 @@ def _taught(
 ) -> Iterator[tuple[Future[bytes], dict[str, Any]]]:
     """Yields, in order, each sample's mask (being encoded) and its statistics."""
     size = how.batch_size
-    with ThreadPoolExecutor(2) as decoders, ThreadPoolExecutor(2) as encoders:
-        batches: deque[list[Future[np.ndarray]]] = deque()
-        waiting: deque[list[tuple[Future[bytes], dict[str, Any]]]] = deque()
-        upcoming = iter(range(0, len(samples), size))
-
-        def read_ahead() -> None:
-            for start in upcoming:
-                numbers = samples[start : start + size]
-                batches.append([decoders.submit(_decode, how.images, int(n)) for n in numbers])
-                if len(batches) >= _IN_FLIGHT:
-                    return
-
-        read_ahead()
-        while batches:
-            pixels = np.stack([decoded.result() for decoded in batches.popleft()])
-            read_ahead()
+    parts = [samples[start : start + size].tolist() for start in range(0, len(samples), size)]
+    images = ImagesAlone(SelectedSamples(how.images, None, len(how.images)))
+    waiting: deque[list[tuple[Future[bytes], dict[str, Any]]]] = deque()
+    with ThreadPoolExecutor(own_cores()) as encoders:
+        for batch in read_ahead(images, parts, own_cores()):
             with explain_full_memory(
                 "teach",
                 f"Lower batch_size (now {size}), into another --output since it decides the "
                 "last digits, take precision bfloat16, or set --device cpu",
             ):
-                masks, statistics = _teach_batch(how, pixels)
+                masks, statistics = _teach_batch(how, batch)
             encoded = [encoders.submit(encode_mask_png, mask) for mask in masks]
             waiting.append(list(zip(encoded, statistics, strict=True)))
             if len(waiting) > _IN_FLIGHT:
                 yield from waiting.popleft()
-        for batch in waiting:
-            yield from batch
+        for each in waiting:
+            yield from each
 
 
-def _decode(images: IndexedShards, number: int) -> np.ndarray:
-    size = (images.manifest.height, images.manifest.width)
-    try:
-        return decode_pixels(images.image_bytes(number), size)
-    except UnusableSample as error:
-        raise DatasetError(
-            f"{images.describe(number)}: {error.detail}. Run nakt verify on the folder"
-        ) from None
-
-
-def _teach_batch(how: ShardTeaching, pixels: np.ndarray) -> tuple[np.ndarray, list[dict[str, Any]]]:
+def _teach_batch(how: ShardTeaching, batch: Batch) -> tuple[np.ndarray, list[dict[str, Any]]]:
     """Returns the stored masks, uint8 (N, H, W), and the statistics of each."""
-    image = torch.from_numpy(pixels).to(how.device).float().div_(255)
+    image, _ = as_float(batch, how.device)
     probability, disagreement = ensemble_probability(how.teachers, image, how.autocast)
     if not probability.isfinite().all():
         raise CheckpointError(

@@ -8,7 +8,6 @@ from pathlib import Path
 import torch
 
 from nakt_dist.config import TrainConfig, as_plain, save_config
-from nakt_dist.loading.loader_errors import explain_loader_errors
 from nakt_dist.loading.sampler import Share
 from nakt_dist.models.network_file import describe_for_file
 from nakt_dist.models.weights_path import BEST_WEIGHTS
@@ -64,8 +63,7 @@ def run(config: TrainConfig) -> RunRecord:
     if process_place().is_main:
         check_tracking(output, config.tracking.wandb)
     output.mkdir(parents=True, exist_ok=True)
-    # Torch tells of a dead loader process wherever this one happens to be.
-    with StopRequests() as stop, explain_loader_errors(), explain_lost_peers(stop):
+    with StopRequests() as stop, explain_lost_peers(stop):
         if not process_place().is_main:
             return _train(config, stop, stopwatch)
         with sole_user(output, "train"):

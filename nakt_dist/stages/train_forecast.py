@@ -21,9 +21,6 @@ from nakt_dist.stages.train_plan import TrainPlan, make_plan, open_parts
 from nakt_dist.training.batch_norm import synchronise_batch_norm
 from nakt_dist.training.zero import deepspeed_settings
 
-_BATCHES_IN_FLIGHT = 2
-"""Micro-batches that each loader process holds ready: PyTorch's default."""
-
 
 def plan(config: TrainConfig, found: Opening) -> Training:
     """Opens data, networks, batch, precision and launch, each for itself, then all together."""
@@ -36,7 +33,7 @@ def plan(config: TrainConfig, found: Opening) -> Training:
         with found.part("train"):
             whole = make_plan(config, *parts)
             job = _look_at_plan(whole, found, share)
-            _look_at_loading(whole, found, share)
+            _look_at_loading(whole, found)
     _look_at_tracking(config, found)
     if job is None:
         raise NotOpened
@@ -143,15 +140,11 @@ def _look_at_batch_norm(
         )
 
 
-def _look_at_loading(plan: TrainPlan, found: Opening, share: Share) -> None:
-    """Says what decoded images take: in memory where they all fit, in flight with workers."""
-    config, allowed = plan.config, plan.config.memory_cache_megabytes
-    if plan.validation is not None:
-        found.memory += plan.validation.images(allowed).cache_bytes
-    training = plan.training.images(allowed)
-    if config.data.streaming:
+def _look_at_loading(plan: TrainPlan, found: Opening) -> None:
+    """Says what decoded images take in memory, where they are kept."""
+    allowed = plan.config.memory_cache_megabytes
+    read = [each.images(allowed) for each in (plan.training, plan.validation) if each is not None]
+    if not allowed or process_place().local_rank:  # the first process of a machine keeps them
         return
-    # Each loader process comes to read all images, and keeps its own.
-    found.memory += training.cache_bytes * max(config.workers, 1)
-    in_flight = _BATCHES_IN_FLIGHT * config.workers * share.micro_batch_size
-    found.shared_memory = in_flight * training.decoded_bytes
+    for images in read[plan.config.data.streaming :]:
+        found.memory += min(len(images) * images.decoded_bytes, int(allowed * 1e6))

@@ -59,8 +59,8 @@ class LearningSet:
     samples: SelectedSamples
     targets: LabelledTargets | None
 
-    def images(self, cache_megabytes: int) -> CachedImages:
-        """Returns the samples decoded one by one, with their targets."""
+    def images(self, cache_megabytes: int | None) -> CachedImages:
+        """Returns the samples decoded, with their targets."""
         if self.targets is None:
             return MaskedImages(self.samples, cache_megabytes)
         return LabelledImages(self.samples, self.targets, cache_megabytes)

@@ -13,6 +13,7 @@ from nakt_dist.loading.batches import Batch, as_float, indexed_batches, streamed
 from nakt_dist.loading.sampler import GlobalBatches, Share
 from nakt_dist.loading.samples import CachedImages
 from nakt_dist.loading.targets import LabelledImages
+from nakt_dist.runtime.processes import own_cores
 
 _STEPS_REMEMBERED = 256
 
@@ -54,7 +55,7 @@ class TrainingInputs:
         else:
             self._batches = indexed_batches(
                 self.dataset, self.order, self.share, self.rank, first_step, last_step,
-                self.config.workers, pinned=self.device.type == "cuda",
+                own_cores(self.config.workers), pinned=self.device.type == "cuda",
             )  # fmt: skip
 
     def micro_batches(self, step: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:

@@ -8,12 +8,13 @@ import torch
 from torch import nn
 
 from nakt_dist.errors import StartAgain
-from nakt_dist.loading.batches import as_float
+from nakt_dist.loading.batches import as_float, read_ahead
 from nakt_dist.loading.samples import CachedImages
 from nakt_dist.models.weights import save_weights
 from nakt_dist.models.weights_path import BEST_WEIGHTS, LAST_WEIGHTS
 from nakt_dist.runtime.distributed import Agreement, gather_rows
 from nakt_dist.runtime.files import file_sha256
+from nakt_dist.runtime.processes import own_cores
 from nakt_dist.runtime.tracking import JsonLines, Tracker
 from nakt_dist.training.checkpoint import CheckpointStore, Progress
 from nakt_dist.training.finiteness import Finiteness
@@ -173,11 +174,11 @@ class Milestones:
         network.eval()
         accelerator, size = self.run.accelerator, self.run.share.micro_batch_size
         numbers = range(accelerator.process_index, len(dataset), accelerator.num_processes)
-        pieces = []
-        for start in range(0, len(numbers), size):
-            self.beat(f"validation, image {start}")
-            items = [dataset[number] for number in numbers[start : start + size]]
-            image, target = as_float(torch.utils.data.default_collate(items), accelerator.device)
+        pieces: list[torch.Tensor] = []
+        parts = [numbers[start : start + size] for start in range(0, len(numbers), size)]
+        for batch in read_ahead(dataset, parts, own_cores(self.run.config.workers)):
+            self.beat(f"validation, image {len(pieces) * size}")
+            image, target = as_float(batch, accelerator.device)
             with self.learner.autocast():
                 logits = self.run.task.logits(network, image)
             pieces.append(self.run.task.validation_rows(logits, target))

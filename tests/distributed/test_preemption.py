@@ -212,7 +212,6 @@ def endless(output: Path, dataset: Path) -> tuple[str, ...]:
 def test_the_whole_job_signalled_leaves_with_the_code_that_requeues(
     dataset: Path, tmp_path: Path, processes: int
 ) -> None:
-    """Loader processes get the signal as well, as under a scheduler, and must not die of it."""
     output = tmp_path / "out"
     words = endless(output, dataset)
     launch = NAKT if processes == 1 else torchrun(2)

@@ -12,8 +12,7 @@ from typing import Any
 import pytest
 
 from nakt_dist.config import ImageConfig, PackConfig
-from nakt_dist.errors import DatasetError, NaktError, UnusableSample
-from nakt_dist.loading.loader_errors import explain_loader_errors
+from nakt_dist.errors import DatasetError, UnusableSample
 from nakt_dist.shards.reader import IndexedShards, PseudoLabels
 from nakt_dist.stages import evaluate, pack, teach, train
 from tests.datasets import make_packed_dataset, make_pseudo_labels, publish_images
@@ -229,10 +228,10 @@ def test_an_image_that_vanishes_while_its_dataset_is_packed_is_set_aside(
     assert (record.counts["packed"], record.counts["rejected"]) == (11, 1)
 
 
-# --------------------------------------------------------------------- loader processes
+# --------------------------------------------------------------------- reading ahead
 
 
-def test_a_shard_changed_under_a_loader_process_is_one_clear_error(
+def test_a_shard_changed_under_a_reading_thread_is_one_clear_error(
     dataset: Path, tmp_path: Path
 ) -> None:
     output = tmp_path / "out"
@@ -255,18 +254,3 @@ def test_a_shard_changed_under_a_loader_process_is_one_clear_error(
     # Whichever of a sample's two files was read next.
     assert re.search(r"the (image|mask)'s bytes have changed\. Run nakt verify on the", error)
     assert "Traceback" not in launch.printed
-
-
-def test_a_killed_loader_process_is_one_clear_error() -> None:
-    with (
-        pytest.raises(NaktError, match=r"loader process has ended.*signal: Killed.*--workers"),
-        explain_loader_errors(),
-    ):
-        raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. ")
-
-
-def test_other_errors_of_reading_stay_what_they_are() -> None:
-    with pytest.raises(RuntimeError, match="shapes do not fit"), explain_loader_errors():
-        raise RuntimeError("shapes do not fit")
-    with pytest.raises(DatasetError, match=r"^shard-1: damaged$"), explain_loader_errors():
-        raise DatasetError("shard-1: damaged")

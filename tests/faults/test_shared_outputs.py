@@ -181,7 +181,7 @@ def hold_beside_a_child(folder: Path) -> None:
         time.sleep(600)
 
 
-def test_the_output_of_a_killed_job_is_free_though_its_loader_process_still_lives(
+def test_the_output_of_a_killed_job_is_free_though_its_child_still_lives(
     tmp_path: Path,
 ) -> None:
     holder = fork(hold_beside_a_child, tmp_path)

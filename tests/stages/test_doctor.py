@@ -132,7 +132,7 @@ def test_any_stage_can_be_asked_about(
 def test_without_a_stage_the_machine_is_described(capsys: pytest.CaptureFixture[str]) -> None:
     code, facts, _ = ask(capsys)
     assert code == 0
-    assert {"stage", "processes", "device", "memory", "shared memory", "versions"} <= set(facts)
+    assert {"stage", "processes", "device", "memory", "versions"} <= set(facts)
 
 
 def test_own_settings_stand_before_the_stage_and_all_others_behind_it() -> None:
@@ -297,15 +297,14 @@ def test_a_disk_and_a_memory_that_are_too_small_are_told(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    config = train_config(tmp_path / "run", folder / "squares", workers=2)
+    config = train_config(tmp_path / "run", folder / "squares", memory_cache_megabytes=1)
     path = settings_file(tmp_path / "train.yaml", config)
     monkeypatch.setattr("nakt_dist.stages.doctor.free_bytes", lambda folder: 1000)
-    monkeypatch.setattr(machine, "free_bytes", lambda folder: 1000)
     monkeypatch.setattr(machine, "available_memory", lambda: 1000)
     code, _, problems = ask(capsys, "train", "--config", str(path))
     assert code == 1
-    assert [each.split(":")[0] for each in problems] == ["disk", "memory", "shared memory"]
-    assert "choose another --output" in problems[0] and "--shm-size" in problems[2]
+    assert [each.split(":")[0] for each in problems] == ["disk", "memory"]
+    assert "choose another --output" in problems[0] and "memory_cache" in problems[1]
 
 
 @pytest.mark.parametrize("stage", ["pack", "teach"])
@@ -460,7 +459,7 @@ def test_data_hidden_with_different_keys_are_not_compared_in_silence(
 
 
 def a_machine(host: str = "n1", gpu: str = "", memory: int = 10**9) -> Machine:
-    return Machine(host, 4, 4, gpu or "cpu", gpu, "nccl" if gpu else "gloo", memory, 10**9)
+    return Machine(host, 4, 4, gpu or "cpu", gpu, "nccl" if gpu else "gloo", memory)
 
 
 def of_ranks(*found: Findings | None, faults: dict[int, str] | None = None) -> Diagnosis:
@@ -677,15 +676,18 @@ def test_a_stage_that_starts_anew_is_not_called_finished(
     assert facts["output"].endswith("written before; the stage does all of it again")
 
 
-def test_each_loader_process_keeps_its_own_decoded_images(folder: Path, tmp_path: Path) -> None:
+def test_decoded_images_are_kept_once_for_a_machine_and_within_their_limit(
+    folder: Path, tmp_path: Path
+) -> None:
     validation = ValidationConfig(dataset=str(folder / "squares"), splits=["test"])
-    config = train_config(tmp_path / "run", folder / "squares", validation=validation, workers=3)
+    config = train_config(
+        tmp_path / "run", folder / "squares", validation=validation, memory_cache_megabytes=1
+    )
     path = settings_file(tmp_path / "train.yaml", config)
     found = doctor.examine(DoctorConfig("train", ["--config", str(path)]))
     assert found.problems == []
     image = 2 * 32 * 32  # with its mask
-    assert found.memory == (3 * 12 + 4) * image
-    assert found.shared_memory == 2 * 3 * 8 * image
+    assert found.memory == (12 + 4) * image
 
 
 def test_the_limits_of_the_own_control_group_and_of_those_above_it_count(

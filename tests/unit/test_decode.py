@@ -4,10 +4,13 @@ import zlib
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 from nakt_dist.errors import UnusableSample
 from nakt_dist.imaging.packed import decode_pixels
+from nakt_dist.loading.decoding import _decoder_of, _decoders, decode_into
 
 
 def encoded(pixels, kind="PNG", mode=None, **settings):
@@ -107,3 +110,65 @@ def test_without_an_expected_size_a_hundred_million_pixels_are_the_most():
     assert caught.value.reason == "wrong_size"
     with pytest.raises(UnusableSample, match="does not decode"):
         decode_pixels(bomb(side=9_000))
+
+
+KINDS = {
+    "grey_jpeg": ((33, 21), "JPEG", {}),
+    "progressive_jpeg": ((33, 21), "JPEG", {"progressive": True}),
+    "colour_jpeg": ((33, 21, 3), "JPEG", {"subsampling": 0}),
+    "subsampled_jpeg": ((33, 21, 3), "JPEG", {"subsampling": 2, "progressive": True}),
+    "jpeg_in_red_green_blue": ((33, 21, 3), "JPEG", {"keep_rgb": True}),
+    "grey_png": ((33, 21), "PNG", {}),
+    "colour_png": ((33, 21, 3), "PNG", {}),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_threads_decode_the_pixels_that_pillow_decodes(kind):
+    shape, form, settings = KINDS[kind]
+    data = encoded(random_pixels(*shape), form, **settings)
+    expected = decode_pixels(data)
+    assert _decoder_of(data, expected.shape) in _decoders(), "Pillow would have done it"
+    found = np.zeros_like(expected)
+    decode_into(data, found)
+    assert np.abs(found.astype(int) - expected).max() <= 1
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        encoded(random_pixels(16, 16), mode="1"),
+        encoded(random_pixels(16, 16).astype(np.uint16) * 256),
+        encoded(random_pixels(16, 16, 3), "JPEG", mode="CMYK"),
+    ],
+    ids=["one_bit", "sixteen_bits", "cmyk"],
+)
+def test_other_kinds_are_left_to_pillow(data):
+    expected = decode_pixels(data)
+    assert _decoder_of(data, expected.shape) is None
+    found = np.zeros_like(expected)
+    decode_into(data, found)
+    assert np.array_equal(found, expected)
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG"])
+def test_what_is_cut_short_is_an_unusable_sample_in_threads_too(form):
+    data = encoded(random_pixels(64, 64), form)
+    for size in (1, 10, 30, len(data) // 2, len(data) - 30):
+        with pytest.raises(UnusableSample) as caught:
+            decode_into(data[:size], np.zeros((1, 64, 64), np.uint8))
+        assert caught.value.reason == "undecodable"
+
+
+def test_the_size_and_channels_in_the_header_are_compared_before_decoding():
+    for wrong in (encoded(random_pixels(5, 7)), bomb(side=9_000)):
+        with pytest.raises(UnusableSample, match="expected 7×5"):
+            decode_into(wrong, np.zeros((1, 7, 5), np.uint8))
+    with pytest.raises(UnusableSample, match="has 1 channels, expected 3"):
+        decode_into(encoded(random_pixels(5, 7)), np.zeros((3, 5, 7), np.uint8))
+
+
+@given(st.binary(max_size=64), st.sampled_from([b"", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"]))
+def test_no_bytes_break_the_reading_of_a_header(data, start):
+    with pytest.raises(UnusableSample):
+        decode_into(start + data, np.zeros((1, 4, 4), np.uint8))

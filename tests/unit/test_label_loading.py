@@ -176,9 +176,7 @@ def test_each_image_comes_with_its_own_target(dataset, megabytes):
 def test_the_memory_holds_images_only(dataset):
     samples = select_samples(str(dataset), None)
     targets = labelled_targets(samples.images, LabelConfig())
-    plane = 32 * 32 * len(samples) / 1e6
-    assert LabelledImages(samples, targets, plane)._decoded is not None
-    assert LabelledImages(samples, targets, plane * 0.99)._decoded is None
+    assert LabelledImages(samples, targets).decoded_bytes == 32 * 32
 
 
 def test_targets_of_other_samples_are_refused(dataset):

@@ -10,6 +10,7 @@ from nakt_dist.config import PackConfig
 from nakt_dist.errors import ConfigurationError, DatasetError, UnusableSample
 from nakt_dist.imaging.packed import decode_pixels
 from nakt_dist.loading.batches import as_float, indexed_batches
+from nakt_dist.loading.decoding import decode_into
 from nakt_dist.loading.sampler import GlobalBatches, Share
 from nakt_dist.loading.samples import MaskedImages, kept_by, select_samples
 from nakt_dist.shards.reader import IndexedShards, PseudoLabels
@@ -146,13 +147,12 @@ def test_images_of_which_some_have_no_mask_are_counted_before_any_is_read(tmp_pa
 @pytest.mark.parametrize("megabytes", [0, 1])
 def test_remembered_samples_are_those_that_are_decoded(dataset, megabytes, monkeypatch):
     decoded = []
-    original = decode_pixels
 
-    def counted(data, expected):
+    def counted(data, pixels):
         decoded.append(data)
-        return original(data, expected)
+        decode_into(data, pixels)
 
-    monkeypatch.setattr("nakt_dist.loading.samples.decode_pixels", counted)
+    monkeypatch.setattr("nakt_dist.loading.samples.decode_into", counted)
     images = MaskedImages(select_samples(dataset, None), cache_megabytes=megabytes)
     first, second = images[5], images[5]
     assert len(decoded) == (4 if megabytes == 0 else 2)
@@ -210,7 +210,7 @@ def test_a_sample_that_does_not_decode_is_named_with_its_shard(dataset, monkeypa
     def fail(data, expected):
         raise UnusableSample("undecodable", "does not decode: no idea")
 
-    monkeypatch.setattr("nakt_dist.loading.samples.decode_pixels", fail)
+    monkeypatch.setattr("nakt_dist.loading.samples.decode_into", fail)
     samples = select_samples(dataset, ["train"])
     with pytest.raises(DatasetError, match="does not decode: no idea") as caught:
         MaskedImages(samples)[1]

@@ -1,10 +1,9 @@
-"""Signals that ask to leave, noted by the process and outlived by its loaders."""
+"""Signals that ask to leave, noted by the process."""
 
 import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -12,15 +11,6 @@ import pytest
 from nakt_dist.errors import NaktError, StartAgain
 from nakt_dist.runtime.distributed import explain_lost_peers
 from nakt_dist.runtime.preemption import StopRequests
-
-LOADER = """
-import sys, time
-from nakt_dist.runtime import preemption
-preemption._LOADER_SECONDS = int(sys.argv[1])
-preemption.shield_loader_process()
-print("ready", flush=True)
-time.sleep(60)
-"""
 
 LEAVING = """
 import atexit, os, signal, sys
@@ -67,24 +57,3 @@ def test_a_process_that_leaves_says_so_although_it_is_signalled_again() -> None:
     root = Path(__file__).parents[2]
     ended = subprocess.run([sys.executable, "-c", LEAVING], capture_output=True, cwd=root)
     assert ended.returncode == 75, ended.stderr
-
-
-@pytest.mark.parametrize(("seconds", "outlives"), [(60, True), (1, False)])
-def test_a_loader_outlives_the_warning_for_a_while_and_not_for_ever(
-    seconds: int, outlives: bool
-) -> None:
-    root = Path(__file__).parents[2]
-    words = [sys.executable, "-c", LOADER, str(seconds)]
-    with subprocess.Popen(words, stdout=subprocess.PIPE, cwd=root) as loader:
-        try:
-            assert loader.stdout.readline() == b"ready\n"
-            for number in (signal.SIGUSR1, signal.SIGTERM, signal.SIGTERM):
-                loader.send_signal(number)
-                time.sleep(0.1)
-            if outlives:
-                time.sleep(1.5)
-                assert loader.poll() is None
-            else:
-                assert loader.wait(10) == -signal.SIGALRM
-        finally:
-            loader.kill()
