@@ -22,7 +22,7 @@ def read_metadata(images: IndexedShards) -> list[dict[str, Any]]:
     Raises:
         DatasetError: an entry is no JSON object, or its age is none.
     """
-    columns = (images.index[name].to_pylist() for name in ("key", "patient_id", "labels"))
+    columns = (images.column(name).to_pylist() for name in ("key", "patient_id", "labels"))
     rows = []
     for number, (key, patient, text) in enumerate(zip(*columns, strict=True)):
         labels = _parse(images, number, text)

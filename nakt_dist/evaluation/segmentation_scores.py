@@ -61,7 +61,7 @@ class SegmentationScores(TaskScores):
         self, numbers: range, image: torch.Tensor, target: torch.Tensor
     ) -> list[dict[str, Any]]:
         """Returns key, Dice and areas in pixels; see ``TaskScores``."""
-        keys = self.dataset.samples.images.index["key"]
+        keys = self.dataset.samples.images.column("key")
         both_empty = 1.0 if self._config.both_empty == "one" else float("nan")
         probability = self._trained.logits(image).sigmoid()
         self._check_finite(probability)

@@ -24,8 +24,8 @@ def copies_in_both(first: SelectedSamples, second: SelectedSamples) -> list[str]
     Returns:
         The keys in ``second``, in its order.
     """
-    met = set(first.images.index["pixels"].to_pylist()) - {None}
-    pictures = second.images.index["pixels"].to_pylist()
+    met = set(first.images.column("pixels").to_pylist()) - {None}
+    pictures = second.images.column("pixels").to_pylist()
     return [
         key for key, picture in zip(second.images.keys, pictures, strict=True) if picture in met
     ]

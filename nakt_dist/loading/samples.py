@@ -168,8 +168,8 @@ def kept_by(rule: ExclusionRule, pseudo: PseudoLabels) -> np.ndarray:
         bool (N,), True where the image stays.
     """
     return rule.kept(
-        pseudo.statistics["target_pixels"].to_numpy(),
-        pseudo.statistics["entropy"].to_numpy(),
+        pseudo.column("target_pixels").to_numpy(),
+        pseudo.column("entropy").to_numpy(),
         pseudo.manifest.height,
         pseudo.manifest.width,
         pseudo.manifest.soft,

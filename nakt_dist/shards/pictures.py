@@ -38,13 +38,17 @@ class PicturesMet:
         """Whether anything is kept beside the weights: a run knows what it learns from itself."""
         return "training" not in self.unknown
 
-    def roles_with(self, index: pa.Table) -> set[str]:
+    def roles_with(self, pixels: pa.ChunkedArray) -> set[str]:
         """Returns the roles in which images of a dataset are known to have been met."""
-        return {role for role, count in self.count(index).items() if count}
+        return {role for role, count in self.count(pixels).items() if count}
 
-    def count(self, index: pa.Table) -> dict[str, int | None]:
-        """Counts the images of a dataset that were met, by role; None where that is not known."""
-        tested = index["pixels"].drop_null().to_numpy()
+    def count(self, pixels: pa.ChunkedArray) -> dict[str, int | None]:
+        """Counts the images of a dataset that were met, by role; None where that is not known.
+
+        Args:
+            pixels: the column ``pixels`` of its index.
+        """
+        tested = pixels.drop_null().to_numpy()
         counts = {
             role: int(np.isin(tested, self.numbers.get(role, np.empty(0, np.int64))).sum())
             for role in ROLES
@@ -55,9 +59,9 @@ class PicturesMet:
 NOTHING_KEPT = PicturesMet({}, frozenset(ROLES))
 
 
-def numbers_of(index: pa.Table) -> np.ndarray:
-    """Returns the numbers of the pictures of a dataset, int64, sorted, each once."""
-    return np.unique(index["pixels"].drop_null().to_numpy())
+def numbers_of(pixels: pa.ChunkedArray) -> np.ndarray:
+    """Returns the numbers in the column ``pixels`` of an index, int64, sorted, each once."""
+    return np.unique(pixels.drop_null().to_numpy())
 
 
 def write_pictures(folder: Path, met: PicturesMet) -> None:

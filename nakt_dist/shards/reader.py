@@ -7,7 +7,7 @@ import threading
 import weakref
 import zlib
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Generic, Self, TypeVar
 
@@ -16,8 +16,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from nakt_dist.errors import ConfigurationError, DatasetError, UnusableSample, nearest_name
-from nakt_dist.runtime.files import file_sha256
 from nakt_dist.shards.findings import parse_findings
+from nakt_dist.shards.index_file import IndexFile
 from nakt_dist.shards.location import DEFAULT_CACHE, DatasetLocation
 from nakt_dist.shards.manifest import (
     INDEX_NAME,
@@ -26,7 +26,13 @@ from nakt_dist.shards.manifest import (
     ShardEntry,
     ShardManifest,
 )
-from nakt_dist.shards.tables import INDEX_SCHEMA, PSEUDO_INDEX_SCHEMA, TEXT, check_rows, read_table
+from nakt_dist.shards.tables import (
+    INDEX_SCHEMA,
+    PSEUDO_INDEX_SCHEMA,
+    TEXT,
+    check_member,
+    check_rows,
+)
 
 _OPEN_SHARDS = 64
 
@@ -102,11 +108,14 @@ _Manifest = TypeVar("_Manifest", ShardManifest, PseudoLabelManifest)
 
 
 class _PackedRows(Generic[_Manifest]):
-    """Rows of an index with the files in shards that they speak of, numbered from 0."""
+    """Rows of an index with the files in shards that they speak of, numbered from 0.
+
+    Only what samples are looked up by is read at once; other columns are when they are asked for.
+    """
 
     root: Path
     manifest: _Manifest
-    index: pa.Table
+    _table: IndexFile
 
     def _open(
         self,
@@ -116,33 +125,46 @@ class _PackedRows(Generic[_Manifest]):
         schema: pa.Schema,
         members: Sequence[str],
         filled: Sequence[str],
-    ) -> pa.Table:
-        """Reads the manifest; returns the index."""
+    ) -> None:
+        """Reads the manifest and checks the index."""
         location = DatasetLocation(root, cache)
         self.root = location.folder
         location.refresh(MANIFEST_NAME)
         self.manifest = kind.read(self.root)
-        path = _current(location, INDEX_NAME, self.manifest.files.get(INDEX_NAME, ""))
-        index = read_table(path, schema, most_rows=self.manifest.num_samples)
-        check_rows(path, index, len(self.manifest.shards), members, filled)
+        self._table = IndexFile(location, self.manifest, schema)
+        self._rows: np.ndarray | None = None
+        names = ["key", "shard", *(name for name in filled if name not in members)]
+        table = self._table.read(names)
+        check_rows(self._table.path, table, len(self.manifest.shards), (), names)
+        self._held = {"key": table["key"]}
+        self.shard_numbers = table["shard"].to_numpy()
+        self._columns: dict[str, np.ndarray] = {}
+        for member in members:
+            columns = self._table.read([f"{member}_{what}" for what in ("offset", "size", "crc32")])
+            check_member(self._table.path, columns, member, member not in filled)
+            self._columns |= {name: _numbers(columns[name]) for name in columns.column_names}
         self._files = _OpenShards(location, self.manifest.shards)
-        return index
 
-    def _take(self, index: pa.Table) -> None:
-        """Makes these rows its own; their columns become arrays: Arrow scalars are slow."""
-        self.index = index
-        self.shard_numbers = index["shard"].to_numpy()
-        self._columns = {
-            name: index[name].to_numpy(zero_copy_only=False)
-            for name in index.column_names
-            if name.endswith(("_offset", "_size", "_crc32"))
-        }
+    @property
+    def index(self) -> pa.Table:
+        """The rows with all of their columns, as the schema of the table has them."""
+        return self._table.read(self._table.schema.names, self._rows)
+
+    def column(self, name: str) -> pa.ChunkedArray:
+        """Returns one column of the rows; it is read from the table when first asked for."""
+        if name not in self._held:
+            self._held[name] = self._table.read([name], self._rows)[name]
+        return self._held[name]
 
     def select(self, rows: Sequence[int] | np.ndarray) -> Self:
         """Returns the same with only the given samples, in the given order."""
+        rows = np.asarray(rows, dtype=np.int64)
         chosen = object.__new__(type(self))
         chosen.__dict__.update(self.__dict__)
-        chosen._take(self.index.take(pa.array(np.asarray(rows, dtype=np.int64))))
+        chosen._rows = rows if self._rows is None else self._rows[rows]
+        chosen.shard_numbers = self.shard_numbers[rows]
+        chosen._columns = {name: _chosen(each, rows) for name, each in self._columns.items()}
+        chosen._held = {name: each.take(pa.array(rows)) for name, each in self._held.items()}
         return chosen
 
     def fingerprint_of_rows(self) -> bytes:
@@ -151,6 +173,11 @@ class _PackedRows(Generic[_Manifest]):
         for values in (self.shard_numbers, *self._columns.values()):
             digest.update(np.ascontiguousarray(values).tobytes())
         return digest.digest()
+
+    @property
+    def keys(self) -> list[str]:
+        """Keys of the selected samples, in order."""
+        return self.column("key").to_pylist()
 
     def _member(self, number: int, member: str) -> bytes:
         offset = int(self._columns[f"{member}_offset"][number])
@@ -195,15 +222,16 @@ class IndexedShards(_PackedRows[ShardManifest]):
         self, root: str | Path, splits: Sequence[str] | None = None, cache: Path = DEFAULT_CACHE
     ) -> None:
         members = ("image", "mask", "json")
-        index = self._open(root, cache, ShardManifest, INDEX_SCHEMA, members, ("image", "json"))
-        if index.num_rows != self.manifest.num_samples:
+        self._open(root, cache, ShardManifest, INDEX_SCHEMA, members, ("image", "json"))
+        if len(self) != self.manifest.num_samples:
             raise DatasetError(
-                f"{self.root / INDEX_NAME}: {index.num_rows} rows, but the manifest counts "
+                f"{self.root / INDEX_NAME}: {len(self)} rows, but the manifest counts "
                 f"{self.manifest.num_samples} samples. Run nakt verify on the folder"
             )
-        self._take(index if splits is None else self._of_splits(index, splits))
+        if splits is not None:
+            self.__dict__ = self.select(self._rows_of(splits)).__dict__
 
-    def _of_splits(self, index: pa.Table, splits: Sequence[str]) -> pa.Table:
+    def _rows_of(self, splits: Sequence[str]) -> np.ndarray:
         known = self.manifest.splits
         for split in splits:
             if split not in known:
@@ -211,20 +239,16 @@ class IndexedShards(_PackedRows[ShardManifest]):
                     f"split '{split}' is not in {self.root}, which has {', '.join(known)}"
                     f"{nearest_name(split, known)}"
                 )
-        return index.filter(pc.is_in(index["split"], pa.array(splits, TEXT)))
+        wanted = pc.is_in(self._table.read(["split"])["split"], pa.array(splits, TEXT))
+        return np.flatnonzero(wanted.to_numpy())
 
     def __len__(self) -> int:
-        return self.index.num_rows
-
-    @property
-    def keys(self) -> list[str]:
-        """Keys of the selected samples, in order."""
-        return self.index["key"].to_pylist()
+        return len(self.shard_numbers)
 
     @property
     def patients(self) -> list[str | None]:
         """The patient of each selected sample, in order; None where unknown."""
-        return self.index["patient_id"].to_pylist()
+        return self.column("patient_id").to_pylist()
 
     def image_bytes(self, number: int) -> bytes:
         """Returns the encoded image of a sample."""
@@ -258,21 +282,24 @@ class IndexedShards(_PackedRows[ShardManifest]):
 
         Returns:
             Per sample 1 (present), 0 (absent) or -1 (uncertain) by finding; a blank is absent
-            from the mapping. None where the dataset says nothing about the image.
+            from the mapping. None where the dataset says nothing about the image. Samples of
+            which the same is said share one mapping.
 
         Raises:
             DatasetError: an entry is none of these.
         """
         known = frozenset(self.manifest.findings)
-        found = []
-        for number, text in enumerate(self.index["findings"].to_pylist()):
+        coded = self.column("findings").combine_chunks().dictionary_encode("encode")
+        parsed = []
+        for code, text in enumerate(coded.dictionary.to_pylist()):  # each wording once
             try:
-                found.append(parse_findings(text, known))
+                parsed.append(parse_findings(text, known))
             except ValueError as error:
+                number = pc.index(coded.indices, code).as_py()
                 raise DatasetError(
                     f"{self.describe(number)}: {error}. Run nakt verify on the folder"
                 ) from None
-        return found
+        return [parsed[code] for code in coded.indices.to_numpy()]
 
     def check(self, number: int) -> None:
         """Compares the stored checksums of a sample's files with their bytes.
@@ -287,7 +314,7 @@ class IndexedShards(_PackedRows[ShardManifest]):
     def describe(self, number: int) -> str:
         """Returns ``shard/key`` of a sample, for messages."""
         shard = self.manifest.shards[int(self.shard_numbers[number])].name
-        return f"{self.root / shard}:{self.index['key'][number].as_py()}"
+        return f"{self.root / shard}:{self.column('key')[number].as_py()}"
 
 
 class PseudoLabels(_PackedRows[PseudoLabelManifest]):
@@ -306,9 +333,10 @@ class PseudoLabels(_PackedRows[PseudoLabelManifest]):
         self, root: str | Path, dataset: IndexedShards, cache: Path = DEFAULT_CACHE
     ) -> None:
         filled = ("soft", "target_pixels", "entropy")
-        index = self._open(root, cache, PseudoLabelManifest, PSEUDO_INDEX_SCHEMA, ("soft",), filled)
+        self._open(root, cache, PseudoLabelManifest, PSEUDO_INDEX_SCHEMA, ("soft",), filled)
         self.manifest.check_made_for(dataset.manifest, self.root)
-        self._take(_rows_by_key(index, dataset.keys, self.root))
+        rows = _rows_by_key(self.column("key"), dataset.column("key"), self.root)
+        self.__dict__ = self.select(rows).__dict__
 
     @property
     def statistics(self) -> pa.Table:
@@ -328,20 +356,23 @@ class PseudoLabels(_PackedRows[PseudoLabelManifest]):
         return f"the soft mask's bytes in {shard} have changed"
 
 
-def _current(location: DatasetLocation, name: str, sha256: str) -> Path:
-    """Returns the local path of a table, whose bytes are checked at every opening."""
-    path = location.local(name, lambda path: path.is_file() and file_sha256(path) == sha256)
-    if not path.is_file() or file_sha256(path) != sha256:
-        raise DatasetError(f"{path}: absent or not the file the manifest names. Run nakt verify")
-    return path
+def _numbers(column: pa.ChunkedArray) -> np.ndarray:
+    """Returns numbers, NaN for null; a column of nulls takes no memory."""
+    if column.null_count == len(column):
+        return np.broadcast_to(np.float64(np.nan), len(column))
+    return column.to_numpy()
 
 
-def _rows_by_key(table: pa.Table, keys: Iterable[str], root: Path) -> pa.Table:
-    """Orders rows by the given keys, each of which must be there."""
-    row_of = {key: row for row, key in enumerate(table["key"].to_pylist())}
-    try:
-        return table.take(pa.array([row_of[key] for key in keys], type=pa.int64()))
-    except KeyError as error:
+def _chosen(column: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    return np.broadcast_to(column[:1], len(rows)) if column.strides == (0,) else column[rows]
+
+
+def _rows_by_key(keys: pa.ChunkedArray, wanted: pa.ChunkedArray, root: Path) -> np.ndarray:
+    """Returns the rows of the wanted keys, each of which must be there."""
+    rows = pc.index_in(wanted, value_set=keys.combine_chunks())
+    if rows.null_count:
+        missing = wanted[pc.index(rows.is_null(), True).as_py()].as_py()
         raise DatasetError(
-            f"{root}: no pseudo-label for key {error}; run teach again on the whole dataset"
-        ) from None
+            f"{root}: no pseudo-label for key {missing!r}; run teach again on the whole dataset"
+        )
+    return rows.to_numpy().astype(np.int64)

@@ -110,6 +110,7 @@ def read_table(
     filters: Any = None,
     most_rows: int | None = None,
     what: str = "samples",
+    columns: Sequence[str] | None = None,
 ) -> pa.Table:
     """Reads a table and checks the names and types of its columns.
 
@@ -120,21 +121,25 @@ def read_table(
         filters: as ``pyarrow.parquet.read_table`` takes them.
         most_rows: how many the manifest knows of; None where there is no manifest.
         what: a row is one of these, for the message.
+        columns: the only ones to read, in the schema's order; None for all.
 
     Raises:
         DatasetError: the file is absent, damaged, too large, or has other columns.
     """
-    texts = [column.name for column in schema if column.type == pa.string()]
+    wanted = schema if columns is None else pa.schema([schema.field(name) for name in columns])
+    texts = [column.name for column in wanted if column.type == pa.string()]
     try:
         footer = pq.read_metadata(path)
         found = footer.schema.to_arrow_schema()
         _check_columns(path, found, schema)  # a filter needs the right types
         _check_footer(path, footer, most_rows, what)
         # A text that stands in many rows stays one text until all of them are counted.
-        table = pq.read_table(path, filters=filters, partitioning=None, read_dictionary=texts)
+        table = pq.read_table(
+            path, columns=wanted.names, filters=filters, partitioning=None, read_dictionary=texts
+        )
         table.validate(full=True)  # Parquet's text need not be text; without this, readers raise
         _check_unpacked(path, sum(_text_bytes(table[name]) for name in texts))
-        return _with_large_texts(table, texts).cast(_in_memory(schema)).combine_chunks()
+        return _with_large_texts(table, texts).cast(_in_memory(wanted)).combine_chunks()
     except (OSError, ValueError, NotImplementedError, pa.ArrowException) as error:
         reason = " ".join(str(error).split())
         raise DatasetError(f"{path}: the table cannot be read: {reason}") from None
@@ -217,7 +222,7 @@ def check_rows(
         DatasetError: naming file, column and the first wrong row.
     """
     for member in members:
-        _check_member(path, table, member, may_be_absent=member not in filled)
+        check_member(path, table, member, may_be_absent=member not in filled)
     for name in ("key", "shard", *(each for each in filled if each not in members)):
         _require(path, table, name, pc.is_valid(table[name]), "a value in every row")
     inside = pc.and_(
@@ -231,7 +236,8 @@ def check_rows(
     _require(path, table, "key", alone, "each key once")
 
 
-def _check_member(path: Path, table: pa.Table, member: str, may_be_absent: bool) -> None:
+def check_member(path: Path, table: pa.Table, member: str, may_be_absent: bool) -> None:
+    """Checks the three columns of one file of each sample, as ``check_rows`` does."""
     offset, size, crc32 = (f"{member}_{each}" for each in ("offset", "size", "crc32"))
     for name in (offset, size, crc32):
         good, expected = pc.is_valid(table[name]), "a number"

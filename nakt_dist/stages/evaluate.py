@@ -190,8 +190,9 @@ def look_for_exposure(
     manifest = samples.images.manifest
     met, lineage = read_pictures(weights_path(config.weights)), lineage_of(trained)
     tested = EvaluationSet.of(manifest, config.splits)
-    verdicts = judge(lineage, tested, met.roles_with(samples.images.index), met.unknown)
-    counts = met.count(samples.images.index)
+    pixels = samples.images.column("pixels")
+    verdicts = judge(lineage, tested, met.roles_with(pixels), met.unknown)
+    counts = met.count(pixels)
     warnings = describe_exposure(verdicts, trained.name, tested.label, counts, len(samples))
     sentences = [f"warning: {sentence}" for sentence in warnings]
     sentences += describe_unknown(lineage, manifest.fingerprint, verdicts, met)

@@ -226,7 +226,7 @@ def _panels(
                 f"{images.describe(row)}: soft mask: {error.detail}. Run nakt verify"
             ) from None
         target_pixels, entropy = (
-            labels.statistics[name][row].as_py() for name in ("target_pixels", "entropy")
+            labels.column(name)[row].as_py() for name in ("target_pixels", "entropy")
         )
         rules = []
         alpha = rule.alpha_at(*soft.shape)

@@ -52,7 +52,7 @@ def find_copies(config: InspectConfig, images: IndexedShards) -> list[Copies]:
 
 def describe_copies(images: IndexedShards, found: Sequence[Copies]) -> Iterator[str]:
     """Says how many images are copies, and how many of them lie in other splits or datasets."""
-    splits = images.index["split"].to_pylist()
+    splits = images.column("split").to_pylist()
     for copies in found:
         within = copies.other is images
         where = "" if within else f" in {printable(copies.other.manifest.dataset)}"
@@ -76,9 +76,9 @@ def describe_copies(images: IndexedShards, found: Sequence[Copies]) -> Iterator[
 def copies_as_csv(images: IndexedShards, found: Sequence[Copies]) -> bytes:
     """Returns a row for each pair, the most alike first."""
     rows: list[tuple[Any, ...]] = []
-    keys, splits = images.keys, images.index["split"].to_pylist()
+    keys, splits = images.keys, images.column("split").to_pylist()
     for copies in found:
-        others, other_splits = copies.other.keys, copies.other.index["split"].to_pylist()
+        others, other_splits = copies.other.keys, copies.other.column("split").to_pylist()
         name = printable(copies.other.manifest.dataset)
         for pair in sorted((*copies.identical, *(copies.alike or ()))):
             row = (pair.distance, keys[pair.first], splits[pair.first], name)
@@ -126,7 +126,7 @@ def _compare(
 
 
 def _pictures(images: IndexedShards) -> list[int | None]:
-    return images.index["pixels"].to_pylist()
+    return images.column("pixels").to_pylist()
 
 
 def _identical(
@@ -146,7 +146,7 @@ def _identical(
 
 def _panel(images: IndexedShards, other: IndexedShards, pair: Pair) -> Panel:
     splits = [
-        each.index["split"][number].as_py()
+        each.column("split")[number].as_py()
         for each, number in ((images, pair.first), (other, pair.second))
     ]
     left, right = (

@@ -68,7 +68,7 @@ def inspect_dataset(config: InspectConfig) -> RunRecord:
     check_settings(config)
     images = IndexedShards(config.pseudo_labels)
     manifest = images.manifest
-    findings, splits = images.findings(), images.index["split"].to_pylist()
+    findings, splits = images.findings(), images.column("split").to_pylist()
     counts = count_findings(findings, splits, manifest.findings)
     by_split = _count_splits(images, findings)
     print(f"{_label(manifest)}: {len(images)} images")
@@ -131,7 +131,7 @@ def _count_splits(
     images: IndexedShards, findings: Sequence[Mapping[str, int] | None]
 ) -> list[tuple[Any, ...]]:
     """Returns name, images, known patients and images without labels of each split."""
-    splits = images.index["split"].to_pylist()
+    splits = images.column("split").to_pylist()
     known = {pair for pair in zip(splits, images.patients, strict=True) if pair[1] is not None}
     patients = Counter(split for split, _ in known)
     without = Counter(s for s, found in zip(splits, findings, strict=True) if found is None)
@@ -170,7 +170,7 @@ def _as_text(name: str) -> str:
 def _draw_images(
     config: InspectConfig, images: IndexedShards, findings: Sequence[Mapping[str, int] | None]
 ) -> bytes:
-    splits = np.array(images.index["split"].to_pylist(), dtype=object)
+    splits = np.array(images.column("split").to_pylist(), dtype=object)
     groups = []
     for split in dict.fromkeys(splits):
         rows = np.flatnonzero(splits == split)
@@ -202,7 +202,7 @@ def draw_masks(images: IndexedShards, wanted: int) -> bytes:
     Raises:
         DatasetError: an image or a mask is damaged.
     """
-    shares = images.index["target_share"].to_numpy(zero_copy_only=False)
+    shares = images.column("target_share").to_numpy(zero_copy_only=False)
     rows = np.flatnonzero(shares > 0)
     rows = rows[np.argsort(shares[rows], kind="stable")]
     empty = np.flatnonzero(shares == 0)

@@ -56,7 +56,7 @@ def teach_shard(how: ShardTeaching, number: int, folder: Path, staging: Path) ->
     """
     images = how.images
     samples = np.flatnonzero(images.shard_numbers == number)
-    keys = images.index["key"].take(samples).to_pylist()
+    keys = images.column("key").take(samples).to_pylist()
     split = images.manifest.shards[number].split
     rows = [{"key": key, "shard": number, "split": split} for key in keys]
 

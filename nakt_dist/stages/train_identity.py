@@ -87,8 +87,10 @@ def pictures_met(plan: TrainPlan) -> PicturesMet:
         return np.unique(np.concatenate(known)) if known else np.empty(0, np.int64)
 
     numbers = {
-        "training": numbers_of(plan.training.samples.images.index),
-        "validation": numbers_of(validation.samples.images.index) if validation else union(),
+        "training": numbers_of(plan.training.samples.images.column("pixels")),
+        "validation": numbers_of(validation.samples.images.column("pixels"))
+        if validation
+        else union(),
         "parents": union(parent.get("training"), parent.get("parents")),
         "teacher": union(*teacher.values(), parent.get("teacher")),
     }

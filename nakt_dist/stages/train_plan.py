@@ -300,7 +300,7 @@ def _say_what_was_met(
     images = validation.samples.images
     met, lineage = read_pictures(init.path), network_lineage.lineage_of(parent)
     validated = EvaluationSet.of(images.manifest, splits)
-    found = judge(lineage, validated, met.roles_with(images.index), met.unknown)
+    found = judge(lineage, validated, met.roles_with(images.column("pixels")), met.unknown)
     learnt = (found["training"], found["parents"])
     if not any(each.exposure.is_met and not each.chosen for each in learnt):
         unknown = describe_unknown(lineage, validated.fingerprint, found, met, "validation")

@@ -107,6 +107,6 @@ class TrainingInputs:
 
     def keys(self, step: int) -> list[str]:
         """Keys of a step's global batch; of a stream, those of them that this process has read."""
-        index = self.dataset.samples.images.index["key"]
+        index = self.dataset.samples.images.column("key")
         numbers = self._read.get(step, []) if self._streaming else self.order.batch(step)
         return [index[int(number)].as_py() for number in numbers]

@@ -88,7 +88,7 @@ class Explorer:
         found = self._find(place)
         try:
             labels, images = self._open(found)
-            if part not in PARTS or not 0 <= row < labels.index.num_rows:
+            if part not in PARTS or not 0 <= row < len(labels.shard_numbers):
                 raise DatasetError(f"no part {part!r} of an image {row}")
             read = images.image_bytes if part == "image" else labels.soft_mask_bytes
             data = read(row)
@@ -126,7 +126,7 @@ class Explorer:
             )
         images = IndexedShards(folder)
         keys = read_pseudo_set(found.folder).statistics["key"]
-        rows = pc.index_in(keys, value_set=images.index["key"].combine_chunks())
+        rows = pc.index_in(keys, value_set=images.column("key").combine_chunks())
         if rows.null_count:
             raise DatasetError("keys of these pseudo-labels are not in their dataset")
         images = images.select(rows.to_numpy())

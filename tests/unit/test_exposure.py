@@ -59,7 +59,7 @@ def judged(lineage, splits=("test",), met=None):
     met = met or PicturesMet({})
     index = pa.table({"pixels": TESTED})
     tested = set_tested(splits)
-    return judge(lineage_of(trained(lineage)), tested, met.roles_with(index), met.unknown)
+    return judge(lineage_of(trained(lineage)), tested, met.roles_with(index["pixels"]), met.unknown)
 
 
 def stored(verdicts):
@@ -193,9 +193,9 @@ def test_what_a_parent_s_lost_pictures_leave_unknown_is_remembered(tmp_path):
     assert without_pictures(child, met) == (NOTHING | {"parents": True}, [])
     index = pa.table({"pixels": pa.array([3, 3, 5, None], pa.int64())})
     counts = {"training": 0, "validation": 0, "parents": 2, "teacher": 0}
-    assert met.count(index) == counts
-    assert met.count(index[2:]) == counts | {"parents": None}
-    assert NOTHING_KEPT.count(index) == dict.fromkeys(counts)
+    assert met.count(index["pixels"]) == counts
+    assert met.count(index["pixels"][2:]) == counts | {"parents": None}
+    assert NOTHING_KEPT.count(index["pixels"]) == dict.fromkeys(counts)
 
 
 def test_the_page_warns_of_what_the_console_warns_of():

@@ -184,9 +184,8 @@ def test_an_index_that_is_not_the_manifests_is_refused_by_name(fresh, damage):
     assert str(path) in str(caught.value)
 
 
-def test_an_index_with_other_rows_than_the_manifest_counts_is_refused(fresh, monkeypatch):
-    pq.write_table(pq.read_table(fresh / INDEX_NAME).slice(1), fresh / INDEX_NAME)
-    monkeypatch.setattr("nakt_dist.shards.reader._current", lambda location, name, _: fresh / name)
+def test_an_index_with_other_rows_than_the_manifest_counts_is_refused(fresh):
+    change_index(fresh, lambda table: table.slice(1))
     with pytest.raises(DatasetError, match="5 rows, but the manifest counts 6 samples"):
         IndexedShards(fresh)
 

@@ -105,3 +105,28 @@ def test_large_text_as_other_writers_have_it_is_text(tmp_path):
 def test_a_folder_in_the_place_of_a_table_is_named(tmp_path):
     with pytest.raises(DatasetError, match="cannot be read"):
         read_table(tmp_path, PREDICTIONS_SCHEMA)
+
+
+def test_columns_are_read_when_asked_for_and_are_those_of_the_whole_table(tmp_path):
+    dataset = make_packed_dataset(tmp_path)
+    whole = read_table(dataset / "index.parquet", INDEX_SCHEMA)
+    images = IndexedShards(dataset)
+    chosen = IndexedShards(dataset, ["train"]).select([2, 0])
+    assert set(images._held) == {"key"}
+    train = whole.filter(pa.compute.equal(whole["split"], "train")).take([2, 0])
+    for opened, expected in ((images, whole), (chosen, train)):
+        assert opened.index.equals(expected)
+        for name in INDEX_SCHEMA.names:
+            assert opened.column(name).combine_chunks() == expected[name].combine_chunks()
+    later = chosen.select([1])
+    assert later.column("source").to_pylist() == [chosen.column("source")[1].as_py()]
+
+
+def test_a_table_that_changes_after_it_was_opened_is_refused(tmp_path):
+    dataset = make_packed_dataset(tmp_path)
+    images = IndexedShards(dataset)
+    with (dataset / "index.parquet").open("r+b") as stream:
+        stream.seek(200)
+        stream.write(b"other")
+    with pytest.raises(DatasetError, match="not the file the manifest names"):
+        images.column("source")
