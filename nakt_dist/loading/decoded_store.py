@@ -121,7 +121,7 @@ def _shared(name: str, size: int, record_bytes: int) -> mmap.mmap | None:
 
 @contextlib.contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    with (folder / ".lock").open("w") as lock:
+    with (folder / ".lock").open("wb") as lock:
         end = time.monotonic() + _LONGEST_WAIT
         while not _is_unused(lock.fileno()):
             if time.monotonic() > end:
