@@ -19,7 +19,7 @@ from typing import Any
 from benchmarks.comparing import Scale, Table, machine
 from nakt_dist.runtime.files import write_json
 
-QUESTIONS = ("augmentation", "loading")
+QUESTIONS = ("attention", "augmentation", "loading", "training")
 
 
 def main(words: list[str] | None = None) -> int:
