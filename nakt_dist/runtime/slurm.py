@@ -96,13 +96,18 @@ def submit(path: Path, instead: str, options: Sequence[str] = ()) -> str:
         The job's id.
 
     Raises:
-        NaktError: there is no sbatch here, it does not answer, or it refuses the job.
+        NaktError: there is no sbatch here, it does not answer or not with a job's id, or it
+            refuses the job.
     """
     if shutil.which("sbatch") is None:
         raise NaktError(
             f"sbatch is not on this machine, so that {path} was written but not submitted. Run "
             f"the same command on a machine of the cluster where jobs are submitted, or {instead}"
         )
+    look = (
+        f"Look with `squeue --me` whether the job of {path} is there, and take it out with scancel "
+        "before another try"
+    )
     try:
         ended = subprocess.run(
             sbatch_command(path, options),
@@ -112,15 +117,16 @@ def submit(path: Path, instead: str, options: Sequence[str] = ()) -> str:
             errors="replace",
         )
     except subprocess.TimeoutExpired:
-        raise NaktError(
-            f"sbatch did not answer within {_SUBMIT_SECONDS} s; look with `squeue --me` whether "
-            f"the job is there, and if not submit it with: "
-            f"{shlex.join(sbatch_command(path, options))}"
-        ) from None
+        raise NaktError(f"sbatch did not answer within {_SUBMIT_SECONDS} s. {look}") from None
     if ended.returncode:
         reason = " ".join(ended.stderr.split()) or f"exit status {ended.returncode}"
         raise NaktError(f"sbatch refuses {path}: {reason}")
-    return ended.stdout.strip().split(";")[0]  # in a federation the cluster's name follows
+    told = " ".join(ended.stdout.split())
+    # Where sbatch is wrapped, other lines come first; in a federation the cluster's name follows.
+    found = re.search(r"(?:^| )(\d+)(?:;\S+)?$", told)
+    if found is None:
+        raise NaktError(f"sbatch prints {told[:200]!r}, expected the number of a job. {look}")
+    return found[1]
 
 
 def release(jobs: Sequence[str]) -> None:

@@ -273,3 +273,32 @@ def test_settings_of_studies_are_refused_for_a_single_stage(
 ) -> None:
     assert main(["submit", "verify", "--array-limit=2", "--", "shards"]) == 2
     assert "array_limit is a setting for a study, and verify is none" in capsys.readouterr().err
+
+
+def replace_program(here: Path, name: str, text: str) -> None:
+    (here / "bin" / name).write_text(f"#!/bin/sh\n{text}\n")
+
+
+def test_a_job_whose_number_is_not_told_is_not_built_upon(
+    here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_study(here)
+    replace_program(here, "sbatch", "echo 'Budget: 10 hours left'")
+    assert submit(here) == 1
+    message = capsys.readouterr().err
+    assert "sbatch prints 'Budget: 10 hours left', expected the number of a job" in message
+    assert "squeue --me" in message
+    assert not (here / "runs/demo/.study/jobs.jsonl").exists()
+
+    monkeypatch.setattr("nakt_dist.runtime.slurm._SUBMIT_SECONDS", 0.2)
+    replace_program(here, "sbatch", "echo 7; exec sleep 60")
+    assert submit(here) == 1
+    message = capsys.readouterr().err
+    assert "sbatch did not answer within 0.2 s. Look with `squeue --me`" in message
+    assert "take it out with scancel" in message
+    assert not (here / "runs/demo/.study/jobs.jsonl").exists()
+    monkeypatch.setattr("nakt_dist.runtime.slurm._SUBMIT_SECONDS", 60)
+
+    replace_program(here, "sbatch", "echo 'Budget: 10 hours left'; echo '7;north'")
+    assert submit(here) == 0
+    assert StudyFolder("runs/demo").read_state("pack-1") == RunState("queued", job="7_2")
