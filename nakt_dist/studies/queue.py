@@ -1,5 +1,6 @@
 """What SLURM says of one's jobs, asked seldom and never waited for long."""
 
+import re
 import shutil
 import subprocess
 import threading
@@ -8,7 +9,9 @@ from collections.abc import Mapping
 
 EVERY_SECONDS = 15.0
 _TIMEOUT_SECONDS = 10.0
-_COMMAND = ("squeue", "--me", "--noheader", "--array", "--format=%i|%T|%r")
+# With those in hidden partitions, too.
+_COMMAND = ("squeue", "--me", "--all", "--noheader", "--array", "--format=%i|%T|%r")
+_LINE = re.compile(r"(\d+[^|]*)\|([^|]*)\|(.*)")
 
 
 def read_queue(timeout: float = _TIMEOUT_SECONDS) -> dict[str, str] | None:
@@ -19,7 +22,7 @@ def read_queue(timeout: float = _TIMEOUT_SECONDS) -> dict[str, str] | None:
 
     Returns:
         State and reason by job or task of an array, such as ``{"123_4": "PENDING (Priority)"}``;
-        None where there is no SLURM, or it does not answer.
+        None where there is no SLURM, or it does not answer, or in other words than those.
     """
     program = shutil.which(_COMMAND[0])
     if program is None:
@@ -31,8 +34,9 @@ def read_queue(timeout: float = _TIMEOUT_SECONDS) -> dict[str, str] | None:
         )  # fmt: skip
     except (OSError, subprocess.SubprocessError, UnicodeDecodeError):
         return None
-    lines = (line.strip().split("|", 2) for line in told.stdout.splitlines())
-    return {parts[0]: _told(*parts[1:]) for parts in lines if len(parts) == 3}
+    lines = [line.strip() for line in told.stdout.splitlines() if line.strip()]
+    found = [_LINE.fullmatch(line) for line in lines]
+    return None if None in found else {each[1]: _told(each[2], each[3]) for each in found if each}
 
 
 def _told(state: str, reason: str) -> str:

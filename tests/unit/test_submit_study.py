@@ -302,3 +302,64 @@ def test_a_job_whose_number_is_not_told_is_not_built_upon(
     replace_program(here, "sbatch", "echo 'Budget: 10 hours left'; echo '7;north'")
     assert submit(here) == 0
     assert StudyFolder("runs/demo").read_state("pack-1") == RunState("queued", job="7_2")
+
+
+@pytest.mark.parametrize("answer", ["Maintenance on Friday", "101_1|RUNNING", "id|state|why"])
+def test_an_answer_that_is_no_queue_is_not_taken_for_an_empty_one(
+    answer: str, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_study(here)
+    assert submit(here) == 0
+    (here / "queue").write_text(f"{answer}\n")
+    assert submit(here, "--resume") == 1
+    assert "squeue does not answer as expected" in capsys.readouterr().err
+    assert len(submitted(here)) == 2
+
+
+def test_jobs_in_hidden_partitions_are_asked_for(here: Path) -> None:
+    write_study(here)
+    assert submit(here) == 0
+    replace_program(
+        here, "squeue", f'case "$*" in *--all*) echo "101_1|RUNNING|None";; esac; cat {here}/queue'
+    )
+    assert submit(here) == 1
+
+
+@pytest.mark.parametrize("damage", ["cut inside a letter", "line separator", "a list of tasks"])
+def test_what_was_submitted_is_known_behind_a_damaged_line(
+    damage: str, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_study(here)
+    assert submit(here) == 0
+    jobs = here / "runs/demo/.study/jobs.jsonl"
+    lines = jobs.read_bytes()
+    told = {
+        "cut inside a letter": b'{"job": "1", "tasks": {"1": ["\xc3\n' + lines,
+        "line separator": lines.replace(b'"study"', '"more": "\u2028\x85", "study"'.encode()),
+        "a list of tasks": b'{"job": 5, "tasks": {"1": 3, "2": [[]]}}\n{"tasks": {}}\n' + lines,
+    }
+    jobs.write_bytes(told[damage])
+    (here / "queue").write_text("101_2|RUNNING|None\n")
+    assert submit(here) == 1
+    assert "1 runs of the study are queued or running (jobs 101)" in capsys.readouterr().err
+
+
+def test_a_list_of_jobs_that_cannot_be_read_is_not_taken_for_none(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_study(here)
+    (here / "runs/demo/.study/jobs.jsonl").mkdir(parents=True)
+    assert submit(here) == 1
+    assert "jobs.jsonl: cannot be read: Is a directory" in capsys.readouterr().err
+    assert not (here / "sbatch").exists()
+
+
+def test_what_slurm_will_never_begin_is_submitted_again(here: Path) -> None:
+    write_study(here)
+    assert submit(here) == 0
+    reason = "DependencyNeverSatisfied"  # of a task that was cancelled by hand
+    (here / "queue").write_text(f"102_1|PENDING|{reason}\n101_2|RUNNING|None\n102_2|PENDING|None\n")
+    assert submit(here, "--resume") == 0
+    files = (StudyFolder("runs/demo").folder / f"tasks-2-{step}-{step}.json" for step in (1, 2))
+    names = [json.loads(file.read_text()) for file in files]
+    assert names == [[["published-0"], ["published-2"]], [["pack-0"], ["pack-2"]]]
