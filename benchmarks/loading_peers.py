@@ -35,10 +35,12 @@ class Peers:
     Args:
         shards: the packed dataset.
         root: where the copies go, made when they are first read.
+        installed_anyway: only those that nakt_dist itself needs, for a smoke test.
     """
 
-    def __init__(self, shards: Path, root: Path) -> None:
+    def __init__(self, shards: Path, root: Path, installed_anyway: bool = False) -> None:
         self._shards, self._root = shards, root
+        self._installed_anyway = installed_anyway
 
     def ways(
         self, workers: int, augmentation: AugmentationConfig | None
@@ -53,12 +55,14 @@ class Peers:
         readers: dict[str, Callable[[int, Any], Batches]] = {
             "ImageFolder": self._image_folder,
             "WebDataset": self._webdataset,
-            "Hugging Face datasets": self._huggingface,
-            "mosaicml-streaming": self._mosaic,
-            "litdata": self._litdata,
         }
         if augmentation is None:
             readers[LEANEST] = self._image_folder_lean
+        if not self._installed_anyway:
+            readers["Hugging Face datasets"] = self._huggingface
+            readers["mosaicml-streaming"] = self._mosaic
+            readers["litdata"] = self._litdata
+        if augmentation is None and not self._installed_anyway:
             readers["FFCV, jpg"] = functools.partial(self._ffcv, mode="jpg")
             readers["FFCV, raw"] = functools.partial(self._ffcv, mode="raw")
         return {name: functools.partial(read, workers, transform) for name, read in readers.items()}
