@@ -20,12 +20,14 @@ class Sent:
         step: the last; -1 where none was.
         signature: of the run's files, and of how they were shown.
         told: alerts that were sent.
+        history: fingerprint of the steps that were, where the target needs it.
     """
 
     run_id: str
     step: int = -1
     signature: str = ""
     told: tuple[str, ...] = ()
+    history: str = ""
 
 
 class SentFiles:

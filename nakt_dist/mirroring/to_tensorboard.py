@@ -1,6 +1,6 @@
 """Runs in TensorBoard: a folder of event files for each."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -9,10 +9,10 @@ import numpy as np
 from nakt_dist.errors import ConfigurationError
 from nakt_dist.mirroring.describing import Histogram, Table, config_of, histograms_of, tables_of
 from nakt_dist.mirroring.glance import StudyGlance
-from nakt_dist.mirroring.runs import FoundRun
+from nakt_dist.mirroring.runs import FoundRun, Row
 from nakt_dist.mirroring.sent import Sent
 from nakt_dist.mirroring.target import Place, flat, results
-from nakt_dist.runtime.files import json_bytes
+from nakt_dist.runtime.files import json_bytes, value_sha256
 
 FOLDER_NAME = "tensorboard"
 
@@ -41,9 +41,14 @@ class TensorBoardTarget:
 
     def send(self, run: FoundRun, sent: Sent) -> Sent:
         """See ``Target``."""
-        rows = [row for row in run.history() if row.step > sent.step]
+        history = run.history()
+        if sent.history != _fingerprint(history, sent.step):
+            sent = replace(sent, step=-1)  # what was sent has been written anew
+        rows = [row for row in history if row.step > sent.step]
         tracked = self._place.tracked(run, self._folder)
-        with self._open(str(self._folder / run.place)) as writer:
+        # TensorBoard drops what it has from there on, such as that of a mirror that was killed.
+        purged = {"purge_step": sent.step + 1}
+        with self._open(str(self._folder / run.place), **purged) as writer:
             for row in rows:
                 for name, value in row.values.items():
                     writer.add_scalar(name, value, row.step)
@@ -53,7 +58,8 @@ class TensorBoardTarget:
             last = rows[-1].step if rows else max(sent.step, 0)
             if run.ended:
                 self._finish(writer, run, last)
-        return replace(sent, step=last if rows or run.ended else sent.step)
+        step = last if rows or run.ended else sent.step
+        return replace(sent, step=step, history=_fingerprint(history, step))
 
     def send_study(self, study: StudyGlance, sent: Sent) -> Sent:
         """See ``Target``."""
@@ -73,6 +79,12 @@ class TensorBoardTarget:
     def close(self) -> str:
         """See ``Target``."""
         return f"to see them: tensorboard --logdir {self._folder}"
+
+
+def _fingerprint(history: Sequence[Row], step: int) -> str:
+    """Returns the same for the same numbers up to a step; empty where there are none."""
+    sent = [[row.step, dict(row.values)] for row in history if row.step <= step]
+    return value_sha256(sent) if sent else ""
 
 
 def _markdown(table: Table) -> str:

@@ -15,6 +15,8 @@ from nakt_dist.config import CheckpointConfig, LabelConfig, MirrorConfig, Tracki
 from nakt_dist.errors import ConfigurationError, DatasetError
 from nakt_dist.mirroring.describing import links_of
 from nakt_dist.mirroring.runs import find_runs
+from nakt_dist.mirroring.sent import SentFiles
+from nakt_dist.records.run_record import RunRecord
 from nakt_dist.runtime.mirrors import without_folders
 from nakt_dist.runtime.tracking import METRICS_NAME
 from nakt_dist.stages import evaluate, mirror, teach
@@ -292,6 +294,56 @@ def test_tensorboard_reads_every_step_once_however_often_it_is_mirrored(
     taught = reader.EventAccumulator(str(tmp_path / "tensorboard" / "runs" / "pseudo"))
     taught.Reload()
     assert set(taught.Tags()["histograms"]) == {"entropy", "target_pixels"}
+
+
+def write_run(folder: Path, losses: list[float], settings: str = "") -> Path:
+    """What a training leaves as it goes on."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lines = [json.dumps({"step": step, "loss": loss}) for step, loss in enumerate(losses, 1)]
+    (folder / METRICS_NAME).write_text("\n".join(lines) + "\n")
+    (folder / "identity.json").write_text(json.dumps({"settings": settings}))
+    return folder
+
+
+def shown_in_tensorboard(folder: Path) -> list[tuple[int, float]]:
+    reader = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    events = reader.EventAccumulator(str(folder))
+    events.Reload()
+    return [(event.step, event.value) for event in events.Scalars("loss")]
+
+
+def to_tensorboard(tmp_path: Path, *folders: str) -> RunRecord:
+    runs = [str(tmp_path / folder) for folder in folders]
+    return mirror.run(MirrorConfig(runs, to="tensorboard", output=str(tmp_path / "mirror")))
+
+
+@pytest.mark.parametrize("settings", ["", "others"])
+def test_of_a_run_that_was_redone_only_the_new_steps_are_shown(
+    settings: str, tmp_path: Path
+) -> None:
+    write_run(tmp_path / "runs" / "student", [8, 4, 2, 1])
+    to_tensorboard(tmp_path, "runs")
+    write_run(tmp_path / "runs" / "student", [9, 5, 3], settings)
+    for _ in range(2):
+        to_tensorboard(tmp_path, "runs")
+    assert shown_in_tensorboard(tmp_path / "mirror/tensorboard/runs/student") == [(1, 9), (2, 5)]
+
+
+def test_what_a_killed_mirror_has_sent_is_not_shown_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_run(tmp_path / "runs" / "student", [8, 4, 2, 1])
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(SentFiles, "write", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            to_tensorboard(tmp_path, "runs")
+    to_tensorboard(tmp_path, "runs")
+    shown = shown_in_tensorboard(tmp_path / "mirror/tensorboard/runs/student")
+    assert shown == [(1, 8), (2, 4), (3, 2)]
 
 
 def test_trackio_keeps_every_step_once(study: Path, tmp_path: Path) -> None:
