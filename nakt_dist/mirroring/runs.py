@@ -1,8 +1,9 @@
 """What lies below folders of runs: each with what may be shown of it."""
 
+import contextlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -52,7 +53,8 @@ class FoundRun:
 
     Attributes:
         folder: where it lies.
-        place: the same from the folder that was given, whose name comes first.
+        place: the same from the folder that was given, whose name comes first; where two are
+            called alike, with those above it.
         stage: that wrote it.
         record: of a finished ``train``, ``evaluate`` or ``attention``.
         manifest: of a finished ``pack`` or ``teach``.
@@ -120,7 +122,7 @@ class FoundRun:
             return self.manifest.fingerprint
         inputs: Mapping[str, Any] = self._identity
         if not inputs and self.record is not None:
-            inputs = self.record.inputs
+            inputs = {**self.record.inputs, "settings": self.record.config}
         output = self.settings.get("output")
         return value_sha256([self.stage, self.folder.name, str(output), inputs])
 
@@ -129,21 +131,45 @@ class FoundRun:
 
         What a kill left half written is not there yet, and neither is the last step of a run that
         goes on: more may be said of it.
+
+        Raises:
+            DatasetError: the file cannot be read.
         """
         rows: dict[int, dict[str, float]] = {}
-        for _, line in whole_lines(self.folder / METRICS_NAME):
+        for _, line in _lines_of(self.folder / METRICS_NAME):
             numbers = {name: value for name, value in line.items() if _is_number(value)}
             rows.setdefault(numbers.pop("step"), {}).update(numbers)
         steps = sorted(rows)
         return [Row(step, rows[step]) for step in (steps if self.ended else steps[:-1])]
 
+    @property
+    def damage(self) -> str | None:
+        """Why not all of its numbers can be shown; None where they can.
+
+        Raises:
+            DatasetError: the file cannot be read.
+        """
+        path = self.folder / METRICS_NAME
+        if not path.is_file():
+            return f"{path}: is no regular file, and not shown" if path.exists() else None
+        whole = len(_lines_of(path))
+        if path.read_bytes().count(b"\n") <= whole:
+            return None
+        return f"{path}: line {whole + 1} is damaged; what follows it is not shown"
+
     def signature(self) -> str:
-        """Returns what changes when there is something new to show."""
-        names = (METRICS_NAME, RECORD_NAME, MANIFEST_NAME)
-        paths = [self.folder / name for name in names]
-        facts = [path.stat() if path.is_file() else None for path in paths]
-        written = [fact and [fact.st_size, fact.st_mtime_ns] for fact in facts]
-        return value_sha256([written, self.state and [self.state.status, self.state.attempt]])
+        """Returns what changes when there is something new to show.
+
+        Of records and manifests their contents as they were read: by now there may be others.
+        """
+        written = None
+        with contextlib.suppress(OSError):
+            facts = (self.folder / METRICS_NAME).stat()
+            written = [facts.st_size, facts.st_mtime_ns]
+        record = None if self.record is None else asdict(self.record)
+        manifest = None if self.manifest is None else self.manifest.fingerprint
+        state = self.state and [self.state.status, self.state.attempt]
+        return value_sha256([written, record, manifest, state])
 
 
 def find_runs(folders: Sequence[str], left_out: list[str]) -> Iterator[FoundRun]:
@@ -159,17 +185,19 @@ def find_runs(folders: Sequence[str], left_out: list[str]) -> Iterator[FoundRun]
     """
     seen: set[Path] = set()
     studies: dict[Path, Plan | None] = {}
-    for root in map(Path, folders):
-        if not root.is_dir():
-            raise DatasetError(f"{root}: no such folder; expected one that holds runs")
-        base = root.resolve()
+    for folder in folders:
+        if not Path(folder).is_dir():
+            raise DatasetError(f"{folder}: no such folder; expected one that holds runs")
+    bases = list(dict.fromkeys(Path(folder).resolve() for folder in folders))
+    for base in bases:
+        called = _told_apart(base, bases)
         for folder, subfolders, names in os.walk(base):
             subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
             path = Path(folder)
             if path in seen or not {METRICS_NAME, RECORD_NAME, MANIFEST_NAME} & set(names):
                 continue
             seen.add(path)
-            place = printable(str(Path(base.name) / path.relative_to(base)))
+            place = printable(str(called / path.relative_to(base)))
             try:
                 found = _read(path, place, set(names), _study_of(path, studies))
             except DatasetError as error:
@@ -177,6 +205,16 @@ def find_runs(folders: Sequence[str], left_out: list[str]) -> Iterator[FoundRun]
                 continue
             if found is not None:
                 yield found
+
+
+def _told_apart(base: Path, bases: Sequence[Path]) -> Path:
+    """Returns a folder's name, behind as many of those above it as tell it from the others."""
+    parts = base.parts[1:]
+    for count in range(1, len(parts)):
+        tail = parts[-count:]
+        if sum(other.parts[-count:] == tail for other in bases) == 1:
+            return Path(*tail)
+    return Path(*parts)
 
 
 def _read(path: Path, place: str, names: set[str], study: StudyRun | None) -> FoundRun | None:
@@ -214,6 +252,13 @@ def _study_of(folder: Path, known: dict[Path, Plan | None]) -> StudyRun | None:
             planned = next((run for run in plan.runs if run.name == name), None)
             return StudyRun(plan, root, name, planned)
     return None
+
+
+def _lines_of(path: Path) -> list[tuple[str, dict[str, Any]]]:
+    try:
+        return whole_lines(path)
+    except OSError as error:
+        raise DatasetError(f"{path}: cannot be read: {error.strerror}") from None
 
 
 def _is_number(value: Any) -> bool:

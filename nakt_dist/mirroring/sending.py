@@ -35,25 +35,36 @@ def send_all(
         NaktError: the target does not work.
     """
     counts: Counter[str] = Counter()
+    places: dict[str, str] = {}
     for run in runs:
-        sent = known.read(run.place) or Sent(_id_of(run))
-        signature = value_sha256([run.signature(), how])
-        if sent.signature == signature:
-            counts["unchanged"] += 1
-        elif is_live(run):
-            counts["tracked live"] += 1
-        else:
-            try:
-                now = target.send(run, sent)
-            except DatasetError as error:
-                left_out.append(printable(str(error)))
-                continue
-            except _DAMAGE as error:
-                left_out.append(printable(f"{run.place}: damaged: {type(error).__name__}: {error}"))
-                continue
-            known.write(run.place, replace(now, signature=signature))
-            counts["sent"] += 1
+        try:
+            run_id = _id_of(run)
+            other = places.setdefault(run_id, run.place)
+            if other != run.place:
+                raise DatasetError(f"{run.folder}: is the same run as {other}, which is shown")
+            done = _send(run, run_id, target, known, how)
+            counts[done] += 1
+            if done == "sent" and run.damage is not None:
+                left_out.append(printable(run.damage))
+        except DatasetError as error:
+            left_out.append(printable(str(error)))
+        except _DAMAGE as error:
+            left_out.append(printable(f"{run.place}: damaged: {type(error).__name__}: {error}"))
     return counts
+
+
+def _send(run: FoundRun, run_id: str, target: Target, known: SentFiles, how: str) -> str:
+    """Sends what is new of a run, and notes it; returns what it is counted as."""
+    sent = known.read(run.place)
+    if sent is None or sent.run_id != run_id:  # another run lay there
+        sent = Sent(run_id)
+    signature = value_sha256([run.signature(), how])
+    if sent.signature == signature:
+        return "unchanged"
+    if is_live(run):
+        return "tracked live"
+    known.write(run.place, replace(target.send(run, sent), signature=signature))
+    return "sent"
 
 
 def send_studies(

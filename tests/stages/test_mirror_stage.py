@@ -4,7 +4,9 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import wandb
@@ -14,7 +16,7 @@ from nakt_dist.cli import main
 from nakt_dist.config import CheckpointConfig, LabelConfig, MirrorConfig, TrackingConfig
 from nakt_dist.errors import ConfigurationError, DatasetError
 from nakt_dist.mirroring.describing import links_of
-from nakt_dist.mirroring.runs import find_runs
+from nakt_dist.mirroring.runs import FoundRun, find_runs
 from nakt_dist.mirroring.sent import SentFiles
 from nakt_dist.records.run_record import RunRecord
 from nakt_dist.runtime.mirrors import without_folders
@@ -346,6 +348,37 @@ def test_what_a_killed_mirror_has_sent_is_not_shown_twice(
     assert shown == [(1, 8), (2, 4), (3, 2)]
 
 
+def test_runs_of_two_folders_that_are_called_alike_are_told_apart(tmp_path: Path) -> None:
+    for trial, loss in (("one", 8), ("two", 9)):
+        write_run(tmp_path / trial / "runs" / "student", [loss, 4], trial)
+    for sent in (2, 0):
+        record = to_tensorboard(tmp_path, "one/runs", "two/runs")
+        assert record.counts.get("sent", 0) == sent
+    shown = tmp_path / "mirror" / "tensorboard"
+    assert shown_in_tensorboard(shown / "one" / "runs" / "student") == [(1, 8)]
+    assert shown_in_tensorboard(shown / "two" / "runs" / "student") == [(1, 9)]
+
+
+def test_what_comes_to_an_end_while_it_is_mirrored_is_sent_the_next_time(
+    study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tmp_path / "runs" / "student"
+    run.mkdir(parents=True)
+    (run / METRICS_NAME).write_bytes((study / "student" / METRICS_NAME).read_bytes())
+    record = (study / "student" / "record.json").read_bytes()
+
+    def find_and_end(*words: Any) -> Iterator[FoundRun]:
+        yield from list(find_runs(*words))
+        (run / "record.json").write_bytes(record)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(mirror, "find_runs", find_and_end)
+        assert to_tensorboard(tmp_path, "runs").counts["sent"] == 1
+    assert to_tensorboard(tmp_path, "runs").counts["sent"] == 1
+    shown = shown_in_tensorboard(tmp_path / "mirror/tensorboard/runs/student")
+    assert [step for step, _ in shown] == [1, 2, 3, 4, 5, 6]
+
+
 def test_trackio_keeps_every_step_once(study: Path, tmp_path: Path) -> None:
     pytest.importorskip("trackio", reason="trackio is not installed")
     config = MirrorConfig([str(study)], to="trackio", output=str(tmp_path))
@@ -374,6 +407,30 @@ def test_what_is_damaged_is_named_and_the_others_are_sent(
     said = capsys.readouterr().err
     assert said.count("left out") == 2
     assert "1 sent" in said
+
+
+def test_one_run_that_cannot_be_told_holds_up_no_other_and_damage_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs = tmp_path / "runs"
+    write_run(runs / "a", [2, 1])
+    (runs / "a" / "wandb_run_id.txt").write_text("\0")
+    lines = b'{"step": 1, "loss": 2}\n{"step": 2, "lo\xff\n{"step": 3, "loss": 1}\n'
+    (write_run(runs / "b", []) / METRICS_NAME).write_bytes(lines)
+    write_run(runs / "c", [2, 1])
+    for name in ("d", "e"):
+        write_run(runs / name, [2, 1])
+    (runs / "d" / METRICS_NAME).unlink()
+    os.mkfifo(runs / "d" / METRICS_NAME)
+    for folder in ("c", "e"):
+        (runs / folder / "wandb_run_id.txt").write_text("same")
+    assert main(["mirror", str(runs), "--to=tensorboard"]) == 0
+    said = capsys.readouterr().err
+    assert "a/wandb_run_id.txt: holds" in said
+    assert f"b/{METRICS_NAME}: line 2 is damaged; what follows it is not shown" in said
+    assert f"d/{METRICS_NAME}: is no regular file" in said
+    assert "/e: is the same run as runs/c, which is shown" in said
+    assert "3 sent" in said
 
 
 def test_a_run_that_writes_to_wandb_itself_is_left_to_it(tmp_path: Path) -> None:
