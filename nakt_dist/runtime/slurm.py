@@ -138,7 +138,12 @@ def release(jobs: Sequence[str]) -> None:
     command = ["scontrol", "release", ",".join(jobs)]
     try:
         subprocess.run(
-            command, capture_output=True, timeout=_SUBMIT_SECONDS, encoding="utf-8", check=True
+            command,
+            capture_output=True,
+            timeout=_SUBMIT_SECONDS,
+            encoding="utf-8",
+            errors="replace",
+            check=True,
         )
     except (OSError, subprocess.SubprocessError) as error:
         told = " ".join(str(getattr(error, "stderr", None) or error).split())

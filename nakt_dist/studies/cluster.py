@@ -22,6 +22,7 @@ from nakt_dist.studies.standing import Standing, stand
 from nakt_dist.studies.submitted import note_jobs, queued_runs
 
 _SHOWN = 5
+_LONGEST_JOB_NAME = 60  # letters of up to four bytes: the log is called after it
 
 
 @dataclass(frozen=True)
@@ -83,6 +84,7 @@ class Submission:
         run = array.runs[0]
         config = self.settings.of(run)
         words = re.sub(r"[^\w.-]+", "-", f"{self.study.config.study_name}-{run.planned.group}")
+        words = words[-_LONGEST_JOB_NAME:].lstrip("-")
         log = str(self.place).replace("%", "%%") + "/%x-%A_%a.log"
         environment = job_environment(config, self.place)
         if run.launch.processes > 1:  # one process tries its runs again itself
@@ -210,8 +212,13 @@ def submit_study(submission: Submission, instead: str) -> dict[int, str]:
         )
     before = {job.partition("_")[0] for job in submission.queued.values()}
     # Those of before may be held, where the process that submitted them was killed.
-    if jobs or before:
-        release([*sorted(before), *jobs.values()])
+    try:
+        if jobs or before:
+            release([*sorted(before), *jobs.values()])
+    except NaktError as error:
+        if refused is None:
+            raise
+        refused = NaktError(f"{refused}; {error}")
     if refused is not None:
         raise _in_part(submission, jobs, refused)
     return jobs

@@ -363,3 +363,28 @@ def test_what_slurm_will_never_begin_is_submitted_again(here: Path) -> None:
     files = (StudyFolder("runs/demo").folder / f"tasks-2-{step}-{step}.json" for step in (1, 2))
     names = [json.loads(file.read_text()) for file in files]
     assert names == [[["published-0"], ["published-2"]], [["pack-0"], ["pack-2"]]]
+
+
+def test_where_jobs_stay_held_all_that_went_wrong_is_told(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_study(here)
+    (here / "most").write_text("101")
+    replace_program(here, "scontrol", "printf 'n\\377t allowed' >&2; exit 1")
+    assert submit(here) == 1
+    message = capsys.readouterr().err
+    assert "QOSMaxSubmitJobPerUserLimit; jobs are submitted but held" in message
+    assert "n\ufffdt allowed. Do it with: scontrol release 101" in message
+
+
+def test_the_log_of_a_study_with_a_long_name_can_be_opened(here: Path) -> None:
+    file = write_study(here)
+    root = f"runs/{'ü' * 120}"
+    file.write_text(yaml.safe_dump({**yaml.safe_load(file.read_text()), "root": root}))
+    assert submit(here) == 0
+    text = (here / root / ".study/slurm/job-1-2.sbatch").read_text()
+    (name,) = [
+        line.partition("=")[2].strip("'") for line in text.splitlines() if "--job-name" in line
+    ]
+    assert name.endswith("-pack-2")
+    assert len(name.encode()) < 200
