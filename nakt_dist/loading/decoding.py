@@ -15,6 +15,7 @@ from nakt_dist.imaging.packed import decode_pixels
 _PNG_START = b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR"
 _PLAIN_GREY_OR_COLOUR = ((8, 0), (8, 2))  # bits of a channel, and PNG's kind of colour
 _FRAMES = (0xC0, 0xC1, 0xC2)  # JPEG's markers of Huffman-coded frames
+_BEFORE_FRAME = (0xC4, 0xDB, 0xDD, 0xFE, *range(0xE0, 0xF0))  # of segments with a length
 _UNCHANGED = 0  # torchvision's ImageReadMode
 
 
@@ -47,7 +48,7 @@ def decode_into(data: bytes, pixels: np.ndarray) -> None:
 
 def _decoder_of(data: bytes, shape: tuple[int, ...]) -> str | None:
     """Names what decodes an image whose header states this shape; None where it does not."""
-    if data.startswith(_PNG_START):
+    if data.startswith(_PNG_START) and len(data) > 25:
         width, height = int.from_bytes(data[16:20], "big"), int.from_bytes(data[20:24], "big")
         is_plain = (data[24], data[25]) in _PLAIN_GREY_OR_COLOUR
         channels = 3 if data[25] else 1
@@ -63,6 +64,8 @@ def _jpeg_shape(data: bytes) -> tuple[int, int, int] | None:
         if marker in _FRAMES:
             height = int.from_bytes(data[place + 5 : place + 7], "big")
             return data[place + 9], height, int.from_bytes(data[place + 7 : place + 9], "big")
+        if marker not in _BEFORE_FRAME:  # where its segment ends, a decoder may see otherwise
+            return None
         place += 2 + length
     return None
 

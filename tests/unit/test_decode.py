@@ -154,7 +154,7 @@ def test_other_kinds_are_left_to_pillow(data):
 @pytest.mark.parametrize("form", ["JPEG", "PNG"])
 def test_what_is_cut_short_is_an_unusable_sample_in_threads_too(form):
     data = encoded(random_pixels(64, 64), form)
-    for size in (1, 10, 30, len(data) // 2, len(data) - 30):
+    for size in (1, 10, 16, 24, 25, 30, len(data) // 2, len(data) - 30):
         with pytest.raises(UnusableSample) as caught:
             decode_into(data[:size], np.zeros((1, 64, 64), np.uint8))
         assert caught.value.reason == "undecodable"
@@ -166,6 +166,20 @@ def test_the_size_and_channels_in_the_header_are_compared_before_decoding():
             decode_into(wrong, np.zeros((1, 7, 5), np.uint8))
     with pytest.raises(UnusableSample, match="has 1 channels, expected 3"):
         decode_into(encoded(random_pixels(5, 7)), np.zeros((3, 5, 7), np.uint8))
+
+
+@pytest.mark.parametrize(
+    "unusual", [b"\xff\xff\xfe\x00\x02", b"\xff\x01"], ids=["fill", "no_length"]
+)
+def test_no_second_header_hides_how_large_a_jpeg_is(unusual):
+    data = b"\xff\xd8" + unusual + encoded(np.zeros((300, 200), np.uint8), "JPEG")[2:]
+    place = 4 + int.from_bytes(data[4:6], "big")  # of the next segment, to one who takes a length
+    small = b"\xff\xc0\x00\x0b\x08\x00\x08\x00\x08\x01\x01\x11\x00"
+    assert len(data) < place
+    data = data.ljust(place, b"\0") + small
+    assert _decoder_of(data, (1, 8, 8)) is None
+    with pytest.raises(UnusableSample, match=r"has 300×200 pixels|does not decode"):
+        decode_into(data, np.zeros((1, 8, 8), np.uint8))
 
 
 @given(st.binary(max_size=64), st.sampled_from([b"", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"]))
