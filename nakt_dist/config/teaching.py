@@ -52,7 +52,9 @@ class TeachConfig(Limited):
         teachers: at least one.
         batch_size: images per forward pass.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
-        precision: autocast type of the forward pass; the mean is float32 always.
+        precision: of the forward pass; the mean is float32 always. ``auto`` is the fastest that
+            keeps the stored masks within one grey level of float32's in all but 0.1 % of the
+            pixels: ``tf32`` on a GPU, ``float32`` on a CPU. ``bfloat16`` does not keep them.
         threads: CPU threads of torch; None leaves torch's choice. One makes CPU results
             independent of the machine's number of cores.
         cache: folder for local copies when ``dataset`` is a URL.
@@ -65,7 +67,7 @@ class TeachConfig(Limited):
     )
     batch_size: int = field(default=16, metadata=limits.POSITIVE)
     device: str = "auto"
-    precision: Literal["float32", "bfloat16"] = "float32"
+    precision: Literal["auto", "float32", "tf32", "bfloat16"] = "auto"
     threads: int | None = field(default=None, metadata=limits.PROCESSES)
     cache: str = field(default="~/.cache/nakt_dist", metadata=limits.PATH)
 

@@ -86,7 +86,7 @@ class ClassificationScores(TaskScores):
         self, numbers: range, image: torch.Tensor, target: torch.Tensor
     ) -> list[dict[str, Any]]:
         """Returns probabilities, targets and what is known of each image; see ``TaskScores``."""
-        probability = predict(self._trained, image)[:, list(self._labels.outputs)]
+        probability = predict(self.trained, image)[:, list(self._labels.outputs)]
         self._check_finite(probability)
         rows = []
         for number, answers, truth in zip(

@@ -23,6 +23,7 @@ class TaskScores(ABC):
 
     Attributes:
         dataset: the test images with their targets.
+        trained: the network, where and in the form in which it is to run.
         schema: columns of the predictions, the first of them ``key``; one row per image.
         settings: the settings and choices that decide the predictions, JSON-serialisable.
         foreign_settings: those of the other task, which are refused.
@@ -46,7 +47,7 @@ class TaskScores(ABC):
                     f"{name} is for {others}, and {config.weights} {does}; leave it out"
                 )
         self._config = config
-        self._trained = trained
+        self.trained = trained
 
     @abstractmethod
     def rows(

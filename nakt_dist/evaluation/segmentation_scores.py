@@ -63,7 +63,7 @@ class SegmentationScores(TaskScores):
         """Returns key, Dice and areas in pixels; see ``TaskScores``."""
         keys = self.dataset.samples.images.column("key")
         both_empty = 1.0 if self._config.both_empty == "one" else float("nan")
-        probability = self._trained.logits(image).sigmoid()
+        probability = self.trained.logits(image).sigmoid()
         self._check_finite(probability)
         prediction = probability > self._config.threshold
         target = target > 0.5
@@ -105,7 +105,7 @@ class SegmentationScores(TaskScores):
         if self._config.overlays:
             from nakt_dist.evaluation.overlays import draw_overlays
 
-            draw_overlays(path, self._trained, self.dataset, table, self._config)
+            draw_overlays(path, self.trained, self.dataset, table, self._config)
 
     def sentence(self, record: RunRecord) -> str:
         """Says what the mean Dice is."""
@@ -128,8 +128,8 @@ class SegmentationScores(TaskScores):
             identity,
             f"{path}: the teacher was evaluated on other images",
         )
-        teachers = {each.weights_sha256 for each in lineage_of(self._trained).teachers}
-        if record.inputs.get("weights_sha256") not in {*teachers, self._trained.weights_sha256}:
+        teachers = {each.weights_sha256 for each in lineage_of(self.trained).teachers}
+        if record.inputs.get("weights_sha256") not in {*teachers, self.trained.weights_sha256}:
             raise DatasetError(
                 f"{path}: this network did not teach {self._config.weights}, which names "
                 f"{len(teachers)} teachers; give the evaluation of one of them as teacher_record"

@@ -1,7 +1,7 @@
 """Batches for training, by index or from a stream."""
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, BinaryIO
 
@@ -54,7 +54,7 @@ def read_ahead(
     batches: Iterable[Sequence[int]],
     threads: int,
     pinned: bool = False,
-) -> Iterator[Batch]:
+) -> Generator[Batch, None, None]:
     """Yields batches of samples in order, while threads read the next ones.
 
     Threads rather than processes: decoders let each other go on, nothing is copied between

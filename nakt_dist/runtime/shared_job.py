@@ -1,9 +1,10 @@
 """The protocol by which any number of processes make one output together."""
 
+import contextlib
 import json
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
@@ -16,6 +17,8 @@ from nakt_dist.runtime.work import WorkLedger, hold_lock
 _PATIENCE_SECONDS = 1800
 
 Result = TypeVar("Result")
+Done = Generator[tuple[int, Mapping[str, Any]], None, None]
+"""Pieces that are done, each with its receipt."""
 
 
 class Job(ABC):
@@ -120,19 +123,36 @@ class SharedJob(Job, Generic[Result]):
             self.ledger.close()
         return result
 
-    def work(self, do: Callable[[int], Mapping[str, Any]]) -> Iterator[int]:
+    def work(self, do: Callable[[Iterator[int]], Done]) -> Iterator[int]:
         """Does this process's part of the pieces.
 
         Args:
-            do: does a piece, and returns its receipt.
+            do: does pieces in order, and yields each with its receipt. It may take up the next
+                ones before: what it has taken is kept from others.
 
         Yields:
             The number of each piece that is done.
         """
-        place = process_place()
-        for piece in self.ledger.unfinished(place.rank, place.world_size):
-            self.ledger.finish(piece, do(piece))
-            yield piece
+        place, held = process_place(), dict[int, contextlib.ExitStack]()
+
+        def taken() -> Iterator[int]:
+            for piece, lock in self.ledger.claims(place.rank, place.world_size):
+                held[piece] = lock
+                yield piece
+
+        try:
+            with contextlib.closing(do(taken())) as done:
+                for piece, receipt in done:
+                    self.ledger.finish(piece, receipt)
+                    held.pop(piece).close()
+                    yield piece
+        except FileNotFoundError:
+            # The ledger went while a piece was claimed: others have done it, and all is complete.
+            if self.finished() is None:
+                raise
+        finally:
+            for lock in held.values():
+                lock.close()
 
     def finalise(self, put_together: Callable[[], Result]) -> Result | None:
         """Lets one process put the pieces together, once all of them are done.

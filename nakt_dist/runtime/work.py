@@ -184,15 +184,22 @@ class WorkLedger:
         First the rank's own share (``piece % world_size == rank``), then whatever other
         ranks have neither finished nor hold.
         """
+        for piece, held in self.claims(rank, world_size):
+            with held:
+                yield piece
+
+    def claims(self, rank: int, world_size: int) -> Iterator[tuple[int, contextlib.ExitStack]]:
+        """Yields pieces as ``unfinished`` does, each with its lock: who works ahead holds several.
+
+        Yields:
+            The number, and what frees the lock when it is closed.
+        """
         self._tell_count()
         order = sorted(range(self.pieces), key=lambda piece: ((piece - rank) % world_size, piece))
         for piece in order:
-            if self.is_finished(piece):
-                continue
-            with hold_lock(self._lock_path(piece)) as held:
-                # Another rank may have finished it between the check and the lock.
-                if held and not self.is_finished(piece):
-                    yield piece
+            held = None if self.is_finished(piece) else self.claim(piece, None)
+            if held is not None:
+                yield piece, held
 
     def close(self) -> None:
         """Removes the ledger; called when what it led to is complete under its final name."""

@@ -1,7 +1,9 @@
 """``nakt evaluate``: every image scored, exactly once, in any number of processes."""
 
+import contextlib
 import sys
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -13,8 +15,9 @@ from nakt_dist.evaluation.classification_scores import ClassificationScores
 from nakt_dist.evaluation.network_lineage import lineage_of, task_of
 from nakt_dist.evaluation.scores import PREDICTIONS_NAME
 from nakt_dist.evaluation.segmentation_scores import SegmentationScores
-from nakt_dist.loading.batches import as_float, read_ahead
+from nakt_dist.loading.batches import Batch, as_float, read_ahead
 from nakt_dist.loading.samples import SelectedSamples, image_form, select_samples
+from nakt_dist.models.inference import for_inference
 from nakt_dist.models.network_file import TrainedNetwork
 from nakt_dist.models.weights_path import weights_path
 from nakt_dist.records.evaluation_set import EvaluationSet
@@ -29,7 +32,7 @@ from nakt_dist.records.run_record import (
 from nakt_dist.runtime.devices import choose_device, explain_full_memory
 from nakt_dist.runtime.processes import own_cores, process_place, say
 from nakt_dist.runtime.progress import progress_bar
-from nakt_dist.runtime.shared_job import SharedJob
+from nakt_dist.runtime.shared_job import Done, SharedJob
 from nakt_dist.shards.pictures import read_pictures
 from nakt_dist.shards.tables import read_table, write_table
 from nakt_dist.stages.opening import NotOpened, Opening
@@ -154,23 +157,38 @@ class Evaluation(SharedJob[RunRecord]):
         first = piece * _IMAGES_PER_PIECE
         return range(first, min(first + _IMAGES_PER_PIECE, len(self.scores.dataset)))
 
-    def score(self, piece: int) -> dict[str, Any]:
-        """Scores the images of a piece; returns its receipt, which holds their rows."""
+    def score(self, pieces: Iterable[int]) -> Done:
+        """Scores the images of pieces; yields each with its receipt, which holds their rows."""
         rows: list[dict[str, Any]] = []
-        numbers, size = self.images_of(piece), self.config.batch_size
-        with (
-            torch.inference_mode(),
-            explain_full_memory(
-                str(self.output),
-                f"Lower batch_size (now {size}), into another --output since it decides the last "
-                "digits, or set --device cpu",
-            ),
-        ):
-            parts = [numbers[start : start + size] for start in range(0, len(numbers), size)]
-            read = read_ahead(self.scores.dataset, parts, own_cores())
-            for part, batch in zip(parts, read, strict=True):
-                rows += self.scores.rows(part, *as_float(batch, self.device))
-        return {"rows": rows}
+        taken: deque[tuple[int, range]] = deque()
+        read = read_ahead(self.scores.dataset, self._batches(pieces, taken), own_cores())
+        with contextlib.closing(read) as batches:
+            for batch in batches:
+                piece, numbers = taken.popleft()
+                rows += self._rows(numbers, batch)
+                if numbers.stop == self.images_of(piece).stop:
+                    yield piece, {"rows": rows}
+                    rows = []
+
+    def _batches(
+        self, pieces: Iterable[int], taken: deque[tuple[int, range]]
+    ) -> Iterator[Sequence[int]]:
+        """Yields the numbers of each batch, none across pieces, and notes what it has yielded."""
+        size = self.config.batch_size
+        for piece in pieces:
+            numbers = self.images_of(piece)
+            for start in range(0, len(numbers), size):
+                taken.append((piece, numbers[start : start + size]))
+                yield taken[-1][1]
+
+    def _rows(self, numbers: range, read: Batch) -> list[dict[str, Any]]:
+        advice = (
+            f"Lower batch_size (now {self.config.batch_size}), into another --output since it "
+            "decides the last digits, or set --device cpu"
+        )
+        with torch.inference_mode(), explain_full_memory(str(self.output), advice):
+            image, target = as_float(read, self.device)
+            return self.scores.rows(numbers, image, target)
 
 
 JOB = Evaluation
@@ -203,7 +221,8 @@ def look_for_exposure(
 
 def _evaluate(job: Evaluation, stopwatch: Stopwatch) -> RunRecord:
     """Does this process's pieces; whoever finds all of them done writes the record."""
-    job.trained.network.to(job.device)
+    manifest = job.scores.dataset.samples.images.manifest
+    job.scores.trained = for_inference(job.trained, job.device, (manifest.height, manifest.width))
     with progress_bar(f"evaluate {job.output.name}", len(job.scores.dataset)) as advance:
         for piece in job.work(job.score):
             advance(len(job.images_of(piece)))

@@ -16,7 +16,10 @@ from safetensors.torch import load_file
 from skimage.measure import shannon_entropy
 
 from nakt_dist.config import PreprocessingConfig, TeacherConfig
-from nakt_dist.errors import CheckpointError, DatasetError
+from nakt_dist.errors import CheckpointError, ConfigurationError, DatasetError
+from nakt_dist.imaging.packed import encode_mask_png, encode_soft_png
+from nakt_dist.models.spec import ModelSpec
+from nakt_dist.models.weights import save_weights
 from nakt_dist.shards.manifest import PseudoLabelManifest, ShardManifest
 from nakt_dist.shards.reader import IndexedShards, PseudoLabels
 from nakt_dist.stages import teach
@@ -82,6 +85,50 @@ def test_the_stored_mask_is_the_teachers_probability(
     teach.run(teach_config(tmp_path / "out", dataset, weights[0]))
 
     assert_stores(soft_masks(tmp_path / "out"), probabilities(weights[0], dataset))
+
+
+def test_the_fastest_form_keeps_the_masks_and_is_named(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Issue 12's bound: one grey level, in all but 0.1 % of the pixels."""
+    spec = ModelSpec("unet", options={"base_channels": 4})
+    network = spec.build().train()
+    with torch.no_grad():
+        for seed in range(3):
+            network(torch.rand(4, 1, 32, 32, generator=torch.Generator().manual_seed(seed)))
+    save_weights(tmp_path / "teacher.safetensors", network.state_dict(), spec, {})
+    for output in ("fast", "plain"):
+        teach.run(teach_config(tmp_path / output, dataset, tmp_path / "teacher.safetensors"))
+        monkeypatch.setattr(teach, "for_inference", lambda trained, *_: trained)
+
+    fast, plain = (soft_masks(tmp_path / output) for output in ("fast", "plain"))
+    levels = np.stack([np.abs(fast[key].astype(int) - plain[key]) for key in plain])
+    assert (levels > 1).mean() <= 1e-3
+    config = PseudoLabelManifest.read(tmp_path / "fast").config
+    assert config["precision"] == "float32"
+    assert config["form"] == ["BatchNorm folded", "channels_last"]
+
+
+def test_auto_is_a_precision_of_the_device_and_tf32_one_of_a_gpu() -> None:
+    cpu, gpu = torch.device("cpu"), torch.device("cuda")
+    asked = ("auto", "float32", "bfloat16")
+    assert [teach.resolve_precision(each, cpu) for each in asked] == [
+        "float32", "float32", "bfloat16"
+    ]  # fmt: skip
+    assert teach.resolve_precision("auto", gpu) == "tf32"
+    with pytest.raises(ConfigurationError, match="precision is tf32"):
+        teach.resolve_precision("tf32", cpu)
+
+
+def test_soft_masks_are_stored_without_loss_and_not_a_tenth_larger() -> None:
+    noise = np.random.default_rng(0).normal(size=(12, 12)).astype(np.float32)
+    wavy = np.asarray(Image.fromarray(noise).resize((96, 96), Image.Resampling.BICUBIC))
+    side = np.linspace(-1, 1, 96)
+    logits = 25 * (0.4 - side[:, None] ** 2 - side**2) + wavy
+    mask = (255 / (1 + np.exp(-logits))).round().astype(np.uint8)
+    stored = encode_soft_png(mask)
+    np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(stored))), mask)
+    assert len(stored) <= 1.1 * len(encode_mask_png(mask))
 
 
 def test_two_teachers_are_averaged_by_their_weights(

@@ -276,10 +276,10 @@ def test_a_shared_job_is_begun_worked_on_and_put_together_once(tmp_path):
     first.check()
     assert not (tmp_path / "out").exists()
     assert first.begin() is second.begin() is None
-    doing = first.work(lambda piece: {"one": 1})
+    doing = first.work(lambda pieces: ((piece, {"one": 1}) for piece in pieces))
     assert next(doing) == 0
     assert first.finalise(first.put_together) is None
-    assert list(second.work(lambda piece: {"one": 1})) == [1, 2]
+    assert list(second.work(lambda pieces: ((piece, {"one": 1}) for piece in pieces))) == [1, 2]
     assert second.finalise(second.put_together) == 3
     assert (
         first.finalise(first.put_together) == Counting(tmp_path / "out", IDENTITY, 3).begin() == 3
