@@ -64,6 +64,17 @@ def check_document(text: str) -> yaml.Node | None:
     return node
 
 
+def load_document(text: str) -> Any:
+    """Reads YAML that a run left, which anybody may have put there.
+
+    Raises:
+        ConfigurationError: as ``check_document`` does.
+        yaml.YAMLError: it is no YAML.
+    """
+    check_document(text)
+    return yaml.load(text, Loader=_LOADER)
+
+
 def _too_large(found: str) -> ConfigurationError:
     return ConfigurationError(
         f"{found}; expected settings of at most {_MOST_CHARACTERS} characters and {_MOST_VALUES} "

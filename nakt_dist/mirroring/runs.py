@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 import yaml
 
 from nakt_dist.config import CONFIG_NAME
-from nakt_dist.errors import DatasetError
+from nakt_dist.config.yaml_files import load_document
+from nakt_dist.errors import DatasetError, NaktError
 from nakt_dist.records.run_record import RECORD_NAME, RunRecord, read_record
 from nakt_dist.runtime.files import read_json, read_regular_file, value_sha256
 from nakt_dist.runtime.processes import printable
@@ -93,9 +94,9 @@ class FoundRun:
         if self.manifest is not None or self.stage not in _STAGES:
             return {}
         try:
-            text = read_regular_file(self.folder / CONFIG_NAME, _MOST_BYTES)
-            found = yaml.safe_load(text)
-        except (OSError, ValueError, RecursionError, yaml.YAMLError):
+            text = read_regular_file(self.folder / CONFIG_NAME, _MOST_BYTES).decode()
+            found = load_document(text)
+        except (OSError, ValueError, NaktError, yaml.YAMLError):
             return {}  # that of a run which is about to write it
         return found if isinstance(found, Mapping) else {}
 

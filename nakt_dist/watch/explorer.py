@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 import yaml
 
 from nakt_dist.config.saving import CONFIG_NAME
+from nakt_dist.config.yaml_files import load_document
 from nakt_dist.errors import DatasetError, NaktError, UnusableSample
 from nakt_dist.records.pseudo_sets import read_pseudo_set
 from nakt_dist.runtime.files import read_regular_file
@@ -136,7 +137,7 @@ class Explorer:
 def _named_dataset(found: FoundSet) -> Path | None:
     """Returns the dataset's folder as ``nakt teach`` was given it, where it is there."""
     try:
-        value = yaml.safe_load(read_regular_file(found.folder / CONFIG_NAME, 2**20))
+        value = load_document(read_regular_file(found.folder / CONFIG_NAME, 2**20).decode())
         folder = Path(value["dataset"])
         return folder if (folder / MANIFEST_NAME).is_file() else None
     except (OSError, NaktError, yaml.YAMLError, TypeError, KeyError, ValueError):

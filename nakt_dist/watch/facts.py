@@ -8,7 +8,8 @@ from typing import Any
 import yaml
 
 from nakt_dist.config.saving import CONFIG_NAME
-from nakt_dist.errors import DatasetError
+from nakt_dist.config.yaml_files import load_document
+from nakt_dist.errors import DatasetError, NaktError
 from nakt_dist.records.fields import printable
 from nakt_dist.records.lineage_reading import is_classification, read_lineage
 from nakt_dist.records.run_record import RECORD_NAME
@@ -22,7 +23,6 @@ MARKS = frozenset({RECORD_NAME, METRICS_NAME, IDENTITY_NAME, MANIFEST_NAME})
 """Names of files that make a folder a run's."""
 
 _MOST_BYTES = 2**26
-_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _DAMAGE = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
 _NO_INPUTS = ("output", "cache", "project", "entity")
 
@@ -60,7 +60,7 @@ def read_settings(folder: Path) -> dict[str, Any]:
                        (MANIFEST_NAME, _config_of_json)):  # fmt: skip
         try:
             value = read(folder / name)
-        except (DatasetError, OSError, yaml.YAMLError, *_DAMAGE):
+        except (NaktError, OSError, yaml.YAMLError, *_DAMAGE):
             continue
         if isinstance(value, dict):
             return value
@@ -71,7 +71,7 @@ def read_facts(folder: Path) -> Facts:
     """Reads what lies in a run's folder; damage is told as ``problem``, never raised."""
     try:
         return _read(folder)
-    except DatasetError as error:
+    except NaktError as error:
         problem = str(error).replace(f"{folder}/", "")
     except (OSError, yaml.YAMLError, *_DAMAGE) as error:
         problem = f"damaged: {type(error).__name__}: {error}".replace(f"{folder}/", "")[:200]
@@ -218,4 +218,4 @@ def _config_of_json(path: Path) -> Any:
 
 
 def _yaml(path: Path) -> Any:
-    return yaml.load(read_regular_file(path, _MOST_BYTES), Loader=_LOADER)
+    return load_document(read_regular_file(path, _MOST_BYTES).decode())

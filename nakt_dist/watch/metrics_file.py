@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import stat
 import sys
 from array import array
 from collections import deque
@@ -100,6 +101,8 @@ class MetricsFile:
             if gone:
                 self._forget()
             return gone
+        if not stat.S_ISREG(status.st_mode):
+            return False
         seen = (status.st_mtime_ns, status.st_size)
         if seen == self._seen and not self.is_behind:
             return False
@@ -114,7 +117,8 @@ class MetricsFile:
         return True
 
     def _read(self, size: int) -> None:
-        with open(self._path, "rb") as stream:  # noqa: PTH123
+        # Without waiting: what was a file may be a pipe by now.
+        with open(self._path, "rb", opener=_open_at_once) as stream:
             stream.seek(max(self._offset - len(self._tail), 0))
             if size < self._offset or stream.read(len(self._tail)) != self._tail:
                 self._forget()
@@ -166,6 +170,10 @@ class MetricsFile:
             return None
         (begin, first), (end, last) = self._observed[0], self._observed[-1]
         return (last - first) / (end - begin)
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def _values(whole: bytes) -> list[Any]:

@@ -1,5 +1,6 @@
 import json
 import math
+import os
 from pathlib import Path
 
 import pytest
@@ -90,3 +91,13 @@ def test_the_pace_is_that_of_the_lines_that_came(path: Path) -> None:
         os.utime(path, (1000 + 10 * number, 1000 + 10 * number))
         followed.poll()
     assert followed.steps_per_second() == pytest.approx(2.0)
+
+
+@pytest.mark.timeout(20)
+def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(path: Path) -> None:
+    os.mkfifo(path)
+    followed = MetricsFile(path)
+    assert not followed.poll() and followed.step is None
+    path.unlink()
+    append(path, [{"step": 1, "loss": 0.5}])
+    assert followed.poll() and followed.step == 1
