@@ -1,6 +1,7 @@
 """What lies below folders of runs: each with what may be shown of it."""
 
 import contextlib
+import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -95,8 +96,9 @@ class FoundRun:
             return {}
         try:
             text = read_regular_file(self.folder / CONFIG_NAME, _MOST_BYTES).decode()
-            found = load_document(text)
-        except (OSError, ValueError, NaktError, yaml.YAMLError):
+            # As a record holds them: names are texts, and so are dates.
+            found = json.loads(json.dumps(load_document(text), default=str, skipkeys=True))
+        except (OSError, ValueError, RecursionError, NaktError, yaml.YAMLError):
             return {}  # that of a run which is about to write it
         return found if isinstance(found, Mapping) else {}
 
@@ -124,7 +126,7 @@ class FoundRun:
         inputs: Mapping[str, Any] = self._identity
         if not inputs and self.record is not None:
             inputs = {**self.record.inputs, "settings": self.record.config}
-        output = self.settings.get("output")
+        output = self.settings.get("output") or self.place
         return value_sha256([self.stage, self.folder.name, str(output), inputs])
 
     def history(self) -> list[Row]:
@@ -138,7 +140,7 @@ class FoundRun:
         """
         rows: dict[int, dict[str, float]] = {}
         for _, line in _lines_of(self.folder / METRICS_NAME):
-            numbers = {name: value for name, value in line.items() if _is_number(value)}
+            numbers = {name: value for name, value in line.items() if name and _is_number(value)}
             rows.setdefault(numbers.pop("step"), {}).update(numbers)
         steps = sorted(rows)
         return [Row(step, rows[step]) for step in (steps if self.ended else steps[:-1])]

@@ -35,6 +35,7 @@ class Place:
         """Returns what a tracker is told of a run when it begins."""
         tracking = run.settings.get("tracking")
         own = tracking.get("group") if isinstance(tracking, dict) else None
+        own = own if isinstance(own, str) else None
         return TrackedRun(
             folder=folder,
             name=run.name,

@@ -63,7 +63,8 @@ class TensorBoardTarget:
 
     def send_study(self, study: StudyGlance, sent: Sent) -> Sent:
         """See ``Target``."""
-        with self._open(str(self._folder / f"study {study.plan.name}")) as writer:
+        name = f"study {study.plan.name}".replace("/", "-")  # it may hold .., too
+        with self._open(str(self._folder / name)) as writer:
             writer.add_text("runs", _markdown(study.table), sent.step + 1)
         return replace(sent, step=sent.step + 1)
 

@@ -10,12 +10,13 @@ from types import ModuleType
 from typing import Any
 
 from nakt_dist.errors import DatasetError, NaktError
-from nakt_dist.runtime.files import write_bytes
+from nakt_dist.runtime.files import read_regular_file, write_bytes
 from nakt_dist.runtime.mirrors import Ending, Mirror, TrackedRun, one_line, summary_of
 
 RUN_ID_NAME = "wandb_run_id.txt"
 FOLDER_NAME = "wandb"
 _RUN_ID = re.compile(r"[\w-]{1,64}")
+_MOST_BYTES = 2**16
 _LONGEST_RUN_NAME = 128
 _LONGEST_TITLE = 63
 _EXIT_CODES = {"done": 0, "failed": 1, "interrupted": 75}
@@ -29,11 +30,12 @@ def read_run_id(folder: Path) -> str | None:
     """
     path = folder / RUN_ID_NAME
     try:
-        text = path.read_text(encoding="utf-8", errors="replace").strip()
+        text = read_regular_file(path, _MOST_BYTES).decode(errors="replace").strip()
     except FileNotFoundError:
         return None
-    except OSError as error:
-        raise DatasetError(f"{path}: cannot be read: {error.strerror}") from None
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise DatasetError(f"{path}: cannot be read: {reason}") from None
     if not _RUN_ID.fullmatch(text):
         raise DatasetError(
             f"{path}: holds {text[:60]!r}, expected the id of a W&B run (letters, digits, - and "

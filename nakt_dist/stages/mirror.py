@@ -62,6 +62,8 @@ def run(config: MirrorConfig) -> RunRecord:
         told = target.close()
     for reason in left_out[:_MOST_NAMED]:
         say(f"mirror: left out: {reason}")
+    if len(left_out) > _MOST_NAMED:
+        say(f"mirror: left out: {len(left_out) - _MOST_NAMED:,} more")
     found = ", ".join(f"{count:,} {what}" for what, count in sorted(counts.items()))
     say(f"mirror: {len(runs):,} runs: {found or 'none sent'}; {told}")
     return RunRecord(

@@ -163,7 +163,13 @@ class StudyFolder:
                 PlannedRun(**{**run, "needs": tuple(run["needs"]), "after": tuple(run["after"])})
                 for run in value.pop("runs")
             )
-            return Plan(**value, runs=runs)
+            plan = Plan(**value, runs=runs)
+            names = [text for run in runs for text in (run.name, run.stage, run.group)]
+            if not all(isinstance(text, str) for text in (plan.name, plan.root, *names)):
+                raise TypeError("a name is no text")
+            if not all(isinstance(run.axes, Mapping) for run in runs):
+                raise TypeError("axes are no object")
+            return plan
         except (TypeError, KeyError) as error:
             raise DatasetError(f"{self.plan_path}: not a plan of a study: {error}") from None
 

@@ -433,6 +433,35 @@ def test_one_run_that_cannot_be_told_holds_up_no_other_and_damage_is_said(
     assert "3 sent" in said
 
 
+def test_odd_files_of_a_run_neither_end_the_mirror_nor_lead_out_of_its_folder(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs, output = tmp_path / "runs", tmp_path / "mirror"
+    os.mkfifo(write_run(runs / "a", [2, 1]) / "wandb_run_id.txt")
+    (write_run(runs / "b", [2, 1]) / "config.yaml").write_text(
+        "tracking: {group: 5}\n3: 4\nday: 2020-01-01\n"
+    )
+    (write_run(runs / "c", []) / METRICS_NAME).write_text('{"step": 1, "": 2, "loss": 1}\n\n')
+    for name, value in (("d", "../../../../outside"), ("e", 5)):
+        (write_run(runs / name / "run", [2, 1]) / "identity.json").unlink()  # nothing says which
+        plan_study(runs / name)
+        plan = runs / name / ".study" / "plan.json"
+        plan.write_text(json.dumps({**json.loads(plan.read_text()), "name": value}))
+    for number in range(4):
+        (runs / f"f{number}").mkdir()
+        (runs / f"f{number}" / "record.json").write_text("{")
+
+    for target in ("wandb", "tensorboard"):
+        words = ["mirror", str(runs), f"--to={target}", f"--output={output}"]
+        assert main(words) == 0
+        said = capsys.readouterr().err
+        assert "a/wandb_run_id.txt: cannot be read: it is not a regular file" in said
+        assert "left out: 1 more" in said
+        assert "4 sent" in said
+    assert not list(tmp_path.rglob("outside*"))
+    assert (output / "tensorboard" / "study ..-..-..-..-outside").is_dir()
+
+
 def test_a_run_that_writes_to_wandb_itself_is_left_to_it(tmp_path: Path) -> None:
     run = tmp_path / "runs" / "student"
     run.mkdir(parents=True)
