@@ -10,6 +10,19 @@ _PLACE = re.compile(r"\$\{([^{}]*)\}")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
 
 
+class Parts(dict[str, Any]):
+    """A mapping that says why it lacks a part.
+
+    Args:
+        values: its parts.
+        why: what follows in the message.
+    """
+
+    def __init__(self, values: Mapping[str, Any], why: str) -> None:
+        super().__init__(values)
+        self.why = why
+
+
 def check_names(names: Mapping[str, Any], where: str, taken: Mapping[str, Any]) -> None:
     """Refuses names that cannot stand in ``${…}``, or that mean something else already.
 
@@ -86,7 +99,10 @@ def _look_up(name: str, names: Mapping[str, Any], passed: tuple[str, ...] | list
     for part in parts:
         if not isinstance(value, Mapping) or part not in value:
             nearest = nearest_name(part, map(str, value if isinstance(value, Mapping) else ()))
-            raise ConfigurationError(f"${{{name}}}: {value!r:.60} has no part '{part}'{nearest}")
+            why = value.why if isinstance(value, Parts) else ""
+            raise ConfigurationError(
+                f"${{{name}}}: {value!r:.60} has no part '{part}'{nearest}{why}"
+            )
         value = value[part]
     return value
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from nakt_dist.config import EvaluateConfig, TrainConfig
+from nakt_dist.config.placeholders import Parts
 from nakt_dist.errors import ConfigurationError, DatasetError
 from nakt_dist.records.run_record import RECORD_NAME, read_record
 from nakt_dist.studies.paths import absolute
@@ -75,8 +76,14 @@ class Choice:
 
     def _told(self, candidate: Candidate) -> dict[str, Any]:
         alike = [each for each in self.candidates if each.values == candidate.values]
-        output = {"output": candidate.output} if len(alike) == 1 else {}
-        return {**candidate.values, **output}
+        if len(alike) == 1:
+            return {**candidate.values, "output": candidate.output}
+        axes = ", ".join(candidate.values)
+        return Parts(
+            candidate.values,
+            why=f"; {len(alike)} runs have these values, so that it has no output of its own: name "
+            f"the axes in which they differ in over, beside {axes}",
+        )
 
 
 def metric_of(output: str, by: str, name: str) -> float:

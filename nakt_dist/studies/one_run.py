@@ -27,6 +27,7 @@ ELSEWHERE_EXIT_CODE = 74
 
 CHOICES_NAME = "choices.json"
 WRONG_SETTINGS_EXIT_CODE = 2
+_REASON = 400
 """Of a command line or settings that are wrong: another try would say the same."""
 
 Main = Callable[[list[str]], int]
@@ -151,4 +152,9 @@ def reason_of(folder: StudyFolder, name: str, code: int, start: int = 0) -> str 
     errors = [line for line in lines if "error" in line.lower()]
     told = (errors or lines or ["it said nothing"])[-1].strip()
     ended = f"signal {-code}" if code < 0 else f"exit code {code}"
-    return f"{ended}: {told[:300]}"
+    return shortened(f"{ended}: {told}")
+
+
+def shortened(reason: str) -> str:
+    """Returns a reason as a table has room for it; the log holds all of it."""
+    return reason if len(reason) <= _REASON else f"{reason[:_REASON].rsplit(' ', 1)[0]} …"

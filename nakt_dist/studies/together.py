@@ -13,7 +13,7 @@ from nakt_dist.runtime.preemption import REQUEUE_ALONE_EXIT_CODE, REQUEUE_EXIT_C
 from nakt_dist.runtime.processes import process_place
 from nakt_dist.runtime.work import hold_lock
 from nakt_dist.studies.folder import StudyFolder
-from nakt_dist.studies.one_run import lock_path, prepare, reason_of, status_after
+from nakt_dist.studies.one_run import lock_path, prepare, reason_of, shortened, status_after
 from nakt_dist.studies.plan import Study, StudyRun
 
 _FIRST_SECONDS = 60
@@ -52,7 +52,7 @@ def do_together(
             code = REQUEUE_ALONE_EXIT_CODE if error.alone else REQUEUE_EXIT_CODE
             raise
         except NaktError as error:
-            reason = f"exit code 1: nakt: error: {error}"[:300]
+            reason = shortened(f"exit code 1: nakt: error: {error}")
             raise
         finally:
             state = folder.read_state(run.name)

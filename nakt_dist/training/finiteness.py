@@ -120,11 +120,11 @@ class Finiteness:
     def _diverged(self, what: str, step: int) -> NaktError:
         keys = ", ".join(self.keys(step)[:8]) or "of the stream"
         return NotFinite(
-            f"{self.run.output}: {what} at step {step + 1} (images {keys} …; see "
-            f"{NOT_FINITE_NAME}). Nothing was saved since the last checkpoint. Train into another "
-            "--output with a lower recipe.learning_rate, with recipe.largest_gradient_norm 1, with "
-            "recipe.precision no, or, where single batches are to blame, with recipe.not_finite "
-            "skip"
+            f"{self.run.output}: {what} at step {step + 1}. Nothing was saved since the last "
+            "checkpoint. Train into another --output with a lower recipe.learning_rate, with "
+            "recipe.largest_gradient_norm 1, with recipe.precision no, or, where single batches "
+            f"are to blame, with recipe.not_finite skip. Images of the step, in {NOT_FINITE_NAME}: "
+            f"{keys} …"
         )
 
 

@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import re
 import signal
 import sys
 import time
@@ -20,7 +21,7 @@ from nakt_dist.runtime.work import hold_lock
 from nakt_dist.stages import study
 from nakt_dist.studies.folder import StudyFolder
 from nakt_dist.studies.local import LocalRuns
-from nakt_dist.studies.one_run import lock_path
+from nakt_dist.studies.one_run import lock_path, shortened
 from tests.faults.chaos_launches import ForkedLaunch
 from tests.recipes import file_hashes
 
@@ -58,6 +59,12 @@ def states(root: Path) -> dict[str, Any]:
         path.parent.name: json.loads(path.read_text())
         for path in (root / ".study" / "runs").glob("*/state.json")
     }
+
+
+def test_a_long_reason_ends_between_words_and_says_that_there_is_more() -> None:
+    assert shortened("exit code 1: it is full") == "exit code 1: it is full"
+    assert re.fullmatch(r"(word )+…", shortened("word " * 200))
+    assert len(shortened("word " * 200)) <= 402
 
 
 @pytest.mark.parametrize("jobs", [1, 2])

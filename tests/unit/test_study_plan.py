@@ -218,6 +218,14 @@ def test_validation_images_that_the_study_tests_on_are_refused(tmp_path: Path) -
         read_study(StudyConfig(steps=[*steps[:3], other], root=str(tmp_path)))
 
 
+def test_several_runs_of_equal_values_have_no_output_to_choose(tmp_path: Path) -> None:
+    config = TRAIN | {"output": "${root}/final", "seed": 0, "init": "${best.output}"}
+    final = {"stage": "train", "config": config}
+    told = r"\$\{best.output\}.*; 2 runs have these values, .*name the axes .* in over, beside beta"
+    with pytest.raises(ConfigurationError, match=told):
+        read_study(StudyConfig(steps=[GRID, CHOOSE, final], root=str(tmp_path)))
+
+
 def test_an_output_cannot_depend_on_what_is_not_known_yet(tmp_path: Path) -> None:
     final = {**FINAL, "config": {**FINAL["config"], "output": "${root}/${best.beta}-${seed}"}}
     with pytest.raises(ConfigurationError, match=r"output holds \$\{best…\}, which is known only"):

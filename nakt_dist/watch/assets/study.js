@@ -105,6 +105,7 @@ function showFailed(place, wanted) {
   const more = failed.length - cards.length;
   place.replaceChildren(el("h2", {}, `Failed (${failed.length})`), el("div", { class: "cards" }, ...cards),
     more > 0 ? el("p", { class: "soft" }, `and ${more} more in the view Runs`) : "");
+  for (const each of place.querySelectorAll("pre")) each.scrollTop = each.scrollHeight;
 }
 
 async function readLogs(failed) {
