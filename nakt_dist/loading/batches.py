@@ -71,6 +71,7 @@ def read_ahead(
     if not threads:
         yield from map(dataset.batch, batches)
         return
+    _ = dataset.store  # made once, before several threads ask for it
     upcoming = iter(batches)
     ahead: deque[tuple[Batch, list[Future[None]]]] = deque()
     pool = ThreadPoolExecutor(threads, "read-ahead")
