@@ -331,7 +331,7 @@ def test_a_loss_that_is_not_finite_stops_with_the_images_and_keeps_the_checkpoin
         tmp_path / "out", dataset, recipe=recipe, checkpoint=CheckpointConfig(every_steps=1)
     )
 
-    with pytest.raises(NaktError, match=r"the loss is (nan|inf) at step \d+ \(images image_"):
+    with pytest.raises(NaktError, match=r"the loss is (nan|inf) at step \d+\..*: image_"):
         train.run(config)
 
     assert list((tmp_path / "out" / "checkpoints").glob("step-*"))
