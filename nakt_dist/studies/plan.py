@@ -5,6 +5,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
 from typing import Any
 
 from nakt_dist.config import EvaluateConfig, StudyConfig, as_plain
@@ -92,17 +93,22 @@ class Study:
     def by_name(self, names: Sequence[str]) -> list[StudyRun]:
         """Returns runs by their names, in the order of the study.
 
+        Args:
+            names: as the study or ``nakt watch``, with the root's name before it, prints them.
+
         Raises:
             ConfigurationError: there is no run of a name; names the nearest.
         """
         known = {run.name: run for run in self.runs}
-        for name in names:
+        root = f"{Path(self.config.root).name}/"
+        wanted = {name if name in known else name.removeprefix(root) for name in names}
+        for name in wanted:
             if name not in known:
                 raise ConfigurationError(
                     f"the study has no run '{name}'{nearest_name(name, known)}; "
                     "--dry_run lists them"
                 )
-        return [run for run in self.runs if run.name in set(names)]
+        return [run for run in self.runs if run.name in wanted]
 
     def with_needs(self, chosen: Sequence[StudyRun]) -> list[StudyRun]:
         """Returns runs and all that they need, in the order of the study."""

@@ -520,3 +520,12 @@ def test_a_plan_and_a_state_are_read_as_they_were_written(tmp_path: Path) -> Non
     (folder.plan_path).write_text('{"format": "nakt-study/1", "runs": [{}]}')
     with pytest.raises(DatasetError, match="not a plan of a study"):
         folder.read_plan()
+
+
+def test_a_run_is_found_by_its_name_with_and_without_the_root_before_it(tmp_path: Path) -> None:
+    step = {"stage": "report", "config": {"runs": [str(tmp_path)], "output": "${root}/page"}}
+    study = read_study(StudyConfig(root=str(tmp_path), steps=[step]))
+    assert [run.name for run in study.by_name(["page"])] == ["page"]
+    assert study.by_name([f"{tmp_path.name}/page"]) == study.by_name(["page"])
+    with pytest.raises(ConfigurationError, match="no run 'pag', did you mean 'page'"):
+        study.by_name(["pag"])
