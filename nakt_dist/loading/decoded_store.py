@@ -44,7 +44,7 @@ class DecodedStore:
         left = available_memory()
         if most_bytes is None:
             most_bytes = whole if left is None else left // 2
-        memory = _shared(name, min(whole, most_bytes), record_bytes)
+        memory = _shared(name, min(whole, most_bytes))
         if memory is None:
             records = min(samples, most_bytes // process_place().local_world_size // record_bytes)
             memory = mmap.mmap(-1, max(records * (record_bytes + _MARK), 1))
@@ -86,7 +86,7 @@ class DecodedStore:
         self._trusted[number] = True
 
 
-def _shared(name: str, size: int, record_bytes: int) -> mmap.mmap | None:
+def _shared(name: str, size: int) -> mmap.mmap | None:
     """Opens the file of these samples, or makes it; None where there is no room for it."""
     folder = SHARED_MEMORY / f"nakt_dist-{os.getuid()}"
     try:

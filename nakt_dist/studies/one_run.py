@@ -27,8 +27,9 @@ ELSEWHERE_EXIT_CODE = 74
 
 CHOICES_NAME = "choices.json"
 WRONG_SETTINGS_EXIT_CODE = 2
-_REASON = 400
 """Of a command line or settings that are wrong: another try would say the same."""
+
+_LONGEST_REASON = 400
 
 Main = Callable[[list[str]], int]
 """The program: words of a command line in, exit code out."""
@@ -157,4 +158,6 @@ def reason_of(folder: StudyFolder, name: str, code: int, start: int = 0) -> str 
 
 def shortened(reason: str) -> str:
     """Returns a reason as a table has room for it; the log holds all of it."""
-    return reason if len(reason) <= _REASON else f"{reason[:_REASON].rsplit(' ', 1)[0]} …"
+    if len(reason) <= _LONGEST_REASON:
+        return reason
+    return f"{reason[:_LONGEST_REASON].rsplit(' ', 1)[0]} …"
