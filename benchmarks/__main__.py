@@ -19,7 +19,7 @@ from typing import Any
 from benchmarks.comparing import Scale, Table, machine
 from nakt_dist.runtime.files import write_json
 
-QUESTIONS = ("attention", "augmentation", "loading", "training")
+QUESTIONS = ("attention", "augmentation", "loading", "packing", "training")
 
 
 def main(words: list[str] | None = None) -> int:
