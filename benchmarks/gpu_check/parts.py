@@ -208,7 +208,14 @@ def task_config(
         "task": "classification" if finds else "segmentation",
         "model": place.unet(),
         "data": DataConfig(str(shards / dataset.get(task, "thyroid")), pseudo_labels=pseudo),
-        "recipe": RecipeConfig(**{"global_batch_size": place.batch, **recipe}),
+        "recipe": RecipeConfig(
+            **{
+                "global_batch_size": place.batch,
+                "precision": "no",
+                "channels_last": False,
+                **recipe,
+            }
+        ),
         "device": device,
         "log_keys": True,
     }

@@ -73,10 +73,11 @@ class RecipeConfig(Limited, group="recipe"):
             the batch; its keys go to ``not_finite.jsonl`` either way.
         halve_when_out_of_memory: when the GPU's memory is full, go on from the last checkpoint
             with micro-batches of half the size; the global batches stay as they are.
-        precision: ``no``, ``bf16`` or ``fp16`` autocast.
+        precision: ``no`` (float32), ``bf16`` or ``fp16`` autocast; ``auto`` takes bf16 where the
+            hardware has units for it, else float32, and a run that goes on what it began with.
         synchronised_batch_norm: BatchNorm's statistics are those of all processes' images, so that
             1 × 8 and 2 × 4 agree; otherwise each process has those of its own.
-        channels_last: memory format of images and network.
+        channels_last: memory format of images and network; ``auto`` takes the faster one.
         compile: torch.compile the network.
     """
 
@@ -99,9 +100,9 @@ class RecipeConfig(Limited, group="recipe"):
     )
     not_finite: Literal["stop", "skip"] = "stop"
     halve_when_out_of_memory: bool = False
-    precision: Literal["no", "bf16", "fp16"] = "no"
+    precision: Literal["auto", "no", "bf16", "fp16"] = "auto"
     synchronised_batch_norm: bool = False
-    channels_last: bool = False
+    channels_last: bool | Literal["auto"] = "auto"
     compile: bool = False
 
     def __post_init__(self) -> None:

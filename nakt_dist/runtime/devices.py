@@ -3,6 +3,7 @@
 import contextlib
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import torch
 
@@ -51,6 +52,22 @@ def gpu_is_wanted(device: str) -> bool:
     """Says whether there is a GPU, and neither setting nor ``accelerate --cpu`` is against it."""
     asked_for_cpu = device == "cpu" or os.environ.get("ACCELERATE_USE_CPU", "").lower() == "true"
     return torch.cuda.is_available() and not asked_for_cpu
+
+
+def multiplies_bf16(device: str, cpu_flags: Path = Path("/proc/cpuinfo")) -> bool:
+    """Says whether a device has units of its own that multiply matrices of bf16.
+
+    Args:
+        device: ``auto`` or ``cpu``.
+        cpu_flags: where Linux tells what the CPU has.
+    """
+    if gpu_is_wanted(device):
+        with torch.cuda.device(choose_device(device, None)):
+            return torch.cuda.is_bf16_supported(including_emulation=False)
+    try:
+        return "amx_bf16" in cpu_flags.read_text(encoding="utf-8").split()
+    except OSError:
+        return False
 
 
 def gpu_uuid(device: torch.device) -> str:

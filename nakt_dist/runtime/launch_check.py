@@ -2,12 +2,11 @@
 
 import os
 
-import torch
 from accelerate.utils import DeepSpeedPlugin
 
 from nakt_dist.errors import ConfigurationError
 from nakt_dist.runtime.deepspeed_launch import read_plugin, uses_deepspeed
-from nakt_dist.runtime.devices import choose_device, gpu_is_wanted
+from nakt_dist.runtime.devices import gpu_is_wanted, multiplies_bf16
 from nakt_dist.runtime.processes import process_place
 
 
@@ -80,9 +79,7 @@ def _check_precision(precision: str, device: str) -> None:
         raise ConfigurationError(
             "recipe.precision is fp16, which needs a GPU; set it to bf16 or no"
         )
-    if precision == "bf16" and on_gpu:
-        with torch.cuda.device(choose_device(device, None)):
-            if not torch.cuda.is_bf16_supported(including_emulation=False):
-                raise ConfigurationError(
-                    "recipe.precision is bf16, which this GPU does not have; set it to fp16 or no"
-                )
+    if precision == "bf16" and on_gpu and not multiplies_bf16(device):
+        raise ConfigurationError(
+            "recipe.precision is bf16, which this GPU does not have; set it to fp16 or no"
+        )

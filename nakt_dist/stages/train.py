@@ -30,9 +30,10 @@ from nakt_dist.runtime.work import sole_user
 from nakt_dist.shards.pictures import write_pictures
 from nakt_dist.stages import train_forecast
 from nakt_dist.stages.opening import Opening
-from nakt_dist.stages.train_identity import Training, lineage_of, pictures_met
+from nakt_dist.stages.train_identity import Training, lineage_of, pictures_met, resolve_auto
 from nakt_dist.stages.train_plan import TrainPlan, make_plan, make_task, open_parts
 from nakt_dist.training.checkpoint import Progress
+from nakt_dist.training.fastest import describe
 from nakt_dist.training.gpu_memory import GpuMemoryFull, largest_part, remembered_micro_batch_size
 from nakt_dist.training.loop import CHECKPOINTS_NAME, TrainingLoop, describe_progress
 from nakt_dist.training.run import TrainingRun
@@ -100,6 +101,7 @@ def _as_remembered(config: TrainConfig) -> TrainConfig:
 
 
 def _train_with(config: TrainConfig, stop: StopRequests, stopwatch: Stopwatch) -> RunRecord:
+    config = resolve_auto(config)
     plan = make_plan(config, *open_parts(config, Opening()))
     config = plan.config
     torch.manual_seed(config.seed)
@@ -120,7 +122,7 @@ def _train_with(config: TrainConfig, stop: StopRequests, stopwatch: Stopwatch) -
         lambda: deepspeed_settings(recipe, share), timeout,
     )  # fmt: skip
     if accelerator.is_main_process:
-        say(f"train {output.name}: {plan.start.spec.name} on {_names(plan)}")
+        say(f"train {output.name}: {plan.start.spec.name} on {_names(plan)}; {describe(recipe)}")
         for notice in plan.notices:
             say(f"train: {notice}")
     accelerator.wait_for_everyone()

@@ -16,14 +16,16 @@ from nakt_dist.runtime.launch_check import check_launch
 from nakt_dist.runtime.processes import process_place
 from nakt_dist.runtime.wandb_check import check_tracking
 from nakt_dist.stages.opening import NotOpened, Opening, in_words, tell_weights
-from nakt_dist.stages.train_identity import Training, lineage_of
+from nakt_dist.stages.train_identity import Training, lineage_of, resolve_auto
 from nakt_dist.stages.train_plan import TrainPlan, make_plan, open_parts
 from nakt_dist.training.batch_norm import synchronise_batch_norm
+from nakt_dist.training.fastest import describe
 from nakt_dist.training.zero import deepspeed_settings
 
 
 def plan(config: TrainConfig, found: Opening) -> Training:
     """Opens data, networks, batch, precision and launch, each for itself, then all together."""
+    config = resolve_auto(config)
     parts = open_parts(config, found)
     _look_at_keys(found)
     share = _look_at_batch(config, found)
@@ -78,7 +80,7 @@ def _look_at_batch(config: TrainConfig, found: Opening) -> Share | None:
 def _look_at_launch(config: TrainConfig, found: Opening, share: Share | None) -> None:
     """Looks at what the launcher asks for besides processes, as the stage does."""
     precision = config.recipe.precision
-    found.facts["precision"] = {"no": "float32"}.get(precision, f"{precision} autocast")
+    found.facts["precision"] = describe(config.recipe)
     launched = os.environ.get("ACCELERATE_MIXED_PRECISION", precision)
     if launched not in (precision, "no"):
         found.note(

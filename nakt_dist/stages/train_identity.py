@@ -2,7 +2,8 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from nakt_dist.runtime.processes import process_place, say
 from nakt_dist.runtime.shared_job import Job
 from nakt_dist.shards.pictures import PicturesMet, numbers_of, read_pictures
 from nakt_dist.stages.train_plan import TrainPlan
+from nakt_dist.training.fastest import resolve
 from nakt_dist.training.following import describe_following
 from nakt_dist.training.loop import CHECKPOINTS_NAME
 
@@ -101,6 +103,20 @@ def pictures_met(plan: TrainPlan) -> PicturesMet:
     return PicturesMet(numbers, frozenset(role for role, those in unknown.items() if those))
 
 
+def resolve_auto(config: TrainConfig) -> TrainConfig:
+    """Returns the configuration with a recipe that leaves nothing to be chosen.
+
+    A run that goes on keeps what it began with, on whatever machine.
+    """
+    output, begun = Path(config.output), {}
+    path = output / _IDENTITY_NAME
+    if path.exists() and (_has_checkpoint(output) or (output / RECORD_NAME).exists()):
+        settings = read_json(path, "identity").get("settings")
+        found = settings.get("recipe") if isinstance(settings, dict) else None
+        begun = found if isinstance(found, dict) else {}
+    return replace(config, recipe=resolve(config.recipe, config.device, begun))
+
+
 class Training(Job):
     """The training run of an output, by its settings and the lineage of its weights."""
 
@@ -161,7 +177,7 @@ class Training(Job):
         stored, asked = record.config["recipe"], as_plain(self.config)["recipe"]
         same_length = all(stored[name] == asked[name] for name in ("epochs", "steps"))
         missing = [name for name in (BEST_WEIGHTS, LAST_WEIGHTS) if not (output / name).exists()]
-        if self._has_checkpoint():
+        if _has_checkpoint(self.output):
             return record if same_length and not missing else None
         if same_length:
             if missing:
@@ -180,7 +196,7 @@ class Training(Job):
         """
         path = self.output / _IDENTITY_NAME
         # Before its first checkpoint a run has nothing to lose: a mistaken setting may be mended.
-        if not self._has_checkpoint() and not (self.output / self.written_last).exists():
+        if not _has_checkpoint(self.output) and not (self.output / self.written_last).exists():
             return False
         if not path.exists():
             raise DatasetError(
@@ -195,8 +211,9 @@ class Training(Job):
             )
         return True
 
-    def _has_checkpoint(self) -> bool:
-        return any((self.output / CHECKPOINTS_NAME).glob("step-*"))
+
+def _has_checkpoint(output: Path) -> bool:
+    return any((output / CHECKPOINTS_NAME).glob("step-*"))
 
 
 def _deciding_settings(config: TrainConfig) -> dict[str, Any]:

@@ -35,7 +35,8 @@ def test_two_agents_train_like_one_process(tmp_path: Path) -> None:
     output, port = tmp_path / "two", free_port()
     words = (
         "train", f"--output={output}", f"--data.dataset={dataset}", "--recipe.steps=6",
-        "--recipe.global_batch_size=8", "--recipe.learning_rate=0.01", "--model.name=unet",
+        "--recipe.global_batch_size=8", "--recipe.precision=no",
+        "--recipe.learning_rate=0.01", "--model.name=unet",
         '--model.options={"base_channels": 4, "normalisation": "none"}',
         "--checkpoint.every_steps=2", "--device=cpu", "--threads=1", "--log_keys=true",
     )  # fmt: skip

@@ -79,7 +79,7 @@ def test_a_sound_training_is_described_and_nothing_is_written(
     assert facts["global batch"] == "8 = micro-batch 2 × accumulation 4 × 1 process"
     assert facts["data"].startswith("12 of 16 samples of squares, split train; 32×32×1; masks")
     assert facts["steps"] == "6, 1 in an epoch of 12 images"
-    assert (facts["precision"], facts["DeepSpeed"]) == ("float32", "not used")
+    assert (facts["precision"], facts["DeepSpeed"]) == ("float32, channels last", "not used")
     assert facts["network"].startswith("unet, ")
     assert facts["output"] == f"{tmp_path / 'run'}: new"
     assert re.fullmatch(r".* left at .*, train writes about [\d.]+ [KM]iB", facts["disk"])
