@@ -1,6 +1,7 @@
 """Images as a network wants to see them, and its logits as the images want them."""
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -28,7 +29,7 @@ def prepare_image(image: torch.Tensor, in_channels: int, seen: PreprocessingConf
         ConfigurationError: mean or deviation has another number of channels.
     """
     if image.shape[1] == 3 and in_channels == 1:
-        luma = torch.tensor(GREY_OF_RGB, device=image.device).view(1, 3, 1, 1)
+        luma = _constant(GREY_OF_RGB, torch.float32, image.device)
         image = (image * luma).sum(1, keepdim=True)
     elif image.shape[1] == 1 and in_channels > 1:
         image = image.expand(-1, in_channels, -1, -1)
@@ -58,4 +59,11 @@ def _per_channel(name: str, value: Any, image: torch.Tensor) -> Any:
             f"preprocessing.{name} has {len(value)} numbers, but the network's input "
             f"{image.shape[1]} channels; give one number for all, or one per channel"
         )
-    return torch.tensor(value, dtype=image.dtype, device=image.device).view(-1, 1, 1)
+    return _constant(tuple(value), image.dtype, image.device)
+
+
+@lru_cache
+def _constant(values: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+    """Returns numbers by channel, (C, 1, 1); on a device once, since copying waits for it."""
+    with torch.inference_mode(False):  # else no training in this process could use them later
+        return torch.tensor(values, dtype=dtype, device=device).view(-1, 1, 1)

@@ -37,6 +37,7 @@ class RunRecord:
         metrics: the numbers the stage is run for.
         details: anything a report needs besides, JSON-serialisable.
         seconds: wall-clock duration of the stage.
+        speed: how fast its last launch was, such as ``images_per_second``.
         versions: versions of Python and of the packages the result depends on.
     """
 
@@ -48,6 +49,7 @@ class RunRecord:
     metrics: Mapping[str, Any] = field(default_factory=dict)
     details: Mapping[str, Any] = field(default_factory=dict)
     seconds: float = 0.0
+    speed: Mapping[str, float] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
 
     def write(self, folder: Path, staging: Path | None = None) -> Path:

@@ -2,7 +2,7 @@
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -101,11 +101,15 @@ class Agreement:
 
     def largest(self, value: int) -> int:
         """Returns the largest of the processes' values."""
+        return self.largest_of([value])[0]
+
+    def largest_of(self, values: Sequence[int]) -> list[int]:
+        """Returns of each value the largest over the processes, in one exchange."""
         if self._group is None:
-            return value
-        shared = torch.tensor(value, dtype=torch.int64)
+            return list(values)
+        shared = torch.tensor(values, dtype=torch.int64)
         distributed.all_reduce(shared, distributed.ReduceOp.MAX, group=self._group)
-        return int(shared)
+        return shared.tolist()
 
     def check_alike(self, started: Mapping[str, Any]) -> None:
         """Refuses processes that were not started alike: they would learn different things.
@@ -219,14 +223,34 @@ def average_buffers(accelerator: Accelerator, network: torch.nn.Module) -> None:
     """Makes BatchNorm statistics and other float buffers agree on all processes: their mean."""
     if accelerator.num_processes == 1:
         return
-    for buffer in network.buffers():
-        if buffer.is_floating_point():
-            buffer.copy_(accelerator.reduce(buffer.detach().clone(), "mean"))
+    for alike in _alike(each for each in network.buffers() if each.is_floating_point()):
+        _give_back(accelerator.reduce(_joined(alike), "mean"), alike)
 
 
 def share_buffers_of_main(accelerator: Accelerator, network: torch.nn.Module) -> None:
     """Gives all processes the main one's buffers, as DDP does before each step."""
     if accelerator.num_processes == 1:
         return
-    for buffer in network.buffers():
-        distributed.broadcast(buffer, src=0)
+    for alike in _alike(network.buffers()):
+        joined = _joined(alike)
+        distributed.broadcast(joined, src=0)
+        _give_back(joined, alike)
+
+
+def _alike(buffers: Iterable[torch.Tensor]) -> list[list[torch.Tensor]]:
+    """Groups tensors by dtype: hundreds of small ones travel as a few."""
+    groups: dict[torch.dtype, list[torch.Tensor]] = {}
+    for buffer in buffers:
+        groups.setdefault(buffer.dtype, []).append(buffer.detach())
+    return list(groups.values())
+
+
+def _joined(tensors: Sequence[torch.Tensor]) -> torch.Tensor:
+    return torch.cat([each.reshape(-1) for each in tensors])
+
+
+def _give_back(joined: torch.Tensor, tensors: Sequence[torch.Tensor]) -> None:
+    """Copies what ``_joined`` made back into its parts."""
+    pieces = joined.split([each.numel() for each in tensors])
+    for tensor, piece in zip(tensors, pieces, strict=True):
+        tensor.copy_(piece.view(tensor.shape))

@@ -38,6 +38,7 @@ class Watchdog:
         self._seconds = seconds
         self._doing = "nothing yet"
         self._deadline = float("inf")
+        self._slack, self._next_arming = min(1.0, seconds / 4), 0.0
         self._stream: TextIO
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
@@ -55,8 +56,12 @@ class Watchdog:
         """Says what is about to be done, such as ``step 12``."""
         self._doing = doing
         self._deadline = time.monotonic() + self._seconds
-        # A thread without Python: it writes even when this process never gives it its turn.
-        faulthandler.dump_traceback_later(self._seconds, file=self._stream)
+        now = time.monotonic()
+        if now >= self._next_arming:
+            # A thread without Python: it writes even when this process never gives it its turn.
+            # A new one each time, so not for each of many quick steps; it may be late instead.
+            faulthandler.dump_traceback_later(self._seconds + self._slack, file=self._stream)
+            self._next_arming = now + self._slack
 
     def __exit__(self, *_: object) -> None:
         self._ended.set()

@@ -169,6 +169,7 @@ def _train_with(config: TrainConfig, stop: StopRequests, stopwatch: Stopwatch) -
             **loop.milestones.weights_sha256(),
         },
         seconds=stopwatch.seconds,
+        speed=loop.speed,
         versions=package_versions(),
     )
     if accelerator.is_main_process:

@@ -202,7 +202,7 @@ def make_task(plan: TrainPlan, device: torch.device) -> TrainingTask:
         return SegmentationTask(*common)
     balanced = recipe.positive_weighting == "balanced"
     weights = positive_weights(plan.training.targets.values) if balanced else None
-    return ClassificationTask(*common, weights)
+    return ClassificationTask(*common, None if weights is None else weights.to(device))
 
 
 def _learning_set(

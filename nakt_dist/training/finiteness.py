@@ -86,9 +86,10 @@ class Finiteness:
             NaktError: names the first that was not finite on any process.
         """
         never = 2**62
-        bad = [each.step for each in self._unchecked if not each.fine]
-        first = -self.agreement.largest(-min(bad, default=never))
         seen, self._unchecked = self._unchecked, []
+        fine = torch.stack([each.fine for each in seen]).tolist() if seen else []
+        bad = [each.step for each, is_fine in zip(seen, fine, strict=True) if not is_fine]
+        first = -self.agreement.largest(-min(bad, default=never))
         if first == never:
             return
         (loss,) = [self._mean(each.loss) for each in seen if each.step == first]

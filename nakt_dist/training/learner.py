@@ -61,7 +61,8 @@ class Learner:
 
     def begin_step(self, learning_rate: float) -> None:
         """Sets the mode and the learning rate of a step."""
-        self._prepared.train()
+        if not self.network.training:  # it was scored; a large network has hundreds of parts
+            self._prepared.train()
         for group in self._optimiser.param_groups:
             group["lr"] = learning_rate
 

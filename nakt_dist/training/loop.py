@@ -1,6 +1,7 @@
 """The training loop: steps over global batches."""
 
 import json
+import math
 import os
 import time
 from collections.abc import Callable, Mapping
@@ -64,16 +65,23 @@ class TrainingLoop:
             "(model.options), free the GPU of other programs, or set --device cpu",
         ):
             progress, self._learner = self._resume(store)
+        self._unseen: dict[int, Mapping[str, torch.Tensor]] = {}
+        self._pace: Pace | None = None
         self._finiteness = Finiteness(run, self._agreement, self._inputs.keys, progress.step)
         self.milestones = Milestones(
             run, store, progress, self._learner, self._finiteness, self._agreement,
-            self._inputs.order.steps_per_epoch, self.total_steps, self._watchdog.beat,
+            self._inputs.order.steps_per_epoch, self.total_steps, self._watchdog.beat, self._look,
         )  # fmt: skip
 
     @property
     def progress(self) -> Progress:
         """How far the run is."""
         return self.milestones.progress
+
+    @property
+    def speed(self) -> dict[str, float]:
+        """How fast this launch trained: see ``Pace.summary``."""
+        return {} if self._pace is None else self._pace.summary()
 
     def _resume(self, store: CheckpointStore) -> tuple[Progress, Learner]:
         """Reads the newest whole checkpoint, if any, and spreads the network over the devices."""
@@ -115,12 +123,12 @@ class TrainingLoop:
             keys = None
             if is_main and self._config.log_keys:
                 keys = stack.enter_context(JsonLines(output / BATCHES_NAME, first))
-            pace = stack.enter_context(self._measure(first))
+            self._pace = pace = stack.enter_context(self._measure(first))
             self.milestones.tracker = tracker
             self.milestones.logs = [each for each in (tracker, keys) if each is not None]
             stack.enter_context(self._watchdog)
             bar = progress_bar(f"train {output.name}", self.total_steps)
-            self._run_steps(first, tracker, keys, pace, stack.enter_context(bar))
+            self._run_steps(first, keys, pace, stack.enter_context(bar))
         if following is not None and following.teacher_sha256() != teacher:
             raise NaktError(
                 f"{output}: the frozen teacher changed while its student trained; do not "
@@ -155,7 +163,6 @@ class TrainingLoop:
     def _run_steps(
         self,
         first: int,
-        tracker: Tracker | None,
         keys: JsonLines | None,
         pace: Pace,
         advance: Callable[[int], None],
@@ -166,22 +173,26 @@ class TrainingLoop:
             self.milestones.settle()
         for step in range(first, self.total_steps):
             self._watchdog.beat(f"step {step + 1}")
-            self.milestones.leave_if_asked()
             begun = time.perf_counter()
-            with self._explained_memory():
-                losses = self._step(step)
+            self._pass(step)
             if keys is not None:
                 keys.write({"step": step + 1, "keys": self._inputs.keys(step)})
-            every = self._config.tracking.every_steps
-            is_time = (step + 1) % every == 0 or self.milestones.ends(step + 1)
-            if is_time and losses is not None:
-                pace.losses = self._log(tracker, step, losses)
-            if losses is None and tracker is not None:
-                tracker.alert("A step was skipped", f"step {step + 1} was not finite")
             pace.add(step + 1, time.perf_counter() - begun, self._inputs.waited_seconds)
             with self._explained_memory():
                 self.milestones.pass_step(step + 1)
             advance(1)
+
+    def _pass(self, step: int) -> None:
+        """Does one step, unless a signal asked to leave, and keeps its losses to be looked at."""
+        self.milestones.leave_if_asked()
+        with self._explained_memory():
+            losses = self._step(step)
+        every = self._config.tracking.every_steps
+        is_time = (step + 1) % every == 0 or self.milestones.ends(step + 1)
+        if is_time and losses is not None:
+            self._unseen[step] = losses
+        if losses is None and self.milestones.tracker is not None:
+            self.milestones.tracker.alert("A step was skipped", f"step {step + 1} was not finite")
 
     def _explained_memory(self) -> AbstractContextManager[None]:
         halve = self._config.recipe.halve_when_out_of_memory
@@ -234,20 +245,32 @@ class TrainingLoop:
         decays = self._inputs.order.epoch_of(step) // recipe.decay_every_epochs
         return recipe.learning_rate * recipe.decay_factor**decays
 
-    def _log(
-        self, tracker: Tracker | None, step: int, losses: Mapping[str, torch.Tensor]
-    ) -> dict[str, float]:
-        """Averages the losses over processes, logs them, and stops on one that is not finite."""
-        names = list(losses)
-        values = self._accelerator.reduce(torch.stack([losses[name] for name in names]), "mean")
-        numbers = dict(zip(names, values.tolist(), strict=True))
+    def _look(self) -> None:
+        """Averages the losses not looked at yet over processes, and logs them.
+
+        Raises:
+            NaktError: a step among them was not finite; those before it are logged.
+        """
+        unseen, self._unseen = self._unseen, {}
+        if unseen:
+            names = list(next(iter(unseen.values())))
+            table = [torch.stack([losses[name] for name in names]) for losses in unseen.values()]
+            rows = self._accelerator.reduce(torch.stack(table), "mean").tolist()
+            for step, row in zip(unseen, rows, strict=True):
+                if not all(math.isfinite(value) for value in row):
+                    break
+                self._log(step, dict(zip(names, row, strict=True)))
         self._finiteness.check()
-        if tracker is not None:
+
+    def _log(self, step: int, losses: Mapping[str, float]) -> None:
+        if self._pace is not None:
+            self._pace.losses = losses
+        if self.milestones.tracker is not None:
             rate = {}
             if self._config.recipe.decay_every_epochs is not None:
                 rate = {"learning_rate": self._learning_rate(step)}
-            tracker.log(step + 1, {"epoch": self._inputs.order.epoch_of(step), **numbers, **rate})
-        return numbers
+            epoch = self._inputs.order.epoch_of(step)
+            self.milestones.tracker.log(step + 1, {"epoch": epoch, **losses, **rate})
 
 
 def describe_progress(progress: Progress) -> dict[str, Any]:

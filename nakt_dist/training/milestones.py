@@ -1,5 +1,6 @@
 """When a network that learns is saved and scored, and what is kept of it."""
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
@@ -21,6 +22,8 @@ from nakt_dist.training.finiteness import Finiteness
 from nakt_dist.training.learner import Learner
 from nakt_dist.training.run import TrainingRun
 
+_SECONDS_BETWEEN_LOOKS = 1.0
+
 
 @dataclass
 class Milestones:
@@ -28,7 +31,8 @@ class Milestones:
 
     A checkpoint is written first and the network scored then, since that may take longer than a
     scheduler waits. A launch that was killed in between leaves the scoring to the next one.
-    ``beat`` is called before whatever takes time.
+    ``beat`` is called before whatever takes time, ``look`` about once a second and before anything
+    is saved, for losses that nobody has looked at: looking waits for the GPU and for all processes.
     """
 
     run: TrainingRun
@@ -40,11 +44,13 @@ class Milestones:
     steps_per_epoch: int
     total_steps: int
     beat: Callable[[str], None]
+    look: Callable[[], None]
     tracker: Tracker | None = None
     logs: list[Tracker | JsonLines] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self._saved_step = self.progress.step
+        self._next_look = 0.0
 
     def settle(self) -> None:
         """Does what the last launch had no time for, or what belongs to an end that came nearer."""
@@ -84,15 +90,20 @@ class Milestones:
             StartAgain: one was.
         """
         stop, done = self.run.stop, self.progress.step
-        if not self.agreement.largest(stop.received):
+        is_time = time.monotonic() >= self._next_look
+        asked, looked = self.agreement.largest_of([stop.received, is_time])
+        if looked:
+            self.look()
+            self._next_look = time.monotonic() + _SECONDS_BETWEEN_LOOKS
+        if not asked:
             return
         if done > self._saved_step:
             # BatchNorm's statistics as they are: averaging them is for scoring, and would make
             # the steps to come differ from those of a run that nobody interrupted.
             self._save()
-        asked = stop.name or "a signal to another process"
+        signal = stop.name or "a signal to another process"
         raise StartAgain(
-            f"{self.run.output}: asked to leave by {asked}; saved at step {done} of "
+            f"{self.run.output}: asked to leave by {signal}; saved at step {done} of "
             f"{self.total_steps}. Start the same command again to go on"
         )
 
@@ -122,6 +133,7 @@ class Milestones:
         """Writes a checkpoint on the main process, while the others wait."""
         done = self.progress.step
         self.beat(f"checkpoint of step {done}")
+        self.look()
         network, state = self.learner.whole_network(), self.learner.training_state()
         self.finiteness.check_network(network, done)
 

@@ -1,9 +1,13 @@
 """How fast a process learns, for people and monitoring that look on; it decides no result."""
 
+import resource
+import sys
 import time
+from array import array
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from nakt_dist.loading.sampler import Share
@@ -43,6 +47,7 @@ class Pace:
         self._lines, self._textfile = lines, textfile
         self._steps, self._seconds, self._waited = 0, 0.0, 0.0
         self._told = self._sums
+        self._each = array("d")
         self._step = 0
         self._next = time.monotonic() + _SECONDS_BEFORE
         self.losses: Mapping[str, float] = {}
@@ -70,10 +75,37 @@ class Pace:
         self._step = step
         self._steps += 1
         self._seconds += seconds
+        self._each.append(seconds)
         self._waited = waited
         if time.monotonic() >= self._next:
             self._tell()
             self._next = time.monotonic() + _SECONDS_BETWEEN
+
+    def summary(self) -> dict[str, float]:
+        """Returns how fast this launch was, for the record.
+
+        Returns:
+            ``images_per_second`` of all processes; ``step_seconds_p50`` and ``_p95``, and
+            ``data_wait``, the share of the time, 0 to 1, of this process; ``peak_memory_bytes``
+            that it held, of its GPU where it has one. Empty before the first step. Checkpoints
+            and validation are not counted.
+        """
+        if not self._each:
+            return {}
+        half, most = np.quantile(self._each, [0.5, 0.95])
+        return {
+            "images_per_second": self._batch * self._steps / self._seconds,
+            "step_seconds_p50": float(half),
+            "step_seconds_p95": float(most),
+            "data_wait": min(self._waited / self._seconds, 1.0),
+            "peak_memory_bytes": self._peak_memory(),
+        }
+
+    def _peak_memory(self) -> int:
+        if self._cuda is not None:
+            return torch.cuda.max_memory_reserved(self._cuda)
+        unit = 1 if sys.platform == "darwin" else 1024
+        return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
     @property
     def _sums(self) -> tuple[int, float, float]:

@@ -119,7 +119,8 @@ class ClassificationTask(TrainingTask):
     Targets are float32 (N, K) of 0, 1, or not a number where a label is ignored.
 
     Args:
-        positive_weight: float32 (K,), factor of each finding's positive term; None for 1.
+        positive_weight: float32 (K,), factor of each finding's positive term, on the device of
+            the network; None for 1.
     """
 
     metric = "auroc"
@@ -133,10 +134,7 @@ class ClassificationTask(TrainingTask):
         self, logits: torch.Tensor, target: torch.Tensor, divisor: float | None = None
     ) -> Mapping[str, torch.Tensor]:
         """Returns ``loss`` and ``cross_entropy``."""
-        weight = self.positive_weight
-        return classification_loss(
-            logits, target, None if weight is None else weight.to(logits.device), divisor
-        )
+        return classification_loss(logits, target, self.positive_weight, divisor)
 
     def validation_rows(self, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         """Returns logits and targets side by side, float64 (N, 2K)."""
