@@ -138,6 +138,7 @@ class OurSteps:
             loop.total_steps = loop.progress.step + steps
             # A watchdog's thread serves one launch.
             loop._watchdog = Watchdog(self._run.output, process_place(), 3600.0)
+            loop.milestones.beat = loop._watchdog.beat
             loop.train()
             return steps * self.recipe.global_batch_size
 
