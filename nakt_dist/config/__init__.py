@@ -31,6 +31,7 @@ from nakt_dist.config.teaching import (
 from nakt_dist.config.training import (
     AugmentationConfig,
     CheckpointConfig,
+    ProfileConfig,
     RecipeConfig,
     TrackingConfig,
     TrainConfig,
@@ -56,6 +57,7 @@ __all__ = [
     "PackConfig",
     "PhantomsConfig",
     "PreprocessingConfig",
+    "ProfileConfig",
     "RecipeConfig",
     "ReportConfig",
     "ShownNetworkConfig",

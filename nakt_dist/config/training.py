@@ -14,6 +14,8 @@ from nakt_dist.models.spec import ModelSpec, PreprocessingConfig
 _REFUSED_IN_NAMES = "/\\#?%:"
 _LONGEST_NAME = 128
 _LONGEST_TAG = 64
+_MOST_PROFILED = 100
+"""Steps; a trace of more is larger than a browser can show."""
 
 
 @dataclass(frozen=True)
@@ -218,6 +220,25 @@ def _fault(name: str) -> str | None:
 
 
 @dataclass(frozen=True)
+class ProfileConfig(Limited, group="profile"):
+    """Which steps ``torch.profiler`` records; it decides no result.
+
+    Attributes:
+        steps: how many are recorded, for ``profile/page.html``, which says where their time goes,
+            and for the trace beside it; None records none.
+        after: steps of the launch before them, in which its speed settles.
+    """
+
+    steps: int | None = field(
+        default=None,
+        metadata=limits.within(
+            1, _MOST_PROFILED, f"from 1 to {_MOST_PROFILED}, or null for no profile"
+        ),
+    )
+    after: int = field(default=10, metadata=limits.POSITIVE)
+
+
+@dataclass(frozen=True)
 class TrainConfig(Limited):
     """``nakt train``: a network learns from masks, pseudo masks or findings, or from a teacher.
 
@@ -245,6 +266,7 @@ class TrainConfig(Limited):
             original went on updating them.
         checkpoint: when to save.
         tracking: W&B.
+        profile: which steps are recorded, to say where their time goes.
         seed: of the weights, the order and the augmentation.
         device: ``auto`` or ``cpu``.
         workers: threads per process that read and decode the next batches; None takes its share
@@ -273,6 +295,7 @@ class TrainConfig(Limited):
     frozen_bn_eval: bool = False
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
+    profile: ProfileConfig = field(default_factory=ProfileConfig)
     seed: int = field(default=0, metadata=limits.SEED)
     device: Literal["auto", "cpu"] = "auto"
     workers: int | None = field(

@@ -105,7 +105,25 @@ class Figure:
     caption: str
 
 
-Block = Paragraph | Notice | Bullets | Table | Figure
+@dataclass(frozen=True)
+class Bar:
+    """A whole and its parts, side by side.
+
+    Attributes:
+        title: above it.
+        parts: their names, and shares that sum to 1; at most eleven.
+    """
+
+    title: str
+    parts: tuple[tuple[str, float], ...]
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The parts in words, such as ``"forward 31.0 %"``."""
+        return tuple(f"{name} {100 * share:.1f} %" for name, share in self.parts)
+
+
+Block = Paragraph | Notice | Bullets | Table | Figure | Bar
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 import re
 
 from nakt_dist.report.document import (
+    Bar,
     Block,
     Bullets,
     Cell,
@@ -53,6 +54,8 @@ def _block(block: Block) -> str:
             return "\n".join(f"- {escape(item)}" for item in items)
         case Table():
             return table_to_markdown(block)
+        case Bar():
+            return f"**{escape(block.title)}:** {escape(', '.join(block.labels))}"
         case Figure():
             link = f"![{escape(block.title)}]({FIGURE_FOLDER}/{block.name})"
             return f"**{escape(block.title)}**\n\n{link}\n\n{escape(block.caption)}"

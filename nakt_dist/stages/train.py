@@ -36,6 +36,7 @@ from nakt_dist.training.checkpoint import Progress
 from nakt_dist.training.fastest import describe
 from nakt_dist.training.gpu_memory import GpuMemoryFull, largest_part, remembered_micro_batch_size
 from nakt_dist.training.loop import CHECKPOINTS_NAME, TrainingLoop, describe_progress
+from nakt_dist.training.profile import PROFILE_PAGE
 from nakt_dist.training.run import TrainingRun
 from nakt_dist.training.zero import deepspeed_settings
 
@@ -178,6 +179,8 @@ def _train_with(config: TrainConfig, stop: StopRequests, stopwatch: Stopwatch) -
             f"train {output.name}: {progress.step} steps in {stopwatch.seconds:.0f} s; "
             f"{_best(progress, task.metric)}{BEST_WEIGHTS} and {METRICS_NAME} in {output}"
         )
+        if config.profile.steps and (output / PROFILE_PAGE).exists():
+            say(f"train {output.name}: where the time goes: {output / PROFILE_PAGE}")
     accelerator.wait_for_everyone()
     accelerator.end_training()
     return record

@@ -24,8 +24,8 @@ from nakt_dist.training.loop import CHECKPOINTS_NAME
 
 _IDENTITY_NAME = "identity.json"
 _MAY_CHANGE = (
-    "output", "checkpoint", "tracking", "device", "workers", "memory_cache_megabytes", "threads",
-    "log_keys", "init", "init_labels", "watchdog_seconds",
+    "output", "checkpoint", "tracking", "profile", "device", "workers", "memory_cache_megabytes",
+    "threads", "log_keys", "init", "init_labels", "watchdog_seconds",
 )  # fmt: skip
 _MAY_CHANGE_IN_DATA = ("dataset", "pseudo_labels", "cache")
 _MAY_CHANGE_IN_RECIPE = (

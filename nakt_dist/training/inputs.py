@@ -14,6 +14,7 @@ from nakt_dist.loading.sampler import GlobalBatches, Share
 from nakt_dist.loading.samples import CachedImages
 from nakt_dist.loading.targets import LabelledImages
 from nakt_dist.runtime.processes import own_cores
+from nakt_dist.training.phases import Phase, phase
 
 _STEPS_REMEMBERED = 256
 
@@ -63,10 +64,13 @@ class TrainingInputs:
         numbers = self._remember(step)
         for _ in range(self.share.accumulation):
             asked = time.perf_counter()
-            batch = next(self._batches)
+            with phase(Phase.WAITING):
+                batch = next(self._batches)
             self.waited_seconds += time.perf_counter() - asked
             numbers += batch["number"].tolist()
-            yield self._prepared(batch, step)
+            with phase(Phase.AUGMENTATION):
+                image, target = self._prepared(batch, step)
+            yield image, target
 
     def _remember(self, step: int) -> list[int]:
         """Keeps which samples a step reads, of the last steps: a stream cannot be asked again."""
@@ -77,7 +81,8 @@ class TrainingInputs:
         if self.config.augmentation.enabled:
             image, target = self._augmented(batch, step)
         else:
-            image, target = as_float(batch, self.device)
+            with phase(Phase.COPY):
+                image, target = as_float(batch, self.device)
         if self.config.recipe.channels_last:
             image = image.contiguous(memory_format=torch.channels_last)
         return image, target
@@ -85,9 +90,10 @@ class TrainingInputs:
     def _augmented(self, batch: Batch, step: int) -> tuple[torch.Tensor, torch.Tensor]:
         # A stream has no epochs; its steps stand in for them.
         epoch = step if self._streaming else self.order.epoch_of(step)
-        image, target = (
-            batch[name].to(self.device, non_blocking=True) for name in ("image", "target")
-        )
+        with phase(Phase.COPY):
+            image, target = (
+                batch[name].to(self.device, non_blocking=True) for name in ("image", "target")
+            )
         parameters = draw_parameters(
             self.config.augmentation, batch["number"].numpy(), self.config.seed, epoch,
             *image.shape[-2:],

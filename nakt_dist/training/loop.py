@@ -35,6 +35,8 @@ from nakt_dist.training.inputs import TrainingInputs
 from nakt_dist.training.learner import Learner
 from nakt_dist.training.milestones import Milestones
 from nakt_dist.training.pace import Pace
+from nakt_dist.training.phases import Phase, phase
+from nakt_dist.training.profile import Profile
 from nakt_dist.training.run import TrainingRun
 from nakt_dist.training.zero import ZeroLearner
 
@@ -67,6 +69,7 @@ class TrainingLoop:
             progress, self._learner = self._resume(store)
         self._unseen: dict[int, Mapping[str, torch.Tensor]] = {}
         self._pace: Pace | None = None
+        self._profile = Profile(run, progress.step, self._watchdog.beat)
         self._finiteness = Finiteness(run, self._agreement, self._inputs.keys, progress.step)
         self.milestones = Milestones(
             run, store, progress, self._learner, self._finiteness, self._agreement,
@@ -127,6 +130,7 @@ class TrainingLoop:
             self.milestones.tracker = tracker
             self.milestones.logs = [each for each in (tracker, keys) if each is not None]
             stack.enter_context(self._watchdog)
+            stack.enter_context(self._profile)
             bar = progress_bar(f"train {output.name}", self.total_steps)
             self._run_steps(first, keys, pace, stack.enter_context(bar))
         if following is not None and following.teacher_sha256() != teacher:
@@ -181,6 +185,7 @@ class TrainingLoop:
             with self._explained_memory():
                 self.milestones.pass_step(step + 1)
             advance(1)
+            self._profile.pass_step()
 
     def _pass(self, step: int) -> None:
         """Does one step, unless a signal asked to leave, and keeps its losses to be looked at."""
@@ -211,16 +216,19 @@ class TrainingLoop:
         divisor = self._inputs.labels_per_part(step)
         for image, target in self._inputs.micro_batches(step):
             with self._learner.micro_batch():
-                losses = self._losses(image, target, divisor)
-                self._learner.backward(losses["loss"])
+                with phase(Phase.FORWARD):
+                    losses = self._losses(image, target, divisor)
+                with phase(Phase.BACKWARD):
+                    self._learner.backward(losses["loss"])
             for name, value in losses.items():
                 part = value.detach() / self._run.share.accumulation
                 totals[name] = totals.get(name, 0) + part
-        fine = self._learner.gradients_are_finite()
-        if not self._finiteness.accept(step, totals["loss"], fine):
-            self._learner.drop_step(buffers)
-            return None
-        self._learner.end_step()
+        with phase(Phase.OPTIMISER):
+            fine = self._learner.gradients_are_finite()
+            if not self._finiteness.accept(step, totals["loss"], fine):
+                self._learner.drop_step(buffers)
+                return None
+            self._learner.end_step()
         return totals
 
     def _losses(

@@ -20,6 +20,7 @@ from nakt_dist.runtime.tracking import JsonLines, Tracker
 from nakt_dist.training.checkpoint import CheckpointStore, Progress
 from nakt_dist.training.finiteness import Finiteness
 from nakt_dist.training.learner import Learner
+from nakt_dist.training.phases import Phase, phase
 from nakt_dist.training.run import TrainingRun
 
 _SECONDS_BETWEEN_LOOKS = 1.0
@@ -77,11 +78,13 @@ class Milestones:
         self.progress = replace(self.progress, step=done)
         is_scored = self._is_scored(done)
         if is_scored or self._is_saved(done):
-            self.learner.average_buffers()
-            self._save()
+            with phase(Phase.CHECKPOINT):
+                self.learner.average_buffers()
+                self._save()
         if is_scored:
             self.leave_if_asked()
-            self._validate()
+            with phase(Phase.VALIDATION):
+                self._validate()
 
     def leave_if_asked(self) -> None:
         """Saves and leaves, on all processes at the same step, when any was sent a signal.
@@ -91,9 +94,11 @@ class Milestones:
         """
         stop, done = self.run.stop, self.progress.step
         is_time = time.monotonic() >= self._next_look
-        asked, looked = self.agreement.largest_of([stop.received, is_time])
+        with phase(Phase.PEERS):
+            asked, looked = self.agreement.largest_of([stop.received, is_time])
         if looked:
-            self.look()
+            with phase(Phase.LOGGING):
+                self.look()
             self._next_look = time.monotonic() + _SECONDS_BETWEEN_LOOKS
         if not asked:
             return

@@ -98,14 +98,8 @@ class Pace:
             "step_seconds_p50": float(half),
             "step_seconds_p95": float(most),
             "data_wait": min(self._waited / self._seconds, 1.0),
-            "peak_memory_bytes": self._peak_memory(),
+            "peak_memory_bytes": peak_memory_bytes(self._cuda),
         }
-
-    def _peak_memory(self) -> int:
-        if self._cuda is not None:
-            return torch.cuda.max_memory_reserved(self._cuda)
-        unit = 1 if sys.platform == "darwin" else 1024
-        return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
     @property
     def _sums(self) -> tuple[int, float, float]:
@@ -159,6 +153,14 @@ class Pace:
         most = Family("nakt_rank_gpu_memory_peak_bytes", "gauge", "Most of it since the launch")
         most.add(torch.cuda.max_memory_reserved(self._cuda), labels)
         return [now, most]
+
+
+def peak_memory_bytes(gpu: torch.device | None) -> int:
+    """Returns the most memory that the process has held so far: of its GPU, or of its own."""
+    if gpu is not None:
+        return torch.cuda.max_memory_reserved(gpu)
+    unit = 1 if sys.platform == "darwin" else 1024
+    return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def _saved_at(folder: Path) -> float | None:

@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 from nakt_dist.config import (
     AugmentationConfig,
     CheckpointConfig,
+    ProfileConfig,
     ValidationConfig,
 )
 from nakt_dist.models.spec import ModelSpec
@@ -24,6 +25,7 @@ from tests.launching import (
     run_ranks,
     torchrun,
 )
+from tests.mishaps import Killed
 from tests.recipes import file_hashes, logged_losses, read_lines, train_config
 
 pytestmark = [pytest.mark.distributed, pytest.mark.timeout(180)]
@@ -243,6 +245,24 @@ def test_two_processes_go_on_bit_for_bit_after_a_kill(
     found = file_hashes(tmp_path / "out")
     assert found.keys() == two_processes.keys()
     assert {name: found[name] for name in names} == {name: two_processes[name] for name in names}
+
+
+def test_a_kill_while_steps_are_profiled_changes_nothing(
+    dataset: Path, two_processes: dict[str, str], tmp_path: Path
+) -> None:
+    config = train_config(tmp_path / "out", dataset, profile=ProfileConfig(steps=2, after=1))
+    recorded = {"profile/page.html", "profile/rank_0.json.gz"}
+
+    outcomes = run_ranks(config, 2, death=Killed(3))  # the second of the recorded steps
+    assert outcomes[0].exitcode == -9 and not (tmp_path / "out" / "profile").exists()
+    finish(config, 2)
+
+    found = file_hashes(tmp_path / "out")
+    assert found.keys() - two_processes.keys() == recorded
+    for name in ("last.safetensors", "best.safetensors", "metrics.jsonl", "batches.jsonl"):
+        assert found[name] == two_processes[name]
+    page = (tmp_path / "out" / "profile" / "page.html").read_text()
+    assert "2 steps recorded after 1 of warm-up, on CPU, process 0 of 2" in page
 
 
 @pytest.mark.parametrize("worlds", [(2, 1), (1, 2), (2, 4)])

@@ -5,6 +5,7 @@
 
 import base64
 import contextlib
+import gzip
 import io
 import re
 from collections.abc import Iterator, Mapping
@@ -22,6 +23,7 @@ from nakt_dist.config import (
     ImageConfig,
     LabelConfig,
     PackConfig,
+    ProfileConfig,
     ReportConfig,
     ShownNetworkConfig,
     SplitConfig,
@@ -45,7 +47,7 @@ NAMES = ("MillerAnna", "MRN7390551", "ACC5520417")
 
 SHAREABLE = (
     "*/record.json", "*/metrics.jsonl", "*/wandb*", "*/wandb/**/*", "*/*.safetensors",
-    "report/**/*",
+    "*/profile/*", "report/**/*",
 )  # fmt: skip
 LABELS = ["Nodule", "Pleural Effusion", "Cardiomegaly"]
 _IMAGES = (b"\x89PNG\r\n", b"\xff\xd8\xff", b"iVBORw0KGgo", b"/9j/")
@@ -116,6 +118,7 @@ def run_stages(folder: Path, root: Path, deidentify: bool) -> None:
         labels=LabelConfig(LABELS),
         validation=ValidationConfig(dataset=str(shards), splits=["validation"]),
         tracking=TrackingConfig(wandb="offline"),
+        profile=ProfileConfig(steps=1, after=1),
     )
     train.run(trained)
     wandb.teardown()  # its service writes the last records after the run has ended
@@ -151,6 +154,12 @@ def is_hidden(study: Study) -> bool:
     return any(name.startswith("patient-") for name in study.identifiers)
 
 
+def content_of(path: Path) -> bytes:
+    """A file's bytes, unpacked."""
+    content = path.read_bytes()
+    return gzip.decompress(content) if path.suffix == ".gz" else content
+
+
 def texts_of(path: Path) -> Iterator[str]:
     """A file's name and all that can be read in it: columns of tables, else its bytes."""
     yield path.name
@@ -158,7 +167,7 @@ def texts_of(path: Path) -> Iterator[str]:
         for name, column in pq.read_table(path).to_pydict().items():
             yield f"{name} {column}"
     else:
-        yield path.read_bytes().decode("latin-1")
+        yield content_of(path).decode("latin-1")
 
 
 def found_in(paths: list[Path], names: tuple[str, ...]) -> Mapping[str, list[str]]:
@@ -188,8 +197,8 @@ def embedded(page: Path) -> list[bytes]:
 def test_files_that_are_passed_on_name_no_image_no_patient_and_no_study(study: Study) -> None:
     shareable = study.files(*SHAREABLE)
     kinds = {path.name for path in shareable} | {path.suffix for path in shareable}
-    wanted = {"record.json", "metrics.jsonl", "report.html", "report.md", ".wandb", ".safetensors"}
-    assert wanted <= kinds
+    wanted = {"record.json", "metrics.jsonl", "report.html", "report.md", "page.html"}
+    assert wanted | {".wandb", ".safetensors", ".gz"} <= kinds
     assert found_in(shareable, study.identifiers) == {}
 
 
@@ -212,7 +221,7 @@ def test_images_are_in_no_file_that_is_passed_on(study: Study) -> None:
     shareable = [path for path in study.files(*SHAREABLE) if path not in drawings]
     pages = study.files("report/report.html")
     for path in shareable:
-        content = path.read_bytes()
+        content = content_of(path)
         if path not in pages and path.suffix != ".safetensors":  # three bytes are there by chance
             assert not any(mark in content for mark in _IMAGES), path
     shown = [*map(Path.read_bytes, drawings), *(png for page in pages for png in embedded(page))]

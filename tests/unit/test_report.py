@@ -13,6 +13,7 @@ from nakt_dist.report import paper
 from nakt_dist.report.cautions import cautions
 from nakt_dist.report.content import make_document
 from nakt_dist.report.document import (
+    Bar,
     Bullets,
     Cell,
     Column,
@@ -572,6 +573,7 @@ def test_every_text_of_every_block_is_escaped():
     cell = Cell(tag, (tag,), strong=True)
     table = Table(tag, (tag, tag), ((cell, cell),), (tag,))
     blocks = (Paragraph(tag), Notice(tag), Bullets((tag,)), table, Figure("a.png", b"", tag, tag))
+    blocks = (*blocks, Bar(tag, ((tag, 1.0),)))
     document = Document(tag, tag, (Section("id", tag, blocks),))
     for text in (to_html(document), to_markdown(document)):
         assert "<x" not in text and "'&amp;'" not in text
