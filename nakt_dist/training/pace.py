@@ -11,6 +11,8 @@ import numpy as np
 import torch
 
 from nakt_dist.loading.sampler import Share
+from nakt_dist.runtime.devices import gpu_uuid
+from nakt_dist.runtime.gpu_energy import joules_taken
 from nakt_dist.runtime.prometheus_text import Family
 from nakt_dist.runtime.rank_textfile import RankTextfile
 from nakt_dist.runtime.tracking import JsonLines
@@ -49,6 +51,8 @@ class Pace:
         self._told = self._sums
         self._each = array("d")
         self._step = 0
+        self._uuid = gpu_uuid(device)
+        self._joules_before = joules_taken(self._uuid)
         self._next = time.monotonic() + _SECONDS_BEFORE
         self.losses: Mapping[str, float] = {}
 
@@ -88,17 +92,20 @@ class Pace:
             ``images_per_second`` of all processes; ``step_seconds_p50`` and ``_p95``, and
             ``data_wait``, the share of the time, 0 to 1, of this process; ``peak_memory_bytes``
             that it held, of its GPU where it has one. Empty before the first step. Checkpoints
-            and validation are not counted.
+            and validation are not counted, but in ``joules`` that its GPU took, if that tells.
         """
         if not self._each:
             return {}
         half, most = np.quantile(self._each, [0.5, 0.95])
+        before, now = self._joules_before, joules_taken(self._uuid)
+        joules = {} if before is None or now is None else {"joules": now - before}
         return {
             "images_per_second": self._batch * self._steps / self._seconds,
             "step_seconds_p50": float(half),
             "step_seconds_p95": float(most),
             "data_wait": min(self._waited / self._seconds, 1.0),
             "peak_memory_bytes": peak_memory_bytes(self._cuda),
+            **joules,
         }
 
     @property

@@ -13,9 +13,8 @@ from torch.profiler import ProfilerActivity, profile, schedule
 from nakt_dist.runtime.files import remove_unfinished, write_bytes
 from nakt_dist.runtime.processes import say
 from nakt_dist.training.pace import peak_memory_bytes
-from nakt_dist.training.profile_page import Operator, RecordedSteps, to_page
 from nakt_dist.training.run import TrainingRun
-from nakt_dist.training.step_times import step_times
+from nakt_dist.training.step_times import Operator, step_times
 
 PROFILE_PAGE = "profile/page.html"
 _TRACE_NAME = "rank_0.json.gz"
@@ -92,6 +91,8 @@ class Profile:
             torch.cuda.synchronize(self._gpu)
 
     def _write(self, profiler: profile) -> None:
+        from nakt_dist.training.profile_page import RecordedSteps, to_page  # takes long to import
+
         self._beat("writing the profile")
         folder = self._page.parent
         folder.mkdir(exist_ok=True)

@@ -18,7 +18,7 @@ from nakt_dist.report.document import (
 from nakt_dist.report.page import to_html
 from nakt_dist.report.wording import show_count
 from nakt_dist.training.phases import Phase
-from nakt_dist.training.step_times import StepTimes
+from nakt_dist.training.step_times import Operator, StepTimes
 
 _MOST_OPERATORS = 10
 _GIB = 1024**3
@@ -33,9 +33,13 @@ _MEANING = {
     Phase.CHECKPOINT: "written and flushed to the disk",
     Phase.VALIDATION: "and the best weights written",
     Phase.PEERS: "waited for before a step",
+    Phase.IDLE: "what is left between these",
 }
-_REST = "what is left between these"
-_REST_OF_GPU = "nothing to compute: the process had not launched it yet"
+_MEANING_ON_GPU = _MEANING | {
+    Phase.BACKWARD: "without the exchange of gradients",
+    Phase.PEERS: "waited for, or gradients exchanged with them while nothing is computed",
+    Phase.IDLE: "nothing to compute: the process had not launched it yet",
+}
 _ADVICE = (
     (Phase.WAITING, 0.1, "more workers, as long as there are free cores (the reader gets faster "
      "with each), a larger memory_cache_megabytes, so that more images stay decoded, or images "
@@ -54,20 +58,6 @@ _ADVICE_FOR_GPU = (
     Phase.IDLE, 0.2, "recipe.compile true, larger micro-batches (recipe.micro_batch_size) or a "
     "larger recipe.global_batch_size: the GPU is faster than the process can launch work",
 )  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Operator:
-    """What an operator of torch takes by itself, without those it calls.
-
-    Attributes:
-        calls: in a step, on average.
-        seconds: of a step: of the GPU where there is one, else of the process.
-    """
-
-    name: str
-    calls: float
-    seconds: float
 
 
 @dataclass(frozen=True)
@@ -151,7 +141,7 @@ def _time(recorded: RecordedSteps) -> Iterator[Block]:
 
 
 def _shares(times: StepTimes) -> Table:
-    meaning = {**_MEANING, Phase.IDLE: _REST_OF_GPU if times.on_gpu else _REST}
+    meaning = _MEANING_ON_GPU if times.on_gpu else _MEANING
     columns = (
         Column("phase", str),
         Column("share", lambda phase: f"{100 * times.share(phase):.1f} %"),

@@ -45,6 +45,20 @@ class StepTimes:
         return self.seconds[phase] / self.step_seconds
 
 
+@dataclass(frozen=True)
+class Operator:
+    """What an operator of torch takes by itself, without those it calls.
+
+    Attributes:
+        calls: in a step, on average.
+        seconds: of a step: of the GPU where there is one, else of the process.
+    """
+
+    name: str
+    calls: float
+    seconds: float
+
+
 def step_times(events: Sequence[Event], steps: int) -> StepTimes:
     """Divides the time of the first recorded steps; each moment belongs to one phase.
 

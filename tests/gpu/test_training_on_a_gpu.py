@@ -1,6 +1,7 @@
 """Training on a GPU: as on the CPU, in every precision, with a full memory, in a process group."""
 
 import json
+import re
 import subprocess
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,6 +14,7 @@ import torch
 from nakt_dist.config import (
     AttentionTransferConfig,
     PreprocessingConfig,
+    ProfileConfig,
     TapConfig,
     TeacherConfig,
     TrackingConfig,
@@ -132,6 +134,19 @@ def test_batches_are_pinned_in_this_process_and_in_loader_processes(dataset: Pat
     for workers in (0, 1):
         (batch,) = indexed_batches(images, order, share, 0, 0, 1, workers, pinned=True)
         assert batch["image"].is_pinned() and batch["target"].is_pinned()
+
+
+def test_a_profile_and_the_record_tell_what_the_gpu_did(dataset: Path, tmp_path: Path) -> None:
+    profile = ProfileConfig(steps=4, after=1)
+    record = train.run(on_gpu(tmp_path / "out", dataset, profile=profile))
+
+    page = (tmp_path / "out" / "profile" / "page.html").read_text()
+    assert f"after 1 of warm-up, on {torch.cuda.get_device_name()}" in page
+    assert "A phase&#39;s time is that in which the GPU computes for it" in page
+    shares = dict(re.findall(r">([a-z ]+)</th><td class=\"short\">([\d.]+) %</td>", page))
+    assert sum(map(float, shares.values())) == pytest.approx(100, abs=0.6)
+    assert min(float(shares[name]) for name in ("forward", "backward", "optimiser")) > 0
+    assert record.speed["joules"] > 0
 
 
 def test_each_stage_of_a_process_computes_where_it_was_told() -> None:

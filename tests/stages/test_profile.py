@@ -15,8 +15,8 @@ from nakt_dist.shards.reader import IndexedShards
 from nakt_dist.stages import train
 from nakt_dist.training.loop import TrainingLoop
 from nakt_dist.training.phases import Phase, phase
-from nakt_dist.training.profile_page import Operator, RecordedSteps, to_page
-from nakt_dist.training.step_times import StepTimes
+from nakt_dist.training.profile_page import RecordedSteps, to_page
+from nakt_dist.training.step_times import Operator, StepTimes
 from tests.datasets import make_packed_dataset
 from tests.recipes import file_hashes, train_config
 
