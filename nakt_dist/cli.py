@@ -1,7 +1,6 @@
 """The command line: ``nakt STAGE --config FILE --dotted.key value``."""
 
 import contextlib
-import gc
 import importlib
 import json
 import os
@@ -13,11 +12,9 @@ from types import ModuleType
 from typing import Any
 
 from nakt_dist import __version__
-from nakt_dist import config as configs
-from nakt_dist.config.doctor import name_stage
-from nakt_dist.config.reading import read_config
 from nakt_dist.errors import ConfigurationError, NaktError, StartAgain, nearest_name
 from nakt_dist.runtime.characters import replace_unprintable
+from nakt_dist.runtime.imports import keep_imports, large_imports
 from nakt_dist.runtime.preemption import (
     REQUEUE_ALONE_EXIT_CODE,
     REQUEUE_EXIT_CODE,
@@ -31,55 +28,62 @@ class Stage:
     """A verb of the command line.
 
     Attributes:
-        config: its configuration class.
+        settings: the name of its configuration class.
         summary: one line for the help.
         positional: the field that words without a dash fill, or None.
         rest: the field that the words after ``--`` fill, or None.
         distributed: whether several processes may run it together.
     """
 
-    config: type
+    settings: str
     summary: str
     positional: str | None = None
     rest: str | None = None
     distributed: bool = False
 
+    @property
+    def config(self) -> type:
+        """Its configuration class."""
+        from nakt_dist import config  # with jsonargparse and NumPy; help does without
+
+        return getattr(config, self.settings)
+
 
 STAGES = {
-    "phantoms": Stage(configs.PhantomsConfig, "write a procedural dataset to try everything on"),
-    "pack": Stage(configs.PackConfig, "turn a dataset as published into shards", distributed=True),
-    "verify": Stage(configs.VerifyConfig, "re-read shards and name any damage", "folder"),
+    "phantoms": Stage("PhantomsConfig", "write a procedural dataset to try everything on"),
+    "pack": Stage("PackConfig", "turn a dataset as published into shards", distributed=True),
+    "verify": Stage("VerifyConfig", "re-read shards and name any damage", "folder"),
     "teach": Stage(
-        configs.TeachConfig,
+        "TeachConfig",
         "let teachers write pseudo masks for a packed dataset",
         distributed=True,
     ),
     "inspect": Stage(
-        configs.InspectConfig,
+        "InspectConfig",
         "show what exclusion leaves of pseudo-labels, or what a dataset holds",
         "pseudo_labels",
     ),
     "train": Stage(
-        configs.TrainConfig, "train a network on masks, pseudo masks or findings", distributed=True
+        "TrainConfig", "train a network on masks, pseudo masks or findings", distributed=True
     ),
     "evaluate": Stage(
-        configs.EvaluateConfig,
+        "EvaluateConfig",
         "measure the Dice of every image, or the AUROC of a classifier",
         distributed=True,
     ),
-    "attention": Stage(configs.AttentionConfig, "show where a student and its teacher look"),
-    "report": Stage(configs.ReportConfig, "make tables, figures and one page of runs", "runs"),
-    "mirror": Stage(configs.MirrorConfig, "show runs in W&B, TensorBoard or trackio", "runs"),
-    "watch": Stage(configs.WatchConfig, "follow runs live on one page, or in a table", "runs"),
-    "study": Stage(configs.StudyConfig, "run many stages as one graph: study FILE", "config"),
+    "attention": Stage("AttentionConfig", "show where a student and its teacher look"),
+    "report": Stage("ReportConfig", "make tables, figures and one page of runs", "runs"),
+    "mirror": Stage("MirrorConfig", "show runs in W&B, TensorBoard or trackio", "runs"),
+    "watch": Stage("WatchConfig", "follow runs live on one page, or in a table", "runs"),
+    "study": Stage("StudyConfig", "run many stages as one graph: study FILE", "config"),
     "doctor": Stage(
-        configs.DoctorConfig,
+        "DoctorConfig",
         "say what a launch resolves to and what is wrong: doctor STAGE --config FILE",
         rest="settings",
         distributed=True,
     ),
     "submit": Stage(
-        configs.SubmitConfig, "run a stage as a SLURM job: submit STAGE … -- …", "stage", "words"
+        "SubmitConfig", "run a stage as a SLURM job: submit STAGE … -- …", "stage", "words"
     ),
 }
 
@@ -96,6 +100,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         happened to this process alone, 130 when interrupted.
     """
     replace_unprintable()
+    if arguments is None:
+        keep_imports()
     status = _run(list(sys.argv[1:] if arguments is None else arguments))
     if arguments is None:
         end_process(status)
@@ -166,17 +172,9 @@ def _usage() -> str:
 
 
 def load_stage(name: str) -> ModuleType:
-    """Imports a stage's module, which has ``run(config)``.
-
-    What comes with it stays: to look for garbage meanwhile would take torch's half second again.
-    """
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
+    """Imports a stage's module, which has ``run(config)``."""
+    with large_imports():
         return importlib.import_module(f"nakt_dist.stages.{name}")
-    finally:
-        if was_on:
-            gc.enable()
 
 
 def parse_config(stage: str, arguments: Sequence[str], values: Any = None) -> Any:
@@ -190,6 +188,10 @@ def parse_config(stage: str, arguments: Sequence[str], values: Any = None) -> An
     Raises:
         ConfigurationError: the stage, a key or a value is wrong; names the nearest right key.
     """
+    with large_imports():  # as in Stage.config
+        from nakt_dist.config.doctor import name_stage
+        from nakt_dist.config.reading import read_config
+
     if stage not in STAGES:
         raise ConfigurationError(
             f"there is no stage '{stage}'{nearest_name(stage, STAGES)} "

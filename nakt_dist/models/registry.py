@@ -8,6 +8,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from nakt_dist.errors import ConfigurationError, nearest_name
+from nakt_dist.models.library_imports import library_imports
 
 if TYPE_CHECKING:
     from torch import nn
@@ -34,7 +35,8 @@ class Network:
 
     def load(self) -> ModuleType:
         """Imports the module."""
-        return import_module(self.module)
+        with library_imports():
+            return import_module(self.module)
 
 
 # Of paper B: the last dense layer but one; of its authors' code: the last one's second convolution.

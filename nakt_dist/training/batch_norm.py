@@ -4,6 +4,7 @@
 BatchNorms keep their place, names, parameters and buffers, and learn to ask the others.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -34,10 +35,15 @@ def synchronise_batch_norm(network: nn.Module) -> int:
                 f"recipe.synchronised_batch_norm: '{name}' is a {kind.__name__}, which computes in "
                 "a way of its own; set it to false, or take another network"
             )
+    normalise = _normalise_together
+    if distributed.is_initialized():  # one process need not import torch's compiler, for seconds
+        normalise = torch.compiler.disable(normalise)
     for module in found.values():
         kind = type(module)
         first = _SynchronisedWithActivation if _has_activation(module) else _Synchronised
-        module.__class__ = type(f"Synchronised{kind.__name__}", (first, kind), {})
+        module.__class__ = type(
+            f"Synchronised{kind.__name__}", (first, kind), {"_normalise": normalise}
+        )
     return len(found)
 
 
@@ -53,10 +59,12 @@ def _has_activation(module: nn.Module) -> bool:
 class _Synchronised(_BatchNorm):
     """Comes before the class of a BatchNorm."""
 
+    _normalise: Callable[[Tensor], Tensor]
+
     def forward(self, values: Tensor) -> Tensor:
         if not _is_together(self):
             return super().forward(values)
-        return _normalise_together(self, values)
+        return self._normalise(values)
 
 
 class _SynchronisedWithActivation(_Synchronised):
@@ -75,7 +83,6 @@ def _is_together(module: nn.Module) -> bool:
     return together and distributed.get_world_size() > 1
 
 
-@torch.compiler.disable
 def _normalise_together(module: Any, values: Tensor) -> Tensor:
     """Normalises (N, C, …) by the statistics of all processes, and updates the running ones."""
     module._check_input_dim(values)

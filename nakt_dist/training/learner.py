@@ -10,6 +10,7 @@ from torch import nn
 from nakt_dist.config import RecipeConfig
 from nakt_dist.errors import CheckpointError
 from nakt_dist.runtime.distributed import average_buffers
+from nakt_dist.training.adam import Adam
 from nakt_dist.training.checkpoint import Moments, TrainingState
 from nakt_dist.training.tasks import TrainingTask
 
@@ -21,6 +22,8 @@ class Learner:
         network: on its device, with the weights to go on from.
         state: what ``training_state`` returned when the checkpoint was written, or None.
     """
+
+    _adam: type[torch.optim.Adam] = Adam
 
     def __init__(
         self,
@@ -34,7 +37,7 @@ class Learner:
         self._recipe = recipe
         self.network = network
         self.trained = {name: p for name, p in network.named_parameters() if p.requires_grad}
-        optimiser = torch.optim.Adam(self.trained.values(), lr=recipe.learning_rate)
+        optimiser = self._adam(self.trained.values(), lr=recipe.learning_rate)
         # Taps are set before anything is compiled or wrapped: later ones would never be reached.
         self._prepare(task.wrap(network), optimiser, state)
         # Compiled on top of what prepare returns; parameters stay those of the bare network.
@@ -51,7 +54,10 @@ class Learner:
                 if name in state.moments
             }
             optimiser.load_state_dict({**optimiser.state_dict(), "state": numbered})
-        self._prepared, self._optimiser = self._accelerator.prepare(module, optimiser)
+        # To find out that it may place them, Accelerate would import torch's divided tensors.
+        self._prepared, self._optimiser = self._accelerator.prepare(
+            module, optimiser, device_placement=[True, True]
+        )
         # Accelerate has moved the counters to the GPU, too, where Adam would wait for each of
         # them at every step; in a run that was never interrupted they stay on the CPU.
         for moments in optimiser.state.values():

@@ -56,6 +56,8 @@ class ZeroLearner(Learner):
     are asked for: what the engine divides never meets a process that others do not wait for.
     """
 
+    _adam = torch.optim.Adam  # DeepSpeed takes no class of which it does not know the name
+
     def _prepare(
         self, module: nn.Module, optimiser: torch.optim.Adam, state: TrainingState | None
     ) -> None:

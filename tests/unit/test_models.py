@@ -1,6 +1,4 @@
 import copy
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -254,21 +252,6 @@ def test_pretrained_weights_that_cannot_be_had_are_explained(monkeypatch):
     for nothing in (None, False):
         build_model("smp:Unet/resnet18", encoder_weights=nothing)
         build_model("smp:Unet/tu-resnet18", encoder_weights=nothing)
-
-
-def test_importing_the_room_and_building_a_unet_stay_light():
-    code = (
-        "import sys; from nakt_dist.models import build_model, ModelSpec, MODEL_NAMES\n"
-        "assert 'torch' not in sys.modules, 'the import brings in torch'\n"
-        "from nakt_dist.models.building import build_configured\n"
-        "build_configured(ModelSpec('unet', options={'base_channels': 2}))\n"
-        "assert 'segmentation_models_pytorch' not in sys.modules\n"
-        "assert 'torch._dynamo' not in sys.modules, 'seconds for a compiler that is not asked'\n"
-        "from nakt_dist.cli import load_stage; load_stage('train')\n"
-        "assert 'timm' not in sys.modules\n"
-        "from nakt_dist.runtime.processes import end_process; end_process(0)\n"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_every_name_builds_from_its_spec():

@@ -1,0 +1,78 @@
+"""What a command imports before its first step: nothing large that it does not use."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+
+from nakt_dist.training.adam import Adam
+from tests.datasets import publish_images
+
+PROGRAM = """
+import sys
+from nakt_dist.cli import main
+from nakt_dist.runtime.processes import end_process
+
+folder = sys.argv[1]
+
+def absent(after, *names):
+    met = [name for name in names if name in sys.modules]
+    assert not met, f"{after} imports {met}"
+
+assert main(["--help"]) == 0
+absent("--help", "torch", "numpy", "yaml", "jsonargparse", "pydantic")
+
+source = ["--layout=image_folder", f"--source={folder}/published"]
+form = ["--image={height: 32, width: 32}", "--splits.fractions={train: 1.0}", "--workers=1"]
+assert main(["pack", *source, f"--output={folder}/packed", *form]) == 0
+absent("pack", "torch", "matplotlib", "wandb", "scipy", "pandas")
+
+from nakt_dist.models import MODEL_NAMES, ModelSpec, build_model
+absent("naming networks", "torch")
+
+never = "torch._dynamo", "torch.distributed.tensor", "sympy", "wandb", "matplotlib", "scipy"
+recipe = ["--recipe={steps: 1, global_batch_size: 2}", "--model.options={base_channels: 2}"]
+data = [f"--data.dataset={folder}/packed", "--model.name=unet", "--device=cpu"]
+assert main(["train", *data, *recipe, f"--output={folder}/run"]) == 0
+absent("train", *never, "timm", "torchvision", "segmentation_models_pytorch")
+
+import torch
+disable = torch.compiler.disable
+ModelSpec("deeplabv3plus", options={"encoder_name": "resnet18"}).build()
+absent("networks of libraries", *never)
+assert torch.compiler.disable is disable
+
+# What was put off is there when it is used.
+import wandb
+assert sys.modules["torchvision.ops.roi_align"].is_compile_supported("cpu") in (True, False)
+from torch._dynamo.utils import counters
+from torchvision.tv_tensors import wrap, Image
+assert wrap(torch.zeros(1, 2, 2), like=Image(torch.zeros(1, 2, 2))).shape == (1, 2, 2)
+end_process(0)
+"""
+
+
+def test_commands_import_nothing_large_that_they_do_not_use(tmp_path: Path) -> None:
+    publish_images(tmp_path / "published", 4)
+    subprocess.run([sys.executable, "-c", PROGRAM, str(tmp_path)], check=True, timeout=120)
+
+
+def test_adam_is_that_of_torch() -> None:
+    learnt = []
+    for kind in (Adam, torch.optim.Adam):
+        torch.manual_seed(0)
+        network = torch.nn.Linear(3, 2)
+        optimiser = kind(network.parameters(), lr=0.1)
+        for number in range(3):
+            network(torch.full((1, 3), float(number))).square().sum().backward()
+            optimiser.step()
+            optimiser.zero_grad()
+            assert all(parameter.grad is None for parameter in network.parameters())
+            state = optimiser.state_dict()
+            optimiser = kind(network.parameters(), lr=0.2)
+            optimiser.load_state_dict(state)
+        learnt.append(
+            [*network.parameters(), *(v for s in state["state"].values() for v in s.values())]
+        )
+    assert all(torch.equal(ours, theirs) for ours, theirs in zip(*learnt, strict=True))
