@@ -19,7 +19,9 @@ from typing import Any
 from benchmarks.comparing import Scale, Table, machine
 from nakt_dist.runtime.files import write_json
 
-QUESTIONS = ("attention", "augmentation", "loading", "packing", "training")
+QUESTIONS = (
+    "attention", "augmentation", "loading", "packing", "teaching", "training",
+)  # fmt: skip
 
 
 def main(words: list[str] | None = None) -> int:

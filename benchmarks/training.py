@@ -153,6 +153,8 @@ class _Ready(Exception):
 
 
 def _run_of(config: TrainConfig) -> TrainingRun:
+    """Returns a training that is opened and has not begun."""
+
     def leave(run: TrainingRun) -> None:
         raise _Ready(run)
 
@@ -231,7 +233,7 @@ def waiting(way: Way) -> Way:
 
 def prepare(scale: Scale) -> torch.device:
     """Gives the CPU all its cores, and returns the device."""
-    torch.set_num_threads(own_cores(None))
+    torch.set_num_threads(1 if scale.smoke else own_cores(None))
     return torch.device("cuda" if scale.gpu else "cpu")
 
 
