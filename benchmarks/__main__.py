@@ -20,7 +20,7 @@ from benchmarks.comparing import Scale, Table, machine
 from nakt_dist.runtime.files import write_json
 
 QUESTIONS = (
-    "attention", "augmentation", "loading", "packing", "teaching", "training",
+    "attention", "augmentation", "evaluating", "loading", "packing", "teaching", "training",
 )  # fmt: skip
 
 

@@ -125,7 +125,7 @@ class OurSteps:
     """
 
     def __init__(self, config: TrainConfig) -> None:
-        run = _run_of(config)
+        run = run_of(config)
         self.recipe = run.config.recipe
         self.network = copy.deepcopy(run.network)
         self._run, self._loop = run, TrainingLoop(run)
@@ -152,7 +152,7 @@ class _Ready(Exception):
         self.run = run
 
 
-def _run_of(config: TrainConfig) -> TrainingRun:
+def run_of(config: TrainConfig) -> TrainingRun:
     """Returns a training that is opened and has not begun."""
 
     def leave(run: TrainingRun) -> None:
