@@ -5,6 +5,7 @@ library can. A library that is not installed raises ModuleNotFoundError when it 
 """
 
 import functools
+import shutil
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -73,6 +74,7 @@ class Peers:
         if not folder.exists():
             folder.parent.mkdir(parents=True, exist_ok=True)
             partial = folder.with_name(f"{name}.partial")
+            shutil.rmtree(partial, ignore_errors=True)  # of an attempt that failed
             write(partial)
             partial.rename(folder)
         return folder
@@ -158,12 +160,15 @@ class Peers:
 
         def write(folder: Path) -> None:
             paths = [str(path) for path, _ in self._samples()]
-            litdata.optimize(_opened, paths, str(folder), chunk_bytes="16MB", num_workers=1)
+            # Its own choice, spawn, would become that of all libraries that come after it.
+            litdata.optimize(
+                _opened, paths, str(folder), chunk_bytes="16MB", num_workers=1, start_method="fork"
+            )
 
         folder = self._copy("litdata", write)
         data = litdata.StreamingDataset(
             str(folder), shuffle=True, drop_last=True, transform=lambda sample: (
-                transform(sample["image"]), sample["label"]
+                transform(sample["image"][:1]), sample["label"]  # it decodes to three alike
             )
         )  # fmt: skip
         return _images(litdata.StreamingDataLoader(data, batch_size=BATCH, num_workers=workers))
