@@ -14,8 +14,8 @@ from nakt_dist.models.spec import ModelSpec, PreprocessingConfig
 _REFUSED_IN_NAMES = "/\\#?%:"
 _LONGEST_NAME = 128
 _LONGEST_TAG = 64
-_MOST_PROFILED = 100
-"""Steps; a trace of more is larger than a browser can show."""
+_MOST_PROFILED = 50
+"""Steps; of a large network they are a million events, and 1.5 GB of memory."""
 
 
 @dataclass(frozen=True)

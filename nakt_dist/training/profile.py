@@ -14,10 +14,11 @@ from nakt_dist.runtime.files import remove_unfinished, write_bytes
 from nakt_dist.runtime.processes import say
 from nakt_dist.training.pace import peak_memory_bytes
 from nakt_dist.training.run import TrainingRun
-from nakt_dist.training.step_times import Operator, step_times
+from nakt_dist.training.step_times import operators, step_times
 
 PROFILE_PAGE = "profile/page.html"
 _TRACE_NAME = "rank_0.json.gz"
+_COMPRESSION = 3
 # The rest of a trace names the machine and its paths.
 _KEPT_OF_TRACE = ("schemaVersion", "deviceProperties", "displayTimeUnit", "baseTimeNanoseconds")
 
@@ -98,15 +99,16 @@ class Profile:
         folder.mkdir(exist_ok=True)
         remove_unfinished(folder)
         trace = _without_machine(_exported(profiler, folder))
-        packed = gzip.compress(json.dumps(trace, separators=(",", ":")).encode(), mtime=0)
-        write_bytes(folder / _TRACE_NAME, packed)
-        times = step_times(trace["traceEvents"], self._done - self._after)
+        text = json.dumps(trace, separators=(",", ":")).encode()
+        write_bytes(folder / _TRACE_NAME, gzip.compress(text, _COMPRESSION, mtime=0))
+        events = trace["traceEvents"]
+        times = step_times(events, self._done - self._after)
         recorded = RecordedSteps(
             name=self._run.output.name,
             asked=self._asked or 0,
             after=self._after,
             times=times,
-            operators=_operators(profiler, times.on_gpu, times.steps),
+            operators=operators(events, times.on_gpu, times.steps),
             images=self._run.share.batch_size,
             peak_memory_bytes=peak_memory_bytes(self._gpu),
             device="CPU" if self._gpu is None else torch.cuda.get_device_name(self._gpu),
@@ -136,17 +138,3 @@ def _without_machine(trace: Mapping[str, Any]) -> dict[str, Any]:
         for event in trace["traceEvents"]
     ]
     return {**kept, "traceEvents": events}
-
-
-def _operators(profiler: profile, on_gpu: bool, steps: int) -> list[Operator]:
-    """Returns what operators of torch take by themselves, the most expensive first."""
-    of_process = [
-        each
-        for each in profiler.key_averages()
-        if each.device_type == torch.autograd.DeviceType.CPU and not each.is_user_annotation
-    ]
-    found = []
-    for each in of_process:
-        microseconds = each.self_device_time_total if on_gpu else each.self_cpu_time_total
-        found.append(Operator(each.key, each.count / steps, microseconds / 1e6 / steps))
-    return sorted(found, key=lambda each: each.seconds, reverse=True)

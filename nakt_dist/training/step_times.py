@@ -1,5 +1,6 @@
 """How the time of recorded steps divides among phases, read from a trace of torch's profiler."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -85,6 +86,50 @@ def step_times(events: Sequence[Event], steps: int) -> StepTimes:
     return StepTimes(len(marks), dict(zip(_ORDER, seconds.tolist(), strict=True)), bool(device))
 
 
+def operators(events: Iterable[Event], on_gpu: bool, steps: int) -> list[Operator]:
+    """Returns what operators of torch take by themselves, the most expensive first.
+
+    Args:
+        events: as for ``step_times``.
+        on_gpu: whether a GPU's time is told, and not the process's.
+        steps: how many were recorded.
+    """
+    events = list(events)
+    called = [each for each in events if each.get("cat") == "cpu_op"]
+    calls = Counter(each["name"] for each in called)
+    microseconds = _of_gpu(events, called) if on_gpu else _of_process(called)
+    found = [
+        Operator(name, calls[name] / steps, time / 1e6 / steps)
+        for name, time in microseconds.items()
+    ]
+    return sorted(found, key=lambda each: each.seconds, reverse=True)
+
+
+def _of_process(called: Iterable[Event]) -> Mapping[str, float]:
+    """Returns the time of each operator less that of those that it calls, by name."""
+    taken: Counter[str] = Counter()
+    running: list[Event] = []
+    for event in sorted(called, key=lambda each: (each["tid"], each["ts"], -each["dur"])):
+        while running and not _is_within(event, running[-1]):
+            running.pop()
+        if running:
+            taken[running[-1]["name"]] -= event["dur"]
+        taken[event["name"]] += event["dur"]
+        running.append(event)
+    return taken
+
+
+def _of_gpu(events: Iterable[Event], called: Iterable[Event]) -> Mapping[str, float]:
+    """Returns the time of what each operator has launched itself, by name."""
+    names = {each["args"].get("External id"): each["name"] for each in called}
+    taken: Counter[str] = Counter()
+    for event in events:
+        launcher = event.get("args", {}).get("External id")
+        if event.get("cat") in _ON_GPU and launcher in names:
+            taken[names[launcher]] += event["dur"]
+    return taken
+
+
 class _Timeline:
     """Which phase each moment belongs to: later intervals are painted over earlier ones.
 
@@ -137,6 +182,11 @@ def _launch_times(events: Iterable[Event]) -> dict[int, float]:
 
 def _is_step(event: Event) -> bool:
     return event["name"].startswith("ProfilerStep#")
+
+
+def _is_within(event: Event, other: Event) -> bool:
+    """Whether an event that began later, or at the same time, is part of another."""
+    return event["tid"] == other["tid"] and event["ts"] < _end(other)
 
 
 def _end(event: Event) -> float:

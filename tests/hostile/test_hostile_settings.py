@@ -199,7 +199,7 @@ OUT_OF_RANGE = [
     ("train", "watchdog_seconds", ".inf"),
     ("train", "checkpoint.keep", "0"),
     ("train", "profile.steps", "0"),
-    ("train", "profile.steps", "101"),
+    ("train", "profile.steps", "51"),
     ("train", "profile.after", "0"),
     ("teach", "threads", "100000"),
     ("evaluate", "splits", "[]"),

@@ -92,6 +92,7 @@ def test_the_page_says_where_all_of_the_time_went(runs: Runs) -> None:
         assert shares[name] > 0
     assert "4 steps recorded after 1 of warm-up, on CPU" in page
     assert "aten::convolution_<wbr>backward" in page
+    assert "Optimizer.step" not in page and "ProfilerStep" not in page  # no operators
     assert "images/s" in page and "GiB" in page
 
 

@@ -1,11 +1,14 @@
 """How recorded time divides among phases, on traces written by hand."""
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from nakt_dist.training.phases import Phase
-from nakt_dist.training.step_times import step_times
+from nakt_dist.training.step_times import operators, step_times
 
 
 def event(category: str, name: str, begin: float, end: float, **facts: Any) -> dict[str, Any]:
@@ -86,3 +89,47 @@ def test_a_kernel_of_an_unknown_launch_counts_for_the_phase_it_runs_in() -> None
         event("kernel", "adam", 1150, 1160, correlation=9),
     ]
     assert found(events) == {"optimiser": 10, "idle": 190}
+
+
+OPERATORS = [
+    event("cpu_op", "conv", 0, 100, **{"External id": 1}),
+    event("cpu_op", "copy", 0, 30, **{"External id": 2}),
+    event("cpu_op", "copy", 40, 60, **{"External id": 3}),
+    event("cpu_op", "empty", 45, 50, **{"External id": 4}),
+    event("cpu_op", "empty", 100, 110, **{"External id": 5}),
+    {**event("cpu_op", "conv", 20, 90, **{"External id": 6}), "tid": 2},
+    in_phase("forward", 0, 110),
+]
+
+
+def test_an_operators_time_is_its_own_without_those_it_calls() -> None:
+    found = {each.name: (each.calls, each.seconds) for each in operators(OPERATORS, False, 2)}
+    assert list(found) == ["conv", "copy", "empty"]
+    assert found["conv"] == (1, pytest.approx((50 + 70) / 2e6))
+    assert found["copy"] == (1, pytest.approx((30 + 15) / 2e6))
+    assert found["empty"] == (1, pytest.approx((5 + 10) / 2e6))
+
+
+def test_on_a_gpu_an_operators_time_is_that_of_what_it_launched() -> None:
+    work = [
+        event("kernel", "k1", 500, 540, **{"External id": 2}),
+        event("gpu_memset", "k2", 540, 550, **{"External id": 3}),
+        event("kernel", "k3", 550, 551, **{"External id": 1}),
+        event("kernel", "k4", 551, 999, **{"External id": 77}),  # launched by no operator
+        event("cuda_runtime", "cudaLaunchKernel", 0, 999, **{"External id": 1}),
+    ]
+    found = [(each.name, each.calls, each.seconds) for each in operators(OPERATORS + work, True, 1)]
+    assert found == [("copy", 2, pytest.approx(50e-6)), ("conv", 2, pytest.approx(1e-6))]
+
+
+def test_the_operators_of_a_real_trace_are_those_of_torchs_own_table(tmp_path: Path) -> None:
+    network = torch.nn.Sequential(torch.nn.Conv2d(1, 4, 3), torch.nn.BatchNorm2d(4))
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profiler:
+        network(torch.rand(2, 1, 16, 16)).square().mean().backward()
+    profiler.export_chrome_trace(str(tmp_path / "trace.json"))
+    events = json.loads((tmp_path / "trace.json").read_text())["traceEvents"]
+
+    found = {each.name: each.seconds for each in operators(events, False, 1)}
+    assert "aten::convolution_backward" in found
+    table = {each.key: each.self_cpu_time_total / 1e6 for each in profiler.key_averages()}
+    assert found == pytest.approx({name: table[name] for name in found}, abs=1e-7)
