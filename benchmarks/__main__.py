@@ -20,8 +20,8 @@ from benchmarks.comparing import Scale, Table, machine
 from nakt_dist.runtime.files import write_json
 
 QUESTIONS = (
-    "attention", "augmentation", "evaluating", "indexes", "loading", "packing", "teaching",
-    "training",
+    "attention", "augmentation", "evaluating", "indexes", "loading", "packing", "starting",
+    "teaching", "training",
 )  # fmt: skip
 
 

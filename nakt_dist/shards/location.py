@@ -5,9 +5,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import fsspec
-from fsspec.registry import known_implementations
-
 from nakt_dist.errors import DatasetError
 from nakt_dist.runtime.files import atomic_write, value_sha256
 from nakt_dist.runtime.work import hold_lock
@@ -43,6 +40,8 @@ class DatasetLocation:
         if _is_local(self.url):
             self.folder = _expanded(self.url)
             return
+        import fsspec  # with asyncio and ssl, which a local folder does not need
+
         protocol = self.url.split(":")[0]
         chained = {each.split(":")[0] for each in self.url.split("::")}
         if (
@@ -142,6 +141,8 @@ def _expanded(url: str) -> Path:
 
 def _connected(url: str, protocol: str) -> tuple[Any, str]:
     """Returns fsspec's file system and the path on it."""
+    import fsspec
+
     try:
         return fsspec.core.url_to_fs(url)
     except ImportError as error:
@@ -158,6 +159,8 @@ def _connected(url: str, protocol: str) -> tuple[Any, str]:
 
 def _package_for(protocol: str, error: ImportError) -> str:
     """Names the package whose module is missing; for storage systems the two are called alike."""
+    from fsspec.registry import known_implementations
+
     known = known_implementations.get(protocol, {})
     module = str(known.get("class", "")).split(".")[0]
     if module and module != "fsspec":

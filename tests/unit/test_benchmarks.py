@@ -10,7 +10,7 @@ from benchmarks import __main__ as runner
 from benchmarks.comparing import Scale, at_least, in_turns
 
 # Those that train build the papers' networks even in a smoke test, which is too slow for CI.
-QUICK = ("augmentation", "evaluating", "indexes", "loading", "packing", "teaching")
+QUICK = ("augmentation", "evaluating", "indexes", "loading", "packing", "starting", "teaching")
 
 
 @pytest.fixture(autouse=True)

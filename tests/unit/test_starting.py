@@ -26,7 +26,7 @@ absent("--help", "torch", "numpy", "yaml", "jsonargparse", "pydantic")
 source = ["--layout=image_folder", f"--source={folder}/published"]
 form = ["--image={height: 32, width: 32}", "--splits.fractions={train: 1.0}", "--workers=1"]
 assert main(["pack", *source, f"--output={folder}/packed", *form]) == 0
-absent("pack", "torch", "matplotlib", "wandb", "scipy", "pandas")
+absent("pack", "torch", "matplotlib", "wandb", "scipy", "pandas", "fsspec", "asyncio")
 
 from nakt_dist.models import MODEL_NAMES, ModelSpec, build_model
 absent("naming networks", "torch")
