@@ -20,7 +20,8 @@ from benchmarks.comparing import Scale, Table, machine
 from nakt_dist.runtime.files import write_json
 
 QUESTIONS = (
-    "attention", "augmentation", "evaluating", "indexes", "loading", "packing", "starting",
+    "attention", "augmentation", "evaluating", "indexes", "loading", "packing", "scaling",
+    "starting", "teaching", "training",
     "teaching", "training",
 )  # fmt: skip
 

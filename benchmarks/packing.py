@@ -61,7 +61,7 @@ def _ours(source: Path, output: Path, workers: int, count: int) -> Way:
         "--image.jpeg_quality", str(QUALITY), "--samples_per_shard", str(PER_SHARD),
         "--workers", str(workers),
     ]  # fmt: skip
-    return lambda: _command(words, output, count)
+    return lambda: command(words, output, count)
 
 
 def _peer(writer: str, source: Path, output: Path, workers: int, count: int) -> Way:
@@ -70,12 +70,12 @@ def _peer(writer: str, source: Path, output: Path, workers: int, count: int) -> 
     def pack() -> int:
         if importlib.util.find_spec(LIBRARIES[writer]) is None:
             raise ModuleNotFoundError(name=LIBRARIES[writer])
-        return _command(words, output, count)
+        return command(words, output, count)
 
     return pack
 
 
-def _command(words: list[str], output: Path, count: int) -> int:
+def command(words: list[str], output: Path, count: int) -> int:
     """Runs a module that writes a folder anew."""
     shutil.rmtree(output, ignore_errors=True)
     done = subprocess.run(

@@ -110,7 +110,7 @@ def thyroid_shards(folder: Path, images: int, side: int) -> Path:
         pack.run(
             PackConfig(
                 "paired_folders", str(published), str(shards), image=ImageConfig(side, side),
-                splits=SplitConfig({"train": 1.0}),
+                splits=SplitConfig({"train": 1.0}), samples_per_shard=max(images // 8, 1),
             )
         )  # fmt: skip
     return shards
