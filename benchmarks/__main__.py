@@ -22,7 +22,6 @@ from nakt_dist.runtime.files import write_json
 QUESTIONS = (
     "attention", "augmentation", "evaluating", "indexes", "loading", "packing", "scaling",
     "starting", "teaching", "training",
-    "teaching", "training",
 )  # fmt: skip
 
 
