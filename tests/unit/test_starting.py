@@ -10,9 +10,12 @@ from nakt_dist.training.adam import Adam
 from tests.datasets import publish_images
 
 PROGRAM = """
-import sys
+import gc, sys
 from nakt_dist.cli import main
+from nakt_dist.runtime.imports import keep_imports
 from nakt_dist.runtime.processes import end_process
+
+keep_imports()
 
 folder = sys.argv[1]
 
@@ -31,22 +34,27 @@ absent("pack", "torch", "matplotlib", "wandb", "scipy", "pandas", "fsspec", "asy
 from nakt_dist.models import MODEL_NAMES, ModelSpec, build_model
 absent("naming networks", "torch")
 
-never = "torch._dynamo", "torch.distributed.tensor", "sympy", "wandb", "matplotlib", "scipy"
+import torch
+large = "torch._dynamo", "torch.distributed.tensor", "sympy", "wandb", "matplotlib", "scipy"
+never = [name for name in large if name not in sys.modules]  # torch may bring some by itself
 recipe = ["--recipe={steps: 1, global_batch_size: 2}", "--model.options={base_channels: 2}"]
 data = [f"--data.dataset={folder}/packed", "--model.name=unet", "--device=cpu"]
 assert main(["train", *data, *recipe, f"--output={folder}/run"]) == 0
 absent("train", *never, "timm", "torchvision", "segmentation_models_pytorch")
 
-import torch
 disable = torch.compiler.disable
 ModelSpec("deeplabv3plus", options={"encoder_name": "resnet18"}).build()
 absent("networks of libraries", *never)
 assert torch.compiler.disable is disable
 
 # What was put off is there when it is used.
+from nakt_dist.models.library_imports import library_imports
+with library_imports():
+    from torch._dynamo.utils import counters
+assert sys.modules["torch._dynamo.utils"].counters is counters
 import wandb
 assert sys.modules["torchvision.ops.roi_align"].is_compile_supported("cpu") in (True, False)
-from torch._dynamo.utils import counters
+assert gc.isenabled() and gc.get_freeze_count() > 100_000  # torch and timm have more
 from torchvision.tv_tensors import wrap, Image
 assert wrap(torch.zeros(1, 2, 2), like=Image(torch.zeros(1, 2, 2))).shape == (1, 2, 2)
 end_process(0)
