@@ -46,7 +46,7 @@ class Peers:
     def ways(
         self, workers: int, augmentation: AugmentationConfig | None
     ) -> dict[str, Callable[[], Batches]]:
-        """Returns what each library reads an epoch with.
+        """Returns what each library reads an epoch with, opened when it first does.
 
         Args:
             workers: processes, or threads in FFCV.
@@ -66,7 +66,10 @@ class Peers:
         if augmentation is None and not self._installed_anyway:
             readers["FFCV, jpg"] = functools.partial(self._ffcv, mode="jpg")
             readers["FFCV, raw"] = functools.partial(self._ffcv, mode="raw")
-        return {name: functools.partial(read, workers, transform) for name, read in readers.items()}
+        return {
+            name: functools.cache(functools.partial(read, workers, transform))
+            for name, read in readers.items()
+        }
 
     def _copy(self, name: str, write: Callable[[Path], None]) -> Path:
         """Returns the folder of a copy, which is written first where it is not there."""
@@ -98,14 +101,14 @@ class Peers:
         from torchvision.datasets import ImageFolder
 
         data = ImageFolder(str(self._files), transform, loader=_grey)
-        return _images(DataLoader(data, BATCH, shuffle=True, num_workers=workers, drop_last=True))
+        return _Images(DataLoader(data, BATCH, shuffle=True, num_workers=workers, drop_last=True))
 
     def _image_folder_lean(self, workers: int, transform: Any) -> Batches:
         from torchvision.datasets import ImageFolder
 
         data = ImageFolder(str(self._files), loader=_decoded)
         batches = DataLoader(data, BATCH, shuffle=True, num_workers=workers, drop_last=True)
-        return (image.float().div_(255) for image in _images(batches))
+        return _Images(batches, as_bytes=True)
 
     def _webdataset(self, workers: int, transform: Any) -> Batches:
         import webdataset
@@ -116,7 +119,7 @@ class Peers:
             lambda image: transform(image.convert("L")), lambda label: 0
         )  # fmt: skip
         batches = greyed.batched(BATCH)
-        return _images(webdataset.WebLoader(batches, batch_size=None, num_workers=workers))
+        return _Images(webdataset.WebLoader(batches, batch_size=None, num_workers=workers))
 
     def _huggingface(self, workers: int, transform: Any) -> Batches:
         import datasets
@@ -138,7 +141,7 @@ class Peers:
 
         folder = self._copy("huggingface", write)
         data = datasets.load_from_disk(str(folder)).with_transform(apply)
-        return _images(DataLoader(data, BATCH, shuffle=True, num_workers=workers, drop_last=True))
+        return _Images(DataLoader(data, BATCH, shuffle=True, num_workers=workers, drop_last=True))
 
     def _mosaic(self, workers: int, transform: Any) -> Batches:
         from streaming import MDSWriter, StreamingDataset
@@ -153,7 +156,7 @@ class Peers:
         clean_stale_shared_memory()
         data = StreamingDataset(local=str(folder), shuffle=True, batch_size=BATCH)
         transformed = _Transformed(data, transform)
-        return _images(DataLoader(transformed, BATCH, num_workers=workers, drop_last=True))
+        return _Images(DataLoader(transformed, BATCH, num_workers=workers, drop_last=True))
 
     def _litdata(self, workers: int, transform: Any) -> Batches:
         import litdata
@@ -171,7 +174,7 @@ class Peers:
                 transform(sample["image"][:1]), sample["label"]  # it decodes to three alike
             )
         )  # fmt: skip
-        return _images(litdata.StreamingDataLoader(data, batch_size=BATCH, num_workers=workers))
+        return _Images(litdata.StreamingDataLoader(data, batch_size=BATCH, num_workers=workers))
 
     def _ffcv(self, workers: int, transform: Any, mode: str) -> Batches:
         """FFCV keeps three channels and decodes with threads."""
@@ -194,7 +197,7 @@ class Peers:
                 "label": [IntDecoder(), ToTensor()],
             },
         )  # fmt: skip
-        return (image.float().div_(255) for image in _images(loader))
+        return _Images(loader, as_bytes=True)
 
 
 def transforms(augmentation: AugmentationConfig | None) -> Any:
@@ -245,9 +248,20 @@ class _Rgb(Dataset):
         return np.asarray(Image.open(path).convert("RGB")), label
 
 
-def _images(batches: Iterable[Any]) -> Batches:
-    for batch in batches:
-        yield batch["image"] if isinstance(batch, dict) else batch[0]
+class _Images:
+    """The images of a library's batches, epoch after epoch.
+
+    Args:
+        as_bytes: whether they are uint8 and are to come to [0, 1].
+    """
+
+    def __init__(self, batches: Iterable[Any], as_bytes: bool = False) -> None:
+        self._batches, self._as_bytes = batches, as_bytes
+
+    def __iter__(self) -> Iterator[torch.Tensor]:
+        for batch in self._batches:
+            image = batch["image"] if isinstance(batch, dict) else batch[0]
+            yield image.float().div_(255) if self._as_bytes else image
 
 
 def _grey(path: str) -> Image.Image:
