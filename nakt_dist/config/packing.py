@@ -28,6 +28,9 @@ class ImageConfig(Limited, group="image"):
         rendering: of DICOM files: ``as_shown``, with their own window or table, or as
             MIMIC-CXR-JPG was made of them (``mimic_jpg``): min–max, histogram equalised.
         max_pixels: larger images are set aside undecoded.
+        scaled_decoding: let the decoder of large JPEGs give a half, a quarter or an eighth of their
+            sides, as long as that is no smaller than the packed size: several times as fast,
+            with slightly other pixels. Copies are then known among pictures read alike alone.
     """
 
     height: int = 384
@@ -39,6 +42,7 @@ class ImageConfig(Limited, group="image"):
     sixteen_bit: Literal["min_max", "full_range"] = "min_max"
     rendering: Literal["as_shown", "mimic_jpg"] = "as_shown"
     max_pixels: int = field(default=limits.MOST_PIXELS, metadata=limits.POSITIVE)
+    scaled_decoding: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -4,6 +4,7 @@ import errno
 import io
 import re
 import stat
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -77,6 +78,8 @@ class DecodedImage:
         orientation: EXIF orientation that was undone, 1 to 8.
         white_is_zero: the largest value means black and has not been inverted (wide TIFF).
         narrowed: the file has more than 8 bits in several channels, and these are the high bytes.
+        size: width and height of the picture in the file, upright.
+        reduction: how many of its rows and columns became one while it was decoded.
     """
 
     pixels: Image.Image
@@ -84,6 +87,12 @@ class DecodedImage:
     orientation: int
     white_is_zero: bool
     narrowed: bool
+    size: tuple[int, int]
+    reduction: int = 1
+
+
+Reduce = Callable[[tuple[int, int]], int]
+"""By how much a JPEG of this height and width may be reduced while it is decoded: 1, 2, 4 or 8."""
 
 
 def decode_file(path: Path, max_pixels: int) -> DecodedImage:
@@ -135,8 +144,13 @@ def most_bytes(max_pixels: int) -> int:
     return _MAX_BYTES_PER_PIXEL * max_pixels + _HEADER_BYTES
 
 
-def decode(content: bytes, name: str, max_pixels: int) -> DecodedImage:
+def decode(
+    content: bytes, name: str, max_pixels: int, reduce: Reduce | None = None
+) -> DecodedImage:
     """Decodes the first picture of a file's bytes, as ``decode_file`` says.
+
+    Args:
+        reduce: asked of a JPEG that lies upright in its file; without it, none is reduced.
 
     Raises:
         UnusableSample: ``not_an_image``, ``too_many_pixels``, ``truncated_image`` or
@@ -166,7 +180,7 @@ def decode(content: bytes, name: str, max_pixels: int) -> DecodedImage:
             _check_tiles(image, name, max_pixels)
         if image.format == "JPEG2000":
             _check_codestream(image, content, name)
-        return _load(image, content)
+        return _load(image, content, reduce)
     except (UnusableSample, MemoryError):
         raise
     except Exception as error:  # what a decoder raises on hostile bytes is anybody's guess
@@ -241,19 +255,25 @@ def _is_narrowed(image: ImageFile.ImageFile, content: bytes) -> bool:
     return deep and image.mode not in WIDE_MODES
 
 
-def _load(image: ImageFile.ImageFile, content: bytes) -> DecodedImage:
+def _load(image: ImageFile.ImageFile, content: bytes, reduce: Reduce | None) -> DecodedImage:
     narrowed = _is_narrowed(image, content)  # loading forgets it
     if isinstance(image, TiffImagePlugin.TiffImageFile):
         # Pillow turns a TIFF upright while loading it, and forgets the tag
         orientation = image.tag_v2.get(_EXIF_ORIENTATION)
         white_is_zero = image.tag_v2.get(_TIFF_PHOTOMETRIC) == 0
         image.load()
-        return DecodedImage(image, "TIFF", _known(orientation), white_is_zero, narrowed)
+        return DecodedImage(image, "TIFF", _known(orientation), white_is_zero, narrowed, image.size)
+    published, reduction = image.size, 1
+    if reduce is not None and image.format == "JPEG" and _exif_orientation(image) == 1:
+        width, height = published
+        reduction = reduce((height, width))
+        image.draft(None, (max(width // reduction, 1), max(height // reduction, 1)))
     # first of all, because reading the EXIF of a damaged PNG would swallow the damage
     image.load()
     orientation = _exif_orientation(image)
     pixels = turn_upright(image, orientation)
-    return DecodedImage(pixels, str(image.format), orientation, False, narrowed)
+    size = published if reduction > 1 else pixels.size
+    return DecodedImage(pixels, str(image.format), orientation, False, narrowed, size, reduction)
 
 
 def _exif_orientation(image: ImageFile.ImageFile) -> int:

@@ -11,12 +11,19 @@ import numpy as np
 from PIL import Image
 
 from nakt_dist.errors import UnusableSample, valid_unicode
-from nakt_dist.imaging.decoding import WIDE_MODES, DecodedImage, convert_mode, decode, read_content
+from nakt_dist.imaging.decoding import (
+    WIDE_MODES,
+    DecodedImage,
+    Reduce,
+    convert_mode,
+    decode,
+    read_content,
+)
 from nakt_dist.imaging.dicom import DicomPicture, Rendering, read_dicom
 from nakt_dist.imaging.dicom_recognition import is_dicom
 from nakt_dist.imaging.masks import read_mask
 from nakt_dist.imaging.packed import encode_image, encode_mask_png
-from nakt_dist.imaging.resizing import resize_image, resize_mask
+from nakt_dist.imaging.resizing import reduction_for, resize_image, resize_mask
 
 Colour = Literal["grey", "rgb"]
 SixteenBit = Literal["min_max", "full_range"]
@@ -31,6 +38,8 @@ def read_image(
     max_pixels: int,
     sixteen_bit: SixteenBit,
     rendering: Rendering = "as_shown",
+    content: bytes | None = None,
+    reduce: Reduce | None = None,
 ) -> tuple[np.ndarray, dict[str, Any]]:
     """Reads the first picture of a PNG, JPEG, JPEG 2000, TIFF, BMP, GIF, WebP or DICOM file.
 
@@ -52,6 +61,8 @@ def read_image(
         max_pixels: width × height allowed, checked before decoding.
         rendering: of grey DICOM pictures: ``"as_shown"``, or ``"mimic_jpg"`` as the images of
             MIMIC-CXR-JPG were made.
+        content: the bytes of the file, where they have been read already.
+        reduce: by how much a JPEG may be reduced while it is decoded; see ``decode``.
 
     Returns:
         uint8 of shape height × width (grey) or height × width × 3 (rgb), and what the file
@@ -60,7 +71,8 @@ def read_image(
         (``"none"``, ``"kept"``, ``"min_max"``, ``"full_range"``, or of a DICOM file
         ``"window"``, ``"lut"`` or ``"mimic_jpg"``), ``range`` (the two values that became 0
         and 255, or None), and of a DICOM file ``bits_stored`` and ``other_bits`` (whether
-        words hold anything beside their values). Nothing else of a DICOM header is read.
+        words hold anything beside their values). Nothing else of a DICOM header is read. Of a
+        reduced JPEG ``reduction``, by which the array has fewer rows and columns, rounded up.
 
     Raises:
         UnusableSample: ``empty_file``, ``not_an_image``, ``truncated_image``,
@@ -70,11 +82,11 @@ def read_image(
         ConfigurationError: a DICOM file, and what reads it is not installed.
     """
     name = valid_unicode(path.name)
-    content = read_content(path, max_pixels)
+    content = read_content(path, max_pixels) if content is None else content
     if is_dicom(content):
         picture = read_dicom(content, name, max_pixels, sixteen_bit == "full_range", rendering)
         return _of_dicom(picture, colour)
-    decoded = decode(content, name, max_pixels)
+    decoded = decode(content, name, max_pixels, reduce)
     pixels = decoded.pixels
     scaling, value_range = "none", None
     if decoded.narrowed and sixteen_bit == "min_max":
@@ -89,14 +101,17 @@ def read_image(
         grey, scaling, value_range = _scale_to_eight_bits(values, sixteen_bit)
         array = grey if colour == "grey" else np.repeat(grey[..., None], 3, axis=2)
     else:
-        array = np.array(_opaque(pixels, name).convert(_PILLOW_MODE[colour]))
+        shown = _opaque(pixels, name)
+        wanted = _PILLOW_MODE[colour]  # to convert to the mode that is there would be to copy
+        array = np.array(shown if shown.mode == wanted else shown.convert(wanted))
         if decoded.narrowed:  # high bytes are what full_range asks for
             scaling, value_range = "full_range", [0, _SIXTEEN_BIT_MAX]
-    return array, {
+    reduced = {"reduction": decoded.reduction} if decoded.reduction > 1 else {}
+    return array, reduced | {
         "format": decoded.format,
         "mode": pixels.mode,
-        "width": pixels.width,
-        "height": pixels.height,
+        "width": decoded.size[0],
+        "height": decoded.size[1],
         "orientation": decoded.orientation,
         "scaling": scaling,
         "range": value_range,
@@ -125,7 +140,7 @@ def _opaque(pixels: Image.Image, name: str) -> Image.Image:
     if pixels.has_transparency_data:
         black = Image.new("RGBA", pixels.size, (0, 0, 0, 255))
         return Image.alpha_composite(black, convert_mode(pixels, "RGBA", name)).convert("RGB")
-    return pixels if pixels.mode in ("1", "L") else convert_mode(pixels, "RGB", name)
+    return pixels if pixels.mode in ("1", "L", "RGB") else convert_mode(pixels, "RGB", name)
 
 
 def _wide_values(decoded: DecodedImage, name: str) -> np.ndarray:
@@ -161,6 +176,6 @@ def _scale_to_eight_bits(
 
 
 __all__ = [
-    "Colour", "Rendering", "SixteenBit", "encode_image", "encode_mask_png", "read_image",
-    "read_mask", "resize_image", "resize_mask",
+    "Colour", "Rendering", "SixteenBit", "encode_image", "encode_mask_png",
+    "read_content", "read_image", "read_mask", "reduction_for", "resize_image", "resize_mask",
 ]  # fmt: skip

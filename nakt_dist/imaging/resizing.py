@@ -28,7 +28,30 @@ class Placement:
     left: int = 0
 
 
-def resize_image(array: np.ndarray, size: tuple[int, int], fit: Fit) -> np.ndarray:
+def reduction_for(shape: tuple[int, int], size: tuple[int, int], fit: Fit) -> int:
+    """Says by how much a picture can be reduced first and is still no smaller than it will be.
+
+    Args:
+        shape: height and width of the picture in pixels.
+        size: height and width of the result in pixels.
+        fit: as for ``resize_image``.
+
+    Returns:
+        1, 2, 4 or 8: of the sides, as JPEG decoders can do it.
+    """
+    placement = plan_placement(shape, size, fit)
+    left, top, right, bottom = placement.box
+    shrinks = min((bottom - top) / placement.height, (right - left) / placement.width)
+    return next((factor for factor in (8, 4, 2) if factor <= shrinks), 1)
+
+
+def resize_image(
+    array: np.ndarray,
+    size: tuple[int, int],
+    fit: Fit,
+    shape: tuple[int, int] | None = None,
+    reduction: int = 1,
+) -> np.ndarray:
     """Resizes an image with the bilinear filter, antialiased where it shrinks.
 
     Args:
@@ -37,14 +60,16 @@ def resize_image(array: np.ndarray, size: tuple[int, int], fit: Fit) -> np.ndarr
         fit: ``"stretch"`` to exactly ``size``; ``"pad"`` keeps the aspect and centres the
             image on black; ``"centre_crop"`` scales the shorter side to ``size`` and takes
             the centre.
+        shape: height and width of the picture before it was reduced; None where it was not.
+        reduction: by how much it was reduced, its last row and column then being incomplete.
 
     Returns:
-        uint8, ``size`` or ``size`` × 3.
+        uint8, ``size`` or ``size`` × 3, perhaps read-only or ``array`` itself.
 
     Raises:
         ValueError: ``fit`` is unknown.
     """
-    return _resize(array, size, fit, Image.Resampling.BILINEAR)
+    return _resize(array, size, fit, Image.Resampling.BILINEAR, shape, reduction)
 
 
 def resize_mask(
@@ -64,7 +89,7 @@ def resize_mask(
         kind: ``"binary"`` or ``"classes"``.
 
     Returns:
-        uint8 of shape ``size``: 0 and 255, or class indices.
+        uint8 of shape ``size``: 0 and 255, or class indices; perhaps read-only or ``array`` itself.
 
     Raises:
         ValueError: ``fit`` or ``kind`` is unknown.
@@ -108,14 +133,23 @@ def plan_placement(shape: tuple[int, int], size: tuple[int, int], fit: Fit) -> P
 
 
 def _resize(
-    array: np.ndarray, size: tuple[int, int], fit: Fit, resampling: Image.Resampling
+    array: np.ndarray,
+    size: tuple[int, int],
+    fit: Fit,
+    resampling: Image.Resampling,
+    shape: tuple[int, int] | None = None,
+    reduction: int = 1,
 ) -> np.ndarray:
-    placement = plan_placement(array.shape[:2], size, fit)
+    placement = plan_placement(shape or array.shape[:2], size, fit)
+    left, top, right, bottom = (edge / reduction for edge in placement.box)
+    box = (left, top, right, bottom)
+    if box == (0, 0, *array.shape[1::-1]) and array.shape[:2] == tuple(size):
+        return array
     inner = np.asarray(
-        Image.fromarray(array).resize(
-            (placement.width, placement.height), resampling, box=placement.box
-        )
+        Image.fromarray(array).resize((placement.width, placement.height), resampling, box=box)
     )
+    if inner.shape[:2] == tuple(size):
+        return inner
     result = np.zeros((*size, *array.shape[2:]), dtype=np.uint8)
     rows = slice(placement.top, placement.top + placement.height)
     columns = slice(placement.left, placement.left + placement.width)

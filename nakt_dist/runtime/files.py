@@ -23,7 +23,11 @@ _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 @contextlib.contextmanager
 def atomic_write(
-    path: Path, staging: Path | None = None, replace: bool = True, mode: int = 0o666
+    path: Path,
+    staging: Path | None = None,
+    replace: bool = True,
+    mode: int = 0o666,
+    flush: bool = True,
 ) -> Iterator[BinaryIO]:
     """Opens a temporary file that takes the name ``path`` only when all went well.
 
@@ -36,6 +40,7 @@ def atomic_write(
             remains there. By default the folder of ``path``.
         replace: take the place of a file that has the name; otherwise it stays.
         mode: who may use the file, less what the umask takes away.
+        flush: whether it must outlast a power cut; without it, that may leave a part.
 
     Yields:
         A binary file open for writing and seeking.
@@ -50,7 +55,8 @@ def atomic_write(
             with open(temporary, "x+b", opener=functools.partial(os.open, mode=mode)) as stream:
                 yield stream
                 stream.flush()
-                os.fsync(stream.fileno())
+                if flush:
+                    os.fsync(stream.fileno())
             if replace:
                 temporary.replace(path)
             else:
@@ -58,7 +64,8 @@ def atomic_write(
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    flush_folder(path.parent)
+    if flush:
+        flush_folder(path.parent)
 
 
 def _take_name(temporary: Path, path: Path) -> None:

@@ -33,6 +33,9 @@ from nakt_dist.stages.pack_prepare import (
 
 PREPARED_NAME = "prepared"
 _MASKS_NAME = "masks"
+_WISHED_PIECES = 64
+_LEAST_IN_A_PIECE = 32
+"""Each piece costs a receipt, which is flushed to the disk."""
 
 Piece = TypeVar("Piece")
 
@@ -93,7 +96,9 @@ def write_shards(
 
 
 def _cut(plan: PackPlan, inputs: Sequence[PackInput]) -> list[Sequence[PackInput]]:
-    size = plan.config.samples_per_shard
+    """Cuts inputs so that workers end at about the same time, alike for whoever takes part."""
+    wished = max(-(-len(inputs) // _WISHED_PIECES), _LEAST_IN_A_PIECE)
+    size = min(wished, plan.config.samples_per_shard)
     return [inputs[at : at + size] for at in range(0, len(inputs), size)]
 
 
@@ -187,6 +192,6 @@ def _row(
         **{
             f"{names.get(extension, 'image')}_{column}": value
             for extension, member in members.items()
-            for column, value in asdict(member).items()
+            for column, value in vars(member).items()
         },
     }

@@ -4,6 +4,7 @@ Pieces of the inputs are decoded once and their files staged, with a number for 
 by which copies are known; shards are then put together from these files.
 """
 
+import functools
 import hashlib
 import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -19,8 +20,10 @@ from nakt_dist.errors import DatasetError, UnusableSample
 from nakt_dist.imaging.images import (
     encode_image,
     encode_mask_png,
+    read_content,
     read_image,
     read_mask,
+    reduction_for,
     resize_image,
     resize_mask,
 )
@@ -32,7 +35,7 @@ from nakt_dist.sources import SourceRecord
 from nakt_dist.sources.deidentification import HIDDEN_DETAIL
 from nakt_dist.stages.mask_coverage import target_pixels
 from nakt_dist.stages.pack_plan import PackInput
-from nakt_dist.stages.pack_sources import FileTimes, contents_of, facts_of, times_of
+from nakt_dist.stages.pack_sources import FileTimes, content_hash, contents_of, facts_of, times_of
 
 
 @dataclass(frozen=True)
@@ -149,16 +152,18 @@ def prepare(
     Raises:
         DatasetError: a file changes while it is read.
     """
-    made = []
-    with atomic_write(_staged_path(ledger.folder, number)) as stream:
+    made, whole = [], hashlib.sha256()
+    # What a power cut leaves of it is known by its hash, which is looked at before it is used.
+    with atomic_write(_staged_path(ledger.folder, number), flush=False) as stream:
         for each in inputs:
             found, content = _prepare_one(each, settings)
             staged = hashlib.blake2b(content, digest_size=16).hexdigest()
             found |= {"piece": number, "offset": stream.tell(), "staged": staged}
             stream.write(content)
+            whole.update(content)
             made.append(found)
-    sha256 = file_sha256(_staged_path(ledger.folder, number))
-    ledger.finish(number, {"sha256": sha256, "mask_rule": settings.rule_sha256, "inputs": made})
+    receipt = {"sha256": whole.hexdigest(), "mask_rule": settings.rule_sha256, "inputs": made}
+    ledger.finish(number, receipt)
 
 
 def is_prepared(
@@ -239,8 +244,9 @@ def _prepare_one(each: PackInput, settings: PrepareSettings) -> tuple[dict[str, 
     except UnusableSample as error:
         detail = HIDDEN_DETAIL if settings.deidentified else error.detail
         found |= {"reason": error.reason, "detail": detail}
-    found["image"], found["masks"] = contents_of(record, settings.content_key)
-    found["facts"] = facts_of(record, settings.content_key)
+    key = settings.content_key
+    found["image"], found["masks"] = contents_of(record, key, found.get("image"))
+    found["facts"] = facts_of(record, key)
     if times_of(record) != times and "reason" not in found:
         raise DatasetError(
             f"{record.image}: it, or its mask, changes while it is read. Run the same command "
@@ -255,18 +261,19 @@ def _convert(
     """Returns the files of a usable sample by extension, in order, and what its picture is like."""
     form = settings.image
     size = (form.height, form.width)
+    content = read_content(record.image, form.max_pixels)
+    reduce = functools.partial(reduction_for, size=size, fit=form.fit)
     pixels, info = read_image(
-        record.image, form.colour, form.max_pixels, form.sixteen_bit, form.rendering
-    )
-    files: dict[str, bytes] = {
-        form.encoding: encode_image(
-            resize_image(pixels, size, form.fit), form.encoding, form.jpeg_quality
-        )
-    }
-    facts: dict[str, Any] = {}
+        record.image, form.colour, form.max_pixels, form.sixteen_bit, form.rendering,
+        content, reduce if form.scaled_decoding else None,
+    )  # fmt: skip
+    shape, reduction = (info["height"], info["width"]), info.get("reduction", 1)
+    small = resize_image(pixels, size, form.fit, shape, reduction)
+    files: dict[str, bytes] = {form.encoding: encode_image(small, form.encoding, form.jpeg_quality)}
+    facts: dict[str, Any] = {"image": content_hash(content, settings.content_key)}
     remarks = ["other_bits"] if info.get("other_bits") else []
     if record.masks:
-        shape, turn = pixels.shape[:2], info["orientation"]
+        turn = info["orientation"]
         whole, counts = read_mask(record, shape, form.max_pixels, settings.mask_rule, turn)
         kind: Literal["binary", "classes"] = (
             "classes" if record.mask_kind == "classes" else "binary"
@@ -277,6 +284,19 @@ def _convert(
         had_target = target_pixels(whole, kind).any()
         counts["lost"] = int(had_target and not facts["target_share"])
         remarks += [what for what, count in counts.items() if count]
+    files["json"] = _described(record, info)
+    constant = bool(pixels.min() == pixels.max())
+    facts |= {
+        "pixels": None if constant else _picture_number(pixels, reduction),
+        "constant": constant,
+        "united_masks": len(record.masks) > 1,
+        "remarks": remarks,
+    }
+    return files, facts
+
+
+def _described(record: SourceRecord, info: Mapping[str, Any]) -> bytes:
+    """Returns what is packed of a sample beside its pixels."""
     description = {
         "source": record.name,
         "patient_id": record.patient_id,
@@ -285,24 +305,18 @@ def _convert(
         "united_masks": len(record.masks),
         **info,
     }
-    files["json"] = json.dumps(description, sort_keys=True).encode()
-    constant = bool((pixels == pixels.flat[0]).all())
-    facts |= {
-        "pixels": None if constant else _picture_number(pixels),
-        "constant": constant,
-        "united_masks": len(record.masks) > 1,
-        "remarks": remarks,
-    }
-    return files, facts
+    return json.dumps(description, sort_keys=True).encode()
 
 
-def _picture_number(pixels: np.ndarray) -> int:
+def _picture_number(pixels: np.ndarray, reduction: int) -> int:
     """Returns 63 bits of a hash of a picture, grey whatever the colours of the packed images.
 
     Without a key also where files are hashed with one: whoever has the picture knows it by its
-    look in the shards, and copies in datasets of other keys must be known.
+    look in the shards, and copies in datasets of other keys must be known. A reduced picture is
+    none that is published at that size.
     """
     grey = pixels if pixels.ndim == 2 else np.asarray(Image.fromarray(pixels).convert("L"))
-    digest = hashlib.blake2b(f"{grey.shape}".encode(), digest_size=8)
+    kind = f"{grey.shape}" if reduction == 1 else f"{grey.shape} reduced by {reduction}"
+    digest = hashlib.blake2b(kind.encode(), digest_size=8)
     digest.update(np.ascontiguousarray(grey).data)
     return int.from_bytes(digest.digest()) >> 1

@@ -52,15 +52,25 @@ def times_of(record: SourceRecord) -> tuple[FileTimes, ...]:
     return tuple(_times(path) for path in (record.image, *record.masks))
 
 
-def contents_of(record: SourceRecord, key: bytes) -> tuple[str | None, str | None]:
+def contents_of(
+    record: SourceRecord, key: bytes, image: str | None = None
+) -> tuple[str | None, str | None]:
     """Hashes the bytes of the image file, and those of the mask files, keyed where a key is given.
+
+    Args:
+        image: the hash of the image file, where it is known already.
 
     Returns:
         BLAKE2b of 128 bits in hexadecimal digits; None for a file that cannot be read, and for
         no masks.
     """
     masks = [_content_of(path, key) for path in record.masks]
-    return _content_of(record.image, key), " ".join(map(str, masks)) or None
+    return image or _content_of(record.image, key), " ".join(map(str, masks)) or None
+
+
+def content_hash(content: bytes, key: bytes) -> str:
+    """Hashes the bytes of a file as ``contents_of`` does."""
+    return hashlib.blake2b(content, digest_size=_DIGEST_BYTES, key=key).hexdigest()
 
 
 def facts_of(record: SourceRecord, key: bytes) -> str:

@@ -12,6 +12,7 @@ from PIL import Image
 
 from nakt_dist.runtime.files import file_sha256
 from nakt_dist.shards.writer import ShardWriter, write_shard
+from nakt_dist.shards.writer import _header as shard_header
 
 LONG_KEY = "a-rather-long-key-" + "0123456789" * 10  # 118 characters; ustar holds 100
 
@@ -131,6 +132,33 @@ def test_a_plain_webdataset_loop_reads_a_shard(tmp_path):
 def test_a_key_that_webdataset_would_cut_or_that_leaves_the_folder_is_refused(key):
     with pytest.raises(ValueError, match="key"):
         ShardWriter(io.BytesIO()).add(key, {"json": b"{}"})
+
+
+@pytest.mark.parametrize(
+    "key",
+    ["a", "k" * 96, "k" * 97, "ä", "名" * 40, LONG_KEY],
+    ids=["a", "96", "97", "ä", "名", "long"],
+)
+@pytest.mark.parametrize("size", [0, 1, 511, 512, 513, 10_240, 70_000])
+def test_a_shard_is_what_tarfile_writes(key, size):
+    ours, theirs, content = io.BytesIO(), io.BytesIO(), b"x" * size
+    writer = ShardWriter(ours)
+    with tarfile.open(fileobj=theirs, mode="w", format=tarfile.PAX_FORMAT) as archive:
+        for name in ("png", "json"):
+            header = tarfile.TarInfo(f"{key}.{name}")
+            header.size, header.mode = size, 0o644
+            archive.addfile(header, io.BytesIO(content))
+            member = writer.add(key, {name: content})[name]
+            assert ours.getvalue()[member.offset :][:size] == content
+    writer.close()
+    assert ours.getvalue() == theirs.getvalue()
+
+
+def test_a_file_of_eight_gibibytes_has_a_header_that_holds_its_size():
+    for size in (8**11 - 1, 8**11):
+        header = tarfile.TarInfo("a.png")
+        header.size, header.mode = size, 0o644
+        assert shard_header("a.png", size) == header.tobuf(tarfile.PAX_FORMAT)
 
 
 def test_an_empty_shard_is_a_whole_tar(tmp_path):
