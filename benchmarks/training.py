@@ -8,7 +8,7 @@ float32 with torch's defaults; the other has the settings that ``nakt train`` ch
 import copy
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -33,9 +33,11 @@ from nakt_dist.config import (
     TrainingTeacherConfig,
 )
 from nakt_dist.models import ModelSpec
+from nakt_dist.runtime.beside import Beside
 from nakt_dist.runtime.processes import own_cores, process_place
 from nakt_dist.runtime.watchdog import Watchdog
 from nakt_dist.stages import pack, phantoms, train
+from nakt_dist.training import milestones
 from nakt_dist.training.loop import TrainingLoop
 from nakt_dist.training.run import TrainingRun
 from nakt_dist.transfer.losses import segmentation_loss
@@ -255,7 +257,35 @@ def measure(scale: Scale) -> list[Table]:
     tables = []
     for case in (chest_case(scale, "densenet121", 20), unet):
         tables += _compared(case, scale)
-    return tables
+    return [*tables, _saving(chest_case(scale, "densenet121", 20), scale)]
+
+
+class _AtOnce(Beside):
+    """The plain way to save: all wait until it is written."""
+
+    def add(self, work: Callable[[], object]) -> None:
+        super().add(work)
+        self.wait()
+
+
+def _saving(case: Case, scale: Scale) -> Table:
+    """Trains with a checkpoint after each few steps, written between or beside the steps."""
+    prepare(scale)
+
+    def way(writer: type[Beside]) -> Way:
+        config = replace(
+            case.config(scale),
+            output=str(scale.folder / f"train-saving-{writer.__name__}"),
+            checkpoint=CheckpointConfig(every_epochs=_NEVER, every_steps=case.steps),
+        )
+        with mock.patch.object(milestones, "Beside", writer):
+            return OurSteps(config).way(3 * case.steps)
+
+    ways = {"written between steps": way(_AtOnce), "written beside steps": way(Beside)}
+    title = (
+        f"{case.spec.name}, {case.side}², batch {case.batch}, checkpoint each {case.steps} steps"
+    )
+    return in_turns(title, ways, "written between steps", scale, takes_time=True)
 
 
 def _compared(case: Case, scale: Scale) -> list[Table]:

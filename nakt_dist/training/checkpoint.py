@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
-from torch import nn
 
 from nakt_dist.errors import CheckpointError, DatasetError
 from nakt_dist.models.spec import ModelSpec
@@ -69,6 +68,14 @@ class TrainingState:
     moments: Moments
     scaler: Mapping[str, float | int] | None = None
 
+    def copy(self) -> "TrainingState":
+        """Returns it as it is now, on the CPU: the tensors of an optimiser go on changing."""
+        copies = {
+            name: {kind: value.detach().to("cpu", copy=True) for kind, value in kinds.items()}
+            for name, kinds in self.moments.items()
+        }
+        return TrainingState(copies, self.scaler)
+
 
 @dataclass(frozen=True)
 class CheckpointStore:
@@ -88,7 +95,7 @@ class CheckpointStore:
     def save(
         self,
         progress: Progress,
-        network: nn.Module,
+        weights: Mapping[str, torch.Tensor],
         training_state: TrainingState,
         spec: ModelSpec,
         metadata: Mapping[str, str],
@@ -100,7 +107,7 @@ class CheckpointStore:
         aside = self.folder / f".{final.name}.tmp"
         shutil.rmtree(aside, ignore_errors=True)
         aside.mkdir()
-        save_weights(aside / _MODEL, network.state_dict(), spec, metadata)
+        save_weights(aside / _MODEL, weights, spec, metadata)
         write_bytes(aside / _MOMENTS, save(_flat(training_state.moments)))
         content = {
             "progress": vars(progress),

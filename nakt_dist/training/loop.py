@@ -130,6 +130,7 @@ class TrainingLoop:
             self.milestones.tracker = tracker
             self.milestones.logs = [each for each in (tracker, keys) if each is not None]
             stack.enter_context(self._watchdog)
+            stack.enter_context(self.milestones)
             stack.enter_context(self._profile)
             bar = progress_bar(f"train {output.name}", self.total_steps)
             self._run_steps(first, keys, pace, stack.enter_context(bar))
@@ -186,6 +187,7 @@ class TrainingLoop:
                 self.milestones.pass_step(step + 1)
             advance(1)
             self._profile.pass_step()
+        self.milestones.finish()
 
     def _pass(self, step: int) -> None:
         """Does one step, unless a signal asked to leave, and keeps its losses to be looked at."""

@@ -1,8 +1,11 @@
 """When a network that learns is saved and scored, and what is kept of it."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
+from types import TracebackType
+from typing import Self
 
 import numpy as np
 import torch
@@ -13,17 +16,19 @@ from nakt_dist.loading.batches import as_float, read_ahead
 from nakt_dist.loading.samples import CachedImages
 from nakt_dist.models.weights import save_weights
 from nakt_dist.models.weights_path import BEST_WEIGHTS, LAST_WEIGHTS
+from nakt_dist.runtime.beside import Beside
 from nakt_dist.runtime.distributed import Agreement, gather_rows
 from nakt_dist.runtime.files import file_sha256
 from nakt_dist.runtime.processes import own_cores
 from nakt_dist.runtime.tracking import JsonLines, Tracker
-from nakt_dist.training.checkpoint import CheckpointStore, Progress
+from nakt_dist.training.checkpoint import CheckpointStore, Progress, TrainingState
 from nakt_dist.training.finiteness import Finiteness
 from nakt_dist.training.learner import Learner
 from nakt_dist.training.phases import Phase, phase
 from nakt_dist.training.run import TrainingRun
 
 _SECONDS_BETWEEN_LOOKS = 1.0
+Weights = Mapping[str, torch.Tensor]
 
 
 @dataclass
@@ -32,6 +37,8 @@ class Milestones:
 
     A checkpoint is written first and the network scored then, since that may take longer than a
     scheduler waits. A launch that was killed in between leaves the scoring to the next one.
+    The main process writes copies in a thread while all go on learning, and is done with one
+    milestone before it begins to write the next. It is a context, which does not end before.
     ``beat`` is called before whatever takes time, ``look`` about once a second and before anything
     is saved, for losses that nobody has looked at: looking waits for the GPU and for all processes.
     """
@@ -52,13 +59,24 @@ class Milestones:
     def __post_init__(self) -> None:
         self._saved_step = self.progress.step
         self._next_look = 0.0
+        self._writing = Beside("checkpoint")
+        self._weights: tuple[int, Weights] | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:  # fmt: skip
+        self._writing.close(error)
 
     def settle(self) -> None:
         """Does what the last launch had no time for, or what belongs to an end that came nearer."""
         done = self.progress.step
         if self.ends(done):  # those of fewer steps may lie there
-            network = self.learner.whole_network()
-            self.agreement.of_main(lambda: self._write_weights(LAST_WEIGHTS, network))
+            weights = self.learner.whole_network().state_dict()
+            self.agreement.of_main(lambda: self._write_weights(LAST_WEIGHTS, weights))
         if self.owes_score:
             self._validate()
 
@@ -106,11 +124,21 @@ class Milestones:
             # BatchNorm's statistics as they are: averaging them is for scoring, and would make
             # the steps to come differ from those of a run that nobody interrupted.
             self._save()
+        self.finish()
         signal = stop.name or "a signal to another process"
         raise StartAgain(
             f"{self.run.output}: asked to leave by {signal}; saved at step {done} of "
             f"{self.total_steps}. Start the same command again to go on"
         )
+
+    def finish(self) -> None:
+        """Waits until all is on the disk.
+
+        Raises:
+            NaktError, OSError: something could not be written.
+        """
+        self.beat(f"writing of what step {self._saved_step} left")
+        self.agreement.of_main(self._writing.wait)
 
     def ends(self, done: int) -> bool:
         """Says whether these were all steps."""
@@ -135,21 +163,37 @@ class Milestones:
         return self.ends(done) or (rest == 0 and epoch % every == 0)
 
     def _save(self) -> None:
-        """Writes a checkpoint on the main process, while the others wait."""
+        """Copies what a checkpoint holds; the main process writes it beside the next steps."""
         done = self.progress.step
         self.beat(f"checkpoint of step {done}")
         self.look()
         network, state = self.learner.whole_network(), self.learner.training_state()
         self.finiteness.check_network(network, done)
 
-        def write() -> None:
-            if self.ends(done):
-                self._write_weights(LAST_WEIGHTS, network)
+        def begin() -> None:
+            self._writing.wait()
             self._sync_logs()
-            self.store.save(self.progress, network, state, self.run.spec, self.run.metadata)
+            weights, copied = self._copy_of(network), state.copy()
+            self._writing.add(partial(self._write_checkpoint, self.progress, weights, copied))
 
-        self.agreement.of_main(write)
+        self.agreement.of_main(begin)
         self._saved_step = done
+
+    def _write_checkpoint(self, progress: Progress, weights: Weights, state: TrainingState) -> None:
+        if self.ends(progress.step):
+            self._write_weights(LAST_WEIGHTS, weights)
+        self.store.save(progress, weights, state, self.run.spec, self.run.metadata)
+
+    def _copy_of(self, network: nn.Module) -> Weights:
+        """Returns the weights as they are at this step, on the CPU; copied once a step."""
+        step = self.progress.step
+        if self._weights is None or self._weights[0] != step:
+            copies = {
+                name: value.detach().to("cpu", copy=True)
+                for name, value in network.state_dict().items()
+            }
+            self._weights = step, copies
+        return self._weights[1]
 
     def _validate(self) -> None:
         """Scores the network just saved, and keeps its weights where it is the best so far."""
@@ -158,14 +202,18 @@ class Milestones:
         validation = self.run.validation
         is_best = validation is None or self._score(network, validation)
 
-        def note() -> None:
-            # Weights first: a kill in between is mended by this validation, done again.
-            if is_best:
-                self._write_weights(BEST_WEIGHTS, network)
+        def begin() -> None:
             self._sync_logs()
-            self.store.update(self.progress)
+            weights = self._copy_of(network) if is_best else None
+            self._writing.add(partial(self._write_score, self.progress, weights))
 
-        self.agreement.of_main(note)
+        self.agreement.of_main(begin)
+
+    def _write_score(self, progress: Progress, weights: Weights | None) -> None:
+        # Weights first: a kill in between is mended by this validation, done again.
+        if weights is not None:
+            self._write_weights(BEST_WEIGHTS, weights)
+        self.store.update(progress)
 
     def _score(self, network: nn.Module, validation: CachedImages) -> bool:
         """Measures the validation metric; says whether it is the best so far."""
@@ -201,9 +249,8 @@ class Milestones:
             pieces.append(self.run.task.validation_rows(logits, target))
         return gather_rows(accelerator, pieces, len(dataset))
 
-    def _write_weights(self, name: str, network: nn.Module) -> None:
-        state = network.state_dict()
-        save_weights(self.run.output / name, state, self.run.spec, self.run.metadata)
+    def _write_weights(self, name: str, weights: Weights) -> None:
+        save_weights(self.run.output / name, weights, self.run.spec, self.run.metadata)
 
     def _sync_logs(self) -> None:
         """What a checkpoint counts as done is on the disk before it."""

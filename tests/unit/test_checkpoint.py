@@ -36,7 +36,7 @@ def save(store, step, network_and_optimiser=None):
     names = [name for name, _ in network.named_parameters()]
     moments = {names[n]: dict(each) for n, each in optimiser.state_dict()["state"].items()}
     state = TrainingState(moments, {"scale": 65536.0, "_growth_tracker": 3})
-    store.save(Progress(step, 0.5, 1), network, state, SPEC, {"lineage": "{}"})
+    store.save(Progress(step, 0.5, 1), network.state_dict(), state, SPEC, {"lineage": "{}"})
 
 
 def saved(store, step, network_and_optimiser=None):
@@ -241,7 +241,13 @@ def test_a_pointer_that_is_a_folder_is_said_to_be_one(store):
 def test_the_best_checkpoint_stays_besides_the_newest(store, tmp_path):
     for step, best in ((5, 5), (10, 5), (15, 5), (20, 20), (25, 20), (30, 20)):
         network, _ = trained(1)
-        store.save(Progress(step, 0.5, best), network, TrainingState({}), SPEC, {"lineage": "{}"})
+        store.save(
+            Progress(step, 0.5, best),
+            network.state_dict(),
+            TrainingState({}),
+            SPEC,
+            {"lineage": "{}"},
+        )
         kept = names(tmp_path / "checkpoints")[1:]
         assert f"step-{best:09d}" in kept
         assert len(kept) == len({best, *range(max(step - 5, 5), step + 1, 5)})
