@@ -97,13 +97,16 @@ def test_any_number_of_processes_gives_the_same_bytes(
 def test_one_rank_killed_alone_does_not_stop_the_other(
     dataset: Path, weights: Path, one_process: dict[str, str], tmp_path: Path, rename: int
 ) -> None:
-    config = teach_config(tmp_path / "out", dataset, weights)
-
-    outcomes = run_ranks(config, 2, death=Death(rename, rank=1))
-    assert [outcome.exitcode for outcome in outcomes] == [0, -9]
+    for attempt in range(3):  # on a busy machine one may find that the other did it all
+        config = teach_config(tmp_path / f"out-{attempt}", dataset, weights)
+        outcomes = run_ranks(config, 2, death=Death(rename, rank=1))
+        codes = [outcome.exitcode for outcome in outcomes]
+        if codes != [0, 0]:
+            break
+    assert codes == [0, -9]
     finish(config)
 
-    assert file_hashes(tmp_path / "out") == one_process
+    assert file_hashes(Path(config.output)) == one_process
 
 
 def test_ranks_that_never_start_are_not_waited_for(
