@@ -4,8 +4,6 @@ import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
 
-import numpy as np
-
 from nakt_dist.errors import ConfigurationError, DatasetError
 from nakt_dist.limits import OLDEST_AGE
 from nakt_dist.sources.listing import SourceRecord
@@ -161,8 +159,6 @@ def _place(
     variance: Counter[str] = Counter()
     for counts in members.values():
         variance.update({name: count**2 for name, count in counts.items()})
-    number = {name: position for position, name in enumerate(sorted(variance))}
-    unit = np.array([1 / variance[name] for name in number])
     order = sorted(
         members,
         key=lambda group: (
@@ -170,24 +166,36 @@ def _place(
             _shuffle_rank(seed, *group),
         ),
     )
-    names, share = list(shares), np.array(list(shares.values()))
-    excess = np.zeros((len(number), len(names)))  # of each split over its share of what is placed
+    names, share = list(shares), list(shares.values())
+    # Of each split over its share of what is placed. Plain numbers: arrays this small take longer.
+    excess = {name: [0.0] * len(names) for name in variance}
     sizes = [counts[_IMAGES] for counts in members.values()]
-    lacking, slack = share * sum(sizes), max(sizes, default=1) - 1 + _TOLERANCE
+    lacking, slack = [part * sum(sizes) for part in share], max(sizes, default=1) - 1 + _TOLERANCE
     placed = {}
     for group in order:
         counts = members[group]
-        rows = np.array([number[name] for name in sorted(counts)])
-        amount = np.array([float(counts[name]) for name in sorted(counts)])
-        before = excess[rows] - amount[:, None] * share
-        # By how much the sum of excess² / share grows where the group goes. Summed by rows, one
-        # after the other, so that every processor rounds alike.
-        growth = (amount * unit[rows])[:, None] * (2 * before + amount[:, None])
-        cost = np.add.reduce(growth, axis=0) / share
-        fits = lacking >= min(counts[_IMAGES] - slack, lacking.max())
-        chosen = min(np.flatnonzero(fits), key=lambda split: (round(cost[split], 9), split))
+        terms = [(excess[name], float(counts[name]), 1 / variance[name]) for name in sorted(counts)]
+        for row, amount, _ in terms:
+            row[:] = [over - amount * part for over, part in zip(row, share, strict=True)]
+        least = min(counts[_IMAGES] - slack, max(lacking))
+        fitting = [split for split, part in enumerate(lacking) if part >= least]
+        # Of equal costs, but for rounding, the first.
+        costs = [round(_growth(terms, split) / share[split] * 1e9) for split in fitting]
+        chosen = fitting[costs.index(min(costs))]
         placed[group] = names[chosen]
-        excess[rows] = before
-        excess[rows, chosen] += amount
+        for row, amount, _ in terms:
+            row[chosen] += amount
         lacking[chosen] -= counts[_IMAGES]
     return placed
+
+
+def _growth(terms: Sequence[tuple[list[float], float, float]], split: int) -> float:
+    """Returns by how much the sum of the squares of a split's excesses grows with a group.
+
+    Args:
+        terms: of each quantity the excesses by split, how much the group has, and the weight.
+    """
+    grown = 0.0
+    for excess, amount, weight in terms:  # sum() of floats rounds by the version of Python
+        grown += amount * weight * (2 * excess[split] + amount)
+    return grown
