@@ -1,6 +1,7 @@
 """The worker processes of ``nakt pack``, and how several packings share pieces."""
 
 import contextlib
+import importlib
 import multiprocessing
 import os
 import signal
@@ -13,6 +14,7 @@ from multiprocessing.synchronize import Event
 from typing import Any
 
 from nakt_dist.errors import ConfigurationError, DatasetError, NaktError
+from nakt_dist.runtime.imports import keep_imports, large_imports
 from nakt_dist.runtime.processes import own_cores, process_place
 from nakt_dist.runtime.work import WorkLedger
 
@@ -122,7 +124,8 @@ class Workers:
         futures: dict[Future, int] = {}
         try:
             for number, task in tasks:
-                pool = self._opened()  # whose tracker of semaphores would let interrupts through
+                # First, as its tracker of semaphores would let interrupts through.
+                pool = self._opened(function)
                 with _interrupts_later():  # workers inherit that: Ctrl-C is the main process's
                     futures[pool.submit(function, *task)] = number
                 if len(futures) == self._count:
@@ -140,11 +143,12 @@ class Workers:
                 "are kept: run the same command again, with fewer --workers if memory is short"
             ) from None
 
-    def _opened(self) -> ProcessPoolExecutor:
+    def _opened(self, function: Callable[..., Any]) -> ProcessPoolExecutor:
         if self._pool is None:
             context = multiprocessing.get_context("spawn")  # forking with threads can hang
             self._begun = context.Event()
-            self._pool = ProcessPoolExecutor(self._count, context, _begin_worker, (self._begun,))
+            first = (self._begun, function.__module__)
+            self._pool = ProcessPoolExecutor(self._count, context, _begin_worker, first)
         return self._pool
 
 
@@ -179,10 +183,17 @@ def _interrupts_later() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
-def _begin_worker(begun: Event) -> None:
-    """Says that a worker runs, and ends it when the main process is gone, however that went."""
+def _begin_worker(begun: Event, module: str) -> None:
+    """Says that a worker runs, and ends it when the main process is gone, however that went.
+
+    Args:
+        module: what it will do is there; garbage is not looked for in what comes with it.
+    """
     begun.set()
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    with large_imports():
+        importlib.import_module(module)
+    keep_imports()
 
 
 def _end_with_parent() -> None:
