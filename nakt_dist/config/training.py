@@ -224,8 +224,8 @@ class ProfileConfig(Limited, group="profile"):
     """Which steps ``torch.profiler`` records; it decides no result.
 
     Attributes:
-        steps: how many are recorded, for ``profile/page.html``, which says where their time goes,
-            and for the trace beside it; None records none.
+        steps: how many are recorded, 50 at most, for ``profile/page.html``, which says where their
+            time goes, and for the trace beside it; None records none.
         after: steps of the launch before them, in which its speed settles.
     """
 

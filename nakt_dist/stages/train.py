@@ -176,7 +176,8 @@ def _train_with(config: TrainConfig, stop: StopRequests, stopwatch: Stopwatch) -
     if accelerator.is_main_process:
         record.write(output)
         say(
-            f"train {output.name}: {progress.step} steps in {stopwatch.seconds:.0f} s; "
+            f"train {output.name}: {_steps(first_step, progress.step)} in "
+            f"{stopwatch.seconds:.0f} s; "
             f"{_best(progress, task.metric)}{BEST_WEIGHTS} and {METRICS_NAME} in {output}"
         )
         if config.profile.steps and (output / PROFILE_PAGE).exists():
@@ -184,6 +185,11 @@ def _train_with(config: TrainConfig, stop: StopRequests, stopwatch: Stopwatch) -
     accelerator.wait_for_everyone()
     accelerator.end_training()
     return record
+
+
+def _steps(before: int, done: int) -> str:
+    """Says how many steps are done, and how many of them this launch took, whose time is told."""
+    return f"{done} steps, the last {done - before} of them" if before else f"{done} steps"
 
 
 def _best(progress: Progress, metric: str) -> str:

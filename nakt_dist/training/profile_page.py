@@ -21,6 +21,7 @@ from nakt_dist.training.phases import Phase
 from nakt_dist.training.step_times import Operator, StepTimes
 
 _MOST_OPERATORS = 10
+_BETWEEN_STEPS = (Phase.CHECKPOINT, Phase.VALIDATION)
 _GIB = 1024**3
 _MEANING = {
     Phase.WAITING: "for images that are not read and decoded yet",
@@ -127,13 +128,21 @@ def _time(recorded: RecordedSteps) -> Iterator[Block]:
     yield Bar("Shares of a step", tuple((str(each), times.share(each)) for each in Phase))
     yield _shares(times)
     memory = recorded.peak_memory_bytes / _GIB
+    learning = times.step_seconds - sum(times.seconds[phase] for phase in _BETWEEN_STEPS)
     yield Bullets((
-        f"{recorded.images / times.step_seconds:,.1f} images/s of all processes while recording, "
-        "which slows steps of many small operators; pace.jsonl tells the speed of all steps",
+        f"{recorded.images / learning:,.1f} images/s of all processes while recording, checkpoints "
+        "and validation not counted. Recording slows steps of many small operators; pace.jsonl "
+        "tells the speed of all steps",
         f"{memory:.2f} GiB is the most memory that the {'GPU' if times.on_gpu else 'process'} "
         "held for the run so far",
     ))  # fmt: skip
-    if not times.seconds[Phase.VALIDATION]:
+    if validation := times.seconds[Phase.VALIDATION]:
+        yield Paragraph(
+            f"Validation took {validation * times.steps:.2f} s of these "
+            f"{show_count(times.steps, 'step')}. Of the whole run its share is another: it comes "
+            "once in checkpoint.every_epochs epochs, however many steps these have."
+        )
+    else:
         yield Paragraph(
             "No validation fell into these steps. What it takes, steps around the end of an epoch "
             "show: set profile.after to a few steps less than an epoch has."
@@ -145,7 +154,7 @@ def _shares(times: StepTimes) -> Table:
     columns = (
         Column("phase", str),
         Column("share", lambda phase: f"{100 * times.share(phase):.1f} %"),
-        Column("seconds per step", lambda phase: f"{times.seconds[phase]:.5f}"),
+        Column("ms per step", lambda phase: f"{1000 * times.seconds[phase]:.2f}"),
         Column("what it is", lambda phase: meaning[phase], minor=True),
     )
     remark = (
@@ -154,13 +163,13 @@ def _shares(times: StepTimes) -> Table:
         if times.on_gpu
         else "Each moment counts once, for the innermost phase that the process is in."
     )
-    return tabulate("Shares and seconds", columns, Phase, [remark])
+    return tabulate("Shares and milliseconds", columns, Phase, [remark])
 
 
 def _changes(times: StepTimes) -> list[Block]:
     advice = [*_ADVICE, *([_ADVICE_FOR_GPU] if times.on_gpu else [])]
     found = tuple(
-        f"{phase} takes {100 * times.share(phase):.0f} %. Less of it: {change}."
+        f"{phase} takes {100 * times.share(phase):.0f} % of these steps. Less of it: {change}."
         for phase, threshold, change in advice
         if times.share(phase) > threshold
     )

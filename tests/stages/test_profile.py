@@ -182,10 +182,19 @@ def page_with(on_gpu: bool = False, **shares: float) -> str:
 
 
 def test_advice_is_given_on_what_takes_long_alone() -> None:
-    assert "waiting for data takes 40 %. Less of it: more workers" in page_with(WAITING=0.4)
+    advice = "waiting for data takes 40 % of these steps. Less of it: more workers"
+    assert advice in page_with(WAITING=0.4)
     assert "recipe.compile" in page_with(on_gpu=True, IDLE=0.5)
     assert "recipe.compile" not in page_with(IDLE=0.5)
     assert "Nothing stands out" in page_with(WAITING=0.05)
+
+
+def test_validation_among_the_steps_is_told_apart_from_the_speed_of_steps() -> None:
+    page = page_with(VALIDATION=0.4, CHECKPOINT=0.1)
+    assert "Validation took 8.00 s of these 20 steps" in page
+    assert "No validation fell" not in page
+    assert "16.0 images/s of all processes while recording" in page
+    assert "8.0 images/s of all processes while recording" in page_with()
 
 
 def test_the_page_shows_ten_operators_and_says_when_a_gpu_told_nothing() -> None:

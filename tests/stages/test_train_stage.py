@@ -98,6 +98,17 @@ def test_dropout_and_batchnorm_go_on_bit_for_bit(dataset: Path, tmp_path: Path) 
     assert outcome(tmp_path / "in_parts") == outcome(tmp_path / "at_once")
 
 
+def test_the_time_told_at_the_end_is_that_of_the_steps_of_this_launch(
+    dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for steps in (2, 5):
+        train.run(train_config(tmp_path / "out", dataset, recipe={"steps": steps}))
+
+    printed = capsys.readouterr().err
+    assert "train out: 2 steps in " in printed
+    assert "train out: 5 steps, the last 3 of them in " in printed
+
+
 def test_a_finished_run_is_left_alone(dataset: Path, tmp_path: Path) -> None:
     config = train_config(tmp_path / "out", dataset)
     first = train.run(config)
