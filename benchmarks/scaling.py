@@ -20,7 +20,7 @@ def measure(scale: Scale) -> list[Table]:
     """Trains and teaches by a U-Net, and packs small JPEGs."""
     scale = replace(scale, gpu=False, rounds=min(scale.rounds, 3))  # a round takes a minute
     case, packed = answering(scale)[0], scale.pick(5000, 6)
-    shards, steps, batch = case.shards(scale), scale.pick(40, 2), scale.pick(8, 2)
+    shards, steps, batch = case.shards(scale), scale.pick(16, 2), scale.pick(8, 2)
     train = [
         f"--data.dataset={shards}", f"--model.name={case.spec.name}",
         f"--model.options={dict(case.spec.options)}", f"--recipe.steps={steps}",

@@ -59,7 +59,7 @@ class Answering:
             output=str(scale.folder / f"learnt-{self.spec.name.replace('/', '-')}"),
             data=DataConfig(str(self.shards(scale))), model=self.spec,
             recipe=RecipeConfig(
-                steps=scale.pick(60, 1), global_batch_size=scale.pick(8, 2), learning_rate=1e-3
+                steps=scale.pick(30, 1), global_batch_size=scale.pick(8, 2), learning_rate=1e-3
             ),
             device="auto" if scale.gpu else "cpu",
         )  # fmt: skip
@@ -70,11 +70,11 @@ def answering(scale: Scale) -> list[Answering]:
     if scale.gpu:
         specs = ModelSpec("unet"), ModelSpec("smp:DeepLabV3Plus/resnet50")
         return [Answering(spec, 384, 64, 2048) for spec in specs]
-    unet = ModelSpec("unet", options={"base_channels": scale.pick(16, 4)})
+    unet = ModelSpec("unet", options={"base_channels": scale.pick(32, 4)})
     if scale.smoke:
         return [Answering(unet, 64, 4, 8)]
     return [
-        Answering(spec, 128, 16, 256) for spec in (unet, ModelSpec("smp:DeepLabV3Plus/resnet18"))
+        Answering(spec, 128, 16, 128) for spec in (unet, ModelSpec("smp:DeepLabV3Plus/resnet18"))
     ]
 
 
