@@ -16,6 +16,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from benchmarks.comparing import Scale, Table, machine
 from nakt_dist.runtime.files import write_json
 
@@ -27,17 +29,22 @@ QUESTIONS = (
 
 def main(words: list[str] | None = None) -> int:
     """Asks, prints and stores; returns 1 if a question could not be asked."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("questions", nargs="*", choices=[*QUESTIONS, []], metavar="QUESTION",
-                        help=", ".join(QUESTIONS))  # fmt: skip
+    parser = argparse.ArgumentParser("python -m benchmarks", description=__doc__.split("\n\n")[0])
+    parser.add_argument("questions", nargs="*", metavar="QUESTION", help=", ".join(QUESTIONS))
     parser.add_argument("--smoke", action="store_true", help="whether it runs, not how fast")
     parser.add_argument("--gpu", action="store_true", help="on the GPU, at the papers' sizes")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--output", type=Path, help="JSON of everything measured")
     given = parser.parse_args(words)
+    if unknown := [name for name in given.questions if name not in QUESTIONS]:
+        parser.error(f"no question {', '.join(unknown)}; there are {', '.join(QUESTIONS)}")
+    if given.gpu and not torch.cuda.is_available():
+        parser.error("--gpu: torch finds no GPU on this machine")
     answers: dict[str, Any] = {}
     about = machine() | {"date": time.strftime("%Y-%m-%d"), "nakt_dist": version("nakt_dist")}
     print(" | ".join(f"{name} {value}" for name, value in about.items()), "\n", flush=True)
+    if given.smoke:
+        print("a smoke test: its ratios and missed targets say nothing of speed\n", flush=True)
     tables: list[Table] = []
     failed = []
     with tempfile.TemporaryDirectory() as folder:

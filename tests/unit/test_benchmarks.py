@@ -55,6 +55,20 @@ def test_a_question_that_breaks_is_told_and_the_others_are_asked(monkeypatch, tm
     assert runner.main(["two", "--smoke"]) == 0
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [(["startng"], "no question startng; there are attention"), (["--gpu"], "finds no GPU")],
+)
+def test_what_cannot_be_asked_is_refused_before_anything_is_measured(
+    words, message, monkeypatch, capsys
+):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(SystemExit):
+        runner.main(words)
+    told = capsys.readouterr()
+    assert message in told.err and not told.out
+
+
 def test_a_peer_that_is_missing_or_fails_is_a_row(tmp_path):
     def missing():
         raise ModuleNotFoundError("No module named 'other'", name="other")
