@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch.profiler import ProfilerActivity, profile, schedule
 
+from nakt_dist.errors import ConfigurationError
 from nakt_dist.runtime.files import remove_unfinished, write_bytes
 from nakt_dist.runtime.processes import say
 from nakt_dist.training.pace import peak_memory_bytes
@@ -32,6 +33,9 @@ class Profile:
     Args:
         first: steps done before this launch.
         beat: called before what takes time.
+
+    Raises:
+        ConfigurationError: where the page would lie there is no folder, but something else.
     """
 
     def __init__(self, run: TrainingRun, first: int, beat: Callable[[str], None]) -> None:
@@ -41,6 +45,8 @@ class Profile:
         device = run.accelerator.device
         self._gpu, self._done = device if device.type == "cuda" else None, 0
         is_there = first > 0 and self._page.exists()
+        if self._asked:
+            _check_folder(self._page.parent)
         self._profiler: profile | None = None
         if self._asked and run.accelerator.is_main_process and not is_there:
             self._profiler = self._make_profiler(self._asked)
@@ -116,6 +122,15 @@ class Profile:
         )
         write_bytes(self._page, to_page(recorded).encode())
         say(f"train: where the time of {times.steps} steps goes: {self._page}")
+
+
+def _check_folder(folder: Path) -> None:
+    """Refuses before the first step what would end the run after the last that is recorded."""
+    if os.path.lexists(folder) and not folder.is_dir():
+        raise ConfigurationError(
+            f"{folder}: is a file or a link that leads nowhere, expected a folder or nothing: "
+            "profile.steps writes there. Remove it, or set profile.steps to null"
+        )
 
 
 def _exported(profiler: profile, folder: Path) -> dict[str, Any]:

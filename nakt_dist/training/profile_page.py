@@ -31,8 +31,8 @@ _MEANING = {
     Phase.BACKWARD: "with the exchange of gradients between processes",
     Phase.OPTIMISER: "with the look at whether gradients are numbers",
     Phase.LOGGING: "of losses, averaged over processes",
-    Phase.CHECKPOINT: "written and flushed to the disk",
-    Phase.VALIDATION: "and the best weights written",
+    Phase.CHECKPOINT: "copied, and waited for until the one before is on the disk",
+    Phase.VALIDATION: "and the best weights copied",
     Phase.PEERS: "waited for before a step",
     Phase.IDLE: "what is left between these",
 }

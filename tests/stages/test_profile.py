@@ -4,6 +4,7 @@ import gzip
 import json
 import re
 import socket
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 
 from nakt_dist.config import ProfileConfig, TrainConfig, ValidationConfig
+from nakt_dist.errors import ConfigurationError
 from nakt_dist.shards.reader import IndexedShards
 from nakt_dist.stages import train
 from nakt_dist.training.loop import TrainingLoop
@@ -141,6 +143,18 @@ def test_a_run_that_ends_in_the_warm_up_says_so(
     assert (
         "the launch ended after 6 steps, and profile.after passes over 6" in capsys.readouterr().err
     )
+
+
+@pytest.mark.parametrize("make", [Path.touch, lambda path: path.symlink_to("nowhere")])
+def test_what_lies_in_the_place_of_the_page_is_refused_before_the_first_step(
+    runs: Runs, tmp_path: Path, make: Callable[[Path], None]
+) -> None:
+    (tmp_path / "out").mkdir()
+    make(tmp_path / "out" / "profile")
+
+    with pytest.raises(ConfigurationError, match=r"out/profile: is a file or a link.*null"):
+        train.run(again(runs, tmp_path / "out", steps=1, after=1))
+    assert not (tmp_path / "out" / "metrics.jsonl").exists()
 
 
 def test_a_launch_that_goes_on_records_what_the_last_one_could_not_and_no_more(
