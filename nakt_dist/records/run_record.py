@@ -37,7 +37,8 @@ class RunRecord:
         metrics: the numbers the stage is run for.
         details: anything a report needs besides, JSON-serialisable.
         seconds: wall-clock duration of the stage.
-        speed: how fast its last launch was, such as ``images_per_second``.
+        speed: how fast the process was that wrote this, in its last launch, such as
+            ``images_per_second``; of ``train`` all processes together.
         versions: versions of Python and of the packages the result depends on.
     """
 
@@ -100,3 +101,7 @@ class Stopwatch:
     def seconds(self) -> float:
         """Seconds so far, to the millisecond."""
         return round(time.perf_counter() - self._started, 3)
+
+    def speed(self, images: int) -> dict[str, float]:
+        """Returns ``images_per_second`` of this process so far; empty where it did none."""
+        return {"images_per_second": images / max(self.seconds, 1e-3)} if images else {}

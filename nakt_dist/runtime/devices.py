@@ -2,6 +2,8 @@
 
 import contextlib
 import os
+import resource
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -68,6 +70,14 @@ def multiplies_bf16(device: str, cpu_flags: Path = Path("/proc/cpuinfo")) -> boo
         return "amx_bf16" in cpu_flags.read_text(encoding="utf-8").split()
     except OSError:
         return False
+
+
+def peak_memory_bytes(gpu: torch.device | None) -> int:
+    """Returns the most memory that the process has held so far: of its GPU, or of its own."""
+    if gpu is not None:
+        return torch.cuda.max_memory_reserved(gpu)
+    unit = 1 if sys.platform == "darwin" else 1024
+    return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def gpu_uuid(device: torch.device) -> str:

@@ -29,7 +29,7 @@ from nakt_dist.records.run_record import (
     package_versions,
     read_record,
 )
-from nakt_dist.runtime.devices import choose_device, explain_full_memory
+from nakt_dist.runtime.devices import choose_device, explain_full_memory, peak_memory_bytes
 from nakt_dist.runtime.processes import own_cores, process_place, say
 from nakt_dist.runtime.progress import progress_bar
 from nakt_dist.runtime.shared_job import Done, SharedJob
@@ -223,10 +223,16 @@ def _evaluate(job: Evaluation, stopwatch: Stopwatch) -> RunRecord:
     """Does this process's pieces; whoever finds all of them done writes the record."""
     manifest = job.scores.dataset.samples.images.manifest
     job.scores.trained = for_inference(job.trained, job.device, (manifest.height, manifest.width))
+    scored, scoring = 0, Stopwatch()
     with progress_bar(f"evaluate {job.output.name}", len(job.scores.dataset)) as advance:
         for piece in job.work(job.score):
+            scored += len(job.images_of(piece))
             advance(len(job.images_of(piece)))
-    record = job.finalise(lambda: _finalise(job, stopwatch))
+    speed = scoring.speed(scored)
+    if scored:
+        gpu = job.device if job.device.type == "cuda" else None
+        speed["peak_memory_bytes"] = peak_memory_bytes(gpu)
+    record = job.finalise(lambda: _finalise(job, stopwatch, speed))
     if record is not None:
         return record
     say(f"evaluate: process {process_place().rank} is done; others still work on {job.output}")
@@ -238,7 +244,7 @@ def _evaluate(job: Evaluation, stopwatch: Stopwatch) -> RunRecord:
     )
 
 
-def _finalise(job: Evaluation, stopwatch: Stopwatch) -> RunRecord:
+def _finalise(job: Evaluation, stopwatch: Stopwatch, speed: Mapping[str, float]) -> RunRecord:
     """Joins the pieces, checks that each image is there once, and writes the record."""
     config, trained, scores, met = job.config, job.trained, job.scores, job.met
     identity, output, ledger = job.identity, job.output, job.ledger
@@ -272,6 +278,7 @@ def _finalise(job: Evaluation, stopwatch: Stopwatch) -> RunRecord:
             **details,
         },
         seconds=stopwatch.seconds,
+        speed=speed,
         versions=package_versions(),
     )
     record.write(output, ledger.folder)

@@ -71,7 +71,6 @@ def run(config: PackConfig) -> RunRecord:
         name=config.dataset_name,
         config=as_plain(config),
         counts=manifest.counts,
-        metrics={"images_per_second": packed_now / max(stopwatch.seconds, 1e-9)},
         details={
             "splits": manifest.splits,
             "patients": manifest.patients,
@@ -82,6 +81,7 @@ def run(config: PackConfig) -> RunRecord:
             "fingerprint": manifest.fingerprint,
         },
         seconds=stopwatch.seconds,
+        speed=stopwatch.speed(packed_now),
         versions=package_versions(),
     )
 

@@ -349,8 +349,8 @@ def _summarise(
         name=output.name,
         config=as_plain(job.config),
         counts=counts,
-        metrics={"images_per_second": taught / max(stopwatch.seconds, 1e-9)},
         details={"finished": manifest is not None},
         seconds=stopwatch.seconds,
+        speed=stopwatch.speed(taught),
         versions=package_versions(),
     )

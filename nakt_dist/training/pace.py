@@ -1,7 +1,5 @@
 """How fast a process learns, for people and monitoring that look on; it decides no result."""
 
-import resource
-import sys
 import time
 from array import array
 from collections.abc import Mapping
@@ -11,7 +9,7 @@ import numpy as np
 import torch
 
 from nakt_dist.loading.sampler import Share
-from nakt_dist.runtime.devices import gpu_uuid
+from nakt_dist.runtime.devices import gpu_uuid, peak_memory_bytes
 from nakt_dist.runtime.gpu_energy import joules_taken
 from nakt_dist.runtime.prometheus_text import Family
 from nakt_dist.runtime.rank_textfile import RankTextfile
@@ -160,14 +158,6 @@ class Pace:
         most = Family("nakt_rank_gpu_memory_peak_bytes", "gauge", "Most of it since the launch")
         most.add(torch.cuda.max_memory_reserved(self._cuda), labels)
         return [now, most]
-
-
-def peak_memory_bytes(gpu: torch.device | None) -> int:
-    """Returns the most memory that the process has held so far: of its GPU, or of its own."""
-    if gpu is not None:
-        return torch.cuda.max_memory_reserved(gpu)
-    unit = 1 if sys.platform == "darwin" else 1024
-    return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def _saved_at(folder: Path) -> float | None:

@@ -11,9 +11,9 @@ import torch
 from torch.profiler import ProfilerActivity, profile, schedule
 
 from nakt_dist.errors import ConfigurationError
+from nakt_dist.runtime.devices import peak_memory_bytes
 from nakt_dist.runtime.files import remove_unfinished, write_bytes
 from nakt_dist.runtime.processes import say
-from nakt_dist.training.pace import peak_memory_bytes
 from nakt_dist.training.run import TrainingRun
 from nakt_dist.training.step_times import operators, step_times
 

@@ -204,6 +204,8 @@ def test_when_no_dice_is_defined_the_record_says_so(tmp_path: Path) -> None:
 
     assert record.metrics["images"] == 0
     assert record.metrics["dice_mean"] is None
+    assert set(record.speed) == {"images_per_second", "peak_memory_bytes"}
+    assert min(record.speed.values()) > 0
 
 
 # ---------------------------------------------------------------- against the teacher
