@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch.profiler import ProfilerActivity, profile, schedule
 
-from nakt_dist.errors import ConfigurationError
+from nakt_dist.errors import ConfigurationError, NaktError
 from nakt_dist.runtime.devices import peak_memory_bytes
 from nakt_dist.runtime.files import remove_unfinished, write_bytes
 from nakt_dist.runtime.processes import say
@@ -134,13 +134,22 @@ def _check_folder(folder: Path) -> None:
 
 
 def _exported(profiler: profile, folder: Path) -> dict[str, Any]:
-    """Returns the trace, which the profiler only writes into a file."""
+    """Returns the trace, which the profiler only writes into a file.
+
+    Raises:
+        NaktError: it could not, of which the profiler itself says nothing.
+    """
     path = folder / ".trace.tmp"
     try:
         profiler.export_chrome_trace(str(path))
         return json.loads(path.read_bytes())
+    except (FileNotFoundError, ValueError) as error:
+        raise NaktError(
+            f"{folder}: torch's profiler could not write its trace there, as on a full disk. Make "
+            "room and run the same command again; what was saved is kept"
+        ) from error
     finally:
-        path.unlink(missing_ok=True)
+        remove_unfinished(folder)  # it writes into a file beside this one first
 
 
 def _without_machine(trace: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from torch.profiler import profile
 
 from nakt_dist.config import ProfileConfig, TrainConfig, ValidationConfig
-from nakt_dist.errors import ConfigurationError
+from nakt_dist.errors import ConfigurationError, NaktError
 from nakt_dist.shards.reader import IndexedShards
 from nakt_dist.stages import train
 from nakt_dist.training.loop import TrainingLoop
@@ -155,6 +156,19 @@ def test_what_lies_in_the_place_of_the_page_is_refused_before_the_first_step(
     with pytest.raises(ConfigurationError, match=r"out/profile: is a file or a link.*null"):
         train.run(again(runs, tmp_path / "out", steps=1, after=1))
     assert not (tmp_path / "out" / "metrics.jsonl").exists()
+
+
+@pytest.mark.parametrize("cut", ["", ".tmp"])  # its file is cut off, or the one it writes first
+def test_a_disk_too_full_for_the_trace_is_told_and_no_part_of_it_is_left(
+    runs: Runs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cut: str
+) -> None:
+    def write_a_part(_: profile, path: str) -> None:
+        Path(path + cut).write_text('{"host_name": ')
+
+    monkeypatch.setattr(profile, "export_chrome_trace", write_a_part)
+    with pytest.raises(NaktError, match=r"out/profile: torch's profiler.*Make room"):
+        train.run(again(runs, tmp_path / "out", steps=1, after=1))
+    assert not list((tmp_path / "out" / "profile").iterdir())
 
 
 def test_a_launch_that_goes_on_records_what_the_last_one_could_not_and_no_more(
