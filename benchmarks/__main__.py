@@ -6,13 +6,14 @@ Each module with a function ``measure(scale) -> list[Table]`` is a question.
 """
 
 import argparse
+import contextlib
 import importlib
 import sys
 import tempfile
 import time
 import traceback
 from dataclasses import asdict
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,10 @@ from nakt_dist.runtime.files import write_json
 QUESTIONS = (
     "attention", "augmentation", "evaluating", "indexes", "loading", "packing", "scaling",
     "starting", "teaching", "training",
+)  # fmt: skip
+_COMPARED = (
+    "nakt_dist", "torchvision", "webdataset", "mosaicml-streaming", "litdata", "datasets", "ffcv",
+    "kornia", "opencv-python-headless", "pillow", "pyarrow", "pandas",
 )  # fmt: skip
 
 
@@ -41,7 +46,7 @@ def main(words: list[str] | None = None) -> int:
     if given.gpu and not torch.cuda.is_available():
         parser.error("--gpu: torch finds no GPU on this machine")
     answers: dict[str, Any] = {}
-    about = machine() | {"date": time.strftime("%Y-%m-%d"), "nakt_dist": version("nakt_dist")}
+    about = machine() | {"date": time.strftime("%Y-%m-%d")} | _versions()
     print(" | ".join(f"{name} {value}" for name, value in about.items()), "\n", flush=True)
     if given.smoke:
         print("a smoke test: its ratios and missed targets say nothing of speed\n", flush=True)
@@ -62,12 +67,22 @@ def main(words: list[str] | None = None) -> int:
                 "tables": [asdict(table) for table in found],
             }
             tables += found
+            if given.output is not None:  # each time: a run takes long, and may be ended
+                told = {"machine": about, "smoke": given.smoke, "answers": answers}
+                write_json(given.output, told)
     print(_summary(tables))
-    if given.output is not None:
-        write_json(given.output, {"machine": about, "smoke": given.smoke, "answers": answers})
     if failed:
         print(f"could not be asked: {', '.join(failed)}", file=sys.stderr)
     return int(bool(failed))
+
+
+def _versions() -> dict[str, str]:
+    """Returns the versions of this package and of what it is compared with, where installed."""
+    found = {}
+    for name in _COMPARED:
+        with contextlib.suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
 
 
 def _ask(name: str, scale: Scale) -> list[Table]:
