@@ -26,6 +26,11 @@ class Beside:
             self._thread = ThreadPoolExecutor(1, self._name)
         self._thread.submit(self._do, work)
 
+    @property
+    def has_failed(self) -> bool:
+        """Whether a piece has failed by now; waits for none."""
+        return self._error is not None
+
     def wait(self) -> None:
         """Returns when all pieces are done.
 

@@ -109,11 +109,16 @@ class Milestones:
 
         Raises:
             StartAgain: one was.
+            NaktError, OSError: what the last milestone left could not be written; steps taken
+                since then would be lost.
         """
         stop, done = self.run.stop, self.progress.step
         is_time = time.monotonic() >= self._next_look
         with phase(Phase.PEERS):
-            asked, looked = self.agreement.largest_of([stop.received, is_time])
+            flags = [stop.received, is_time, self._writing.has_failed]
+            asked, looked, failed = self.agreement.largest_of(flags)
+        if failed:
+            self.finish()
         if looked:
             with phase(Phase.LOGGING):
                 self.look()

@@ -1,5 +1,6 @@
 """Work in a thread beside its caller: in order, and no failure is lost."""
 
+import contextlib
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +12,7 @@ from nakt_dist.stages import train
 from nakt_dist.training import milestones
 from nakt_dist.training.checkpoint import CheckpointStore
 from tests.datasets import make_packed_dataset
-from tests.recipes import file_hashes, train_config
+from tests.recipes import file_hashes, read_lines, train_config
 
 
 def fail() -> None:
@@ -79,6 +80,15 @@ def test_what_is_written_beside_the_steps_is_what_is_written_between_them(
     assert found[0] == found[1]
 
 
+class DoneAtOnce(Beside):
+    """As fast as a thread can be; what fails is found later."""
+
+    def add(self, work: Callable[[], object]) -> None:
+        super().add(work)
+        with contextlib.suppress(OSError):
+            self.wait()
+
+
 def test_a_checkpoint_that_cannot_be_written_ends_the_run_and_leaves_the_one_before(
     dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
@@ -90,7 +100,10 @@ def test_a_checkpoint_that_cannot_be_written_ends_the_run_and_leaves_the_one_bef
         save(self, progress, *rest)
 
     monkeypatch.setattr(CheckpointStore, "save", until_full)
+    monkeypatch.setattr(milestones, "Beside", DoneAtOnce)
     with pytest.raises(OSError, match="no room"):
         train.run(train_config(tmp_path / "out", dataset))
     assert (tmp_path / "out/checkpoints/latest").read_text() == "step-000000002"
     assert not (tmp_path / "out/record.json").exists()
+    # The checkpoint of step 3 failed: step 4, which would be lost, is not taken.
+    assert [each["step"] for each in read_lines(tmp_path / "out/batches.jsonl")] == [1, 2, 3]
