@@ -6,6 +6,9 @@ import gc
 import sys
 from collections.abc import Iterator
 
+# Python could tell, but only by counting a million objects, which takes a tenth of a second.
+_are_kept = False
+
 
 def keep_imports() -> None:
     """Tells Python that this process keeps what it imports to its end.
@@ -13,6 +16,8 @@ def keep_imports() -> None:
     It then looks for garbage in all but that. A look at what torch and timm bring takes a quarter
     to half a second, and there are several before a first step.
     """
+    global _are_kept
+    _are_kept = True
     gc.freeze()
     atexit.register(gc.unfreeze)  # some extensions count what is left when Python takes them down
 
@@ -25,7 +30,7 @@ def large_imports() -> Iterator[None]:
     try:
         yield
     finally:
-        if gc.get_freeze_count() and len(sys.modules) > known:  # see keep_imports
+        if _are_kept and len(sys.modules) > known:
             gc.freeze()
         if was_on:
             gc.enable()
