@@ -19,7 +19,7 @@ from nakt_dist.config.packing import (
     VerifyConfig,
 )
 from nakt_dist.config.saving import CONFIG_NAME, as_plain, save_config
-from nakt_dist.config.selecting import DataConfig, LabelConfig, ValidationConfig
+from nakt_dist.config.selecting import DataConfig, LabelConfig, SourceConfig, ValidationConfig
 from nakt_dist.config.studying import StudyConfig
 from nakt_dist.config.submitting import SubmitConfig
 from nakt_dist.config.teaching import (
@@ -61,6 +61,7 @@ __all__ = [
     "RecipeConfig",
     "ReportConfig",
     "ShownNetworkConfig",
+    "SourceConfig",
     "SplitConfig",
     "StudyConfig",
     "SubmitConfig",

@@ -54,11 +54,20 @@ def explain_value(message: str) -> str | None:
 
 
 def _joined(keys: list[str]) -> str:
-    """Returns the dotted name of the last of several keys, each inside the one before."""
-    name = ""
+    """Returns the dotted name of the last of several keys, each inside the one before.
+
+    One that was passed before is told a second time, of another type that the whole may have.
+    """
+    path: list[str] = []
     for key in keys:
-        name = key if not name or key == name or key.startswith(f"{name}.") else f"{name}.{key}"
-    return name
+        name = ".".join(path)
+        if key in path:
+            path = path[: path.index(key) + 1]
+        elif path and (key == name or key.startswith(f"{name}.")):
+            path = [key]
+        else:
+            path.append(key)
+    return ".".join(path)
 
 
 def _expected(kinds: str) -> tuple[list[str], list[str]]:

@@ -27,6 +27,9 @@ from nakt_dist.config.yaml_files import (
 from nakt_dist.errors import ConfigurationError, nearest_name
 from nakt_dist.limits import LARGEST_NUMBER
 
+_REFUSED_INSIDE = re.compile(
+    r"(?:Errors:|\(implicit class_path\))\n\s*- (?!Does not validate|Not a valid subclass)(.*)"
+)
 _CLASS_KEYS = {"class_path", "init_args", "dict_kwargs"}
 _load_yaml = jsonargparse.get_loader("yaml")
 
@@ -67,7 +70,7 @@ def _read(kind: type, program: str, summary: str, words: Sequence[str], values: 
     try:
         fields = vars(parser.instantiate(parsed))
     except ValueError as error:  # a group that may be absent reports its own errors inside another
-        found = re.search(r"Errors:\n\s*- (?!Does not validate)(.*)", str(error))
+        found = _REFUSED_INSIDE.search(str(error))
         message = found[1] if found else _one_line(str(error))
         raise ConfigurationError(_named_whole(message, kind, parsed)) from None
     fields.pop("config", None)
@@ -145,7 +148,20 @@ def _check_words(kind: type, words: Sequence[str]) -> None:
     for path in settings_files(words):
         if path == Path():
             raise ConfigurationError("--config names no file; expected a YAML file with settings")
-        _check_shape(kind, load_settings_file(path), "")
+        settings = load_settings_file(path)
+        _check_shape(kind, settings, "")
+        _check_not_of_a_list(kind, settings, words)
+
+
+def _check_not_of_a_list(kind: type, settings: Any, words: Sequence[str]) -> None:
+    """Refuses a word for a part of a group of which a file gives several: it would be the last."""
+    for name, value in settings.items() if isinstance(settings, Mapping) else ():
+        part = next((word for word in words if word.startswith(f"--{name}.")), None)
+        if part is not None and isinstance(value, list) and _group(_type_at(kind, [name])):
+            raise ConfigurationError(
+                f"{part.partition('=')[0]} changes one setting of {name}, and the file has a list "
+                f"of {len(value)}; change the file, or give the whole list: --{name} '[{{…}}, …]'"
+            )
 
 
 def _check_text(kind: Any, text: str, where: str) -> None:
@@ -187,10 +203,13 @@ def _check_shape(kind: Any, value: Any, where: str) -> None:
     elif typing.get_origin(kind) is list:
         for item in value if isinstance(value, list) else [value]:
             _check_shape(typing.get_args(kind)[0], item, f"a part of {where}")
-    else:  # an optional group
-        for part in typing.get_args(kind):
-            if dataclasses.is_dataclass(part) or typing.get_origin(part) is list:
-                _check_shape(part, value, where)
+    else:  # an optional group, or one or a list of several
+        parts = typing.get_args(kind)
+        groups = [part for part in parts if dataclasses.is_dataclass(part)]
+        lists = [part for part in parts if typing.get_origin(part) is list]
+        one_or_many = isinstance(value, list) and bool(lists)
+        for part in lists if one_or_many or not groups else groups:
+            _check_shape(part, value, where)
 
 
 def _takes_null(kind: Any) -> bool:
@@ -252,7 +271,7 @@ def _explain(message: str, kind: type, program: str) -> str:
     """Puts a complaint on one line; an unknown key gets the nearest known one."""
     found = _UNKNOWN_KEY.search(message)
     if found is None:
-        message = _one_line(message)
+        message = _with_first_of_groups(_one_line(message), kind)
         return _explain_incomplete(message, kind) or explain_value(message) or message
     key = found["argument"] or found["option"] or f"{found['group']}.{found['in_group']}"
     known = _known_keys(kind)
@@ -261,6 +280,17 @@ def _explain(message: str, kind: type, program: str) -> str:
     if ":" in key:
         nearest = "; a blank belongs after the colon, as in weights: FILE"
     return f"there is no setting '{key}'{nearest} ({program} --help lists them)"
+
+
+def _with_first_of_groups(message: str, kind: type) -> str:
+    """Names what a group cannot do without, where the parser misses a group of several forms."""
+    said, required, names = message.partition("arguments are required: ")
+    groups = {name: _group(_type_at(kind, [name])) for name in names.split(", ")}
+    whole = [
+        name if group is None else f"{name}.{dataclasses.fields(group)[0].name}"
+        for name, group in groups.items()
+    ]
+    return f"{said}{required}{', '.join(whole)}" if required else message
 
 
 def _named_whole(message: str, kind: type, parsed: jsonargparse.Namespace) -> str:

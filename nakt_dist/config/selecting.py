@@ -3,6 +3,8 @@
 Each role has a class of its own, so that no default of one is taken for the other's.
 """
 
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from nakt_dist import limits
@@ -10,6 +12,11 @@ from nakt_dist.errors import ConfigurationError
 from nakt_dist.limits import Limited
 from nakt_dist.sources.findings import LabelUse
 from nakt_dist.transfer.exclusion import ExclusionRule
+
+_SOURCE_NAME = limits.limit(
+    "of 1 to 60 letters, digits, blanks, _ and -, not {value!r}",
+    lambda name: re.fullmatch(r"[\w -]{1,60}", name) is not None,
+)
 
 
 @dataclass(frozen=True)
@@ -71,21 +78,6 @@ class DataConfig(_SelectionConfig, group="data"):
 
 
 @dataclass(frozen=True)
-class ValidationConfig(_SelectionConfig, group="validation"):
-    """Which samples the best epoch is chosen on; they are never augmented, and read by index.
-
-    Attributes:
-        cache: folder for local copies of a URL; None takes that of ``data``.
-        same_images: allow images, and with them patients, that are learnt from as well; the
-            best epoch is then the one that remembers them best.
-    """
-
-    splits: list[str] | None = field(default_factory=lambda: ["validation"], metadata=limits.SPLITS)
-    cache: str | None = field(default=None, metadata=limits.PATH)
-    same_images: bool = False
-
-
-@dataclass(frozen=True)
 class LabelConfig:
     """The findings of a packed dataset as targets; changing this needs no re-packing.
 
@@ -100,3 +92,70 @@ class LabelConfig:
     names: str | list[str] | None = None
     uncertain: LabelUse | None = None
     blank: LabelUse | None = None
+
+
+@dataclass(frozen=True)
+class SourceConfig(DataConfig, group="data"):
+    """One of several datasets that are learnt from together; see docs/mixtures.md.
+
+    Attributes:
+        name: of the source in logs and records; None takes the dataset's.
+        weight: its share of each global batch is this by the sum of all; None, of all sources,
+            learns from each image once an epoch.
+        labels: what unsure labels of this source count as, where that differs from ``labels`` of
+            the run, whose findings are those of all sources.
+    """
+
+    name: str | None = field(default=None, metadata=_SOURCE_NAME)
+    weight: float | None = field(default=None, metadata=limits.FACTOR)
+    labels: LabelConfig | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        limits.require(
+            self.labels is None or self.labels.names is None,
+            "labels.names of a source of data",
+            "left out: the findings are those of the run (labels.names), and those that a source "
+            "does not know are ignored there",
+        )
+
+
+@dataclass(frozen=True)
+class ValidationConfig(_SelectionConfig, group="validation"):
+    """Which samples the best epoch is chosen on; they are never augmented, and read by index.
+
+    Attributes:
+        cache: folder for local copies of a URL; None takes that of ``data``.
+        same_images: allow images, and with them patients, that are learnt from as well; the
+            best epoch is then the one that remembers them best.
+    """
+
+    splits: list[str] | None = field(default_factory=lambda: ["validation"], metadata=limits.SPLITS)
+    cache: str | None = field(default=None, metadata=limits.PATH)
+    same_images: bool = False
+
+
+def check_sources(sources: Sequence[DataConfig]) -> None:
+    """Refuses sources that cannot be learnt from together.
+
+    Raises:
+        ConfigurationError: there are none, some have a weight and others not, two have one name,
+            or one is a stream.
+    """
+    limits.require(sources, "data", "settings by name, or a list of at least one source")
+    if len(sources) > 1 and any(source.streaming for source in sources):
+        raise ConfigurationError(
+            f"data.streaming with {len(sources)} sources: a stream has no order that others could "
+            "be mixed into. Read by index (data.streaming false), or train on one dataset"
+        )
+    named = [source for source in sources if isinstance(source, SourceConfig)]
+    without = [source.dataset for source in named if source.weight is None]
+    if without and len(without) < len(named):
+        raise ConfigurationError(
+            f"data: {', '.join(without)} of {len(named)} sources have no weight; give each one, or "
+            "none to learn from each image once an epoch"
+        )
+    names = [source.name for source in named if source.name is not None]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise ConfigurationError(f"data: two sources are named {twice!r}; name them apart")

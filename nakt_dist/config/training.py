@@ -5,7 +5,13 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from nakt_dist import limits
-from nakt_dist.config.selecting import DataConfig, LabelConfig, ValidationConfig
+from nakt_dist.config.selecting import (
+    DataConfig,
+    LabelConfig,
+    SourceConfig,
+    ValidationConfig,
+    check_sources,
+)
 from nakt_dist.config.teaching import TrainingTeacherConfig
 from nakt_dist.errors import ConfigurationError
 from nakt_dist.limits import Limited
@@ -247,7 +253,7 @@ class TrainConfig(Limited):
         task: ``segmentation`` of a target, or ``classification`` of findings.
         model: the network; None takes that of ``init``, or the U-Net or DenseNet-121. A
             classifier gets as many outputs as there are findings.
-        data: what it learns from.
+        data: what it learns from: a dataset, or a list of several, each with its share.
         labels: which findings are learnt, and what unsure ones count as (classification).
         validation: what the best epoch is chosen on, by mean Dice or mean AUROC, of images that
             are not learnt from; None takes the last.
@@ -280,7 +286,7 @@ class TrainConfig(Limited):
     """
 
     output: str = field(metadata=limits.PATH)
-    data: DataConfig
+    data: DataConfig | list[SourceConfig]
     recipe: RecipeConfig
     task: Literal["segmentation", "classification"] = "segmentation"
     model: ModelSpec | None = None
@@ -314,7 +320,8 @@ class TrainConfig(Limited):
         limits.require(
             isinstance(self.validation, ValidationConfig | None), "validation", "a ValidationConfig"
         )
-        if self.data.streaming and self.recipe.steps is None:
+        check_sources(self.sources)
+        if self.is_streaming and self.recipe.steps is None:
             raise ConfigurationError(
                 "data.streaming needs recipe.steps: a stream has no epochs. "
                 "Set recipe.steps and recipe.epochs to null"
@@ -326,8 +333,24 @@ class TrainConfig(Limited):
                 "recipe.positive_weighting",
                 "none unless task is classification",
             )
-        elif self.data.pseudo_labels is not None:
+        elif any(source.pseudo_labels is not None for source in self.sources):
             raise ConfigurationError(
                 "data.pseudo_labels are masks, and task is classification; leave them out, or set "
                 "task: segmentation"
             )
+
+    @property
+    def sources(self) -> tuple[DataConfig, ...]:
+        """The datasets that are learnt from, in order."""
+        return tuple(self.data) if isinstance(self.data, list) else (self.data,)
+
+    @property
+    def weights(self) -> tuple[float, ...] | None:
+        """The weight of each source; None where each image is learnt from once an epoch."""
+        weights = [each.weight for each in self.sources if isinstance(each, SourceConfig)]
+        return tuple(each for each in weights if each is not None) or None
+
+    @property
+    def is_streaming(self) -> bool:
+        """Whether images are read through a shuffle buffer instead of by index."""
+        return self.sources[0].streaming

@@ -65,13 +65,14 @@ class AugmentationParameters:
 
 
 def draw_parameters(
-    config: AugmentationConfig, numbers: np.ndarray, seed: int, epoch: int, height: int, width: int
-) -> AugmentationParameters:
+    config: AugmentationConfig, numbers: np.ndarray, seed: int, epoch: int | np.ndarray,
+    height: int, width: int,
+) -> AugmentationParameters:  # fmt: skip
     """Draws the parameters of a batch.
 
     Args:
         numbers: int (N,), sample numbers.
-        epoch: of each visit; every epoch augments anew.
+        epoch: of the visits, one for all or int (N,); every epoch augments anew.
     """
     uniform = uniform_rows(seed, epoch, numbers, 8)
     rows = config.smallest_crop + (1 - config.smallest_crop) * uniform[:, 0]

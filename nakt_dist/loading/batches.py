@@ -10,8 +10,9 @@ import torch
 from nakt_dist.config import DataConfig
 from nakt_dist.errors import DatasetError, UnusableSample
 from nakt_dist.imaging.packed import decode_pixels
-from nakt_dist.loading.sampler import GlobalBatches, Share
-from nakt_dist.loading.samples import CachedImages, SelectedSamples
+from nakt_dist.loading.images import Images
+from nakt_dist.loading.sampler import BatchOrder, Share
+from nakt_dist.loading.samples import SelectedSamples
 from nakt_dist.loading.targets import LabelledTargets
 from nakt_dist.shards.location import DatasetLocation
 
@@ -21,8 +22,8 @@ _BATCHES_AHEAD = 3
 
 
 def indexed_batches(
-    dataset: CachedImages,
-    order: GlobalBatches,
+    dataset: Images,
+    order: BatchOrder,
     share: Share,
     rank: int,
     first_step: int,
@@ -50,7 +51,7 @@ def indexed_batches(
 
 
 def read_ahead(
-    dataset: CachedImages,
+    dataset: Images,
     batches: Iterable[Sequence[int]],
     threads: int,
     pinned: bool = False,
@@ -71,7 +72,7 @@ def read_ahead(
     if not threads:
         yield from map(dataset.batch, batches)
         return
-    _ = dataset.store  # made once, before several threads ask for it
+    dataset.open_memory()
     upcoming = iter(batches)
     ahead: deque[tuple[Batch, list[Future[None]]]] = deque()
     pool = ThreadPoolExecutor(threads, "read-ahead")

@@ -2,7 +2,6 @@
 
 import functools
 import hashlib
-from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -14,6 +13,7 @@ import torch
 from nakt_dist.errors import ConfigurationError, DatasetError, UnusableSample
 from nakt_dist.loading.decoded_store import DecodedStore
 from nakt_dist.loading.decoding import decode_into
+from nakt_dist.loading.images import Images
 from nakt_dist.models.preprocessing import ImageForm
 from nakt_dist.records.lineage import Network, TrainingSet
 from nakt_dist.records.lineage_reading import readable
@@ -75,8 +75,9 @@ class SelectedSamples:
             f"(--masks true){otherwise}{findings}"
         )
 
-    def describe(self) -> dict[str, Any]:
-        """Says what these samples are, for a checkpoint's lineage and a report."""
+    @property
+    def learnt(self) -> TrainingSet:
+        """What these samples are, as far as they say."""
         manifest = self.images.manifest
         learnt = TrainingSet(
             dataset=manifest.dataset,
@@ -84,15 +85,19 @@ class SelectedSamples:
             phantom=manifest.phantom,
             samples=len(self),
         )
-        if self.pseudo_labels is not None:
-            pseudo = self.pseudo_labels.manifest
-            learnt = replace(
-                learnt,
-                before_exclusion=self.before_exclusion,
-                pseudo_labels_fingerprint=pseudo.fingerprint,
-                teachers=tuple(map(_author, pseudo.teachers)),
-            )
-        return learnt.to_json() | asdict(image_form(manifest))
+        if self.pseudo_labels is None:
+            return learnt
+        pseudo = self.pseudo_labels.manifest
+        return replace(
+            learnt,
+            before_exclusion=self.before_exclusion,
+            pseudo_labels_fingerprint=pseudo.fingerprint,
+            teachers=tuple(map(_author, pseudo.teachers)),
+        )
+
+    def describe(self) -> dict[str, Any]:
+        """Says what these samples are, for a checkpoint's lineage and a report."""
+        return self.learnt.to_json() | asdict(image_form(self.images.manifest))
 
 
 def _author(teacher: Mapping[str, Any]) -> Network:
@@ -184,8 +189,8 @@ def _nested_choice(keys: list[str], count: int, seed: int) -> np.ndarray:
     return np.asarray([row for row, key in enumerate(keys) if key in wanted])
 
 
-class CachedImages(ABC):
-    """Images with their targets, decoded, and a memory for what was decoded.
+class CachedImages(Images):
+    """Images of one dataset with their targets, and a memory for what was decoded.
 
     Args:
         mask_planes: H × W planes of uint8 that a decoded target takes: 1 for masks, else 0.
@@ -198,7 +203,7 @@ class CachedImages(ABC):
     """
 
     def __init__(
-        self, samples: SelectedSamples, mask_planes: int, cache_megabytes: int | None = 0
+        self, samples: SelectedSamples, mask_planes: int, cache_megabytes: float | None = 0
     ) -> None:
         self.samples = samples
         manifest = samples.images.manifest
@@ -220,67 +225,42 @@ class CachedImages(ABC):
         places = (each.fingerprint_of_rows() for each in parts if each is not None)
         return b"".join([str((self._form, self.decoded_bytes)).encode(), *places])
 
-    def __len__(self) -> int:
-        return len(self.samples)
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """See ``Images``."""
+        return (len(self.samples),)
 
-    def __getitem__(self, number: int) -> dict[str, torch.Tensor]:
-        """Returns one sample, see ``empty_batch``, without the first axis.
+    @property
+    def form(self) -> tuple[int, int, int]:
+        """See ``Images``."""
+        return self._form
 
-        Raises:
-            DatasetError: as ``fill`` does.
-        """
-        batch = self.empty_batch([int(number)])
-        self.fill(batch, range(1))
-        return {name: values[0] for name, values in batch.items()}
+    @property
+    def memory_bytes(self) -> int:
+        """See ``Images``."""
+        return len(self) * self.decoded_bytes
 
-    def batch(self, numbers: Sequence[int]) -> dict[str, torch.Tensor]:
-        """Reads some samples, see ``empty_batch``.
+    def open_memory(self) -> None:
+        """See ``Images``."""
+        _ = self.store
 
-        Raises:
-            DatasetError: as ``fill`` does.
-        """
-        batch = self.empty_batch(numbers)
-        self.fill(batch, range(len(numbers)))
-        return batch
+    def keys(self, numbers: Sequence[int] | np.ndarray) -> list[str]:
+        """See ``Images``."""
+        column = self.samples.images.column("key")
+        return [column[int(number)].as_py() for number in numbers]
 
-    def empty_batch(self, numbers: Sequence[int], pinned: bool = False) -> dict[str, torch.Tensor]:
-        """Returns a batch whose pixels are not read yet.
-
-        Args:
-            pinned: in memory that a GPU copies from while this process goes on.
-
-        Returns:
-            ``image`` uint8 (N, C, H, W), ``target``, and ``number`` int64 (N,).
-        """
-        shape = (len(numbers), *self._form)
-        return {
-            "image": torch.empty(shape, dtype=torch.uint8, pin_memory=pinned),
-            "target": self._empty_target(numbers, pinned),
-            "number": torch.as_tensor(numbers),
-        }
-
-    def fill(self, batch: Mapping[str, torch.Tensor], rows: range) -> None:
-        """Reads the pixels of some rows of a batch.
-
-        Raises:
-            DatasetError: a sample does not decode, or to another size than the manifest's;
-                names shard and key.
-        """
-        image, target = batch["image"].numpy(), batch["target"].numpy()
-        numbers = batch["number"].tolist()
-        for row in rows:
-            parts = self._parts(image[row], target[row])
-            if self.store is not None and self.store.read(numbers[row], parts):
-                continue
-            try:
-                self._decode(numbers[row], parts)
-            except UnusableSample as error:
-                where = self.samples.images.describe(numbers[row])
-                raise DatasetError(
-                    f"{where}: {error.detail}. Run nakt verify on the folder"
-                ) from None
-            if self.store is not None:
-                self.store.write(numbers[row], parts)
+    def read_into(self, number: int, image: np.ndarray, target: np.ndarray) -> None:
+        """See ``Images``."""
+        parts = self._parts(image, target)
+        if self.store is not None and self.store.read(number, parts):
+            return
+        try:
+            self._decode(number, parts)
+        except UnusableSample as error:
+            where = self.samples.images.describe(number)
+            raise DatasetError(f"{where}: {error.detail}. Run nakt verify on the folder") from None
+        if self.store is not None:
+            self.store.write(number, parts)
 
     def _parts(self, image: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, ...]:
         """Returns those arrays of a sample that are decoded."""
@@ -290,10 +270,6 @@ class CachedImages(ABC):
         """Fills the parts; raises UnusableSample where a file is damaged."""
         decode_into(self.samples.images.image_bytes(number), parts[0])
 
-    @abstractmethod
-    def _empty_target(self, numbers: Sequence[int], pinned: bool) -> torch.Tensor:
-        """Returns the targets, or room for them where they are decoded."""
-
 
 class ImagesAlone(CachedImages):
     """Images of which no target is wanted: ``target`` is float32 (N, 0)."""
@@ -301,7 +277,8 @@ class ImagesAlone(CachedImages):
     def __init__(self, samples: SelectedSamples) -> None:
         super().__init__(samples, 0)
 
-    def _empty_target(self, numbers: Sequence[int], pinned: bool) -> torch.Tensor:
+    def empty_target(self, numbers: Sequence[int], pinned: bool = False) -> torch.Tensor:
+        """See ``Images``."""
         return torch.empty(len(numbers), 0)
 
 
@@ -313,7 +290,7 @@ class MaskedImages(CachedImages):
         DatasetError: they are wanted, and some samples have none.
     """
 
-    def __init__(self, samples: SelectedSamples, cache_megabytes: int | None = 0) -> None:
+    def __init__(self, samples: SelectedSamples, cache_megabytes: float | None = 0) -> None:
         manifest = samples.images.manifest
         if manifest.mask_kind == "classes" and not samples.mask_is_soft:
             raise ConfigurationError(
@@ -330,6 +307,7 @@ class MaskedImages(CachedImages):
         super()._decode(number, parts)
         decode_into(self.samples.target_bytes(number), parts[1])
 
-    def _empty_target(self, numbers: Sequence[int], pinned: bool) -> torch.Tensor:
+    def empty_target(self, numbers: Sequence[int], pinned: bool = False) -> torch.Tensor:
+        """See ``Images``."""
         shape = (len(numbers), 1, *self._form[1:])
         return torch.empty(shape, dtype=torch.uint8, pin_memory=pinned)

@@ -1,5 +1,6 @@
 """Findings of packed images as the targets of a classifier."""
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -34,7 +35,9 @@ class LabelledTargets:
     values: np.ndarray
 
 
-def labelled_targets(images: IndexedShards, config: LabelConfig) -> LabelledTargets:
+def labelled_targets(
+    images: IndexedShards, config: LabelConfig, names: tuple[str, ...] | None = None
+) -> LabelledTargets:
     """Turns the stored findings into targets.
 
     Shards keep -1 and blanks as published, so each reader chooses what they count as. Of an
@@ -42,6 +45,8 @@ def labelled_targets(images: IndexedShards, config: LabelConfig) -> LabelledTarg
 
     Args:
         config: which findings, and the policy where it differs from the manifest's.
+        names: of the findings, of which those that this dataset does not know are ignored; None
+            takes those of ``config``, which it has to know.
 
     Raises:
         ConfigurationError: the dataset has no findings, or not those asked for.
@@ -53,10 +58,13 @@ def labelled_targets(images: IndexedShards, config: LabelConfig) -> LabelledTarg
             f"{images.root}: the dataset '{manifest.dataset}' has no findings to classify. Pack "
             "it with a layout that reads them, such as chexpert or images_csv"
         )
-    names = resolve_label_names(config.names, manifest.findings)
+    if names is None:
+        names = resolve_label_names(config.names, manifest.findings)
     stored = manifest.label_policy
     policy = LabelPolicy(config.uncertain or stored["uncertain"], config.blank or stored["blank"])
-    return LabelledTargets(names, policy, targets(images.findings(), names, policy))
+    values = targets(images.findings(), names, policy)
+    values[:, [name not in manifest.findings for name in names]] = np.nan
+    return LabelledTargets(names, policy, values)
 
 
 def name_outputs(names: str | Sequence[str], count: int | None, field: str) -> tuple[str, ...]:
@@ -105,13 +113,19 @@ class LabelledImages(CachedImages):
         self,
         samples: SelectedSamples,
         targets: LabelledTargets,
-        cache_megabytes: int | None = 0,
+        cache_megabytes: float | None = 0,
     ) -> None:
         if len(targets.values) != len(samples):
             raise ValueError(f"{len(targets.values)} targets for {len(samples)} samples")
         super().__init__(samples, 0, cache_megabytes)
         self.targets = targets
 
-    def _empty_target(self, numbers: Sequence[int], pinned: bool) -> torch.Tensor:
+    @functools.cached_property
+    def labels_that_count(self) -> np.ndarray:
+        """See ``Images``."""
+        return (~np.isnan(self.targets.values)).sum(1)
+
+    def empty_target(self, numbers: Sequence[int], pinned: bool = False) -> torch.Tensor:
+        """See ``Images``."""
         target = torch.from_numpy(self.targets.values[np.asarray(numbers)])
         return target.pin_memory() if pinned else target

@@ -141,11 +141,12 @@ def _links_of_lineage(run: FoundRun) -> list[Link]:
         return []
     links = []
     for name in ("trained_on", "validated_on"):
-        images = run.lineage.get(name) or {}
-        facts = {"name": images.get("dataset"), "phantom": images.get("phantom")}
-        links.append(Link("read", "dataset", images.get("fingerprint"), facts))
-        pseudo = images.get("pseudo_labels_fingerprint")
-        links.append(Link("read", "pseudo-labels", pseudo, {"name": images.get("dataset")}))
+        whole = run.lineage.get(name) or {}
+        for images in whole.get("sources") or [whole]:
+            facts = {"name": images.get("dataset"), "phantom": images.get("phantom")}
+            links.append(Link("read", "dataset", images.get("fingerprint"), facts))
+            pseudo = images.get("pseudo_labels_fingerprint")
+            links.append(Link("read", "pseudo-labels", pseudo, {"name": images.get("dataset")}))
     networks = (run.lineage.get("parent"), (run.lineage.get("transfer") or {}).get("teacher"))
     return links + [_weights("read", network) for network in networks if network]
 

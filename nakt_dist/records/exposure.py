@@ -168,19 +168,23 @@ def images_by_role(lineage: Lineage, known: Lineages = NOT_KNOWN) -> dict[str, l
         An empty list where there were none; images without a name where nobody says which.
     """
     if not lineage.is_whole:
-        return {role: [Met(lineage.learnt)] for role in ROLES}
+        return {role: list(_met(lineage.learnt)) for role in ROLES}
     own, *before = lineage.generations
     return {
-        "training": [Met(own.learnt)],
+        "training": list(_met(own.learnt)),
         "validation": [Met(own.validated_on)] if own.validated_on else [],
         "parents": list(_met_by(before)),
         "teacher": list(_met_by_teachers(lineage, known)),
     }
 
 
+def _met(images: TrainingSet) -> Iterator[Met]:
+    return map(Met, images.parts)
+
+
 def _met_by(generations: Iterable[Lineage]) -> Iterator[Met]:
     for each in generations:
-        yield Met(each.learnt)
+        yield from _met(each.learnt)
         if each.validated_on:
             yield Met(each.validated_on, chosen=True)
 

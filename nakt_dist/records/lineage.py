@@ -1,10 +1,11 @@
 """What a network learnt from: its images, those of its parents, and those of its teachers."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from nakt_dist.records.fields import label_dataset, sorted_json
+from nakt_dist.runtime.files import value_sha256
 from nakt_dist.signals import SIGNALS
 from nakt_dist.signals.kind import TRANSFER_LEARNING, Kind
 from nakt_dist.transfer.exclusion import ExclusionRule
@@ -115,6 +116,7 @@ class TrainingSet:
         exclusion: the rule, or None where nothing was excluded.
         splits_known: whether ``splits`` says anything.
         subset_seed: of the choice of these images.
+        sources: the images of each source, where there are several; this is then all of them.
     """
 
     dataset: str = ""
@@ -128,6 +130,17 @@ class TrainingSet:
     exclusion: ExclusionRule | None = None
     splits_known: bool = field(default=True, compare=False)
     subset_seed: int = field(default=0, compare=False)
+    sources: tuple["TrainingSet", ...] = ()
+
+    @property
+    def parts(self) -> tuple["TrainingSet", ...]:
+        """The images by source, most often one."""
+        return self.sources or (self,)
+
+    @property
+    def with_annotations(self) -> bool:
+        """Whether annotations were learnt, alone or besides pseudo masks."""
+        return not all(each.teachers for each in self.parts)
 
     def to_json(self) -> dict[str, Any]:
         """Returns what a lineage holds of these images, whatever they are used for."""
@@ -153,6 +166,23 @@ class TrainingSet:
 
 
 NOT_SAID = TrainingSet(splits_known=False)
+
+
+def together(sources: Sequence[TrainingSet]) -> TrainingSet:
+    """Returns the images of several sources as those of one training."""
+    pseudo = [each for each in sources if each.pseudo_labels_fingerprint]
+    return TrainingSet(
+        dataset=" + ".join(dict.fromkeys(each.dataset for each in sources)),
+        fingerprint=value_sha256([each.fingerprint for each in sources]),
+        phantom=any(each.phantom for each in sources),
+        samples=sum(each.samples for each in sources),
+        teachers=tuple(dict.fromkeys(teacher for each in pseudo for teacher in each.teachers)),
+        before_exclusion=sum(each.before_exclusion or each.samples for each in sources),
+        pseudo_labels_fingerprint=value_sha256([e.pseudo_labels_fingerprint for e in pseudo])
+        if pseudo
+        else "",
+        sources=tuple(sources),
+    )
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from nakt_dist.records.fields import (
 from nakt_dist.records.lineage import (
     ANNOTATIONS,
     NOT_KNOWN,
+    NOT_SAID,
     PSEUDO_MASKS,
     Following,
     Lineage,
@@ -130,6 +131,7 @@ def _read_set(
     if value is None:
         return None
     must_say, splits_known = masks and not lenient, "splits" in value
+    sources = read_if_there(value, "sources", list) or []
     seed = value.get("subset_seed")
     learnt = TrainingSet(
         dataset=printable(read(lineage, f"{at}.dataset", str) or ""),
@@ -139,6 +141,7 @@ def _read_set(
         samples=read(lineage, f"{at}.samples", int) or 0,
         splits_known=splits_known,
         subset_seed=seed if isinstance(seed, int) else 0,
+        sources=tuple(_read_source(each, known, lenient, masks) for each in sources),
     )
     if lenient:
         authors = read_if_there(lineage, f"{at}.teachers", list) or []
@@ -160,6 +163,12 @@ def _read_set(
         pseudo_labels_fingerprint=read_field(lineage, f"{at}.pseudo_labels_fingerprint", str),
         exclusion=parse_rule(read_field(lineage, f"{at}.exclusion", (Mapping, type(None)))),
     )
+
+
+def _read_source(value: Any, known: Lineages, lenient: bool, masks: bool) -> TrainingSet:
+    if not isinstance(value, Mapping) or "sources" in value:
+        raise DatasetError("sources holds something else than the images of a source")
+    return _read_set({"source": value}, "source", known, lenient, masks) or NOT_SAID
 
 
 def _read_following(lineage: Mapping[str, Any], known: Lineages, lenient: bool) -> Following | None:

@@ -251,9 +251,14 @@ def _deciding(config: Mapping[str, Any]) -> Mapping[str, Any]:
     plain = {name: value for name, value in config.items() if name not in _OF_THE_RUN}
     for part in ("data", "validation"):
         if isinstance(plain.get(part), Mapping):
-            kept = plain[part].items()
-            plain[part] = {name: value for name, value in kept if name not in _OF_THE_DATA}
+            plain[part] = _without_places(plain[part])
+        elif isinstance(plain.get(part), list):
+            plain[part] = list(map(_without_places, plain[part]))
     return plain
+
+
+def _without_places(data: Mapping[str, Any]) -> Mapping[str, Any]:
+    return {name: value for name, value in data.items() if name not in _OF_THE_DATA}
 
 
 def unlike_inputs(records: Sequence[FoundRecord], classifiers: bool = False) -> Iterator[str]:

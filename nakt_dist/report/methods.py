@@ -10,7 +10,18 @@ from matplotlib.figure import Figure as Canvas
 from matplotlib.legend import Legend
 from matplotlib.lines import Line2D
 
-from nakt_dist.drawing.style import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILION, wrap
+from nakt_dist.drawing.style import (
+    BLACK,
+    BLUE,
+    GREEN,
+    GREY,
+    ORANGE,
+    PURPLE,
+    SKY,
+    VERMILION,
+    YELLOW,
+    wrap,
+)
 from nakt_dist.records.fields import printable
 from nakt_dist.records.lineage import Method, Network
 from nakt_dist.report.roles import FOLLOWING, Role
@@ -21,6 +32,7 @@ ROLE_COLOURS = {
     Role.TEACHER: BLACK,
     Role.STUDENT: BLUE,
     **{role: kind.colours[-1] for kind, role in FOLLOWING.items()},
+    Role.MIXED_STUDENT: YELLOW,
     Role.FROM_SCRATCH: GREY,
     Role.FINE_TUNED_STUDENT: GREEN,
     Role.FINE_TUNED_TEACHER: ORANGE,

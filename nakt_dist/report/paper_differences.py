@@ -82,7 +82,9 @@ def _other_networks(labels: set[str], how: str) -> Iterator[str]:
 
 
 def _trainings(runs: Iterable[SegmentationRun]) -> list[TrainingSet]:
-    return list(dict.fromkeys(training for run in runs for training in run.lineage.trainings))
+    """Returns the trainings behind these runs, source by source."""
+    trainings = (training for run in runs for training in run.lineage.trainings)
+    return list(dict.fromkeys(part for training in trainings for part in training.parts))
 
 
 def _stand_ins(runs: Sequence[SegmentationRun]) -> Iterator[str]:

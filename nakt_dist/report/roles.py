@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from enum import StrEnum
 
-from nakt_dist.records.lineage import Lineage
+from nakt_dist.records.lineage import Lineage, TrainingSet
 from nakt_dist.signals.kind import Kind, following_kinds
 from nakt_dist.transfer.exclusion import ExclusionRule
 
@@ -20,6 +20,7 @@ class Role(StrEnum):
     STUDENT = "student"
     for _kind in following_kinds():
         vars()["_AND_".join(_kind.signals).upper()] = _following(_kind)
+    MIXED_STUDENT = "student, annotations besides"
     FROM_SCRATCH = "from scratch"
     FINE_TUNED_STUDENT = "fine-tuned student"
     FINE_TUNED_TEACHER = "fine-tuned teacher"
@@ -42,7 +43,7 @@ def role_of(lineage: Lineage, weights_sha256: str, teachers: Iterable[str]) -> R
         return FOLLOWING[lineage.following.kind]
     if not lineage.ancestors:
         if last.teachers:
-            return Role.STUDENT
+            return Role.MIXED_STUDENT if last.with_annotations else Role.STUDENT
         return Role.TEACHER if weights_sha256 in teachers else Role.FROM_SCRATCH
     if last.teachers:
         return Role.OTHER
@@ -58,13 +59,17 @@ def describe_lineage(lineage: Lineage) -> str:
     for each in reversed(lineage.generations):
         if (learnt := each.trained_on) is None:
             continue
-        kind = "pseudo masks" if learnt.teachers else "annotations"
-        step = f"{learnt.samples} {kind} of {learnt.label}"
+        step = " and ".join(map(_describe_images, learnt.parts))
         if each.following is not None:
             how = each.following.kind.value.lower()
             step += f" with {how} from {each.following.teacher.label}"
         steps.append(step)
     return ", then ".join(steps)
+
+
+def _describe_images(learnt: TrainingSet) -> str:
+    kind = "pseudo masks" if learnt.teachers else "annotations"
+    return f"{learnt.samples} {kind} of {learnt.label}"
 
 
 def describe_rule(rule: ExclusionRule | None) -> str:

@@ -67,11 +67,12 @@ def results_table(collection: Collection) -> Table:
 
 
 def _trainings(collection: Collection) -> list[TrainingSet]:
-    """Returns every training on pseudo masks, of networks evaluated or not."""
+    """Returns every training on pseudo masks, source by source, of networks evaluated or not."""
     lineages = [run.lineage for run in collection.evaluations]
     lineages += [read_lineage(found.record.details["lineage"]) for found in collection.trainings]
     steps = [training for lineage in lineages for training in lineage.trainings]
-    return list(dict.fromkeys(training for training in steps if training.teachers))
+    parts = (part for training in steps for part in training.parts)
+    return list(dict.fromkeys(part for part in parts if part.teachers))
 
 
 def _beside_the_paper(collection: Collection) -> tuple[Block, ...]:

@@ -4,11 +4,13 @@ import gc
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from nakt_dist.config import TrainConfig, as_plain, save_config
+from nakt_dist.config import DataConfig, TrainConfig, as_plain, save_config
 from nakt_dist.loading.sampler import Share
+from nakt_dist.loading.samples import SelectedSamples
 from nakt_dist.models.network_file import describe_for_file
 from nakt_dist.models.weights_path import BEST_WEIGHTS
 from nakt_dist.records.run_record import (
@@ -32,6 +34,7 @@ from nakt_dist.stages import train_forecast
 from nakt_dist.stages.opening import Opening
 from nakt_dist.stages.train_identity import Training, lineage_of, pictures_met, resolve_auto
 from nakt_dist.stages.train_plan import TrainPlan, make_plan, make_task, open_parts
+from nakt_dist.stages.train_sources import Mixture
 from nakt_dist.training.checkpoint import Progress
 from nakt_dist.training.fastest import describe
 from nakt_dist.training.gpu_memory import GpuMemoryFull, largest_part, remembered_micro_batch_size
@@ -103,7 +106,7 @@ def _as_remembered(config: TrainConfig) -> TrainConfig:
 
 def _train_with(config: TrainConfig, stop: StopRequests, stopwatch: Stopwatch) -> RunRecord:
     config = resolve_auto(config)
-    plan = make_plan(config, *open_parts(config, Opening()))
+    plan = make_plan(config, open_parts(config, Opening()))
     config = plan.config
     torch.manual_seed(config.seed)
     network, trainable = plan.start.build()
@@ -151,13 +154,13 @@ def _train_with(config: TrainConfig, stop: StopRequests, stopwatch: Stopwatch) -
         write_pictures(output, pictures_met(plan))
     first_step = loop.progress.step
     progress = loop.train()
-    samples = plan.training.samples
+    training = plan.training
     record = RunRecord(
         stage="train",
         name=output.name,
         config=as_plain(config),
-        inputs={"dataset": samples.images.manifest.fingerprint},
-        counts={"images": len(samples), "before_exclusion": samples.before_exclusion},
+        inputs={"dataset": lineage["trained_on"]["fingerprint"]},
+        counts={"images": len(training), "before_exclusion": training.before_exclusion},
         metrics={
             f"best_validation_{task.metric}": progress.best_metric,
             "steps_now": progress.step - first_step,
@@ -167,6 +170,7 @@ def _train_with(config: TrainConfig, stop: StopRequests, stopwatch: Stopwatch) -
             "total_steps": loop.total_steps,
             "processes": accelerator.num_processes,
             "lineage": lineage,
+            **_of_sources(plan.training, loop),
             **loop.milestones.weights_sha256(),
         },
         seconds=stopwatch.seconds,
@@ -187,6 +191,13 @@ def _train_with(config: TrainConfig, stop: StopRequests, stopwatch: Stopwatch) -
     return record
 
 
+def _of_sources(training: Mixture, loop: TrainingLoop) -> dict[str, Any]:
+    """Says what each of several sources gave, and how many images are in more than one."""
+    if len(training.sources) == 1:
+        return {}
+    return {"sources": loop.describe_sources(), "images_in_several_sources": training.doubled}
+
+
 def _steps(before: int, done: int) -> str:
     """Says how many steps are done, and how many of them this launch took, whose time is told."""
     return f"{done} steps, the last {done - before} of them" if before else f"{done} steps"
@@ -201,13 +212,17 @@ def _best(progress: Progress, metric: str) -> str:
 
 def _names(plan: TrainPlan) -> str:
     """Says what is learnt from, such as ``350 pseudo masks of ddti (400 before exclusion)``."""
-    samples = plan.training.samples
+    sources = zip(plan.config.sources, plan.training.sources, strict=True)
+    teacher = f", following {plan.teacher.network.name}" if plan.teacher else ""
+    return " and ".join(_name(data, learnt.samples, plan) for data, learnt in sources) + teacher
+
+
+def _name(data: DataConfig, samples: SelectedSamples, plan: TrainPlan) -> str:
     manifest = samples.images.manifest
     kind = "pseudo masks" if samples.mask_is_soft else "annotations"
     if plan.labels is not None:
         kind = f"images with {len(plan.labels)} findings"
     phantom = " (phantom)" if manifest.phantom else ""
-    excluded = plan.config.data.exclusion is not None
+    excluded = data.exclusion is not None
     before = f" ({samples.before_exclusion} before exclusion)" if excluded else ""
-    teacher = f", following {plan.teacher.network.name}" if plan.teacher else ""
-    return f"{len(samples)} {kind} of {manifest.dataset}{phantom}{before}{teacher}"
+    return f"{len(samples)} {kind} of {manifest.dataset}{phantom}{before}"

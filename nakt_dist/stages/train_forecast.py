@@ -7,7 +7,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from nakt_dist.config import RecipeConfig, TrainConfig
-from nakt_dist.loading.sampler import GlobalBatches, Share
+from nakt_dist.loading.sampler import Share, batch_order
 from nakt_dist.models.building import build_configured
 from nakt_dist.models.trainable import select_trainable
 from nakt_dist.models.weights_path import weights_path
@@ -33,7 +33,7 @@ def plan(config: TrainConfig, found: Opening) -> Training:
     job = None
     if share is not None and found.is_sound:  # the rest needs all of the above
         with found.part("train"):
-            whole = make_plan(config, *parts)
+            whole = make_plan(config, parts)
             job = _look_at_plan(whole, found, share)
             _look_at_loading(whole, found)
     _look_at_tracking(config, found)
@@ -98,10 +98,21 @@ def _look_at_plan(plan: TrainPlan, found: Opening, share: Share) -> Training:
     """Says what a run will take."""
     config = plan.config
     found.note(*plan.notices)
-    recipe, size = config.recipe, len(plan.training.samples)
-    per_epoch = GlobalBatches(size, recipe.global_batch_size, config.seed).steps_per_epoch
+    recipe, size = config.recipe, len(plan.training)
+    order = batch_order(
+        [len(each.samples) for each in plan.training.sources], config.weights,
+        recipe.global_batch_size, config.seed,
+    )  # fmt: skip
+    per_epoch = order.steps_per_epoch
     steps = recipe.total_steps(per_epoch)
     found.facts["steps"] = f"{steps:,}, {per_epoch:,} in an epoch of {size:,} images"
+    if len(order.sizes) > 1:
+        epoch = zip(plan.training.names, order.drawn(per_epoch), order.sizes, strict=True)
+        found.facts["mixture"] = "; ".join(
+            f"{name}: {drawn / (per_epoch * order.batch_size):.1%} of each batch, {drawn:,} draws "
+            f"of {count:,} images an epoch"
+            for name, drawn, count in epoch
+        )
     if plan.teacher is not None:
         path, teacher = weights_path(plan.teacher.config.weights), plan.teacher.network
         found.facts["teacher"] = (
@@ -148,5 +159,5 @@ def _look_at_loading(plan: TrainPlan, found: Opening) -> None:
     read = [each.images(allowed) for each in (plan.training, plan.validation) if each is not None]
     if not allowed or process_place().local_rank:  # the first process of a machine keeps them
         return
-    for images in read[plan.config.data.streaming :]:
-        found.memory += min(len(images) * images.decoded_bytes, int(allowed * 1e6))
+    for images in read[plan.config.is_streaming :]:
+        found.memory += min(images.memory_bytes, int(allowed * 1e6))

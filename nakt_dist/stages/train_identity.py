@@ -18,6 +18,7 @@ from nakt_dist.runtime.processes import process_place, say
 from nakt_dist.runtime.shared_job import Job
 from nakt_dist.shards.pictures import PicturesMet, numbers_of, read_pictures
 from nakt_dist.stages.train_plan import TrainPlan
+from nakt_dist.stages.train_sources import describe_training
 from nakt_dist.training.fastest import resolve
 from nakt_dist.training.following import describe_following
 from nakt_dist.training.loop import CHECKPOINTS_NAME
@@ -37,22 +38,15 @@ _TOLD_BY_WEIGHTS = ("name", "lineage")
 
 def lineage_of(plan: TrainPlan, trainable_parameters: int) -> dict[str, Any]:
     """What the weights come from; travels inside them, holds no path."""
-    config, targets, teacher = plan.config, plan.training.targets, plan.teacher
-    exclusion = config.data.exclusion
+    config, training, teacher = plan.config, plan.training, plan.teacher
     lineage = {
         "task": config.task,
         "model": asdict(plan.start.spec),
         "seed": config.seed,
-        "labels": targets and targets.names,
-        "label_policy": targets and asdict(targets.policy),
+        "labels": training.findings,
+        "label_policy": training.policy and asdict(training.policy),
         "trainable": {"parts": config.trainable, "parameters": trainable_parameters},
-        "trained_on": {
-            **plan.training.samples.describe(),
-            "splits": config.data.splits,
-            "exclusion": None if exclusion is None else asdict(exclusion),
-            "count": config.data.count,
-            "subset_seed": config.data.subset_seed,
-        },
+        "trained_on": describe_training(config, training),
         "validated_on": None
         if plan.validation is None or config.validation is None
         else {
@@ -82,14 +76,16 @@ def pictures_met(plan: TrainPlan) -> PicturesMet:
     )
     parent, teacher = first.numbers, taught.numbers
     # Pseudo-labels may be passed on, and do not hold which pictures those that wrote them met.
-    authors = {"teacher"} if config.data.pseudo_labels else set()
+    authors = {"teacher"} if any(source.pseudo_labels for source in config.sources) else set()
 
     def union(*found: np.ndarray | None) -> np.ndarray:
         known = [each for each in found if each is not None]
         return np.unique(np.concatenate(known)) if known else np.empty(0, np.int64)
 
     numbers = {
-        "training": numbers_of(plan.training.samples.images.column("pixels")),
+        "training": union(
+            *(numbers_of(each.samples.images.column("pixels")) for each in plan.training.sources)
+        ),
         "validation": numbers_of(validation.samples.images.column("pixels"))
         if validation
         else union(),
@@ -225,8 +221,13 @@ def _deciding_settings(config: TrainConfig) -> dict[str, Any]:
     plain["recipe"] = _without(plain["recipe"], _MAY_CHANGE_IN_RECIPE)
     plain["teacher"] = plain["teacher"] and _without(plain["teacher"], _MAY_CHANGE_IN_TEACHER)
     for part in ("data", "validation"):
-        plain[part] = plain[part] and _without(plain[part], _MAY_CHANGE_IN_DATA)
+        plain[part] = plain[part] and _each(plain[part], _MAY_CHANGE_IN_DATA)
     return plain
+
+
+def _each(settings: Any, names: tuple[str, ...]) -> Any:
+    several = isinstance(settings, list)
+    return [_without(each, names) for each in settings] if several else _without(settings, names)
 
 
 def _without(settings: Mapping[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
@@ -240,10 +241,19 @@ def _without_names(lineage: Mapping[str, Any]) -> dict[str, Any]:
     """
     parent, transfer, trained_on = (lineage[each] for each in ("parent", "transfer", "trained_on"))
     followed = transfer and _without(transfer["teacher"], _TOLD_BY_WEIGHTS)
-    authors = [_without(each, ("lineage",)) for each in trained_on.get("teachers", ())]
     return {
         **lineage,
-        "trained_on": {**trained_on, **({"teachers": authors} if authors else {})},
+        "trained_on": _without_authors_lineage(trained_on),
         "parent": parent and _without(parent, ("name",)),
         "transfer": transfer and {**transfer, "teacher": followed},
+    }
+
+
+def _without_authors_lineage(images: Mapping[str, Any]) -> dict[str, Any]:
+    authors = [_without(each, ("lineage",)) for each in images.get("teachers", ())]
+    sources = [_without_authors_lineage(each) for each in images.get("sources", ())]
+    return {
+        **images,
+        **({"teachers": authors} if authors else {}),
+        **({"sources": sources} if sources else {}),
     }

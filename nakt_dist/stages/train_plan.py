@@ -1,14 +1,11 @@
 """What a training run starts from and learns: network, data, task, and their lineage."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-import numpy as np
 import torch
 
 from nakt_dist.config import (
     DataConfig,
-    LabelConfig,
     TrainConfig,
     TrainingTeacherConfig,
     ValidationConfig,
@@ -16,18 +13,7 @@ from nakt_dist.config import (
 from nakt_dist.errors import ConfigurationError
 from nakt_dist.evaluation import network_lineage
 from nakt_dist.loading.overlap import copies_in_both, images_in_both, patients_in_both
-from nakt_dist.loading.samples import (
-    CachedImages,
-    MaskedImages,
-    SelectedSamples,
-    image_form,
-    select_samples,
-)
-from nakt_dist.loading.targets import (
-    LabelledImages,
-    LabelledTargets,
-    labelled_targets,
-)
+from nakt_dist.loading.samples import SelectedSamples, image_form, select_samples
 from nakt_dist.models.initialise import read_initial_weights
 from nakt_dist.models.network_file import TrainedNetwork
 from nakt_dist.models.weights import LoadedWeights
@@ -36,6 +22,7 @@ from nakt_dist.records.evaluation_set import EvaluationSet
 from nakt_dist.records.exposure import describe_unknown, judge
 from nakt_dist.shards.pictures import read_pictures
 from nakt_dist.stages.opening import Opening, tell_weights
+from nakt_dist.stages.train_sources import LearningSet, Mixture, answers, mix
 from nakt_dist.stages.train_start import Start, choose_start
 from nakt_dist.training.following import (
     Following,
@@ -45,25 +32,6 @@ from nakt_dist.training.following import (
 )
 from nakt_dist.training.tasks import ClassificationTask, SegmentationTask, TrainingTask
 from nakt_dist.transfer.classification import positive_weights
-
-
-@dataclass(frozen=True)
-class LearningSet:
-    """Samples with what is to be learnt from them.
-
-    Attributes:
-        samples: as selected.
-        targets: their findings; None for segmentation.
-    """
-
-    samples: SelectedSamples
-    targets: LabelledTargets | None
-
-    def images(self, cache_megabytes: int | None) -> CachedImages:
-        """Returns the samples decoded, with their targets."""
-        if self.targets is None:
-            return MaskedImages(self.samples, cache_megabytes)
-        return LabelledImages(self.samples, self.targets, cache_megabytes)
 
 
 @dataclass(frozen=True)
@@ -96,7 +64,7 @@ class TrainPlan:
 
     config: TrainConfig
     start: Start
-    training: LearningSet
+    training: Mixture
     validation: LearningSet | None
     teacher: Followed | None
     notices: tuple[str, ...]
@@ -104,66 +72,89 @@ class TrainPlan:
     @property
     def labels(self) -> tuple[str, ...] | None:
         """Names of the network's outputs; None for segmentation."""
-        return None if self.training.targets is None else self.training.targets.names
+        return self.training.findings
 
 
-def open_parts(
-    config: TrainConfig, opening: Opening
-) -> tuple[dict[str, SelectedSamples], LoadedWeights | None]:
+@dataclass(frozen=True)
+class OpenedParts:
+    """What a run reads, as far as it could be opened.
+
+    Attributes:
+        sources: the samples of each source of ``data``.
+        validation: those of ``validation``, or None.
+        init: the weights to start from, or None.
+    """
+
+    sources: tuple[SelectedSamples, ...]
+    validation: SelectedSamples | None
+    init: LoadedWeights | None
+
+
+def open_parts(config: TrainConfig, opening: Opening) -> OpenedParts:
     """Opens what a run reads, each part for itself.
-
-    Returns:
-        The samples of ``data`` and, where there is one, of ``validation``; and ``init``, or None.
 
     Raises:
         ConfigurationError: as ``select_samples``.
         DatasetError: data are absent, damaged, or were made for something else.
         CheckpointError: weights cannot be read.
     """
-    samples: dict[str, SelectedSamples] = {}
-    loaded = None
-    for role, chosen in (("data", config.data), ("validation", config.validation)):
-        if chosen is not None:
-            with opening.part(role):
-                cache = opening.cache or chosen.cache or config.data.cache
-                samples[role] = select_samples(
-                    chosen.dataset, chosen.splits, chosen.pseudo_labels, chosen.exclusion,
-                    chosen.count, chosen.subset_seed, cache, f"{role}.",
-                )  # fmt: skip
-                opening.tell_samples(
-                    role, samples[role], chosen.dataset, chosen.splits, chosen.pseudo_labels
-                )
+    sources = config.sources
+    parts = [
+        ("data" if len(sources) == 1 else f"source {number}", source)
+        for number, source in enumerate(sources, 1)
+    ]
+    samples = [_open_samples(role, "data.", source, source.cache, opening)
+               for role, source in parts]  # fmt: skip
+    validation, init = None, None
+    if config.validation is not None:
+        cache = config.validation.cache or sources[0].cache
+        validation = _open_samples("validation", "validation.", config.validation, cache, opening)
     if config.init is not None:
         with opening.part("init"):
-            loaded = read_initial_weights(config.init)
-            opening.facts["init"] = tell_weights(loaded.path, loaded.sha256)
+            init = read_initial_weights(config.init)
+            opening.facts["init"] = tell_weights(init.path, init.sha256)
     if config.teacher is not None:
         with opening.part("teacher"):
             opening.facts["teacher"] = str(weights_path(config.teacher.weights))
-    return samples, loaded
+    return OpenedParts(tuple(each for each in samples if each is not None), validation, init)
 
 
-def make_plan(
-    config: TrainConfig, samples: Mapping[str, SelectedSamples], init: LoadedWeights | None
-) -> TrainPlan:
-    """Opens the networks, and checks that they and what ``open_parts`` gave belong together.
+def _open_samples(
+    role: str, group: str, chosen: DataConfig | ValidationConfig, cache: str, opening: Opening
+) -> SelectedSamples | None:
+    with opening.part(role):
+        samples = select_samples(
+            chosen.dataset, chosen.splits, chosen.pseudo_labels, chosen.exclusion,
+            chosen.count, chosen.subset_seed, opening.cache or cache, group,
+        )  # fmt: skip
+        opening.tell_samples(role, samples, chosen.dataset, chosen.splits, chosen.pseudo_labels)
+        return samples
+    return None
+
+
+def make_plan(config: TrainConfig, parts: OpenedParts) -> TrainPlan:
+    """Opens the networks, and checks that they and what was opened belong together.
+
+    Args:
+        parts: all that ``open_parts`` opens.
 
     Raises:
         ConfigurationError: settings contradict each other or the data.
         CheckpointError: weights cannot be read or do not fit.
     """
-    training = _learning_set(config, samples["data"], None)
-    names = None if training.targets is None else list(training.targets.names)
-    start = choose_start(config, init, names)
-    form = image_form(training.samples.images.manifest)
-    notices = [f"init {notice}" for notice in start.describe(form)]
+    training, mixed = mix(config, parts.sources)
+    names = None if training.findings is None else list(training.findings)
+    start = choose_start(config, parts.init, names)
+    form = image_form(parts.sources[0].images.manifest)
+    notices = [*mixed, *(f"init {notice}" for notice in start.describe(form))]
     validation, teacher = None, None
-    if config.validation is not None:
-        validation = _learning_set(config, samples["validation"], training.targets)
+    if config.validation is not None and parts.validation is not None:
+        targets = answers(config, parts.validation, training)
+        validation = LearningSet(parts.validation, targets)
         notices = [
-            *_check_validation(config.data, config.validation, training, validation),
+            *_check_validation(config, config.validation, training, validation),
             *notices,
-            *_say_what_was_met(start.parent, init, config.validation.splits, validation),
+            *_say_what_was_met(start.parent, parts.init, config.validation.splits, validation),
         ]
     if config.teacher is not None:
         network = open_teacher(config.teacher)
@@ -198,42 +189,26 @@ def make_task(plan: TrainPlan, device: torch.device) -> TrainingTask:
             teacher.config, teacher.network, teacher.pairing, recipe.global_batch_size
         )
     common = (plan.start.spec.in_channels, plan.start.seen.preprocessing, recipe, following)
-    if plan.training.targets is None:
+    if plan.labels is None:
         return SegmentationTask(*common)
     balanced = recipe.positive_weighting == "balanced"
-    weights = positive_weights(plan.training.targets.values) if balanced else None
+    weights = positive_weights(plan.training.target_values) if balanced else None
     return ClassificationTask(*common, None if weights is None else weights.to(device))
 
 
-def _learning_set(
-    config: TrainConfig, samples: SelectedSamples, training: LabelledTargets | None
-) -> LearningSet:
-    """Joins samples with their targets; validation answers as the training's ``targets`` do."""
-    if config.task == "segmentation":
-        return LearningSet(samples, None)
-    labels = config.labels or LabelConfig()
-    if training is not None:
-        policy = training.policy
-        labels = LabelConfig(list(training.names), policy.uncertain, policy.blank)
-    targets = labelled_targets(samples.images, labels)
-    if np.isnan(targets.values).all():
-        raise ConfigurationError(
-            f"{samples.images.root}: every label of its {len(samples)} samples is ignored "
-            f"(uncertain: {targets.policy.uncertain}, blank: {targets.policy.blank}), so that "
-            "there is nothing to learn. Choose other labels.names, or another policy"
-        )
-    return LearningSet(samples, targets)
-
-
 def _check_validation(
-    data: DataConfig, config: ValidationConfig, training: LearningSet, validation: LearningSet
+    run: TrainConfig, config: ValidationConfig, training: Mixture, validation: LearningSet
 ) -> list[str]:
     """Refuses a validation set that could not choose an epoch; says what is worth knowing of it.
 
     It may share no image nor patient with the training set, unless asked for, and needs a finding
     with both classes.
     """
-    notices = _check_apart(data, config, training.samples, validation.samples)
+    notices = [
+        notice
+        for data, source in zip(run.sources, training.sources, strict=True)
+        for notice in _check_apart(data, config, source.samples, validation.samples)
+    ]
     if validation.targets is not None:
         values = validation.targets.values
         if not ((values == 1).any(0) & (values == 0).any(0)).any():
@@ -241,7 +216,8 @@ def _check_validation(
                 f"validation: none of its {len(values)} samples has a finding both present and "
                 "absent, so no AUROC is defined. Choose more samples or other labels"
             )
-    learnt, chosen = (image_form(e.samples.images.manifest) for e in (training, validation))
+    both = (training.sources[0], validation)
+    learnt, chosen = (image_form(each.samples.images.manifest) for each in both)
     if learnt != chosen:
         notices.append(
             f"validation: its images are of the form {chosen}, and those learnt from {learnt}; "

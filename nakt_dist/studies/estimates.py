@@ -57,8 +57,9 @@ def _kinds(stage: str, config: Mapping[str, Any]) -> tuple[Hashable, Hashable]:
     model = config.get("model") or {}
     network = (stage, model.get("name"), config.get("init") is not None and not model)
     data = config.get("data") or config
+    sources = data if isinstance(data, list) else [data]
     closely = (
-        str(data.get("dataset")), data.get("count"), repr(data.get("splits")),
+        repr([(each.get("dataset"), each.get("count"), each.get("splits")) for each in sources]),
         config.get("teacher") is not None, repr(model.get("options")),
     )  # fmt: skip
     return (*network, *closely), network

@@ -10,10 +10,12 @@ import torch
 from nakt_dist.config import TrainConfig
 from nakt_dist.loading.augmentation import augment, draw_parameters
 from nakt_dist.loading.batches import Batch, as_float, indexed_batches, streamed_batches
-from nakt_dist.loading.sampler import GlobalBatches, Share
+from nakt_dist.loading.images import Images
+from nakt_dist.loading.sampler import Share, batch_order
 from nakt_dist.loading.samples import CachedImages
 from nakt_dist.loading.targets import LabelledImages
 from nakt_dist.runtime.processes import own_cores
+from nakt_dist.training.by_source import SourceBatches
 from nakt_dist.training.phases import Phase, phase
 
 _STEPS_REMEMBERED = 256
@@ -24,34 +26,37 @@ class TrainingInputs:
     """One process's micro-batches of one training run.
 
     Attributes:
+        order: of the global batches.
+        sources: which images of them are of which source.
         waited_seconds: for the next batch, since the launch began.
     """
 
     config: TrainConfig
-    dataset: CachedImages
+    dataset: Images
     share: Share
     rank: int
     device: torch.device
 
     def __post_init__(self) -> None:
-        recipe, dataset = self.config.recipe, self.dataset
-        self._streaming = self.config.data.streaming
-        self.order = GlobalBatches(len(dataset), recipe.global_batch_size, self.config.seed)
-        self._targets = dataset.targets if isinstance(dataset, LabelledImages) else None
-        self._labels_that_count = None
-        if self._targets is not None and not self._streaming:
-            self._labels_that_count = (~np.isnan(self._targets.values)).sum(1)
+        config, dataset = self.config, self.dataset
+        self._streaming = config.is_streaming
+        self.order = batch_order(
+            dataset.sizes, config.weights, config.recipe.global_batch_size, config.seed
+        )
+        self.sources = SourceBatches(dataset, self.order, self.share, self.rank, self.device)
+        self._labels_that_count = None if self._streaming else dataset.labels_that_count
         self._batches: Iterator[Batch] = iter(())
         self._read: dict[int, list[int]] = {}
         self.waited_seconds = 0.0
 
     def open(self, first_step: int, last_step: int) -> None:
         """Begins to read at a step, up to another, exclusive; resuming costs nothing."""
-        data = self.config.data
         if self._streaming:
+            assert isinstance(self.dataset, CachedImages)  # the settings allow one source
+            targets = self.dataset.targets if isinstance(self.dataset, LabelledImages) else None
             self._batches = streamed_batches(
-                data, self.dataset.samples, self.share.micro_batch_size,
-                self.config.seed + first_step, self.rank, self._targets,
+                self.config.sources[0], self.dataset.samples, self.share.micro_batch_size,
+                self.config.seed + first_step, self.rank, targets,
             )  # fmt: skip
         else:
             self._batches = indexed_batches(
@@ -62,14 +67,14 @@ class TrainingInputs:
     def micro_batches(self, step: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """Yields image and target, float32, of each of the step's micro-batches of this process."""
         numbers = self._remember(step)
-        for _ in range(self.share.accumulation):
+        for micro_batch in range(self.share.accumulation):
             asked = time.perf_counter()
             with phase(Phase.WAITING):
                 batch = next(self._batches)
             self.waited_seconds += time.perf_counter() - asked
             numbers += batch["number"].tolist()
             with phase(Phase.AUGMENTATION):
-                image, target = self._prepared(batch, step)
+                image, target = self._prepared(batch, step, micro_batch)
             yield image, target
 
     def _remember(self, step: int) -> list[int]:
@@ -77,9 +82,11 @@ class TrainingInputs:
         self._read.pop(step - _STEPS_REMEMBERED, None)
         return self._read.setdefault(step, [])
 
-    def _prepared(self, batch: Batch, step: int) -> tuple[torch.Tensor, torch.Tensor]:
+    def _prepared(
+        self, batch: Batch, step: int, micro_batch: int
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         if self.config.augmentation.enabled:
-            image, target = self._augmented(batch, step)
+            image, target = self._augmented(batch, self._visits(step, micro_batch))
         else:
             with phase(Phase.COPY):
                 image, target = as_float(batch, self.device)
@@ -87,15 +94,20 @@ class TrainingInputs:
             image = image.contiguous(memory_format=torch.channels_last)
         return image, target
 
-    def _augmented(self, batch: Batch, step: int) -> tuple[torch.Tensor, torch.Tensor]:
-        # A stream has no epochs; its steps stand in for them.
-        epoch = step if self._streaming else self.order.epoch_of(step)
+    def _visits(self, step: int, micro_batch: int) -> int | np.ndarray:
+        if self._streaming:  # it has no epochs; its steps stand in for them
+            return step
+        return self.share.part(self.order.visits(step), micro_batch, self.rank)
+
+    def _augmented(
+        self, batch: Batch, visits: int | np.ndarray
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         with phase(Phase.COPY):
             image, target = (
                 batch[name].to(self.device, non_blocking=True) for name in ("image", "target")
             )
         parameters = draw_parameters(
-            self.config.augmentation, batch["number"].numpy(), self.config.seed, epoch,
+            self.config.augmentation, batch["number"].numpy(), self.config.seed, visits,
             *image.shape[-2:],
         )  # fmt: skip
         return augment(image, target, parameters.to(self.device))
@@ -113,6 +125,5 @@ class TrainingInputs:
 
     def keys(self, step: int) -> list[str]:
         """Keys of a step's global batch; of a stream, those of them that this process has read."""
-        index = self.dataset.samples.images.column("key")
         numbers = self._read.get(step, []) if self._streaming else self.order.batch(step)
-        return [index[int(number)].as_py() for number in numbers]
+        return self.dataset.keys(numbers)

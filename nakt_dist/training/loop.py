@@ -4,7 +4,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -28,6 +28,7 @@ from nakt_dist.runtime.rank_textfile import RankTextfile
 from nakt_dist.runtime.tracking import PACE_NAME, JsonLines, Tracker
 from nakt_dist.runtime.watchdog import Watchdog
 from nakt_dist.training.batch_norm import synchronise_batch_norm
+from nakt_dist.training.by_source import SourceRows
 from nakt_dist.training.checkpoint import CheckpointStore, Progress, load_checkpoint
 from nakt_dist.training.finiteness import Finiteness
 from nakt_dist.training.gpu_memory import halve_when_full
@@ -85,6 +86,10 @@ class TrainingLoop:
     def speed(self) -> dict[str, float]:
         """How fast this launch trained: see ``Pace.summary``."""
         return {} if self._pace is None else self._pace.summary()
+
+    def describe_sources(self) -> dict[str, dict[str, Any]]:
+        """Returns what a mixture's sources gave up to the step reached; empty for one dataset."""
+        return self._inputs.sources.describe(self.progress.step)
 
     def _resume(self, store: CheckpointStore) -> tuple[Progress, Learner]:
         """Reads the newest whole checkpoint, if any, and spreads the network over the devices."""
@@ -194,12 +199,14 @@ class TrainingLoop:
         self.milestones.leave_if_asked()
         with self._explained_memory():
             losses = self._step(step)
-        every = self._config.tracking.every_steps
-        is_time = (step + 1) % every == 0 or self.milestones.ends(step + 1)
-        if is_time and losses is not None:
+        if self._is_logged(step) and losses is not None:
             self._unseen[step] = losses
         if losses is None and self.milestones.tracker is not None:
             self.milestones.tracker.alert("A step was skipped", f"step {step + 1} was not finite")
+
+    def _is_logged(self, step: int) -> bool:
+        every = self._config.tracking.every_steps
+        return (step + 1) % every == 0 or self.milestones.ends(step + 1)
 
     def _explained_memory(self) -> AbstractContextManager[None]:
         halve = self._config.recipe.halve_when_out_of_memory
@@ -216,10 +223,11 @@ class TrainingLoop:
         buffers = self._learner.copy_of_buffers() if self._finiteness.skips else []
         totals: dict[str, torch.Tensor] = {}
         divisor = self._inputs.labels_per_part(step)
-        for image, target in self._inputs.micro_batches(step):
+        for number, (image, target) in enumerate(self._inputs.micro_batches(step)):
+            sources = self._inputs.sources.rows(step, number) if self._is_logged(step) else ()
             with self._learner.micro_batch():
                 with phase(Phase.FORWARD):
-                    losses = self._losses(image, target, divisor)
+                    losses = self._losses(image, target, divisor, sources)
                 with phase(Phase.BACKWARD):
                     self._learner.backward(losses["loss"])
             for name, value in losses.items():
@@ -234,11 +242,12 @@ class TrainingLoop:
         return totals
 
     def _losses(
-        self, image: torch.Tensor, target: torch.Tensor, divisor: float | None
-    ) -> Mapping[str, torch.Tensor]:
+        self, image: torch.Tensor, target: torch.Tensor, divisor: float | None,
+        sources: Sequence[SourceRows],
+    ) -> Mapping[str, torch.Tensor]:  # fmt: skip
         try:
             with self._learner.autocast():
-                return self._run.task.forward(self._learner.module, image, target, divisor)
+                return self._run.task.forward(self._learner.module, image, target, divisor, sources)
         except (ValueError, RuntimeError) as error:  # the latter from a compiled network
             if "more than 1 value per channel" not in str(error):
                 raise
@@ -269,7 +278,8 @@ class TrainingLoop:
             for step, row in zip(unseen, rows, strict=True):
                 if not all(math.isfinite(value) for value in row):
                     break
-                self._log(step, dict(zip(names, row, strict=True)))
+                told = dict(zip(names, row, strict=True))
+                self._log(step, self._inputs.sources.of_those_there(step, told))
         self._finiteness.check()
 
     def _log(self, step: int, losses: Mapping[str, float]) -> None:

@@ -13,7 +13,7 @@ from torch import nn
 
 from nakt_dist.errors import StartAgain
 from nakt_dist.loading.batches import as_float, read_ahead
-from nakt_dist.loading.samples import CachedImages
+from nakt_dist.loading.images import Images
 from nakt_dist.models.weights import save_weights
 from nakt_dist.models.weights_path import BEST_WEIGHTS, LAST_WEIGHTS
 from nakt_dist.runtime.beside import Beside
@@ -161,7 +161,7 @@ class Milestones:
         return every is not None and done % every == 0
 
     def _is_scored(self, done: int) -> bool:
-        if self.run.config.data.streaming:  # without epochs
+        if self.run.config.is_streaming:  # without epochs
             return self.ends(done) or self._is_saved(done)
         epoch, rest = divmod(done, self.steps_per_epoch)
         every = self.run.config.checkpoint.every_epochs
@@ -220,7 +220,7 @@ class Milestones:
             self._write_weights(BEST_WEIGHTS, weights)
         self.store.update(progress)
 
-    def _score(self, network: nn.Module, validation: CachedImages) -> bool:
+    def _score(self, network: nn.Module, validation: Images) -> bool:
         """Measures the validation metric; says whether it is the best so far."""
         task, done = self.run.task, self.progress.step
         metrics = task.validation_metrics(self._rows(network, validation))
@@ -235,7 +235,7 @@ class Milestones:
         return is_best
 
     @torch.no_grad()
-    def _rows(self, network: nn.Module, dataset: CachedImages) -> np.ndarray:
+    def _rows(self, network: nn.Module, dataset: Images) -> np.ndarray:
         """Scores every image on one of the processes.
 
         Returns:

@@ -10,8 +10,8 @@ from accelerate import Accelerator
 from torch import nn
 
 from nakt_dist.config import TrainConfig
+from nakt_dist.loading.images import Images
 from nakt_dist.loading.sampler import Share
-from nakt_dist.loading.samples import CachedImages
 from nakt_dist.models.spec import ModelSpec
 from nakt_dist.runtime.preemption import StopRequests
 from nakt_dist.training.tasks import TrainingTask
@@ -36,8 +36,8 @@ class TrainingRun:
     spec: ModelSpec
     network: nn.Module
     task: TrainingTask
-    training: CachedImages
-    validation: CachedImages | None
+    training: Images
+    validation: Images | None
     metadata: Mapping[str, str]
     accelerator: Accelerator
     share: Share

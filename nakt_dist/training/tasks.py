@@ -1,7 +1,7 @@
 """What is learnt: the forward pass, the loss of a batch, and what the best epoch is chosen by."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -13,6 +13,7 @@ from nakt_dist.config import PreprocessingConfig, RecipeConfig
 from nakt_dist.evaluation.auroc import mean_auroc
 from nakt_dist.evaluation.dice import dice_per_image
 from nakt_dist.models.input_images import at_size, prepare_image
+from nakt_dist.training.by_source import SourceRows
 from nakt_dist.training.following import Following
 from nakt_dist.transfer.classification import classification_loss
 from nakt_dist.transfer.losses import segmentation_loss
@@ -44,24 +45,41 @@ class TrainingTask(ABC):
         image: torch.Tensor,
         target: torch.Tensor,
         divisor: float | None = None,
+        sources: Sequence[SourceRows] = (),
     ) -> Mapping[str, torch.Tensor]:
         """Runs what ``wrap`` returned, and judges it.
 
         Args:
             image: float32 (N, C, H, W) in [0, 1].
             divisor: as for ``classification_loss``; None averages over this part of the batch.
+            sources: whose loss is told besides, without what is taken from a teacher.
 
         Returns:
             ``loss`` and its components, scalars averaged over the batch.
         """
         result = network(self._prepare(image))
         if self.following is None:
-            return self.loss(self._finish(result, image), target, divisor)
+            logits = self._finish(result, image)
+            losses = self.loss(logits, target, divisor)
+            return {**losses, **self._by_source(logits, target, sources)}
         output, maps = result if self.following.taps else (result, ())
         logits = self._finish(output, image)
         losses = dict(self.loss(logits, target, divisor))
         extra, components = self.following.losses(image, logits, maps, self._finish)
-        return {**losses, "loss": losses["loss"] + extra, **components}
+        by_source = self._by_source(logits, target, sources)
+        return {**losses, "loss": losses["loss"] + extra, **components, **by_source}
+
+    @torch.no_grad()
+    def _by_source(
+        self, logits: torch.Tensor, target: torch.Tensor, sources: Sequence[SourceRows]
+    ) -> dict[str, torch.Tensor]:
+        found = {}
+        for each in sources:
+            found[each.metric] = logits.new_zeros((), dtype=torch.float32)
+            if len(each.rows):
+                own = self.loss(logits[each.rows], target[each.rows], each.divisor)
+                found[each.metric] = own["loss"].float() * each.factor
+        return found
 
     def _prepare(self, image: torch.Tensor) -> torch.Tensor:
         return prepare_image(image, self.in_channels, self.preprocessing)

@@ -147,7 +147,7 @@ def _of_settings(stage: str, settings: Any) -> Facts:
     """Reads axes in the field's words from settings of whatever stage."""
     if not isinstance(settings, Mapping):
         raise DatasetError(f"{CONFIG_NAME}: holds no settings")
-    data = _part(settings, "data")
+    data = _data(settings)
     recipe, teacher = _part(settings, "recipe"), _part(settings, "teacher")
     found = {
         "dataset": _last(data.get("dataset") or settings.get("dataset")),
@@ -164,6 +164,20 @@ def _of_settings(stage: str, settings: Any) -> Facts:
         paths=tuple(_paths(settings)),
         batch_size=batch if type(batch) is int else None,
     )
+
+
+def _data(settings: Mapping) -> Mapping:
+    """Returns what is learnt from; of several sources their names, and what one of them has."""
+    several = settings.get("data")
+    if not isinstance(several, list):
+        return _part(settings, "data")
+    sources = [each for each in several if isinstance(each, Mapping)]
+    names = (each.get("name") or _last(each.get("dataset")) or "" for each in sources)
+    found = {
+        name: next((each[name] for each in sources if each.get(name)), None)
+        for name in ("pseudo_labels", "exclusion")
+    }
+    return {**found, "dataset": " + ".join(map(str, names))}
 
 
 def _method(settings: Mapping, data: Mapping, teacher: Mapping) -> str:

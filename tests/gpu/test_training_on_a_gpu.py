@@ -130,7 +130,7 @@ def test_after_a_checkpoint_adam_does_not_wait_for_the_gpu_at_every_parameter(
 
 def test_batches_are_pinned_in_this_process_and_in_loader_processes(dataset: Path) -> None:
     images = MaskedImages(select_samples(str(dataset), ["train"]))
-    order, share = GlobalBatches(len(images), 8, 0), Share.of(8, 1, None)
+    order, share = GlobalBatches([len(images)], 8, 0), Share.of(8, 1, None)
     for workers in (0, 1):
         (batch,) = indexed_batches(images, order, share, 0, 0, 1, workers, pinned=True)
         assert batch["image"].is_pinned() and batch["target"].is_pinned()

@@ -32,7 +32,7 @@ from nakt_dist.models.network_file import open_network
 from nakt_dist.models.spec import ModelSpec
 from nakt_dist.models.weights import save_weights
 from nakt_dist.sources.findings import LabelPolicy
-from nakt_dist.stages import pack, train, train_plan
+from nakt_dist.stages import pack, train, train_sources
 from tests.datasets import make_chest_dataset, make_packed_dataset
 from tests.labelled import make_labelled_dataset
 from tests.recipes import file_hashes, logged_losses, read_lines, train_config
@@ -388,7 +388,7 @@ def test_labels_that_are_all_ignored_are_refused(tmp_path: Path) -> None:
     values = np.full((8, 1), np.nan, dtype=np.float32)
     nothing = LabelledTargets(("Mass",), LabelPolicy("ignore", "ignore"), values)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(train_plan, "labelled_targets", lambda *_: nothing)
+        patch.setattr(train_sources, "labelled_targets", lambda *_: nothing)
         with pytest.raises(ConfigurationError, match="nothing to learn"):
             train.run(classify(tmp_path / "none", packed, labels=labels, **settings))
 

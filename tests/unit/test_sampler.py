@@ -14,7 +14,7 @@ SEEDS = st.integers(0, 2**32)
 @st.composite
 def orders(draw):
     batch_size = draw(st.integers(1, 12))
-    return GlobalBatches(draw(st.integers(batch_size, 70)), batch_size, draw(SEEDS))
+    return GlobalBatches([draw(st.integers(batch_size, 70))], batch_size, draw(SEEDS))
 
 
 @st.composite
@@ -60,7 +60,7 @@ def global_batches(order, batch_size, processes, micro, steps):
 @given(divisions(), st.integers(0, 40), SEEDS)
 def test_every_launch_sees_the_same_sequence_of_global_batches(division, more, seed):
     batch_size, launches = division
-    order = GlobalBatches(batch_size + more, batch_size, seed)
+    order = GlobalBatches([batch_size + more], batch_size, seed)
     expected = [order.batch(step).tolist() for step in range(5)]
     for processes, micro in launches:
         assert global_batches(order, batch_size, processes, micro, range(5)) == expected
@@ -83,14 +83,14 @@ def test_all_parts_have_the_same_size_and_none_overlaps(division):
 @given(orders(), st.integers(0, 30))
 def test_any_step_can_be_asked_for_first(order, step):
     walked = [order.batch(number).tolist() for number in range(step + 1)]
-    fresh = GlobalBatches(order.num_samples, order.batch_size, order.seed)
+    fresh = GlobalBatches(order.sizes, order.batch_size, order.seed)
     assert fresh.batch(step).tolist() == walked[-1]
     assert order.batch(0).tolist() == walked[0]
     assert pickle.loads(pickle.dumps(order)).batch(step).tolist() == walked[-1]
 
 
 def test_every_epoch_has_another_order_and_another_remainder():
-    order = GlobalBatches(50, 8, seed=3)
+    order = GlobalBatches([50], 8, seed=3)
     epochs = [
         np.concatenate([order.batch(epoch * 6 + step) for step in range(6)]) for epoch in range(20)
     ]
@@ -100,17 +100,17 @@ def test_every_epoch_has_another_order_and_another_remainder():
 
 
 def test_another_seed_gives_another_order():
-    one, other = (GlobalBatches(50, 8, seed) for seed in (0, 1))
+    one, other = (GlobalBatches([50], 8, seed) for seed in (0, 1))
     assert one.batch(0).tolist() != other.batch(0).tolist()
 
 
 def test_the_order_is_the_same_on_every_machine_and_day():
-    assert GlobalBatches(10, 5, seed=0).batch(0).tolist() == [0, 7, 8, 6, 9]
+    assert GlobalBatches([10], 5, seed=0).batch(0).tolist() == [0, 7, 8, 6, 9]
 
 
 def test_a_dataset_smaller_than_a_batch_is_refused_with_what_to_do():
     with pytest.raises(ConfigurationError, match="only 3 samples are left") as caught:
-        GlobalBatches(3, 4, 0)
+        GlobalBatches([3], 4, 0)
     assert "recipe.global_batch_size is 4" in str(caught.value)
 
 

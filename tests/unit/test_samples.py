@@ -258,7 +258,7 @@ def global_batches(images, order, processes, micro, workers=0):
 )
 def test_every_launch_reads_the_same_global_batches(dataset, processes, micro, workers):
     images = MaskedImages(select_samples(dataset, None))
-    order = GlobalBatches(12, 4, seed=0)
+    order = GlobalBatches([12], 4, seed=0)
     expected = global_batches(images, order, 1, 4)
     found = global_batches(images, order, processes, micro, workers)
     assert [batch["number"].tolist() for batch in expected] == [

@@ -1,0 +1,245 @@
+"""What a training run learns from: the images of one dataset, or of several together."""
+
+import itertools
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from nakt_dist.config import DataConfig, LabelConfig, SourceConfig, TrainConfig
+from nakt_dist.errors import ConfigurationError
+from nakt_dist.loading.images import Images, MixedImages
+from nakt_dist.loading.overlap import images_in_both
+from nakt_dist.loading.samples import (
+    CachedImages,
+    MaskedImages,
+    SelectedSamples,
+    image_form,
+)
+from nakt_dist.loading.targets import LabelledImages, LabelledTargets, labelled_targets
+from nakt_dist.records.lineage import PSEUDO_MASKS, together
+from nakt_dist.sources.findings import LabelPolicy, resolve_label_names
+
+
+@dataclass(frozen=True)
+class LearningSet:
+    """Samples of one dataset with what is to be learnt from them.
+
+    Attributes:
+        samples: as selected.
+        targets: their findings; None for segmentation.
+    """
+
+    samples: SelectedSamples
+    targets: LabelledTargets | None
+
+    def images(self, cache_megabytes: float | None) -> CachedImages:
+        """Returns the samples decoded, with their targets."""
+        if self.targets is None:
+            return MaskedImages(self.samples, cache_megabytes)
+        return LabelledImages(self.samples, self.targets, cache_megabytes)
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """The sources of one training, most often one.
+
+    Attributes:
+        names: of the sources in logs and records, no two alike.
+        sources: their samples.
+        findings: the network's outputs; None for segmentation.
+        policy: what unsure labels count as where a source says nothing else; None likewise.
+        doubled: images of a source that an earlier one holds as well.
+    """
+
+    names: tuple[str, ...]
+    sources: tuple[LearningSet, ...]
+    findings: tuple[str, ...] | None
+    policy: LabelPolicy | None
+    doubled: int
+
+    def __len__(self) -> int:
+        return sum(len(source.samples) for source in self.sources)
+
+    @property
+    def before_exclusion(self) -> int:
+        """Number of samples before exclusion."""
+        return sum(source.samples.before_exclusion for source in self.sources)
+
+    @property
+    def target_values(self) -> np.ndarray:
+        """The findings of all images, float32 (N, K), NaN where to be ignored."""
+        return np.concatenate([each.targets.values for each in self.sources if each.targets])
+
+    def images(self, cache_megabytes: int | None) -> Images:
+        """Returns the samples decoded, with their targets; each source keeps its part in memory."""
+        if len(self.sources) == 1:
+            return self.sources[0].images(cache_megabytes)
+        parts = []
+        for source in self.sources:
+            room = cache_megabytes and cache_megabytes * len(source.samples) / len(self)
+            parts.append(source.images(room))
+        return MixedImages(parts, self.names)
+
+
+def mix(config: TrainConfig, samples: Sequence[SelectedSamples]) -> tuple[Mixture, list[str]]:
+    """Joins the sources of a run with what is to be learnt from each.
+
+    Args:
+        samples: of each source, in order.
+
+    Returns:
+        The mixture, and what is worth knowing of it, a sentence each.
+
+    Raises:
+        ConfigurationError: the sources do not belong together, or nothing is to be learnt from
+            one of them.
+    """
+    names = _names(config.sources, samples)
+    _check_forms(names, samples)
+    found = _targets(config, samples)
+    doubled, notices = _in_several(names, samples)
+    learnt = tuple(LearningSet(*each) for each in zip(samples, found, strict=True))
+    first = found[0]
+    if first is None:
+        return Mixture(names, learnt, None, None, doubled), notices
+    policy = _policy(config.labels or LabelConfig(), None, samples[0])
+    return Mixture(names, learnt, first.names, policy, doubled), notices
+
+
+def answers(
+    config: TrainConfig, samples: SelectedSamples, mixture: Mixture
+) -> LabelledTargets | None:
+    """Returns the findings of a validation set as the training's; None for segmentation.
+
+    What it does not know of the findings of several sources is ignored.
+    """
+    if mixture.findings is None or mixture.policy is None:
+        return None
+    names, policy = mixture.findings, mixture.policy
+    labels = LabelConfig(list(names), policy.uncertain, policy.blank)
+    several = len(mixture.sources) > 1
+    return _checked(labelled_targets(samples.images, labels, names if several else None), samples)
+
+
+def describe_training(config: TrainConfig, mixture: Mixture) -> dict[str, Any]:
+    """Returns the ``trained_on`` of a lineage; of several sources each, and all together."""
+    sources = list(zip(config.sources, mixture.sources, strict=True))
+    each = [_source(data, learnt) for data, learnt in sources]
+    if len(each) == 1:
+        return each[0]
+    weights = config.weights or [None] * len(each)
+    named = zip(mixture.names, weights, each, strict=True)
+    samples = [learnt.samples for _, learnt in sources]
+    return {
+        **together([one.learnt for one in samples]).to_json(),
+        **asdict(image_form(samples[0].images.manifest)),
+        "splits": _all_splits([data.splits for data, _ in sources]),
+        "exclusion": _common([one["exclusion"] for one in each if one["labels"] == PSEUDO_MASKS]),
+        "subset_seed": each[0]["subset_seed"],
+        "sources": [{"name": name, "weight": weight, **source} for name, weight, source in named],
+    }
+
+
+def _all_splits(splits: Sequence[list[str] | None]) -> list[str] | None:
+    """Returns the splits of all sources together; None where one has all of its."""
+    known = [each for each in splits if each is not None]
+    return list(dict.fromkeys(itertools.chain(*known))) if len(known) == len(splits) else None
+
+
+def _common(values: Sequence[Any]) -> Any:
+    """Returns what all sources have in common; None where they differ."""
+    return values[0] if values and all(each == values[0] for each in values) else None
+
+
+def _source(data: DataConfig, learnt: LearningSet) -> dict[str, Any]:
+    own = data.labels if isinstance(data, SourceConfig) else None
+    return {
+        **learnt.samples.describe(),
+        "splits": data.splits,
+        "exclusion": None if data.exclusion is None else asdict(data.exclusion),
+        "count": data.count,
+        "subset_seed": data.subset_seed,
+        **({"label_policy": asdict(learnt.targets.policy)} if own and learnt.targets else {}),
+    }
+
+
+def _names(sources: Sequence[DataConfig], samples: Sequence[SelectedSamples]) -> tuple[str, ...]:
+    """Returns what the sources are called: as asked for, or by their datasets, then numbered."""
+    asked = [each.name if isinstance(each, SourceConfig) else None for each in sources]
+    taken = {name for name in asked if name is not None}
+    names = []
+    for name, each in zip(asked, samples, strict=True):
+        dataset = each.images.manifest.dataset
+        free = itertools.chain([dataset], (f"{dataset}-{number}" for number in itertools.count(2)))
+        names.append(name or next(other for other in free if other not in taken))
+        taken.add(names[-1])
+    return tuple(names)
+
+
+def _check_forms(names: Sequence[str], samples: Sequence[SelectedSamples]) -> None:
+    manifests = [each.images.manifest for each in samples]
+    forms = [f"{each.height}×{each.width}×{each.channels}" for each in manifests]
+    if len(set(forms)) > 1:
+        told = ", ".join(f"{name} {form}" for name, form in zip(names, forms, strict=True))
+        raise ConfigurationError(
+            f"data: the images of its sources differ in height × width × channels: {told}. Pack "
+            "all with one image.height, image.width and image.colour"
+        )
+
+
+def _targets(
+    config: TrainConfig, samples: Sequence[SelectedSamples]
+) -> list[LabelledTargets | None]:
+    """Returns the findings of each source, in the columns of the run; None for segmentation."""
+    if config.task == "segmentation":
+        return [None] * len(samples)
+    labels, names = config.labels or LabelConfig(), None
+    if len(samples) > 1:
+        known = dict.fromkeys(
+            finding for each in samples for finding in each.images.manifest.findings
+        )
+        names = resolve_label_names(labels.names, tuple(known))
+    found: list[LabelledTargets | None] = []
+    for source, each in zip(config.sources, samples, strict=True):
+        own = source.labels if isinstance(source, SourceConfig) else None
+        policy = _policy(labels, own, each)
+        asked = LabelConfig(labels.names, policy.uncertain, policy.blank)
+        found.append(_checked(labelled_targets(each.images, asked, names), each))
+    return found
+
+
+def _policy(labels: LabelConfig, own: LabelConfig | None, samples: SelectedSamples) -> LabelPolicy:
+    """Returns what unsure labels count as: for a source, for the run, or as the dataset says."""
+    stored, own = samples.images.manifest.label_policy, own or LabelConfig()
+    return LabelPolicy(
+        own.uncertain or labels.uncertain or stored["uncertain"],
+        own.blank or labels.blank or stored["blank"],
+    )
+
+
+def _checked(targets: LabelledTargets, samples: SelectedSamples) -> LabelledTargets:
+    if np.isnan(targets.values).all():
+        raise ConfigurationError(
+            f"{samples.images.root}: every label of its {len(samples)} samples is ignored "
+            f"(uncertain: {targets.policy.uncertain}, blank: {targets.policy.blank}), so that "
+            "there is nothing to learn. Choose other labels.names, or another policy"
+        )
+    return targets
+
+
+def _in_several(names: Sequence[str], samples: Sequence[SelectedSamples]) -> tuple[int, list[str]]:
+    """Counts the images that more than one source holds, and says which sources share some."""
+    doubled, notices = Counter[tuple[int, str]](), []
+    for first, second in itertools.combinations(range(len(samples)), 2):
+        same = images_in_both(samples[first], samples[second])
+        doubled.update((second, key) for key in same)
+        if same:
+            notices.append(
+                f"data: {len(same)} of the {len(samples[second])} images of {names[second]} are "
+                f"images of {names[first]} as well (the first: "
+                f"{samples[second].images.root}:{same[0]}); each is learnt from in both"
+            )
+    return len(doubled), notices
