@@ -34,6 +34,12 @@ def check_base_channels(value: Any, multiple_of: int) -> None:
         )
 
 
+def check_dropout(value: Any) -> None:
+    """Raises ConfigurationError unless ``value`` is a number in [0, 1)."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1:
+        raise ConfigurationError(f"option 'dropout' is {value!r}, expected a number in [0, 1)")
+
+
 def normalisation_layer(kind: Normalisation, channels: int) -> nn.Module:
     """Returns the layer that follows a convolution of ``channels`` outputs.
 

@@ -106,8 +106,9 @@ def build_model(
         name: the network; for segmentation
 
             - ``unet``, ``sdu_net``: options ``width`` ("paper", "classic"),
-              ``base_channels`` (64), ``normalisation`` ("batch", "group", "none").
-            - ``attention_unet``: options ``base_channels`` (64), ``normalisation``.
+              ``base_channels`` (64), ``normalisation`` ("batch", "group", "none") and
+              ``dropout`` (0).
+            - ``attention_unet``: options ``base_channels`` (64), ``normalisation``, ``dropout``.
             - ``deeplabv3plus``, ``panoptic_fpn``: option ``encoder_name`` ("resnet50") and
               every keyword of segmentation-models-pytorch's ``DeepLabV3Plus`` and ``FPN``.
             - ``smp:ARCHITECTURE/ENCODER``, such as ``smp:Unet/resnet34``: any architecture

@@ -11,6 +11,7 @@ from nakt_dist.models.layers import (
     at_any_size,
     check_base_channels,
     check_choice,
+    check_dropout,
     convolution_unit,
     halve,
     initialise,
@@ -46,6 +47,8 @@ class UNet(nn.Module):
         normalisation: "batch" (the paper's), "group" or "none". With BatchNorm, a
             batch of one image of 16×16 pixels cannot be trained on: torch's ValueError says
             that it expects more than one value per channel.
+        dropout: share of the innermost level's values that training sets to zero, where the
+            paper's section 3.1 has its drop-out layers; in [0, 1).
 
     Raises:
         ConfigurationError: an option is out of its range.
@@ -62,11 +65,13 @@ class UNet(nn.Module):
         width: Width = "paper",
         base_channels: int = 64,
         normalisation: Normalisation = "batch",
+        dropout: float = 0.0,
     ) -> None:
         super().__init__()
         check_choice("width", width, Width)
         check_choice("normalisation", normalisation, Normalisation)
         check_base_channels(base_channels, self.base_multiple)
+        check_dropout(dropout)
         down = [base_channels * factor for factor in _ENCODER[width]]
         up = [base_channels * factor for factor in _DECODER[width]]
         keep = 1 if width == "paper" else 2
@@ -74,6 +79,7 @@ class UNet(nn.Module):
             self.block(inputs, outputs, normalisation)
             for inputs, outputs in zip([in_channels, *down], down, strict=False)
         )
+        self.dropout = nn.Dropout(dropout)
         self.upsamplers = nn.ModuleList()
         if self.gate is not None:
             self.gates = nn.ModuleList(self.gate(skip, normalisation) for skip in down[-2::-1])
@@ -100,7 +106,7 @@ class UNet(nn.Module):
         skips = [self.encoder[0](images)]
         for block in self.encoder[1:]:
             skips.append(block(halve(skips[-1])))
-        features = skips.pop()
+        features = self.dropout(skips.pop())
         for level, (upsample, block) in enumerate(zip(self.upsamplers, self.decoder, strict=True)):
             features, skip = upsample(features), skips.pop()
             if self.gate is not None:
@@ -196,8 +202,9 @@ class AttentionUNet(UNet):
         num_outputs: int = 1,
         base_channels: int = 64,
         normalisation: Normalisation = "batch",
+        dropout: float = 0.0,
     ) -> None:
-        super().__init__(in_channels, num_outputs, "classic", base_channels, normalisation)
+        super().__init__(in_channels, num_outputs, "classic", base_channels, normalisation, dropout)
 
     def _upsampler(self, below: int, outputs: int, normalisation: Normalisation) -> nn.Module:
         return nn.Sequential(

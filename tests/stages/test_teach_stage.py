@@ -131,6 +131,18 @@ def test_soft_masks_are_stored_without_loss_and_not_a_tenth_larger() -> None:
     assert len(stored) <= 1.1 * len(encode_mask_png(mask))
 
 
+def test_a_teacher_that_learnt_with_dropout_teaches_without(
+    dataset: Path, weights: list[Path], tmp_path: Path
+) -> None:
+    noisy = ModelSpec("unet", options={"dropout": 0.5})
+    teachers = [TeacherConfig(str(weights[0]), model=model) for model in (None, noisy)]
+    for name, teacher in zip(("plain", "noisy"), teachers, strict=True):
+        teach.run(teach_config(tmp_path / name, dataset, teacher))
+    plain, other = (soft_masks(tmp_path / name) for name in ("plain", "noisy"))
+    assert plain.keys() == other.keys()
+    assert all(np.array_equal(plain[key], other[key]) for key in plain)
+
+
 def test_two_teachers_are_averaged_by_their_weights(
     dataset: Path, weights: list[Path], tmp_path: Path
 ) -> None:

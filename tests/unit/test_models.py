@@ -101,6 +101,18 @@ def test_gradients_reach_every_parameter_and_only_they(name):
     assert torch.equal(images, before)
 
 
+@pytest.mark.parametrize("name", HAND_WRITTEN)
+def test_dropout_is_noise_of_training_alone_and_none_by_default(name):
+    plain, noisy = (small(name, normalisation="none", dropout=share) for share in (0.0, 0.5))
+    noisy.load_state_dict(plain.state_dict())
+    images = torch.rand(2, 1, 32, 32)
+    torch.manual_seed(1)
+    state, logits = torch.get_rng_state(), plain(images)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert not torch.equal(noisy(images), noisy(images))
+    assert torch.equal(noisy.eval()(images), logits)
+
+
 @pytest.mark.parametrize("name", SMALL)
 def test_one_seed_gives_one_network(name):
     networks = []
@@ -217,6 +229,8 @@ def test_vision_transformers_take_any_size():
         ("attention_unet", {"base_channels": 3}, "is 3, expected .* multiple of 2"),
         ("unet", {"base_channels": 0}, "'base_channels' is 0"),
         ("unet", {"base_channels": True}, "'base_channels' is True"),
+        ("sdu_net", {"dropout": 1}, r"'dropout' is 1, expected a number in \[0, 1\)"),
+        ("attention_unet", {"dropout": True}, "'dropout' is True"),
         ("unet", {"in_channels": 0}, "in_channels is 0"),
         ("unet", {"num_outputs": 1.0}, "num_outputs is 1.0"),
         ("smp:unet/resnet18", {}, "unknown architecture 'unet', did you mean 'Unet'"),
