@@ -1,21 +1,25 @@
-"""Repeats a step of a study for every combination of its axes: grid, zipped and random values."""
+"""Repeats a step of a study for every combination of its axes: rounds, grid, zipped, random."""
 
 import itertools
 import math
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from nakt_dist.config.placeholders import check_names, defined, fill_in
 from nakt_dist.errors import ConfigurationError, nearest_name
 
-AXIS_KEYS = ("matrix", "zip", "random", "exclude")
+AXIS_KEYS = ("rounds", "matrix", "zip", "random", "exclude")
 """The keys of a step that say how it is repeated."""
 
 SAMPLE = "sample"
 """The name that numbers the draws of ``random``, from 0."""
 
+ROUND, PREVIOUS = "round", "previous"
+"""The names of ``rounds``: a round's number, from 1, and what the round before made."""
+
 _MOST_COMBINATIONS = 10_000
+_MOST_ROUNDS = 100  # lineages are nested, a round in the next one
 
 Combination = dict[str, Any]
 
@@ -28,8 +32,9 @@ def combinations(step: Mapping[str, Any], definitions: Mapping[str, Any]) -> lis
             may be named groups, ``{name: {group: {…settings}}}``. ``zip``: lists of one length
             that go together. ``random``: ``{count, seed, values: {name: {distribution: …}}}``.
             ``exclude``: combinations to leave out, each ``{name: value}`` for some of the names;
-            of a value that is a mapping, some items do, or its name. The whole of each, or the
-            values of a name, may be one ``${definition}``.
+            of a value that is a mapping, some items do, or its name. ``rounds``: ``{count, first,
+            next}`` numbers rounds, see ``previous_round``. The whole of each, or the values of a
+            name, may be one ``${definition}``.
         definitions: values by name.
 
     Returns:
@@ -40,11 +45,13 @@ def combinations(step: Mapping[str, Any], definitions: Mapping[str, Any]) -> lis
     """
     grid, zipped = (_axes(step, kind, definitions) for kind in ("matrix", "zip"))
     blocks = [[{name: value} for value in values] for name, values in grid.items()]
+    if "rounds" in step:
+        blocks.insert(0, _rounds(step["rounds"], definitions))
     if zipped:
         blocks.append(_together(zipped))
     if "random" in step:
         blocks.append(_draws(fill_in(step["random"], definitions)))
-    _check_apart(blocks)
+    _check_apart(blocks, [PREVIOUS] if "rounds" in step else [])
     total = math.prod(map(len, blocks))
     if total > _MOST_COMBINATIONS:
         raise ConfigurationError(
@@ -59,6 +66,26 @@ def combinations(step: Mapping[str, Any], definitions: Mapping[str, Any]) -> lis
     if not kept:
         raise ConfigurationError("exclude leaves out every combination")
     return kept
+
+
+def previous_round(rounds: Any, names: Mapping[str, Any]) -> Any:
+    """Returns what ``${previous}`` stands for in a round.
+
+    Args:
+        rounds: ``{count, first, next}``, as ``combinations`` has checked it, or its definition.
+        names: values by name, ``round`` and the other axes among them.
+
+    Returns:
+        ``first`` in round 1, with its names still to be filled in; later ``next`` as it is with
+        the number of the round before.
+
+    Raises:
+        ConfigurationError: ``next`` has a name that is unknown.
+    """
+    rounds, number = defined(rounds, names), names[ROUND]
+    if number == 1:
+        return rounds["first"]
+    return fill_in(rounds["next"], {**names, ROUND: number - 1})
 
 
 def describe(combination: Mapping[str, Any]) -> dict[str, str]:
@@ -125,8 +152,20 @@ def _together(axes: Mapping[str, list[Any]]) -> list[Combination]:
     return [dict(zip(axes, values, strict=True)) for values in zip(*axes.values(), strict=True)]
 
 
-def _check_apart(blocks: list[list[Combination]]) -> None:
-    names: set[str] = set()
+def _rounds(rounds: Any, definitions: Mapping[str, Any]) -> list[Combination]:
+    """Numbers the rounds from 1."""
+    rounds = defined(rounds, definitions)
+    if not isinstance(rounds, Mapping) or set(rounds) != {"count", "first", "next"}:
+        raise ConfigurationError(f"rounds is {rounds!r:.80}, expected {{count, first, next}}")
+    check_names({ROUND: None, PREVIOUS: None}, "rounds", definitions)
+    count = defined(rounds["count"], definitions)
+    if type(count) is not int or not 1 <= count <= _MOST_ROUNDS:
+        raise ConfigurationError(f"rounds.count is {count!r:.60}, expected 1 to {_MOST_ROUNDS}")
+    return [{ROUND: number} for number in range(1, count + 1)]
+
+
+def _check_apart(blocks: list[list[Combination]], others: Iterable[str]) -> None:
+    names = set(others)
     for block in blocks:
         for name in block[0]:
             if name in names:

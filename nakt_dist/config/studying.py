@@ -15,9 +15,9 @@ class StudyConfig(Limited):
 
     Attributes:
         steps: each ``{stage: NAME, config: {…}}``, in any order; repeated over the axes of
-            ``matrix``, ``zip`` and ``random``, less those of ``exclude``, ``${name}`` in its
-            config standing for the value. ``{choose: NAME, of: STEP, over: [axes], by: metric}``
-            takes the best of runs by a validation metric.
+            ``rounds``, ``matrix``, ``zip`` and ``random``, less those of ``exclude``,
+            ``${name}`` in its config standing for the value. ``{choose: NAME, of: STEP, over:
+            [axes], by: metric}`` takes the best of runs by a validation metric.
         root: folder that replaces ``${root}`` in every setting.
         data: folder of published datasets; replaces ``${data}``.
         name: of the study, for dashboards and W&B's group; None for the last part of ``root``.

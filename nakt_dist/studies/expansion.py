@@ -6,7 +6,14 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from nakt_dist.config import StudyConfig
-from nakt_dist.config.axes import Combination, agrees, combinations, describe
+from nakt_dist.config.axes import (
+    PREVIOUS,
+    Combination,
+    agrees,
+    combinations,
+    describe,
+    previous_round,
+)
 from nakt_dist.config.placeholders import check_names, defined, fill_in
 from nakt_dist.config.repeated import RepeatedReader
 from nakt_dist.config.searching import TRIAL, read_search
@@ -155,10 +162,7 @@ class Expansion:
     ) -> Draft:
         words = " ".join(f"{name}={value}" for name, value in describe(combination).items())
         place = f"{step.place} ({words})" if words else step.place
-        for name in combination:
-            if name in self._choices:
-                raise ConfigurationError(f"{place}: '{name}' is an axis and a choice; rename one")
-        own = {**self._names, **combination, **(drawn or {})}
+        own = self._values(step, place, combination) | dict(drawn or {})
         names, of_output = (
             _Names(own, list(self._choices), lambda name: self._choice(name, combination))
             for _ in range(2)
@@ -179,6 +183,17 @@ class Expansion:
             return self._parse(step.stage, fill_in(step.config, {**own, **taken}))
 
         return Draft(step, combination, place, config, _all_paths(config, used), used, resolve)
+
+    def _values(self, step: Step, place: str, combination: Combination) -> dict[str, Any]:
+        """Returns the values of a run by name, those of choices and searches apart."""
+        values = {**self._names, **combination}
+        if "rounds" in step.axes:
+            with _at(place):
+                values[PREVIOUS] = previous_round(step.axes["rounds"], values)
+        for name in values:
+            if name in self._choices:
+                raise ConfigurationError(f"{place}: '{name}' is an axis and a choice; rename one")
+        return values
 
     def _reader(self, stage: str) -> RepeatedReader:
         if stage not in self._readers:

@@ -49,7 +49,7 @@ class Step:
         number: of the step in the file, from 1.
         name: by which ``choose`` and people know it.
         config: its settings, with ``${name}`` in them.
-        axes: what of ``matrix``, ``zip``, ``random`` and ``exclude`` it has.
+        axes: what of ``rounds``, ``matrix``, ``zip``, ``random`` and ``exclude`` it has.
         search: how its trials are drawn, as it stands in the file; None without.
     """
 

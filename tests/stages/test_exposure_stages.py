@@ -6,11 +6,13 @@ from typing import Any
 
 import pytest
 
+from nakt_dist.config import StudyConfig
 from nakt_dist.report.content import make_document
 from nakt_dist.report.markdown import to_markdown
 from nakt_dist.report.runs import collect
 from nakt_dist.shards.reader import IndexedShards
 from nakt_dist.stages import evaluate, teach, train
+from nakt_dist.stages.study import read_study
 from tests.datasets import make_packed_dataset, make_weights
 from tests.recipes import evaluate_config, teach_config, train_config
 
@@ -54,6 +56,44 @@ def test_a_tainted_grandparent_is_told_everywhere(
         weights = make_weights(tmp_path / f"{split}.safetensors", lineage=json.dumps(lineage))
         told = is_told(dataset, weights, tmp_path / split, capsys)
         assert told == NOWHERE | {"parents": met}
+
+
+def test_what_the_first_teacher_met_is_told_of_the_student_of_the_third_round(
+    dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    transferal = make_packed_dataset(tmp_path, name="others", seed=1, splits={"train": 1.0})
+    for split in ("train", "test"):
+        lineage = json.dumps(learnt(dataset, split))
+        (tmp_path / split).mkdir()
+        make_weights(tmp_path / split / "teacher.safetensors", lineage=lineage)
+    path = "${root}/${first}/"
+    axes = {
+        "rounds": {
+            "count": 3, "first": f"{path}teacher.safetensors", "next": f"{path}student-${{round}}",
+        },
+        "matrix": {"first": ["train", "test"]},
+    }  # fmt: skip
+    teach_step = {
+        "dataset": str(transferal), "output": f"{path}pseudo-${{round}}", "threads": 1,
+        "teachers": [{"weights": "${previous}"}], "device": "cpu",
+    }  # fmt: skip
+    train_step = {
+        "output": f"{path}student-${{round}}", "device": "cpu", "threads": 1, "seed": "${round}",
+        "data": {"dataset": str(transferal), "pseudo_labels": f"{path}pseudo-${{round}}"},
+        "model": {"name": "unet", "options": {"base_channels": 4, "dropout": 0.5}},
+        "recipe": {"steps": 1, "global_batch_size": 2},
+    }  # fmt: skip
+    steps = [
+        {"stage": "teach", **axes, "config": teach_step},
+        {"stage": "train", **axes, "config": train_step},
+    ]
+    for run in read_study(StudyConfig(steps=steps, root=str(tmp_path))).runs:
+        {"teach": teach, "train": train}[run.planned.stage].run(run.config)
+    # Pseudo-labels hold no pictures, so that another packing may hold those of the test set.
+    for split, met in (("test", True), ("train", None)):
+        student = tmp_path / split / "student-3"
+        told = is_told(dataset, student, tmp_path / f"test-{split}", capsys)
+        assert told == NOWHERE | {"teacher": met}
 
 
 def test_one_tainted_teacher_of_several_is_told_everywhere(

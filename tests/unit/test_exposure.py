@@ -252,6 +252,15 @@ def test_exposure_is_found_over_any_number_of_generations(role, lineage):
     assert found(lineage(CLEAN)) == NOTHING
 
 
+def test_a_leak_is_found_through_a_hundred_rounds():
+    for first, met in ((TAINTED, True), (CLEAN, False)):
+        lineage = first
+        for number in range(100):
+            teacher = {"weights_sha256": f"{number}", "lineage": lineage}
+            lineage = {"trained_on": images("transferal", "g", None) | {"teachers": [teacher]}}
+        assert found(json.loads(json.dumps(lineage))) == NOTHING | {"teacher": met}
+
+
 def test_a_student_of_unknown_teachers_is_not_called_clean():
     assert found(student({})) == NOTHING | {"teacher": None}
     assert found(student(CLEAN, student({}))) == NOTHING | {"teacher": None}

@@ -26,6 +26,9 @@ from nakt_dist.studies.standing import stand
 CONFIGS = Path(__file__).parents[2] / "configs" / "study"
 
 
+ROUNDS = {"count": 3, "first": "${first}", "next": "${root}/runs/${seed}-${round}"}
+
+
 def test_zipped_values_go_together_and_cross_with_the_grid() -> None:
     step = {"matrix": {"seed": [0, 1]}, "zip": {"size": [10, 20], "epochs": [8, 4]}}
     assert combinations(step, {}) == [
@@ -76,6 +79,11 @@ def test_random_values_lie_within_their_limits_and_more_of_them_are_the_same_one
         ({"random": {"count": 1, "values": {"sample": {"choice": [1]}}}}, "'sample' a second time"),
         ({"random": {"count": 1, "sede": 1, "values": {}}}, "did you mean 'seed'"),
         ({"matrix": {"a": {"x": {"name": "y"}}}}, "matrix.a.x holds 'name'"),
+        ({"rounds": 3}, "rounds is 3, expected {count, first, next}"),
+        ({"rounds": {"count": 3, "first": "t", "nxt": "s"}}, "expected {count, first, next}"),
+        ({"rounds": {"count": 0, "first": "t", "next": "s"}}, "rounds.count is 0, expected 1 to"),
+        ({"rounds": ROUNDS, "matrix": {"round": [1]}}, "the axis 'round' is there twice"),
+        ({"rounds": ROUNDS, "matrix": {"previous": [1]}}, "the axis 'previous' is there twice"),
     ],
 )
 def test_an_axis_that_is_none_is_refused(step: dict[str, Any], message: str) -> None:
@@ -101,6 +109,95 @@ def test_who_waits_for_whom_follows_from_paths() -> None:
     ]  # fmt: skip
     assert edges[4].after == (0, 1, 2, 3, 5)
     assert edges[6].after == (2, 5)
+
+
+def rounds_of(tmp_path: Path, *more: dict[str, Any], **changes: Any) -> Any:
+    """Students of two seeds, each the teacher of the next round's."""
+    repeated = {"rounds": "${rounds}", "matrix": {"seed": [0, 1]}}
+    teach = {
+        "dataset": "${root}/d", "output": "${root}/pseudo/${seed}-${round}",
+        "teachers": [{"weights": "${previous}"}],
+    }  # fmt: skip
+    train = {
+        "output": "${root}/runs/${seed}-${round}",
+        "model": {"name": "unet"}, "recipe": {"steps": 5},
+        "data": {"dataset": "${root}/d", "pseudo_labels": "${root}/pseudo/${seed}-${round}"},
+        "validation": {"dataset": "${root}/d"}, "seed": "${seed}",
+    }  # fmt: skip
+    steps = [
+        {"stage": "teach", **repeated, "config": teach},
+        {"stage": "train", "name": "students", **repeated, "config": train},
+        *more,
+    ]
+    given = {"rounds": ROUNDS, "first": "${root}/runs/teacher", **changes}
+    return read_study(StudyConfig(steps=steps, root=str(tmp_path), definitions=given))
+
+
+def test_in_each_round_the_students_of_the_one_before_teach(tmp_path: Path) -> None:
+    study = rounds_of(tmp_path)
+    runs = {run.name: run for run in study.runs}
+    assert len(runs) == 2 * 2 * 3
+    for seed in (0, 1):
+        before = "runs/teacher"
+        for number in (1, 2, 3):
+            student, pseudo = runs[f"runs/{seed}-{number}"], runs[f"pseudo/{seed}-{number}"]
+            assert pseudo.config.teachers[0].weights == str(tmp_path / before)
+            assert pseudo.planned.needs == ((before,) if number > 1 else ())
+            assert student.planned.needs == (f"pseudo/{seed}-{number}",)
+            assert student.planned.axes == {"round": str(number), "seed": str(seed)}
+            before = student.name
+    assert len(study.with_needs([runs["runs/0-3"]])) == 6
+
+
+def test_several_students_of_a_round_teach_together(tmp_path: Path) -> None:
+    both = [{"weights": "${root}/runs/0-${round}"}, {"weights": "${root}/runs/1-${round}"}]
+    rounds = {"count": 2, "first": [{"weights": "${first}"}], "next": both}
+    teach = {"dataset": "${root}/d", "output": "${root}/all-${round}", "teachers": "${previous}"}
+    step = {"stage": "teach", "rounds": rounds, "config": teach}
+    runs = {run.name: run for run in rounds_of(tmp_path, step).runs}
+    assert runs["all-1"].planned.needs == ()
+    assert sorted(runs["all-2"].planned.needs) == ["runs/0-1", "runs/1-1"]
+
+
+def test_the_first_teacher_and_the_last_student_may_be_chosen(tmp_path: Path) -> None:
+    teacher = {**CHOOSE, "choose": "teacher"}
+    choose = {**CHOOSE, "choose": "student", "of": "students", "over": ["round", "seed"]}
+    config = TRAIN | {"output": "${root}/final", "seed": 0, "init": "${student.output}"}
+    more = [{**GRID, "matrix": {"beta": [0.1, 0.5]}, "config": TRAIN | {
+        "output": "${root}/grid/${beta}", "seed": 0}}, teacher, choose,
+        {"stage": "train", "config": config}]  # fmt: skip
+    study = rounds_of(tmp_path, *more, first="${teacher.output}")
+    runs = {run.name: run for run in study.runs}
+    assert runs["pseudo/0-1"].planned.needs == ("grid/0.1", "grid/0.5")
+    assert len(runs["final"].planned.needs) == 6
+    for run in study.runs:
+        best = run.name in ("grid/0.5", "runs/1-2")
+        write_record(str(run.config.output), best_validation_dice=50.0 + best)
+    assert runs["pseudo/0-1"].decided()[0].teachers[0].weights == str(tmp_path / "grid/0.5")
+    assert runs["final"].decided()[0].init == str(tmp_path / "runs/1-2")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"rounds": {**ROUNDS, "next": "${previous}/x"}}, r"round=2.*no \$\{previous\}"),
+        ({"rounds": {**ROUNDS, "first": "${previous}"}}, r"\$\{previous\} stands for itself"),
+        ({"rounds": {**ROUNDS, "next": "${root}/${sed}"}}, r"no \$\{sed\}, did you mean 'seed'"),
+        ({"round": 1}, "rounds defines 'round' a second time"),
+        ({"previous": 1}, "rounds defines 'previous' a second time"),
+    ],
+)
+def test_rounds_that_cannot_be_are_refused(
+    tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ConfigurationError, match=message):
+        rounds_of(tmp_path, **changes)
+
+
+def test_a_choice_cannot_be_called_as_what_rounds_name(tmp_path: Path) -> None:
+    choose = {**CHOOSE, "of": "students", "over": ["seed"], "choose": "previous"}
+    with pytest.raises(ConfigurationError, match="'previous' is an axis and a choice"):
+        rounds_of(tmp_path, choose)
 
 
 def test_paths_are_compared_by_the_place_that_they_mean(tmp_path: Path) -> None:
