@@ -38,7 +38,15 @@ from nakt_dist.config.training import (
 )
 from nakt_dist.config.watching import WatchConfig
 from nakt_dist.models.spec import PreprocessingConfig
-from nakt_dist.signals import AttentionTransferConfig, DistillationConfig, TapConfig
+from nakt_dist.signals import (
+    AttentionTransferConfig,
+    DistConfig,
+    DistillationConfig,
+    HintsConfig,
+    MultiLabelConfig,
+    SimilarityConfig,
+    TapConfig,
+)
 
 __all__ = [
     "CONFIG_NAME",
@@ -47,13 +55,16 @@ __all__ = [
     "AugmentationConfig",
     "CheckpointConfig",
     "DataConfig",
+    "DistConfig",
     "DistillationConfig",
     "DoctorConfig",
     "EvaluateConfig",
+    "HintsConfig",
     "ImageConfig",
     "InspectConfig",
     "LabelConfig",
     "MirrorConfig",
+    "MultiLabelConfig",
     "PackConfig",
     "PhantomsConfig",
     "PreprocessingConfig",
@@ -61,6 +72,7 @@ __all__ = [
     "RecipeConfig",
     "ReportConfig",
     "ShownNetworkConfig",
+    "SimilarityConfig",
     "SourceConfig",
     "SplitConfig",
     "StudyConfig",

@@ -5,7 +5,7 @@ is added after the first compiled call never fires. What it keeps is a copy, sin
 overwrite their activations (torchvision's DenseNet and every ResNet apply ReLU in place).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -81,23 +81,31 @@ class TappedNetwork(nn.Module):
 
     Args:
         paths: module paths, see ``find_module``; any number, any order.
+        terms: those of linear layers, at which the terms of the outputs are recorded instead:
+            each input times its weight, (N, outputs, inputs).
+
+    Attributes:
+        adapters: what the activation at each path goes through.
 
     Raises:
-        ConfigurationError: there is no such module.
+        ConfigurationError: there is no such module, or it is not linear.
     """
 
-    def __init__(self, network: nn.Module, paths: Sequence[str]) -> None:
+    def __init__(
+        self, network: nn.Module, paths: Sequence[str], terms: Collection[str] = ()
+    ) -> None:
         super().__init__()
         self.network = network
         self.paths = tuple(paths)
-        self._taps = _Taps(network, self.paths)
+        self.adapters = nn.ModuleList(nn.Identity() for _ in paths)
+        self._taps = _Taps(network, self.paths, terms)
 
     def forward(self, images: Tensor) -> tuple[Any, tuple[Tensor, ...]]:
         """Runs the network.
 
         Returns:
-            The network's output, and the activation at each path, in the order of ``paths``;
-            of the layer's shape and the forward pass's dtype, in the graph of gradients.
+            The network's output, and what the adapters make of the activation at each path, in
+            the order of ``paths``; in the forward pass's dtype and the graph of gradients.
 
         Raises:
             ConfigurationError: a tapped layer was not called, was called more than once, or
@@ -109,7 +117,8 @@ class TappedNetwork(nn.Module):
             output = self.network(images)
         finally:
             found = taps.finish()
-        return output, taps.in_order(found)
+        activations = zip(self.adapters, taps.in_order(found), strict=True)
+        return output, tuple(adapter(each) for adapter, each in activations)
 
 
 class TeacherTap:
@@ -123,15 +132,18 @@ class TeacherTap:
     Args:
         network: the bare network, on its device. Its parameters are frozen here.
         paths: module paths, see ``find_module``; may be empty when only the output is wanted.
+        terms: as of ``TappedNetwork``.
 
     Raises:
-        ConfigurationError: there is no such module.
+        ConfigurationError: there is no such module, or it is not linear.
     """
 
-    def __init__(self, network: nn.Module, paths: Sequence[str] = ()) -> None:
+    def __init__(
+        self, network: nn.Module, paths: Sequence[str] = (), terms: Collection[str] = ()
+    ) -> None:
         self.network = network.requires_grad_(False).eval()
         self.paths = tuple(paths)
-        self._taps = _Taps(network, self.paths)
+        self._taps = _Taps(network, self.paths, terms)
 
     def activations(self, images: Tensor) -> tuple[Tensor, ...]:
         """Runs the network up to the last tapped layer it comes by.
@@ -174,12 +186,18 @@ class _LastTapReached(Exception):
 class _Taps:
     """Hooks on a network that record while asked to, and otherwise do nothing."""
 
-    def __init__(self, network: nn.Module, paths: Sequence[str]) -> None:
+    def __init__(self, network: nn.Module, paths: Sequence[str], terms: Collection[str]) -> None:
         self._paths = tuple(paths)
         self._found: dict[str, list[Any]] | None = None
         self._stops = False
         for path in dict.fromkeys(paths):
-            find_module(network, path).register_forward_hook(partial(self._record, path))
+            module = find_module(network, path)
+            if path in terms and not isinstance(module, nn.Linear):
+                raise ConfigurationError(
+                    f"the layer '{path}' is a {type(module).__name__}, expected a linear layer, "
+                    "which gives the network's outputs"
+                )
+            module.register_forward_hook(partial(self._record, path, path in terms))
 
     def start(self, stops: bool = False) -> None:
         self._found = {path: [] for path in self._paths}
@@ -200,9 +218,11 @@ class _Taps:
                 )
         return tuple(found[path][0] for path in self._paths)
 
-    def _record(self, path: str, module: nn.Module, inputs: Any, output: Any) -> None:
+    def _record(self, path: str, of_terms: bool, module: Any, inputs: Any, output: Any) -> None:
         if self._found is None:
             return
+        if of_terms:  # of a copy, as DeepSpeed may take a layer's weights away after its forward
+            output = inputs[0].unsqueeze(1) * module.weight.clone()
         self._found[path].append(output.clone() if isinstance(output, Tensor) else output)
         if self._stops and all(self._found.values()):
             raise _LastTapReached

@@ -5,8 +5,12 @@ from typing import get_args, get_type_hints
 
 from nakt_dist.errors import ConfigurationError
 from nakt_dist.signals.attention import AttentionTransferConfig
+from nakt_dist.signals.dist import DistConfig
 from nakt_dist.signals.distillation import DistillationConfig
+from nakt_dist.signals.hints import HintsConfig
+from nakt_dist.signals.multi_label import MultiLabelConfig
 from nakt_dist.signals.signal import Seen, Signal, TapConfig
+from nakt_dist.signals.similarity import SimilarityConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,16 +20,24 @@ class Signals:
     Attributes:
         attention: match activation maps; None does not.
         distillation: match logits; None does not.
+        multi_label: match logits as the multi-label paper does; None does not.
+        dist: match how outputs correlate; None does not.
+        hints: match activations themselves; None does not.
+        similarity: match how alike images look to the networks; None does not.
     """
 
     attention: AttentionTransferConfig | None = None
     distillation: DistillationConfig | None = None
+    multi_label: MultiLabelConfig | None = None
+    dist: DistConfig | None = None
+    hints: HintsConfig | None = None
+    similarity: SimilarityConfig | None = None
 
     def __post_init__(self) -> None:
         if not self.chosen():
-            settings = " nor ".join(f"teacher.{name}" for name in SIGNALS)
+            settings = ", ".join(f"teacher.{name}" for name in SIGNALS)
             raise ConfigurationError(
-                f"teacher is set, but neither {settings}; set what the student takes from it, "
+                f"teacher is set, but none of {settings}; set what the student takes from it, "
                 "such as attention: {preset: paper}"
             )
 
@@ -44,9 +56,13 @@ SIGNALS: dict[str, type[Signal]] = {
 __all__ = [
     "SIGNALS",
     "AttentionTransferConfig",
+    "DistConfig",
     "DistillationConfig",
+    "HintsConfig",
+    "MultiLabelConfig",
     "Seen",
     "Signal",
     "Signals",
+    "SimilarityConfig",
     "TapConfig",
 ]

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from nakt_dist import limits
 from nakt_dist.errors import ConfigurationError
-from nakt_dist.signals.signal import Seen, Signal, TapConfig, show
+from nakt_dist.signals.signal import Seen, Signal, TapConfig, show, show_taps
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -21,7 +21,6 @@ _WORDS = {
     "weight_mode": {"divide": "weight 1/β", "multiply": "weight β"},
     "matching": {"adaptive_pool": "maps pooled", "interpolate": "maps interpolated"},
 }
-_MOST_TAPS = 2
 
 
 @dataclass(frozen=True)
@@ -97,9 +96,7 @@ class AttentionTransferConfig(Signal, group="attention"):
 
 def _describe_taps(settings: Mapping[str, Any]) -> str:
     """Names the layers that are compared: a preset's, or the student's as the user chose them."""
-    preset, taps = settings.get("preset"), settings.get("taps")
-    if preset is not None or not isinstance(taps, list):
+    preset = settings.get("preset")
+    if preset is not None:
         return _PRESETS.get(str(preset), f"taps {show(preset)}")
-    layers = [str(tap.get("student")) for tap in taps[:_MOST_TAPS] if isinstance(tap, Mapping)]
-    more = len(taps) - len(layers)
-    return f"taps {' and '.join(layers)}{f' and {more} more' if more else ''}"
+    return f"taps {show_taps(settings.get('taps'))}"

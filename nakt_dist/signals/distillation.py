@@ -1,7 +1,8 @@
 """Logit distillation for outputs that do not exclude each other (findings, pixels of a mask)."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from nakt_dist import limits
 from nakt_dist.errors import ConfigurationError
@@ -9,6 +10,8 @@ from nakt_dist.signals.signal import Seen, Signal
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+_LEAST_VARIANCE = 1e-7
 
 
 @dataclass(frozen=True)
@@ -18,10 +21,13 @@ class DistillationConfig(Signal, group="distillation"):
     Attributes:
         temperature: divides both networks' logits.
         weight: factor of this loss beside the others.
+        standardise: first bring the logits of each image, over its outputs, to mean 0 and standard
+            deviation 1 (logit standardisation, arXiv 2403.01427).
     """
 
     temperature: float = field(default=2.0, metadata=limits.FACTOR)
     weight: float = field(default=1.0, metadata=limits.FACTOR)
+    standardise: bool = False
 
     title = "Distillation"
     column = 1
@@ -31,8 +37,45 @@ class DistillationConfig(Signal, group="distillation"):
     def loss(self, seen: Seen) -> tuple["Tensor", "Tensor"]:
         """Returns the divergence of the logits, and it times ``weight``."""
         assert seen.teacher is not None  # as it matches outputs
-        loss = distillation_loss(seen.student, seen.teacher, self.temperature)
+        student, teacher = seen.student, seen.teacher
+        if self.standardise:
+            student, teacher = standardised(student), standardised(teacher)
+        loss = distillation_loss(student, teacher, self.temperature)
         return loss, self.weight * loss
+
+    @classmethod
+    def describe_settings(cls, settings: Mapping[str, Any]) -> dict[str, str]:
+        """Returns words for each setting."""
+        described = super().describe_settings(settings)
+        if "standardise" in settings:
+            how = "standardised" if settings["standardise"] else "as they are"
+            described["standardise"] = f"logits {how}"
+        return described
+
+
+def standardised(logits: "Tensor") -> "Tensor":
+    """Brings the logits of each image, or pixel, to mean 0 and standard deviation 1.
+
+    Args:
+        logits: (N, K) or (N, K, H, W), K at least 2.
+
+    Returns:
+        Of the same shape; all 0 where the logits are all alike. float32 whatever the autocast
+        (float64 for float64 input).
+
+    Raises:
+        ConfigurationError: there is one output.
+    """
+    import torch
+
+    if logits.shape[1] < 2:
+        raise ConfigurationError(
+            "distillation.standardise compares the outputs of an image, and teacher and student "
+            "have one in common; set it to false"
+        )
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    variance, mean = torch.var_mean(logits, dim=1, correction=0, keepdim=True)
+    return (logits - mean) * (variance + _LEAST_VARIANCE).rsqrt()
 
 
 def distillation_loss(

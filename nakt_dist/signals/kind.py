@@ -24,7 +24,7 @@ class Kind:
         if not self.signals:
             return "Transfer learning"
         first, *others = (SIGNALS[name].title for name in self.signals)
-        return " and ".join([first, *(title.lower() for title in others)])
+        return " and ".join([first, *(each if each.isupper() else each.lower() for each in others)])
 
     @property
     def order(self) -> tuple[int, ...]:

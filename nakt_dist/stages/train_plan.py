@@ -185,9 +185,11 @@ def make_task(plan: TrainPlan, device: torch.device) -> TrainingTask:
         teacher.network.network.to(device)
         if recipe.channels_last:
             teacher.network.network.to(memory_format=torch.channels_last)
+        manifest = plan.training.sources[0].samples.images.manifest
         following = Following(
-            teacher.config, teacher.network, teacher.pairing, recipe.global_batch_size
-        )
+            teacher.config, teacher.network, teacher.pairing, recipe.global_batch_size,
+            (manifest.channels, manifest.height, manifest.width),
+        )  # fmt: skip
     common = (plan.start.spec.in_channels, plan.start.seen.preprocessing, recipe, following)
     if plan.labels is None:
         return SegmentationTask(*common)

@@ -2,7 +2,7 @@
 
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,7 @@ _MODEL = "model.safetensors"
 _MOMENTS = "optimiser.safetensors"
 _PROGRESS = "progress.json"
 _SEAL = "sha256"
+_VALUE = "value"
 
 
 @dataclass(frozen=True)
@@ -63,10 +64,12 @@ class TrainingState:
     Attributes:
         moments: Adam's state by parameter, whole tensors.
         scaler: of fp16 losses, plain numbers; None for other precisions.
+        beside: parameters that learn and are none of the network's, such as a signal's adapters.
     """
 
     moments: Moments
     scaler: Mapping[str, float | int] | None = None
+    beside: Mapping[str, torch.Tensor] = field(default_factory=dict)
 
     def copy(self) -> "TrainingState":
         """Returns it as it is now, on the CPU: the tensors of an optimiser go on changing."""
@@ -74,7 +77,8 @@ class TrainingState:
             name: {kind: value.detach().to("cpu", copy=True) for kind, value in kinds.items()}
             for name, kinds in self.moments.items()
         }
-        return TrainingState(copies, self.scaler)
+        beside = {name: value.detach().to("cpu", copy=True) for name, value in self.beside.items()}
+        return TrainingState(copies, self.scaler, beside)
 
 
 @dataclass(frozen=True)
@@ -108,7 +112,7 @@ class CheckpointStore:
         shutil.rmtree(aside, ignore_errors=True)
         aside.mkdir()
         save_weights(aside / _MODEL, weights, spec, metadata)
-        write_bytes(aside / _MOMENTS, save(_flat(training_state.moments)))
+        write_bytes(aside / _MOMENTS, save(_flat(training_state)))
         content = {
             "progress": vars(progress),
             "scaler": training_state.scaler,
@@ -203,8 +207,8 @@ def load_checkpoint(folder: Path) -> tuple[Progress, dict[str, torch.Tensor], Tr
     content = _read_progress(folder)
     try:
         progress = Progress(**content["progress"])
-        moments = _by_name(load_file(folder / _MOMENTS))
-        state = TrainingState(moments, content["scaler"])
+        moments, beside = _by_name(load_file(folder / _MOMENTS))
+        state = TrainingState(moments, content["scaler"], beside)
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
         raise CheckpointError(
             f"{folder}: holds something that training never writes ({error}); do not use this "
@@ -213,21 +217,29 @@ def load_checkpoint(folder: Path) -> tuple[Progress, dict[str, torch.Tensor], Tr
     return progress, dict(read_weights(folder / _MODEL).state_dict), state
 
 
-def _flat(moments: Moments) -> dict[str, torch.Tensor]:
+def _flat(state: TrainingState) -> dict[str, torch.Tensor]:
     """Names tensors ``PARAMETER:KIND``; parameters' names hold no colon."""
+    values = {name: {_VALUE: value} for name, value in state.beside.items()}
     return {
         f"{name}:{kind}": value.detach().cpu().contiguous()
-        for name, kinds in moments.items()
+        for named in (state.moments, values)
+        for name, kinds in named.items()
         for kind, value in kinds.items()
     }
 
 
-def _by_name(tensors: Mapping[str, torch.Tensor]) -> dict[str, dict[str, torch.Tensor]]:
+def _by_name(
+    tensors: Mapping[str, torch.Tensor],
+) -> tuple[dict[str, dict[str, torch.Tensor]], dict[str, torch.Tensor]]:
     moments: dict[str, dict[str, torch.Tensor]] = {}
+    beside: dict[str, torch.Tensor] = {}
     for flat_name, value in tensors.items():
         name, _, kind = flat_name.rpartition(":")
-        moments.setdefault(name, {})[kind] = value
-    return moments
+        if kind == _VALUE:
+            beside[name] = value
+        else:
+            moments.setdefault(name, {})[kind] = value
+    return moments, beside
 
 
 def _read_progress(folder: Path) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 import hashlib
 import itertools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -19,6 +19,8 @@ from nakt_dist.records import lineage
 from nakt_dist.records.lineage_reading import readable
 from nakt_dist.signals import Seen
 
+_STUDENT, _TEACHER = 0, 1
+Prepare = Callable[[torch.Tensor], torch.Tensor]
 Finish = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
@@ -48,28 +50,61 @@ class Following:
     Attributes:
         teacher: the network, on this process's device.
         global_batch_size: images per optimiser step, over all processes and micro-batches.
+        image_size: (C, H, W) of the images that both see.
     """
 
     config: TrainingTeacherConfig
     teacher: TrainedNetwork
     pairing: Pairing
     global_batch_size: int
+    image_size: tuple[int, int, int]
 
     def __post_init__(self) -> None:
         self._signals = self.config.chosen()
-        wanted = (self.pairing.taps.get(name, ()) for name in self._signals)
-        self.taps = tuple(itertools.chain.from_iterable(wanted))
-        self._tapped = TeacherTap(self.teacher.network, [tap.teacher for tap in self.taps])
+        wanted = [(name, tap) for name in self._signals for tap in self.pairing.taps.get(name, ())]
+        self._owners = [self._signals[name] for name, _ in wanted]
+        self.taps = tuple(tap for _, tap in wanted)
+        with_terms = [tap for name, tap in wanted if self._signals[name].takes_terms]
+        self._terms = [tap.student for tap in with_terms]
+        self._tapped = TeacherTap(
+            self.teacher.network,
+            [tap.teacher for tap in self.taps],
+            [tap.teacher for tap in with_terms],
+        )
 
-    def wrap(self, network: nn.Module) -> nn.Module:
+    def wrap(self, network: nn.Module, prepare: Prepare) -> nn.Module:
         """Returns a module that gives the student's output and its tapped activations.
 
+        Its parameters are the network's, and those of the signals' adapters.
+
+        Args:
+            network: the student, on its device.
+            prepare: brings images float32 (N, C, H, W) in [0, 1] to the form that it sees.
+
         Raises:
-            ConfigurationError: the student has no such module.
+            ConfigurationError: the student has no such module, or a signal cannot use it.
         """
         if not self.taps:
             return network
-        return TappedNetwork(network, [tap.student for tap in self.taps])
+        tapped = TappedNetwork(network, [tap.student for tap in self.taps], self._terms)
+        if any(signal.adapts for signal in self._owners):
+            self._adapt(tapped, prepare)
+        return tapped
+
+    @torch.no_grad()
+    def _adapt(self, tapped: TappedNetwork, prepare: Prepare) -> None:
+        """Gives the signals their adapters, which follow torch's seed."""
+        device = next(tapped.parameters()).device
+        image = torch.zeros(1, *self.image_size, device=device)
+        was_training = tapped.network.training
+        tapped.eval()  # BatchNorm's statistics are not to learn from this image
+        _, own = tapped(prepare(image))
+        tapped.train(was_training)
+        theirs = self._tapped.activations(self.teacher.prepare(image))
+        for number, signal in enumerate(self._owners):
+            adapter = signal.adapter(tuple(own[number].shape[1:]), tuple(theirs[number].shape[1:]))
+            if adapter is not None:
+                tapped.adapters[number] = adapter.to(device)
 
     def losses(
         self,
@@ -77,35 +112,45 @@ class Following:
         logits: torch.Tensor,
         maps: Sequence[torch.Tensor],
         finish: Finish,
+        target: torch.Tensor,
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """Compares student and teacher on a batch.
 
         Args:
             image: float32 (N, C, H, W) in [0, 1], as the student's, not yet prepared.
             logits: the student's, finished.
-            maps: the student's tapped activations, each (N, C, h, w).
+            maps: the student's tapped activations, each (N, C, h, w), adapted.
             finish: brings the teacher's output to the form of ``logits``.
+            target: what the student's own labels say, of the shape of ``logits``.
 
         Returns:
             What is added to the loss, and of each signal its loss as a component, such as
             ``attention_loss``.
         """
-        prepared = self.teacher.prepare(image)
-        student, teacher = logits, None
-        if any(signal.matches_outputs for signal in self._signals.values()):
-            output, teacher_maps = self._tapped.output_and_activations(prepared)
-            student, teacher = self._same_outputs(logits, finish(output, image))
-        else:
-            teacher_maps = self._tapped.activations(prepared)
+        seen, teacher_maps = self._look(image, logits, finish, target)
         pairs = zip(maps, teacher_maps, strict=True)
         total = logits.new_zeros(())
         components: dict[str, torch.Tensor] = {}
         for name, signal in self._signals.items():
             own = tuple(itertools.islice(pairs, len(self.pairing.taps.get(name, ()))))
-            loss, added = signal.loss(Seen(student, teacher, own, self.global_batch_size))
+            if signal.takes_terms:
+                own = tuple((self._shared(a, _STUDENT), self._shared(b, _TEACHER)) for a, b in own)
+            loss, added = signal.loss(replace(seen, maps=own))
             total = total + added
             components[f"{name}_loss"] = loss
         return total, components
+
+    def _look(
+        self, image: torch.Tensor, logits: torch.Tensor, finish: Finish, target: torch.Tensor
+    ) -> tuple[Seen, tuple[torch.Tensor, ...]]:
+        """Returns what all signals see, and the teacher's activations at all taps."""
+        prepared, size = self.teacher.prepare(image), self.global_batch_size
+        if not any(signal.matches_outputs for signal in self._signals.values()):
+            return Seen(logits, None, (), size, target), self._tapped.activations(prepared)
+        output, maps = self._tapped.output_and_activations(prepared)
+        student, target = (self._shared(each, _STUDENT) for each in (logits, target))
+        teacher = self._shared(finish(output, image), _TEACHER)
+        return Seen(student, teacher, (), size, target), maps
 
     def teacher_sha256(self) -> str:
         """Fingerprint of the teacher's parameters, buffers and modes, which never change."""
@@ -119,13 +164,10 @@ class Following:
         digest.update(repr((modes, gradients)).encode())
         return digest.hexdigest()
 
-    def _same_outputs(
-        self, student: torch.Tensor, teacher: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        if self.pairing.numbers is None:
-            return student, teacher
-        own, others = self.pairing.numbers
-        return student[:, own], teacher[:, others]
+    def _shared(self, values: torch.Tensor, whose: int) -> torch.Tensor:
+        """Returns what belongs to the outputs that both networks have, of one network's (N, K)."""
+        numbers = self.pairing.numbers
+        return values if numbers is None else values[:, numbers[whose]]
 
 
 def open_teacher(config: TrainingTeacherConfig) -> TrainedNetwork:

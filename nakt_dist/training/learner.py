@@ -36,10 +36,15 @@ class Learner:
         self._accelerator = accelerator
         self._recipe = recipe
         self.network = network
-        self.trained = {name: p for name, p in network.named_parameters() if p.requires_grad}
-        optimiser = self._adam(self.trained.values(), lr=recipe.learning_rate)
         # Taps are set before anything is compiled or wrapped: later ones would never be reached.
-        self._prepare(task.wrap(network), optimiser, state)
+        module = task.wrap(network)
+        self._beside = _parameters_beside(network, module)
+        if state is not None:
+            _set_beside(self._beside, state.beside)
+        learns = {name: p for name, p in network.named_parameters() if p.requires_grad}
+        self.trained = learns | self._beside
+        optimiser = self._adam(self.trained.values(), lr=recipe.learning_rate)
+        self._prepare(module, optimiser, state)
         # Compiled on top of what prepare returns; parameters stay those of the bare network.
         self.module = torch.compile(self._prepared) if recipe.compile else self._prepared
 
@@ -127,12 +132,38 @@ class Learner:
     def training_state(self) -> TrainingState:
         """Returns what ``state`` takes; a collective operation: all processes call it."""
         scaler = self._accelerator.scaler
-        return TrainingState(self._moments(), None if scaler is None else scaler.state_dict())
+        numbers = None if scaler is None else scaler.state_dict()
+        return TrainingState(self._moments(), numbers, self._whole_beside())
+
+    def _whole_beside(self) -> dict[str, torch.Tensor]:
+        return dict(self._beside)
 
     def _moments(self) -> Moments:
         numbered = self._optimiser.state_dict()["state"]
         names = list(self.trained)
         return {names[number]: dict(moments) for number, moments in numbered.items()}
+
+
+def _parameters_beside(network: nn.Module, module: nn.Module) -> dict[str, nn.Parameter]:
+    """Names the parameters that signals have put around a network; no name is the network's."""
+    own = set(network.parameters())
+    return {f"beside/{name}": p for name, p in module.named_parameters() if p not in own}
+
+
+@torch.no_grad()
+def _set_beside(parameters: Mapping[str, nn.Parameter], values: Mapping[str, torch.Tensor]) -> None:
+    """Gives what is trained beside a network the values of a checkpoint.
+
+    Raises:
+        CheckpointError: it holds those of other parameters.
+    """
+    if parameters.keys() != values.keys():
+        raise CheckpointError(
+            f"the checkpoint has {sorted(values) or 'nothing'} beside the network, expected "
+            f"{sorted(parameters) or 'nothing'}. Choose another --output, or delete the folder"
+        )
+    for name, parameter in parameters.items():
+        parameter.copy_(values[name])
 
 
 def _laid_out_like(

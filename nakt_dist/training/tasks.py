@@ -33,7 +33,7 @@ class TrainingTask(ABC):
 
     def wrap(self, network: nn.Module) -> nn.Module:
         """Returns the module to train: the network, with taps where a teacher's maps are met."""
-        return network if self.following is None else self.following.wrap(network)
+        return network if self.following is None else self.following.wrap(network, self._prepare)
 
     def logits(self, network: nn.Module, image: torch.Tensor) -> torch.Tensor:
         """Runs the bare network on images float32 (N, C, H, W) in [0, 1]."""
@@ -65,7 +65,7 @@ class TrainingTask(ABC):
         output, maps = result if self.following.taps else (result, ())
         logits = self._finish(output, image)
         losses = dict(self.loss(logits, target, divisor))
-        extra, components = self.following.losses(image, logits, maps, self._finish)
+        extra, components = self.following.losses(image, logits, maps, self._finish, target)
         by_source = self._by_source(logits, target, sources)
         return {**losses, "loss": losses["loss"] + extra, **components, **by_source}
 

@@ -93,10 +93,16 @@ class ZeroLearner(Learner):
         copies = dict(self._copy.named_parameters())
         with torch.no_grad():
             for name, parameter in self.trained.items():
-                copies[name].copy_(safe_get_full_fp32_param(parameter))
+                if name in copies:
+                    copies[name].copy_(safe_get_full_fp32_param(parameter))
             for mine, current in zip(self._copy.buffers(), self.network.buffers(), strict=True):
                 mine.copy_(current)
         return self._copy
+
+    def _whole_beside(self) -> dict[str, torch.Tensor]:
+        from deepspeed.utils import safe_get_full_fp32_param
+
+        return {name: safe_get_full_fp32_param(p) for name, p in self._beside.items()}
 
     def _moments(self) -> Moments:
         from deepspeed.utils import safe_get_full_optimizer_state

@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 
 from nakt_dist.config import (
     AttentionTransferConfig,
+    HintsConfig,
     LabelConfig,
     TapConfig,
     TrainConfig,
@@ -184,11 +185,12 @@ def teacher(chest: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def follow(output: Path, chest: Path, teacher: Path) -> TrainConfig:
-    """The classifier follows a teacher's maps, with a part of it frozen."""
+    """The classifier follows a teacher's maps, a regressor before one, with a part of it frozen."""
     attention = AttentionTransferConfig(taps=[TapConfig("layer2", "layer2")], beta=0.5)
+    hints = HintsConfig([TapConfig("layer2", "layer3")])
     return replace(
         classify(output, chest),
-        teacher=TrainingTeacherConfig(weights=str(teacher), attention=attention),
+        teacher=TrainingTeacherConfig(weights=str(teacher), attention=attention, hints=hints),
         trainable=["layer2", "layer3", "layer4", "fc"],
     )
 
@@ -206,7 +208,7 @@ def test_zero_follows_a_teacher_like_ddp(
 ) -> None:
     finish(follow(tmp_path / "out", chest, teacher), 2, 120, zero(stage))
 
-    assert "attention_loss" in read_lines(tmp_path / "out" / "metrics.jsonl")[0]
+    assert {"attention_loss", "hints_loss"} <= read_lines(tmp_path / "out/metrics.jsonl")[0].keys()
     assert_same_run(tmp_path / "out", ddp_student)
 
 

@@ -8,16 +8,21 @@ from safetensors.torch import load_file
 
 from nakt_dist.config import (
     AttentionTransferConfig,
+    DistConfig,
     DistillationConfig,
+    HintsConfig,
     LabelConfig,
+    MultiLabelConfig,
+    SimilarityConfig,
     TapConfig,
     TrainConfig,
     TrainingTeacherConfig,
     ValidationConfig,
 )
 from nakt_dist.models.spec import ModelSpec
+from nakt_dist.runtime.files import file_sha256
 from tests.datasets import make_chest_dataset
-from tests.launching import finish
+from tests.launching import Death, finish, run_ranks
 from tests.recipes import file_hashes, logged_losses, read_lines, train_config
 
 pytestmark = [pytest.mark.distributed, pytest.mark.timeout(180)]
@@ -73,6 +78,35 @@ def test_attention_transfer_in_several_processes_trains_like_one(
     assert losses[1] == pytest.approx(losses[0], abs=1e-4)
     for found, expected in zip(validation_scores(several), validation_scores(one), strict=True):
         assert found == pytest.approx(expected, abs=1e-2)
+
+
+def test_all_other_signals_in_two_processes_go_on_bit_for_bit_after_a_kill(
+    dataset: Path, teacher: Path, tmp_path: Path
+) -> None:
+    """With a regressor, whose gradients meet and which only checkpoints hold."""
+    unlike = [TapConfig("stages.1", "stages.2")]
+    taken = TrainingTeacherConfig(
+        str(teacher), distillation=DistillationConfig(standardise=True), dist=DistConfig(),
+        multi_label=MultiLabelConfig(embeddings=TapConfig("head.fc", "head.fc")),
+        hints=HintsConfig(unlike),
+        similarity=SimilarityConfig(unlike),
+    )  # fmt: skip
+    undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
+    finish(classify(undisturbed, dataset, teacher=taken), 2)
+    outcomes = run_ranks(classify(killed, dataset, teacher=taken), 2, death=Death(20))
+    assert outcomes[0].exitcode == -9 and not (killed / "record.json").exists()
+    (record, _) = finish(classify(killed, dataset, teacher=taken), 2)
+
+    assert 0 < record.metrics["steps_now"] < 6
+    last = "checkpoints/step-000000006/optimiser.safetensors"
+    for name in ("last.safetensors", "metrics.jsonl", last):
+        assert file_sha256(killed / name) == file_sha256(undisturbed / name), name
+    beside = {name for name in load_file(killed / last) if name.startswith("beside/")}
+    parts = ("value", "step", "exp_avg", "exp_avg_sq")
+    kinds = {f"adapters.1.{each}:{part}" for each in ("weight", "bias") for part in parts}
+    assert beside == {f"beside/{each}" for each in kinds}
+    of_teacher = load_file(teacher / "last.safetensors")
+    assert load_file(killed / "last.safetensors").keys() == of_teacher.keys()
 
 
 def test_every_process_has_the_same_auroc_of_all_images(dataset: Path, tmp_path: Path) -> None:

@@ -15,11 +15,15 @@ from nakt_dist.config import (
     AttentionTransferConfig,
     AugmentationConfig,
     CheckpointConfig,
+    DistConfig,
     DistillationConfig,
+    HintsConfig,
     ImageConfig,
     LabelConfig,
+    MultiLabelConfig,
     PackConfig,
     PreprocessingConfig,
+    SimilarityConfig,
     SplitConfig,
     TapConfig,
     TrainConfig,
@@ -100,12 +104,22 @@ def test_all_findings_of_the_dataset_are_learnt_by_default(dataset: Path, tmp_pa
     assert open_network(tmp_path / "out").spec.num_outputs == 15
 
 
-@pytest.mark.parametrize("taken", ["attention", "distillation", "both"])
+UNLIKE = [TapConfig("stages.1", "stages.2")]
+"""Layers of 32 and of 64 planes."""
+
+
+@pytest.mark.parametrize("taken", ["attention", "distillation", "both", "others"])
 def test_following_a_teacher_goes_on_exactly(
     dataset: Path, teacher: Path, tmp_path: Path, taken: str
 ) -> None:
     each = {"attention": TAPS, "distillation": DistillationConfig()}
-    chosen = each if taken == "both" else {taken: each[taken]}
+    others = {
+        "multi_label": MultiLabelConfig(embeddings=TapConfig("head.fc", "head.fc")),
+        "dist": DistConfig(),
+        "hints": HintsConfig(UNLIKE),
+        "similarity": SimilarityConfig(UNLIKE, weight=1.0),
+    }
+    chosen = {"both": each, "others": others}.get(taken) or {taken: each[taken]}
     before = file_hashes(teacher)
     settings = {"teacher": follow(teacher, **chosen)}
     train.run(classify(tmp_path / "at_once", dataset, **settings))
@@ -120,7 +134,8 @@ def test_following_a_teacher_goes_on_exactly(
     logged = read_lines(tmp_path / "at_once/metrics.jsonl")[0]
     assert {f"{name}_loss" for name in chosen} <= set(logged)
     expected = logged["cross_entropy"]
-    expected += logged.get("attention_loss", 0) / TAPS.beta + logged.get("distillation_loss", 0)
+    for name in chosen:
+        expected += logged[f"{name}_loss"] / (TAPS.beta if name == "attention" else 1)
     assert logged["loss"] == pytest.approx(expected, abs=1e-5)
 
 

@@ -7,9 +7,13 @@ import torch
 
 from nakt_dist.config import (
     AttentionTransferConfig,
+    DistConfig,
     DistillationConfig,
+    HintsConfig,
+    MultiLabelConfig,
     PreprocessingConfig,
     RecipeConfig,
+    SimilarityConfig,
     TapConfig,
     TrainingTeacherConfig,
 )
@@ -17,6 +21,8 @@ from nakt_dist.errors import CheckpointError, ConfigurationError
 from nakt_dist.models.network_file import TrainedNetwork
 from nakt_dist.models.preprocessing import NetworkInput
 from nakt_dist.models.spec import ModelSpec
+from nakt_dist.models.taps import TeacherTap
+from nakt_dist.signals import SIGNALS, Seen
 from nakt_dist.training.following import Following, describe_following, pair
 from nakt_dist.training.tasks import ClassificationTask
 
@@ -49,7 +55,8 @@ def follow(
     labels: tuple[str, ...] | None = NAMES,
     batch: int = 4,
 ) -> Following:
-    return Following(config, teacher, pair(config, teacher, student, labels), batch)
+    pairing = pair(config, teacher, student, labels)
+    return Following(config, teacher, pairing, batch, (1, 32, 32))
 
 
 def task_of(following: Following, student: TrainedNetwork) -> ClassificationTask:
@@ -128,11 +135,12 @@ def test_distillation_pairs_outputs_by_name() -> None:
     theirs = teacher.network(image)
     same = torch.stack([theirs[:, 2], torch.full((2,), 9.0), theirs[:, 0]], dim=1)
 
-    extra, components = following.losses(image, same, (), lambda output, image: output)
+    labels = torch.zeros(2, 3)
+    extra, components = following.losses(image, same, (), lambda output, image: output, labels)
 
     assert float(extra) == pytest.approx(0, abs=1e-6)
     assert set(components) == {"distillation_loss"}
-    far, _ = following.losses(image, same + 1, (), lambda output, image: output)
+    far, _ = following.losses(image, same + 1, (), lambda output, image: output, labels)
     assert float(far) > 0.01
 
 
@@ -219,3 +227,100 @@ def test_the_norm_over_the_batch_does_not_depend_on_how_it_is_divided() -> None:
     whole = task.forward(module, torch.cat([image, image]), torch.zeros(4, 3))
     part = task.forward(module, image, torch.zeros(2, 3))
     assert part["attention_loss"].item() == pytest.approx(whole["attention_loss"].item(), rel=1e-5)
+
+
+UNLIKE = [TapConfig("layer2", "layer3")]
+ALL = {
+    "attention": AttentionTransferConfig(taps=[TapConfig("layer3", "layer3")]),
+    "distillation": DistillationConfig(standardise=True),
+    "multi_label": MultiLabelConfig(embeddings=TapConfig("fc", "fc")),
+    "dist": DistConfig(),
+    "hints": HintsConfig(UNLIKE),
+    "similarity": SimilarityConfig(UNLIKE),
+}
+
+
+def test_each_signal_moves_the_student_and_its_adapter_and_never_the_teacher() -> None:
+    assert ALL.keys() == SIGNALS.keys()
+    for name, signal in ALL.items():
+        student, teacher = network(seed=1), network()
+        student.network.requires_grad_(True).train()
+        following = follow(TrainingTeacherConfig("teacher", **{name: signal}), teacher)
+        module = task_of(following, student).wrap(student.network)
+        before = following.teacher_sha256()
+        image = torch.rand(4, 1, 32, 32)
+        result = module(image)
+        output, maps = result if following.taps else (result, ())
+        labels = torch.ones(4, 3)
+        extra, components = following.losses(image, output, maps, lambda out, _: out, labels)
+        extra.backward()
+        assert set(components) == {f"{name}_loss"}
+        assert (
+            sum(
+                float(p.grad.abs().sum())
+                for p in student.network.parameters()
+                if p.grad is not None
+            )
+            > 0
+        )
+        beside = set(module.parameters()) - set(student.network.parameters())
+        assert len(beside) == (2 if name == "hints" else 0)  # a convolution's weight and bias
+        assert all(p.grad.any() for p in beside)
+        assert all(p.grad is None for p in teacher.network.parameters())
+        assert following.teacher_sha256() == before
+
+
+def test_finding_out_sizes_leaves_a_student_as_it_was() -> None:
+    student = network(seed=1)
+    student.network.requires_grad_(True).train()
+    before = {name: each.clone() for name, each in student.network.state_dict().items()}
+    following = follow(TrainingTeacherConfig("teacher", hints=ALL["hints"]), network())
+    module = task_of(following, student).wrap(student.network)
+    assert module.training and all(each.training for each in student.network.modules())
+    assert all(torch.equal(before[k], v) for k, v in student.network.state_dict().items())
+    assert [type(each).__name__ for each in module.adapters] == ["Conv2d"]
+
+
+def test_layers_of_equally_many_planes_are_compared_as_they_are() -> None:
+    hints = HintsConfig([TapConfig("layer3", "layer3")])
+    following = follow(TrainingTeacherConfig("teacher", hints=hints), network())
+    student = network(seed=1)
+    module = task_of(following, student).wrap(student.network)
+    assert set(module.parameters()) == set(student.network.parameters())
+
+
+def test_a_layer_without_planes_is_no_hint() -> None:
+    hints = HintsConfig([TapConfig("layer3", "global_pool")])
+    following = follow(TrainingTeacherConfig("teacher", hints=hints), network())
+    student = network(seed=1)
+    with pytest.raises(
+        ConfigurationError, match=r"hints.taps: the teacher's layer gives .* \(\d+,\)"
+    ):
+        task_of(following, student).wrap(student.network)
+
+
+def test_embeddings_of_the_shared_findings_are_the_terms_of_their_logits() -> None:
+    config = TrainingTeacherConfig("teacher", multi_label=ALL["multi_label"])
+    names = ("Nodule", "Hernia", "Edema")
+    student, teacher = network(seed=1), network()
+    following = follow(config, teacher, labels=names)
+    image = torch.rand(4, 1, 32, 32)
+    logits, terms = task_of(following, student).wrap(student.network)(image)
+    assert torch.allclose(terms[0].sum(2) + student.network.fc.bias, logits, atol=1e-5)
+    labels = torch.tensor([[1.0, 0.0, 1.0], [1.0, 1.0, 0.0], [0.0, 0.0, 0.0], [0.5, 1.0, 1.0]])
+    labels[3, 0] = torch.nan
+
+    found, _ = following.losses(image, logits, terms, lambda out, _: out, labels)
+
+    theirs = TeacherTap(network().network, ["fc"], ["fc"]).activations(image)[0]
+    seen = Seen(
+        logits[:, [0, 2]], teacher.network(image)[:, [2, 0]],
+        [(terms[0][:, [0, 2]], theirs[:, [2, 0]])], 4, labels[:, [0, 2]],
+    )  # fmt: skip
+    assert found.item() == pytest.approx(ALL["multi_label"].loss(seen)[0].item(), rel=1e-6)
+
+
+def test_only_a_linear_layer_has_terms() -> None:
+    signal = MultiLabelConfig(embeddings=TapConfig("fc", "layer4"))
+    with pytest.raises(ConfigurationError, match="'layer4' is a Sequential, expected a linear"):
+        follow(TrainingTeacherConfig("teacher", multi_label=signal), network())
