@@ -24,6 +24,8 @@ from nakt_dist.config.studying import StudyConfig
 from nakt_dist.config.submitting import SubmitConfig
 from nakt_dist.config.teaching import (
     InspectConfig,
+    LearntImagesConfig,
+    NetworkCardConfig,
     TeachConfig,
     TeacherConfig,
     TrainingTeacherConfig,
@@ -63,8 +65,10 @@ __all__ = [
     "ImageConfig",
     "InspectConfig",
     "LabelConfig",
+    "LearntImagesConfig",
     "MirrorConfig",
     "MultiLabelConfig",
+    "NetworkCardConfig",
     "PackConfig",
     "PhantomsConfig",
     "PreprocessingConfig",

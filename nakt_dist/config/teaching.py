@@ -100,15 +100,57 @@ class InspectConfig(Limited):
 
 
 @dataclass(frozen=True)
+class LearntImagesConfig(Limited, group="teacher.card.trained_on"):
+    """Images that a network of others learnt from, as its authors publish them.
+
+    Attributes:
+        dataset: its name; that of the packing, such as ``chexpert``, where it can be packed.
+        images: a list of them, CSV or Parquet, by the column ``pixels`` (numbers of pictures as
+            in ``index.parquet`` of a packing, which may be given itself) or ``source`` (names in
+            the dataset, as there). ``nakt evaluate`` looks for its images in it.
+        complete: whether the list names all: a picture that is not in it was then not met.
+    """
+
+    dataset: str = field(metadata=limits.limit("a name, not {value!r}", str.strip))
+    images: str | None = field(default=None, metadata=limits.PATH)
+    complete: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        limits.require(
+            self.images or not self.complete,
+            "teacher.card.trained_on.complete",
+            "false without images",
+        )
+
+
+@dataclass(frozen=True)
+class NetworkCardConfig(Limited, group="teacher.card"):
+    """What is known of a network of others; its students' lineage passes it on.
+
+    Attributes:
+        licence: under which it is published, such as ``apache-2.0``.
+        trained_on: the images that it learnt from; of several trainings the last one first.
+    """
+
+    licence: str = field(metadata=limits.limit("a name, not {value!r}", str.strip))
+    trained_on: list[LearntImagesConfig] = field(
+        metadata=limits.limit("a list with at least one dataset", len)
+    )
+
+
+@dataclass(frozen=True)
 class TrainingTeacherConfig(Signals, TrainedNetworkConfig, group="teacher"):
     """The frozen network that a student follows while it trains, and what it takes from it.
 
     Attributes:
         labels: its outputs' names in order, or a label set such as ``chestxray14``, when the
             weights file does not say; for signals that match outputs, such as distillation.
+        card: licence and training images of a network whose file does not say them.
     """
 
     labels: str | list[str] | None = None
+    card: NetworkCardConfig | None = None
 
     def __post_init__(self) -> None:
         TrainedNetworkConfig.__post_init__(self)

@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from nakt_dist.models.planes import as_planes
+
 _TOLERANCE = 1e-4
 
 
@@ -110,7 +112,7 @@ def gradient_class_activation(
 
     Args:
         network: in eval mode, without gradients.
-        module: the layer; gives planes (N, F, h, w).
+        module: the layer; gives planes (N, F, h, w), or what can be brought to them.
         image: float (N, C, H, W), as the network wants it.
         outputs: numbers of the logits.
 
@@ -129,7 +131,11 @@ def gradient_class_activation(
         maps = []
         for output in outputs:
             gradient = torch.autograd.grad(logits[:, output].sum(), kept[-1], retain_graph=True)[0]
-            weighted = kept[-1].detach() * gradient.mean((2, 3), keepdim=True)
+            activation, gradient = (
+                as_planes(each, network, module, image, "of Grad-CAM")
+                for each in (kept[-1].detach(), gradient)
+            )
+            weighted = activation * gradient.mean((2, 3), keepdim=True)
             maps.append(weighted.sum(1).relu().float())
     return torch.stack(maps, dim=1)
 

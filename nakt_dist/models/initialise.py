@@ -20,6 +20,7 @@ from nakt_dist.models.matching import (
     explain_misfit,
     head_prefixes,
 )
+from nakt_dist.models.timm_files import in_timm_names
 from nakt_dist.models.weights import LoadedWeights, read_weights
 from nakt_dist.models.weights_path import weights_path
 
@@ -75,8 +76,9 @@ def initialise(network: nn.Module, loaded: LoadedWeights, keep_head: bool = True
     """
     wanted = network.state_dict()
     found, left = own_entries(loaded.state_dict, wanted, loaded.path)
+    found, unused = in_timm_names(found, network, loaded.path)
     report = compare(wanted, found, loaded.path, _fresh_head(network, found, keep_head))
-    report = replace(report, unexpected=(*report.unexpected, *left))
+    report = replace(report, unexpected=(*report.unexpected, *left, *unused))
     own_layers = getattr(network, "own_layers", ())
     lacking = tuple(name for name in report.missing if not name.startswith(own_layers))
     if lacking or report.shape_mismatched or not report.matched:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from nakt_dist.errors import CheckpointError
+from nakt_dist.errors import CheckpointError, ConfigurationError
 from nakt_dist.models.assumed_design import describe_assumed_design
 from nakt_dist.models.building import build_configured, build_described, check_finite
 from nakt_dist.models.entry_names import own_entries
@@ -23,9 +23,19 @@ from nakt_dist.models.preprocessing import (
 )
 from nakt_dist.models.registry import is_classifier
 from nakt_dist.models.spec import ModelSpec, PreprocessingConfig
+from nakt_dist.models.timm_files import (
+    bring_to_size,
+    in_timm_names,
+    is_of_timm,
+    usual_input,
+    without_head,
+)
 from nakt_dist.models.weights import LoadedWeights, describe_left, read_weights
 from nakt_dist.models.weights_path import name_of_weights, weights_path
 from nakt_dist.runtime.processes import say
+
+_FROM_FILE = "takes its {} outputs from the head in the file"
+_NO_HEAD = "has no classifier head in its file, and gives features"
 
 
 @dataclass(frozen=True)
@@ -73,6 +83,23 @@ class TrainedNetwork:
             return output.float()
         return at_size(output, images.shape[-2:])
 
+    def require_outputs(self, weights: str, whose: str) -> None:
+        """Refuses a network without a head.
+
+        Args:
+            weights: as the user named it.
+            whose: what needs outputs, such as ``"nakt evaluate"``.
+
+        Raises:
+            ConfigurationError: it is one.
+        """
+        if self.spec.num_outputs == 0:
+            raise ConfigurationError(
+                f"{weights}: {self.spec.name} has no classifier head and gives features, and "
+                f"{whose} needs outputs. It can be followed by its layers: nakt train, with "
+                "teacher.attention.taps"
+            )
+
     def describe(self, form: ImageForm) -> list[str]:
         """Says what is worth knowing before the network sees images of a form."""
         return [*self.notices, *self.seen.describe(self.name, self.lineage, form)]
@@ -90,13 +117,15 @@ def open_network(
         weights: file, or output folder of a training run.
         model: architecture; None takes the file's own description, and so do options that are
             not given of the network that the file names. A classifier's number of outputs, where
-            it is left at 1, is that of the head in the file.
+            it is left at 1, is that of the head in the file; 0 for a network of timm whose file
+            has none, which gives features.
         preprocessing: input; what is not given is taken from the file, see
             ``resolve_preprocessing``.
         name: what to call it; None derives it from the path.
 
     Raises:
-        ConfigurationError: ``model`` cannot be built, or is larger than any network.
+        ConfigurationError: ``model`` cannot be built, is larger than any network, or cannot see
+            images of the size that is asked for.
         CheckpointError: the file is unsafe or damaged, holds values that are not finite, does
             not fit the architecture, describes none and none is given, or describes itself in
             a way that no file of ours does.
@@ -112,12 +141,12 @@ def open_network(
         )
     network, spec, notice = _build(loaded, spec, model)
     if loaded.spec is None:
-        loaded = _in_our_names(loaded, network)
+        loaded = _in_our_names(loaded, network, spec)
     if model is not None and is_classifier(spec.name):
         outputs = _outputs_of(loaded, network, spec)
         if spec.num_outputs != outputs:
             spec = replace(spec, num_outputs=outputs)
-            say(f"{path.name}: takes its {spec.num_outputs} outputs from the head in the file")
+            say(f"{path.name}: {_FROM_FILE if outputs else _NO_HEAD}".format(outputs))
             network = build_configured(spec.without_encoder_weights())
     load_into(network, loaded)
     network.requires_grad_(False).eval()
@@ -125,11 +154,17 @@ def open_network(
     notices = [f"{name}: {each}" for each in (notice, describe_left(loaded)) if each]
     if loaded.spec is None or loaded.spec.name != spec.name:
         notices.append(describe_assumed_design(name, spec, network))
+    seen = resolve_preprocessing(
+        preprocessing, loaded, spec, usual_input(network, spec) if is_of_timm(spec) else None
+    )
+    if is_of_timm(spec):
+        spec, resized = bring_to_size(network, spec, seen.preprocessing, name)
+        notices += [resized] if resized else []
     return TrainedNetwork(
         name=name,
         network=network,
         spec=spec,
-        seen=resolve_preprocessing(preprocessing, loaded, spec),
+        seen=seen,
         lineage=stored_lineage(loaded),
         weights_sha256=loaded.sha256,
         notices=tuple(notices),
@@ -160,10 +195,12 @@ def _build(
         return network, model, f"model stands alone, since its file's own cannot be used ({error})"
 
 
-def _in_our_names(loaded: LoadedWeights, network: nn.Module) -> LoadedWeights:
-    """Takes a foreign file in any of the styles that ``entry_names`` knows."""
+def _in_our_names(loaded: LoadedWeights, network: nn.Module, spec: ModelSpec) -> LoadedWeights:
+    """Takes a foreign file in any of the styles that ``entry_names``, or timm, knows."""
     found, left = own_entries(loaded.state_dict, network.state_dict(), loaded.path)
-    return replace(loaded, state_dict=found, left=(*loaded.left, *left))
+    found, unused = in_timm_names(found, network, loaded.path)
+    found, head = without_head(found, network) if spec.num_outputs == 0 else (found, ())
+    return replace(loaded, state_dict=found, left=(*loaded.left, *left, *unused, *head))
 
 
 def _outputs_of(loaded: LoadedWeights, network: nn.Module, spec: ModelSpec) -> int:
@@ -171,6 +208,8 @@ def _outputs_of(loaded: LoadedWeights, network: nn.Module, spec: ModelSpec) -> i
     if spec.num_outputs != ModelSpec().num_outputs:
         return spec.num_outputs
     found, prefixes = loaded.state_dict, head_prefixes(network)
+    if loaded.spec is None and is_of_timm(spec) and not any(n.startswith(prefixes) for n in found):
+        return 0
     counts = {
         len(found[name])
         for name, tensor in network.state_dict().items()

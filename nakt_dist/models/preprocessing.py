@@ -57,12 +57,14 @@ class NetworkInput:
         assumed: the settings that neither the configuration nor the file states.
         stored: what the file says; checked where the settings say nothing.
         asked: what the settings say.
+        source: whose the mean and deviation are that were assumed, in words; empty if nobody's.
     """
 
     preprocessing: PreprocessingConfig
     assumed: tuple[str, ...] = ()
     stored: Mapping[str, Any] = field(default_factory=dict)
     asked: Mapping[str, Any] = field(default_factory=dict)
+    source: str = ""
 
     def describe(self, name: str, lineage: Mapping[str, Any], form: ImageForm) -> list[str]:
         """Says what is worth knowing before a network sees images of a form, a sentence each.
@@ -82,17 +84,21 @@ class NetworkInput:
 
 
 def resolve_preprocessing(
-    given: PreprocessingConfig | None, loaded: LoadedWeights | None, spec: ModelSpec
+    given: PreprocessingConfig | None,
+    loaded: LoadedWeights | None,
+    spec: ModelSpec,
+    library: Mapping[str, Any] | None = None,
 ) -> NetworkInput:
     """Joins what the settings say with what a weights file says, one by one.
 
-    What neither says is usual: the dataset's size, and pixels in [0, 1]; ImageNet's mean and
-    deviation for a classifier of three channels (paper B) that starts from nothing, or comes from
-    elsewhere.
+    What neither says is usual: the dataset's size, and pixels in [0, 1]; for a classifier of
+    three channels that comes from elsewhere what its library says of it, and for one of which that
+    says nothing, or that starts from nothing, ImageNet's mean and deviation (paper B).
 
     Args:
         given: the settings; those that are None are not given.
         loaded: the file; None for a network that starts from nothing, of which nothing is assumed.
+        library: what images the library knows the network to be used to, by setting.
 
     Raises:
         CheckpointError: what the file says, and is not overridden, cannot be read.
@@ -102,11 +108,17 @@ def resolve_preprocessing(
     known = {**stored, **asked}
     usual: dict[str, Any] = {"mean": 0.0, "std": 1.0}
     ours = loaded is not None and loaded.spec is not None
-    # Mean and deviation belong together: where one is known, ImageNet's other would not fit it.
-    if not ours and not known.keys() & set(_STATISTICS) and _sees_imagenet(spec):
-        usual = {"mean": list(IMAGENET_MEAN), "std": list(IMAGENET_STD)}
+    library, source = ({} if ours or library is None else library), ""
+    usual |= {side: library[side] for side in _SIDES if side in library}
+    # Mean and deviation belong together: where one is known, another's would not fit it.
+    if not ours and not known.keys() & set(_STATISTICS):
+        if library.keys() >= set(_STATISTICS):
+            usual |= {name: library[name] for name in _STATISTICS}
+            source = f"as timm has it for {spec.name.partition(':')[2]}"
+        elif _sees_imagenet(spec):
+            usual |= {"mean": list(IMAGENET_MEAN), "std": list(IMAGENET_STD)}
     assumed = () if loaded is None else tuple(n for n in (*_STATISTICS, *_SIDES) if n not in known)
-    return NetworkInput(PreprocessingConfig(**{**usual, **known}), assumed, stored, asked)
+    return NetworkInput(PreprocessingConfig(**{**usual, **known}), assumed, stored, asked, source)
 
 
 def _spread(*values: Any) -> list[list[Any]]:
@@ -139,14 +151,15 @@ def _describe_assumed(name: str, seen: NetworkInput, form: ImageForm) -> str:
     mean, std = found.mean, found.std
     pairs = list(zip(*_spread(mean, std), strict=False))
     lowest, highest = min((0 - m) / s for m, s in pairs), max((1 - m) / s for m, s in pairs)
-    imagenet = " (ImageNet's)" if mean == list(IMAGENET_MEAN) else ""
+    told = ["ImageNet's"] * (mean == list(IMAGENET_MEAN)) + [seen.source] * bool(seen.source)
+    whose = f" ({', '.join(told)})" if told else ""
     *others, last = seen.assumed
     assumed = f"{', '.join(others)} and {last}" if others else last
     return (
         f"{name}: its file does not say what its images looked like. It sees them at "
         f"{found.height or form.height} × {found.width or form.width} pixels with values from "
         f"{lowest:.4g} to {highest:.4g}: pixels in [0, 1] less the mean {_spell(mean)}, divided by "
-        f"the deviation {_spell(std)}{imagenet}. Assumed: {assumed}; set them in "
+        f"the deviation {_spell(std)}{whose}. Assumed: {assumed}; set them in "
         "preprocessing to what it learnt from"
     )
 

@@ -124,7 +124,7 @@ def build_model(
             - ``timm:NAME``, such as ``timm:resnet50``: any classifier of timm, with its
               keywords as options.
         in_channels: image channels, 1 for grey and 3 for RGB.
-        num_outputs: logits per pixel, or per image.
+        num_outputs: logits per pixel, or per image; of ``timm:NAME`` 0 for features alone.
         **options: as listed above. Nothing is downloaded unless ``encoder_weights`` (timm:
             ``pretrained``) is given.
 
@@ -138,7 +138,8 @@ def build_model(
             weights were asked for and cannot be had.
     """
     _check_channels("in_channels", in_channels)
-    _check_channels("num_outputs", num_outputs)
+    # Of timm's networks 0 leaves the head out: what they give are features.
+    _check_channels("num_outputs", num_outputs, 0 if name.startswith(TIMM_PREFIX) else 1)
     found = find_network(name)
     if found is None:
         raise ConfigurationError(
@@ -164,6 +165,8 @@ def _check_options(name: str, parameters: Collection[str], options: Collection[s
             )
 
 
-def _check_channels(field: str, value: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ConfigurationError(f"{field} is {value!r}, expected a whole number of at least 1")
+def _check_channels(field: str, value: int, least: int = 1) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ConfigurationError(
+            f"{field} is {value!r}, expected a whole number of at least {least}"
+        )

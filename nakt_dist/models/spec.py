@@ -39,7 +39,8 @@ class ModelSpec:
             ``panoptic_fpn``, ``densenet121``, ``densenet40``; or any other
             ``smp:ARCHITECTURE/ENCODER`` or ``timm:NAME``.
         in_channels: image channels, 1 for grey and 3 for RGB.
-        num_outputs: logits per pixel; of classifiers per image.
+        num_outputs: logits per pixel; of classifiers per image. Of ``timm:NAME`` 0 leaves the
+            classifier head out: such a network gives features, and can be followed by its layers.
         options: of the network, such as ``base_channels`` of a U-Net or ``encoder_name`` of
             ``deeplabv3plus``; a wrong one is answered with those there are. Kept as JSON reads
             them back (a tuple becomes a list), so that a spec equals its stored copy.
@@ -129,8 +130,8 @@ class PreprocessingConfig(Limited, group="preprocessing"):
     """What a network wants to see: pixels in [0, 1], then (x - mean) / std.
 
     Each setting that is left out is that of the weights file, or, where that says nothing or there
-    is none, what is usual: the dataset's size, mean 0 and deviation 1, and ImageNet's for a
-    classifier of three channels that nakt_dist did not write.
+    is none, what is usual: the dataset's size, mean 0 and deviation 1; for a classifier of three
+    channels that nakt_dist did not write what timm has for it, or ImageNet's.
 
     Attributes:
         height: rows.

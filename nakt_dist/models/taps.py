@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from nakt_dist.errors import ConfigurationError, nearest_name
+from nakt_dist.models.planes import as_planes
 from nakt_dist.models.registry import NETWORKS, find_network
 
 PRESETS = tuple(dict.fromkeys(each for network in NETWORKS.values() for each in network.taps))
@@ -105,11 +106,13 @@ class TappedNetwork(nn.Module):
 
         Returns:
             The network's output, and what the adapters make of the activation at each path, in
-            the order of ``paths``; in the forward pass's dtype and the graph of gradients.
+            the order of ``paths``; in the forward pass's dtype and the graph of gradients. Tokens
+            and maps of channels last come as planes (N, C, h, w), see ``as_planes``, anything else
+            in the layer's shape.
 
         Raises:
-            ConfigurationError: a tapped layer was not called, was called more than once, or
-                gives something but a tensor.
+            ConfigurationError: a tapped layer was not called, was called more than once, gives
+                something but a tensor, or tokens of no known place.
         """
         taps = self._taps
         taps.start()
@@ -117,7 +120,7 @@ class TappedNetwork(nn.Module):
             output = self.network(images)
         finally:
             found = taps.finish()
-        activations = zip(self.adapters, taps.in_order(found), strict=True)
+        activations = zip(self.adapters, taps.in_order(found, images), strict=True)
         return output, tuple(adapter(each) for adapter, each in activations)
 
 
@@ -152,10 +155,10 @@ class TeacherTap:
             images: float (N, in_channels, H, W), as the network wants to see them.
 
         Returns:
-            The activation at each path, in the order of ``paths``, without gradients.
+            The activation at each path, as ``TappedNetwork`` gives it, without gradients.
 
         Raises:
-            ConfigurationError: a tapped layer was not called, or gives something but a tensor.
+            ConfigurationError: as ``TappedNetwork``.
         """
         if not self.paths:
             return ()
@@ -176,7 +179,7 @@ class TeacherTap:
             pass
         finally:
             found = self._taps.finish()
-        return output, self._taps.in_order(found)
+        return output, self._taps.in_order(found, images)
 
 
 class _LastTapReached(Exception):
@@ -187,27 +190,27 @@ class _Taps:
     """Hooks on a network that record while asked to, and otherwise do nothing."""
 
     def __init__(self, network: nn.Module, paths: Sequence[str], terms: Collection[str]) -> None:
-        self._paths = tuple(paths)
+        self._network, self._terms = network, frozenset(terms)
+        self._modules = [(path, find_module(network, path)) for path in paths]
         self._found: dict[str, list[Any]] | None = None
         self._stops = False
-        for path in dict.fromkeys(paths):
-            module = find_module(network, path)
+        for path, module in dict(self._modules).items():
             if path in terms and not isinstance(module, nn.Linear):
                 raise ConfigurationError(
                     f"the layer '{path}' is a {type(module).__name__}, expected a linear layer, "
                     "which gives the network's outputs"
                 )
-            module.register_forward_hook(partial(self._record, path, path in terms))
+            module.register_forward_hook(partial(self._record, path))
 
     def start(self, stops: bool = False) -> None:
-        self._found = {path: [] for path in self._paths}
+        self._found = {path: [] for path, _ in self._modules}
         self._stops = stops
 
     def finish(self) -> dict[str, list[Any]]:
         found, self._found = self._found, None
         return found or {}
 
-    def in_order(self, found: Mapping[str, list[Any]]) -> tuple[Tensor, ...]:
+    def in_order(self, found: Mapping[str, list[Any]], images: Tensor) -> tuple[Tensor, ...]:
         for path, outputs in found.items():
             if len(outputs) != 1:
                 raise ConfigurationError(_explain_calls(path, len(outputs)))
@@ -216,12 +219,17 @@ class _Taps:
                     f"the tapped layer '{path}' gives a {type(outputs[0]).__name__}, expected a "
                     "tensor; tap a layer inside it"
                 )
-        return tuple(found[path][0] for path in self._paths)
+        return tuple(
+            found[path][0]
+            if path in self._terms
+            else as_planes(found[path][0], self._network, module, images, path)
+            for path, module in self._modules
+        )
 
-    def _record(self, path: str, of_terms: bool, module: Any, inputs: Any, output: Any) -> None:
+    def _record(self, path: str, module: Any, inputs: Any, output: Any) -> None:
         if self._found is None:
             return
-        if of_terms:  # of a copy, as DeepSpeed may take a layer's weights away after its forward
+        if path in self._terms:  # of a copy, as DeepSpeed may take a layer's weights away after its forward
             output = inputs[0].unsqueeze(1) * module.weight.clone()
         self._found[path].append(output.clone() if isinstance(output, Tensor) else output)
         if self._stops and all(self._found.values()):

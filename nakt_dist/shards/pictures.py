@@ -4,6 +4,7 @@ They are no part of the weights, which may be passed on: whoever has a picture c
 number whether the network learnt from it.
 """
 
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,10 @@ ROLES = ("training", "validation", "parents", "teacher")
 """In which pictures are met; ``records.exposure`` says what each is."""
 
 _SCHEMA = pa.schema([("role", pa.string()), ("pixels", pa.int64())])
-"""One row per picture and role; null for pictures that a role may have met besides."""
+"""One row per picture and role; null for pictures that a role may have met besides. Of pictures
+that a public list names, and gives no number, there is the number of the name."""
+_NO_NUMBER = -1
+_ROWS = 2**16  # written at a time: a public list may have millions
 
 
 @dataclass(frozen=True)
@@ -38,19 +42,25 @@ class PicturesMet:
         """Whether anything is kept beside the weights: a run knows what it learns from itself."""
         return "training" not in self.unknown
 
-    def roles_with(self, pixels: pa.ChunkedArray) -> set[str]:
-        """Returns the roles in which images of a dataset are known to have been met."""
-        return {role for role, count in self.count(pixels).items() if count}
+    def roles_with(self, pixels: pa.ChunkedArray, names: np.ndarray | None = None) -> set[str]:
+        """Returns the roles in which images are known to have been met; see ``count``."""
+        return {role for role, count in self.count(pixels, names).items() if count}
 
-    def count(self, pixels: pa.ChunkedArray) -> dict[str, int | None]:
+    def count(
+        self, pixels: pa.ChunkedArray, names: np.ndarray | None = None
+    ) -> dict[str, int | None]:
         """Counts the images of a dataset that were met, by role; None where that is not known.
 
         Args:
             pixels: the column ``pixels`` of its index.
+            names: the numbers of their names, see ``picture_lists.name_numbers``; None to go by
+                their pictures alone.
         """
-        tested = pixels.drop_null().to_numpy()
+        tested = [pixels.fill_null(_NO_NUMBER).to_numpy(), *([] if names is None else [names])]
         counts = {
-            role: int(np.isin(tested, self.numbers.get(role, np.empty(0, np.int64))).sum())
+            role: int(np.any([np.isin(each, self.numbers[role]) for each in tested], 0).sum())
+            if role in self.numbers
+            else 0
             for role in ROLES
         }
         return {role: n or (None if role in self.unknown else 0) for role, n in counts.items()}
@@ -66,12 +76,13 @@ def numbers_of(pixels: pa.ChunkedArray) -> np.ndarray:
 
 def write_pictures(folder: Path, met: PicturesMet) -> None:
     """Writes which pictures a run has met."""
-    rows = [
-        [{"role": role, "pixels": number} for number in numbers.tolist()]
+    pieces = (
+        [{"role": role, "pixels": number} for number in numbers[start : start + _ROWS].tolist()]
         for role, numbers in met.numbers.items()
-    ]
-    rows.append([{"role": role, "pixels": None} for role in sorted(met.unknown)])
-    write_table(folder / PICTURES_NAME, _SCHEMA, rows, None)
+        for start in range(0, len(numbers), _ROWS)
+    )
+    unknown = [{"role": role, "pixels": None} for role in sorted(met.unknown)]
+    write_table(folder / PICTURES_NAME, _SCHEMA, itertools.chain(pieces, [unknown]), None)
 
 
 def read_pictures(weights: Path) -> PicturesMet:

@@ -33,6 +33,7 @@ from nakt_dist.runtime.devices import choose_device, explain_full_memory, peak_m
 from nakt_dist.runtime.processes import own_cores, process_place, say
 from nakt_dist.runtime.progress import progress_bar
 from nakt_dist.runtime.shared_job import Done, SharedJob
+from nakt_dist.shards.picture_lists import name_numbers
 from nakt_dist.shards.pictures import read_pictures
 from nakt_dist.shards.tables import read_table, write_table
 from nakt_dist.stages.opening import NotOpened, Opening
@@ -77,6 +78,7 @@ def plan(config: EvaluateConfig, opening: Opening) -> "Evaluation":
         opening.tell_samples("data", samples, config.dataset, config.splits)
         if trained is not None:
             with opening.part("evaluate"):
+                trained.require_outputs(config.weights, "nakt evaluate")
                 config = replace(config, preprocessing=trained.preprocessing)
                 met, notices = look_for_exposure(config, trained, samples)
                 opening.note(*notices)
@@ -208,9 +210,9 @@ def look_for_exposure(
     manifest = samples.images.manifest
     met, lineage = read_pictures(weights_path(config.weights)), lineage_of(trained)
     tested = EvaluationSet.of(manifest, config.splits)
-    pixels = samples.images.column("pixels")
-    verdicts = judge(lineage, tested, met.roles_with(pixels), met.unknown)
-    counts = met.count(pixels)
+    pixels, names = samples.images.column("pixels"), name_numbers(samples.images)
+    verdicts = judge(lineage, tested, met.roles_with(pixels, names), met.unknown)
+    counts = met.count(pixels, names)
     warnings = describe_exposure(verdicts, trained.name, tested.label, counts, len(samples))
     sentences = [f"warning: {sentence}" for sentence in warnings]
     sentences += describe_unknown(lineage, manifest.fingerprint, verdicts, met)

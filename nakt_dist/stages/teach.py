@@ -145,6 +145,7 @@ def open_teacher(config: TeacherConfig, images: IndexedShards) -> tuple[Teacher,
         CheckpointError: its file cannot be used.
     """
     trained = open_network(config.weights, config.model, config.preprocessing, name=config.name)
+    trained.require_outputs(config.weights, "nakt teach")
     if task_of(trained) == "classification":
         outputs = trained.spec.num_outputs
         raise ConfigurationError(

@@ -32,7 +32,7 @@ _MAY_CHANGE_IN_DATA = ("dataset", "pseudo_labels", "cache")
 _MAY_CHANGE_IN_RECIPE = (
     "epochs", "steps", "micro_batch_size", "not_finite", "halve_when_out_of_memory",
 )  # fmt: skip
-_MAY_CHANGE_IN_TEACHER = ("weights",)
+_MAY_CHANGE_IN_TEACHER = ("weights", "card")
 _TOLD_BY_WEIGHTS = ("name", "lineage")
 
 
@@ -70,10 +70,8 @@ def pictures_met(plan: TrainPlan) -> PicturesMet:
         and its parents', learnt from).
     """
     config, validation = plan.config, plan.validation
-    first, taught = (
-        read_pictures(weights_path(weights)) if weights else PicturesMet({})
-        for weights in (config.init, config.teacher and config.teacher.weights)
-    )
+    first = read_pictures(weights_path(config.init)) if config.init else PicturesMet({})
+    taught = plan.teacher.met if plan.teacher else PicturesMet({})
     parent, teacher = first.numbers, taught.numbers
     # Pseudo-labels may be passed on, and do not hold which pictures those that wrote them met.
     authors = {"teacher"} if any(source.pseudo_labels for source in config.sources) else set()

@@ -20,7 +20,8 @@ from nakt_dist.models.weights import LoadedWeights
 from nakt_dist.models.weights_path import weights_path
 from nakt_dist.records.evaluation_set import EvaluationSet
 from nakt_dist.records.exposure import describe_unknown, judge
-from nakt_dist.shards.pictures import read_pictures
+from nakt_dist.shards.pictures import PicturesMet, read_pictures
+from nakt_dist.stages.network_card import with_card
 from nakt_dist.stages.opening import Opening, tell_weights
 from nakt_dist.stages.train_sources import LearningSet, Mixture, answers, mix
 from nakt_dist.stages.train_start import Start, choose_start
@@ -42,11 +43,13 @@ class Followed:
         config: with what the teacher sees filled in.
         network: the teacher, on the CPU.
         pairing: what of it and the student is compared.
+        met: the pictures that it met.
     """
 
     config: TrainingTeacherConfig
     network: TrainedNetwork
     pairing: Pairing
+    met: PicturesMet
 
 
 @dataclass(frozen=True)
@@ -157,10 +160,10 @@ def make_plan(config: TrainConfig, parts: OpenedParts) -> TrainPlan:
             *_say_what_was_met(start.parent, parts.init, config.validation.splits, validation),
         ]
     if config.teacher is not None:
-        network = open_teacher(config.teacher)
+        network, met = with_card(open_teacher(config.teacher), config.teacher)
         pairing = pair(config.teacher, network, start.spec.name, names)
         followed = replace(config.teacher, preprocessing=network.preprocessing)
-        teacher = Followed(followed, network, pairing)
+        teacher = Followed(followed, network, pairing, met)
         notices += [f"teacher {notice}" for notice in network.describe(form)]
     return TrainPlan(
         config=replace(

@@ -205,6 +205,7 @@ def pair(
     matching = next((name for name, signal in chosen.items() if signal.matches_outputs), None)
     if matching is None:
         return Pairing(taps)
+    teacher.require_outputs(config.weights, matching)
     if is_classifier(teacher.spec.name) != (labels is not None):
         kinds = ["a segmentation network", "a classifier"]
         raise ConfigurationError(

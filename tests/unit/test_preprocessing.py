@@ -14,7 +14,7 @@ from nakt_dist.models.spec import IMAGENET_MEAN, IMAGENET_STD, ModelSpec
 from nakt_dist.models.weights import save_weights
 
 SPEC = ModelSpec("unet", options={"base_channels": 4, "normalisation": "none"})
-COLOUR = ModelSpec("timm:test_convnext", in_channels=3, num_outputs=2)
+COLOUR = ModelSpec("densenet40", in_channels=3)
 STORED = {"height": 48, "width": 40, "mean": 0.5, "std": 0.1}
 FORM = ImageForm(64, 64, "pad")
 
