@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from nakt_dist.config.evaluating import OperatingPointConfig
 from nakt_dist.evaluation.classification_summary import summarise_classification
+from nakt_dist.evaluation.operating_points import Labelled, operate
 from nakt_dist.records.run_record import RunRecord
 from tests.records import VERSIONS, sha
 
@@ -121,6 +124,15 @@ def predictions(
     }
 
 
+def labelled(columns: Mapping[str, Any], findings: Sequence[str]) -> Labelled:
+    """Returns the probabilities and targets in the columns of predictions."""
+    values = [
+        np.stack([columns[f"{kind} {name}"] for name in findings], axis=1).astype(float)
+        for kind in ("probability", "target")
+    ]
+    return Labelled(*values)
+
+
 def write_classified(
     folder: Path,
     lineage: Mapping[str, Any],
@@ -129,25 +141,32 @@ def write_classified(
     phantom: bool = True,
     images: int = 80,
     network: str | None = None,
+    operating: bool = False,
     **changes: Any,
 ) -> float:
     """Writes a record of ``nakt evaluate`` and its predictions; returns the AUROC in percent.
 
-    The folder names the weights. ``changes`` replace parts of the record.
+    The folder names the weights; ``operating`` gives it operating points. ``changes`` replace
+    parts of the record.
     """
     folder.mkdir(parents=True)
     findings = lineage.get("labels", FINDINGS)
     columns = predictions(signal, lineage.get("seed", 0), images, findings)
     pq.write_table(pa.table(columns), folder / "predictions.parquet")
-    metrics, details = summarise_classification(
-        findings,
-        np.stack([columns[f"probability {name}"] for name in findings], axis=1),
-        np.stack([columns[f"target {name}"] for name in findings], axis=1).astype(float),
-        columns["patient_id"],
-        {"sex": columns["sex"]},
-        samples=50,
-        seed=0,
-    ).to_json()
+    test = labelled(columns, findings)
+    result = summarise_classification(
+        findings, test.probabilities, test.targets, columns["patient_id"],
+        {"sex": columns["sex"]}, samples=50, seed=0,
+    )  # fmt: skip
+    if operating:
+        validation = labelled(predictions(signal, 1000, images, findings), findings)
+        told = {"dataset": dataset, "phantom": phantom, "splits": ["validation"], "images": images}
+        points = operate(
+            findings, validation, test, columns["patient_id"], OperatingPointConfig("validation"),
+            told, samples=50, seed=0,
+        )  # fmt: skip
+        result = replace(result, operating_points=points)
+    metrics, details = result.to_json()
     model = lineage.get("model", {"name": network or "densenet121", "options": {}})
     record: dict[str, Any] = {
         "stage": "evaluate",

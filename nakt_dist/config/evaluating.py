@@ -11,6 +11,28 @@ from nakt_dist.limits import Limited
 from nakt_dist.models.spec import ModelSpec, PreprocessingConfig
 from nakt_dist.signals import TapConfig
 
+_RATES = limits.limit(
+    "a list of different rates in (0, 1]",
+    lambda rates: all(0 < rate <= 1 for rate in rates) and len({*rates}) == len(rates),
+)
+
+
+@dataclass(frozen=True)
+class OperatingPointConfig(Limited, group="operating_points"):
+    """Thresholds and temperatures of a classifier, chosen on validation images.
+
+    Attributes:
+        validation: output folder of the same network's evaluation on validation images, none of
+            which, and of whose patients none, is tested here.
+        sensitivity: for each, the highest threshold is taken that reaches it there.
+        specificity: for each, the lowest. Youden's threshold is always there, which makes the
+            sum of both largest.
+    """
+
+    validation: str = field(metadata=limits.PATH)
+    sensitivity: list[float] = field(default_factory=lambda: [0.9], metadata=_RATES)
+    specificity: list[float] = field(default_factory=lambda: [0.9], metadata=_RATES)
+
 
 @dataclass(frozen=True)
 class EvaluateConfig(Limited):
@@ -30,10 +52,14 @@ class EvaluateConfig(Limited):
             dataset share.
         batch_size: images per forward pass.
         threshold: of segmentation: probability above which a pixel is target.
-        both_empty: Dice of an image whose mask and prediction are empty: 1 or not a number.
+        both_empty: metrics of an image whose mask and prediction are empty: those of agreement
+            (Dice 1, distance 0) or not a number.
+        surface_distances: of segmentation: measure, besides, how far the outlines of prediction
+            and mask lie apart, in pixels (HD95 and average): milliseconds per image.
         teacher_record: the teacher's evaluation, for the knowledge-transfer capability.
+        operating_points: of classifiers: thresholds and temperatures from validation images.
         compare_with: output folder of another classifier's evaluation on the same test set, for
-            the paired difference of mean AUROC.
+            the paired differences of AUROC, of the mean and of each finding.
         bootstrap_samples: resamplings behind the 95 % intervals, of patients for classifiers.
         overlays: of segmentation: how many images to draw with prediction and mask; 0 for none.
         seed: of the bootstrap.
@@ -54,7 +80,9 @@ class EvaluateConfig(Limited):
         default=0.5, metadata=limits.limit("in (0, 1)", lambda share: 0 < share < 1)
     )
     both_empty: Literal["one", "nan"] = "one"
+    surface_distances: bool = False
     teacher_record: str | None = field(default=None, metadata=limits.PATH)
+    operating_points: OperatingPointConfig | None = None
     compare_with: str | None = field(default=None, metadata=limits.PATH)
     bootstrap_samples: int = field(
         default=10_000, metadata=limits.within(1, 10**7, "positive, at most 10⁷")

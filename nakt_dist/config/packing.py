@@ -164,6 +164,11 @@ class PackConfig(Limited):
             "masks",
             "true where mask_values says what is target; leave mask_values out",
         )
+        limits.require(
+            isinstance(self.labels.uncertain, str),
+            "labels.uncertain",
+            "one use for all findings; what differs by finding is a setting of train and evaluate",
+        )
 
     @property
     def dataset_name(self) -> str:

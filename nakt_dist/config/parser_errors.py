@@ -12,7 +12,8 @@ _NESTED = re.compile(r"NestedArg\(key='(?P<key>[^']*)', val=(?P<value>.*)\)")
 _UNION = re.compile(r"Subtypes: \[(?P<kinds>.*?)\] Errors:")
 _ONE = re.compile(r"Expected an? (?P<kind>.*?)\. Got value")
 _KIND = re.compile(
-    r"typing\.Literal\[(?P<choices>[^\]]*)\]|<class '(?P<name>[^']*)'>"
+    r"(?P<mapping>dict\[str, .*?\]\])"
+    r"|typing\.Literal\[(?P<choices>[^\]]*)\]|<class '(?P<name>[^']*)'>"
     r"|(?P<other>[^,\[\s][^,\[]*(?:\[.*?\])?)"
 )
 _WORDS = {
@@ -77,6 +78,6 @@ def _expected(kinds: str) -> tuple[list[str], list[str]]:
         if match["choices"]:
             choices += re.findall(r"'([^']*)'", match["choices"])
         else:
-            kind = (match["name"] or match["other"]).strip()
+            kind = (match["name"] or match["other"] or "dict").strip()
             types.append(_WORDS.get(kind, "settings by name" if "." in kind else kind))
     return choices, types

@@ -86,11 +86,13 @@ class LabelConfig:
             ``chestxray14_with_no_finding``, ``shared``), or a list of findings; None for all
             that the dataset has.
         uncertain: what -1 counts as; None takes the manifest's policy (by default zero, paper B).
+            By finding, ``{default: zero, Edema: one, Atelectasis: one}``; without ``default``
+            the manifest's holds for all others.
         blank: what a missing entry counts as; None takes the manifest's (by default zero).
     """
 
     names: str | list[str] | None = None
-    uncertain: LabelUse | None = None
+    uncertain: LabelUse | dict[str, LabelUse] | None = None
     blank: LabelUse | None = None
 
 

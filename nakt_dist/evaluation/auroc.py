@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from nakt_dist.errors import NaktError
+from nakt_dist.evaluation.roc import roc_curve
 
 
 class RankedScores:
@@ -113,15 +114,12 @@ def average_precision(scores: np.ndarray, targets: np.ndarray) -> float:
     Returns:
         In (0, 1]; NaN when a class is absent.
     """
-    counted = ~np.isnan(targets)
-    order = np.argsort(-scores[counted], kind="stable")
-    ranked, positive = scores[counted][order], targets[counted][order] == 1
-    if positive.all() or not positive.any():  # both are true of no image at all
+    curve = roc_curve(scores, targets)
+    if not curve.is_defined:
         return float("nan")
-    last_of_ties = np.append(np.flatnonzero(ranked[1:] != ranked[:-1]), len(ranked) - 1)
-    found = np.cumsum(positive)[last_of_ties]
-    precision = found / (last_of_ties + 1)
-    return float((np.diff(found, prepend=0) * precision).sum() / found[-1])
+    found, reached = curve.true_positives, curve.true_positives + curve.false_positives
+    precision = found[1:] / reached[1:]
+    return float((np.diff(found) * precision).sum() / found[-1])
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Classification: probabilities of every image, AUROC and what goes with it (paper B)."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -10,39 +10,32 @@ import pyarrow as pa
 import torch
 
 from nakt_dist.config import EvaluateConfig
+from nakt_dist.config.evaluating import OperatingPointConfig
 from nakt_dist.errors import DatasetError
 from nakt_dist.evaluation.classification_summary import summarise_classification
+from nakt_dist.evaluation.comparing import compare
+from nakt_dist.evaluation.finding_predictions import (
+    EvaluatedImages,
+    label_columns,
+    predictions_schema,
+    read_evaluation,
+)
 from nakt_dist.evaluation.image_metadata import METADATA, read_metadata
 from nakt_dist.evaluation.label_matching import match_labels
 from nakt_dist.evaluation.network_lineage import other_policy
-from nakt_dist.evaluation.resampling import paired_difference
-from nakt_dist.evaluation.scores import PREDICTIONS_NAME, TaskScores, read_reference
+from nakt_dist.evaluation.operating_points import Labelled, operate
+from nakt_dist.evaluation.scores import PREDICTIONS_NAME, TaskScores
 from nakt_dist.evaluation.subgroups import age_band
 from nakt_dist.loading.samples import SelectedSamples
 from nakt_dist.loading.targets import LabelledImages
 from nakt_dist.models.network_file import TrainedNetwork
-from nakt_dist.records.results import ClassificationResult, Comparison
-from nakt_dist.records.run_record import RECORD_NAME, RunRecord
+from nakt_dist.records.comparison import Comparison
+from nakt_dist.records.evaluation_set import EvaluationSet
+from nakt_dist.records.operating_points import OperatingPoints
+from nakt_dist.records.results import ClassificationResult
+from nakt_dist.records.run_record import RunRecord
 from nakt_dist.runtime.processes import say
-from nakt_dist.shards.tables import read_table
-
-_KINDS = {"age": pa.int32()}
-
-
-def predictions_schema(names: Sequence[str]) -> pa.Schema:
-    """Returns the columns of the predictions of some labels.
-
-    Key, patient (null where unknown), per label the probability and the target (null where
-    ignored), and sex, age in years, view and projection, null where the dataset does not say.
-    """
-    per_label = [
-        column
-        for name in names
-        for column in ((f"probability {name}", pa.float64()), (f"target {name}", pa.int8()))
-    ]
-    known = [("key", pa.string()), ("patient_id", pa.string())]
-    metadata = [(name, _KINDS.get(name, pa.string())) for name in METADATA]
-    return pa.schema([*known, *per_label, *metadata])
+from nakt_dist.sources.findings import describe_use
 
 
 class ClassificationScores(TaskScores):
@@ -53,7 +46,7 @@ class ClassificationScores(TaskScores):
             label is shared.
     """
 
-    foreign_settings = ("overlays", "teacher_record")
+    foreign_settings = ("overlays", "surface_distances", "teacher_record")
     refusal = ("segmentation", "classifies")
 
     def __init__(
@@ -61,8 +54,10 @@ class ClassificationScores(TaskScores):
     ) -> None:
         super().__init__(config, trained)
         self._other: tuple[RunRecord, pa.Table] | None = None
+        self._validation: tuple[RunRecord, pa.Table] | None = None
         self._labels = match_labels(config.weights, trained, samples.images, config.labels)
         self._metadata = read_metadata(samples.images)
+        self._pictures = samples.images.column("pixels")
         self.dataset = LabelledImages(samples, self._labels.targets)
         self.schema = predictions_schema(self._labels.names)
         self.settings = {
@@ -73,7 +68,8 @@ class ClassificationScores(TaskScores):
         unused = self._labels.describe()
         if unused is not None:
             say(f"evaluate: {len(self._labels.names)} labels shared; {unused}")
-        self._other_policy = other_policy(trained, self.settings["label_policy"])
+        policy, names = self.settings["label_policy"], self._labels.names
+        self._other_policy = other_policy(trained, policy, names)
         if self._other_policy is not None:
             learnt, tested = (_spell(policy) for policy in self._other_policy.values())
             say(
@@ -92,7 +88,7 @@ class ClassificationScores(TaskScores):
         for number, answers, truth in zip(
             numbers, probability.tolist(), target.tolist(), strict=True
         ):
-            row = dict(self._metadata[number])
+            row = {**self._metadata[number], "picture": self._pictures[number].as_py()}
             for name, answer, value in zip(self._labels.names, answers, truth, strict=True):
                 row[f"probability {name}"] = answer
                 row[f"target {name}"] = None if np.isnan(value) else int(value)
@@ -100,9 +96,12 @@ class ClassificationScores(TaskScores):
         return rows
 
     def check_references(self, identity: Mapping[str, Any]) -> None:
-        """Reads the evaluation to compare with, where one is given; see ``TaskScores``."""
+        """Reads the evaluations to compare with and to choose on; see ``TaskScores``."""
         if self._config.compare_with is not None:
             self._other = self._read_other(Path(self._config.compare_with), identity)
+        points = self._config.operating_points
+        if points is not None:
+            self._validation = self._read_validation(Path(points.validation), identity)
 
     def summarise(self, table: pa.Table) -> tuple[dict[str, Any], dict[str, Any]]:
         """Returns the metrics, those of each label, and those of subgroups."""
@@ -119,8 +118,11 @@ class ClassificationScores(TaskScores):
             config.seed,
         )
         if self._other is not None:
-            comparison = self._compare(table, *self._other)
+            comparison = compare(self._labels.names, table, *self._other, config)
             result = replace(result, compared=True, comparison=comparison)
+        if config.operating_points is not None and self._validation is not None:
+            points = self._operate(table, config.operating_points, *self._validation)
+            result = replace(result, operating_points=points)
         metrics, details = result.to_json()
         details["outputs_not_used"] = list(self._labels.outputs_not_used)
         details["labels_not_used"] = list(self._labels.labels_not_used)
@@ -150,25 +152,15 @@ class ClassificationScores(TaskScores):
         return text + "".join(f"\nevaluate {record.name}: warning: {each}" for each in cautions)
 
     def _read_other(self, folder: Path, identity: Mapping[str, Any]) -> tuple[RunRecord, pa.Table]:
-        """Reads the record and the predictions to compare with."""
-        record = read_reference(
-            folder / RECORD_NAME,
+        """Reads the evaluation to compare with."""
+        record, table = read_evaluation(
+            folder,
+            "compare_with",
             ("task", "dataset_fingerprint", "splits", "label_policy"),
             identity,
-            f"{folder}: compare_with needs an evaluation of the same test set",
+            self._labels.names,
+            "an evaluation of the same test set",
         )
-        names = record.inputs["labels"]
-        if not set(names) & set(self._labels.names):
-            raise DatasetError(
-                f"{folder}: compare_with shares no label: it has {', '.join(names)}; this one "
-                f"{', '.join(self._labels.names)}"
-            )
-        try:
-            table = read_table(folder / PREDICTIONS_NAME, predictions_schema(names))
-        except DatasetError as error:
-            raise DatasetError(
-                f"{error}. compare_with needs it: delete the folder and evaluate that network again"
-            ) from None
         if table["key"].to_pylist() != self.dataset.samples.images.keys:
             raise DatasetError(
                 f"{folder / PREDICTIONS_NAME}: its keys are not those of the test images; delete "
@@ -176,29 +168,61 @@ class ClassificationScores(TaskScores):
             )
         return record, table
 
-    def _compare(self, table: pa.Table, record: RunRecord, other: pa.Table) -> Comparison | None:
-        """Returns this network's mean AUROC less the other's, over the labels both have."""
+    def _read_validation(
+        self, folder: Path, identity: Mapping[str, Any]
+    ) -> tuple[RunRecord, pa.Table]:
+        """Reads the evaluation that thresholds are chosen on, which may share no image with this.
+
+        How unsure labels were read there may differ: it is told.
+        """
+        setting = "operating_points.validation"
+        record, table = read_evaluation(
+            folder,
+            setting,
+            ("task", "weights_sha256", "preprocessing"),
+            identity,
+            self._labels.names,
+            "an evaluation of this network on validation images",
+        )
+        index = self.dataset.samples.images
+        columns = {"key": "key", "patient_id": "patient_id", "picture": "pixels"}
+        known = pa.table({name: index.column(stored) for name, stored in columns.items()})
+        tested = EvaluatedImages.of(identity, known)
+        both = tested.shared_with(EvaluatedImages.of(record.inputs, table))
+        if both:
+            raise DatasetError(
+                f"{folder}: {setting} shares {both} with the test set, so that thresholds would "
+                "be chosen on what they are tested on. Evaluate the network on a split that is "
+                "not tested, such as --splits [validation], and give that folder"
+            )
+        return record, table
+
+    def _operate(
+        self, table: pa.Table, config: OperatingPointConfig, record: RunRecord, known: pa.Table
+    ) -> OperatingPoints:
+        """Applies what validation images tell to the test images, over the labels of both."""
         names = [name for name in self._labels.names if name in record.inputs["labels"]]
-        found = paired_difference(
-            label_columns(table, "probability", names),
-            label_columns(other, "probability", names),
-            label_columns(table, "target", names),
+        validation, test = (
+            Labelled(*(label_columns(each, kind, names) for kind in ("probability", "target")))
+            for each in (known, table)
+        )
+        told = ("dataset", "dataset_fingerprint", "splits", "label_policy")
+        points = operate(
+            names,
+            validation,
+            test,
             table["patient_id"].to_pylist(),
+            config,
+            {
+                "images": len(known),
+                "phantom": EvaluationSet.from_record(record, tuple(names)).phantom,
+                **{name: record.inputs[name] for name in told},
+            },
             self._config.bootstrap_samples,
             self._config.seed,
         )
-        if found is None:
-            return None
-        return Comparison(
-            compared_with=record.details.get("network", record.name),
-            weights_sha256=record.inputs["weights_sha256"],
-            difference=100 * found.difference,
-            interval_95=[100 * limit for limit in found.interval],
-            p_value=found.p_value,
-            auroc_mean=100 * found.means[0],
-            compared_auroc_mean=100 * found.means[1],
-            labels_counted=found.labels_counted,
-        )
+        others = [name for name in self._labels.names if name not in names]
+        return replace(points, without=(*points.without, *others))
 
 
 def predict(trained: TrainedNetwork, image: torch.Tensor) -> torch.Tensor:
@@ -214,14 +238,8 @@ def predict(trained: TrainedNetwork, image: torch.Tensor) -> torch.Tensor:
     return trained.logits(image).double().sigmoid()
 
 
-def label_columns(table: pa.Table, kind: str, names: Sequence[str]) -> np.ndarray:
-    """Returns the columns ``probability NAME`` or ``target NAME``: float64 (N, K), NaN for null."""
-    columns = [table[f"{kind} {name}"].cast(pa.float64()).to_numpy() for name in names]
-    return np.stack(columns, axis=1)
-
-
-def _spell(policy: Mapping[str, str | None]) -> str:
-    return ", ".join(f"{kind}: {use or 'not said'}" for kind, use in policy.items())
+def _spell(policy: Mapping[str, Any]) -> str:
+    return ", ".join(f"{kind}: {describe_use(use)}" for kind, use in policy.items())
 
 
 def _spell_difference(found: Comparison) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from nakt_dist.evaluation.auroc import mean_auroc
+from nakt_dist.evaluation.calibration import reliability
 from nakt_dist.evaluation.metrics import FINDING_METRICS
 from nakt_dist.evaluation.resampling import (
     ResampledAuroc,
@@ -58,6 +59,7 @@ def summarise_classification(
                 metric: _number(measure(probability, target))
                 for metric, measure in FINDING_METRICS.items()
             },
+            reliability=tuple(map(tuple, reliability(probability, target).tolist())),
         )
         for name, probability, target, auroc, draws in zip(
             names, probabilities.T, targets.T, found.labels, resampled.labels.T, strict=True

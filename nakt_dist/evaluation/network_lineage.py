@@ -12,6 +12,7 @@ from nakt_dist.models.taps import PRESETS, preset_taps
 from nakt_dist.records.fields import FieldError, read_if_there
 from nakt_dist.records.lineage import Lineage
 from nakt_dist.records.lineage_reading import read_lineage
+from nakt_dist.sources.findings import use_of
 
 _TASKS = ("segmentation", "classification")
 
@@ -46,12 +47,13 @@ def lineage_of(trained: TrainedNetwork) -> Lineage:
 
 
 def other_policy(
-    trained: TrainedNetwork, tested: Mapping[str, str]
-) -> dict[str, Mapping[str, str]] | None:
+    trained: TrainedNetwork, tested: Mapping[str, Any], findings: Sequence[str] = ()
+) -> dict[str, Mapping[str, Any]] | None:
     """Returns how unsure labels were read in training and in the test, where that differs.
 
     Args:
         tested: what ``uncertain`` and ``blank`` labels count as in the test.
+        findings: that are tested; others may have been read otherwise.
 
     Returns:
         ``{"trained": …, "tested": …}``; None where both are the same, or the lineage says
@@ -64,9 +66,17 @@ def other_policy(
         learnt = read_if_there(trained.lineage, "label_policy", Mapping)
     except FieldError as error:
         raise _damaged(trained, error.path, error.value) from None
-    if learnt is None or all(learnt.get(kind) == use for kind, use in tested.items()):
+    if learnt is None or all(
+        learnt.get(kind) == use or _used_alike(learnt.get(kind), use, findings)
+        for kind, use in tested.items()
+    ):
         return None
     return {"trained": {kind: learnt.get(kind) for kind in tested}, "tested": dict(tested)}
+
+
+def _used_alike(learnt: Any, tested: Any, findings: Sequence[str]) -> bool:
+    alike = [use_of(learnt, name) == use_of(tested, name) for name in findings]
+    return bool(alike) and all(alike)
 
 
 def choose_taps(

@@ -115,24 +115,46 @@ def percentile_interval(
     return float(lower), float(upper)
 
 
+def two_sided_p(differences: np.ndarray) -> float:
+    """Returns twice the smaller share of resampled differences on one side of 0, at most 1.
+
+    One is added to both counts, so that it is never 0.
+
+    Args:
+        differences: float (S,), all numbers.
+    """
+    sides = [np.count_nonzero(differences <= 0), np.count_nonzero(differences >= 0)]
+    return min(1.0, 2 * (min(sides) + 1) / (len(differences) + 1))
+
+
 @dataclass(frozen=True)
-class PairedDifference:
-    """How two networks differ on the same images.
+class LabelDifference:
+    """How the AUROC of one label differs between two networks, on the same images.
 
     Attributes:
-        means: mean AUROC of the first and of the second network, in [0, 1].
-        difference: the first mean less the second, in [-1, 1].
+        difference: the first network's less the second's, in [-1, 1].
         interval: 95 % percentile interval.
-        p_value: two-sided: twice the smaller share of resamples on one side of 0, with one
-            added to both counts so that it is never 0.
-        labels_counted: labels with both classes.
+        p_value: two-sided, see ``two_sided_p``.
     """
 
-    means: tuple[float, float]
     difference: float
     interval: tuple[float, float]
     p_value: float
+
+
+@dataclass(frozen=True)
+class PairedDifference(LabelDifference):
+    """How the mean AUROC of two networks differs on the same images.
+
+    Attributes:
+        means: mean AUROC of the first and of the second network, in [0, 1].
+        labels_counted: labels with both classes.
+        labels: the difference of each label; None where it lacks a class.
+    """
+
+    means: tuple[float, float]
     labels_counted: int
+    labels: tuple[LabelDifference | None, ...]
 
 
 def paired_difference(
@@ -143,7 +165,7 @@ def paired_difference(
     samples: int,
     seed: int,
 ) -> PairedDifference | None:
-    """Compares the mean AUROC of two networks, with the same patients drawn for both.
+    """Compares the AUROC of two networks, with the same patients drawn for both.
 
     Args:
         first: probabilities of one network, float (N, K).
@@ -154,22 +176,27 @@ def paired_difference(
     Returns:
         None when no label has both classes.
     """
-    whole = [mean_auroc(probabilities, targets) for probabilities in (first, second)]
-    if whole[0].mean is None or whole[1].mean is None:
+    ours, theirs = (mean_auroc(probabilities, targets) for probabilities in (first, second))
+    if ours.mean is None or theirs.mean is None:
         return None
-    means = [
-        resample_auroc(each, targets, patients, samples, seed).mean for each in (first, second)
-    ]
-    differences = means[0] - means[1]
-    differences = differences[~np.isnan(differences)]
-    interval = percentile_interval(differences)
+    drawn, other = (
+        resample_auroc(each, targets, patients, samples, seed) for each in (first, second)
+    )
+    found = _sum_up(ours.mean - theirs.mean, drawn.mean - other.mean)
+    if found is None:
+        return None
+    labels = zip(ours.labels - theirs.labels, (drawn.labels - other.labels).T, strict=True)
+    return PairedDifference(
+        **vars(found),
+        means=(ours.mean, theirs.mean),
+        labels_counted=ours.counted,
+        labels=tuple(_sum_up(float(each), draws) for each, draws in labels),
+    )
+
+
+def _sum_up(difference: float, resampled: np.ndarray) -> LabelDifference | None:
+    """Returns what resampled differences, float (S,), say; None where none is a number."""
+    interval = percentile_interval(resampled)
     if interval is None:
         return None
-    sides = [np.count_nonzero(differences <= 0), np.count_nonzero(differences >= 0)]
-    return PairedDifference(
-        means=(whole[0].mean, whole[1].mean),
-        difference=whole[0].mean - whole[1].mean,
-        interval=interval,
-        p_value=min(1.0, 2 * (min(sides) + 1) / (len(differences) + 1)),
-        labels_counted=whole[0].counted,
-    )
+    return LabelDifference(difference, interval, two_sided_p(resampled[~np.isnan(resampled)]))

@@ -13,6 +13,7 @@ from nakt_dist.evaluation.metrics import MASK_METRICS
 from nakt_dist.evaluation.network_lineage import lineage_of
 from nakt_dist.evaluation.scores import TaskScores, read_reference
 from nakt_dist.evaluation.summary import knowledge_transfer_capability, summarise_metric
+from nakt_dist.evaluation.surface import SURFACE_METRICS, surface_distances_per_image
 from nakt_dist.loading.samples import MaskedImages, SelectedSamples
 from nakt_dist.models.network_file import TrainedNetwork
 from nakt_dist.records.results import SegmentationResult
@@ -26,11 +27,15 @@ PREDICTIONS_SCHEMA = pa.schema(
         ("predicted_pixels", pa.int64()),
     ]
 )
-"""One row per image, in the order of the dataset."""
+"""One row per image, in the order of the dataset; surface distances follow where asked for."""
+
+_WITH_SURFACES = pa.schema(
+    [*PREDICTIONS_SCHEMA, *(pa.field(name, pa.float64()) for name in SURFACE_METRICS)]
+)
 
 
 class SegmentationScores(TaskScores):
-    """Dice, and what else ``MASK_METRICS`` lists, of every image.
+    """Dice, what else ``MASK_METRICS`` lists, and surface distances on request, of every image.
 
     Raises:
         ConfigurationError: a setting is one of classification, the network has several outputs,
@@ -39,8 +44,7 @@ class SegmentationScores(TaskScores):
     """
 
     dataset: MaskedImages
-    schema = PREDICTIONS_SCHEMA
-    foreign_settings = ("labels", "compare_with")
+    foreign_settings = ("labels", "operating_points", "compare_with")
     refusal = ("classifiers", "segments")
 
     def __init__(
@@ -55,12 +59,17 @@ class SegmentationScores(TaskScores):
         samples.check_masks("", "give a classifier's weights")
         self._teacher_dice: float | None = None
         self.dataset = MaskedImages(samples)
-        self.settings = {"threshold": config.threshold, "both_empty": config.both_empty}
+        self.settings = {
+            "threshold": config.threshold,
+            "both_empty": config.both_empty,
+            "surface_distances": config.surface_distances,
+        }
+        self.schema = _WITH_SURFACES if config.surface_distances else PREDICTIONS_SCHEMA
 
     def rows(
         self, numbers: range, image: torch.Tensor, target: torch.Tensor
     ) -> list[dict[str, Any]]:
-        """Returns key, Dice and areas in pixels; see ``TaskScores``."""
+        """Returns key, metrics and areas in pixels; see ``TaskScores``."""
         keys = self.dataset.samples.images.column("key")
         both_empty = 1.0 if self._config.both_empty == "one" else float("nan")
         probability = self.trained.logits(image).sigmoid()
@@ -72,8 +81,11 @@ class SegmentationScores(TaskScores):
             target.flatten(1).sum(1).tolist(),
             prediction.flatten(1).sum(1).tolist(),
         )
+        if self._config.surface_distances:
+            apart = surface_distances_per_image(prediction, target, 1 - both_empty)
+            columns += tuple(apart.T.tolist())
         return [
-            dict(zip(PREDICTIONS_SCHEMA.names, (keys[number].as_py(), *values), strict=True))
+            dict(zip(self.schema.names, (keys[number].as_py(), *values), strict=True))
             for number, *values in zip(numbers, *columns, strict=True)
         ]
 
@@ -89,7 +101,8 @@ class SegmentationScores(TaskScores):
             name: summarise_metric(
                 name, table[name].to_numpy(), config.bootstrap_samples, config.seed
             )
-            for name in MASK_METRICS
+            for name in (*MASK_METRICS, *SURFACE_METRICS)
+            if name in self.schema.names
         }
         dice = scores.pop("dice")
         result = SegmentationResult(

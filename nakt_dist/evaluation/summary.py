@@ -39,8 +39,8 @@ def summarise_metric(name: str, values: Sequence[float], samples: int, seed: int
     """Summarises a metric of masks per image, in percent as the paper prints Dice.
 
     Args:
-        name: of the metric, such as ``dice``.
-        values: one per image in [0, 1]; not-a-number is left out and counted.
+        name: of the metric, such as ``dice``; one in pixels ends in ``_pixels``.
+        values: one per image in [0, 1], or in pixels; not-a-number is left out and counted.
         samples: resamplings behind the interval.
     """
     scores = np.asarray(values, dtype=np.float64)
@@ -48,9 +48,11 @@ def summarise_metric(name: str, values: Sequence[float], samples: int, seed: int
     left_out = len(scores) - len(counted)
     if not len(counted):
         return MaskScore(name, 0, left_out)
-    mean, std = float(100 * counted.mean()), float(100 * counted.std())
-    interval = bootstrap_interval(100 * counted, samples, seed)
-    return MaskScore(name, len(counted), left_out, mean, std, interval)
+    shown = counted if MaskScore(name, 0, 0).in_pixels else 100 * counted
+    interval = bootstrap_interval(shown, samples, seed)
+    return MaskScore(
+        name, len(counted), left_out, float(shown.mean()), float(shown.std()), interval
+    )
 
 
 def knowledge_transfer_capability(student_dice: float, teacher_dice: float) -> float:

@@ -1,7 +1,7 @@
 """Findings of packed images as the targets of a classifier."""
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,8 +12,12 @@ from nakt_dist.errors import ConfigurationError, nearest_name
 from nakt_dist.loading.samples import CachedImages, SelectedSamples
 from nakt_dist.shards.reader import IndexedShards
 from nakt_dist.sources.findings import (
+    CHESTXRAY14_FINDINGS,
+    CHEXPERT_FINDINGS,
     LABEL_SETS,
+    OTHERWISE,
     LabelPolicy,
+    LabelUse,
     canonical_finding,
     resolve_label_names,
     targets,
@@ -49,7 +53,8 @@ def labelled_targets(
             takes those of ``config``, which it has to know.
 
     Raises:
-        ConfigurationError: the dataset has no findings, or not those asked for.
+        ConfigurationError: the dataset has no findings, or not those asked for; the policy names
+            one that nobody knows.
         DatasetError: the stored findings are damaged.
     """
     manifest = images.manifest
@@ -60,11 +65,42 @@ def labelled_targets(
         )
     if names is None:
         names = resolve_label_names(config.names, manifest.findings)
-    stored = manifest.label_policy
-    policy = LabelPolicy(config.uncertain or stored["uncertain"], config.blank or stored["blank"])
+    policy = label_policy(images, config, names)
     values = targets(images.findings(), names, policy)
     values[:, [name not in manifest.findings for name in names]] = np.nan
     return LabelledTargets(names, policy, values)
+
+
+def label_policy(images: IndexedShards, config: LabelConfig, names: Sequence[str]) -> LabelPolicy:
+    """Returns what unsure labels of some findings count as: as asked for, or as packed.
+
+    Raises:
+        ConfigurationError: the policy names a finding that nobody knows.
+    """
+    stored = images.manifest.label_policy
+    uncertain = config.uncertain or stored["uncertain"]
+    if isinstance(uncertain, Mapping):
+        _check_named(uncertain, tuple(dict.fromkeys((*images.manifest.findings, *names))))
+        uncertain = _simplify({OTHERWISE: stored["uncertain"], **uncertain}, names)
+    return LabelPolicy(uncertain, config.blank or stored["blank"])
+
+
+def _check_named(uses: Mapping[str, LabelUse], available: Sequence[str]) -> None:
+    """Refuses a policy for a finding that neither the data nor the common vocabulary has."""
+    known = {OTHERWISE, *available, *CHEXPERT_FINDINGS, *CHESTXRAY14_FINDINGS}
+    unknown = next((name for name in uses if name not in known), None)
+    if unknown is not None:
+        raise ConfigurationError(
+            f"labels.uncertain names '{unknown}', which is no finding{nearest_name(unknown, known)}"
+            f" (known: {', '.join(available)}; {OTHERWISE} is for all that are not named)"
+        )
+
+
+def _simplify(uses: Mapping[str, LabelUse], names: Sequence[str]) -> LabelUse | dict[str, LabelUse]:
+    """Leaves out findings that are not asked for, or used as all others; equal ones are equal."""
+    otherwise = uses[OTHERWISE]
+    own = {name: uses[name] for name in sorted(names) if uses.get(name, otherwise) != otherwise}
+    return {OTHERWISE: otherwise, **own} if own else otherwise
 
 
 def name_outputs(names: str | Sequence[str], count: int | None, field: str) -> tuple[str, ...]:

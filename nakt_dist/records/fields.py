@@ -95,23 +95,26 @@ def read_policy(record: Any, path: str) -> str:
     """Returns what unsure labels count as, sorted JSON such as ``{"uncertain": "one"}``.
 
     Raises:
-        DatasetError: the field is absent, or holds something else than texts by name.
+        DatasetError: the field is absent, or holds something else than texts by name, or by
+            name and finding.
     """
     value = read_field(record, path, Mapping)
-    if not all(isinstance(use, str) for use in value.values()):
-        raise FieldError(path, dict(value), "texts by name")
+    for use in value.values():
+        texts = list(use.values()) if isinstance(use, Mapping) else [use]
+        if not (texts and all(isinstance(text, str) for text in texts)):
+            raise FieldError(path, dict(value), "texts by name")
     return sorted_json(value)
 
 
-def read_percent(record: Any, path: str) -> float:
-    """Returns a number from 0 to 100.
+def read_percent(record: Any, path: str, most: float = 100) -> float:
+    """Returns a number from 0 to 100, or to another limit.
 
     Raises:
         DatasetError: the field is absent or holds something else.
     """
     value = read_field(record, path, (int, float))
-    if not 0 <= value <= 100:
-        raise FieldError(path, value, "a number from 0 to 100")
+    if not 0 <= value <= most:
+        raise FieldError(path, value, f"a number from 0 to {most}")
     return float(value)
 
 
@@ -125,8 +128,8 @@ def read_percent_or_null(record: Any, path: str) -> float | None:
     return None if value is None else read_percent(record, path)
 
 
-def read_interval(record: Any, path: str) -> tuple[float, float]:
-    """Returns the limits of an interval in percent.
+def read_interval(record: Any, path: str, most: float = 100) -> tuple[float, float]:
+    """Returns the limits of an interval in percent, or up to another limit.
 
     Raises:
         DatasetError: the field is absent or holds something else.
@@ -135,7 +138,7 @@ def read_interval(record: Any, path: str) -> tuple[float, float]:
     if len(value) != 2:
         raise FieldError(path, value, "2 limits")
     limits = dict(zip(("lower", "upper"), value, strict=True))
-    return read_percent(limits, "lower"), read_percent(limits, "upper")
+    return read_percent(limits, "lower", most), read_percent(limits, "upper", most)
 
 
 def read_interval_or_null(record: Any, path: str) -> tuple[float, float] | None:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from nakt_dist.records.comparison import Comparison
 from nakt_dist.records.fields import (
     FieldError,
     printable,
@@ -14,18 +15,25 @@ from nakt_dist.records.fields import (
     read_percent,
     read_percent_or_null,
 )
+from nakt_dist.records.operating_points import Curve, OperatingPoints, read_curve
 from nakt_dist.records.run_record import RunRecord
 
 _CAPABILITY, _DIFFERENCE = "knowledge_transfer_capability", "paired_difference"
 _PRECISION, _CALIBRATION = "average_precision", "calibration_error"
+_POINTS = "operating_points"
+PARTIAL_AUROC = "partial_auroc"
+_IMAGES, _LEFT_OUT = "images", "images_left_out"
+_LONGEST_DISTANCE = 10**6
 
 
 @dataclass(frozen=True)
 class MaskScore:
-    """A metric of masks over the images of a test, in percent; None where no image counts.
+    """A metric of masks over the images of a test; None where no image counts.
+
+    All but distances are in percent.
 
     Attributes:
-        name: of the metric, such as ``"dice"``.
+        name: of the metric, such as ``"dice"``; of one in pixels it ends in ``_pixels``.
         images: how many count.
         images_left_out: how many have no defined value.
         mean: over the images.
@@ -40,33 +48,41 @@ class MaskScore:
     std: float | None = None
     interval: tuple[float, float] | None = None
 
-    def to_json(self) -> dict[str, Any]:
-        """Returns its part of a record's ``metrics``."""
+    @property
+    def in_pixels(self) -> bool:
+        """Whether it is a distance, and no percentage."""
+        return self.name.endswith("_pixels")
+
+    def to_json(self, counts_of: str = "") -> dict[str, Any]:
+        """Returns its part of a record's ``metrics``; ``counts_of`` names the counts' owner."""
         return {
-            "images": self.images,
-            "images_left_out": self.images_left_out,
+            f"{counts_of}{_IMAGES}": self.images,
+            f"{counts_of}{_LEFT_OUT}": self.images_left_out,
             f"{self.name}_mean": self.mean,
             f"{self.name}_std": self.std,
             f"{self.name}_interval_95": _listed(self.interval),
         }
 
     @classmethod
-    def from_json(cls, metrics: Mapping[str, Any], name: str) -> "MaskScore":
-        """Reads a record's ``metrics``.
+    def from_json(cls, metrics: Mapping[str, Any], name: str, counts_of: str = "") -> "MaskScore":
+        """Reads a record's ``metrics``; ``counts_of`` names the counts' owner.
 
         Raises:
             DatasetError: a field is missing or wrong; names it.
         """
-        images = read_field(metrics, "images", int)
+        images = read_field(metrics, f"{counts_of}{_IMAGES}", int)
+        left_out = f"{counts_of}{_LEFT_OUT}"
+        empty = cls(name, images, read_if_there(metrics, left_out, int) or 0)
         if images == 0:
-            return cls(name, 0, read_if_there(metrics, "images_left_out", int) or 0)
+            return empty
+        most = _LONGEST_DISTANCE if empty.in_pixels else 100
         return cls(
             name=name,
             images=images,
-            images_left_out=read_field(metrics, "images_left_out", int),
-            mean=read_percent(metrics, f"{name}_mean"),
-            std=read_percent(metrics, f"{name}_std"),
-            interval=read_interval(metrics, f"{name}_interval_95"),
+            images_left_out=read_field(metrics, left_out, int),
+            mean=read_percent(metrics, f"{name}_mean", most),
+            std=read_percent(metrics, f"{name}_std", most),
+            interval=read_interval(metrics, f"{name}_interval_95", most),
         )
 
 
@@ -88,10 +104,10 @@ class SegmentationResult:
     capability: float | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """Returns a record's ``metrics``; its numbers of images are those of Dice."""
-        metrics: dict[str, Any] = {}
-        for score in (*self.others, self.dice):
-            metrics |= score.to_json()
+        """Returns a record's ``metrics``; numbers of images without a name are those of Dice."""
+        metrics = self.dice.to_json()
+        for score in self.others:
+            metrics |= score.to_json(f"{score.name}_")
         return metrics | ({_CAPABILITY: self.capability} if self.compared else {})
 
     @classmethod
@@ -101,8 +117,11 @@ class SegmentationResult:
         Raises:
             DatasetError: a field is missing or wrong; names it.
         """
+        ending = f"_{_LEFT_OUT}"
+        names = [name.removesuffix(ending) for name in metrics if name.endswith(ending)]
         return cls(
             dice=MaskScore.from_json(metrics, "dice"),
+            others=tuple(MaskScore.from_json(metrics, name, f"{name}_") for name in names),
             compared=_CAPABILITY in metrics,
             capability=read_if_there(metrics, _CAPABILITY, (int, float)),
         )
@@ -121,6 +140,7 @@ class FindingScore:
         interval: its 95 % bootstrap interval over patients; None where there is none.
         resamples_left_out: resamples without a class of it.
         metrics: those of ``evaluation.metrics.FINDING_METRICS`` by name, as the record has them.
+        reliability: what its calibration error sums up; empty in records of earlier versions.
     """
 
     name: str
@@ -131,11 +151,17 @@ class FindingScore:
     interval: tuple[float, float] | None
     resamples_left_out: int
     metrics: Mapping[str, float | None]
+    reliability: Curve = ()
 
     @property
     def average_precision(self) -> float | None:
         """In percent, or None."""
         return self.metrics[_PRECISION]
+
+    @property
+    def partial_auroc(self) -> float | None:
+        """In percent, or None."""
+        return self.metrics.get(PARTIAL_AUROC)
 
     @property
     def calibration_points(self) -> float | None:
@@ -146,6 +172,7 @@ class FindingScore:
         """Returns one of a record's ``labels``."""
         value = asdict(self)
         interval, metrics = value.pop("interval"), value.pop("metrics")
+        value["reliability"] = list(map(list, self.reliability))
         return {**value, "auroc_interval_95": _listed(interval), **metrics}
 
     @classmethod
@@ -166,6 +193,7 @@ class FindingScore:
             else read_interval(value, "auroc_interval_95"),
             resamples_left_out=read_if_there(value, "resamples_left_out", int) or 0,
             metrics=_read_metrics(value, ""),
+            reliability=read_curve(value, "reliability"),
         )
 
 
@@ -208,32 +236,6 @@ class GroupScore:
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """A classifier's mean AUROC less another's, on the same images; in percent.
-
-    Attributes:
-        compared_with: name of the other network.
-        weights_sha256: of it.
-        difference: of the two means.
-        interval_95: of the difference.
-        p_value: two-sided, in (0, 1].
-        auroc_mean: of this network, over the findings that count for both; None in records of
-            earlier versions.
-        compared_auroc_mean: likewise, of the other.
-        labels_counted: how many findings these are.
-    """
-
-    compared_with: str
-    weights_sha256: str
-    difference: float
-    interval_95: list[float]
-    p_value: float
-    auroc_mean: float | None = None
-    compared_auroc_mean: float | None = None
-    labels_counted: int = 0
-
-
-@dataclass(frozen=True)
 class ClassificationResult:
     """The evaluation of a classifier. AUROC and the like are in percent.
 
@@ -251,6 +253,7 @@ class ClassificationResult:
         findings_of_groups: by attribute the findings that its groups are compared on.
         compared: whether another network's evaluation was given.
         comparison: with it; None where no finding has both classes.
+        operating_points: what thresholds chosen on validation images give; None without any.
     """
 
     images: int
@@ -265,6 +268,7 @@ class ClassificationResult:
     findings_of_groups: Mapping[str, list[str]]
     compared: bool = False
     comparison: Comparison | None = None
+    operating_points: OperatingPoints | None = None
 
     @property
     def left_out(self) -> tuple[str, ...]:
@@ -294,14 +298,17 @@ class ClassificationResult:
             "labels_left_out": len(self.left_out),
         }
         if self.compared:
-            metrics[_DIFFERENCE] = self.comparison and asdict(self.comparison)
-        return metrics, {
+            metrics[_DIFFERENCE] = self.comparison and self.comparison.to_json()
+        details: dict[str, Any] = {
             "labels": [finding.to_json() for finding in self.findings],
             "interval": self.rests_on,
             "subgroups": [asdict(group) for group in self.groups],
             "gaps": self.gaps,
             "subgroup_labels": self.findings_of_groups,
         }
+        if self.operating_points is not None:
+            details[_POINTS] = self.operating_points.to_json()
+        return metrics, details
 
     @classmethod
     def from_record(cls, record: RunRecord) -> "ClassificationResult":
@@ -311,6 +318,7 @@ class ClassificationResult:
             DatasetError: a field is missing or wrong; names it.
         """
         metrics, details = record.metrics, record.details
+        points = read_if_there(details, _POINTS, Mapping)
         compared, gaps = metrics.get(_DIFFERENCE), details.get("gaps") or {}
         return cls(
             images=read_field(metrics, "images", int),
@@ -324,7 +332,8 @@ class ClassificationResult:
             gaps={printable(str(name)): read_percent_or_null(gaps, name) for name in gaps},
             findings_of_groups=read_if_there(details, "subgroup_labels", Mapping) or {},
             compared=_DIFFERENCE in metrics,
-            comparison=None if compared is None else Comparison(**compared),
+            comparison=None if compared is None else Comparison.from_json(compared),
+            operating_points=None if points is None else OperatingPoints.from_json(points),
         )
 
 
@@ -334,8 +343,11 @@ def _read_metrics(value: Mapping[str, Any], ending: str) -> dict[str, float | No
     error = read_field(value, name, (int, float, type(None)))
     if error is not None and not 0 <= error <= 1:
         raise FieldError(name, error, "a share from 0 to 1")
-    precision = read_percent_or_null(value, f"{_PRECISION}{ending}")
-    return {_PRECISION: precision, _CALIBRATION: None if error is None else float(error)}
+    read = {_CALIBRATION: None if error is None else float(error)}
+    for metric in (_PRECISION, PARTIAL_AUROC):
+        if metric == _PRECISION or f"{metric}{ending}" in value:  # earlier records have but one
+            read[metric] = read_percent_or_null(value, f"{metric}{ending}")
+    return read
 
 
 def _points(share: float | None) -> float | None:

@@ -21,7 +21,9 @@ from nakt_dist.report.differences import (
 )
 from nakt_dist.report.document import WARNING, Block, Bullets, Paragraph, Section, Table, Wing
 from nakt_dist.report.finding_tables import findings_table, subgroups_table
+from nakt_dist.report.operating_tables import operating_tables
 from nakt_dist.report.paper_differences import differences_from_paper_b
+from nakt_dist.report.reliability_figures import draw_reliability
 from nakt_dist.report.runs import Collection, LeftOut, read_each
 from nakt_dist.report.studies import Study
 from nakt_dist.report.weight_table import weight_table
@@ -46,6 +48,7 @@ def classification_wing(
         Section("curves", "Learning curves",
                 (*draw_auroc_curves(curves), *_present([weight_table(curves)]))),
         Section("by-finding", "Findings", tuple(_findings(taught))),
+        Section("operating", "Operating points", tuple(_operating(studies))),
         Section("groups", "Groups of patients", _present(map(subgroups_table, taught))),
         Section("attention", "Where the networks look",
                 tuple(_attention(collection, left_out, show_images))),
@@ -120,6 +123,12 @@ def _gains(
 def _findings(studies: Sequence[Study]) -> Iterator[Block]:
     for number, study in enumerate(studies, start=1):
         yield from _present((draw_findings(study, number), findings_table(study)))
+
+
+def _operating(studies: Sequence[Study]) -> Iterator[Block]:
+    for number, study in enumerate(studies, start=1):
+        yield from operating_tables(study)
+        yield from _present([draw_reliability(study, number)])
 
 
 def _present(blocks: Iterable[Block | None]) -> tuple[Block, ...]:

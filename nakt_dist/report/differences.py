@@ -7,7 +7,8 @@ import numpy as np
 import pyarrow as pa
 
 from nakt_dist.evaluation.auroc import mean_auroc
-from nakt_dist.evaluation.resampling import percentile_interval, resample_auroc
+from nakt_dist.evaluation.many_comparisons import holm
+from nakt_dist.evaluation.resampling import percentile_interval, resample_auroc, two_sided_p
 from nakt_dist.evaluation.summary import confidence_over_runs
 from nakt_dist.records.lineage import Method
 from nakt_dist.report.classification_tables import warn_of
@@ -17,6 +18,7 @@ from nakt_dist.report.predictions import read_predictions
 from nakt_dist.report.runs import LeftOut, read_each
 from nakt_dist.report.studies import Setting, Study, baselines
 from nakt_dist.report.tables import NOTHING
+from nakt_dist.report.wording import show_count
 from nakt_dist.signals.kind import TRANSFER_LEARNING
 
 _SAMPLES = (400, 2000)
@@ -39,6 +41,7 @@ class Difference:
         over_patients: 95 % bootstrap interval of their mean, patients drawn for all runs alike;
             None where the predictions are not there.
         samples: resamples behind it.
+        p_value: two-sided, from the same resamples; None without them.
     """
 
     setting: Setting
@@ -47,6 +50,7 @@ class Difference:
     values: tuple[float, ...]
     over_patients: tuple[float, float] | None
     samples: int
+    p_value: float | None = None
 
     @property
     def mean(self) -> float:
@@ -98,8 +102,10 @@ def _compare(
     if not pairs:
         return None
     values = tuple(ours.mean - theirs.mean for ours, theirs in pairs)
-    interval = resampled.interval(pairs)
-    return Difference(setting, method, baseline, values, interval, _samples(pairs[0][0]))
+    drawn = resampled.differences(pairs)
+    interval = None if drawn is None else percentile_interval(drawn)
+    p_value = None if drawn is None or interval is None else two_sided_p(drawn[~np.isnan(drawn)])
+    return Difference(setting, method, baseline, values, interval, _samples(pairs[0][0]), p_value)
 
 
 def _samples(run: ClassifierRun) -> int:
@@ -115,16 +121,16 @@ class _Resampled:
         self._left_out = left_out
         self._found: dict[str, list[tuple[int, np.ndarray]]] = {}
 
-    def interval(
+    def differences(
         self, pairs: Sequence[tuple[ClassifierRun, ClassifierRun]]
-    ) -> tuple[float, float] | None:
-        """Returns the interval of the difference's mean over pairs, in percentage points."""
+    ) -> np.ndarray | None:
+        """Returns the difference's mean over pairs in each resample, in percentage points."""
         found = [each for pair in pairs for run in pair for each in self._resample(run)]
         # Only the same images in the same order are resampled alike.
         if len(found) < 2 * len(pairs) or len({images for images, _ in found}) > 1:
             return None
         means = [mean for _, mean in found]
-        return percentile_interval(100 * np.subtract(means[::2], means[1::2]).mean(axis=0))
+        return 100 * np.subtract(means[::2], means[1::2]).mean(axis=0)
 
     def _resample(self, run: ClassifierRun) -> list[tuple[int, np.ndarray]]:
         if run.place not in self._found:
@@ -164,6 +170,8 @@ def differences_table(study: Study, differences: Sequence[Difference]) -> Table 
     if not differences:
         return None
     several = len({each.baseline for each in differences}) > 1
+    tested = [each for each in differences if each.p_value is not None]
+    corrected = dict(zip(map(id, tested), _show_corrected(tested), strict=True))
 
     def difference(each: Difference) -> Cell:
         warned = f" {WARNING}" if _warnings(study, each) else ""
@@ -178,6 +186,7 @@ def differences_table(study: Study, differences: Sequence[Difference]) -> Table 
         Column("Difference", difference),
         Column("95 % over seeds", lambda each: _show(each.over_seeds)),
         Column("95 % over patients", lambda each: _show(each.over_patients)),
+        Column("p, Holm", lambda each: corrected.get(id(each), NOTHING)),
         Column("Seeds", lambda each: str(len(each.values))),
         Column("Reading", lambda each: each.verdict),
     )
@@ -190,6 +199,12 @@ def differences_table(study: Study, differences: Sequence[Difference]) -> Table 
         "drawn, the same for all runs. Better or worse only where both intervals lie on one side "
         "of 0.",
     ]
+    if tested:
+        remarks.append(
+            "p, Holm: two-sided, over patients, corrected by Holm's method for "
+            f"{show_count(len(tested), 'comparison')}, those of this table; the intervals and the "
+            "reading are of each alone."
+        )
     if any(1 < len(each.values) <= _FEW for each in differences):
         remarks.append(
             "With three seeds or fewer 1.96 s / √n is too narrow: Student's t would make it 2.2 "
@@ -197,6 +212,11 @@ def differences_table(study: Study, differences: Sequence[Difference]) -> Table 
         )
     remarks += warn_of(study)
     return tabulate(f"What a teacher gives, on {study.label}", columns, differences, remarks)
+
+
+def _show_corrected(differences: Sequence[Difference]) -> list[str]:
+    values = [each.p_value for each in differences if each.p_value is not None]
+    return [f"{value:.2g}" for value in holm(values)]
 
 
 def _size(study: Study, setting: Setting) -> str:

@@ -11,7 +11,7 @@ from nakt_dist.records.exposure import Verdicts, judge_record, warn
 from nakt_dist.records.fields import printable, read_field, read_if_there
 from nakt_dist.records.lineage import NOT_KNOWN, Lineage, Lineages, TrainingSet
 from nakt_dist.records.lineage_reading import PRETRAINED, read_lineage
-from nakt_dist.records.results import ClassificationResult, SegmentationResult
+from nakt_dist.records.results import ClassificationResult, MaskScore, SegmentationResult
 from nakt_dist.records.run_record import RunRecord
 from nakt_dist.report.document import WARNING
 from nakt_dist.report.paper import NETWORKS
@@ -170,6 +170,7 @@ class SegmentationRun(Evaluation):
         images_left_out: how many have no defined Dice.
         std: population standard deviation of the images' Dice, in percent.
         interval: 95 % bootstrap interval of their mean, in percent.
+        others: what else was measured of masks.
     """
 
     network_given_name: str
@@ -177,6 +178,7 @@ class SegmentationRun(Evaluation):
     images_left_out: int
     std: float
     interval: tuple[float, float]
+    others: tuple[MaskScore, ...] = ()
 
     METRIC = "Dice"
     LEARNT = "annotations of "
@@ -195,7 +197,8 @@ class SegmentationRun(Evaluation):
             DatasetError: a field is missing or wrong, or no image has a defined Dice.
         """
         details = found.record.details
-        dice = SegmentationResult.from_json(found.record.metrics).dice
+        result = SegmentationResult.from_json(found.record.metrics)
+        dice = result.dice
         if dice.mean is None or dice.std is None or dice.interval is None:
             raise DatasetError("no image has a defined Dice")
         shared = _read_shared(found, dice.images, dice.mean, known)
@@ -207,6 +210,7 @@ class SegmentationRun(Evaluation):
             images_left_out=dice.images_left_out,
             std=dice.std,
             interval=dice.interval,
+            others=result.others,
         )
 
     @property

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 
 from nakt_dist.records.lineage import Method
+from nakt_dist.records.results import PARTIAL_AUROC
 from nakt_dist.report.classification_tables import left_out_findings, show_percent, warn_of
 from nakt_dist.report.document import Cell, Column, Table, tabulate
 from nakt_dist.report.studies import Repeats, Setting, Study, mean_of_known
@@ -39,7 +40,7 @@ Chosen = Sequence[tuple[Setting, Method, Repeats]]
 
 
 def findings_table(study: Study) -> Table:
-    """Shows AUROC, average precision and calibration error of each finding."""
+    """Shows AUROC, whole and partial, average precision and calibration error of each finding."""
     chosen = chosen_settings(study)
     first = chosen[0][2].runs[0]
     rows: list[_Row] = []
@@ -48,8 +49,9 @@ def findings_table(study: Study) -> Table:
         rows.append((Cell(each.name), images, partial(_finding_cell, number=number)))
     rows.append((Cell("Mean", strong=True), f"{first.result.counted} findings", _mean_cell))
     large = (
-        "Large: AUROC in percent, mean over seeds. Small: average precision (AP) in percent, and "
-        "expected calibration error (ECE) in percentage points."
+        "Large: AUROC in percent, mean over seeds. Small: average precision (AP) in percent, "
+        "expected calibration error (ECE) in percentage points, and the partial AUROC (pAUROC) in "
+        "percent, up to a false-positive rate of 10 %, standardised so that chance has 50."
     )
     remarks = (large, *_apart(chosen), *warn_of(study), *left_out_findings(study))
     names = ("Findings", "Finding", "Positive images")
@@ -98,18 +100,23 @@ def _apart(chosen: Chosen) -> Iterator[str]:
 def _finding_cell(repeats: Repeats, number: int) -> Cell:
     precision = repeats.mean_of(lambda run: run.result.findings[number].average_precision)
     error = repeats.mean_of(lambda run: run.result.findings[number].calibration_points)
-    return Cell(show_percent(repeats.auroc_of(number)), (_small(precision, error),))
+    partial_area = repeats.mean_of(lambda run: run.result.findings[number].partial_auroc)
+    return Cell(show_percent(repeats.auroc_of(number)), _small(precision, error, partial_area))
 
 
-def _small(precision: float | None, error: float | None) -> str:
+def _small(
+    precision: float | None, error: float | None, partial_area: float | None
+) -> tuple[str, ...]:
     points = NOTHING if error is None else f"{show_percent(error)} points"
-    return f"AP {show_percent(precision)} · ECE {points}"
+    area = () if partial_area is None else (f"pAUROC {show_percent(partial_area)}",)
+    return (f"AP {show_percent(precision)} · ECE {points}", *area)
 
 
 def _mean_cell(repeats: Repeats) -> Cell:
     precision = repeats.mean_of(lambda run: run.result.means["average_precision"])
     error = repeats.mean_of(lambda run: run.result.calibration_points)
-    return Cell(f"{repeats.mean:.1f}", (_small(precision, error),), strong=True)
+    partial_area = repeats.mean_of(lambda run: run.result.means.get(PARTIAL_AUROC))
+    return Cell(f"{repeats.mean:.1f}", _small(precision, error, partial_area), strong=True)
 
 
 def subgroups_table(study: Study) -> Table | None:

@@ -21,6 +21,7 @@ from nakt_dist.report.document import (
 from nakt_dist.report.evaluations import SegmentationRun
 from nakt_dist.report.histograms import JudgedSet, draw_entropy, draw_target_pixels
 from nakt_dist.report.learning_curves import draw_learning_curves
+from nakt_dist.report.mask_tables import masks_table
 from nakt_dist.report.paper_differences import differences_from_paper
 from nakt_dist.report.paper_tables import (
     fine_tuning_tables,
@@ -53,12 +54,17 @@ def segmentation_wing(collection: Collection, left_out: list[LeftOut]) -> Wing:
     return Wing(
         brief=_brief(runs),
         sections=(
-            Section("results", "Results", (results_table(collection),)),
+            Section("results", "Results", (results_table(collection), *_other_metrics(runs))),
             Section("comparable", "What is not comparable", comparable),
             Section("paper", "Beside the paper's tables", _beside_the_paper(collection)),
             Section("figures", "Figures", tuple(_figures(collection, left_out))),
         ),
     )
+
+
+def _other_metrics(runs: Sequence[SegmentationRun]) -> tuple[Table, ...]:
+    table = masks_table(runs)
+    return () if table is None else (table,)
 
 
 def results_table(collection: Collection) -> Table:

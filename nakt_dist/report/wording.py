@@ -5,6 +5,7 @@ from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import TypeVar
 
 from nakt_dist.records.fields import printable
+from nakt_dist.sources.findings import OTHERWISE
 
 Item = TypeVar("Item", bound=Hashable)
 Key = TypeVar("Key", bound=Hashable)
@@ -48,9 +49,19 @@ def describe_policy(policy: str) -> dict[str, str]:
     """Returns words for a policy of labels, JSON such as ``{"uncertain": "one"}``."""
     uses = json.loads(policy)
     return {
-        str(kind): printable(f"{kind} labels {_USES.get(use, f'as {use}')}")
+        str(kind): printable(f"{kind} labels {_describe_use(use)}")
         for kind, use in sorted(uses.items(), reverse=True)
     }
+
+
+def _describe_use(use: str | Mapping[str, str]) -> str:
+    """Returns words for one use of all findings, or for a use by finding, the others' first."""
+    if isinstance(use, str):
+        return _USES.get(use, f"as {use}")
+    otherwise = use.get(OTHERWISE, "not said")
+    by_use = grouped((name for name in sorted(use) if name != OTHERWISE), lambda name: use[name])
+    own = [f"of {list_some(names)} {_describe_use(each)}" for each, names in by_use.items()]
+    return ", ".join([_describe_use(otherwise), *own])
 
 
 def describe_findings(sets: Iterable[tuple[str, ...]]) -> dict[tuple[str, ...], str]:

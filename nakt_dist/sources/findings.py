@@ -9,13 +9,15 @@ import functools
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 
 from nakt_dist.errors import ConfigurationError, DatasetError, nearest_name
 
 LabelUse = Literal["zero", "one", "ignore"]
+OTHERWISE = "default"
+"""Names, among uses by finding, that of the findings that are not named."""
 
 NO_FINDING = "No Finding"
 CHEXPERT_FINDINGS: tuple[str, ...] = (
@@ -50,21 +52,41 @@ class LabelPolicy:
     (paper B, "Labels").
 
     Attributes:
-        uncertain: what -1 counts as: ``"zero"``, ``"one"`` or ``"ignore"``.
-        blank: what a missing label counts as, likewise.
+        uncertain: what -1 counts as: ``"zero"``, ``"one"`` or ``"ignore"``; or that by finding,
+            and under ``OTHERWISE`` of all others.
+        blank: what a missing label counts as: one of the three.
     """
 
-    uncertain: LabelUse = "zero"
+    uncertain: LabelUse | dict[str, LabelUse] = "zero"
     blank: LabelUse = "zero"
 
     def __post_init__(self) -> None:
-        for name in ("uncertain", "blank"):
-            value = getattr(self, name)
+        one = {"uncertain": self.uncertain}
+        own = {OTHERWISE: None, **self.uncertain} if isinstance(self.uncertain, dict) else one
+        for name, value in {**own, "blank": self.blank}.items():
             if value not in get_args(LabelUse):
                 raise ConfigurationError(
                     f"The label policy '{name}' is {value!r}{nearest_name(str(value), _TARGET)} "
                     f"(known: {', '.join(_TARGET)})"
                 )
+
+    def uses(self, finding: str) -> dict[int | None, float]:
+        """Returns the target of each label of a finding: 1, 0, -1 and None, which is blank."""
+        uncertain = use_of(self.uncertain, finding)
+        return {1: 1.0, 0: 0.0, -1: _TARGET[uncertain], None: _TARGET[self.blank]}
+
+
+def use_of(uses: Any, finding: str) -> Any:
+    """Returns what an unsure label of a finding counts as: the use of all, or its own."""
+    return uses.get(finding, uses.get(OTHERWISE)) if isinstance(uses, Mapping) else uses
+
+
+def describe_use(uses: Any) -> str:
+    """Returns words such as ``"zero"``, or ``"zero, of Edema one"``."""
+    if not isinstance(uses, Mapping):
+        return str(uses or "not said")
+    own = [f", of {name} {use}" for name, use in uses.items() if name != OTHERWISE]
+    return f"{uses.get(OTHERWISE)}{''.join(own)}"
 
 
 def finding_form(name: str) -> str:
@@ -170,14 +192,15 @@ def targets(
         DatasetError: a label is none of 1, 0, -1 and None.
     """
     values = np.full((len(findings), len(names)), np.nan, np.float32)
-    use = {1: 1.0, 0: 0.0, -1: _TARGET[policy.uncertain], None: _TARGET[policy.blank]}
+    uses = [(name, policy.uses(name)) for name in names]
     for row, labels in enumerate(findings):
         if labels is None:
             continue
         try:
-            values[row] = [use[labels.get(name)] for name in names]
+            values[row] = [use[labels.get(name)] for name, use in uses]
         except (KeyError, TypeError):
-            wrong = {name: labels.get(name) for name in names if labels.get(name) not in (*use,)}
+            known = (1, 0, -1, None)
+            wrong = {name: labels.get(name) for name in names if labels.get(name) not in known}
             raise DatasetError(
                 f"The labels of image {row} hold {wrong}; expected 1, 0, -1 or nothing. Pack "
                 "the dataset again"

@@ -39,7 +39,9 @@ from nakt_dist.shards.tables import read_table, write_table
 from nakt_dist.stages.opening import NotOpened, Opening
 
 _IMAGES_PER_PIECE = 64
-_ONLY_IN_THE_RECORD = ("teacher_record", "compare_with", "bootstrap_samples", "seed", "overlays")
+_ONLY_IN_THE_RECORD = (
+    "teacher_record", "compare_with", "operating_points", "bootstrap_samples", "seed", "overlays",
+)  # fmt: skip
 
 
 def run(config: EvaluateConfig) -> RunRecord:

@@ -5,7 +5,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from nakt_dist.config import save_config
 from nakt_dist.errors import DatasetError
@@ -13,6 +13,7 @@ from nakt_dist.runtime.files import file_sha256, flush_folder
 from nakt_dist.runtime.work import WorkLedger
 from nakt_dist.shards.manifest import INDEX_NAME, REJECTED_NAME, ShardEntry, ShardManifest
 from nakt_dist.shards.tables import INDEX_SCHEMA, REJECTED_SCHEMA, write_table
+from nakt_dist.sources.findings import LabelUse
 from nakt_dist.sources.listing import MaskKind
 from nakt_dist.stages.mask_coverage import LOST_TARGETS
 from nakt_dist.stages.pack_divide import ShardPlan
@@ -107,7 +108,10 @@ def finalise(
         ignored_files=dict(plan.ignored_files),
         vocabulary=summary.vocabulary(),
         findings=plan.findings,
-        label_policy={"uncertain": config.labels.uncertain, "blank": config.labels.blank},
+        label_policy={
+            "uncertain": cast(LabelUse, config.labels.uncertain),  # the settings allow no other
+            "blank": config.labels.blank,
+        },
         patients={
             "known": len(summary.patients),
             "images_without": summary.without_patient,

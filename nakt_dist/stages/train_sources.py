@@ -18,9 +18,14 @@ from nakt_dist.loading.samples import (
     SelectedSamples,
     image_form,
 )
-from nakt_dist.loading.targets import LabelledImages, LabelledTargets, labelled_targets
+from nakt_dist.loading.targets import (
+    LabelledImages,
+    LabelledTargets,
+    label_policy,
+    labelled_targets,
+)
 from nakt_dist.records.lineage import PSEUDO_MASKS, together
-from nakt_dist.sources.findings import LabelPolicy, resolve_label_names
+from nakt_dist.sources.findings import LabelPolicy, describe_use, resolve_label_names
 
 
 @dataclass(frozen=True)
@@ -105,7 +110,7 @@ def mix(config: TrainConfig, samples: Sequence[SelectedSamples]) -> tuple[Mixtur
     first = found[0]
     if first is None:
         return Mixture(names, learnt, None, None, doubled), notices
-    policy = _policy(config.labels or LabelConfig(), None, samples[0])
+    policy = label_policy(samples[0].images, config.labels or LabelConfig(), first.names)
     return Mixture(names, learnt, first.names, policy, doubled), notices
 
 
@@ -205,26 +210,20 @@ def _targets(
     found: list[LabelledTargets | None] = []
     for source, each in zip(config.sources, samples, strict=True):
         own = source.labels if isinstance(source, SourceConfig) else None
-        policy = _policy(labels, own, each)
-        asked = LabelConfig(labels.names, policy.uncertain, policy.blank)
+        asked = labels
+        if own is not None:
+            uses = own.uncertain or labels.uncertain, own.blank or labels.blank
+            asked = LabelConfig(labels.names, *uses)
         found.append(_checked(labelled_targets(each.images, asked, names), each))
     return found
-
-
-def _policy(labels: LabelConfig, own: LabelConfig | None, samples: SelectedSamples) -> LabelPolicy:
-    """Returns what unsure labels count as: for a source, for the run, or as the dataset says."""
-    stored, own = samples.images.manifest.label_policy, own or LabelConfig()
-    return LabelPolicy(
-        own.uncertain or labels.uncertain or stored["uncertain"],
-        own.blank or labels.blank or stored["blank"],
-    )
 
 
 def _checked(targets: LabelledTargets, samples: SelectedSamples) -> LabelledTargets:
     if np.isnan(targets.values).all():
         raise ConfigurationError(
             f"{samples.images.root}: every label of its {len(samples)} samples is ignored "
-            f"(uncertain: {targets.policy.uncertain}, blank: {targets.policy.blank}), so that "
+            f"(uncertain: {describe_use(targets.policy.uncertain)}, blank: "
+            f"{targets.policy.blank}), so that "
             "there is nothing to learn. Choose other labels.names, or another policy"
         )
     return targets

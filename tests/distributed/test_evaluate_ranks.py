@@ -34,7 +34,7 @@ def one_process(
     dataset: Path, weights: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, Any]:
     output = tmp_path_factory.mktemp("one") / "out"
-    evaluate.run(evaluate_config(output, dataset, weights))
+    evaluate.run(evaluate_config(output, dataset, weights, surface_distances=True))
     assert pq.read_table(output / "predictions.parquet").num_rows == 200
     return found(output)
 
@@ -53,7 +53,7 @@ def found(output: Path) -> dict[str, Any]:
 def test_any_number_of_processes_gives_the_same_predictions(
     dataset: Path, weights: Path, one_process: dict[str, Any], tmp_path: Path, world_size: int
 ) -> None:
-    finish(evaluate_config(tmp_path / "out", dataset, weights), world_size)
+    finish(evaluate_config(tmp_path / "out", dataset, weights, surface_distances=True), world_size)
 
     assert found(tmp_path / "out") == one_process
     keys = pq.read_table(tmp_path / "out" / "predictions.parquet")["key"].to_pylist()
@@ -70,7 +70,7 @@ def test_one_rank_killed_alone_costs_nothing_but_a_second_start(
     rename: int,
     rank: int,
 ) -> None:
-    config = evaluate_config(tmp_path / "out", dataset, weights)
+    config = evaluate_config(tmp_path / "out", dataset, weights, surface_distances=True)
 
     outcomes = run_ranks(config, 2, death=Death(rename, rank))
     assert outcomes[1 - rank].exitcode == 0
@@ -82,7 +82,9 @@ def test_one_rank_killed_alone_costs_nothing_but_a_second_start(
 def test_ranks_that_never_start_are_not_waited_for(
     dataset: Path, weights: Path, one_process: dict[str, Any], tmp_path: Path
 ) -> None:
-    run_ranks(evaluate_config(tmp_path / "out", dataset, weights), 4, only=[2])
+    run_ranks(
+        evaluate_config(tmp_path / "out", dataset, weights, surface_distances=True), 4, only=[2]
+    )
 
     assert found(tmp_path / "out") == one_process
 
@@ -93,6 +95,7 @@ def test_the_result_is_printed_once(
     words = (
         "evaluate", f"--weights={weights}", f"--dataset={dataset}", "--splits=null",
         f"--output={tmp_path / 'out'}", "--bootstrap_samples=100", "--device=cpu", "--threads=1",
+        "--surface_distances=true",
     )  # fmt: skip
     with ForkedLaunch(words, 2, tmp_path / "log", stop_together=False) as evaluation:
         evaluation.finish(90)

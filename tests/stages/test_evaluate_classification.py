@@ -22,11 +22,13 @@ from nakt_dist.config import (
     PreprocessingConfig,
     ShownNetworkConfig,
 )
+from nakt_dist.config.evaluating import OperatingPointConfig
 from nakt_dist.errors import CheckpointError, ConfigurationError, DatasetError
 from nakt_dist.evaluation import classification_scores
 from nakt_dist.models.network_file import open_network
 from nakt_dist.models.spec import ModelSpec
 from nakt_dist.models.weights import save_weights
+from nakt_dist.records.results import ClassificationResult
 from nakt_dist.records.run_record import read_record
 from nakt_dist.runtime.files import file_sha256, value_sha256
 from nakt_dist.shards.manifest import INDEX_NAME, MANIFEST_NAME
@@ -583,6 +585,8 @@ def test_the_comparison_may_be_asked_for_later(
     record = evaluate.run(replace(config, compare_with=str(evaluated[0])))
 
     assert record.metrics["paired_difference"]["difference"] == 0
+    each = record.metrics["paired_difference"]["findings"]
+    assert [(one["name"], one["p_holm"]) for one in each] == [(name, 1) for name in FINDINGS]
     assert record.metrics["paired_difference"]["p_value"] == 1
     assert record.metrics["auroc_interval_95"] == first.metrics["auroc_interval_95"]
     assert file_hashes(tmp_path / "out")["predictions.parquet"] == before
@@ -630,10 +634,81 @@ def test_a_segmentation_is_no_match_for_a_classifier(
         evaluate.run(config)
 
 
+# ------------------------------------------------------------------------ operating points
+
+
+@pytest.fixture(scope="module")
+def validated(
+    dataset: Path, weights: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, Any]:
+    """An evaluation on the training split, which is the largest."""
+    output = tmp_path_factory.mktemp("validated") / "train"
+    return output, evaluate.run(evaluate_config(output, dataset, weights, splits=["train"]))
+
+
+def test_thresholds_of_other_images_are_applied_and_may_be_asked_for_later(
+    dataset: Path, weights: Path, validated: tuple[Path, Any], tmp_path: Path
+) -> None:
+    config = evaluate_config(tmp_path / "out", dataset, weights, splits=["test"])
+    first = evaluate.run(config)
+    before = file_hashes(tmp_path / "out")["predictions.parquet"]
+    points = OperatingPointConfig(str(validated[0]), sensitivity=[0.8], specificity=[])
+
+    record = evaluate.run(replace(config, operating_points=points))
+
+    assert file_hashes(tmp_path / "out")["predictions.parquet"] == before
+    assert record.metrics == first.metrics
+    found = ClassificationResult.from_record(read_record(tmp_path / "out" / "record.json"))
+    chosen, tested = columns(validated[0]), columns(tmp_path / "out")
+    assert found.operating_points.validation["splits"] == ["train"]
+    assert found.operating_points.validation["images"] == len(chosen["key"])
+    for each in found.operating_points.findings:
+        assert [point.rule for point in each.points] == ["youden", "sensitivity 0.8"]
+        for point in each.points:
+            for table, rate in (
+                (chosen, point.validation_sensitivity), (tested, point.rates["sensitivity"]),
+            ):  # fmt: skip
+                answers = np.array(table[f"probability {each.name}"]) >= point.threshold
+                shown = np.array(table[f"target {each.name}"]) == 1
+                assert rate == pytest.approx(100 * answers[shown].mean())
+        assert each.points[1].validation_sensitivity >= 80
+    written = read_record(tmp_path / "out" / "record.json")
+    assert evaluate.run(replace(config, operating_points=points)) == written  # nothing is to do
+
+
+def refused_points(config: Any, folder: Path) -> str:
+    with pytest.raises(DatasetError) as refusal:
+        evaluate.run(replace(config, operating_points=OperatingPointConfig(str(folder))))
+    return str(refusal.value)
+
+
+def test_thresholds_are_not_chosen_on_what_is_tested_nor_of_another_network(
+    dataset: Path,
+    weights: Path,
+    other_weights: Path,
+    validated: tuple[Path, Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    again = make_chest_dataset(tmp_path, images=80, name="again")
+    monkeypatch.setattr(classification_scores, "predict", lambda *_: pytest.fail("it went on"))
+    output = tmp_path / "out"
+    both = evaluate_config(output, dataset, weights, splits=["train", "test"])
+    number = validated[1].counts["images"]
+    assert f"shares {number} images with the test set" in refused_points(both, validated[0])
+    packed = evaluate_config(output, again, weights)
+    assert f"shares {number} images with the test set" in refused_points(packed, validated[0])
+    foreign = evaluate_config(output, dataset, other_weights, splits=["test"])
+    assert "weights_sha256: differs" in refused_points(foreign, validated[0])
+    assert not output.exists()
+
+
 # -------------------------------------------------------------- settings of the other task
 
 
-@pytest.mark.parametrize("setting", [{"overlays": 2}, {"teacher_record": "teacher"}])
+@pytest.mark.parametrize(
+    "setting", [{"overlays": 2}, {"teacher_record": "teacher"}, {"surface_distances": True}]
+)
 def test_settings_of_segmentation_are_refused_for_a_classifier(
     dataset: Path, weights: Path, tmp_path: Path, setting: dict[str, Any]
 ) -> None:
@@ -641,7 +716,14 @@ def test_settings_of_segmentation_are_refused_for_a_classifier(
         evaluate.run(evaluate_config(tmp_path / "out", dataset, weights, **setting))
 
 
-@pytest.mark.parametrize("setting", [{"labels": LabelConfig()}, {"compare_with": "other"}])
+@pytest.mark.parametrize(
+    "setting",
+    [
+        {"labels": LabelConfig()},
+        {"compare_with": "other"},
+        {"operating_points": OperatingPointConfig("validation")},
+    ],
+)
 def test_settings_of_classification_are_refused_for_a_segmenter(
     tmp_path: Path, setting: dict[str, Any]
 ) -> None:

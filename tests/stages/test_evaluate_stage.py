@@ -18,6 +18,7 @@ from nakt_dist.config import ImageConfig, PackConfig
 from nakt_dist.errors import CheckpointError, DatasetError
 from nakt_dist.models.network_file import TrainedNetwork
 from nakt_dist.models.weights import save_weights
+from nakt_dist.records.results import SegmentationResult
 from nakt_dist.records.run_record import read_record
 from nakt_dist.runtime.files import file_sha256
 from nakt_dist.shards.reader import IndexedShards
@@ -206,6 +207,27 @@ def test_when_no_dice_is_defined_the_record_says_so(tmp_path: Path) -> None:
     assert record.metrics["dice_mean"] is None
     assert set(record.speed) == {"images_per_second", "peak_memory_bytes"}
     assert min(record.speed.values()) > 0
+
+
+def test_distances_of_outlines_are_measured_where_asked_for_and_empty_masks_counted(
+    weights: Path, tmp_path: Path
+) -> None:
+    dataset = make_dataset_with_empty_masks(tmp_path, empty=3)
+    config = evaluate_config(tmp_path / "out", dataset, weights, surface_distances=True)
+    record = evaluate.run(config)
+
+    rows = predictions(tmp_path / "out")
+    apart = [row["hd95_pixels"] for row in rows if not math.isnan(row["hd95_pixels"])]
+    empty = [row for row in rows if not (row["target_pixels"] and row["predicted_pixels"])]
+    assert len(apart) == 12 - sum(row["dice"] < 1 for row in empty) < 12
+    metrics = record.metrics
+    assert metrics["hd95_pixels_mean"] == pytest.approx(np.mean(apart))
+    assert metrics["hd95_pixels_images_left_out"] == 12 - len(apart)
+    assert metrics["assd_pixels_mean"] <= metrics["hd95_pixels_mean"]
+    assert 0 < metrics["sensitivity_mean"] <= 100
+    result = SegmentationResult.from_json(read_record(tmp_path / "out" / "record.json").metrics)
+    names = {"sensitivity", "precision", "hd95_pixels", "assd_pixels"}
+    assert {score.name for score in result.others} == names
 
 
 # ---------------------------------------------------------------- against the teacher

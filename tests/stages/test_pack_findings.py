@@ -194,9 +194,10 @@ def test_a_wrong_policy_is_refused(tmp_path: Path) -> None:
             "pack",
             ["--layout=images_csv", "--source=a", "--output=b", "--labels.uncertain=perhaps"],
         )
-    config = parse_config(
-        "pack", ["--layout=images_csv", "--source=a", "--output=b", "--labels.blank=ignore"]
-    )
+    pack = ["--layout=images_csv", "--source=a", "--output=b"]
+    with pytest.raises(ConfigurationError, match="differs by finding is a setting of train"):
+        parse_config("pack", [*pack, "--labels.uncertain={default: zero, Edema: one}"])
+    config = parse_config("pack", [*pack, "--labels.blank=ignore"])
     assert config.labels == LabelPolicy("zero", "ignore")
 
 

@@ -264,6 +264,28 @@ def test_the_same_patients_for_both_make_the_comparison_sharper():
     assert paired[1] - paired[0] < 0.5 * (unpaired[1] - unpaired[0])
 
 
+def test_each_label_is_compared_in_the_same_resamples():
+    scores, targets, owners = make_case()
+    targets[:, 2] = 0
+    other = scores + np.random.default_rng(1).normal(size=scores.shape)
+    found = paired_difference(scores, other, targets, owners, 100, seed=0)
+    weights = np.concatenate(list(resampled_weights(owners, 100, seed=0)), axis=1)
+    for number in (0, 1):
+        label, pair = found.labels[number], (scores[:, number], other[:, number])
+        truth = targets[:, number]
+        draws = [
+            np.subtract(*(roc_auc_score(truth, each, sample_weight=times) for each in pair))
+            for times in weights.T
+        ]
+        assert label.difference == pytest.approx(
+            np.subtract(*(roc_auc_score(truth, each) for each in pair))
+        )
+        assert label.interval == pytest.approx(np.quantile(draws, [0.025, 0.975]), abs=1e-9)
+        below = np.count_nonzero(np.array(draws) <= 0)
+        assert label.p_value == 2 * (min(below, 100 - below) + 1) / 101
+    assert found.labels[2] is None
+
+
 def test_without_a_defined_label_nothing_is_compared():
     nothing = paired_difference(
         np.zeros((4, 1)), np.ones((4, 1)), np.ones((4, 1)), [None] * 4, 9, 0

@@ -175,12 +175,12 @@ def test_a_value_of_another_type_is_refused_by_key(stage, arguments, key):
         (
             "train",
             [*TRAIN, "--labels.uncertain=X"],
-            "labels.uncertain is X; expected zero, one, ignore or null",
+            "labels.uncertain is X; expected zero, one, ignore, settings by name or null",
         ),
         (
             "train",
-            [*TRAIN, "--labels.uncertain={Atelectasis: one}"],
-            "labels.uncertain is {'Atelectasis': 'one'}; expected zero, one, ignore or null",
+            [*TRAIN, "--labels.uncertain={Atelectasis: 1}"],
+            "labels.uncertain is 1; expected zero, one, ignore, settings by name or null",
         ),
         (
             "train",

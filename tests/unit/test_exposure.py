@@ -325,6 +325,9 @@ def test_another_policy_is_found():
         "trained": {"uncertain": "one", "blank": "zero"},
         "tested": POLICY,
     }
+    by_finding = {"uncertain": {"default": "one", "Edema": "zero"}, "blank": "zero"}
+    assert other_policy(trained({"label_policy": by_finding}), POLICY, ["Edema"]) is None
+    assert other_policy(trained({"label_policy": by_finding}), POLICY, ["Edema", "Mass"])
     with pytest.raises(CheckpointError, match="as label_policy"):
         other_policy(trained({"label_policy": "zero"}), POLICY)
 

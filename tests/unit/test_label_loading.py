@@ -88,6 +88,23 @@ def test_without_a_setting_the_policy_is_that_of_the_packing(tmp_path):
     assert other.policy == LabelPolicy("one", "zero")
 
 
+def test_findings_may_be_read_each_its_own_way(dataset):
+    images = IndexedShards(dataset)
+    own = labelled_targets(images, LabelConfig(uncertain={"Mass": "one", "Nodule": "zero"}))
+    assert own.policy.uncertain == {"default": "zero", "Mass": "one"}
+    np.testing.assert_array_equal(own.values, expected_values(images.keys, 1.0, 0.0))
+    others = labelled_targets(images, LabelConfig(uncertain={"default": "ignore", "Mass": "zero"}))
+    np.testing.assert_array_equal(others.values, expected_values(images.keys, 0.0, 0.0))
+    # The policy of findings that are not asked for tells no trainings or tests apart.
+    mass = labelled_targets(images, LabelConfig(["Mass"], {"default": "one", "Edema": "zero"}))
+    assert mass.policy == LabelPolicy("one")
+
+
+def test_a_policy_for_a_finding_that_nobody_knows_is_refused(dataset):
+    with pytest.raises(ConfigurationError, match="'Edma', which is no finding, did you mean 'Edem"):
+        labelled_targets(IndexedShards(dataset), LabelConfig(uncertain={"Edma": "one"}))
+
+
 def test_the_policy_changes_nothing_of_what_is_packed(dataset, tmp_path):
     other = make_labelled_dataset(tmp_path, labels=LabelPolicy(uncertain="ignore"))
     for name in (INDEX_NAME, *(entry.name for entry in ShardManifest.read(dataset).shards)):

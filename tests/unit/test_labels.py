@@ -79,6 +79,8 @@ class TestTargets:
             (LabelPolicy(uncertain="ignore"), [[1, NAN], [0, 0], [0, 0], [NAN, NAN]]),
             (LabelPolicy(blank="one"), [[1, 0], [0, 1], [1, 1], [NAN, NAN]]),
             (LabelPolicy("one", "ignore"), [[1, 1], [0, NAN], [NAN, NAN], [NAN, NAN]]),
+            (LabelPolicy({"default": "one", "Edema": "zero"}), [[1, 1], [0, 0], [0, 0], [NAN] * 2]),
+            (LabelPolicy({"default": "one", "Mass": "zero"}), [[1, 0], [0, 0], [0, 0], [NAN] * 2]),
         ],
     )
     def test_by_hand(self, policy: LabelPolicy, expected: list[list[float]]) -> None:

@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 
 from nakt_dist.errors import DatasetError
+from nakt_dist.evaluation.summary import summarise_metric
 from nakt_dist.records.lineage_reading import read_lineage
 from nakt_dist.records.pseudo_sets import apply_rule, count_by_split, read_pseudo_set
+from nakt_dist.records.results import SegmentationResult
 from nakt_dist.report import paper
 from nakt_dist.report.cautions import cautions
 from nakt_dist.report.content import make_document
@@ -27,6 +29,7 @@ from nakt_dist.report.document import (
 )
 from nakt_dist.report.evaluations import SegmentationRun
 from nakt_dist.report.markdown import to_markdown
+from nakt_dist.report.mask_tables import masks_table
 from nakt_dist.report.page import to_html
 from nakt_dist.report.paper_differences import differences_from_paper
 from nakt_dist.report.roles import Role, describe_lineage, describe_rule, role_of
@@ -197,6 +200,21 @@ def test_the_main_table_holds_every_run_once(collection: Collection):
         "student-of-both": "–",
     }
     assert any("No KTC for thyroid (phantom): 2 teachers" in remark for remark in table.remarks)
+
+
+def test_other_metrics_of_masks_stand_below_dice_with_what_they_leave_out(tmp_path: Path):
+    dice = summarise_metric("dice", scores(0.8), 100, seed=0)
+    apart = summarise_metric("hd95_pixels", [3.0, 5.0, float("nan")], 100, seed=0)
+    unknown = summarise_metric("iou", [0.5], 100, seed=0)
+    write_evaluation(tmp_path / "plain", lineage(annotations()), scores(0.7))
+    metrics = SegmentationResult(dice, (apart, unknown)).to_json()
+    write_evaluation(tmp_path / "more", lineage(annotations()), scores(0.8), metrics=metrics)
+    table = masks_table(collect([tmp_path]).evaluations)
+    assert table.header == ("Run", "HD95, pixels")
+    ((name, cell),) = table.rows
+    assert (name.text, cell.text) == ("more", "4.00")
+    assert cell.notes == ("3.00 to 5.00", "1 image left out")
+    assert masks_table(collect([tmp_path / "plain"]).evaluations) is None
 
 
 def test_tables_2_and_3_have_the_papers_shape_and_figures(collection: Collection):

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from nakt_dist.errors import DatasetError
+from nakt_dist.evaluation.many_comparisons import holm
 from nakt_dist.records.lineage_reading import read_lineage
 from nakt_dist.report.auroc_curves import (
     collect_curves,
@@ -24,7 +25,9 @@ from nakt_dist.report.differences import Difference, differences_table, find_dif
 from nakt_dist.report.document import Bullets, Figure, Table
 from nakt_dist.report.finding_tables import findings_table, subgroups_table
 from nakt_dist.report.markdown import to_markdown
+from nakt_dist.report.operating_tables import operating_tables
 from nakt_dist.report.paper import all_auroc, chest_dataset_name, find_auroc
+from nakt_dist.report.reliability_figures import draw_reliability
 from nakt_dist.report.runs import LeftOut, collect
 from nakt_dist.report.studies import Study, make_studies
 from nakt_dist.signals.kind import ATTENTION_TRANSFER
@@ -357,6 +360,7 @@ def test_findings_without_a_class_are_named_and_counted(tmp_path: Path):
     shown = run.result.findings[0]
     assert table.rows[0][2].notes == (
         f"AP {shown.average_precision:.1f} · ECE {shown.calibration_points:.1f} points",
+        f"pAUROC {shown.partial_auroc:.1f}",
     )
     assert 1 < shown.calibration_points < 100  # percentage points, where the record has a share
     assert any(
@@ -633,3 +637,67 @@ def test_a_policy_of_labels_that_is_none_leaves_its_record_out(tmp_path: Path, w
     path.write_text(json.dumps(record))
     page = to_markdown(make_document(collect([tmp_path]), "Title"))
     assert "label_policy' is" in page
+
+
+# ------------------------------------------------------------------------ operating points
+
+
+def test_operating_points_of_each_methods_first_seed_stand_in_a_table_of_its_own(tmp_path: Path):
+    for seed in range(2):
+        write_classified(tmp_path / f"run-{seed}", classifier(seed=seed), operating=True)
+    study = only_study(tmp_path)
+    (table,) = operating_tables(study)
+    assert table.title.startswith("Operating points of run-0 on chexpert (phantom)")
+    rules = ("Youden's J", "Sensitivity 90 %", "Specificity 90 %")
+    assert table.header == ("Finding", "Calibration", *rules)
+    assert [row[0].text for row in table.rows] == [*FINDINGS, "Mean"]
+    result = study.runs[0].result
+    point = result.operating_points.findings[0].points[0]
+    cell = table.rows[0][2]
+    assert cell.text == f"{point.rates['sensitivity']:.1f} / {point.rates['specificity']:.1f}"
+    assert cell.notes[1].startswith(f"PPV {point.rates['ppv']:.1f} (")
+    assert cell.notes[3] == f"from {point.threshold:.3g} on"
+    scaled = [100 * each.calibration_error_scaled for each in result.operating_points.findings]
+    plain = f"{result.calibration_points:.1f}"
+    assert table.rows[-1][1].text == f"ECE {plain} → {np.mean(scaled):.1f}"
+    assert "Chosen on 80 images of chexpert (phantom), split validation." in table.remarks
+    assert "The first of 2 seeds." in table.remarks
+    assert draw_reliability(study, 1).name == "reliability-1.png"
+
+
+def test_records_without_operating_points_or_of_earlier_versions_are_shown(tmp_path: Path):
+    write_classified(tmp_path / "run", classifier())
+    study = only_study(tmp_path)
+    assert (operating_tables(study), draw_reliability(study, 1)) == ([], None)
+    assert "pAUROC" in findings_table(study).rows[0][2].notes[1]
+    path = tmp_path / "run" / "record.json"
+    record = json.loads(path.read_text())
+    for each in record["details"]["labels"]:
+        del each["reliability"], each["partial_auroc"]  # as in records of earlier versions
+    del record["metrics"]["partial_auroc_mean"]
+    path.write_text(json.dumps(record))
+    table = findings_table(only_study(tmp_path))
+    assert all("pAUROC" not in note for row in table.rows for note in row[2].notes)
+
+
+@pytest.mark.parametrize(
+    "damage", [{"points": {}}, {"temperature": -1}, {"reliability_scaled": [0]}]
+)
+def test_damaged_operating_points_leave_their_record_out(tmp_path: Path, damage: dict[str, Any]):
+    write_classified(tmp_path / "whole", classifier())
+    write_classified(tmp_path / "run", classifier(), operating=True)
+    path = tmp_path / "run" / "record.json"
+    record = json.loads(path.read_text())
+    record["details"]["operating_points"]["findings"][0] |= damage
+    path.write_text(json.dumps(record))
+    page = to_markdown(make_document(collect([tmp_path]), "Title"))
+    assert f"the field '{next(iter(damage))}' is" in page
+
+
+def test_p_values_are_corrected_for_the_comparisons_of_their_table(study_folder: Path):
+    study = make_studies(collect([study_folder]).classified)[0][0]
+    differences = find_differences(study, [])
+    table = differences_table(study, differences)
+    expected = holm([each.p_value for each in differences])
+    assert column(table, "p, Holm") == [f"{value:.2g}" for value in expected]
+    assert min(expected) > min(each.p_value for each in differences)

@@ -195,21 +195,22 @@ def test_test_sets_of_one_name_are_told_apart_by_what_differs(tmp_path: Path):
     write_classified(tmp_path / "c", classifier())
     path = tmp_path / "c" / "record.json"
     record = json.loads(path.read_text())
-    record["inputs"]["label_policy"] = {"uncertain": "one", "blank": "zero"}
+    uses = {"default": "one", "Edema": "zero", "Mass": "ignore"}
+    record["inputs"]["label_policy"] = {"uncertain": uses, "blank": "zero"}
     path.write_text(json.dumps(record))
     write_classified(tmp_path / "d", classifier(), dataset="nih")
     studies, _ = make_studies(collect([tmp_path]).classified)
     name = "chexpert (phantom), split test, "
     assert {study.label for study in studies} == {
         f"{name}4 findings, uncertain labels as zero",
-        f"{name}4 findings, uncertain labels as one",
+        f"{name}4 findings, uncertain labels as one, of Edema as zero, of Mass ignored",
         f"{name}3 findings, uncertain labels as zero",
         "nih (phantom), split test",
     }
     blocks = [block for section in document_of(tmp_path).sections for block in section.blocks]
     titles = [block.title for block in blocks if isinstance(block, Table | Figure)]
     assert len(set(titles)) == len(titles)
-    assert "uncertain labels as one, blank labels as zero, 64 × 64" in cautions_of(tmp_path)
+    assert "of Mass ignored, blank labels as zero, 64 × 64" in cautions_of(tmp_path)
 
 
 def test_as_many_but_other_findings_are_named(tmp_path: Path):

@@ -5,11 +5,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from nakt_dist.config.evaluating import OperatingPointConfig
 from nakt_dist.evaluation.classification_summary import summarise_classification
+from nakt_dist.evaluation.operating_points import Labelled, operate
 from nakt_dist.evaluation.summary import summarise_metric
+from nakt_dist.records.comparison import Comparison, FindingDifference
 from nakt_dist.records.results import (
     ClassificationResult,
-    Comparison,
     MaskScore,
     SegmentationResult,
 )
@@ -20,7 +22,8 @@ from nakt_dist.records.run_record import RunRecord, read_record
 @pytest.mark.parametrize(("compared", "capability"), [(False, None), (True, None), (True, 98.5)])
 def test_dice_and_capability_come_back(values, compared: bool, capability: float | None):
     dice = summarise_metric("dice", values, 100, seed=0)
-    result = SegmentationResult(dice, compared=compared, capability=capability)
+    apart = summarise_metric("hd95_pixels", [250.0, float("nan")], 100, seed=0)
+    result = SegmentationResult(dice, (apart,), compared, capability)
     assert SegmentationResult.from_json(result.to_json()) == result
     assert ("knowledge_transfer_capability" in result.to_json()) == compared
 
@@ -42,8 +45,14 @@ def test_scores_of_findings_and_groups_come_back(tmp_path, compared: bool):
         names, answers, targets, patients, {"sex": sexes}, samples=50, seed=0
     )
     if compared:
-        found = Comparison("other", "ab" * 32, 1.5, [0.5, 2.5], 0.04, 80.0, 78.5, 2)
-        result = replace(result, compared=True, comparison=found)
+        each = FindingDifference("Edema", 1.0, [0.5, 2.5], 0.04, 0.08)
+        found = Comparison("other", "ab" * 32, 1.5, [0.5, 2.5], 0.04, 80.0, 78.5, 2, (each,))
+        images = Labelled(answers, targets)
+        points = operate(
+            names, images, images, patients, OperatingPointConfig("v"), {"images": 80}, 50, 0
+        )
+        assert ([each.name for each in points.findings], points.without) == (names[:2], ("Hernia",))
+        result = replace(result, compared=True, comparison=found, operating_points=points)
     metrics, details = result.to_json()
     RunRecord("evaluate", "test", {}, metrics=metrics, details=details).write(tmp_path)
     assert ClassificationResult.from_record(read_record(tmp_path / "record.json")) == result
