@@ -195,6 +195,15 @@ def test_distillation_matches_the_findings_that_both_have(
         )
 
 
+def test_a_signal_that_relates_images_refuses_one_at_a_time(
+    dataset: Path, teacher: Path, tmp_path: Path
+) -> None:
+    recipe = {"steps": 1, "global_batch_size": 2, "micro_batch_size": 1}
+    settings = {"recipe": recipe, "validation": None, "teacher": follow(teacher, dist=DistConfig())}
+    with pytest.raises(ConfigurationError, match="images of a micro-batch, and there is one; set"):
+        train.run(classify(tmp_path / "out", dataset, **settings))
+
+
 def test_a_segmentation_student_follows_a_teacher(tmp_path: Path) -> None:
     dataset = make_packed_dataset(tmp_path, images=16, splits={"train": 1.0})
     train.run(train_config(tmp_path / "teacher", dataset))
