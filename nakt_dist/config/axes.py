@@ -19,7 +19,7 @@ ROUND, PREVIOUS = "round", "previous"
 """The names of ``rounds``: a round's number, from 1, and what the round before made."""
 
 _MOST_COMBINATIONS = 10_000
-_MOST_ROUNDS = 100  # lineages are nested, a round in the next one
+_MOST_ROUNDS = 50  # lineages are nested, a round in the next one
 
 Combination = dict[str, Any]
 

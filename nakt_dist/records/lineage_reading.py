@@ -26,6 +26,7 @@ from nakt_dist.records.lineage import (
     TrainingSet,
 )
 from nakt_dist.records.run_record import RunRecord
+from nakt_dist.records.told_once import lineages_told
 from nakt_dist.signals import SIGNALS
 from nakt_dist.transfer.exclusion import ExclusionRule
 
@@ -47,6 +48,35 @@ def read_lineage(
         DatasetError: a field holds what no lineage does or, unless ``lenient``, is missing;
             names it.
     """
+    return _read(value, _Known(value, known), lenient)
+
+
+class _Known:
+    """Lineages that a network's own does not hold: it holds each once, see ``told_once``.
+
+    Args:
+        value: the whole lineage that is read.
+        others: those told elsewhere.
+    """
+
+    def __init__(self, value: Mapping[str, Any], others: Lineages) -> None:
+        self._told, self._others = lineages_told(value), others
+        self._read: dict[tuple[int, bool], Lineage] = {}
+
+    def read(self, weights: str | None, stored: Mapping[str, Any], lenient: bool) -> Lineage:
+        """Reads the lineage of a network, given what stands where it is named."""
+        stored = stored or self._told.get(weights or "", {})
+        if not stored:
+            return self._others.get(weights or "", Lineage())
+        key = (id(stored), lenient)
+        if key not in self._read:
+            self._read[key] = Lineage()  # of one that, by damage, is its own teacher
+            self._read[key] = _read(stored, self, lenient)
+        return self._read[key]
+
+
+def _read(value: Mapping[str, Any], known: _Known, lenient: bool) -> Lineage:
+    """Reads a lineage, or that of a network in it."""
     if not value:
         return Lineage()
     read = read_if_there if lenient else read_field
@@ -118,7 +148,7 @@ def _read_classifier(value: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _read_set(
-    lineage: Mapping[str, Any], at: str, known: Lineages, lenient: bool, masks: bool
+    lineage: Mapping[str, Any], at: str, known: _Known, lenient: bool, masks: bool
 ) -> TrainingSet | None:
     """Reads the images of one training.
 
@@ -165,13 +195,13 @@ def _read_set(
     )
 
 
-def _read_source(value: Any, known: Lineages, lenient: bool, masks: bool) -> TrainingSet:
+def _read_source(value: Any, known: _Known, lenient: bool, masks: bool) -> TrainingSet:
     if not isinstance(value, Mapping) or "sources" in value:
         raise DatasetError("sources holds something else than the images of a source")
     return _read_set({"source": value}, "source", known, lenient, masks) or NOT_SAID
 
 
-def _read_following(lineage: Mapping[str, Any], known: Lineages, lenient: bool) -> Following | None:
+def _read_following(lineage: Mapping[str, Any], known: _Known, lenient: bool) -> Following | None:
     """Reads the ``transfer`` of a lineage."""
     read = read_if_there if lenient else read_field
     kinds = (Mapping, type(None))
@@ -187,25 +217,23 @@ def _read_following(lineage: Mapping[str, Any], known: Lineages, lenient: bool) 
 
 
 def _read_network(
-    value: Any, known: Lineages, lenient: bool, lenient_of_lineage: bool = True
+    value: Any, known: _Known, lenient: bool, lenient_of_lineage: bool = True
 ) -> Network:
     """Reads a parent or teacher; ``known`` tells the lineage that it does not hold."""
     read = read_if_there if lenient else read_field
     weights, name = read(value, "weights_sha256", str), read_if_there(value, "name", str)
     stored = read_if_there(value, "lineage", Mapping) or {}
-    lineage = read_lineage(stored, known, lenient=lenient_of_lineage)
-    if not lineage.is_whole:
-        lineage = known.get(weights, lineage)
+    lineage = known.read(weights, stored, lenient_of_lineage)
     return Network(weights, printable(name or ""), lineage, stored)
 
 
-def _read_followed(value: Any, known: Lineages, lenient: bool) -> Network:
+def _read_followed(value: Any, known: _Known, lenient: bool) -> Network:
     """Reads the teacher that was followed; some lineages name the images of its training alone."""
     teacher = _read_network(value, known, lenient)
     stored = {**value, "dataset": value.get("trained_on")}
     if stored.get("fingerprint") is None:
         stored.pop("splits", None)
-    images = _read_set({"teacher": stored}, "teacher", {}, lenient=True, masks=False)
+    images = _read_set({"teacher": stored}, "teacher", known, lenient=True, masks=False)
     return teacher if teacher.lineage.is_whole else replace(teacher, lineage=Lineage(images))
 
 

@@ -12,6 +12,7 @@ from nakt_dist.config import TrainConfig, as_plain
 from nakt_dist.errors import CheckpointError, DatasetError
 from nakt_dist.models.weights_path import BEST_WEIGHTS, LAST_WEIGHTS, weights_path
 from nakt_dist.records.run_record import RECORD_NAME, RunRecord, package_versions, read_record
+from nakt_dist.records.told_once import told_once
 from nakt_dist.runtime.files import differing_fields, read_json, write_json
 from nakt_dist.runtime.outputs import check_output
 from nakt_dist.runtime.processes import process_place, say
@@ -58,7 +59,7 @@ def lineage_of(plan: TrainPlan, trainable_parameters: int) -> dict[str, Any]:
         "transfer": teacher
         and describe_following(teacher.config, teacher.network, teacher.pairing),
     }
-    return json.loads(json.dumps(lineage))
+    return told_once(json.loads(json.dumps(lineage)))
 
 
 def pictures_met(plan: TrainPlan) -> PicturesMet:

@@ -79,7 +79,10 @@ def test_what_the_first_teacher_met_is_told_of_the_student_of_the_third_round(
     }  # fmt: skip
     train_step = {
         "output": f"{path}student-${{round}}", "device": "cpu", "threads": 1, "seed": "${round}",
-        "data": {"dataset": str(transferal), "pseudo_labels": f"{path}pseudo-${{round}}"},
+        "data": [
+            {"dataset": str(dataset)},
+            {"dataset": str(transferal), "pseudo_labels": f"{path}pseudo-${{round}}"},
+        ],
         "model": {"name": "unet", "options": {"base_channels": 4, "dropout": 0.5}},
         "recipe": {"steps": 1, "global_batch_size": 2},
     }  # fmt: skip

@@ -22,6 +22,7 @@ from nakt_dist.records.exposure import (
     judge,
     warn,
 )
+from nakt_dist.records.told_once import told_once
 from nakt_dist.shards.pictures import NOTHING_KEPT, PicturesMet, read_pictures, write_pictures
 
 TESTED = np.array([3, 5, 8])
@@ -252,13 +253,41 @@ def test_exposure_is_found_over_any_number_of_generations(role, lineage):
     assert found(lineage(CLEAN)) == NOTHING
 
 
-def test_a_leak_is_found_through_a_hundred_rounds():
+def of_round(first, number):
+    """Returns the lineage of a student of annotated and pseudo-labelled images, as it is stored."""
+    lineage = first
+    for each in range(number):
+        teachers = [{"weights_sha256": f"{each}", "lineage": lineage}]
+        masks = images("transferal", "g", None) | {"labels": "pseudo masks", "teachers": teachers}
+        lineage = {
+            "trained_on": {**masks, "sources": [images(), masks]},
+            "parent": teachers[0],
+        }
+        lineage = told_once(json.loads(json.dumps(lineage)))
+    return lineage
+
+
+def test_a_leak_is_found_through_fifty_rounds():
+    """And a round adds no more to what is stored than the one before."""
     for first, met in ((TAINTED, True), (CLEAN, False)):
-        lineage = first
-        for number in range(100):
-            teacher = {"weights_sha256": f"{number}", "lineage": lineage}
-            lineage = {"trained_on": images("transferal", "g", None) | {"teachers": [teacher]}}
-        assert found(json.loads(json.dumps(lineage))) == NOTHING | {"teacher": met}
+        assert found(of_round(first, 50)) == NOTHING | {"teacher": met, "parents": met}
+    lengths = [len(json.dumps(of_round(CLEAN, number))) for number in (10, 20, 50)]
+    assert lengths[2] - lengths[1] < 3.5 * (lengths[1] - lengths[0])
+
+
+def test_a_lineage_told_once_says_what_it_says_told_again():
+    twice = child(student(follower(TAINTED), child(follower(TAINTED)), follower(TAINTED)))
+    once = told_once(twice)
+    assert len(json.dumps(once)) < len(json.dumps(twice))
+    assert told_once(once) == once
+    for splits in (["test"], ["validation"]):
+        assert judged(once, splits) == judged(twice, splits)
+
+
+def test_a_lineage_that_is_damaged_to_be_its_own_teacher_is_read():
+    itself = {"weights_sha256": "a", "lineage": {}}
+    lineage = {"trained_on": images() | {"teachers": [itself]}}
+    assert found(lineage | {"parent": {"weights_sha256": "a", "lineage": lineage}})
 
 
 def test_a_student_of_unknown_teachers_is_not_called_clean():
