@@ -220,8 +220,8 @@ class SegmentationRun(Evaluation):
 
     @property
     def excluded(self) -> bool:
-        """Whether its transferal images were chosen by an exclusion rule."""
-        return self.transfer is not None and self.transfer.exclusion is not None
+        """Whether images of a transferal dataset behind it were excluded by a rule."""
+        return self.transfer is not None and any(each.exclusion for each in self.transfer.parts)
 
     @property
     def dice(self) -> str:

@@ -8,7 +8,7 @@ from nakt_dist.records.lineage import Network
 from nakt_dist.report import paper
 from nakt_dist.report.document import Cell, Column, Table, tabulate
 from nakt_dist.report.evaluations import NetworkName, SegmentationRun, show_interval
-from nakt_dist.report.roles import Role, describe_rule
+from nakt_dist.report.roles import Role, describe_rules
 from nakt_dist.report.tables import (
     NOTHING,
     Capability,
@@ -250,7 +250,7 @@ def _dataset_cell(runs: Sequence[SegmentationRun]) -> Cell:
     trainings = list(dict.fromkeys(run.transfer for run in runs if run.transfer))
     counts = sorted({training.samples for training in trainings})
     notes = [f"{' or '.join(map(str, counts))} images"]
-    notes += dict.fromkeys(describe_rule(training.exclusion) for training in trainings)
+    notes += dict.fromkeys(map(describe_rules, trainings))
     teachers = " + ".join(teacher.name for teacher in trainings[0].teachers)
     star = "*" if runs[0].excluded else ""
     return Cell(f"{trainings[0].label}{star}", (*notes, f"teacher: {teachers}"))

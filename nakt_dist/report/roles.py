@@ -85,6 +85,15 @@ def describe_rule(rule: ExclusionRule | None) -> str:
     return (" or " if rule.combine == "either" else " and ").join(parts) or "no exclusion"
 
 
+def describe_rules(training: TrainingSet) -> str:
+    """Says which pseudo-labelled images were excluded, by source where rules differ."""
+    taught = [part for part in training.parts if part.teachers]
+    rules = dict.fromkeys(describe_rule(part.exclusion) for part in taught)
+    if len(rules) > 1:
+        rules = dict.fromkeys(f"{p.label}: {describe_rule(p.exclusion)}" for p in taught)
+    return "; ".join(rules)
+
+
 def show_threshold(value: float) -> str:
     """Returns a threshold as text with at most one decimal, such as ``"256"`` or ``"7.1"``."""
     return f"{value:.1f}".removesuffix(".0")

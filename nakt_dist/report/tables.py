@@ -11,7 +11,7 @@ from nakt_dist.report import paper
 from nakt_dist.report.cautions import meetings
 from nakt_dist.report.document import WARNING, Cell, Column, Table, tabulate
 from nakt_dist.report.evaluations import SegmentationRun, show_interval
-from nakt_dist.report.roles import Role, describe_lineage, describe_rule
+from nakt_dist.report.roles import Role, describe_lineage, describe_rule, describe_rules
 from nakt_dist.report.wording import grouped
 from nakt_dist.transfer.exclusion import ExclusionRule
 
@@ -154,7 +154,7 @@ def show_capability(capability: Capability) -> str:
 def _exclusion(run: SegmentationRun) -> str:
     if run.transfer is None:
         return NOTHING
-    return describe_rule(run.transfer.exclusion) if run.excluded else "no"
+    return describe_rules(run.transfer) if run.excluded else "no"
 
 
 def _count_images(run: SegmentationRun) -> str:

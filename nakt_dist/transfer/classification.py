@@ -37,7 +37,8 @@ def classification_loss(
             pos_weight=None if positive_weight is None else positive_weight.to(kind),
             reduction="none",
         )
-        number = counts.sum() if divisor is None else torch.tensor(divisor, device=values.device)
+        # Filled on the device: a number copied there would be waited for.
+        number = counts.sum() if divisor is None else torch.full((), divisor, device=values.device)
         cross_entropy = torch.where(counts, values, 0.0).sum() / number.clamp(min=1e-9)
     return {"loss": cross_entropy, "cross_entropy": cross_entropy}
 

@@ -27,14 +27,17 @@ from nakt_dist.loading.samples import MaskedImages, select_samples
 from nakt_dist.models.spec import ModelSpec
 from nakt_dist.records.evaluation_set import EvaluationSet
 from nakt_dist.records.exposure import Exposure, judge
+from nakt_dist.records.lineage import Network, TrainingSet, together
 from nakt_dist.records.lineage_reading import read_lineage
 from nakt_dist.records.run_tags import run_tags
-from nakt_dist.report.roles import Role, describe_lineage, role_of
+from nakt_dist.report.roles import Role, describe_lineage, describe_rules, role_of
 from nakt_dist.shards.pictures import read_pictures
 from nakt_dist.shards.reader import IndexedShards
 from nakt_dist.stages import train
 from nakt_dist.studies.paths import paths_of
 from nakt_dist.training.inputs import TrainingInputs
+from nakt_dist.transfer.exclusion import ExclusionRule
+from nakt_dist.watch.facts import read_facts
 from tests.datasets import make_chest_dataset, make_packed_dataset
 from tests.labelled import make_labelled_dataset
 from tests.mixtures import ALL, make_sources, mixed_config, sources_of
@@ -308,3 +311,22 @@ def test_the_doctor_says_what_a_mixture_makes(
     assert "squares: 25.0% of each batch, 8 draws of 8 images an epoch" in told
     assert "site: 25.0% of each batch, 8 draws of 5 images an epoch" in told
     assert "source 2" in told
+
+
+def test_who_follows_a_mixture_reads_its_sources(trained: Path) -> None:
+    facts = read_facts(trained)
+    assert facts.axes["dataset"] == "squares + taught + site"
+    assert (facts.axes["method"], facts.axes["size"]) == ("pseudo masks", "33")
+
+
+def test_rules_of_several_transferal_sets_are_told_by_source() -> None:
+    teacher = (Network("0" * 64),)
+    strict = ExclusionRule(alpha=None, beta=2.5)
+    sets = [
+        TrainingSet("ddti", "1", samples=7, teachers=teacher, exclusion=strict),
+        TrainingSet("photographs", "2", samples=5, teachers=teacher),
+        TrainingSet("busi", "3", samples=3),
+    ]
+    assert describe_rules(together(sets)) == "ddti: E > 2.5 bits; photographs: no exclusion"
+    assert describe_rules(together([sets[0], sets[2]])) == describe_rules(sets[0]) == "E > 2.5 bits"
+    assert together(sets).with_annotations and not together(sets[:2]).with_annotations
