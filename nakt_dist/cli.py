@@ -55,9 +55,10 @@ STAGES = {
     "verify": Stage("VerifyConfig", "re-read shards and name any damage", "folder"),
     "teach": Stage(
         "TeachConfig",
-        "let teachers write pseudo masks for a packed dataset",
+        "let teachers write pseudo masks or findings for a packed dataset",
         distributed=True,
     ),
+    "weigh": Stage("WeighConfig", "find the weights of teachers on a few annotated images"),
     "inspect": Stage(
         "InspectConfig",
         "show what exclusion leaves of pseudo-labels, or what a dataset holds",

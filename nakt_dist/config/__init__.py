@@ -26,6 +26,7 @@ from nakt_dist.config.teaching import (
     InspectConfig,
     LearntImagesConfig,
     NetworkCardConfig,
+    PrivacyConfig,
     TeachConfig,
     TeacherConfig,
     TrainingTeacherConfig,
@@ -39,6 +40,7 @@ from nakt_dist.config.training import (
     TrainConfig,
 )
 from nakt_dist.config.watching import WatchConfig
+from nakt_dist.config.weighing import WeighConfig
 from nakt_dist.models.spec import PreprocessingConfig
 from nakt_dist.signals import (
     AttentionTransferConfig,
@@ -72,6 +74,7 @@ __all__ = [
     "PackConfig",
     "PhantomsConfig",
     "PreprocessingConfig",
+    "PrivacyConfig",
     "ProfileConfig",
     "RecipeConfig",
     "ReportConfig",
@@ -90,6 +93,7 @@ __all__ = [
     "ValidationConfig",
     "VerifyConfig",
     "WatchConfig",
+    "WeighConfig",
     "as_plain",
     "save_config",
 ]

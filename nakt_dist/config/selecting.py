@@ -11,6 +11,7 @@ from nakt_dist import limits
 from nakt_dist.errors import ConfigurationError
 from nakt_dist.limits import Limited
 from nakt_dist.sources.findings import LabelUse
+from nakt_dist.transfer.confidence import ConfidenceRule
 from nakt_dist.transfer.exclusion import ExclusionRule
 
 _SOURCE_NAME = limits.limit(
@@ -26,8 +27,9 @@ class _SelectionConfig(Limited):
     Attributes:
         dataset: folder or URL of a packed dataset.
         splits: the splits used; null for all.
-        pseudo_labels: folder or URL of pseudo-labels; None takes the dataset's own masks.
-        exclusion: which pseudo-labelled images to leave out; None keeps all.
+        pseudo_labels: folder or URL of pseudo-labels; None takes the dataset's own masks or
+            findings.
+        exclusion: which images to leave out by their pseudo masks; None keeps all.
         count: only so many samples, chosen by ``subset_seed``; smaller choices are part of larger.
         subset_seed: of that choice.
     """
@@ -54,6 +56,7 @@ class DataConfig(_SelectionConfig, group="data"):
     """Which samples are learnt from, with which targets.
 
     Attributes:
+        confidence: which pseudo-findings to learn from; None takes all of them as they are.
         streaming: read through a shuffle buffer instead of by index, for shards that do not
             fit on local disk; only statistically repeatable.
         shuffle_buffer: samples held for shuffling when streaming.
@@ -61,6 +64,7 @@ class DataConfig(_SelectionConfig, group="data"):
     """
 
     splits: list[str] | None = field(default_factory=lambda: ["train"], metadata=limits.SPLITS)
+    confidence: ConfidenceRule | None = None
     streaming: bool = False
     shuffle_buffer: int = field(default=1000, metadata=limits.NOT_NEGATIVE)
     cache: str = field(default="~/.cache/nakt_dist", metadata=limits.PATH)
@@ -70,6 +74,11 @@ class DataConfig(_SelectionConfig, group="data"):
         limits.require(
             not self.streaming or self.shuffle_buffer, "data.shuffle_buffer", "1 or more"
         )
+        if self.confidence is not None and self.pseudo_labels is None:
+            raise ConfigurationError(
+                "data.confidence is set but data.pseudo_labels is not: confidence judges "
+                "pseudo-findings. Set data.pseudo_labels, or data.confidence to null"
+            )
         if self.streaming and self.count is not None:
             raise ConfigurationError(
                 "data.count with data.streaming: a stream has no order to choose from. "

@@ -7,6 +7,7 @@ from nakt_dist import limits
 from nakt_dist.limits import Limited
 from nakt_dist.models.spec import ModelSpec, PreprocessingConfig
 from nakt_dist.signals import Signals
+from nakt_dist.transfer.confidence import EVERYTHING, ConfidenceRule
 from nakt_dist.transfer.exclusion import ExclusionRule
 
 
@@ -36,20 +37,78 @@ class TeacherConfig(TrainedNetworkConfig, group="teachers"):
     Attributes:
         weight: w of the weighted mean Σ w T(x) / Σ w (paper A, algorithm 1).
         output: ``soft`` probabilities, or ``binary`` (probability above 0.5).
+        labels: a classifier's outputs' names in order, or a label set such as ``chestxray14``,
+            when the weights file does not say.
+        flips: ``horizontal`` and ``vertical``: it sees each image mirrored besides.
+        scales: it sees each image at these multiples of its input's size besides.
     """
 
     weight: float = field(default=1.0, metadata=limits.FACTOR)
     output: Literal["soft", "binary"] = "soft"
+    labels: str | list[str] | None = None
+    flips: list[Literal["horizontal", "vertical"]] = field(
+        default_factory=list,
+        metadata=limits.limit(
+            "horizontal, vertical, or both", lambda found: len(set(found)) == len(found)
+        ),
+    )
+    scales: list[float] = field(
+        default_factory=list,
+        metadata=limits.limit(
+            "different numbers from 0.25 to 4, without 1",
+            lambda found: (
+                len(set(found)) == len(found)
+                and 1 not in found
+                and all(0.25 <= s <= 4 for s in found)
+            ),
+        ),
+    )
+
+
+@dataclass(frozen=True)
+class PrivacyConfig(Limited, group="privacy"):
+    """Private votes of several hospitals' classifiers (PATE): what a student may learn of them.
+
+    Attributes:
+        key: file with the secret that the noise comes from, made where it is absent; whoever has
+            it can take the noise away. Beside it, ``KEY.spent.json`` counts what was asked.
+        noise: standard deviation of the noise on the count of votes, in votes.
+        epsilon: budget: the largest ε, over all that was asked of these teachers with this key.
+        delta: its δ; well below one over the number of patients of a hospital.
+        threshold: fewest votes of the majority, after noise, with which a query is answered; None
+            answers all (Confident-GNMax).
+        threshold_noise: standard deviation of that comparison's noise, in votes.
+        images: of which so many are asked about, chosen by a hash of their keys; None for all.
+    """
+
+    key: str = field(metadata=limits.PATH)
+    noise: float = field(metadata=limits.FACTOR)
+    epsilon: float = field(metadata=limits.FACTOR)
+    delta: float = field(default=1e-5, metadata=limits.within(1e-300, 0.1, "in (0, 0.1]"))
+    threshold: float | None = field(default=None, metadata=limits.FACTOR)
+    threshold_noise: float | None = field(default=None, metadata=limits.FACTOR)
+    images: int | None = field(default=None, metadata=limits.POSITIVE)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        limits.require(
+            (self.threshold is None) == (self.threshold_noise is None),
+            "privacy.threshold and privacy.threshold_noise",
+            "set both or neither",
+        )
 
 
 @dataclass(frozen=True)
 class TeachConfig(Limited):
-    """``nakt teach``: teachers write pseudo masks for a packed dataset.
+    """``nakt teach``: teachers write pseudo masks, or pseudo-findings, for a packed dataset.
 
     Attributes:
         dataset: folder or URL of the packed dataset.
         output: folder for the pseudo-labels.
-        teachers: at least one.
+        teachers: at least one; all segment, or all classify.
+        combination: ``mean``, weighted; ``median``; or ``staple``, which weighs votes (probability
+            above 0.5) by how reliable each teacher shows itself to be in an image (masks only).
+        privacy: teachers vote in private (pseudo-findings only); None stores what they say.
         batch_size: images per forward pass.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         precision: of the forward pass; the mean is float32 always. ``auto`` is the fastest that
@@ -65,11 +124,28 @@ class TeachConfig(Limited):
     teachers: list[TeacherConfig] = field(
         metadata=limits.limit("a list with at least one teacher", len)
     )
+    combination: Literal["mean", "median", "staple"] = "mean"
+    privacy: PrivacyConfig | None = None
     batch_size: int = field(default=16, metadata=limits.POSITIVE)
     device: str = "auto"
     precision: Literal["auto", "float32", "tf32", "bfloat16"] = "auto"
     threads: int | None = field(default=None, metadata=limits.PROCESSES)
     cache: str = field(default="~/.cache/nakt_dist", metadata=limits.PATH)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        weights = {each.weight for each in self.teachers}
+        limits.require(
+            self.combination == "mean" or len(weights) == 1,
+            "combination",
+            f"mean where teachers have weights of their own ({', '.join(map(str, weights))}); the "
+            "median and STAPLE take each alike",
+        )
+        limits.require(
+            self.combination == "mean" or self.privacy is None,
+            "combination",
+            "left out with privacy, under which teachers vote",
+        )
 
 
 @dataclass(frozen=True)
@@ -79,9 +155,11 @@ class InspectConfig(Limited):
     Attributes:
         pseudo_labels: folder of pseudo-labels; or a packed dataset, whose findings and masks
             are counted, with sheets of its images and masks where ``output`` is given.
-        dataset: the packed dataset they belong to, for the overlays; None leaves them out.
+        dataset: the packed dataset they belong to: for the overlays of masks, and to compare
+            pseudo-findings with its labels; None does neither.
         output: folder for the figures; by default ``PSEUDO_LABELS-inspection`` beside it.
-        exclusion: the rule whose effect is shown.
+        exclusion: the rule whose effect on pseudo masks is shown.
+        confidence: the rule whose effect on pseudo-findings is shown.
         images: how many kept and how many excluded images the sheet shows.
         seed: of their choice.
         against: of a packed dataset: other packed datasets in which its images are looked for.
@@ -93,6 +171,7 @@ class InspectConfig(Limited):
     dataset: str | None = field(default=None, metadata=limits.PATH)
     output: str | None = field(default=None, metadata=limits.PATH)
     exclusion: ExclusionRule = field(default_factory=ExclusionRule)
+    confidence: ConfidenceRule = EVERYTHING
     images: int = field(default=8, metadata=limits.NOT_NEGATIVE)
     seed: int = field(default=0, metadata=limits.SEED)
     against: list[str] = field(default_factory=list, metadata=limits.PATHS)

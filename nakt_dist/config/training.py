@@ -333,10 +333,21 @@ class TrainConfig(Limited):
                 "recipe.positive_weighting",
                 "none unless task is classification",
             )
-        elif any(source.pseudo_labels is not None for source in self.sources):
-            raise ConfigurationError(
-                "data.pseudo_labels are masks, and task is classification; leave them out, or set "
-                "task: segmentation"
+            limits.require(
+                not any(source.confidence for source in self.sources),
+                "data.confidence",
+                "left out unless task is classification; data.exclusion judges pseudo masks",
+            )
+        else:
+            limits.require(
+                not any(source.exclusion for source in self.sources),
+                "data.exclusion",
+                "left out where task is classification; data.confidence judges pseudo-findings",
+            )
+            limits.require(
+                self.validation is None or self.validation.pseudo_labels is None,
+                "validation.pseudo_labels",
+                "left out where task is classification: an AUROC needs labels",
             )
 
     @property

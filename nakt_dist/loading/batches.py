@@ -15,6 +15,7 @@ from nakt_dist.loading.sampler import BatchOrder, Share
 from nakt_dist.loading.samples import SelectedSamples
 from nakt_dist.loading.targets import LabelledTargets
 from nakt_dist.shards.location import DatasetLocation
+from nakt_dist.shards.reader import PseudoLabels
 
 Batch = Mapping[str, torch.Tensor]
 
@@ -123,7 +124,7 @@ def streamed_batches(
     entries = [samples.images.manifest.shards[number] for number in shard_numbers]
     pseudo = samples.pseudo_labels
     sidecars = None
-    if pseudo is not None:
+    if isinstance(pseudo, PseudoLabels):
         sidecars = [pseudo.manifest.shards[number].name for number in shard_numbers]
     stream = StatisticallyRepeatableStream(
         [entry.name for entry in entries],
@@ -132,7 +133,7 @@ def streamed_batches(
         rank=rank,
         shuffle_buffer=config.shuffle_buffer,
         sidecar_names=sidecars,
-        sidecar_opener=_opener(config.pseudo_labels) if config.pseudo_labels else None,
+        sidecar_opener=_opener(config.pseudo_labels or "") if sidecars else None,
     )
     in_shards = sum(entry.samples for entry in entries)
     # How many others come before a sample comes again is about geometric, on average in_shards:
@@ -178,7 +179,7 @@ def _chosen(
 
 
 def _check_mask(samples: SelectedSamples, number: int, mask: bytes) -> None:
-    if samples.pseudo_labels is None:
+    if not isinstance(samples.pseudo_labels, PseudoLabels):
         samples.images.check_bytes(number, "mask", mask)
     else:
         samples.pseudo_labels.check_bytes(number, "soft", mask)

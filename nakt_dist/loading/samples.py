@@ -2,7 +2,7 @@
 
 import functools
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,9 +15,16 @@ from nakt_dist.loading.decoded_store import DecodedStore
 from nakt_dist.loading.decoding import decode_into
 from nakt_dist.loading.images import Images
 from nakt_dist.models.preprocessing import ImageForm
-from nakt_dist.records.lineage import Network, TrainingSet
+from nakt_dist.records.lineage import PSEUDO_FINDINGS, PSEUDO_MASKS, Network, TrainingSet
 from nakt_dist.records.lineage_reading import readable
-from nakt_dist.shards.manifest import ShardManifest
+from nakt_dist.shards.location import DatasetLocation
+from nakt_dist.shards.manifest import (
+    MANIFEST_NAME,
+    PseudoFindingsManifest,
+    ShardManifest,
+    read_taught_manifest,
+)
+from nakt_dist.shards.pseudo_findings import PseudoFindings
 from nakt_dist.shards.reader import IndexedShards, PseudoLabels
 from nakt_dist.transfer.exclusion import ExclusionRule
 
@@ -28,12 +35,13 @@ class SelectedSamples:
 
     Attributes:
         images: the packed dataset as selected.
-        pseudo_labels: their soft masks, or None when the dataset's own masks are the target.
+        pseudo_labels: what teachers say of them, or None when the dataset's own masks or findings
+            are the target.
         before_exclusion: number of samples before the exclusion rule.
     """
 
     images: IndexedShards
-    pseudo_labels: PseudoLabels | None
+    pseudo_labels: PseudoLabels | PseudoFindings | None
     before_exclusion: int
 
     def __len__(self) -> int:
@@ -41,12 +49,17 @@ class SelectedSamples:
 
     @property
     def mask_is_soft(self) -> bool:
-        """Whether targets are probabilities rather than annotations."""
-        return self.pseudo_labels is not None
+        """Whether target masks are probabilities rather than annotations."""
+        return isinstance(self.pseudo_labels, PseudoLabels)
+
+    @property
+    def pseudo_findings(self) -> PseudoFindings | None:
+        """What classifiers say of the samples, where that is to be learnt."""
+        return self.pseudo_labels if isinstance(self.pseudo_labels, PseudoFindings) else None
 
     def target_bytes(self, number: int) -> bytes:
         """Returns the encoded target of a sample, which must have one: see ``check_masks``."""
-        if self.pseudo_labels is not None:
+        if isinstance(self.pseudo_labels, PseudoLabels):
             return self.pseudo_labels.soft_mask_bytes(number)
         mask = self.images.mask_bytes(number)
         assert mask is not None
@@ -90,6 +103,7 @@ class SelectedSamples:
         pseudo = self.pseudo_labels.manifest
         return replace(
             learnt,
+            taught=PSEUDO_MASKS if self.mask_is_soft else PSEUDO_FINDINGS,
             before_exclusion=self.before_exclusion,
             pseudo_labels_fingerprint=pseudo.fingerprint,
             teachers=tuple(map(_author, pseudo.teachers)),
@@ -122,13 +136,15 @@ def select_samples(
     subset_seed: int = 0,
     cache: str = "~/.cache/nakt_dist",
     role: str = "",
+    taught: Callable[[PseudoFindings], np.ndarray] | None = None,
 ) -> SelectedSamples:
     """Opens a dataset and chooses its samples: splits, then exclusion, then a count.
 
     Args:
-        exclusion: applied to the statistics of the pseudo-labels.
+        exclusion: applied to the statistics of pseudo masks.
         count: only so many, chosen by hash of (subset_seed, key): nested in larger choices.
         role: what the settings' names begin with in messages, such as ``validation.``.
+        taught: says, bool (N,), of which images pseudo-findings leave something to learn.
 
     Raises:
         DatasetError: something is absent, damaged, or made for something else.
@@ -138,14 +154,19 @@ def select_samples(
         images = IndexedShards(dataset, splits, Path(cache))
     except ConfigurationError as error:
         raise ConfigurationError(f"{role}splits: {error}") from None
-    pseudo = PseudoLabels(pseudo_labels, images, Path(cache)) if pseudo_labels else None
+    pseudo = _open_pseudo_labels(pseudo_labels, images, Path(cache)) if pseudo_labels else None
     before = len(images)
-    if pseudo is not None and exclusion is not None:
+    if isinstance(pseudo, PseudoFindings):
+        if taught is None:
+            raise _no_masks(pseudo)
+        rows = np.flatnonzero(taught(pseudo))
+        images, pseudo = images.select(rows), pseudo.select(rows)
+    elif pseudo is not None and exclusion is not None:
         images, pseudo = _exclude(images, pseudo, exclusion)
     if count is not None and count > len(images):
         raise ConfigurationError(
             f"{role}count is {count}, but {dataset} has {len(images)} samples in splits "
-            f"{splits or 'all'}{' after exclusion' if exclusion else ''}. Lower it"
+            f"{splits or 'all'}{' after exclusion' if before > len(images) else ''}. Lower it"
         )
     if count is not None:
         rows = _nested_choice(images.keys, count, subset_seed)
@@ -153,10 +174,27 @@ def select_samples(
     if not len(images):
         raise ConfigurationError(
             f"no sample of {dataset} is left in splits {splits or 'all'}"
-            f"{f' after excluding all {before}' if exclusion else ''}"
-            + ("; nakt inspect shows which α and β leave some" if exclusion and before else "")
+            f"{f' after excluding all {before}' if before else ''}"
+            + ("; nakt inspect shows what a rule leaves" if pseudo_labels and before else "")
         )
     return SelectedSamples(images, pseudo, before)
+
+
+def _no_masks(pseudo: PseudoFindings) -> ConfigurationError:
+    return ConfigurationError(
+        f"{pseudo.root}: holds pseudo-findings ({', '.join(pseudo.manifest.findings)}), and masks "
+        "are wanted. Give pseudo masks, or set task: classification"
+    )
+
+
+def _open_pseudo_labels(
+    root: str, images: IndexedShards, cache: Path
+) -> PseudoLabels | PseudoFindings:
+    location = DatasetLocation(root, cache)
+    location.refresh(MANIFEST_NAME)
+    if isinstance(read_taught_manifest(location.folder), PseudoFindingsManifest):
+        return PseudoFindings.open(root, images, cache)
+    return PseudoLabels(root, images, cache)
 
 
 def _exclude(
@@ -221,9 +259,8 @@ class CachedImages(Images):
 
     def _name_of_pixels(self) -> bytes:
         """What decides the decoded pixels, in the order of the samples."""
-        parts = [self.samples.images, self.samples.pseudo_labels]
-        places = (each.fingerprint_of_rows() for each in parts if each is not None)
-        return b"".join([str((self._form, self.decoded_bytes)).encode(), *places])
+        form = str((self._form, self.decoded_bytes)).encode()
+        return form + self.samples.images.fingerprint_of_rows()
 
     @property
     def sizes(self) -> tuple[int, ...]:
@@ -299,6 +336,11 @@ class MaskedImages(CachedImages):
             )
         samples.check_masks(", or train on data.pseudo_labels", "set task: classification")
         super().__init__(samples, 1, cache_megabytes)
+
+    def _name_of_pixels(self) -> bytes:
+        pseudo = self.samples.pseudo_labels
+        masks = pseudo.fingerprint_of_rows() if isinstance(pseudo, PseudoLabels) else b""
+        return super()._name_of_pixels() + masks
 
     def _parts(self, image: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, ...]:
         return image, target

@@ -1,7 +1,7 @@
 """Findings of packed images as the targets of a classifier."""
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +10,7 @@ import torch
 from nakt_dist.config.selecting import LabelConfig
 from nakt_dist.errors import ConfigurationError, nearest_name
 from nakt_dist.loading.samples import CachedImages, SelectedSamples
+from nakt_dist.shards.pseudo_findings import PseudoFindings
 from nakt_dist.shards.reader import IndexedShards
 from nakt_dist.sources.findings import (
     CHESTXRAY14_FINDINGS,
@@ -22,6 +23,7 @@ from nakt_dist.sources.findings import (
     resolve_label_names,
     targets,
 )
+from nakt_dist.transfer.confidence import EVERYTHING, ConfidenceRule
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,8 @@ class LabelledTargets:
     Attributes:
         names: of the K findings, in order.
         policy: what uncertain and blank findings count as.
-        values: float32 (N, K): 0 absent, 1 present, NaN to be ignored.
+        values: float32 (N, K): 0 absent, 1 present, between them as sure as teachers are, NaN
+            to be ignored.
     """
 
     names: tuple[str, ...]
@@ -101,6 +104,63 @@ def _simplify(uses: Mapping[str, LabelUse], names: Sequence[str]) -> LabelUse | 
     otherwise = uses[OTHERWISE]
     own = {name: uses[name] for name in sorted(names) if uses.get(name, otherwise) != otherwise}
     return {OTHERWISE: otherwise, **own} if own else otherwise
+
+
+def pseudo_targets(
+    samples: SelectedSamples,
+    config: LabelConfig,
+    rule: ConfidenceRule | None,
+    names: tuple[str, ...] | None = None,
+) -> LabelledTargets:
+    """Turns what classifiers say of samples into targets.
+
+    Args:
+        config: which findings; None takes all that the teachers know. The policy is kept for a
+            validation set, whose labels people wrote.
+        rule: which of them to learn; None takes all as they are.
+        names: as for ``labelled_targets``.
+
+    Raises:
+        ConfigurationError: no teacher knows a finding that is asked for.
+    """
+    pseudo = samples.pseudo_findings
+    assert pseudo is not None
+    if names is None:
+        names = resolve_label_names(config.names, pseudo.manifest.findings)
+    policy = label_policy(samples.images, config, names)
+    return LabelledTargets(names, policy, judge_findings(pseudo, names, rule))
+
+
+def judge_findings(
+    pseudo: PseudoFindings, names: Sequence[str], rule: ConfidenceRule | None
+) -> np.ndarray:
+    """Returns targets float32 (N, K); NaN where to be ignored, or where no teacher knows a finding.
+
+    Args:
+        names: of the K findings; those that the teachers do not know are ignored throughout.
+    """
+    known = pseudo.manifest.findings
+    values = np.full((2, len(pseudo), len(names)), np.nan, np.float32)
+    for column, name in enumerate(names):
+        if name in known:
+            number = known.index(name)
+            values[0, :, column] = pseudo.probability[:, number]
+            values[1, :, column] = pseudo.disagreement[:, number]
+    return (rule or EVERYTHING).judge(*values)
+
+
+def leave_something(
+    rule: ConfidenceRule | None, names: str | Sequence[str] | None
+) -> Callable[[PseudoFindings], np.ndarray]:
+    """Returns what says, bool (N,), of which images a rule leaves one of the findings."""
+
+    def judge(pseudo: PseudoFindings) -> np.ndarray:
+        known = pseudo.manifest.findings
+        asked = LABEL_SETS.get(names, ()) if isinstance(names, str) else names or known
+        wanted = [name for name in known if name in asked] or known  # else refused later
+        return ~np.isnan(judge_findings(pseudo, wanted, rule)).all(axis=1)
+
+    return judge
 
 
 def name_outputs(names: str | Sequence[str], count: int | None, field: str) -> tuple[str, ...]:

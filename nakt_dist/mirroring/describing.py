@@ -11,7 +11,12 @@ from nakt_dist.records.fields import label_dataset
 from nakt_dist.records.pseudo_sets import read_pseudo_set
 from nakt_dist.records.run_tags import run_tags
 from nakt_dist.runtime.mirrors import without_folders
-from nakt_dist.shards.manifest import PseudoLabelManifest, ShardManifest
+from nakt_dist.shards.manifest import (
+    AnyManifest,
+    PseudoFindingsManifest,
+    PseudoLabelManifest,
+    ShardManifest,
+)
 
 _BINS = 64
 
@@ -124,7 +129,7 @@ def links_of(run: FoundRun) -> list[Link]:
     return list({(link.direction, link.name): link for link in whole}.values())
 
 
-def _links_of_manifest(manifest: ShardManifest | PseudoLabelManifest) -> list[Link]:
+def _links_of_manifest(manifest: AnyManifest) -> list[Link]:
     if isinstance(manifest, ShardManifest):
         return [Link("wrote", "dataset", manifest.fingerprint, _facts(manifest))]
     facts = {"name": manifest.dataset}
@@ -175,14 +180,16 @@ def _weights(direction: str, network: Mapping[str, Any]) -> Link:
     return Link(direction, "weights", network.get("weights_sha256"), facts)
 
 
-def _facts(manifest: ShardManifest | PseudoLabelManifest) -> dict[str, Any]:
+def _facts(manifest: AnyManifest) -> dict[str, Any]:
     """What may be told of a dataset: its name and numbers; its manifest names files."""
+    size = {}
+    if not isinstance(manifest, PseudoFindingsManifest):
+        size = {"height": manifest.height, "width": manifest.width}
     return {
         "name": manifest.dataset,
         "phantom": manifest.phantom,
         "images": manifest.num_samples,
-        "height": manifest.height,
-        "width": manifest.width,
+        **size,
     }
 
 

@@ -18,7 +18,14 @@ from nakt_dist.records.run_record import RECORD_NAME, RunRecord, read_record
 from nakt_dist.runtime.files import read_json, read_regular_file, value_sha256
 from nakt_dist.runtime.processes import printable
 from nakt_dist.runtime.tracking import METRICS_NAME, whole_lines
-from nakt_dist.shards.manifest import MANIFEST_NAME, PseudoLabelManifest, ShardManifest
+from nakt_dist.shards.manifest import (
+    MANIFEST_NAME,
+    AnyManifest,
+    PseudoFindingsManifest,
+    PseudoLabelManifest,
+    ShardManifest,
+    read_taught_manifest,
+)
 from nakt_dist.studies.folder import Plan, PlannedRun, RunState, StudyFolder
 
 _STAGES = ("train", "evaluate", "attention")
@@ -67,7 +74,7 @@ class FoundRun:
     place: str
     stage: str
     record: RunRecord | None = None
-    manifest: ShardManifest | PseudoLabelManifest | None = None
+    manifest: AnyManifest | None = None
     study: StudyRun | None = None
 
     @property
@@ -230,8 +237,8 @@ def _read(path: Path, place: str, names: set[str], study: StudyRun | None) -> Fo
             return FoundRun(path, place, record.stage, record, study=study)
     if MANIFEST_NAME in names:
         found = read_json(path / MANIFEST_NAME, "manifest").get("format")
-        if found == PseudoLabelManifest.FORMAT:
-            pseudo = PseudoLabelManifest.read(path)
+        if found in (PseudoLabelManifest.FORMAT, PseudoFindingsManifest.FORMAT):
+            pseudo = read_taught_manifest(path)
             return FoundRun(path, place, "teach", manifest=pseudo, study=study)
         if found == ShardManifest.FORMAT:
             return FoundRun(path, place, "pack", manifest=ShardManifest.read(path), study=study)

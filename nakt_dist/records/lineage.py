@@ -11,7 +11,7 @@ from nakt_dist.signals.kind import TRANSFER_LEARNING, Kind
 from nakt_dist.transfer.exclusion import ExclusionRule
 
 RANDOM = "random"
-ANNOTATIONS, PSEUDO_MASKS = "annotations", "pseudo masks"
+ANNOTATIONS, PSEUDO_MASKS, PSEUDO_FINDINGS = "annotations", "pseudo masks", "pseudo-findings"
 """The ``labels`` of a lineage: whose masks, or findings, were learnt."""
 
 
@@ -102,7 +102,7 @@ class Following:
 
 @dataclass(frozen=True)
 class TrainingSet:
-    """The images of one training, and whose masks were learnt.
+    """The images of one training, and whose masks or findings were learnt.
 
     Attributes:
         dataset: its name; empty where nobody says.
@@ -110,8 +110,9 @@ class TrainingSet:
         splits: which; None for all.
         phantom: whether the images are known to be procedural.
         samples: how many; 0 where nobody says.
-        teachers: who wrote the pseudo masks; empty where annotations were learnt.
-        before_exclusion: images before exclusion, of pseudo masks only.
+        teachers: who wrote what was learnt; empty where annotations were.
+        taught: what they wrote.
+        before_exclusion: images before exclusion, of pseudo-labels only.
         pseudo_labels_fingerprint: of their manifest.
         exclusion: the rule, or None where nothing was excluded.
         splits_known: whether ``splits`` says anything.
@@ -125,6 +126,7 @@ class TrainingSet:
     phantom: bool = False
     samples: int = 0
     teachers: tuple[Network, ...] = ()
+    taught: str = PSEUDO_MASKS
     before_exclusion: int = 0
     pseudo_labels_fingerprint: str = ""
     exclusion: ExclusionRule | None = None
@@ -153,7 +155,7 @@ class TrainingSet:
         if not self.pseudo_labels_fingerprint:
             return value | {"labels": ANNOTATIONS}
         return value | {
-            "labels": PSEUDO_MASKS,
+            "labels": self.taught,
             "before_exclusion": self.before_exclusion,
             "pseudo_labels_fingerprint": self.pseudo_labels_fingerprint,
             "teachers": [teacher.to_json() for teacher in self.teachers],
@@ -177,6 +179,7 @@ def together(sources: Sequence[TrainingSet]) -> TrainingSet:
         phantom=any(each.phantom for each in sources),
         samples=sum(each.samples for each in sources),
         teachers=tuple(dict.fromkeys(teacher for each in pseudo for teacher in each.teachers)),
+        taught=pseudo[0].taught if pseudo else PSEUDO_MASKS,
         before_exclusion=sum(each.before_exclusion or each.samples for each in sources),
         pseudo_labels_fingerprint=value_sha256([e.pseudo_labels_fingerprint for e in pseudo])
         if pseudo
@@ -311,10 +314,15 @@ class Lineage:
     @property
     def method(self) -> Method:
         """How it was trained last."""
+        parts = self.parts
+        if self.learnt.taught == PSEUDO_FINDINGS:
+            besides = "labels and " if self.learnt.with_annotations else ""
+            names = " + ".join(each.name for each in self.learnt.teachers)
+            parts = f"{parts}, {besides}findings of {names}"
         if self.following is None:
-            return Method(TRANSFER_LEARNING, self.parts, None, "{}")
+            return Method(TRANSFER_LEARNING, parts, None, "{}")
         taken = self.following
-        return Method(taken.kind, self.parts, taken.teacher, taken.settings)
+        return Method(taken.kind, parts, taken.teacher, taken.settings)
 
     @property
     def repetition(self) -> tuple[int, int]:

@@ -18,6 +18,7 @@ from nakt_dist.records.lineage import (
     ANNOTATIONS,
     NOT_KNOWN,
     NOT_SAID,
+    PSEUDO_FINDINGS,
     PSEUDO_MASKS,
     Following,
     Lineage,
@@ -175,23 +176,31 @@ def _read_set(
     )
     if lenient:
         authors = read_if_there(lineage, f"{at}.teachers", list) or []
-        return replace(learnt, teachers=tuple(_read_network(each, known, True) for each in authors))
-    labels = read_field(lineage, f"{at}.labels", str) if masks else ANNOTATIONS
-    if labels == ANNOTATIONS:
+        taught = read_if_there(lineage, f"{at}.labels", str) == PSEUDO_FINDINGS
+        return replace(
+            learnt,
+            teachers=tuple(_read_network(each, known, True) for each in authors),
+            taught=PSEUDO_FINDINGS if taught else PSEUDO_MASKS,
+        )
+    labels = (read_field if masks else read_if_there)(lineage, f"{at}.labels", str)
+    if labels == ANNOTATIONS or not (masks or labels == PSEUDO_FINDINGS):
         return learnt
-    if labels != PSEUDO_MASKS:
+    if masks and labels != PSEUDO_MASKS:
         raise DatasetError(
             f"labels is {labels!r:.60}, expected '{ANNOTATIONS}' or '{PSEUDO_MASKS}'"
         )
     authors = read_field(lineage, f"{at}.teachers", list)
     if not authors:
-        raise DatasetError("teachers is empty, expected at least one for pseudo masks")
+        raise DatasetError(f"teachers is empty, expected at least one for {labels}")
     return replace(
         learnt,
+        taught=labels,
         teachers=tuple(_read_network(each, known, False) for each in authors),
         before_exclusion=read_field(lineage, f"{at}.before_exclusion", int),
         pseudo_labels_fingerprint=read_field(lineage, f"{at}.pseudo_labels_fingerprint", str),
-        exclusion=parse_rule(read_field(lineage, f"{at}.exclusion", (Mapping, type(None)))),
+        exclusion=parse_rule(read_field(lineage, f"{at}.exclusion", (Mapping, type(None))))
+        if masks
+        else None,
     )
 
 

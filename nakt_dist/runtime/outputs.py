@@ -7,6 +7,7 @@ from nakt_dist.errors import DatasetError
 _LEFT_BY = {
     "pack": (".pack", "rejected.parquet"),
     "teach": (".teach",),
+    "weigh": ("teachers.yaml",),
     "train": ("identity.json", "checkpoints", "best.safetensors"),
     "evaluate": (".evaluate", "predictions.parquet"),
     "inspect": ("excluded.parquet",),

@@ -223,34 +223,23 @@ class ShardManifest(_Manifest):
     config: Mapping[str, Any]
 
 
-@dataclass(frozen=True)
-class PseudoLabelManifest(_Manifest):
-    """Pseudo-labels of one packed dataset by one ensemble of teachers.
+@dataclass(frozen=True, kw_only=True)
+class _TaughtManifest(_Manifest):
+    """What teachers wrote for one packed dataset.
 
     Attributes:
-        shards: the sidecar tars, in the order of the dataset's shards.
-        files: SHA-256 of each table beside them.
         dataset: name of the dataset.
         dataset_fingerprint: ``ShardManifest.fingerprint`` of the dataset.
         phantom: whether the images are procedural.
-        height: rows of every soft mask.
-        width: columns of every soft mask.
         teachers: per teacher its name, weights_sha256, architecture, preprocessing, weight
             and output kind.
-        soft: whether at least one teacher gave soft masks; without one the entropy
-            threshold β does not apply (paper A, section 2).
+        config: what decides the bytes; no paths.
     """
-
-    FORMAT = "nakt-pseudo-labels/1"
-    WHAT = "pseudo-label manifest"
 
     dataset: str
     dataset_fingerprint: str
     phantom: _Flag
-    height: _Side
-    width: _Side
     teachers: tuple[Annotated[Mapping[str, Any], _TEACHER], ...]
-    soft: _Flag
     config: Mapping[str, Any] = field(default_factory=dict)
 
     def check_made_for(self, dataset: ShardManifest, folder: Path) -> None:
@@ -272,7 +261,64 @@ class PseudoLabelManifest(_Manifest):
             )
 
 
-AnyManifest = ShardManifest | PseudoLabelManifest
+@dataclass(frozen=True, kw_only=True)
+class PseudoLabelManifest(_TaughtManifest):
+    """Pseudo masks of one packed dataset by one ensemble of teachers.
+
+    Attributes:
+        shards: the sidecar tars, in the order of the dataset's shards.
+        files: SHA-256 of each table beside them.
+        height: rows of every soft mask.
+        width: columns of every soft mask.
+        soft: whether at least one teacher gave soft masks; without one the entropy
+            threshold β does not apply (paper A, section 2).
+    """
+
+    FORMAT = "nakt-pseudo-labels/1"
+    WHAT = "pseudo-label manifest"
+
+    height: _Side
+    width: _Side
+    soft: _Flag
+
+
+@dataclass(frozen=True, kw_only=True)
+class PseudoFindingsManifest(_TaughtManifest):
+    """Pseudo-findings of one packed dataset by one ensemble of classifiers.
+
+    Attributes:
+        shards: the sidecar tables, in the order of the dataset's shards.
+        files: nothing lies beside them.
+        findings: that at least one teacher knows, in the order of the tables' values.
+        privacy: how teachers voted in private and what it cost; None where they did not.
+    """
+
+    FORMAT = "nakt-pseudo-findings/1"
+    WHAT = "pseudo-findings manifest"
+
+    findings: Annotated[
+        tuple[str, ...],
+        _that("a list of different texts", lambda all: 0 < len(set(all)) == len(all)),
+    ]
+    privacy: Mapping[str, Any] | None = None
+
+
+TaughtManifest = PseudoLabelManifest | PseudoFindingsManifest
+AnyManifest = ShardManifest | TaughtManifest
+
+
+def read_taught_manifest(folder: Path) -> TaughtManifest:
+    """Reads the manifest of pseudo masks or of pseudo-findings, whichever the folder holds.
+
+    Raises:
+        DatasetError: there is none, or it is neither.
+    """
+    path = folder / MANIFEST_NAME
+    if path.exists():
+        found = read_json(path, "manifest", MOST_MANIFEST_BYTES).get("format")
+        if found == PseudoFindingsManifest.FORMAT:
+            return PseudoFindingsManifest.read(folder)
+    return PseudoLabelManifest.read(folder)
 
 
 def _check_plain_name(path: Path, name: str) -> None:

@@ -335,7 +335,7 @@ class PseudoLabels(_PackedRows[PseudoLabelManifest]):
         filled = ("soft", "target_pixels", "entropy")
         self._open(root, cache, PseudoLabelManifest, PSEUDO_INDEX_SCHEMA, ("soft",), filled)
         self.manifest.check_made_for(dataset.manifest, self.root)
-        rows = _rows_by_key(self.column("key"), dataset.column("key"), self.root)
+        rows = rows_by_key(self.column("key"), dataset.column("key"), self.root)
         self.__dict__ = self.select(rows).__dict__
 
     @property
@@ -367,7 +367,7 @@ def _chosen(column: np.ndarray, rows: np.ndarray) -> np.ndarray:
     return np.broadcast_to(column[:1], len(rows)) if column.strides == (0,) else column[rows]
 
 
-def _rows_by_key(keys: pa.ChunkedArray, wanted: pa.ChunkedArray, root: Path) -> np.ndarray:
+def rows_by_key(keys: pa.ChunkedArray, wanted: pa.ChunkedArray, root: Path) -> np.ndarray:
     """Returns the rows of the wanted keys, each of which must be there."""
     rows = pc.index_in(wanted, value_set=keys.combine_chunks())
     if rows.null_count:

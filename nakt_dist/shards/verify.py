@@ -22,10 +22,13 @@ from nakt_dist.shards.manifest import (
     MOST_MANIFEST_BYTES,
     REJECTED_NAME,
     AnyManifest,
+    PseudoFindingsManifest,
     PseudoLabelManifest,
     ShardEntry,
     ShardManifest,
+    read_taught_manifest,
 )
+from nakt_dist.shards.pseudo_findings import read_sidecar
 from nakt_dist.shards.tables import INDEX_SCHEMA, PSEUDO_INDEX_SCHEMA, REJECTED_SCHEMA, read_table
 from nakt_dist.shards.tars import MOST_MEMBER_BYTES
 
@@ -41,8 +44,8 @@ def read_any_manifest(folder: Path) -> AnyManifest:
     if not (folder / MANIFEST_NAME).exists():
         raise explain_absent(folder, MANIFEST_NAME, "manifest")
     found = read_json(folder / MANIFEST_NAME, "manifest", MOST_MANIFEST_BYTES).get("format")
-    kind = PseudoLabelManifest if found == PseudoLabelManifest.FORMAT else ShardManifest
-    return kind.read(folder)
+    taught = found in (PseudoLabelManifest.FORMAT, PseudoFindingsManifest.FORMAT)
+    return read_taught_manifest(folder) if taught else ShardManifest.read(folder)
 
 
 def verify_folder(
@@ -83,9 +86,13 @@ def _check_folder(folder: Path, advance: Callable[[int], None]) -> Iterator[Dama
     for name in broken:
         yield Damage(name, None, "absent, or its SHA-256 differs from the manifest's")
     named = {entry.name for entry in manifest.shards} | set(manifest.files)
-    for path in sorted(folder.glob("*.tar")):
+    ending = "*.parquet" if isinstance(manifest, PseudoFindingsManifest) else "*.tar"
+    for path in sorted(folder.glob(ending)):
         if path.name not in named:
             yield Damage(path.name, None, "the manifest does not name this file")
+    if isinstance(manifest, PseudoFindingsManifest):
+        yield from _check_sidecars(folder, manifest, advance)
+        return
     if INDEX_NAME in broken:  # it cannot be trusted to say where samples lie
         yield from _check_whole_shards(folder, manifest)
         return
@@ -101,7 +108,27 @@ def _check_folder(folder: Path, advance: Callable[[int], None]) -> Iterator[Dama
         yield Damage(INDEX_NAME, None, str(error))
 
 
-def _check_whole_shards(folder: Path, manifest: AnyManifest) -> Iterator[Damage]:
+def _check_sidecars(
+    folder: Path, manifest: PseudoFindingsManifest, advance: Callable[[int], None]
+) -> Iterator[Damage]:
+    """Checks every table, and that no key is there twice."""
+    keys: set[str] = set()
+    for entry in manifest.shards:
+        try:
+            found = read_sidecar(folder / entry.name, entry, len(manifest.findings))["key"]
+        except DatasetError as error:
+            yield Damage(entry.name, None, str(error))
+            continue
+        before = len(keys)
+        keys.update(found.to_pylist())
+        if len(keys) != before + len(found):
+            yield Damage(entry.name, None, "a key occurs twice")
+        advance(entry.samples)
+
+
+def _check_whole_shards(
+    folder: Path, manifest: ShardManifest | PseudoLabelManifest
+) -> Iterator[Damage]:
     """Compares the shards with their SHA-256, which needs no index and names no key."""
     for entry in manifest.shards:
         path = folder / entry.name
@@ -111,7 +138,7 @@ def _check_whole_shards(folder: Path, manifest: AnyManifest) -> Iterator[Damage]
             yield Damage(entry.name, None, "its SHA-256 differs from the manifest's")
 
 
-def _check_counts(folder: Path, manifest: AnyManifest) -> Iterator[Damage]:
+def _check_counts(folder: Path, manifest: ShardManifest | PseudoLabelManifest) -> Iterator[Damage]:
     """Checks the sums: nothing lost, nothing twice."""
     schema = PSEUDO_INDEX_SCHEMA if isinstance(manifest, PseudoLabelManifest) else INDEX_SCHEMA
     index = read_table(folder / INDEX_NAME, schema, most_rows=manifest.num_samples)
@@ -146,7 +173,10 @@ def _check_patients(index: pa.Table, manifest: ShardManifest) -> Iterator[Damage
 
 
 def _check_shard(
-    folder: Path, entry: ShardEntry, rows: list[Mapping[str, Any]], manifest: AnyManifest
+    folder: Path,
+    entry: ShardEntry,
+    rows: list[Mapping[str, Any]],
+    manifest: ShardManifest | PseudoLabelManifest,
 ) -> Iterator[Damage]:
     """Checks one tar against its entry and its rows of the index."""
     path = folder / entry.name
@@ -213,7 +243,9 @@ def _check_row(row: Mapping[str, Any], entry: ShardEntry, shard_bytes: int) -> N
             refuse(columns[1], f"at most {MOST_MEMBER_BYTES}")
 
 
-def _check_sample(stream: BinaryIO, row: Mapping[str, Any], manifest: AnyManifest) -> None:
+def _check_sample(
+    stream: BinaryIO, row: Mapping[str, Any], manifest: ShardManifest | PseudoLabelManifest
+) -> None:
     """Checks checksums and decodes every file of a sample."""
     for extension, (offset, size, crc32) in members_of(row).items():
         data = bytes_at(stream, offset, size)
@@ -254,7 +286,9 @@ def _check_description(description: Any, row: Mapping[str, Any]) -> None:
             )
 
 
-def _check_size(extension: str, image: Image.Image, manifest: AnyManifest) -> None:
+def _check_size(
+    extension: str, image: Image.Image, manifest: ShardManifest | PseudoLabelManifest
+) -> None:
     found, expected = (image.height, image.width), (manifest.height, manifest.width)
     if found != expected:
         raise UnusableSample("wrong_size", f".{extension} is {found}, expected {expected}")

@@ -12,7 +12,7 @@ from nakt_dist.errors import DatasetError, NaktError
 from nakt_dist.runtime.barrier import Arrivals
 from nakt_dist.runtime.machine import Machine
 from nakt_dist.shards.location import DatasetLocation
-from nakt_dist.shards.manifest import PseudoLabelManifest, ShardManifest
+from nakt_dist.shards.manifest import AnyManifest
 from nakt_dist.stages.opening import Opening, in_words
 
 
@@ -45,7 +45,7 @@ class Findings(Opening):
         except OSError as error:
             self.add_problem(f"{what}: {error.strerror or error}: {error.filename or '?'}")
 
-    def check_shards(self, folder: str, manifest: ShardManifest | PseudoLabelManifest) -> None:
+    def check_shards(self, folder: str, manifest: AnyManifest) -> None:
         """Looks whether all shards of a local folder are there, by their sizes.
 
         Raises:

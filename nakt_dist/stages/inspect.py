@@ -33,7 +33,9 @@ from nakt_dist.shards.reader import IndexedShards, PseudoLabels
 from nakt_dist.shards.tables import write_table
 from nakt_dist.stages.inspect_advice import advise, percentiles, show_percentiles
 from nakt_dist.stages.inspect_dataset import check_settings, inspect_dataset, is_packed_dataset
+from nakt_dist.stages.inspect_findings import inspect_findings, is_pseudo_findings
 from nakt_dist.stages.opening import Opening
+from nakt_dist.transfer.confidence import EVERYTHING
 from nakt_dist.transfer.exclusion import ExclusionRule
 
 ENTROPY_NAME = "entropy_histogram.png"
@@ -87,6 +89,13 @@ def run(config: InspectConfig) -> RunRecord:
         )
     stopwatch = Stopwatch()
     output = _output_of(config)
+    if is_pseudo_findings(config.pseudo_labels):
+        return inspect_findings(config, output, stopwatch)
+    if config.confidence != EVERYTHING:
+        raise ConfigurationError(
+            f"{config.pseudo_labels} holds pseudo masks, which exclusion judges; leave "
+            "confidence out"
+        )
     pseudo = read_pseudo_set(config.pseudo_labels)
     verdict = apply_rule(pseudo, config.exclusion)
     counts = count_by_split(pseudo, verdict)

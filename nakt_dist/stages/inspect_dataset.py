@@ -72,9 +72,9 @@ def inspect_dataset(config: InspectConfig) -> RunRecord:
     counts = count_findings(findings, splits, manifest.findings)
     by_split = _count_splits(images, findings)
     print(f"{_label(manifest)}: {len(images)} images")
-    _print_table(("split", "images", "patients", "without labels"), by_split)
+    print_table(("split", "images", "patients", "without labels"), by_split)
     if counts:
-        _print_table(("finding", "split", *COUNTED), _rows(counts))
+        print_table(("finding", "split", *COUNTED), _rows(counts))
     table = compare_splits(images.index, findings, manifest.findings)
     print(*map(printable, describe_splits(table)), sep="\n")
     coverage = summarise_coverage(images.index)
@@ -148,7 +148,7 @@ def _rows(counts: Mapping[str, Mapping[str, Mapping[str, int]]]) -> Iterator[tup
             yield printable(name), printable(split), *(numbers[each] for each in COUNTED)
 
 
-def _print_table(head: tuple[str, ...], rows: Any) -> None:
+def print_table(head: tuple[str, ...], rows: Any) -> None:
     """Prints a table whose texts stand left and whose numbers stand right."""
     table = [head, *rows]
     widths = [max(len(str(row[column])) for row in table) for column in range(len(head))]

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nakt_dist.runtime.processes import say
-from nakt_dist.shards.manifest import PseudoLabelManifest, ShardManifest
+from nakt_dist.shards.manifest import AnyManifest
 from nakt_dist.shards.verify import read_any_manifest
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ class Opening:
         """Opens a part, such as ``"data"``; its errors end the stage."""
         return contextlib.nullcontext()
 
-    def check_shards(self, folder: str, manifest: ShardManifest | PseudoLabelManifest) -> None:
+    def check_shards(self, folder: str, manifest: AnyManifest) -> None:
         """Leaves it to the stage to miss a shard when it reads it."""
 
     def note(self, *notes: str) -> None:
@@ -87,6 +87,8 @@ class Opening:
         phantom = " (phantom)" if manifest.phantom else ""
         where = "all splits" if splits is None else f"split {' + '.join(splits)}"
         kind = "pseudo masks" if samples.mask_is_soft else f"masks: {manifest.mask_kind}"
+        if samples.pseudo_findings is not None:
+            kind = f"pseudo-findings: {len(samples.pseudo_findings.manifest.findings)}"
         known = f", findings: {len(manifest.findings)}" if manifest.findings else ""
         self.facts[name] = (
             f"{len(samples):,} of {manifest.num_samples:,} samples of {manifest.dataset}{phantom}, "
@@ -101,7 +103,7 @@ class Opening:
             self.inputs[f"{name}'s pseudo-labels"] = samples.pseudo_labels.manifest.fingerprint
             self.check_shards(pseudo_labels, samples.pseudo_labels.manifest)
 
-    def tell_folder(self, folder: str) -> ShardManifest | PseudoLabelManifest:
+    def tell_folder(self, folder: str) -> AnyManifest:
         """Says what a dataset or pseudo-labels are, and whether their shards are all there.
 
         Raises:

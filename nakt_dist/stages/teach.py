@@ -1,4 +1,4 @@
-"""``nakt teach``: teachers write pseudo masks and their statistics beside a packed dataset.
+"""``nakt teach``: teachers write pseudo masks or pseudo-findings beside a packed dataset.
 
 Processes share nothing but the output folder and never wait for each other, so ranks may
 differ in speed, die, come back, and be another number next time.
@@ -7,20 +7,18 @@ differ in speed, die, come back, and be another number next time.
 import contextlib
 import sys
 import tarfile
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from nakt_dist.config import TeachConfig, TeacherConfig, as_plain, save_config
-from nakt_dist.errors import ConfigurationError, DatasetError
-from nakt_dist.evaluation.network_lineage import task_of
-from nakt_dist.loading.samples import SelectedSamples, image_form
+from nakt_dist.config import TeachConfig, as_plain, save_config
+from nakt_dist.errors import DatasetError
+from nakt_dist.loading.samples import SelectedSamples
 from nakt_dist.models.inference import for_inference
-from nakt_dist.models.network_file import open_network
-from nakt_dist.models.weights_path import weights_path
 from nakt_dist.records.lineage_reading import readable
 from nakt_dist.records.run_record import RunRecord, Stopwatch, package_versions
 from nakt_dist.runtime.devices import choose_device
@@ -28,12 +26,24 @@ from nakt_dist.runtime.files import file_sha256
 from nakt_dist.runtime.processes import process_place, say
 from nakt_dist.runtime.progress import progress_bar
 from nakt_dist.runtime.shared_job import Done, SharedJob
-from nakt_dist.shards.manifest import INDEX_NAME, MANIFEST_NAME, PseudoLabelManifest, ShardEntry
+from nakt_dist.shards.manifest import (
+    INDEX_NAME,
+    MANIFEST_NAME,
+    PseudoFindingsManifest,
+    PseudoLabelManifest,
+    ShardEntry,
+    TaughtManifest,
+    read_taught_manifest,
+)
 from nakt_dist.shards.reader import IndexedShards
 from nakt_dist.shards.tables import PSEUDO_INDEX_SCHEMA, write_table
-from nakt_dist.stages.opening import NotOpened, Opening, tell_weights
+from nakt_dist.stages.opening import NotOpened, Opening
+from nakt_dist.stages.teach_findings import FindingsOfTeachers
+from nakt_dist.stages.teach_masks import PseudoMasks
+from nakt_dist.stages.teach_opening import check_combination, open_teachers, resolve_precision
+from nakt_dist.stages.teach_private import PrivateVotes
 from nakt_dist.stages.teach_shard import ShardTeaching, teach_shards
-from nakt_dist.transfer.ensemble import Teacher
+from nakt_dist.transfer.ensemble import Teacher, joined_findings
 
 _MASK_BYTES_PER_PIXEL = 0.4
 """Of soft masks as PNG; rough, to notice a disk that is too small."""
@@ -42,25 +52,6 @@ _BYTES_PER_SAMPLE = 1536
 the ledger. Measured 1.2 to 1.4 KB."""
 _FORM = ["BatchNorm folded", "channels_last"]
 """How networks lie in memory, see ``for_inference``: it decides the last digits."""
-
-
-def resolve_precision(precision: str, device: torch.device) -> str:
-    """Returns what ``auto`` means on a device: the fastest that keeps the stored masks.
-
-    Against float32, more than one grey level away may be 0.1 % of the pixels. Five trained
-    networks on three datasets, DeepLabv3+ and U-Net, gave 2.4 to 9.5 % with bfloat16, and at
-    most 0.08 % where the inputs and weights of convolutions were rounded as TF32 rounds them.
-
-    Raises:
-        ConfigurationError: tf32 is asked for without a GPU.
-    """
-    if precision == "auto":
-        return "tf32" if device.type == "cuda" else "float32"
-    if precision == "tf32" and device.type != "cuda":
-        raise ConfigurationError(
-            f"precision is tf32, which a GPU has, and the device is {device.type}; set it to auto"
-        )
-    return precision
 
 
 def run(config: TeachConfig) -> RunRecord:
@@ -107,10 +98,12 @@ def plan(config: TeachConfig, opening: Opening) -> "Teaching":
                 f"has {shards} shard{'' if shards == 1 else 's'}, and each is one process's. Pack "
                 "it with fewer --samples_per_shard to divide it further"
             )
+        teachers = open_teachers(config.teachers, images, opening)
         mask = manifest.height * manifest.width * _MASK_BYTES_PER_PIXEL
+        mask *= any(each.findings is None for each in teachers)
         opening.disk = int(manifest.num_samples * (mask + _BYTES_PER_SAMPLE))
         opening.disk += len(manifest.shards) * tarfile.RECORDSIZE
-        teachers = _open_teachers(config, images, opening)
+        check_combination(config.combination, teachers)
         if device is not None and len(teachers) == len(config.teachers):
             seen = [
                 replace(each, preprocessing=teacher.trained.preprocessing)
@@ -120,54 +113,7 @@ def plan(config: TeachConfig, opening: Opening) -> "Teaching":
     raise NotOpened
 
 
-def _open_teachers(config: TeachConfig, images: IndexedShards, opening: Opening) -> list[Teacher]:
-    """Returns those that can be used, on the CPU: the device's memory may be another job's."""
-    teachers = []
-    for number, teacher in enumerate(config.teachers, start=1):
-        with opening.part(f"teacher {number}"):
-            opened, notices = open_teacher(teacher, images)
-            opening.note(*notices)
-            trained = opened.trained
-            words = tell_weights(weights_path(teacher.weights), trained.weights_sha256)
-            opening.facts[f"teacher {number}"] = f"{trained.name}: {words}"
-            teachers.append(opened)
-    return teachers
-
-
-def open_teacher(config: TeacherConfig, images: IndexedShards) -> tuple[Teacher, list[str]]:
-    """Loads one teacher and checks that it can see these images.
-
-    Returns:
-        The teacher, and what is worth knowing of it, a sentence each.
-
-    Raises:
-        ConfigurationError: it classifies, or its channels or outputs do not fit.
-        CheckpointError: its file cannot be used.
-    """
-    trained = open_network(config.weights, config.model, config.preprocessing, name=config.name)
-    trained.require_outputs(config.weights, "nakt teach")
-    if task_of(trained) == "classification":
-        outputs = trained.spec.num_outputs
-        raise ConfigurationError(
-            f"{config.weights}: {trained.spec.name} classifies images into {outputs} finding"
-            f"{'' if outputs == 1 else 's'}; a segmentation teacher gives a mask. Name a "
-            "segmentation network; nakt train, task: classification, can follow a classifier"
-        )
-    if trained.spec.num_outputs != 1:
-        raise ConfigurationError(
-            f"{config.weights}: the network has {trained.spec.num_outputs} outputs; a "
-            "segmentation teacher has 1"
-        )
-    if trained.spec.in_channels not in (1, 3):
-        raise ConfigurationError(
-            f"{config.weights}: the network wants {trained.spec.in_channels} channels; images "
-            f"have {images.manifest.channels}, which can be brought to 1 or 3"
-        )
-    teacher = Teacher(trained, config.weight, config.output)
-    return teacher, trained.describe(image_form(images.manifest))
-
-
-class Teaching(SharedJob[PseudoLabelManifest]):
+class Teaching(SharedJob[TaughtManifest]):
     """The pseudo-labels of one dataset by some teachers; a piece is a shard.
 
     Args:
@@ -199,12 +145,29 @@ class Teaching(SharedJob[PseudoLabelManifest]):
             "precision": resolve_precision(config.precision, device),
             "form": _FORM,
             "device": device.type,
+            **({} if config.combination == "mean" else {"combination": config.combination}),
         }
+        self.private = None
+        if config.privacy is not None:
+            identity["privacy"] = asdict(config.privacy) | {"key": "", "epsilon": 0, "delta": 0}
+            self.private = PrivateVotes(config.privacy, teachers, images.keys, identity)
         super().__init__(config.output, identity, len(images.manifest.shards))
 
-    def read(self) -> tuple[Mapping[str, Any], PseudoLabelManifest]:
+    def begin(self) -> TaughtManifest | None:
+        """Begins the job or takes it up, see ``SharedJob``; private votes are counted before."""
+        result = super().begin()
+        if result is None and self.private is not None:
+            self.private.reserve()
+        return result
+
+    @property
+    def findings(self) -> tuple[str, ...]:
+        """What classifiers teach; empty where the teachers give masks."""
+        return joined_findings(self.teachers)
+
+    def read(self) -> tuple[Mapping[str, Any], TaughtManifest]:
         """Reads the manifest, which holds the identity."""
-        manifest = PseudoLabelManifest.read(self.output)
+        manifest = read_taught_manifest(self.output)
         return manifest.config, manifest
 
     def check(self) -> list[str]:
@@ -214,7 +177,10 @@ class Teaching(SharedJob[PseudoLabelManifest]):
             DatasetError: the output holds other pseudo-labels, finished or not.
         """
         try:
-            return super().check()
+            notes = super().check()
+            if self.private is not None and self.finished() is None:
+                self.private.check_budget()
+            return notes
         except DatasetError:
             if self.config.device != "auto":
                 raise
@@ -243,10 +209,14 @@ class Teaching(SharedJob[PseudoLabelManifest]):
             for teacher in self.teachers
         ]
         autocast = torch.bfloat16 if precision == "bfloat16" else None
-        how = ShardTeaching(self.images, teachers, config.batch_size, device, autocast)
+        plain = FindingsOfTeachers() if self.findings else PseudoMasks()
+        sidecar = plain if self.private is None else self.private
+        how = ShardTeaching(
+            self.images, teachers, sidecar, config.combination, config.batch_size, device, autocast
+        )
         return teach_shards(how, numbers, self.output, self.ledger.folder)
 
-    def mend(self, manifest: PseudoLabelManifest) -> int:
+    def mend(self, manifest: TaughtManifest) -> int:
         """Teaches damaged shards of finished pseudo-labels again; returns how many samples.
 
         Raises:
@@ -276,36 +246,14 @@ class Teaching(SharedJob[PseudoLabelManifest]):
         self.ledger.close()
         return mended
 
-    def put_together(self) -> PseudoLabelManifest:
-        """Writes the index and, last of all, the manifest; any process may do it.
+    def put_together(self) -> TaughtManifest:
+        """Writes the index, if there is one, and last of all the manifest; any process may do it.
 
         Raises:
             DatasetError: samples are without a pseudo-label, or have several.
         """
-        shards: list[ShardEntry] = []
-
-        def rows() -> Iterator[list[Mapping[str, Any]]]:
-            for receipt in self.ledger.receipts():
-                shards.append(ShardEntry(**receipt["entry"]))
-                yield receipt["rows"]
-
         output, images, staging = self.output, self.images.manifest, self.ledger.folder
-        write_table(output / INDEX_NAME, PSEUDO_INDEX_SCHEMA, rows(), staging)
-        manifest = PseudoLabelManifest(
-            shards=tuple(shards),
-            files={INDEX_NAME: file_sha256(output / INDEX_NAME)},
-            dataset=images.dataset,
-            dataset_fingerprint=images.fingerprint,
-            phantom=images.phantom,
-            height=images.height,
-            width=images.width,
-            teachers=tuple(
-                {**each.provenance, "lineage": readable(each.trained.lineage)}
-                for each in self.teachers
-            ),
-            soft=any(teacher.output == "soft" for teacher in self.teachers),
-            config=self.identity,
-        )
+        manifest = self._manifest()
         if manifest.num_samples != images.num_samples:
             raise DatasetError(
                 f"{output}: {manifest.num_samples} pseudo-labels for "
@@ -317,6 +265,38 @@ class Teaching(SharedJob[PseudoLabelManifest]):
         count = f"{manifest.num_samples} pseudo-labels in {output}"
         print(f"teach: {count}", file=sys.stderr, flush=True)
         return manifest
+
+    def _manifest(self) -> TaughtManifest:
+        images, shards, answered = self.images.manifest, list[ShardEntry](), list[int]()
+
+        def rows() -> Iterator[list[Mapping[str, Any]]]:
+            for receipt in self.ledger.receipts():
+                shards.append(ShardEntry(**receipt["entry"]))
+                answered.append(receipt.get("answered", 0))
+                yield receipt.get("rows", [])
+
+        index = self.output / INDEX_NAME
+        if self.findings:
+            deque(rows(), 0)
+        else:
+            write_table(index, PSEUDO_INDEX_SCHEMA, rows(), self.ledger.folder)
+        common: dict[str, Any] = {
+            "shards": tuple(shards),
+            "files": {} if self.findings else {INDEX_NAME: file_sha256(index)},
+            "dataset": images.dataset,
+            "dataset_fingerprint": images.fingerprint,
+            "phantom": images.phantom,
+            "teachers": tuple(
+                {**each.provenance, "lineage": readable(each.trained.lineage)}
+                for each in self.teachers
+            ),
+            "config": self.identity,
+        }
+        if self.findings:
+            privacy = None if self.private is None else self.private.settle(sum(answered))
+            return PseudoFindingsManifest(findings=self.findings, privacy=privacy, **common)
+        soft = any(teacher.output == "soft" for teacher in self.teachers)
+        return PseudoLabelManifest(height=images.height, width=images.width, soft=soft, **common)
 
 
 JOB = Teaching
@@ -333,7 +313,7 @@ def _teach(job: Teaching) -> int:
 
 
 def _summarise(
-    job: Teaching, manifest: PseudoLabelManifest | None, taught: int, stopwatch: Stopwatch
+    job: Teaching, manifest: TaughtManifest | None, taught: int, stopwatch: Stopwatch
 ) -> RunRecord:
     place, output = process_place(), job.output
     counts = {"taught_by_this_process": taught}

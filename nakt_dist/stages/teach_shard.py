@@ -1,16 +1,18 @@
 """Runs the teachers over shards and writes their sidecars.
 
-Reading, forward pass, PNG encoding and writing overlap, from one shard to the next: each has
+Reading, forward pass, encoding and writing overlap, from one shard to the next: each has
 threads of its own, a few batches ahead of what follows. Batches never cross a shard, so what a
 sample is batched with, and with it every bit of the result, does not depend on which process
 does it.
 """
 
 import contextlib
+import itertools
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,22 +20,50 @@ import numpy as np
 import torch
 
 from nakt_dist.errors import CheckpointError
-from nakt_dist.imaging.packed import encode_soft_png
 from nakt_dist.loading.batches import Batch, as_float, read_ahead
 from nakt_dist.loading.samples import ImagesAlone, SelectedSamples
 from nakt_dist.runtime.ahead import ahead
 from nakt_dist.runtime.devices import explain_full_memory
 from nakt_dist.runtime.processes import own_cores
 from nakt_dist.shards.reader import IndexedShards
-from nakt_dist.shards.writer import write_shard
-from nakt_dist.transfer.ensemble import Teacher, ensemble_probability
-from nakt_dist.transfer.statistics import grey_level_entropy, quantise, target_pixels
+from nakt_dist.transfer.combining import Combination
+from nakt_dist.transfer.ensemble import Teacher
 
 _IN_FLIGHT = 2
-_STATISTICS = ("target_pixels", "entropy", "mean_confidence", "teacher_disagreement")
 
-Taught = list[tuple[Future[bytes], dict[str, Any]]]
-"""A batch: each sample's mask, which is being encoded, and its statistics."""
+Taught = list[Any]
+"""A batch: what is to be written of each sample, of which parts may still be encoded."""
+
+
+class Sidecar(ABC):
+    """What teachers write beside the images: pseudo masks, or pseudo-findings."""
+
+    @abstractmethod
+    def answer(self, how: "ShardTeaching", image: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Asks the teachers about images, float32 (N, C, H, W) on the device, without waiting."""
+
+    @abstractmethod
+    def encode(self, answer: Sequence[torch.Tensor], encoders: ThreadPoolExecutor) -> Taught:
+        """Has an answer encoded, which has come back to the CPU."""
+
+    @abstractmethod
+    def write(
+        self,
+        number: int,
+        split: str,
+        samples: Iterator[tuple[str, Any]],
+        folder: Path,
+        staging: Path,
+    ) -> dict[str, Any]:
+        """Writes the sidecar of a shard, atomically.
+
+        Args:
+            samples: key and what ``encode`` gave for it, in order.
+            staging: folder for unfinished files.
+
+        Returns:
+            A receipt: the ``entry`` of the manifest, and ``rows`` of an index if there is one.
+        """
 
 
 @dataclass(frozen=True)
@@ -43,6 +73,8 @@ class ShardTeaching:
     Attributes:
         images: the dataset, all splits.
         teachers: on the device.
+        sidecar: what they write.
+        combination: how their answers become one.
         batch_size: images per forward pass.
         device: where to compute.
         autocast: type of the forward pass; None for float32.
@@ -50,6 +82,8 @@ class ShardTeaching:
 
     images: IndexedShards
     teachers: Sequence[Teacher]
+    sidecar: Sidecar
+    combination: Combination
     batch_size: int
     device: torch.device
     autocast: torch.dtype | None
@@ -58,7 +92,7 @@ class ShardTeaching:
 def teach_shards(
     how: ShardTeaching, numbers: Iterable[int], folder: Path, staging: Path
 ) -> Generator[tuple[int, dict[str, Any]], None, None]:
-    """Writes ``pseudo-NNNNNN.tar`` for each shard, atomically.
+    """Writes the sidecar of each shard, ``pseudo-NNNNNN``, atomically.
 
     Args:
         numbers: of the shards; some are taken before those ahead of them are written.
@@ -66,49 +100,23 @@ def teach_shards(
         staging: folder for unfinished files.
 
     Yields:
-        The number, and a receipt: the ``entry`` of the manifest and the ``rows`` of the index.
+        The number and the receipt.
     """
     with contextlib.closing(ahead(_taught(how, numbers), _IN_FLIGHT)) as batches:
         for number, first in batches:
-
-            def samples(first: Taught = first) -> Iterator[tuple[Future[bytes], dict[str, Any]]]:
-                yield from first
-                for _, batch in batches:
-                    yield from batch
-
-            yield number, _write(how.images, number, samples(), folder, staging)
-
-
-def _write(
-    images: IndexedShards,
-    number: int,
-    taught: Iterator[tuple[Future[bytes], dict[str, Any]]],
-    folder: Path,
-    staging: Path,
-) -> dict[str, Any]:
-    """Writes one shard of the samples that come first; returns its receipt."""
-    samples = np.flatnonzero(images.shard_numbers == number)
-    keys = images.column("key").take(samples).to_pylist()
-    split = images.manifest.shards[number].split
-    rows = [{"key": key, "shard": number, "split": split} for key in keys]
-
-    def files() -> Iterator[tuple[str, dict[str, bytes]]]:
-        # Not strict: what comes after is the next shard's.
-        for row, (encoded, statistics) in zip(rows, taught, strict=False):
-            row.update(statistics)
-            yield row["key"], {"soft.png": encoded.result()}
-
-    entry, members = write_shard(folder / f"pseudo-{number:06d}.tar", split, files(), staging)
-    for row in rows:
-        member = members[row["key"]]["soft.png"]
-        row.update({f"soft_{name}": value for name, value in asdict(member).items()})
-    return {"entry": asdict(entry), "rows": rows}
+            taught = itertools.chain(first, (each for _, batch in batches for each in batch))
+            rows = np.flatnonzero(how.images.shard_numbers == number)
+            keys = how.images.column("key").take(rows).to_pylist()
+            # Not strict: what comes after is the next shard's.
+            samples = zip(keys, taught, strict=False)
+            split = how.images.manifest.shards[number].split
+            yield number, how.sidecar.write(number, split, samples, folder, staging)
 
 
 def _taught(how: ShardTeaching, numbers: Iterable[int]) -> Iterator[tuple[int, Taught]]:
     """Yields the batches of shards in order, each with its shard's number.
 
-    On a GPU the next batch is under way while the masks of one come back.
+    On a GPU the next batch is under way while the answer to one comes back.
     """
     advice = (
         f"Lower batch_size (now {how.batch_size}), into another --output since it decides the "
@@ -145,36 +153,27 @@ class _Answer:
     """What the teachers say to a batch: under way on a GPU, until it is asked for."""
 
     def __init__(self, how: ShardTeaching, batch: Batch) -> None:
-        self._names = ", ".join(teacher.trained.name for teacher in how.teachers)
+        self._how = how
         image, _ = as_float(batch, how.device)
-        probability, disagreement = ensemble_probability(how.teachers, image, how.autocast)
-        masks = quantise(probability)
-        confidence = torch.maximum(probability, 1 - probability).flatten(1).mean(1)
-        columns = (target_pixels(masks), grey_level_entropy(masks), confidence, disagreement)
-        statistics = torch.stack([column.double() for column in columns], dim=1)
-        self._masks, self._statistics = (
-            each.to("cpu", non_blocking=True) for each in (masks, statistics)
-        )
+        self._answer = [
+            each.to("cpu", non_blocking=True) for each in how.sidecar.answer(how, image)
+        ]
         self._done = torch.cuda.Event() if how.device.type == "cuda" else None
         if self._done is not None:
             self._done.record(torch.cuda.current_stream(how.device))
 
     def encode(self, encoders: ThreadPoolExecutor) -> Taught:
-        """Has the masks encoded.
+        """Has the answer encoded.
 
         Raises:
-            CheckpointError: some are no numbers; then so is the confidence, which is their mean.
+            CheckpointError: some of it are no numbers.
         """
         if self._done is not None:
             self._done.synchronize()
-        if not self._statistics.isfinite().all():
+        if not all(each.isfinite().all() for each in self._answer if each.is_floating_point()):
+            names = ", ".join(teacher.trained.name for teacher in self._how.teachers)
             raise CheckpointError(
-                f"a teacher gives values that are not numbers ({self._names}): its "
+                f"a teacher gives values that are not numbers ({names}): its "
                 "training has diverged, or precision bfloat16 is too coarse for it"
             )
-        taught: Taught = []
-        for mask, values in zip(self._masks.numpy(), self._statistics.tolist(), strict=True):
-            statistics: dict[str, Any] = dict(zip(_STATISTICS, values, strict=True))
-            statistics["target_pixels"] = int(statistics["target_pixels"])
-            taught.append((encoders.submit(encode_soft_png, mask), statistics))
-        return taught
+        return self._how.sidecar.encode(self._answer, encoders)

@@ -221,8 +221,9 @@ def _name(data: DataConfig, samples: SelectedSamples, plan: TrainPlan) -> str:
     manifest = samples.images.manifest
     kind = "pseudo masks" if samples.mask_is_soft else "annotations"
     if plan.labels is not None:
-        kind = f"images with {len(plan.labels)} findings"
+        taught = "pseudo-" if samples.pseudo_findings else ""
+        kind = f"images with {len(plan.labels)} {taught}findings"
     phantom = " (phantom)" if manifest.phantom else ""
-    excluded = data.exclusion is not None
+    excluded = data.exclusion is not None or data.confidence is not None
     before = f" ({samples.before_exclusion} before exclusion)" if excluded else ""
     return f"{len(samples)} {kind} of {manifest.dataset}{phantom}{before}"

@@ -1,11 +1,14 @@
 """What a training run starts from and learns: network, data, task, and their lineage."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 
 from nakt_dist.config import (
     DataConfig,
+    LabelConfig,
     TrainConfig,
     TrainingTeacherConfig,
     ValidationConfig,
@@ -14,6 +17,7 @@ from nakt_dist.errors import ConfigurationError
 from nakt_dist.evaluation import network_lineage
 from nakt_dist.loading.overlap import copies_in_both, images_in_both, patients_in_both
 from nakt_dist.loading.samples import SelectedSamples, image_form, select_samples
+from nakt_dist.loading.targets import leave_something
 from nakt_dist.models.initialise import read_initial_weights
 from nakt_dist.models.network_file import TrainedNetwork
 from nakt_dist.models.weights import LoadedWeights
@@ -21,6 +25,7 @@ from nakt_dist.models.weights_path import weights_path
 from nakt_dist.records.evaluation_set import EvaluationSet
 from nakt_dist.records.exposure import describe_unknown, judge
 from nakt_dist.shards.pictures import PicturesMet, read_pictures
+from nakt_dist.shards.pseudo_findings import PseudoFindings
 from nakt_dist.stages.network_card import with_card
 from nakt_dist.stages.opening import Opening, tell_weights
 from nakt_dist.stages.train_sources import LearningSet, Mixture, answers, mix
@@ -106,8 +111,14 @@ def open_parts(config: TrainConfig, opening: Opening) -> OpenedParts:
         ("data" if len(sources) == 1 else f"source {number}", source)
         for number, source in enumerate(sources, 1)
     ]
-    samples = [_open_samples(role, "data.", source, source.cache, opening)
-               for role, source in parts]  # fmt: skip
+    findings = None
+    if config.task == "classification":
+        labels = config.labels or LabelConfig()
+        findings = [leave_something(each.confidence, labels.names) for each in sources]
+    samples = [
+        _open_samples(role, "data.", source, source.cache, opening, findings and findings[number])
+        for number, (role, source) in enumerate(parts)
+    ]
     validation, init = None, None
     if config.validation is not None:
         cache = config.validation.cache or sources[0].cache
@@ -123,12 +134,17 @@ def open_parts(config: TrainConfig, opening: Opening) -> OpenedParts:
 
 
 def _open_samples(
-    role: str, group: str, chosen: DataConfig | ValidationConfig, cache: str, opening: Opening
+    role: str,
+    group: str,
+    chosen: DataConfig | ValidationConfig,
+    cache: str,
+    opening: Opening,
+    taught: Callable[[PseudoFindings], np.ndarray] | None = None,
 ) -> SelectedSamples | None:
     with opening.part(role):
         samples = select_samples(
             chosen.dataset, chosen.splits, chosen.pseudo_labels, chosen.exclusion,
-            chosen.count, chosen.subset_seed, opening.cache or cache, group,
+            chosen.count, chosen.subset_seed, opening.cache or cache, group, taught,
         )  # fmt: skip
         opening.tell_samples(role, samples, chosen.dataset, chosen.splits, chosen.pseudo_labels)
         return samples

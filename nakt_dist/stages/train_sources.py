@@ -23,6 +23,7 @@ from nakt_dist.loading.targets import (
     LabelledTargets,
     label_policy,
     labelled_targets,
+    pseudo_targets,
 )
 from nakt_dist.records.lineage import PSEUDO_MASKS, together
 from nakt_dist.sources.findings import LabelPolicy, describe_use, resolve_label_names
@@ -165,6 +166,7 @@ def _source(data: DataConfig, learnt: LearningSet) -> dict[str, Any]:
         **learnt.samples.describe(),
         "splits": data.splits,
         "exclusion": None if data.exclusion is None else asdict(data.exclusion),
+        **({} if data.confidence is None else {"confidence": asdict(data.confidence)}),
         "count": data.count,
         "subset_seed": data.subset_seed,
         **({"label_policy": asdict(learnt.targets.policy)} if own and learnt.targets else {}),
@@ -204,7 +206,9 @@ def _targets(
     labels, names = config.labels or LabelConfig(), None
     if len(samples) > 1:
         known = dict.fromkeys(
-            finding for each in samples for finding in each.images.manifest.findings
+            finding
+            for each in samples
+            for finding in (each.pseudo_findings or each.images).manifest.findings
         )
         names = resolve_label_names(labels.names, tuple(known))
     found: list[LabelledTargets | None] = []
@@ -214,7 +218,11 @@ def _targets(
         if own is not None:
             uses = own.uncertain or labels.uncertain, own.blank or labels.blank
             asked = LabelConfig(labels.names, *uses)
-        found.append(_checked(labelled_targets(each.images, asked, names), each))
+        if each.pseudo_findings is not None:
+            targets = pseudo_targets(each, asked, source.confidence, names)
+        else:
+            targets = labelled_targets(each.images, asked, names)
+        found.append(_checked(targets, each))
     return found
 
 

@@ -13,7 +13,7 @@ from nakt_dist.runtime.files import differing_fields, file_sha256, remove
 from nakt_dist.runtime.processes import require_one_process, say
 from nakt_dist.runtime.progress import progress_bar
 from nakt_dist.runtime.work import WorkLedger, sole_user
-from nakt_dist.shards.manifest import INDEX_NAME, PseudoLabelManifest, ShardEntry, ShardManifest
+from nakt_dist.shards.manifest import INDEX_NAME, AnyManifest, ShardEntry, ShardManifest
 from nakt_dist.shards.tables import INDEX_SCHEMA, read_table
 from nakt_dist.shards.verify import Damage, verify_folder
 from nakt_dist.stages.opening import NotOpened, Opening
@@ -70,16 +70,14 @@ def run(config: VerifyConfig) -> RunRecord:
     )
 
 
-def plan(config: VerifyConfig, opening: Opening) -> ShardManifest | PseudoLabelManifest:
+def plan(config: VerifyConfig, opening: Opening) -> AnyManifest:
     """Reads the manifest of what is to be verified."""
     with opening.part("data"):
         return opening.tell_folder(config.folder)
     raise NotOpened
 
 
-def _compare_with_source(
-    config: VerifyConfig, folder: Path, manifest: ShardManifest | PseudoLabelManifest
-) -> None:
+def _compare_with_source(config: VerifyConfig, folder: Path, manifest: AnyManifest) -> None:
     """Reads the published dataset and compares it with what was packed."""
     if not isinstance(manifest, ShardManifest):
         raise ConfigurationError(

@@ -47,14 +47,15 @@ def positive_weights(targets: np.ndarray, limit: float = 100.0) -> torch.Tensor:
     """Weighs each label's positives as much as its negatives: negatives / positives.
 
     Args:
-        targets: float (N, K) of 0, 1 and not a number, which counts as neither.
+        targets: float (N, K) in [0, 1], of which a probability counts in part as either, and
+            not a number as neither.
         limit: weights are kept within [1 / limit, limit]; one positive in a thousand would
             otherwise weigh as much as all else in its batch.
 
     Returns:
         float32 (K,); 1 for a label that lacks positives or negatives.
     """
-    positives, negatives = (targets == 1).sum(0), (targets == 0).sum(0)
+    positives, negatives = np.nansum(targets, 0, np.float64), np.nansum(1 - targets, 0, np.float64)
     both = (positives > 0) & (negatives > 0)
     ratio = np.where(both, negatives / np.maximum(positives, 1), 1.0)
     return torch.from_numpy(ratio.clip(1 / limit, limit).astype(np.float32))

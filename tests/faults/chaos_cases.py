@@ -3,7 +3,7 @@
 import json
 import tarfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -16,7 +16,7 @@ from nakt_dist.stages.pack_plan import make_plan
 from tests.faults.chaos_launches import CommandLaunch, ForkedLaunch, Launch, LaunchError
 from tests.launching import fork
 
-IMAGES = {"pack": 300, "teach": 480, "train": 64, "evaluate": 960}
+IMAGES = {"pack": 300, "teach": 480, "findings": 480, "train": 64, "evaluate": 960}
 """How many images a stage is given: enough to be hit in the middle."""
 
 _STEPS_PER_IMAGE = 2
@@ -69,13 +69,16 @@ def make_case(stage: str, folder: Path, images: int, world: int, real_launcher: 
     """Makes a stage's data.
 
     Args:
-        stage: a key of ``IMAGES``.
+        stage: a key of ``IMAGES``; ``findings`` is ``teach`` with a classifier.
         folder: existing, for the data.
         images: how many.
         world: number of processes.
         real_launcher: of the case.
     """
-    makers = {"pack": _pack, "teach": _teach, "train": _train, "evaluate": _evaluate}
+    makers = {
+        "pack": _pack, "teach": _teach, "findings": _teach_findings, "train": _train,
+        "evaluate": _evaluate,
+    }  # fmt: skip
     return makers[stage](folder, images, world, real_launcher)
 
 
@@ -116,6 +119,13 @@ def _teach(folder: Path, images: int, world: int, real_launcher: bool) -> Case:
         last="manifest.json",
         real_launcher=real_launcher,
     )
+
+
+def _teach_findings(folder: Path, images: int, world: int, real_launcher: bool) -> Case:
+    teach = _teach(folder, images, world, real_launcher)
+    teachers = json.dumps([{"weights": str(_weights(folder, _write_classifier))}])
+    words = (teach.words[0], f"--teachers={teachers}", *teach.words[2:])
+    return replace(teach, words=words, found=found_keys)
 
 
 def _train(folder: Path, images: int, world: int, real_launcher: bool) -> Case:
@@ -190,9 +200,13 @@ def _packed(folder: Path, images: int, samples_per_shard: int) -> Path:
 
 
 def _teacher(folder: Path) -> Path:
+    return _weights(folder, _write_weights)
+
+
+def _weights(folder: Path, write: Callable[[Path], None]) -> Path:
     """Makes weights in another process: this one then needs no torch."""
     path = folder / "teacher.safetensors"
-    process = fork(_write_weights, path)
+    process = fork(write, path)
     process.join()
     if process.exitcode != 0:
         raise LaunchError(f"no weights could be made: exit status {process.exitcode}")
@@ -203,6 +217,12 @@ def _write_weights(path: Path) -> None:
     from tests.datasets import make_weights
 
     make_weights(path, base_channels=8, seed=7)
+
+
+def _write_classifier(path: Path) -> None:
+    from tests.datasets import make_classifier
+
+    make_classifier(path, ["Edema", "Mass"], seed=7)
 
 
 # ---------------------------------------------------------------------------- results
@@ -216,6 +236,11 @@ def packed_keys(output: Path) -> list[str]:
 def taught_keys(output: Path) -> list[str]:
     """Returns the key of every pseudo-label in the sidecars."""
     return list(_keys_in_tars(output, ".soft.png"))
+
+
+def found_keys(output: Path) -> list[str]:
+    """Returns the key of every image with pseudo-findings."""
+    return [key for path in sorted(output.glob("*.parquet")) for key in _column(path, "key")]
 
 
 def evaluated_keys(output: Path) -> list[str]:

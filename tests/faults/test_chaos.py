@@ -23,7 +23,13 @@ pytestmark = [pytest.mark.faults, pytest.mark.timeout(240)]
 
 @pytest.mark.parametrize(
     ("stage", "kills", "world", "images"),
-    [("pack", 3, 2, 48), ("teach", 4, 3, 72), ("train", 3, 2, 10), ("evaluate", 3, 2, 192)],
+    [
+        ("pack", 3, 2, 48),
+        ("teach", 4, 3, 72),
+        ("findings", 2, 2, 48),
+        ("train", 3, 2, 10),
+        ("evaluate", 3, 2, 192),
+    ],
 )
 def test_a_stage_killed_at_random_moments_loses_and_changes_nothing(
     capsys: pytest.CaptureFixture[str], stage: str, kills: int, world: int, images: int

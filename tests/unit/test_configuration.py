@@ -21,6 +21,7 @@ MINIMAL = {
     "pack": ["--layout=busi", "--source=s", "--output=o", "--layout_options.classes=[benign]"],
     "verify": ["folder"],
     "teach": ["--dataset=d", "--output=o", "--teachers=[{weights: w, model: {name: sdu_net}}]"],
+    "weigh": ["--dataset=d", "--output=o", "--teachers=[{weights: v}, {weights: w}]"],
     "inspect": ["pseudo", "--exclusion.beta=null"],
     "train": ["--output=o", "--data.dataset=d", "--recipe.steps=1", "--augmentation.gamma=[1, 2]"],
     "evaluate": ["--weights=w", "--dataset=d", "--output=o", "--splits=null"],

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
@@ -187,3 +189,41 @@ def test_a_teacher_stays_frozen_and_without_gradient(tmp_path):
         assert not parameter.requires_grad
         assert parameter.grad is None
         assert torch.equal(parameter, before[name])
+
+
+class Position(nn.Module):
+    """Gives the pixel of the input as logit: what is mirrored stays visible."""
+
+    def forward(self, image):
+        return image
+
+
+def test_views_are_turned_back_and_averaged():
+    image = torch.rand(2, 1, 6, 8)
+    plain = teacher(Position())
+    mirrored = replace(plain, flips=("horizontal", "vertical"))
+    assert mirrored.views == 4
+    once, four = (ensemble_probability([each], image) for each in (plain, mirrored))
+    assert torch.allclose(once[0], four[0], atol=1e-6)
+    assert four[1].max() < 1e-3
+    larger = replace(plain, scales=(16.0, 0.1))
+    sizes = [each.shape for each in larger.probabilities(image)]
+    assert sizes == [(2, 1, 6, 8)] * 3
+
+
+class LeftHalf(nn.Module):
+    """Sees a target in the left half, whatever the image."""
+
+    def forward(self, image):
+        logits = torch.full_like(image, -20.0)
+        logits[..., : image.shape[-1] // 2] = 20.0
+        return logits
+
+
+def test_views_that_differ_are_disagreement():
+    both = replace(teacher(LeftHalf()), flips=("horizontal",))
+    mean, disagreement = ensemble_probability([both], IMAGE)
+    assert torch.allclose(mean, torch.full((2, 2, 2), 0.5), atol=1e-6)
+    assert disagreement.tolist() == pytest.approx([0.5, 0.5], abs=1e-6)
+    assert both.provenance["flips"] == ["horizontal"]
+    assert "scales" not in both.provenance

@@ -1,0 +1,138 @@
+"""The teachers of ``nakt teach``, opened and checked against the images, and their precision."""
+
+from collections.abc import Sequence
+
+import torch
+
+from nakt_dist.config import TeacherConfig
+from nakt_dist.errors import ConfigurationError
+from nakt_dist.evaluation.network_lineage import task_of
+from nakt_dist.loading.samples import image_form
+from nakt_dist.loading.targets import name_outputs
+from nakt_dist.models.network_file import TrainedNetwork, open_network, stored_output_names
+from nakt_dist.models.weights_path import weights_path
+from nakt_dist.shards.reader import IndexedShards
+from nakt_dist.stages.opening import Opening, tell_weights
+from nakt_dist.transfer.combining import MOST_VOTERS, Combination
+from nakt_dist.transfer.ensemble import Teacher
+
+
+def resolve_precision(precision: str, device: torch.device) -> str:
+    """Returns what ``auto`` means on a device: the fastest that keeps the stored masks.
+
+    Against float32, more than one grey level away may be 0.1 % of the pixels. Five trained
+    networks on three datasets, DeepLabv3+ and U-Net, gave 2.4 to 9.5 % with bfloat16, and at
+    most 0.08 % where the inputs and weights of convolutions were rounded as TF32 rounds them.
+
+    Raises:
+        ConfigurationError: tf32 is asked for without a GPU.
+    """
+    if precision == "auto":
+        return "tf32" if device.type == "cuda" else "float32"
+    if precision == "tf32" and device.type != "cuda":
+        raise ConfigurationError(
+            f"precision is tf32, which a GPU has, and the device is {device.type}; set it to auto"
+        )
+    return precision
+
+
+def open_teachers(
+    configs: Sequence[TeacherConfig], images: IndexedShards, opening: Opening
+) -> list[Teacher]:
+    """Returns those that can be used, on the CPU: the device's memory may be another job's.
+
+    Raises:
+        ConfigurationError: some give masks and some findings; or as ``open_teacher``.
+        CheckpointError: as ``open_teacher``.
+    """
+    teachers = []
+    for number, teacher in enumerate(configs, start=1):
+        with opening.part(f"teacher {number}"):
+            opened, notices = open_teacher(teacher, images)
+            opening.note(*notices)
+            trained = opened.trained
+            words = tell_weights(weights_path(teacher.weights), trained.weights_sha256)
+            opening.facts[f"teacher {number}"] = f"{trained.name}: {words}"
+            teachers.append(opened)
+    _check_alike(teachers)
+    return teachers
+
+
+def open_teacher(config: TeacherConfig, images: IndexedShards) -> tuple[Teacher, list[str]]:
+    """Loads one teacher and checks that it can see these images.
+
+    Returns:
+        The teacher, and what is worth knowing of it, a sentence each.
+
+    Raises:
+        ConfigurationError: its channels or outputs do not fit, or have no names.
+        CheckpointError: its file cannot be used.
+    """
+    trained = open_network(config.weights, config.model, config.preprocessing, name=config.name)
+    trained.require_outputs(config.weights, "nakt teach")
+    if trained.spec.in_channels not in (1, 3):
+        raise ConfigurationError(
+            f"{config.weights}: the network wants {trained.spec.in_channels} channels; images "
+            f"have {images.manifest.channels}, which can be brought to 1 or 3"
+        )
+    findings = None
+    if task_of(trained) == "classification":
+        findings = _findings_of(trained, config)
+    elif config.labels is not None:
+        raise ConfigurationError(
+            f"{config.weights}: teachers.labels names the findings of a classifier, and "
+            f"{trained.spec.name} gives masks; leave it out"
+        )
+    elif trained.spec.num_outputs != 1:
+        raise ConfigurationError(
+            f"{config.weights}: the network has {trained.spec.num_outputs} outputs; a "
+            "segmentation teacher has 1"
+        )
+    seen = tuple(config.flips), tuple(config.scales)
+    teacher = Teacher(trained, config.weight, config.output, findings, *seen)
+    return teacher, trained.describe(image_form(images.manifest))
+
+
+def _findings_of(trained: TrainedNetwork, config: TeacherConfig) -> tuple[str, ...]:
+    if config.labels is not None:
+        return name_outputs(config.labels, trained.spec.num_outputs, "teachers.labels")
+    names = stored_output_names(trained, config.weights)
+    if names is None:
+        raise ConfigurationError(
+            f"{config.weights}: does not say what its {trained.spec.num_outputs} outputs mean; "
+            "name them, in order, as labels of this teacher: a list, or a label set such as "
+            "chestxray14"
+        )
+    return names
+
+
+def _check_alike(teachers: Sequence[Teacher]) -> None:
+    """Refuses teachers of which some give masks and some findings."""
+    kinds = {each.findings is None: each.trained for each in teachers}
+    if len(kinds) > 1:
+        raise ConfigurationError(
+            f"teachers: {kinds[True].name} ({kinds[True].spec.name}) gives masks, and "
+            f"{kinds[False].name} ({kinds[False].spec.name}) findings; let them teach one after "
+            "the other, into two outputs"
+        )
+
+
+def check_combination(combination: Combination, teachers: Sequence[Teacher]) -> None:
+    """Refuses STAPLE where it is not defined.
+
+    Raises:
+        ConfigurationError: the teachers give findings, or have more views than it can count.
+    """
+    if combination != "staple" or not teachers:
+        return
+    voters = sum(each.views for each in teachers)
+    if teachers[0].findings is not None:
+        raise ConfigurationError(
+            "combination is staple, which judges voters by the pixels of an image, and the "
+            "teachers give findings; set it to mean or median"
+        )
+    if not 3 <= voters <= MOST_VOTERS:
+        raise ConfigurationError(
+            f"combination is staple, and there are {voters} voters (teachers and their views); "
+            f"expected 3 to {MOST_VOTERS}: of two, neither shows itself to be the better one"
+        )
