@@ -111,12 +111,13 @@ def open_parts(config: TrainConfig, opening: Opening) -> OpenedParts:
         ("data" if len(sources) == 1 else f"source {number}", source)
         for number, source in enumerate(sources, 1)
     ]
-    findings = None
-    if config.task == "classification":
-        labels = config.labels or LabelConfig()
-        findings = [leave_something(each.confidence, labels.names) for each in sources]
+    labels = config.labels or LabelConfig()
+    taught = [
+        leave_something(each.confidence, labels.names) if config.task == "classification" else None
+        for each in sources
+    ]
     samples = [
-        _open_samples(role, "data.", source, source.cache, opening, findings and findings[number])
+        _open_samples(role, "data.", source, source.cache, opening, taught[number])
         for number, (role, source) in enumerate(parts)
     ]
     validation, init = None, None

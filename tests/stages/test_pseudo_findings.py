@@ -15,6 +15,7 @@ from nakt_dist.config import (
     InspectConfig,
     LabelConfig,
     PrivacyConfig,
+    SourceConfig,
     TeacherConfig,
     ValidationConfig,
     VerifyConfig,
@@ -24,6 +25,7 @@ from nakt_dist.loading.batches import as_float
 from nakt_dist.loading.samples import ImagesAlone, SelectedSamples, select_samples
 from nakt_dist.models.network_file import open_network
 from nakt_dist.models.spec import ModelSpec
+from nakt_dist.records.lineage_reading import read_lineage
 from nakt_dist.shards.manifest import PseudoFindingsManifest
 from nakt_dist.shards.pseudo_findings import PseudoFindings
 from nakt_dist.shards.reader import IndexedShards
@@ -406,3 +408,24 @@ def test_the_median_of_those_that_know_a_finding(
     np.testing.assert_allclose(found.probability[:, nodule], np.median(said, axis=0), atol=2e-5)
     with pytest.raises(ConfigurationError, match="combination is staple"):
         teach.run(teach_config(tmp_path / "no", dataset, *asked, combination="staple"))
+
+
+def test_few_labels_besides_in_one_training(dataset: Path, taught: Path, tmp_path: Path) -> None:
+    """A finding that teachers do not know is learnt from labels alone, and the other way round."""
+    names = ["Nodule", "Hernia", "Pleural Effusion"]
+    sources = [
+        SourceConfig(str(dataset), count=4, name="labels", weight=1.0),
+        SourceConfig(str(dataset), pseudo_labels=str(taught), name="pseudo", weight=3.0),
+    ]
+    config = student(tmp_path / "out", dataset, taught, labels=LabelConfig(names=names))
+
+    record = train.run(replace(config, data=sources))
+
+    lineage = record.details["lineage"]
+    assert lineage["labels"] == names
+    assert [each["labels"] for each in lineage["trained_on"]["sources"]] == [
+        "annotations",
+        "pseudo-findings",
+    ]
+    told = read_lineage(lineage)
+    assert told.method.parts == "all layers, labels and findings of first + second"
