@@ -216,11 +216,13 @@ def test_a_segmentation_student_follows_a_teacher(tmp_path: Path) -> None:
             beta=100.0,
         ),
         distillation=DistillationConfig(),
+        dist=DistConfig(inter_weight=0),
+        hints=HintsConfig([TapConfig("encoder.1", "encoder.2")]),
     )
     train.run(train_config(tmp_path / "student", dataset, seed=1, teacher=taken))
     logged = read_lines(tmp_path / "student/metrics.jsonl")[0]
-    expected = logged["dice_loss"] + logged["cross_entropy"]
-    expected += 100 * logged["attention_loss"] + logged["distillation_loss"]
+    expected = logged["dice_loss"] + logged["cross_entropy"] + 100 * logged["attention_loss"]
+    expected += sum(logged[f"{name}_loss"] for name in ("distillation", "dist", "hints"))
     assert logged["loss"] == pytest.approx(expected, abs=1e-5)
 
 
