@@ -25,6 +25,7 @@ from nakt_dist.models.registry import is_classifier
 from nakt_dist.models.spec import ModelSpec, PreprocessingConfig
 from nakt_dist.models.timm_files import (
     bring_to_size,
+    check_size,
     in_timm_names,
     is_of_timm,
     usual_input,
@@ -101,7 +102,14 @@ class TrainedNetwork:
             )
 
     def describe(self, form: ImageForm) -> list[str]:
-        """Says what is worth knowing before the network sees images of a form."""
+        """Says what is worth knowing before the network sees images of a form.
+
+        Raises:
+            ConfigurationError: it cannot see them, since it takes another size.
+        """
+        seen = self.preprocessing
+        size = (seen.height or form.height, seen.width or form.width)
+        check_size(self.network, size, self.name)
         return [*self.notices, *self.seen.describe(self.name, self.lineage, form)]
 
 

@@ -229,9 +229,8 @@ class _Taps:
     def _record(self, path: str, module: Any, inputs: Any, output: Any) -> None:
         if self._found is None:
             return
-        if (
-            path in self._terms
-        ):  # of a copy, as DeepSpeed may take a layer's weights away after its forward
+        if path in self._terms:
+            # Of a copy, as DeepSpeed may take a layer's weights away after its forward.
             output = inputs[0].unsqueeze(1) * module.weight.clone()
         self._found[path].append(output.clone() if isinstance(output, Tensor) else output)
         if self._stops and all(self._found.values()):

@@ -86,7 +86,7 @@ def usual_input(network: nn.Module, spec: ModelSpec) -> dict[str, Any]:
 
     Returns:
         ``mean`` and ``std`` of its pretrained weights, where they are of as many channels; and
-        ``height`` and ``width``, where it cuts images into patches.
+        ``height`` and ``width``, where it cuts images into patches or takes one size alone.
     """
     stated = getattr(network, "pretrained_cfg", None) or {}
     usual: dict[str, Any] = {}
@@ -95,6 +95,8 @@ def usual_input(network: nn.Module, spec: ModelSpec) -> dict[str, Any]:
         if isinstance(values, list | tuple) and len(values) == spec.in_channels:
             usual[name] = [float(value) for value in values]
     size = _own_size(network)
+    if size is None and stated.get("fixed_input_size") and "img_size" not in spec.options:
+        size = tuple(stated["input_size"][1:])
     return usual | (dict(zip(("height", "width"), size, strict=True)) if size else {})
 
 
@@ -118,18 +120,11 @@ def bring_to_size(
     size = own and (seen.height or own[0], seen.width or own[1])
     if own is None or size is None or size == own:
         return spec, None
-    embed = network.get_submodule("patch_embed")
-    if not getattr(embed, "dynamic_img_pad", False):
-        _check_patches(size, getattr(embed, "patch_size", (1, 1)), name)
-    if getattr(network, "dynamic_img_size", False):  # it resamples in each forward pass
-        return spec, None
     resize = getattr(network, "set_input_size", None)
-    if resize is None:
-        raise ConfigurationError(
-            f"{name}: takes images of {own[0]} × {own[1]} alone, and preprocessing says "
-            f"{size[0]} × {size[1]}; leave its height and width out, or build it for another size "
-            "with model.options.img_size, if it has that"
-        )
+    if resize is None or not _is_of_one_size(network):
+        check_size(network, size, name)
+        return spec, None
+    _check_patches(network, size, name)
     resize(img_size=size)
     spec = replace(spec, options={**spec.options, "img_size": list(size)})
     return spec, (
@@ -138,17 +133,52 @@ def bring_to_size(
     )
 
 
+def check_size(network: nn.Module, size: tuple[int, int], name: str) -> None:
+    """Refuses images of a size that a network of timm cannot see; others see any.
+
+    Args:
+        size: height and width of the images as it would see them.
+        name: of the network, for the message.
+
+    Raises:
+        ConfigurationError: it takes another size alone, or its patches do not cover this one.
+    """
+    own = _own_size(network)
+    if own is None or size == own:
+        return
+    if _is_of_one_size(network):
+        raise ConfigurationError(
+            f"{name}: takes images of {own[0]} × {own[1]} pixels, and would see {size[0]} × "
+            f"{size[1]}; set preprocessing.height and width to these, or build it for others "
+            f"with model.options.img_size: [{size[0]}, {size[1]}], if it has that"
+        )
+    _check_patches(network, size, name)
+
+
+def _is_of_one_size(network: nn.Module) -> bool:
+    """Says whether a network takes no other size than its own as it is; others resample."""
+    strict = getattr(network.get_submodule("patch_embed"), "strict_img_size", False)
+    dynamic = getattr(network, "dynamic_img_size", False)
+    return not dynamic and (strict or hasattr(network, "set_input_size"))
+
+
 def _own_size(network: nn.Module) -> tuple[int, int] | None:
     """Returns the height and width of images that a network's patches were made for."""
     size = getattr(getattr(network, "patch_embed", None), "img_size", None)
     return None if size is None else (int(size[0]), int(size[1]))
 
 
-def _check_patches(size: tuple[int, int], patch: tuple[int, int], name: str) -> None:
+def _check_patches(network: nn.Module, size: tuple[int, int], name: str) -> None:
+    embed = network.get_submodule("patch_embed")
+    if getattr(embed, "dynamic_img_pad", False):
+        return
+    stated: Any = getattr(embed, "patch_size", 1)
+    patch = (stated, stated) if isinstance(stated, int) else tuple(stated)
     for side, pixels, step in zip(("height", "width"), size, patch, strict=True):
         if pixels % step:
             below = max(pixels // step, 1) * step
             raise ConfigurationError(
-                f"{name}: preprocessing.{side} is {pixels}, which its patches of {patch[0]} × "
-                f"{patch[1]} pixels do not cover; set {below} or {below + step}"
+                f"{name}: would see images of a {side} of {pixels}, which its patches of "
+                f"{patch[0]} × {patch[1]} pixels do not cover; set preprocessing.{side} to {below} "
+                f"or {below + step}"
             )

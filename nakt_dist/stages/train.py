@@ -110,6 +110,7 @@ def _train_with(config: TrainConfig, stop: StopRequests, stopwatch: Stopwatch) -
     config = plan.config
     torch.manual_seed(config.seed)
     network, trainable = plan.start.build()
+    plan.check_size(network)
     lineage = lineage_of(plan, trainable)
     job = Training(config, lineage)
     job.begin()

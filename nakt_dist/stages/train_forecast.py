@@ -122,6 +122,7 @@ def _look_at_plan(plan: TrainPlan, found: Opening, share: Share) -> Training:
     # One like the network to train: what its weights would be does not matter.
     bare = plan.start.spec.without_encoder_weights()
     network = plan.start.parent.network if plan.start.parent else build_configured(bare)
+    plan.check_size(network)
     parameters = sum(each.numel() for each in network.parameters())
     weights = 4 * parameters
     checkpoint = 3 * weights  # Adam keeps two numbers besides each weight

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from torch import nn
 
 from nakt_dist.config import (
     DataConfig,
@@ -20,6 +21,7 @@ from nakt_dist.loading.samples import SelectedSamples, image_form, select_sample
 from nakt_dist.loading.targets import leave_something
 from nakt_dist.models.initialise import read_initial_weights
 from nakt_dist.models.network_file import TrainedNetwork
+from nakt_dist.models.timm_files import check_size
 from nakt_dist.models.weights import LoadedWeights
 from nakt_dist.models.weights_path import weights_path
 from nakt_dist.records.evaluation_set import EvaluationSet
@@ -76,6 +78,17 @@ class TrainPlan:
     validation: LearningSet | None
     teacher: Followed | None
     notices: tuple[str, ...]
+
+    def check_size(self, network: nn.Module) -> None:
+        """Refuses a student that takes images of another size than it would see.
+
+        Raises:
+            ConfigurationError: it does.
+        """
+        form = image_form(self.training.sources[0].samples.images.manifest)
+        seen = self.start.seen.preprocessing
+        size = (seen.height or form.height, seen.width or form.width)
+        check_size(network, size, f"model {self.start.spec.name}")
 
     @property
     def labels(self) -> tuple[str, ...] | None:

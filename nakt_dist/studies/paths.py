@@ -51,7 +51,7 @@ def _paths(value: Any) -> Iterator[tuple[str, bool]]:
     elif is_dataclass(value):
         for each in fields(value):
             item, limit = getattr(value, each.name), each.metadata.get("limit")
-            if item is None or each.name in _NOT_READ:
+            if item is None or (each.name in _NOT_READ and not is_dataclass(item)):
                 continue
             if limit is limits.SEARCHED["limit"]:
                 yield from ((absolute(path), True) for path in item)

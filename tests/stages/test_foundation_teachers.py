@@ -28,6 +28,7 @@ from nakt_dist.config import (
 )
 from nakt_dist.errors import ConfigurationError, DatasetError
 from nakt_dist.models.network_file import open_network
+from nakt_dist.models.preprocessing import ImageForm
 from nakt_dist.models.spec import ModelSpec
 from nakt_dist.shards.picture_lists import name_numbers
 from nakt_dist.shards.reader import IndexedShards
@@ -35,6 +36,7 @@ from nakt_dist.stages import evaluate, teach, train
 from nakt_dist.stages.opening import Opening
 from nakt_dist.stages.train_identity import pictures_met
 from nakt_dist.stages.train_plan import make_plan, open_parts
+from nakt_dist.studies.paths import paths_of
 from tests.datasets import make_chest_dataset, make_packed_dataset
 from tests.recipes import evaluate_config, file_hashes, read_lines, teach_config, train_config
 
@@ -127,6 +129,17 @@ def test_outputs_that_are_not_there_are_wanted_by_name(
         train.run(student(tmp_path / "out", dataset, follow(weights), model=headless))
 
 
+def test_a_student_of_one_size_sees_that(dataset: Path, weights: Path, tmp_path: Path) -> None:
+    model = ModelSpec("timm:vit_tiny_patch16_224", 1, options={"depth": 1, "embed_dim": 12})
+    follower = student(tmp_path / "out", dataset, follow(weights, "blocks.0"), model=model)
+    with pytest.raises(ConfigurationError, match=r"takes images of 224 × 224 .*img_size: \[32, 32"):
+        train.run(follower)
+    one = replace(model, options={**model.options, "img_size": 32})
+    train.run(replace(follower, model=one, recipe=replace(follower.recipe, steps=1)))
+    with pytest.raises(ConfigurationError, match=r"out: takes images of 32 × 32 .* see 48 × 48"):
+        open_network(tmp_path / "out").describe(ImageForm(48, 48))
+
+
 def card(*trained_on: LearntImagesConfig) -> NetworkCardConfig:
     return NetworkCardConfig("apache-2.0", list(trained_on))
 
@@ -204,6 +217,9 @@ def test_cards_are_settings(weights: Path, tmp_path: Path) -> None:
         "--teacher.attention.preset=paper",
     ]  # fmt: skip
     found = parse_config("train", [*common, *words])
+    listed = LearntImagesConfig("chexpert", str(tmp_path / "shards" / "index.parquet"))
+    told = replace(found, teacher=replace(found.teacher, card=card(listed)))
+    assert listed.images in paths_of(told).reads  # a study packs it first
     assert found.teacher.card == NetworkCardConfig("mit", [LearntImagesConfig("chexpert")])
     with pytest.raises(ConfigurationError, match=r"complete must be false without images"):
         LearntImagesConfig("chexpert", complete=True)

@@ -14,6 +14,7 @@ from nakt_dist.models.initialise import initialise, read_initial_weights
 from nakt_dist.models.network_file import TrainedNetwork, open_network
 from nakt_dist.models.preprocessing import ImageForm
 from nakt_dist.models.spec import IMAGENET_MEAN, IMAGENET_STD, ModelSpec, PreprocessingConfig
+from nakt_dist.models.timm_files import usual_input
 from nakt_dist.models.weights import save_weights
 
 TINY = {"depth": 2, "embed_dim": 32, "num_heads": 2, "img_size": 56}
@@ -64,6 +65,16 @@ def test_another_mean_than_imagenet_s_is_timm_s(tmp_path: Path) -> None:
     assert opened.preprocessing == PreprocessingConfig(32, 32, [0.5] * 3, [0.5] * 3)
     asked = open_network(path, spec_of(name, img_size=32), PreprocessingConfig(mean=0.4))
     assert (asked.preprocessing.mean, asked.preprocessing.std) == (0.4, 1.0)
+
+
+def test_what_takes_one_size_alone_sees_that_unless_it_was_built_for_another() -> None:
+    name, small = "timm:hiera_tiny_224", {"embed_dim": 8, "stages": [1, 1, 1, 1], "num_heads": 1}
+    for options, sees in ((small, {"height": 224, "width": 224}), ({**small, "img_size": 64}, {})):
+        spec = ModelSpec(name, 3, 0, options)
+        found = usual_input(spec.build(), spec)
+        assert {side: found[side] for side in ("height", "width") if side in found} == sees
+    resnet = ModelSpec("timm:test_resnet", 3, 0)
+    assert usual_input(resnet.build(), resnet).keys() == {"mean", "std"}
 
 
 def test_a_head_is_left_in_the_file_where_none_is_wanted(tmp_path: Path) -> None:
@@ -131,9 +142,9 @@ def test_a_network_of_ours_is_resized_likewise(tmp_path: Path) -> None:
         (
             DINO,
             (64, 56),
-            "height is 64, which its patches of 14 × 14 .*56 or 70",
+            "height of 64, which its patches of 14 × 14 .*to 56 or 70",
         ),
-        ("cait_xxs24_224", (64, 64), "takes images of 32 × 32 alone"),
+        ("cait_xxs24_224", (64, 64), "takes images of 32 × 32 pixels, and would see 64 × 64"),
     ],
 )
 def test_sizes_that_cannot_be_matched_are_refused(
