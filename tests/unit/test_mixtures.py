@@ -4,12 +4,17 @@ from collections import Counter
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nakt_dist.config import PreprocessingConfig, RecipeConfig
 from nakt_dist.errors import ConfigurationError
 from nakt_dist.loading.counted_random import uniform_rows
+from nakt_dist.loading.images import Images
 from nakt_dist.loading.sampler import GlobalBatches, Share, batch_order
+from nakt_dist.training.by_source import SourceBatches
+from nakt_dist.training.tasks import ClassificationTask, SegmentationTask
 
 SEEDS = st.integers(0, 2**32)
 WEIGHTS = st.floats(0.01, 100)
@@ -112,3 +117,58 @@ def test_random_numbers_of_several_visits_are_those_of_each_alone():
         assert row.tolist() == uniform_rows(7, int(visit), np.array([number]), 4)[0].tolist()
         alone = np.random.Philox(key=[7, visit], counter=[0, 0, 1, number])
         assert row.tolist() == np.random.Generator(alone).random(4).tolist()
+
+
+class Labels(Images):
+    """Three sources of random findings, some of them ignored; or of masks."""
+
+    sizes, source_names, form, memory_bytes = (4, 9, 7), ("a", "b", "c"), (1, 4, 4), 0
+
+    def __init__(self, target: torch.Tensor) -> None:
+        self.target = target
+        self.counted = None if target.ndim > 2 else (~target.isnan()).sum(1).numpy()
+
+    @property
+    def labels_that_count(self):
+        return self.counted
+
+    def open_memory(self): ...
+    def keys(self, numbers): ...
+    def empty_target(self, numbers, pinned=False): ...
+    def read_into(self, number, image, target): ...
+
+
+@pytest.mark.parametrize("findings", [True, False])
+@pytest.mark.parametrize(("world_size", "micro"), [(1, 8), (2, 4), (4, 2), (2, 1)])
+def test_the_loss_of_a_source_is_that_of_its_images_however_a_batch_is_divided(
+    findings, world_size, micro
+):
+    drawn = torch.Generator().manual_seed(0)
+    shape = (20, 5) if findings else (20, 1, 4, 4)
+    target = (torch.rand(shape, generator=drawn) > 0.5).float()
+    if findings:
+        target[torch.rand(shape, generator=drawn) > 0.6] = torch.nan
+        target[:4] = torch.nan  # of the first source nothing counts
+    logits = torch.randn(shape, generator=drawn)
+    kind = ClassificationTask if findings else SegmentationTask
+    task = kind(1, PreprocessingConfig(mean=0.0, std=1.0), RecipeConfig(steps=1))
+    images, order = Labels(target), batch_order(Labels.sizes, [1, 2, 1], 8, 0)
+    share = Share.of(8, world_size, micro)
+    for step in range(3):
+        told: Counter[str] = Counter()
+        for rank in range(world_size):
+            batches = SourceBatches(images, order, share, rank, torch.device("cpu"))
+            for part in range(share.accumulation):
+                rows = share.part(order.batch(step), part, rank)
+                found = task._by_source(logits[rows], target[rows], batches.rows(step, part))
+                for name, value in found.items():
+                    told[name] += float(value) / share.accumulation / world_size
+        batch = order.batch(step)
+        expected = {
+            f"loss_by_source/{name}": float(task.loss(logits[own], target[own])["loss"])
+            for number, name in enumerate("abc")
+            if len(own := batch[order.sources(batch) == number])
+        }
+        if findings:
+            assert expected.pop("loss_by_source/a") == 0
+        assert batches.of_those_there(step, told) == pytest.approx(expected, abs=1e-6)
