@@ -132,7 +132,7 @@ class LabelDifference:
     """How the AUROC of one label differs between two networks, on the same images.
 
     Attributes:
-        difference: the first network's less the second's, in [-1, 1].
+        difference: the first network's less the second's.
         interval: 95 % percentile interval.
         p_value: two-sided, see ``two_sided_p``.
     """
@@ -182,7 +182,7 @@ def paired_difference(
     drawn, other = (
         resample_auroc(each, targets, patients, samples, seed) for each in (first, second)
     )
-    found = _sum_up(ours.mean - theirs.mean, drawn.mean - other.mean)
+    found = summarise_difference(ours.mean - theirs.mean, drawn.mean - other.mean)
     if found is None:
         return None
     labels = zip(ours.labels - theirs.labels, (drawn.labels - other.labels).T, strict=True)
@@ -190,12 +190,12 @@ def paired_difference(
         **vars(found),
         means=(ours.mean, theirs.mean),
         labels_counted=ours.counted,
-        labels=tuple(_sum_up(float(each), draws) for each, draws in labels),
+        labels=tuple(summarise_difference(float(each), draws) for each, draws in labels),
     )
 
 
-def _sum_up(difference: float, resampled: np.ndarray) -> LabelDifference | None:
-    """Returns what resampled differences, float (S,), say; None where none is a number."""
+def summarise_difference(difference: float, resampled: np.ndarray) -> LabelDifference | None:
+    """Returns a difference with what its resamples say, float (S,); None where none is known."""
     interval = percentile_interval(resampled)
     if interval is None:
         return None

@@ -20,6 +20,7 @@ from nakt_dist.report.differences import (
     summarise_differences,
 )
 from nakt_dist.report.document import WARNING, Block, Bullets, Paragraph, Section, Table, Wing
+from nakt_dist.report.finding_differences import finding_differences_table
 from nakt_dist.report.finding_tables import findings_table, subgroups_table
 from nakt_dist.report.operating_tables import operating_tables
 from nakt_dist.report.paper_differences import differences_from_paper_b
@@ -47,7 +48,7 @@ def classification_wing(
         Section("teacher-gives", "What a teacher gives", tuple(_gains(studies, differences))),
         Section("curves", "Learning curves",
                 (*draw_auroc_curves(curves), *_present([weight_table(curves)]))),
-        Section("by-finding", "Findings", tuple(_findings(taught))),
+        Section("by-finding", "Findings", tuple(_findings(studies, differences))),
         Section("operating", "Operating points", tuple(_operating(studies))),
         Section("groups", "Groups of patients", _present(map(subgroups_table, taught))),
         Section("attention", "Where the networks look",
@@ -120,9 +121,13 @@ def _gains(
         yield from _present((figure, differences_table(study, found)))
 
 
-def _findings(studies: Sequence[Study]) -> Iterator[Block]:
-    for number, study in enumerate(studies, start=1):
-        yield from _present((draw_findings(study, number), findings_table(study)))
+def _findings(
+    studies: Sequence[Study], differences: Sequence[Sequence[Difference]]
+) -> Iterator[Block]:
+    taught = [each for each in zip(studies, differences, strict=True) if each[0].cells]
+    for number, (study, found) in enumerate(taught, start=1):
+        by_finding = finding_differences_table(study, found)
+        yield from _present((draw_findings(study, number), findings_table(study), by_finding))
 
 
 def _operating(studies: Sequence[Study]) -> Iterator[Block]:

@@ -8,7 +8,11 @@ import pyarrow as pa
 
 from nakt_dist.evaluation.auroc import mean_auroc
 from nakt_dist.evaluation.many_comparisons import holm
-from nakt_dist.evaluation.resampling import percentile_interval, resample_auroc, two_sided_p
+from nakt_dist.evaluation.resampling import (
+    LabelDifference,
+    resample_auroc,
+    summarise_difference,
+)
 from nakt_dist.evaluation.summary import confidence_over_runs
 from nakt_dist.records.lineage import Method
 from nakt_dist.report.classification_tables import warn_of
@@ -42,6 +46,8 @@ class Difference:
             None where the predictions are not there.
         samples: resamples behind it.
         p_value: two-sided, from the same resamples; None without them.
+        findings: the mean difference of each finding over the pairs, in percentage points; None
+            where it lacks a class, and empty without predictions.
     """
 
     setting: Setting
@@ -51,6 +57,7 @@ class Difference:
     over_patients: tuple[float, float] | None
     samples: int
     p_value: float | None = None
+    findings: tuple[LabelDifference | None, ...] = ()
 
     @property
     def mean(self) -> float:
@@ -102,10 +109,26 @@ def _compare(
     if not pairs:
         return None
     values = tuple(ours.mean - theirs.mean for ours, theirs in pairs)
-    drawn = resampled.differences(pairs)
-    interval = None if drawn is None else percentile_interval(drawn)
-    p_value = None if drawn is None or interval is None else two_sided_p(drawn[~np.isnan(drawn)])
-    return Difference(setting, method, baseline, values, interval, _samples(pairs[0][0]), p_value)
+    samples, drawn = _samples(pairs[0][0]), resampled.differences(pairs)
+    if drawn is None:
+        return Difference(setting, method, baseline, values, None, samples)
+    whole = summarise_difference(float(np.mean(values)), drawn[:, 0])
+    means = np.mean([_aurocs(ours) - _aurocs(theirs) for ours, theirs in pairs], axis=0)
+    return Difference(
+        setting,
+        method,
+        baseline,
+        values,
+        None if whole is None else whole.interval,
+        samples,
+        None if whole is None else whole.p_value,
+        tuple(map(summarise_difference, means.tolist(), drawn[:, 1:].T)),
+    )
+
+
+def _aurocs(run: ClassifierRun) -> np.ndarray:
+    """Returns the AUROC of each finding in percent, float64 (K,); NaN where it lacks a class."""
+    return np.array([each.auroc for each in run.result.findings], dtype=np.float64)
 
 
 def _samples(run: ClassifierRun) -> int:
@@ -115,7 +138,7 @@ def _samples(run: ClassifierRun) -> int:
 
 
 class _Resampled:
-    """The mean AUROC of runs in the same bootstrap resamples of patients, each computed once."""
+    """The AUROC of runs in the same bootstrap resamples of patients, each computed once."""
 
     def __init__(self, left_out: list[LeftOut]) -> None:
         self._left_out = left_out
@@ -124,13 +147,18 @@ class _Resampled:
     def differences(
         self, pairs: Sequence[tuple[ClassifierRun, ClassifierRun]]
     ) -> np.ndarray | None:
-        """Returns the difference's mean over pairs in each resample, in percentage points."""
+        """Returns the mean difference over pairs in each resample, in percentage points.
+
+        Returns:
+            float64 (S, 1 + K): of the mean AUROC, and of each finding's; None where predictions
+            are not there.
+        """
         found = [each for pair in pairs for run in pair for each in self._resample(run)]
         # Only the same images in the same order are resampled alike.
         if len(found) < 2 * len(pairs) or len({images for images, _ in found}) > 1:
             return None
-        means = [mean for _, mean in found]
-        return 100 * np.subtract(means[::2], means[1::2]).mean(axis=0)
+        drawn = [resampled for _, resampled in found]
+        return 100 * np.subtract(drawn[::2], drawn[1::2]).mean(axis=0)
 
     def _resample(self, run: ClassifierRun) -> list[tuple[int, np.ndarray]]:
         if run.place not in self._found:
@@ -139,7 +167,9 @@ class _Resampled:
 
 
 def _resample(run: ClassifierRun) -> tuple[int, np.ndarray]:
-    """Returns a number that tells a run's images, and its mean AUROC in each resample.
+    """Returns a number that tells a run's images, and its AUROC in each resample.
+
+    That is float64 (S, 1 + K): the mean, and each finding's.
 
     Raises:
         DatasetError: the predictions are absent, damaged, or not what the record sums up.
@@ -155,7 +185,7 @@ def _resample(run: ClassifierRun) -> tuple[int, np.ndarray]:
         run, read, "interval over patients", metric="AUROC ", tolerance=1e-3
     )
     resampled = resample_auroc(*scores, patients, _samples(run), _SEED)
-    return hash((*keys, *patients)), resampled.mean
+    return hash((*keys, *patients)), np.column_stack((resampled.mean, resampled.labels))
 
 
 def _columns(table: pa.Table, run: ClassifierRun, kind: str) -> np.ndarray:
@@ -174,7 +204,7 @@ def differences_table(study: Study, differences: Sequence[Difference]) -> Table 
     corrected = dict(zip(map(id, tested), _show_corrected(tested), strict=True))
 
     def difference(each: Difference) -> Cell:
-        warned = f" {WARNING}" if _warnings(study, each) else ""
+        warned = f" {WARNING}" if warnings_of(study, each) else ""
         return Cell(f"{signed(each.mean)}{warned}", strong=each.verdict == "better")
 
     columns = (
@@ -252,12 +282,12 @@ def summarise_differences(study: Study, differences: Sequence[Difference]) -> It
             f"{study.name(each.method)}, reaches {ours.mean:.2f} %, "
             f"{study.name(each.baseline).lower()}, {theirs.mean:.2f} %"
             f"; difference {signed(each.mean)} points{certain}: {each.verdict}."
-            f"{''.join(f' {WARNING} {words}.' for words in _warnings(study, each))}"
+            f"{''.join(f' {WARNING} {words}.' for words in warnings_of(study, each))}"
         )
 
 
-def _warnings(study: Study, difference: Difference) -> list[str]:
-    """Says how runs of either side may have met their test images."""
+def warnings_of(study: Study, difference: Difference) -> list[str]:
+    """Says how runs of either side of a comparison may have met their test images."""
     cell = study.cells[difference.setting]
     ours, theirs = (cell[method].warnings for method in (difference.method, difference.baseline))
     both = [f"Both: {words}" for words in ours if words in theirs]

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from functools import partial
 
 from nakt_dist.records.results import MaskScore
-from nakt_dist.report.document import Cell, Column, Table, tabulate
+from nakt_dist.report.document import WARNING, Cell, Column, Table, tabulate
 from nakt_dist.report.evaluations import SegmentationRun, show_interval
 from nakt_dist.report.tables import NOTHING
 from nakt_dist.report.wording import show_count
@@ -48,7 +48,8 @@ def masks_table(evaluations: Sequence[SegmentationRun]) -> Table | None:
         *(Column(title, partial(_score_cell, name=name)) for name, (title, _) in shown.items()),
     )
     rows = [run for run in evaluations if run.others]
-    remarks = (_MEANS, *(explained for _, explained in shown.values()))
+    warnings = [f"{WARNING} {run.name}: {run.warning}." for run in rows if run.warning]
+    remarks = (_MEANS, *(explained for _, explained in shown.values()), *warnings)
     return tabulate("Other metrics of masks", columns, rows, remarks)
 
 

@@ -7,7 +7,7 @@ from functools import partial
 from nakt_dist.records.fields import label_dataset, printable
 from nakt_dist.records.operating_points import RATES, FindingPoints, OperatingPoints, PointScore
 from nakt_dist.report.classification_tables import show_percent
-from nakt_dist.report.document import Cell, Column, Table, tabulate
+from nakt_dist.report.document import WARNING, Cell, Column, Table, tabulate
 from nakt_dist.report.evaluations import ClassifierRun
 from nakt_dist.report.finding_tables import chosen_settings
 from nakt_dist.report.studies import Study, mean_of_known
@@ -58,7 +58,8 @@ def _tabulate(study: Study, run: ClassifierRun, points: OperatingPoints, seeds: 
         Column("Calibration", partial(_calibration_cell, run=run)),
         *(Column(_name_rule(rule), partial(_rule_cell, rule=rule)) for rule in rules),
     )
-    remarks = [_describe_validation(points), *_left_out(points)]
+    warnings = [f"{WARNING} It {words}." for words in run.warnings]
+    remarks = [*warnings, _describe_validation(points), *_left_out(points)]
     if seeds > 1:
         remarks.append(f"The first of {show_count(seeds, 'seed')}.")
     rows: list[FindingPoints | OperatingPoints] = [*points.findings, points]

@@ -11,6 +11,7 @@ import pytest
 
 from nakt_dist.errors import DatasetError
 from nakt_dist.evaluation.many_comparisons import holm
+from nakt_dist.evaluation.resampling import paired_difference
 from nakt_dist.records.lineage_reading import read_lineage
 from nakt_dist.report.auroc_curves import (
     collect_curves,
@@ -23,6 +24,7 @@ from nakt_dist.report.classification_tables import main_table, others_table, sho
 from nakt_dist.report.content import make_document, terminal_tables
 from nakt_dist.report.differences import Difference, differences_table, find_differences
 from nakt_dist.report.document import Bullets, Figure, Table
+from nakt_dist.report.finding_differences import finding_differences_table
 from nakt_dist.report.finding_tables import findings_table, subgroups_table
 from nakt_dist.report.markdown import to_markdown
 from nakt_dist.report.operating_tables import operating_tables
@@ -38,6 +40,7 @@ from tests.classifier_records import (
     classifier,
     followed,
     images_of,
+    labelled,
     predictions,
     start,
     write_attention,
@@ -701,3 +704,27 @@ def test_p_values_are_corrected_for_the_comparisons_of_their_table(study_folder:
     expected = holm([each.p_value for each in differences])
     assert column(table, "p, Holm") == [f"{value:.2g}" for value in expected]
     assert min(expected) > min(each.p_value for each in differences)
+
+
+def test_what_a_teacher_gives_by_finding_is_the_paired_bootstrap_corrected_for_all(tmp_path: Path):
+    names = (*FINDINGS, "Hernia")
+    lineages = [
+        classifier(findings=names, transfer=transfer) for transfer in (followed(), None)
+    ]  # fmt: skip
+    for number, (each, signal) in enumerate(zip(lineages, (1.5, 0.5), strict=True)):
+        write_classified(tmp_path / f"run-{number}", each, signal)
+    study = only_study(tmp_path)
+    (difference,) = find_differences(study, [])
+    ours, theirs = (labelled(predictions(signal, findings=names), names) for signal in (1.5, 0.5))
+    owners = predictions(1.0)["patient_id"]
+    found = paired_difference(
+        ours.probabilities, theirs.probabilities, ours.targets, owners, difference.samples, seed=0
+    )
+    assert difference.over_patients == pytest.approx([100 * limit for limit in found.interval])
+    expected = [each.p_value for each in found.labels[:4]]
+    assert [each.p_value for each in difference.findings[:4]] == expected
+    table = finding_differences_table(study, [difference])
+    assert [row[1].notes[-1] for row in table.rows[:4]] == [f"p {p:.2g}" for p in holm(expected)]
+    signs = [f"{100 * each.difference:+.2f}".replace("-", "−") for each in found.labels[:4]]
+    assert [row[1].text for row in table.rows] == [*signs, "–"]
+    assert "for 4 comparisons" in table.remarks[0]

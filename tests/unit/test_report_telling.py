@@ -121,8 +121,8 @@ def test_a_teacher_of_phantoms_is_marked_wherever_it_is_named(tmp_path: Path, kn
 
 def test_a_row_tested_on_what_was_learnt_from_says_so_in_every_table(tmp_path: Path):
     cheat = classifier(images_of(split="test"))
-    write_classified(tmp_path / "cheat", cheat, 1.0)
-    write_classified(tmp_path / "taught", cheat | {"transfer": followed()}, 1.4)
+    write_classified(tmp_path / "cheat", cheat, 1.0, operating=True)
+    write_classified(tmp_path / "taught", cheat | {"transfer": followed()}, 1.4, operating=True)
     document = document_of(tmp_path)
     words = "learnt from the very splits it was tested on: its AUROC is too high"
     assert f"⚠ Both: {words}" in document.sections[0].blocks[-1].items[1]
@@ -135,6 +135,12 @@ def test_a_row_tested_on_what_was_learnt_from_says_so_in_every_table(tmp_path: P
     (findings,) = (x for x in tables_of(document) if x.title.startswith("Findings"))
     assert all(name.endswith("⚠") for name in findings.header[2:])
     assert any(words in each for each in gain.remarks)
+    (by_finding,) = (x for x in tables_of(document) if x.title.startswith("By finding: what"))
+    operating = [x for x in tables_of(document) if x.title.startswith("Operating points of")]
+    assert by_finding.header[1].endswith("⚠") and len(operating) == 2
+    assert all(" ⚠ on " in each.title for each in operating)
+    for table in (by_finding, *operating):
+        assert any(words in each for each in table.remarks)
 
 
 @pytest.mark.usefixtures("undrawn")
