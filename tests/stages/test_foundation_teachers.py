@@ -17,10 +17,12 @@ from nakt_dist.cli import parse_config
 from nakt_dist.config import (
     AttentionTransferConfig,
     DistillationConfig,
+    HintsConfig,
     LabelConfig,
     LearntImagesConfig,
     NetworkCardConfig,
     PreprocessingConfig,
+    SimilarityConfig,
     TapConfig,
     TeacherConfig,
     TrainConfig,
@@ -100,14 +102,20 @@ def test_densenet_40_and_masks_follow_them_too(
     dataset: Path, weights: Path, tmp_path: Path
 ) -> None:
     one = {"steps": 1, "global_batch_size": 4}
-    squeeze = follow(weights, "features.squeeze")
+    taps = [TapConfig("features.squeeze", "blocks.1")]
+    squeeze = follow(
+        weights, "features.squeeze", hints=HintsConfig(taps), similarity=SimilarityConfig(taps)
+    )
     model = ModelSpec("densenet40", in_channels=1)
     train.run(student(tmp_path / "out", dataset, squeeze, recipe=one, model=model))
     masks = make_packed_dataset(tmp_path, images=4, splits={"train": 1.0})
     config = train_config(tmp_path / "unet", masks, one, teacher=follow(weights, "encoder.2"))
-    for output, run in (("out", None), ("unet", train.run(config))):
-        assert read_lines(tmp_path / output / "metrics.jsonl")[0]["attention_loss"] > 0
-        lineage = open_network(tmp_path / output).lineage if run is None else run.details["lineage"]
+    train.run(config)
+    for output in ("out", "unet"):
+        (logged, *_) = read_lines(tmp_path / output / "metrics.jsonl")
+        for signal in ("attention", "hints", "similarity")[: 3 if output == "out" else 1]:
+            assert logged[f"{signal}_loss"] > 0
+        lineage = open_network(tmp_path / output).lineage
         assert lineage["transfer"]["teacher"]["model"] == DINO.name
 
 
