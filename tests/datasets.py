@@ -11,6 +11,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from nakt_dist.config import ImageConfig, PackConfig, SplitConfig, TeachConfig, TeacherConfig
+from nakt_dist.imaging.mask_settings import MaskValues
 from nakt_dist.models.spec import ModelSpec
 from nakt_dist.models.weights import save_weights
 from nakt_dist.stages import pack, teach
@@ -95,6 +96,61 @@ def make_packed_dataset(
     return folder / name
 
 
+CLASSES = ("background", "disc", "square")
+"""What ``make_class_dataset`` draws: a bright disc, a brighter square, and a border of void."""
+
+
+def make_class_image(number: int, size: int = 32, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Returns an image and its mask, uint8 (size, size): 1 disc, 2 square, 255 between and around.
+
+    Each third image has no square.
+    """
+    random = np.random.default_rng([seed, number, 3])
+    rows, columns = np.mgrid[:size, :size]
+    image, mask = random.integers(20, 60, (size, size)), np.zeros((size, size), np.uint8)
+    row, column = random.integers(size // 4, size // 2, 2)
+    distance = np.hypot(rows - row, columns - column)
+    image[distance <= size / 6] += 80
+    mask[distance <= size / 6 + 1] = 255
+    mask[distance <= size / 6] = 1
+    if number % 3:
+        side = slice(2 * size // 3, 2 * size // 3 + random.integers(size // 6, size // 4))
+        image[side, side] += 160
+        mask[side, side] = 2
+    return image.astype(np.uint8), mask
+
+
+def make_class_dataset(
+    folder: Path,
+    images: int = 12,
+    splits: Mapping[str, float] = THREE_SPLITS,
+    samples_per_shard: int = 4,
+    name: str = "shapes",
+    seed: int = 0,
+) -> Path:
+    """Packs images with masks of ``CLASSES`` and void, as ``make_packed_dataset`` does blobs."""
+    source = folder / f"{name}-published"
+    source.mkdir()
+    for number in range(images):
+        for array, ending in zip(make_class_image(number, seed=seed), ("", "_mask"), strict=True):
+            Image.fromarray(array).save(source / f"image_{number:03d}{ending}.png")
+    pack.run(
+        PackConfig(
+            layout="image_folder",
+            source=str(source),
+            output=str(folder / name),
+            name=name,
+            image=ImageConfig(height=32, width=32, encoding="png"),
+            mask_values=MaskValues(classes={"disc": [1], "square": [2]}, void=[255]),
+            splits=SplitConfig(fractions=dict(splits)),
+            samples_per_shard=samples_per_shard,
+            seed=seed,
+            workers=1,
+        )
+    )
+    return folder / name
+
+
 CHEST_FINDINGS = ("Nodule", "Effusion", "Cardiomegaly")
 """What ``make_chest_dataset`` draws: a bright spot, a bright floor, a bright middle."""
 
@@ -158,11 +214,21 @@ def make_chest_dataset(
 
 
 def make_weights(
-    path: Path, base_channels: int = 4, seed: int = 0, in_channels: int = 1, **metadata: str
+    path: Path,
+    base_channels: int = 4,
+    seed: int = 0,
+    in_channels: int = 1,
+    classes: Sequence[str] = (),
+    **metadata: str,
 ) -> Path:
-    """Saves a tiny ``unet`` without normalisation, so that batches do not matter to it."""
+    """Saves a tiny ``unet`` without normalisation, so that batches do not matter to it.
+
+    With ``classes`` it has an output for each, and says so.
+    """
     options = {"base_channels": base_channels, "normalisation": "none"}
-    spec = ModelSpec("unet", in_channels=in_channels, options=options)
+    spec = ModelSpec("unet", in_channels, len(classes) or 1, options)
+    if classes:
+        metadata["lineage"] = json.dumps({"task": "segmentation", "classes": list(classes)})
     save_weights(path, _entries(spec.to_json(), seed), spec, metadata)
     return path
 

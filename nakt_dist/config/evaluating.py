@@ -10,6 +10,7 @@ from nakt_dist.errors import ConfigurationError
 from nakt_dist.limits import Limited
 from nakt_dist.models.spec import ModelSpec, PreprocessingConfig
 from nakt_dist.signals import TapConfig
+from nakt_dist.transfer.classes import ClassMap
 
 _RATES = limits.limit(
     "a list of different rates in (0, 1]",
@@ -50,10 +51,15 @@ class EvaluateConfig(Limited):
         labels: of classifiers: the labels to test and what unsure ones count as; for foreign
             weights, the names of the outputs in order. None tests all that network and
             dataset share.
+        classes: of a network that segments with several outputs, their names in order,
+            ``background`` among them, where the weights file does not say.
+        class_map: what the classes of the masks are called by the network.
         batch_size: images per forward pass.
-        threshold: of segmentation: probability above which a pixel is target.
+        threshold: of segmentation: probability above which a pixel is target; of several classes
+            the most probable one is taken.
         both_empty: metrics of an image whose mask and prediction are empty: those of agreement
-            (Dice 1, distance 0) or not a number.
+            (Dice 1, distance 0) or not a number. Of several classes those that are not in an image
+            are many: ``nan`` leaves them out.
         surface_distances: of segmentation: measure, besides, how far the outlines of prediction
             and mask lie apart, in pixels (HD95 and average): milliseconds per image.
         teacher_record: the teacher's evaluation, for the knowledge-transfer capability.
@@ -75,6 +81,8 @@ class EvaluateConfig(Limited):
     model: ModelSpec | None = None
     preprocessing: PreprocessingConfig | None = None
     labels: LabelConfig | None = None
+    classes: list[str] | None = None
+    class_map: ClassMap = field(default_factory=ClassMap)
     batch_size: int = field(default=16, metadata=limits.POSITIVE)
     threshold: float = field(
         default=0.5, metadata=limits.limit("in (0, 1)", lambda share: 0 < share < 1)

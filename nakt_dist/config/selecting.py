@@ -11,6 +11,7 @@ from nakt_dist import limits
 from nakt_dist.errors import ConfigurationError
 from nakt_dist.limits import Limited
 from nakt_dist.sources.findings import LabelUse
+from nakt_dist.transfer.classes import ClassMap
 from nakt_dist.transfer.confidence import ConfidenceRule
 from nakt_dist.transfer.exclusion import ExclusionRule
 
@@ -29,6 +30,7 @@ class _SelectionConfig(Limited):
         splits: the splits used; null for all.
         pseudo_labels: folder or URL of pseudo-labels; None takes the dataset's own masks or
             findings.
+        class_map: what the classes of the masks are called where they are learnt.
         exclusion: which images to leave out by their pseudo masks; None keeps all.
         count: only so many samples, chosen by ``subset_seed``; smaller choices are part of larger.
         subset_seed: of that choice.
@@ -38,6 +40,7 @@ class _SelectionConfig(Limited):
     splits: list[str] | None = field(metadata=limits.SPLITS)
     pseudo_labels: str | None = field(default=None, metadata=limits.PATH)
     exclusion: ExclusionRule | None = None
+    class_map: ClassMap = field(default_factory=ClassMap)
     count: int | None = field(default=None, metadata=limits.POSITIVE)
     subset_seed: int = field(default=0, metadata=limits.SEED)
 

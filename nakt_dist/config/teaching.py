@@ -7,6 +7,7 @@ from nakt_dist import limits
 from nakt_dist.limits import Limited
 from nakt_dist.models.spec import ModelSpec, PreprocessingConfig
 from nakt_dist.signals import Signals
+from nakt_dist.transfer.classes import ClassMap
 from nakt_dist.transfer.confidence import EVERYTHING, ConfidenceRule
 from nakt_dist.transfer.exclusion import ExclusionRule
 
@@ -36,9 +37,14 @@ class TeacherConfig(TrainedNetworkConfig, group="teachers"):
 
     Attributes:
         weight: w of the weighted mean Σ w T(x) / Σ w (paper A, algorithm 1).
-        output: ``soft`` probabilities, or ``binary`` (probability above 0.5).
+        output: ``soft`` probabilities, or ``binary``: 1 above 0.5, of several classes for the most
+            probable.
         labels: a classifier's outputs' names in order, or a label set such as ``chestxray14``,
             when the weights file does not say.
+        classes: of several outputs of a network that segments their names in order, ``background``
+            among them, where the weights file does not say; two are otherwise background and
+            target.
+        class_map: what they are called in the pseudo masks, where that is something else.
         flips: ``horizontal`` and ``vertical``: it sees each image mirrored besides.
         scales: it sees each image at these multiples of its input's size besides.
     """
@@ -46,6 +52,8 @@ class TeacherConfig(TrainedNetworkConfig, group="teachers"):
     weight: float = field(default=1.0, metadata=limits.FACTOR)
     output: Literal["soft", "binary"] = "soft"
     labels: str | list[str] | None = None
+    classes: list[str] | None = None
+    class_map: ClassMap = field(default_factory=ClassMap)
     flips: list[Literal["horizontal", "vertical"]] = field(
         default_factory=list,
         metadata=limits.limit(
@@ -106,8 +114,11 @@ class TeachConfig(Limited):
         dataset: folder or URL of the packed dataset.
         output: folder for the pseudo-labels.
         teachers: at least one; all segment, or all classify.
+        classes: of the pseudo masks, ``background`` among them; None for those of the first
+            teacher. Each teacher must know all of them.
         combination: ``mean``, weighted; ``median``; or ``staple``, which weighs votes (probability
-            above 0.5) by how reliable each teacher shows itself to be in an image (masks only).
+            above 0.5) by how reliable each teacher shows itself to be in an image (masks of one
+            target only).
         privacy: teachers vote in private (pseudo-findings only); None stores what they say.
         batch_size: images per forward pass.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
@@ -124,6 +135,7 @@ class TeachConfig(Limited):
     teachers: list[TeacherConfig] = field(
         metadata=limits.limit("a list with at least one teacher", len)
     )
+    classes: list[str] | None = None
     combination: Literal["mean", "median", "staple"] = "mean"
     privacy: PrivacyConfig | None = None
     batch_size: int = field(default=16, metadata=limits.POSITIVE)

@@ -6,6 +6,7 @@ from nakt_dist import limits
 from nakt_dist.config.selecting import LabelConfig
 from nakt_dist.config.teaching import TeacherConfig
 from nakt_dist.limits import Limited
+from nakt_dist.transfer.classes import ClassMap
 from nakt_dist.transfer.ensemble_weights import MOST_TEACHERS
 
 
@@ -18,6 +19,7 @@ class WeighConfig(Limited):
         output: folder for ``teachers.yaml``, which ``nakt teach --config`` takes, and the record.
         teachers: two or more; their own weights are not looked at.
         splits: the splits used; null for all. Choose images that no teacher has learnt from.
+        class_map: what the classes of the masks are called by the teachers.
         labels: which findings are judged by, and what unsure ones count as (classifiers).
         batch_size: images per forward pass.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
@@ -34,6 +36,7 @@ class WeighConfig(Limited):
         )
     )
     splits: list[str] | None = field(default_factory=lambda: ["validation"], metadata=limits.SPLITS)
+    class_map: ClassMap = field(default_factory=ClassMap)
     labels: LabelConfig | None = None
     batch_size: int = field(default=16, metadata=limits.POSITIVE)
     device: str = "auto"

@@ -17,7 +17,8 @@ from nakt_dist.evaluation.class_activation import (
     gradient_class_activation,
 )
 from nakt_dist.loading.batches import as_float
-from nakt_dist.loading.samples import ImagesAlone, MaskedImages
+from nakt_dist.loading.masked import MaskedImages
+from nakt_dist.loading.samples import ImagesAlone
 from nakt_dist.models.network_file import TrainedNetwork
 from nakt_dist.models.taps import find_module
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from nakt_dist.config import AttentionConfig
-from nakt_dist.errors import CheckpointError
+from nakt_dist.errors import CheckpointError, ConfigurationError
 from nakt_dist.loading.targets import name_outputs
 from nakt_dist.models.network_file import TrainedNetwork, stored_output_names
 from nakt_dist.models.registry import is_classifier
@@ -13,6 +13,7 @@ from nakt_dist.records.fields import FieldError, read_if_there
 from nakt_dist.records.lineage import Lineage
 from nakt_dist.records.lineage_reading import read_lineage
 from nakt_dist.sources.findings import use_of
+from nakt_dist.transfer.classes import ONE_TARGET, check_classes
 
 _TASKS = ("segmentation", "classification")
 
@@ -141,6 +142,33 @@ def output_names(trained: TrainedNetwork, given: str | Sequence[str] | None) -> 
     if given is not None:
         return name_outputs(given, trained.spec.num_outputs, "student.labels")
     return stored_output_names(trained, f"the weights of '{trained.name}'") or ()
+
+
+def classes_of(
+    trained: TrainedNetwork, given: Sequence[str] | None, setting: str, weights: str
+) -> tuple[str, ...]:
+    """Returns the classes that a network which segments tells apart, in the order of its outputs.
+
+    Args:
+        given: by the configuration, instead of those that the file names.
+        setting: its name, for messages.
+        weights: as the user named the file, for messages.
+
+    Raises:
+        ConfigurationError: they are not as many as the outputs, or nobody says them.
+        CheckpointError: those of the file are damaged.
+    """
+    count = max(trained.spec.num_outputs, 2)  # the one output is the target's
+    names = given or stored_output_names(trained, weights, "classes")
+    if names is None and count == len(ONE_TARGET):
+        return ONE_TARGET
+    if names is None or len(names) != count:
+        raise ConfigurationError(
+            f"{weights}: the network has {trained.spec.num_outputs} outputs, and "
+            f"{setting} {'names ' + ', '.join(names) if names else 'does not name them'}; give "
+            f"{count} names in the order of the outputs, one of them background"
+        )
+    return check_classes(names, setting)
 
 
 def _damaged(trained: TrainedNetwork, path: str, value: Any) -> CheckpointError:

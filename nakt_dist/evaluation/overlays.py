@@ -1,5 +1,6 @@
 """Test images with annotation and prediction drawn on them, on request only."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -9,10 +10,14 @@ import torch
 from nakt_dist.config import EvaluateConfig
 from nakt_dist.drawing.sheets import Group, Outline, Panel, draw_sheet
 from nakt_dist.loading.batches import as_float
-from nakt_dist.loading.samples import MaskedImages
+from nakt_dist.loading.masked import MaskedImages
 from nakt_dist.models.network_file import TrainedNetwork
 from nakt_dist.records.fields import label_dataset
 from nakt_dist.runtime.files import write_bytes
+
+FindMasks = Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
+"""Takes images and targets as ``TaskScores.rows`` does; gives bool (N, P, H, W) each, the predicted
+first, with a plane for each class but the background."""
 
 
 def draw_overlays(
@@ -21,6 +26,7 @@ def draw_overlays(
     dataset: MaskedImages,
     table: pa.Table,
     config: EvaluateConfig,
+    find_masks: FindMasks,
 ) -> None:
     """Draws images from the lowest to the highest Dice: the outlines of both masks on each.
 
@@ -30,6 +36,7 @@ def draw_overlays(
     Args:
         table: their predictions, in the order of the dataset.
         config: of the evaluation; ``overlays`` says how many images.
+        find_masks: predicts the masks of a batch of images, and finds the annotated ones.
     """
     dice = table["dice"].to_numpy()
     order = np.argsort(dice, kind="stable")
@@ -41,7 +48,7 @@ def draw_overlays(
         captions = [
             f"{place + 1} of {len(order)}, Dice {dice[order[place]]:.3f}" for place in places
         ]
-        panels += _panels(trained, dataset, order[places], captions, config.threshold)
+        panels += _panels(trained, dataset, order[places], captions, find_masks)
     manifest = dataset.samples.images.manifest
     group = Group("Numbered from the lowest Dice to the highest", tuple(panels))
     label = label_dataset(manifest.dataset, manifest.phantom)
@@ -60,15 +67,14 @@ def _panels(
     dataset: MaskedImages,
     numbers: np.ndarray,
     captions: list[str],
-    threshold: float,
+    find_masks: FindMasks,
 ) -> list[Panel]:
     """Runs the network on some images; returns a panel for each."""
     device = next(trained.network.parameters()).device
     batch = dataset.batch(numbers.tolist())
     image, target = as_float(batch, device)
-    logits = trained.logits(image)
-    annotated = (target[:, 0] > 0.5).cpu().numpy()
-    predicted = (logits[:, 0].sigmoid() > threshold).cpu().numpy()
+    # Of several classes the outlines are those of all together.
+    predicted, annotated = (each.any(1).cpu().numpy() for each in find_masks(image, target))
     panels = []
     images = batch["image"].numpy()
     for pixels, caption, *masks in zip(images, captions, annotated, predicted, strict=True):

@@ -113,7 +113,7 @@ def read_reference(
     """
     record = read_record(path)
     found = {name: record.inputs.get(name) for name in names}
-    expected = {name: identity[name] for name in names}
+    expected = {name: identity.get(name) for name in names}
     if found != expected:
         differences = "; ".join(differing_fields(found, expected))
         raise DatasetError(f"{problem} ({differences})")

@@ -1,5 +1,6 @@
 """What is target in the masks of a dataset, applied to one mask."""
 
+import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -39,6 +40,8 @@ class MaskRule:
         named: the settings say so, and it is not judged mask by mask.
         turn_masks: masks that say no EXIF orientation are turned as their image.
         alpha: in a mask of one colour and one transparency, the transparency tells.
+        classes: values of several classes in the order of their indices, the background first;
+            they are named, and nothing is target.
     """
 
     targets: tuple[int | float | str, ...] = ()
@@ -48,11 +51,13 @@ class MaskRule:
     named: bool = False
     alpha: bool = False
     turn_masks: bool = False
+    classes: tuple[tuple[int | str, ...], ...] = ()
 
     @property
     def needs_colours(self) -> bool:
         """Whether values are named by colour, so that no hue may be taken for grey."""
-        return any(isinstance(value, str) for value in (*self.targets, *self.void))
+        named = (*self.targets, *self.void, *itertools.chain.from_iterable(self.classes))
+        return any(isinstance(value, str) for value in named)
 
     def accepts(self, summary: MaskSummary) -> bool:
         """Says whether a judged rule can read a mask.
@@ -101,6 +106,37 @@ class MaskRule:
         if form == "dark":
             return np.zeros(values.shape, dtype=bool), {"void": 0, "other": 0}
         return values != 0, {"void": 0, "other": 0}
+
+    def find_classes(
+        self, levels: MaskLevels, summary: MaskSummary, void: int
+    ) -> tuple[np.ndarray, dict[str, int]]:
+        """Finds the class of each pixel of one mask, where ``classes`` names them.
+
+        Args:
+            levels: as for ``find_target``.
+            void: index of what is void.
+
+        Returns:
+            uint8 (height, width), class indices; and how many pixels hold ``other`` values, packed
+            as background.
+
+        Raises:
+            UnusableSample: ``mask_values_unclear``: it was compressed with loss.
+        """
+        if summary["lossy"]:
+            raise UnusableSample(
+                "mask_values_unclear",
+                f"'{summary['name']}' holds {tell_values(summary)}, of which classes cannot be "
+                f"told. {HOW_TO_SAY_LOSSY}",
+            )
+        values = self._values(levels)
+        indices = np.zeros(values.shape, np.uint8)
+        known = values == 0
+        for index, named in (*enumerate(self.classes), (void, self.void)):
+            found = np.isin(values, self.codes(named, summary))
+            indices[found] = index
+            known |= found
+        return indices, {"other": int((~known).sum())}
 
     def _find_named(
         self, levels: MaskLevels, summary: MaskSummary

@@ -38,6 +38,10 @@ def judge(
             holds a value that is named.
         ConfigurationError: values are named, and there are no such masks.
     """
+    if settings.classes:
+        values = (tuple(settings.classes.get(name, ())) for name in settings.class_names)
+        turned = settings.orientation == "image"
+        return MaskRule(classes=tuple(values), void=tuple(settings.void), turn_masks=turned), {}
     if settings.named and not summaries:
         raise ConfigurationError(
             "mask_values says what is target, but the dataset has no masks of which the values "

@@ -16,6 +16,9 @@ from nakt_dist.imaging.mask_survey import summarise
 _TRANSPOSED = (5, 6, 7, 8)
 """EXIF orientations that swap rows and columns."""
 
+VOID = 255
+"""Index, in a class mask, of pixels that are of no class."""
+
 _INDEX_MODES = ("1", "L", "P", *WHOLE_NUMBER_MODES)
 
 
@@ -46,7 +49,8 @@ def read_mask(
 
     Binary masks: the dataset's rule says what is target. Several masks are united.
 
-    Class masks: a grey or palette image whose values are the class indices.
+    Class masks: a grey or palette image whose values are the class indices, or where the rule
+    names classes, one that holds their values.
 
     Args:
         record: a record with masks and no problem.
@@ -80,13 +84,17 @@ def read_mask(
         decoded = _decode(path, size, max_pixels, turn, rule.turn_masks)
         counts["turned_apart"] += _may_lie_otherwise(decoded.orientation, turn, size)
         name = valid_unicode(path.name)
-        if record.mask_kind == "classes":
+        if record.mask_kind == "classes" and not rule.classes:
             return _indices(decoded, name), counts
         if record.mask_classes:
             target |= np.isin(_indices(decoded, name), record.mask_classes)
             continue
         levels = mask_levels(decoded, name, rule.needs_colours)
-        found, more = rule.find_target(levels, summarise(decoded, levels, name))
+        summary = summarise(decoded, levels, name)
+        if record.mask_kind == "classes":
+            indices, more = rule.find_classes(levels, summary, VOID)
+            return indices, counts | more
+        found, more = rule.find_target(levels, summary)
         target |= found
         for what, count in more.items():
             counts[what] += count

@@ -5,12 +5,14 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Se
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, BinaryIO
 
+import numpy as np
 import torch
 
 from nakt_dist.config import DataConfig
 from nakt_dist.errors import DatasetError, UnusableSample
 from nakt_dist.imaging.packed import decode_pixels
 from nakt_dist.loading.images import Images
+from nakt_dist.loading.mask_planes import MaskPlanes
 from nakt_dist.loading.sampler import BatchOrder, Share
 from nakt_dist.loading.samples import SelectedSamples
 from nakt_dist.loading.targets import LabelledTargets
@@ -101,7 +103,7 @@ def streamed_batches(
     micro_batch_size: int,
     seed: int,
     rank: int,
-    targets: LabelledTargets | None = None,
+    targets: LabelledTargets | MaskPlanes | None = None,
 ) -> Iterator[Batch]:
     """Yields micro-batches without end from a shuffled stream over the shards.
 
@@ -112,7 +114,8 @@ def streamed_batches(
     Args:
         samples: which keys are wanted; images are not read through it.
         targets: of these samples, in their order, for a classifier; a streamed image finds
-            its own by key. None when the target is a mask, which lies beside the image.
+            its own by key. Of masks, which lie beside the images, what becomes of them; None for
+            those of one target.
 
     Raises:
         DatasetError: a shard is damaged, differs from the index, or holds none of the samples.
@@ -139,6 +142,7 @@ def streamed_batches(
     # How many others come before a sample comes again is about geometric, on average in_shards:
     # that it is 50 times as many by chance has a probability of e^-50.
     chosen = _chosen(stream, numbers, 50 * in_shards + config.shuffle_buffer)
+    targets = targets or MaskPlanes()
     wanted = (_decoded(sample, samples, number, targets) for sample, number in chosen)
     while True:
         batch = [next(wanted) for _ in range(micro_batch_size)]
@@ -189,21 +193,23 @@ def _decoded(
     sample: Mapping[str, Any],
     samples: SelectedSamples,
     number: int,
-    targets: LabelledTargets | None,
+    targets: LabelledTargets | MaskPlanes,
 ) -> dict[str, torch.Tensor]:
     key = sample["__key__"]
     image = sample.get("jpg") or sample.get("png") or b""
     mask = sample.get("soft.png" if samples.mask_is_soft else "mask.png", b"")
-    if not image or (not mask and targets is None):
+    if not image or (not mask and isinstance(targets, MaskPlanes)):
         raise DatasetError(f"key {key} of the stream has no image or no mask; run nakt verify")
     manifest = samples.images.manifest
     size = (manifest.height, manifest.width)
     try:
         samples.images.check_bytes(number, "image", image)
         pixels = decode_pixels(image, size)
-        if targets is None:
+        if isinstance(targets, MaskPlanes):
             _check_mask(samples, number, mask)
-            target = decode_pixels(mask, size)
+            stored = decode_pixels(mask, (targets.stored * size[0], size[1]))
+            target = np.empty((targets.count, *size), np.uint8)
+            targets.spread(stored.reshape(-1, *size), target)
         else:
             target = targets.values[number]
     except UnusableSample as error:

@@ -17,6 +17,7 @@ from nakt_dist.loading.images import Images
 from nakt_dist.models.preprocessing import ImageForm
 from nakt_dist.records.lineage import PSEUDO_FINDINGS, PSEUDO_MASKS, Network, TrainingSet
 from nakt_dist.records.lineage_reading import readable
+from nakt_dist.records.pseudo_sets import kept_by
 from nakt_dist.shards.location import DatasetLocation
 from nakt_dist.shards.manifest import (
     MANIFEST_NAME,
@@ -200,23 +201,9 @@ def _open_pseudo_labels(
 def _exclude(
     images: IndexedShards, pseudo: PseudoLabels, rule: ExclusionRule
 ) -> tuple[IndexedShards, PseudoLabels]:
-    rows = np.flatnonzero(kept_by(rule, pseudo))
+    kept = kept_by(rule, pseudo.manifest, lambda name: pseudo.column(name).to_numpy())
+    rows = np.flatnonzero(kept)
     return images.select(rows), pseudo.select(rows)
-
-
-def kept_by(rule: ExclusionRule, pseudo: PseudoLabels) -> np.ndarray:
-    """Applies a rule to the stored statistics.
-
-    Returns:
-        bool (N,), True where the image stays.
-    """
-    return rule.kept(
-        pseudo.column("target_pixels").to_numpy(),
-        pseudo.column("entropy").to_numpy(),
-        pseudo.manifest.height,
-        pseudo.manifest.width,
-        pseudo.manifest.soft,
-    )
 
 
 def _nested_choice(keys: list[str], count: int, seed: int) -> np.ndarray:
@@ -317,39 +304,3 @@ class ImagesAlone(CachedImages):
     def empty_target(self, numbers: Sequence[int], pinned: bool = False) -> torch.Tensor:
         """See ``Images``."""
         return torch.empty(len(numbers), 0)
-
-
-class MaskedImages(CachedImages):
-    """Images with their masks: ``target`` is uint8 (N, 1, H, W).
-
-    Raises:
-        ConfigurationError: the dataset's own masks are wanted and hold class indices.
-        DatasetError: they are wanted, and some samples have none.
-    """
-
-    def __init__(self, samples: SelectedSamples, cache_megabytes: float | None = 0) -> None:
-        manifest = samples.images.manifest
-        if manifest.mask_kind == "classes" and not samples.mask_is_soft:
-            raise ConfigurationError(
-                f"{samples.images.root}: its masks hold class indices; training needs a binary "
-                "target. Pack it with layout_options.classes naming the target classes"
-            )
-        samples.check_masks(", or train on data.pseudo_labels", "set task: classification")
-        super().__init__(samples, 1, cache_megabytes)
-
-    def _name_of_pixels(self) -> bytes:
-        pseudo = self.samples.pseudo_labels
-        masks = pseudo.fingerprint_of_rows() if isinstance(pseudo, PseudoLabels) else b""
-        return super()._name_of_pixels() + masks
-
-    def _parts(self, image: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, ...]:
-        return image, target
-
-    def _decode(self, number: int, parts: tuple[np.ndarray, ...]) -> None:
-        super()._decode(number, parts)
-        decode_into(self.samples.target_bytes(number), parts[1])
-
-    def empty_target(self, numbers: Sequence[int], pinned: bool = False) -> torch.Tensor:
-        """See ``Images``."""
-        shape = (len(numbers), 1, *self._form[1:])
-        return torch.empty(shape, dtype=torch.uint8, pin_memory=pinned)

@@ -216,22 +216,12 @@ def _advice(report: LoadReport, wanted: Mapping[str, Tensor], loaded: "LoadedWei
     ):
         numbers = next((each for each in mismatched if each.file_shape), None)
         if numbers is not None:
-            return _advice_on_heads(numbers.file_shape[0], numbers.network_shape[0])
+            return (
+                f"Only the heads differ: set num_outputs to {numbers.file_shape[0]}, or replace "
+                "the head to train a new one"
+            )
     described = f" (the file describes {loaded.spec.to_json()})" if loaded.spec else ""
     beside = ""
     if report.unexpected and not report.missing and not mismatched:
         beside = ", or save the file without what is not the network's own"
     return f"Check the network's name and options{beside}{described}"
-
-
-def _advice_on_heads(in_file: int, in_network: int) -> str:
-    if in_network == 1:  # a hint to set num_outputs would end in the refusal of such teachers
-        return (
-            f"Only the heads differ: the file's has {in_file} outputs, and a head of one logit is "
-            "expected. Softmax heads of two or more classes are not supported yet; give weights "
-            "with one logit, or replace the head to train a new one"
-        )
-    return (
-        f"Only the heads differ: set num_outputs to {in_file}, or replace the head to train a new "
-        "one"
-    )

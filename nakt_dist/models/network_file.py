@@ -101,6 +101,19 @@ class TrainedNetwork:
                 "teacher.attention.taps"
             )
 
+    def probability(self, images: torch.Tensor) -> torch.Tensor:
+        """Runs a network that segments.
+
+        Args:
+            images: float32 (N, C, H, W) in [0, 1], C 1 or 3.
+
+        Returns:
+            float32 (N, K, H, W) at the images' own size: of one output its sigmoid, of several
+            their softmax, which sums to 1.
+        """
+        logits = self.logits(images)
+        return logits.sigmoid() if logits.shape[1] == 1 else logits.softmax(1)
+
     def describe(self, form: ImageForm) -> list[str]:
         """Says what is worth knowing before the network sees images of a form.
 
@@ -124,9 +137,9 @@ def open_network(
     Args:
         weights: file, or output folder of a training run.
         model: architecture; None takes the file's own description, and so do options that are
-            not given of the network that the file names. A classifier's number of outputs, where
-            it is left at 1, is that of the head in the file; 0 for a network of timm whose file
-            has none, which gives features.
+            not given of the network that the file names. The number of outputs, where it is left
+            at 1, is that of the head in the file; 0 for a network of timm whose file has none,
+            which gives features.
         preprocessing: input; what is not given is taken from the file, see
             ``resolve_preprocessing``.
         name: what to call it; None derives it from the path.
@@ -150,7 +163,7 @@ def open_network(
     network, spec, notice = _build(loaded, spec, model)
     if loaded.spec is None:
         loaded = _in_our_names(loaded, network, spec)
-    if model is not None and is_classifier(spec.name):
+    if model is not None:
         outputs = _outputs_of(loaded, network, spec)
         if spec.num_outputs != outputs:
             spec = replace(spec, num_outputs=outputs)
@@ -249,23 +262,26 @@ def stored_lineage(loaded: LoadedWeights) -> dict[str, Any]:
     return stored_object(loaded.metadata, "lineage", loaded.path)
 
 
-def stored_output_names(trained: TrainedNetwork, weights: str) -> tuple[str, ...] | None:
-    """Returns what a classifier of ours answers, in the order of its outputs; None if unsaid.
+def stored_output_names(
+    trained: TrainedNetwork, weights: str, field: str = "labels"
+) -> tuple[str, ...] | None:
+    """Returns what a network of ours answers, in the order of its outputs; None if unsaid.
 
     Args:
         weights: as the user named it, for the message.
+        field: of the lineage: ``labels`` of a classifier, ``classes`` of a network that segments.
 
     Raises:
         CheckpointError: the names are damaged.
     """
-    names = trained.lineage.get("labels")
+    names = trained.lineage.get(field)
     if names is None:
         return None
     count = trained.spec.num_outputs
     texts = isinstance(names, list | tuple) and all(isinstance(name, str) for name in names)
     if not texts or len(set(names)) != len(names) or len(names) != count:
         raise CheckpointError(
-            f"{weights}: its lineage names the labels {str(names)[:80]}, expected {count} "
+            f"{weights}: its lineage names the {field} {str(names)[:80]}, expected {count} "
             "different names, one per output; copy the file again from its origin"
         )
     return tuple(names)

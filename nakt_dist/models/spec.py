@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from nakt_dist import limits
 from nakt_dist.errors import ConfigurationError, nearest_name
 from nakt_dist.limits import Limited
-from nakt_dist.models.registry import TIMM_PREFIX, build_model, is_classifier
+from nakt_dist.models.registry import TIMM_PREFIX, build_model
 
 if TYPE_CHECKING:
     from torch import nn
@@ -39,8 +39,10 @@ class ModelSpec:
             ``panoptic_fpn``, ``densenet121``, ``densenet40``; or any other
             ``smp:ARCHITECTURE/ENCODER`` or ``timm:NAME``.
         in_channels: image channels, 1 for grey and 3 for RGB.
-        num_outputs: logits per pixel; of classifiers per image. Of ``timm:NAME`` 0 leaves the
-            classifier head out: such a network gives features, and can be followed by its layers.
+        num_outputs: logits per pixel, of several of which softmax makes probabilities, one for
+            each class and the background; of classifiers logits per image. Of ``timm:NAME`` 0
+            leaves the classifier head out: such a network gives features, and can be followed by
+            its layers.
         options: of the network, such as ``base_channels`` of a U-Net or ``encoder_name`` of
             ``deeplabv3plus``; a wrong one is answered with those there are. Kept as JSON reads
             them back (a tuple becomes a list), so that a spec equals its stored copy.
@@ -83,13 +85,13 @@ class ModelSpec:
     def over(self, stored: "ModelSpec | None") -> "ModelSpec":
         """Returns what this one says, joined one by one with what a file says of its network.
 
-        Channels, a classifier's outputs, and options that are left out are the file's. Another
-        name is another network, of which the file says nothing.
+        Channels, outputs and options that are left out are the file's. Another name is another
+        network, of which the file says nothing.
         """
         if stored is None or stored.name != self.name:
             return self
         plain = ModelSpec()
-        numbers = ["in_channels", *(["num_outputs"] if is_classifier(self.name) else [])]
+        numbers = ("in_channels", "num_outputs")
         left_out = {n for n in numbers if getattr(self, n) == getattr(plain, n)}
         return replace(
             self,

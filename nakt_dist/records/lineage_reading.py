@@ -264,7 +264,17 @@ def parse_rule(value: Mapping[str, Any] | None) -> ExclusionRule | None:
         raise DatasetError(f"combine is {combine!r:.60}, expected 'either' or 'both'")
     if set(thresholds.values()) == {None}:
         return None
-    return ExclusionRule(**thresholds, combine=combine, scale_alpha=scale_alpha)
+    judged: Any = read_if_there(value, "judged", str) or "image"
+    if judged not in ("image", "any_class", "every_class"):
+        raise DatasetError(f"judged is {judged!r:.60}, expected image, any_class or every_class")
+    named = read_if_there(value, "classes", list)
+    return ExclusionRule(
+        **thresholds,
+        combine=combine,
+        scale_alpha=scale_alpha,
+        judged=judged,
+        classes=tuple(map(str, named)) if named and judged != "image" else None,
+    )
 
 
 def _describe_parts(parts: str | list[Any]) -> str:

@@ -1,5 +1,6 @@
 """Sets of pseudo-labels on disk: their statistics, and what an exclusion rule does to them."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from nakt_dist.records.fields import label_dataset, printable
 from nakt_dist.runtime.files import file_sha256
 from nakt_dist.shards.location import DatasetLocation
 from nakt_dist.shards.manifest import INDEX_NAME, MANIFEST_NAME, PseudoLabelManifest
-from nakt_dist.shards.tables import PSEUDO_INDEX_SCHEMA, read_table
+from nakt_dist.shards.tables import per_class, pseudo_index_schema, read_table
 from nakt_dist.transfer.exclusion import ExclusionRule
 
 ALL_SPLITS = "all"
@@ -28,7 +29,7 @@ class PseudoSet:
     Attributes:
         name: of their folder.
         manifest: what they are.
-        statistics: a row per sample, as ``PSEUDO_INDEX_SCHEMA`` says.
+        statistics: a row per sample, as ``pseudo_index_schema`` says.
     """
 
     name: str
@@ -117,7 +118,7 @@ def read_pseudo_set(root: str | Path) -> PseudoSet:
     path = location.local(INDEX_NAME, is_current)
     if not is_current(path):
         raise DatasetError(f"{path}: absent or not the file the manifest names. Run nakt verify")
-    table = read_table(path, PSEUDO_INDEX_SCHEMA)
+    table = read_table(path, pseudo_index_schema(manifest.classes))
     if table.num_rows != manifest.num_samples:
         raise DatasetError(
             f"{path}: {table.num_rows} rows, but the manifest counts {manifest.num_samples} "
@@ -130,16 +131,37 @@ def apply_rule(pseudo: PseudoSet, rule: ExclusionRule) -> RuleVerdict:
     """Applies a rule to the stored statistics, and each of its two halves alone."""
 
     def kept(by: ExclusionRule) -> np.ndarray:
-        manifest = pseudo.manifest
-        return by.kept(
-            pseudo.target_pixels, pseudo.entropy, manifest.height, manifest.width, manifest.soft
-        )
+        return kept_by(by, pseudo.manifest, lambda name: pseudo.statistics[name].to_numpy())
 
-    return RuleVerdict(
-        few_targets=~kept(replace(rule, beta=None)),
-        high_entropy=~kept(replace(rule, alpha=None)),
-        kept=kept(rule),
-    )
+    few, high = ~kept(replace(rule, beta=None)), ~kept(replace(rule, alpha=None))
+    stays = kept(rule)
+    # One class may pass the one rule, and another the other: no class passes both.
+    neither = ~(stays | few | high)
+    return RuleVerdict(few | neither, high | neither, stays)
+
+
+def kept_by(
+    rule: ExclusionRule, manifest: PseudoLabelManifest, column: Callable[[str], np.ndarray]
+) -> np.ndarray:
+    """Applies a rule to the stored statistics.
+
+    Args:
+        column: gives a column of the index of pseudo-labels, (N,), by its name.
+
+    Returns:
+        bool (N,), True where the image stays.
+
+    Raises:
+        ConfigurationError: it judges classes that the masks do not have.
+    """
+    classes = ("", *rule.judged_classes(manifest.classes))
+
+    def statistic(name: str) -> np.ndarray:
+        columns = [column(each) for each in per_class(name, classes)]
+        return np.stack(columns, axis=1) if columns else column(name)
+
+    n, e = statistic("target_pixels"), statistic("entropy")
+    return rule.kept(n, e, manifest.height, manifest.width, manifest.soft)
 
 
 def count_by_split(pseudo: PseudoSet, verdict: RuleVerdict) -> dict[str, dict[str, int]]:
@@ -148,3 +170,26 @@ def count_by_split(pseudo: PseudoSet, verdict: RuleVerdict) -> dict[str, dict[st
     chosen = {ALL_SPLITS: pseudo.in_splits(None)}
     chosen |= {f"split {name}": pseudo.in_splits((name,)) for name in sorted(splits)}
     return {name: verdict.counts(mask) for name, mask in chosen.items()}
+
+
+def count_by_class(pseudo: PseudoSet, verdict: RuleVerdict) -> dict[str, dict[str, float]]:
+    """Counts the images in which each of several classes is somewhere the most probable.
+
+    Returns:
+        Per class the images ``before`` exclusion and ``after`` it, and over those before it the
+        median of its ``target_pixels`` and of its mask's ``entropy``, 0 where there are none;
+        nothing of masks with one target.
+    """
+    counts = {}
+    for name in pseudo.manifest.classes[1:]:
+        pixels, entropy = (
+            pseudo.statistics[f"{each}:{name}"].to_numpy() for each in ("target_pixels", "entropy")
+        )
+        there = pixels > 0
+        counts[name] = {
+            "before": int(there.sum()),
+            "after": int((there & verdict.kept).sum()),
+            "target_pixels": float(np.median(pixels[there])) if there.any() else 0.0,
+            "entropy": float(np.median(entropy[there])) if there.any() else 0.0,
+        }
+    return counts

@@ -19,6 +19,9 @@ from nakt_dist.records.operating_points import Curve, OperatingPoints, read_curv
 from nakt_dist.records.run_record import RunRecord
 
 _CAPABILITY, _DIFFERENCE = "knowledge_transfer_capability", "paired_difference"
+CLASSES = "classes"
+"""Of a record's details: the scores of each of several classes."""
+
 _PRECISION, _CALIBRATION = "average_precision", "calibration_error"
 _POINTS = "operating_points"
 PARTIAL_AUROC = "partial_auroc"
@@ -124,6 +127,35 @@ class SegmentationResult:
             others=tuple(MaskScore.from_json(metrics, name, f"{name}_") for name in names),
             compared=_CAPABILITY in metrics,
             capability=read_if_there(metrics, _CAPABILITY, (int, float)),
+        )
+
+
+@dataclass(frozen=True)
+class ClassScore:
+    """How well one of several classes is segmented.
+
+    Attributes:
+        name: of the class.
+        result: of its masks alone.
+    """
+
+    name: str
+    result: SegmentationResult
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns one of the ``classes`` in a record's details."""
+        return {"name": self.name, **self.result.to_json()}
+
+    @classmethod
+    def all_from(cls, details: Mapping[str, Any]) -> "tuple[ClassScore, ...]":
+        """Reads a record's details; empty where it tells no classes apart.
+
+        Raises:
+            DatasetError: a field is missing or wrong; names it.
+        """
+        return tuple(
+            cls(printable(read_field(each, "name", str)), SegmentationResult.from_json(each))
+            for each in read_if_there(details, CLASSES, list) or ()
         )
 
 

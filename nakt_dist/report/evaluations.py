@@ -11,7 +11,12 @@ from nakt_dist.records.exposure import Verdicts, judge_record, warn
 from nakt_dist.records.fields import printable, read_field, read_if_there
 from nakt_dist.records.lineage import NOT_KNOWN, Lineage, Lineages, TrainingSet
 from nakt_dist.records.lineage_reading import PRETRAINED, read_lineage
-from nakt_dist.records.results import ClassificationResult, MaskScore, SegmentationResult
+from nakt_dist.records.results import (
+    ClassificationResult,
+    ClassScore,
+    MaskScore,
+    SegmentationResult,
+)
 from nakt_dist.records.run_record import RunRecord
 from nakt_dist.report.document import WARNING
 from nakt_dist.report.paper import NETWORKS
@@ -171,6 +176,7 @@ class SegmentationRun(Evaluation):
         std: population standard deviation of the images' Dice, in percent.
         interval: 95 % bootstrap interval of their mean, in percent.
         others: what else was measured of masks.
+        classes: the scores of each of several classes; empty for one target.
     """
 
     network_given_name: str
@@ -179,6 +185,7 @@ class SegmentationRun(Evaluation):
     std: float
     interval: tuple[float, float]
     others: tuple[MaskScore, ...] = ()
+    classes: tuple[ClassScore, ...] = ()
 
     METRIC = "Dice"
     LEARNT = "annotations of "
@@ -211,6 +218,7 @@ class SegmentationRun(Evaluation):
             std=dice.std,
             interval=dice.interval,
             others=result.others,
+            classes=ClassScore.all_from(details),
         )
 
     @property

@@ -82,7 +82,12 @@ def describe_rule(rule: ExclusionRule | None) -> str:
         parts.append(f"N < {show_threshold(rule.alpha)}{side}")
     if rule.beta is not None:
         parts.append(f"E > {rule.beta:g} bits")
-    return (" or " if rule.combine == "either" else " and ").join(parts) or "no exclusion"
+    words = (" or " if rule.combine == "either" else " and ").join(parts)
+    if not words or rule.judged == "image":
+        return words or "no exclusion"
+    which = "every" if rule.judged == "any_class" else "any"  # an image is left out where …
+    of = f" of {', '.join(rule.classes)}" if rule.classes else ""
+    return f"{words} in {which} class{of}"
 
 
 def describe_rules(training: TrainingSet) -> str:

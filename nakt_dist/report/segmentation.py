@@ -7,6 +7,7 @@ from nakt_dist.records.lineage import TrainingSet
 from nakt_dist.records.lineage_reading import read_lineage
 from nakt_dist.report import paper
 from nakt_dist.report.cautions import cautions
+from nakt_dist.report.class_tables import class_tables
 from nakt_dist.report.dice_figures import draw_dice, draw_distribution
 from nakt_dist.report.document import (
     WARNING,
@@ -54,7 +55,11 @@ def segmentation_wing(collection: Collection, left_out: list[LeftOut]) -> Wing:
     return Wing(
         brief=_brief(runs),
         sections=(
-            Section("results", "Results", (results_table(collection), *_other_metrics(runs))),
+            Section(
+                "results",
+                "Results",
+                (results_table(collection), *class_tables(runs), *_other_metrics(runs)),
+            ),
             Section("comparable", "What is not comparable", comparable),
             Section("paper", "Beside the paper's tables", _beside_the_paper(collection)),
             Section("figures", "Figures", tuple(_figures(collection, left_out))),

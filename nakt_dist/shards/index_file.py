@@ -10,7 +10,14 @@ from nakt_dist.errors import DatasetError
 from nakt_dist.runtime.files import file_sha256
 from nakt_dist.shards.location import DatasetLocation
 from nakt_dist.shards.manifest import INDEX_NAME, PseudoLabelManifest, ShardManifest
-from nakt_dist.shards.tables import read_table
+from nakt_dist.shards.tables import INDEX_SCHEMA, pseudo_index_schema, read_table
+
+
+def index_schema(manifest: ShardManifest | PseudoLabelManifest) -> pa.Schema:
+    """Returns the columns of the index that a manifest names."""
+    if isinstance(manifest, PseudoLabelManifest):
+        return pseudo_index_schema(manifest.classes)
+    return INDEX_SCHEMA
 
 
 class IndexFile:
@@ -21,12 +28,9 @@ class IndexFile:
     """
 
     def __init__(
-        self,
-        location: DatasetLocation,
-        manifest: ShardManifest | PseudoLabelManifest,
-        schema: pa.Schema,
+        self, location: DatasetLocation, manifest: ShardManifest | PseudoLabelManifest
     ) -> None:
-        self.schema = schema
+        self.schema = index_schema(manifest)
         self._sha256 = manifest.files.get(INDEX_NAME, "")
         self._most_rows = manifest.num_samples
         self._sound: tuple[int, ...] | None = None

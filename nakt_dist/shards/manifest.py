@@ -55,6 +55,10 @@ def _is_teacher(value: Mapping[str, Any]) -> bool:
     return is_named and isinstance(value.get("lineage", {}), Mapping)
 
 
+_CLASSES = _that(
+    "a list of different texts, the first of them background",
+    lambda all: not all or (all[0] == "background" and len(set(all)) == len(all) > 1),
+)
 _TEACHER = _that("a list of objects, each with name and weights_sha256", _is_teacher)
 
 
@@ -97,7 +101,10 @@ class _Manifest:
         return value_sha256(self._content())
 
     def _content(self) -> dict[str, Any]:
-        return {"format": self.FORMAT, **asdict(self)}
+        content = {"format": self.FORMAT, **asdict(self)}
+        if not content.get("classes"):  # masks of one target are as before there were others
+            content.pop("classes", None)
+        return content
 
     def write(self, folder: Path, staging: Path | None = None) -> None:
         """Writes ``manifest.json`` atomically; everything it names must be on disk by now."""
@@ -192,6 +199,8 @@ class ShardManifest(_Manifest):
             ``ignore``) unless a reader's settings say otherwise.
         patients: ``known``, the number of patients that are named, none of them in two splits,
             and ``images_without`` one.
+        classes: what the indices of masks of the kind ``"classes"`` stand for, in order, the
+            background first; the index 255 is void. Empty for other kinds.
         found: what the layout counted on the way, by its words.
         config: the settings that decide the bytes; no paths.
     """
@@ -221,6 +230,7 @@ class ShardManifest(_Manifest):
     ]
     found: _Counts
     config: Mapping[str, Any]
+    classes: Annotated[tuple[str, ...], _CLASSES] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -270,6 +280,8 @@ class PseudoLabelManifest(_TaughtManifest):
         files: SHA-256 of each table beside them.
         height: rows of every soft mask.
         width: columns of every soft mask.
+        classes: of the masks, the background first, where there are several besides it; a soft mask
+            then has a plane for each but the background, one below the other. Empty for one target.
         soft: whether at least one teacher gave soft masks; without one the entropy
             threshold β does not apply (paper A, section 2).
     """
@@ -280,6 +292,12 @@ class PseudoLabelManifest(_TaughtManifest):
     height: _Side
     width: _Side
     soft: _Flag
+    classes: Annotated[tuple[str, ...], _CLASSES] = ()
+
+    @property
+    def planes(self) -> int:
+        """Of a soft mask: one for each class but the background."""
+        return max(len(self.classes) - 1, 1)
 
 
 @dataclass(frozen=True, kw_only=True)

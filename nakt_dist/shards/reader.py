@@ -27,8 +27,6 @@ from nakt_dist.shards.manifest import (
     ShardManifest,
 )
 from nakt_dist.shards.tables import (
-    INDEX_SCHEMA,
-    PSEUDO_INDEX_SCHEMA,
     TEXT,
     check_member,
     check_rows,
@@ -122,7 +120,6 @@ class _PackedRows(Generic[_Manifest]):
         root: str | Path,
         cache: Path,
         kind: type[_Manifest],
-        schema: pa.Schema,
         members: Sequence[str],
         filled: Sequence[str],
     ) -> None:
@@ -131,7 +128,7 @@ class _PackedRows(Generic[_Manifest]):
         self.root = location.folder
         location.refresh(MANIFEST_NAME)
         self.manifest = kind.read(self.root)
-        self._table = IndexFile(location, self.manifest, schema)
+        self._table = IndexFile(location, self.manifest)
         self._rows: np.ndarray | None = None
         names = ["key", "shard", *(name for name in filled if name not in members)]
         table = self._table.read(names)
@@ -222,7 +219,7 @@ class IndexedShards(_PackedRows[ShardManifest]):
         self, root: str | Path, splits: Sequence[str] | None = None, cache: Path = DEFAULT_CACHE
     ) -> None:
         members = ("image", "mask", "json")
-        self._open(root, cache, ShardManifest, INDEX_SCHEMA, members, ("image", "json"))
+        self._open(root, cache, ShardManifest, members, ("image", "json"))
         if len(self) != self.manifest.num_samples:
             raise DatasetError(
                 f"{self.root / INDEX_NAME}: {len(self)} rows, but the manifest counts "
@@ -333,18 +330,18 @@ class PseudoLabels(_PackedRows[PseudoLabelManifest]):
         self, root: str | Path, dataset: IndexedShards, cache: Path = DEFAULT_CACHE
     ) -> None:
         filled = ("soft", "target_pixels", "entropy")
-        self._open(root, cache, PseudoLabelManifest, PSEUDO_INDEX_SCHEMA, ("soft",), filled)
+        self._open(root, cache, PseudoLabelManifest, ("soft",), filled)
         self.manifest.check_made_for(dataset.manifest, self.root)
         rows = rows_by_key(self.column("key"), dataset.column("key"), self.root)
         self.__dict__ = self.select(rows).__dict__
 
     @property
     def statistics(self) -> pa.Table:
-        """A row per sample, with the columns of ``PSEUDO_INDEX_SCHEMA``."""
+        """A row per sample, with the columns of ``pseudo_index_schema``."""
         return self.index
 
     def soft_mask_bytes(self, number: int) -> bytes:
-        """Returns the encoded soft mask (uint8 PNG, round(255 y)) of a sample.
+        """Returns the encoded soft mask (uint8 PNG, round(255 y), planes below each other).
 
         Raises:
             UnusableSample: its bytes are not those that were written.

@@ -72,6 +72,31 @@ PSEUDO_INDEX_SCHEMA = pa.schema(
 """One row per sample, in the order of the dataset's index; statistics of the stored mask."""
 
 
+def pseudo_index_schema(classes: Sequence[str]) -> pa.Schema:
+    """Returns the columns of pseudo-labels with some classes.
+
+    Args:
+        classes: as ``PseudoLabelManifest`` has them; each but the background has columns of its own
+            behind those of all masks. Empty for one target, which needs none.
+    """
+    schema = PSEUDO_INDEX_SCHEMA
+    for statistic in ("target_pixels", "entropy"):
+        kind = schema.field(statistic).type
+        for name in per_class(statistic, classes):
+            schema = schema.append(pa.field(name, kind))
+    return schema
+
+
+def per_class(statistic: str, classes: Sequence[str]) -> list[str]:
+    """Returns the names of the columns with a statistic of each class but the background.
+
+    Args:
+        statistic: ``target_pixels`` or ``entropy``.
+        classes: the background first.
+    """
+    return [f"{statistic}:{name}" for name in classes[1:]]
+
+
 def write_table(
     path: Path,
     schema: pa.Schema,

@@ -16,6 +16,7 @@ from nakt_dist.runtime.files import file_sha256, read_json
 from nakt_dist.shards.absent import explain_absent
 from nakt_dist.shards.damage import Damage, bytes_at, check_tar, locate_outside_members, members_of
 from nakt_dist.shards.findings import parse_findings, parse_labels, patients_in_two_splits
+from nakt_dist.shards.index_file import index_schema
 from nakt_dist.shards.manifest import (
     INDEX_NAME,
     MANIFEST_NAME,
@@ -29,7 +30,7 @@ from nakt_dist.shards.manifest import (
     read_taught_manifest,
 )
 from nakt_dist.shards.pseudo_findings import read_sidecar
-from nakt_dist.shards.tables import INDEX_SCHEMA, PSEUDO_INDEX_SCHEMA, REJECTED_SCHEMA, read_table
+from nakt_dist.shards.tables import REJECTED_SCHEMA, read_table
 from nakt_dist.shards.tars import MOST_MEMBER_BYTES
 
 _EXTENSIONS = ("jpg", "png")
@@ -78,8 +79,6 @@ def verify_folder(
 
 def _check_folder(folder: Path, advance: Callable[[int], None]) -> Iterator[Damage]:
     manifest = read_any_manifest(folder)
-    pseudo = isinstance(manifest, PseudoLabelManifest)
-    schema = PSEUDO_INDEX_SCHEMA if pseudo else INDEX_SCHEMA
     if not manifest.is_as_written(folder):
         yield Damage(MANIFEST_NAME, None, "written in another form than ours, with equal content")
     broken = manifest.damaged_files(folder)
@@ -96,6 +95,7 @@ def _check_folder(folder: Path, advance: Callable[[int], None]) -> Iterator[Dama
     if INDEX_NAME in broken:  # it cannot be trusted to say where samples lie
         yield from _check_whole_shards(folder, manifest)
         return
+    schema = index_schema(manifest)
     try:
         if not broken:
             yield from _check_counts(folder, manifest)
@@ -140,8 +140,7 @@ def _check_whole_shards(
 
 def _check_counts(folder: Path, manifest: ShardManifest | PseudoLabelManifest) -> Iterator[Damage]:
     """Checks the sums: nothing lost, nothing twice."""
-    schema = PSEUDO_INDEX_SCHEMA if isinstance(manifest, PseudoLabelManifest) else INDEX_SCHEMA
-    index = read_table(folder / INDEX_NAME, schema, most_rows=manifest.num_samples)
+    index = read_table(folder / INDEX_NAME, index_schema(manifest), most_rows=manifest.num_samples)
     keys = index["key"]
     if len(keys) != manifest.num_samples:
         yield Damage(INDEX_NAME, None, f"{len(keys)} rows for {manifest.num_samples} samples")
@@ -289,6 +288,9 @@ def _check_description(description: Any, row: Mapping[str, Any]) -> None:
 def _check_size(
     extension: str, image: Image.Image, manifest: ShardManifest | PseudoLabelManifest
 ) -> None:
-    found, expected = (image.height, image.width), (manifest.height, manifest.width)
+    found, height = (image.height, image.width), manifest.height
+    if extension == "soft.png" and isinstance(manifest, PseudoLabelManifest):
+        height *= manifest.planes
+    expected = (height, manifest.width)
     if found != expected:
         raise UnusableSample("wrong_size", f".{extension} is {found}, expected {expected}")

@@ -59,6 +59,7 @@ class SourceListing:
         ignored_files: files that are neither image nor mask of this layout
             (``Thumbs.db``, licences, tables), by file suffix.
         findings: names of the findings that the dataset labels, in order; empty without any.
+        classes: names of what the indices of masks of the kind ``"classes"`` stand for, in order.
         found: counts worth saying, by words, such as ``{"studies without a label row": 3}``;
             the words name no patient, study, file or folder.
         examples: a case of what such words count, by the words. It may name a patient or a
@@ -69,6 +70,7 @@ class SourceListing:
     left_out: Mapping[str, int] = field(default_factory=dict)
     ignored_files: Mapping[str, int] = field(default_factory=dict)
     findings: tuple[str, ...] = ()
+    classes: tuple[str, ...] = ()
     found: Mapping[str, int] = field(default_factory=dict)
     examples: Mapping[str, str] = field(default_factory=dict)
 

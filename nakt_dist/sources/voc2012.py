@@ -1,6 +1,7 @@
 """PASCAL VOC2012: ``JPEGImages``, ``SegmentationClass`` (palette, 255 is void), ``ImageSets``."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -83,7 +84,8 @@ def scan(
         records.append(missing_image(name, folder / name, f"'{splits[stem]}.txt'"))
     used = [_split_file(split) for split in SPLITS]
     left = {"images without a mask": len(left_out)}
-    return finish_listing(contents, records, left, used, pairs.others)
+    listing = finish_listing(contents, records, left, used, pairs.others)
+    return replace(listing, classes=CLASS_NAMES)
 
 
 def class_indices(classes: Sequence[str | int]) -> tuple[int, ...]:

@@ -1,7 +1,6 @@
 """``nakt inspect``: what an exclusion rule does to pseudo-labels, or what a dataset holds."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from nakt_dist.records.pseudo_sets import (
     PseudoSet,
     RuleVerdict,
     apply_rule,
+    count_by_class,
     count_by_split,
     read_pseudo_set,
 )
@@ -31,7 +31,7 @@ from nakt_dist.shards.location import DEFAULT_CACHE
 from nakt_dist.shards.manifest import ShardManifest
 from nakt_dist.shards.reader import IndexedShards, PseudoLabels
 from nakt_dist.shards.tables import write_table
-from nakt_dist.stages.inspect_advice import advise, percentiles, show_percentiles
+from nakt_dist.stages.inspect_advice import advise, percentiles, show_classes, show_percentiles
 from nakt_dist.stages.inspect_dataset import check_settings, inspect_dataset, is_packed_dataset
 from nakt_dist.stages.inspect_findings import inspect_findings, is_pseudo_findings
 from nakt_dist.stages.opening import Opening
@@ -99,11 +99,13 @@ def run(config: InspectConfig) -> RunRecord:
     pseudo = read_pseudo_set(config.pseudo_labels)
     verdict = apply_rule(pseudo, config.exclusion)
     counts = count_by_split(pseudo, verdict)
+    by_class = count_by_class(pseudo, verdict)
     pictures = _draw(config, pseudo)
     shown, remarks = percentiles(pseudo), advise(pseudo, config.exclusion, verdict)
     details = {
         "rule": _describe(config.exclusion, pseudo),
         "images": counts,
+        **({"classes": by_class} if by_class else {}),
         "percentiles": shown,
         "remarks": remarks,
     }
@@ -116,7 +118,7 @@ def run(config: InspectConfig) -> RunRecord:
     write_json(output / COUNTS_NAME, details)
     save_config(config, output)
     _print_counts(config.exclusion, pseudo, counts)
-    print(*show_percentiles(shown), *remarks, sep="\n")
+    print(*show_classes(by_class), *show_percentiles(shown), *remarks, sep="\n")
     print(f"Written to {output}", flush=True)
     return RunRecord(
         stage="inspect",
@@ -171,7 +173,7 @@ def _describe(rule: ExclusionRule, pseudo: PseudoSet) -> dict[str, Any]:
     """Returns the rule as set, and what came of it for these masks."""
     manifest = pseudo.manifest
     return {
-        **asdict(rule),
+        **rule.to_json(),
         "alpha_in_pixels": rule.alpha_at(manifest.height, manifest.width),
         "beta_applies": rule.beta is not None and manifest.soft,
     }
@@ -229,11 +231,13 @@ def _panels(
 ) -> Iterator[Panel]:
     for row in rows:
         try:
-            soft = decode_pixels(labels.soft_mask_bytes(row))[0]
+            planes = decode_pixels(labels.soft_mask_bytes(row))[0]
         except UnusableSample as error:
             raise DatasetError(
                 f"{images.describe(row)}: soft mask: {error.detail}. Run nakt verify"
             ) from None
+        planes = planes.reshape(labels.manifest.planes, -1, planes.shape[1]).astype(int)
+        soft = planes.sum(0).clip(max=255)  # of several classes, how much of it is no background
         target_pixels, entropy = (
             labels.column(name)[row].as_py() for name in ("target_pixels", "entropy")
         )

@@ -47,6 +47,19 @@ def show_percentiles(values: Mapping[str, Mapping[str, float]]) -> list[str]:
     return lines
 
 
+def show_classes(counts: Mapping[str, Mapping[str, float]]) -> list[str]:
+    """Returns what ``count_by_class`` counted as lines of a small table."""
+    if not counts:
+        return []
+    width = max(24, *map(len, counts))
+    titles = ("before", "after", "median N", "median E")
+    lines = [f"{'images with the class':<{width}}" + "".join(f"{each:>10}" for each in titles)]
+    for name, each in counts.items():
+        numbers = f"{each['before']:>10}{each['after']:>10}{each['target_pixels']:>10.0f}"
+        lines.append(f"{name:<{width}}{numbers}{each['entropy']:>10.2f}")
+    return lines
+
+
 def advise(pseudo: PseudoSet, rule: ExclusionRule, verdict: RuleVerdict) -> list[str]:
     """Returns sentences on a rule that does not fit the masks; none where it may."""
     sentences = []

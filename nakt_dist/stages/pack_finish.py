@@ -95,7 +95,8 @@ def finalise(
         height=config.image.height,
         width=config.image.width,
         channels=1 if config.image.colour == "grey" else 3,
-        mask_kind=_mask_kind(plan),
+        mask_kind=(kind := _mask_kind(plan)),
+        classes=plan.classes if kind == "classes" else (),
         splits=dict(summary.splits),
         counts={
             "inputs": len(plan.inputs),

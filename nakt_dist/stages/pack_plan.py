@@ -70,6 +70,7 @@ class PackPlan:
         phantom: whether the images are procedural.
         settings: those that decide the bytes, as the manifest holds them.
         findings: names of the findings that images are labelled with, in order.
+        classes: names of the classes of class masks, in the order of their indices.
         found: what the layout counted on the way, by its words.
         expected: the dataset card's counts beside those found.
         content_key: bytes that key the hashes of what files hold; empty unless ``deidentify``.
@@ -83,6 +84,7 @@ class PackPlan:
     phantom: bool
     settings: Mapping[str, Any]
     findings: tuple[str, ...] = ()
+    classes: tuple[str, ...] = ()
     found: Mapping[str, int] = field(default_factory=dict)
     expected: tuple[CountComparison, ...] = ()
     content_key: bytes = b""
@@ -122,6 +124,9 @@ def make_plan(config: PackConfig, may_make_key: bool = False) -> PackPlan:
     listed = listing.records
     if not config.masks:  # what nobody reads may change
         listed = [replace(record, masks=(), mask_kind="none") for record in listed]
+    classes = config.mask_values.class_names
+    if classes:
+        listed = [_with_classes(record) for record in listed]
     tolerated = tolerated_problems(config)
     own_keys = assign_keys([record.name for record in listed])
     usable = [each.problem is None or each.problem[0] in tolerated for each in listed]
@@ -150,11 +155,21 @@ def make_plan(config: PackConfig, may_make_key: bool = False) -> PackPlan:
         phantom=_is_phantom(source) if config.phantom is None else config.phantom,
         settings=_identity(config, pseudonyms),
         findings=tuple(listing.findings),
+        classes=classes or listing.classes,
         found=listing.told() if pseudonyms is None else dict(listing.found),
         expected=tuple(_expected_counts(config, listing)),
         # An unkeyed hash of a published file would tell its holder which patient it is.
         content_key=pseudonyms.of("content", "key").encode() if pseudonyms else b"",
     )
+
+
+def _with_classes(record: SourceRecord) -> SourceRecord:
+    """Returns a record whose masks hold the classes that the settings name."""
+    if record.mask_classes:
+        raise ConfigurationError(
+            "mask_values.classes and layout_options.classes both name classes; leave the latter out"
+        )
+    return replace(record, mask_kind="classes") if record.masks else record
 
 
 def _choose(config: PackConfig, keys: Sequence[str], usable: Sequence[bool]) -> set[str]:
@@ -261,6 +276,9 @@ def _identity(config: PackConfig, pseudonyms: Pseudonyms | None) -> dict[str, An
     settings = {
         name: value for name, value in as_plain(config).items() if name not in _NOT_IN_THE_BYTES
     }
+    classes = settings["mask_values"].pop("classes")
+    if classes is not None:  # in their order, which is that of their indices
+        settings["mask_values"]["classes"] = [[name, classes[name]] for name in classes]
     settings["layout_options"] = kept_layout_options(config)
     left_out = sorted(config.layout_options.keys() - settings["layout_options"].keys())
     if left_out:

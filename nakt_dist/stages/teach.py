@@ -36,14 +36,14 @@ from nakt_dist.shards.manifest import (
     read_taught_manifest,
 )
 from nakt_dist.shards.reader import IndexedShards
-from nakt_dist.shards.tables import PSEUDO_INDEX_SCHEMA, write_table
+from nakt_dist.shards.tables import pseudo_index_schema, write_table
 from nakt_dist.stages.opening import NotOpened, Opening
 from nakt_dist.stages.teach_findings import FindingsOfTeachers
 from nakt_dist.stages.teach_masks import PseudoMasks
 from nakt_dist.stages.teach_opening import check_combination, open_teachers, resolve_precision
 from nakt_dist.stages.teach_private import PrivateVotes
 from nakt_dist.stages.teach_shard import ShardTeaching, teach_shards
-from nakt_dist.transfer.ensemble import Teacher, joined_findings
+from nakt_dist.transfer.ensemble import Teacher, joined_classes, joined_findings
 
 _MASK_BYTES_PER_PIXEL = 0.4
 """Of soft masks as PNG; rough, to notice a disk that is too small."""
@@ -98,9 +98,9 @@ def plan(config: TeachConfig, opening: Opening) -> "Teaching":
                 f"has {shards} shard{'' if shards == 1 else 's'}, and each is one process's. Pack "
                 "it with fewer --samples_per_shard to divide it further"
             )
-        teachers = open_teachers(config.teachers, images, opening)
+        teachers = open_teachers(config.teachers, images, opening, config.classes)
         mask = manifest.height * manifest.width * _MASK_BYTES_PER_PIXEL
-        mask *= any(each.findings is None for each in teachers)
+        mask *= max((len(e.masks) - 1 for e in teachers if e.findings is None), default=0)
         opening.disk = int(manifest.num_samples * (mask + _BYTES_PER_SAMPLE))
         opening.disk += len(manifest.shards) * tarfile.RECORDSIZE
         check_combination(config.combination, teachers)
@@ -146,6 +146,7 @@ class Teaching(SharedJob[TaughtManifest]):
             "form": _FORM,
             "device": device.type,
             **({} if config.combination == "mean" else {"combination": config.combination}),
+            **({"classes": list(self.classes)} if self.classes else {}),
         }
         self.private = None
         if config.privacy is not None:
@@ -164,6 +165,11 @@ class Teaching(SharedJob[TaughtManifest]):
     def findings(self) -> tuple[str, ...]:
         """What classifiers teach; empty where the teachers give masks."""
         return joined_findings(self.teachers)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Of the masks, the background first; empty where they have one target, or none are."""
+        return joined_classes(self.teachers)
 
     def read(self) -> tuple[Mapping[str, Any], TaughtManifest]:
         """Reads the manifest, which holds the identity."""
@@ -209,7 +215,7 @@ class Teaching(SharedJob[TaughtManifest]):
             for teacher in self.teachers
         ]
         autocast = torch.bfloat16 if precision == "bfloat16" else None
-        plain = FindingsOfTeachers() if self.findings else PseudoMasks()
+        plain = FindingsOfTeachers() if self.findings else PseudoMasks(self.classes)
         sidecar = plain if self.private is None else self.private
         how = ShardTeaching(
             self.images, teachers, sidecar, config.combination, config.batch_size, device, autocast
@@ -279,7 +285,8 @@ class Teaching(SharedJob[TaughtManifest]):
         if self.findings:
             deque(rows(), 0)
         else:
-            write_table(index, PSEUDO_INDEX_SCHEMA, rows(), self.ledger.folder)
+            schema = pseudo_index_schema(self.classes)
+            write_table(index, schema, rows(), self.ledger.folder)
         common: dict[str, Any] = {
             "shards": tuple(shards),
             "files": {} if self.findings else {INDEX_NAME: file_sha256(index)},
@@ -296,7 +303,8 @@ class Teaching(SharedJob[TaughtManifest]):
             privacy = None if self.private is None else self.private.settle(sum(answered))
             return PseudoFindingsManifest(findings=self.findings, privacy=privacy, **common)
         soft = any(teacher.output == "soft" for teacher in self.teachers)
-        return PseudoLabelManifest(height=images.height, width=images.width, soft=soft, **common)
+        common |= {"height": images.height, "width": images.width, "classes": self.classes}
+        return PseudoLabelManifest(soft=soft, **common)
 
 
 JOB = Teaching

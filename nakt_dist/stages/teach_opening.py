@@ -1,20 +1,22 @@
 """The teachers of ``nakt teach``, opened and checked against the images, and their precision."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 
 from nakt_dist.config import TeacherConfig
 from nakt_dist.errors import ConfigurationError
-from nakt_dist.evaluation.network_lineage import task_of
+from nakt_dist.evaluation.network_lineage import classes_of, task_of
 from nakt_dist.loading.samples import image_form
 from nakt_dist.loading.targets import name_outputs
 from nakt_dist.models.network_file import TrainedNetwork, open_network, stored_output_names
 from nakt_dist.models.weights_path import weights_path
 from nakt_dist.shards.reader import IndexedShards
 from nakt_dist.stages.opening import Opening, tell_weights
+from nakt_dist.transfer.classes import BACKGROUND, check_classes
 from nakt_dist.transfer.combining import MOST_VOTERS, Combination
-from nakt_dist.transfer.ensemble import Teacher
+from nakt_dist.transfer.ensemble import Teacher, joined_classes
 
 
 def resolve_precision(precision: str, device: torch.device) -> str:
@@ -37,18 +39,26 @@ def resolve_precision(precision: str, device: torch.device) -> str:
 
 
 def open_teachers(
-    configs: Sequence[TeacherConfig], images: IndexedShards, opening: Opening
+    configs: Sequence[TeacherConfig],
+    images: IndexedShards,
+    opening: Opening,
+    classes: Sequence[str] | None = None,
 ) -> list[Teacher]:
     """Returns those that can be used, on the CPU: the device's memory may be another job's.
+
+    Args:
+        classes: of the masks; None for those of the first teacher.
 
     Raises:
         ConfigurationError: some give masks and some findings; or as ``open_teacher``.
         CheckpointError: as ``open_teacher``.
     """
-    teachers = []
+    teachers: list[Teacher] = []
+    wanted = None if classes is None else check_classes(classes, "classes")
     for number, teacher in enumerate(configs, start=1):
         with opening.part(f"teacher {number}"):
-            opened, notices = open_teacher(teacher, images)
+            opened, notices = open_teacher(teacher, images, wanted)
+            wanted = opened.masks if opened.findings is None else wanted
             opening.note(*notices)
             trained = opened.trained
             words = tell_weights(weights_path(teacher.weights), trained.weights_sha256)
@@ -58,8 +68,13 @@ def open_teachers(
     return teachers
 
 
-def open_teacher(config: TeacherConfig, images: IndexedShards) -> tuple[Teacher, list[str]]:
+def open_teacher(
+    config: TeacherConfig, images: IndexedShards, wanted: Sequence[str] | None = None
+) -> tuple[Teacher, list[str]]:
     """Loads one teacher and checks that it can see these images.
+
+    Args:
+        wanted: the classes of the masks; None for the teacher's own.
 
     Returns:
         The teacher, and what is worth knowing of it, a sentence each.
@@ -75,22 +90,28 @@ def open_teacher(config: TeacherConfig, images: IndexedShards) -> tuple[Teacher,
             f"{config.weights}: the network wants {trained.spec.in_channels} channels; images "
             f"have {images.manifest.channels}, which can be brought to 1 or 3"
         )
-    findings = None
+    seen = tuple(config.flips), tuple(config.scales)
+    teacher = Teacher(trained, config.weight, config.output, None, *seen)
     if task_of(trained) == "classification":
-        findings = _findings_of(trained, config)
+        teacher = replace(teacher, findings=_findings_of(trained, config))
     elif config.labels is not None:
         raise ConfigurationError(
             f"{config.weights}: teachers.labels names the findings of a classifier, and "
             f"{trained.spec.name} gives masks; leave it out"
         )
-    elif trained.spec.num_outputs != 1:
-        raise ConfigurationError(
-            f"{config.weights}: the network has {trained.spec.num_outputs} outputs; a "
-            "segmentation teacher has 1"
-        )
-    seen = tuple(config.flips), tuple(config.scales)
-    teacher = Teacher(trained, config.weight, config.output, findings, *seen)
+    else:
+        teacher = _with_classes(teacher, config, wanted)
     return teacher, trained.describe(image_form(images.manifest))
+
+
+def _with_classes(teacher: Teacher, config: TeacherConfig, wanted: Sequence[str] | None) -> Teacher:
+    """Returns a teacher of masks that gives the classes that are wanted."""
+    own = classes_of(teacher.trained, config.classes, "teachers.classes", config.weights)
+    named = [config.class_map.names.get(name, name) for name in own]
+    masks = tuple(dict.fromkeys([BACKGROUND, *(wanted or named)]))
+    places = config.class_map.places(own, masks, config.weights)
+    several = teacher.trained.spec.num_outputs > 1
+    return replace(teacher, masks=masks, classes=tuple(masks[p] for p in places) if several else ())
 
 
 def _findings_of(trained: TrainedNetwork, config: TeacherConfig) -> tuple[str, ...]:
@@ -130,6 +151,11 @@ def check_combination(combination: Combination, teachers: Sequence[Teacher]) -> 
         raise ConfigurationError(
             "combination is staple, which judges voters by the pixels of an image, and the "
             "teachers give findings; set it to mean or median"
+        )
+    if joined_classes(teachers):
+        raise ConfigurationError(
+            "combination is staple, which asks whether a pixel is target, and the masks have "
+            f"{len(teachers[0].masks)} classes; set it to mean or median"
         )
     if not 3 <= voters <= MOST_VOTERS:
         raise ConfigurationError(

@@ -45,6 +45,7 @@ def lineage_of(plan: TrainPlan, trainable_parameters: int) -> dict[str, Any]:
         "model": asdict(plan.start.spec),
         "seed": config.seed,
         "labels": training.findings,
+        **({"classes": plan.classes} if plan.classes else {}),
         "label_policy": training.policy and asdict(training.policy),
         "trainable": {"parts": config.trainable, "parameters": trainable_parameters},
         "trained_on": describe_training(config, training),

@@ -18,7 +18,7 @@ from nakt_dist.errors import ConfigurationError
 from nakt_dist.evaluation import network_lineage
 from nakt_dist.loading.overlap import copies_in_both, images_in_both, patients_in_both
 from nakt_dist.loading.samples import SelectedSamples, image_form, select_samples
-from nakt_dist.loading.targets import leave_something
+from nakt_dist.loading.targets import LabelledTargets, leave_something
 from nakt_dist.models.initialise import read_initial_weights
 from nakt_dist.models.network_file import TrainedNetwork
 from nakt_dist.models.timm_files import check_size
@@ -92,8 +92,13 @@ class TrainPlan:
 
     @property
     def labels(self) -> tuple[str, ...] | None:
-        """Names of the network's outputs; None for segmentation."""
+        """Names of the findings that are learnt; None for segmentation."""
         return self.training.findings
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the outputs of a network with one for each class; empty for others."""
+        return self.training.classes if self.start.spec.num_outputs > 1 else ()
 
 
 @dataclass(frozen=True)
@@ -177,13 +182,12 @@ def make_plan(config: TrainConfig, parts: OpenedParts) -> TrainPlan:
     """
     training, mixed = mix(config, parts.sources)
     names = None if training.findings is None else list(training.findings)
-    start = choose_start(config, parts.init, names)
+    start = choose_start(config, parts.init, names, training.classes)
     form = image_form(parts.sources[0].images.manifest)
     notices = [*mixed, *(f"init {notice}" for notice in start.describe(form))]
     validation, teacher = None, None
     if config.validation is not None and parts.validation is not None:
-        targets = answers(config, parts.validation, training)
-        validation = LearningSet(parts.validation, targets)
+        validation = answers(config, config.validation, parts.validation, training)
         notices = [
             *_check_validation(config, config.validation, training, validation),
             *notices,
@@ -191,7 +195,7 @@ def make_plan(config: TrainConfig, parts: OpenedParts) -> TrainPlan:
         ]
     if config.teacher is not None:
         network, met = with_card(open_teacher(config.teacher), config.teacher)
-        pairing = pair(config.teacher, network, start.spec.name, names)
+        pairing = pair(config.teacher, network, start.spec.name, names, start.spec.num_outputs)
         followed = replace(config.teacher, preprocessing=network.preprocessing)
         teacher = Followed(followed, network, pairing, met)
         notices += [f"teacher {notice}" for notice in network.describe(form)]
@@ -225,7 +229,7 @@ def make_task(plan: TrainPlan, device: torch.device) -> TrainingTask:
         )  # fmt: skip
     common = (plan.start.spec.in_channels, plan.start.seen.preprocessing, recipe, following)
     if plan.labels is None:
-        return SegmentationTask(*common)
+        return SegmentationTask(*common, *([plan.classes] if plan.classes else []))
     balanced = recipe.positive_weighting == "balanced"
     weights = positive_weights(plan.training.target_values) if balanced else None
     return ClassificationTask(*common, None if weights is None else weights.to(device))
@@ -244,7 +248,7 @@ def _check_validation(
         for data, source in zip(run.sources, training.sources, strict=True)
         for notice in _check_apart(data, config, source.samples, validation.samples)
     ]
-    if validation.targets is not None:
+    if isinstance(validation.targets, LabelledTargets):
         values = validation.targets.values
         if not ((values == 1).any(0) & (values == 0).any(0)).any():
             raise ConfigurationError(

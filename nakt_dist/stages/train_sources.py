@@ -3,18 +3,19 @@
 import itertools
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from nakt_dist.config import DataConfig, LabelConfig, SourceConfig, TrainConfig
+from nakt_dist.config import DataConfig, LabelConfig, SourceConfig, TrainConfig, ValidationConfig
 from nakt_dist.errors import ConfigurationError
 from nakt_dist.loading.images import Images, MixedImages
+from nakt_dist.loading.mask_planes import MaskPlanes, planes_of_samples
+from nakt_dist.loading.masked import MaskedImages
 from nakt_dist.loading.overlap import images_in_both
 from nakt_dist.loading.samples import (
     CachedImages,
-    MaskedImages,
     SelectedSamples,
     image_form,
 )
@@ -35,16 +36,16 @@ class LearningSet:
 
     Attributes:
         samples: as selected.
-        targets: their findings; None for segmentation.
+        targets: their findings, or what becomes of their masks.
     """
 
     samples: SelectedSamples
-    targets: LabelledTargets | None
+    targets: LabelledTargets | MaskPlanes
 
     def images(self, cache_megabytes: float | None) -> CachedImages:
         """Returns the samples decoded, with their targets."""
-        if self.targets is None:
-            return MaskedImages(self.samples, cache_megabytes)
+        if isinstance(self.targets, MaskPlanes):
+            return MaskedImages(self.samples, cache_megabytes, self.targets)
         return LabelledImages(self.samples, self.targets, cache_megabytes)
 
 
@@ -58,6 +59,7 @@ class Mixture:
         findings: the network's outputs; None for segmentation.
         policy: what unsure labels count as where a source says nothing else; None likewise.
         doubled: images of a source that an earlier one holds as well.
+        classes: of the masks, the background first; empty for classification.
     """
 
     names: tuple[str, ...]
@@ -65,6 +67,7 @@ class Mixture:
     findings: tuple[str, ...] | None
     policy: LabelPolicy | None
     doubled: int
+    classes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return sum(len(source.samples) for source in self.sources)
@@ -77,7 +80,8 @@ class Mixture:
     @property
     def target_values(self) -> np.ndarray:
         """The findings of all images, float32 (N, K), NaN where to be ignored."""
-        return np.concatenate([each.targets.values for each in self.sources if each.targets])
+        targets = [each.targets for each in self.sources]
+        return np.concatenate([e.values for e in targets if isinstance(e, LabelledTargets)])
 
     def images(self, cache_megabytes: int | None) -> Images:
         """Returns the samples decoded, with their targets; each source keeps its part in memory."""
@@ -109,25 +113,26 @@ def mix(config: TrainConfig, samples: Sequence[SelectedSamples]) -> tuple[Mixtur
     doubled, notices = _in_several(names, samples)
     learnt = tuple(LearningSet(*each) for each in zip(samples, found, strict=True))
     first = found[0]
-    if first is None:
-        return Mixture(names, learnt, None, None, doubled), notices
+    if isinstance(first, MaskPlanes):
+        return Mixture(names, learnt, None, None, doubled, first.classes), notices
     policy = label_policy(samples[0].images, config.labels or LabelConfig(), first.names)
     return Mixture(names, learnt, first.names, policy, doubled), notices
 
 
 def answers(
-    config: TrainConfig, samples: SelectedSamples, mixture: Mixture
-) -> LabelledTargets | None:
-    """Returns the findings of a validation set as the training's; None for segmentation.
+    config: TrainConfig, chosen: ValidationConfig, samples: SelectedSamples, mixture: Mixture
+) -> LearningSet:
+    """Joins a validation set with its findings, or classes, as the training's.
 
     What it does not know of the findings of several sources is ignored.
     """
     if mixture.findings is None or mixture.policy is None:
-        return None
+        return LearningSet(samples, planes_of_samples(samples, chosen.class_map, mixture.classes))
     names, policy = mixture.findings, mixture.policy
     labels = LabelConfig(list(names), policy.uncertain, policy.blank)
     several = len(mixture.sources) > 1
-    return _checked(labelled_targets(samples.images, labels, names if several else None), samples)
+    targets = labelled_targets(samples.images, labels, names if several else None)
+    return LearningSet(samples, _checked(targets, samples))
 
 
 def describe_training(config: TrainConfig, mixture: Mixture) -> dict[str, Any]:
@@ -161,15 +166,16 @@ def _common(values: Sequence[Any]) -> Any:
 
 
 def _source(data: DataConfig, learnt: LearningSet) -> dict[str, Any]:
-    own = data.labels if isinstance(data, SourceConfig) else None
+    own, targets = data.labels if isinstance(data, SourceConfig) else None, learnt.targets
+    policy = targets.policy if own and isinstance(targets, LabelledTargets) else None
     return {
         **learnt.samples.describe(),
         "splits": data.splits,
-        "exclusion": None if data.exclusion is None else asdict(data.exclusion),
+        "exclusion": None if data.exclusion is None else data.exclusion.to_json(),
         **({} if data.confidence is None else {"confidence": asdict(data.confidence)}),
         "count": data.count,
         "subset_seed": data.subset_seed,
-        **({"label_policy": asdict(learnt.targets.policy)} if own and learnt.targets else {}),
+        **({"label_policy": asdict(policy)} if policy else {}),
     }
 
 
@@ -197,12 +203,22 @@ def _check_forms(names: Sequence[str], samples: Sequence[SelectedSamples]) -> No
         )
 
 
+def _planes(config: TrainConfig, samples: Sequence[SelectedSamples]) -> list[MaskPlanes]:
+    """Says what becomes of the masks of each source, whose classes are the first one's."""
+    found: list[MaskPlanes] = []
+    for source, each in zip(config.sources, samples, strict=True):
+        known = found[0].classes if found else None
+        found.append(planes_of_samples(each, source.class_map, known))
+    any_void = any(each.has_void for each in found)
+    return [replace(each, has_void=any_void) for each in found]
+
+
 def _targets(
     config: TrainConfig, samples: Sequence[SelectedSamples]
-) -> list[LabelledTargets | None]:
-    """Returns the findings of each source, in the columns of the run; None for segmentation."""
+) -> Sequence[LabelledTargets | MaskPlanes]:
+    """Returns the findings of each source, in the columns of the run, or what its masks become."""
     if config.task == "segmentation":
-        return [None] * len(samples)
+        return _planes(config, samples)
     labels, names = config.labels or LabelConfig(), None
     if len(samples) > 1:
         known = dict.fromkeys(
@@ -211,7 +227,7 @@ def _targets(
             for finding in (each.pseudo_findings or each.images).manifest.findings
         )
         names = resolve_label_names(labels.names, tuple(known))
-    found: list[LabelledTargets | None] = []
+    found: list[LabelledTargets] = []
     for source, each in zip(config.sources, samples, strict=True):
         own = source.labels if isinstance(source, SourceConfig) else None
         asked = labels

@@ -1,5 +1,6 @@
 """The network that a training run begins with: its architecture, input and first weights."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from torch import nn
@@ -10,7 +11,12 @@ from nakt_dist.loading.targets import name_outputs
 from nakt_dist.models.assumed_design import describe_assumed_design
 from nakt_dist.models.building import build_configured
 from nakt_dist.models.initialise import initialise
-from nakt_dist.models.network_file import TrainedNetwork, open_network, stored_lineage
+from nakt_dist.models.network_file import (
+    TrainedNetwork,
+    open_network,
+    stored_lineage,
+    stored_output_names,
+)
 from nakt_dist.models.preprocessing import ImageForm, NetworkInput, resolve_preprocessing
 from nakt_dist.models.registry import is_classifier
 from nakt_dist.models.spec import ModelSpec
@@ -19,6 +25,7 @@ from nakt_dist.models.weights import LoadedWeights, describe_left
 from nakt_dist.models.weights_path import name_of_weights
 from nakt_dist.records.lineage import Network
 from nakt_dist.runtime.processes import say
+from nakt_dist.transfer.classes import ONE_TARGET
 
 DEFAULT_CLASSIFIER = ModelSpec("densenet121", in_channels=3)
 
@@ -90,26 +97,32 @@ class Start:
 
 
 def choose_start(
-    config: TrainConfig, loaded: LoadedWeights | None, names: list[str] | None
+    config: TrainConfig,
+    loaded: LoadedWeights | None,
+    names: list[str] | None,
+    classes: Sequence[str],
 ) -> Start:
     """Chooses what a run starts from.
 
     Args:
         loaded: the file ``init``, or None.
         names: of the findings to learn; None for segmentation.
+        classes: of the masks to learn, the background first; empty for classification.
 
     Raises:
         ConfigurationError: model, ``init`` and task do not belong together.
         CheckpointError: ``init`` describes no network and none is given.
     """
-    parent, foreign = _use_of(config, loaded, names)
-    spec = _spec_of(config, parent, foreign, names)
+    parent, foreign = _use_of(config, loaded, names, classes)
+    spec = _spec_of(config, parent, foreign, names, classes)
     return Start(
         spec=spec,
         seen=parent.seen if parent else resolve_preprocessing(config.preprocessing, foreign, spec),
         parent=parent,
         foreign=foreign,
-        keeps_head=foreign is not None and _same_findings(config, foreign, names),
+        keeps_head=foreign is not None
+        and names is not None
+        and _same_findings(config, foreign, names),
         trainable=config.trainable,
     )
 
@@ -122,17 +135,21 @@ def _same_findings(config: TrainConfig, foreign: LoadedWeights, names: list[str]
 
 
 def _use_of(
-    config: TrainConfig, loaded: LoadedWeights | None, names: list[str] | None
+    config: TrainConfig,
+    loaded: LoadedWeights | None,
+    names: list[str] | None,
+    classes: Sequence[str],
 ) -> tuple[TrainedNetwork | None, LoadedWeights | None]:
     """Says whether ``init`` is a network to train further, or weights for a new one.
 
-    A classifier is trained further where network and findings stay the same; with other
-    findings, or from a file that does not say what its outputs mean, it gets a new head.
+    It is trained further where network and findings, or classes, stay the same; with others, or
+    from a file that does not say what its outputs mean, it gets a new head.
     """
     if loaded is None:
         return None, None
     if config.task == "segmentation":
-        return _open_parent(config, loaded), None
+        parent = _open_parent(config, loaded)
+        return (parent, None) if _same_classes(config, parent, classes) else (None, loaded)
     if loaded.spec is None and config.model is None:
         raise CheckpointError(
             f"{loaded.path}: does not say which network it belongs to. Name it in the "
@@ -156,6 +173,7 @@ def _spec_of(
     parent: TrainedNetwork | None,
     foreign: LoadedWeights | None,
     names: list[str] | None,
+    classes: Sequence[str],
 ) -> ModelSpec:
     """Returns the architecture: the configuration's, or that of the weights started from."""
     if names is not None:
@@ -166,7 +184,9 @@ def _spec_of(
         spec = asked or described or DEFAULT_CLASSIFIER
         return _classifier(spec, config.model, names)
     if parent is None:
-        spec = config.model or ModelSpec()
+        stored = foreign and foreign.spec and foreign.spec.without_encoder_weights()
+        asked = config.model or (replace(stored, num_outputs=1) if stored else ModelSpec())
+        spec = replace(asked.over(stored or None), num_outputs=asked.num_outputs)
     elif config.model is not None and config.model.over(parent.spec) != parent.spec:
         raise ConfigurationError(
             f"model is {config.model.name} {config.model.options}, but init holds "
@@ -179,12 +199,25 @@ def _spec_of(
             f"model {spec.name} classifies images, and task is segmentation; set task: "
             "classification, or choose a segmentation network"
         )
-    if spec.num_outputs != 1:
+    expected = (1, len(classes))  # one class besides the background may have either
+    if spec.num_outputs not in expected:
         raise ConfigurationError(
-            f"model.num_outputs is {spec.num_outputs}, and task is segmentation of one target; "
-            "expected 1"
+            f"model.num_outputs is {spec.num_outputs}, and the masks have {len(classes)} classes "
+            f"({', '.join(classes)}); leave it out"
         )
-    return spec
+    several = len(classes) > len(ONE_TARGET)
+    return replace(spec, num_outputs=len(classes)) if several else spec
+
+
+def _same_classes(config: TrainConfig, parent: TrainedNetwork, classes: Sequence[str]) -> bool:
+    """Whether a network's outputs mean the classes to learn, one by one; or its one, the target."""
+    several = len(classes) > len(ONE_TARGET)
+    asked = config.model.num_outputs if config.model else 1
+    if parent.spec.num_outputs == 1:
+        return not several and asked == 1
+    given = config.init_labels if isinstance(config.init_labels, list) else None
+    names = given or stored_output_names(parent, str(config.init), "classes")
+    return (several or asked > 1 or config.model is None) and list(names or ()) == list(classes)
 
 
 def _classifier(spec: ModelSpec, asked: ModelSpec | None, names: list[str]) -> ModelSpec:

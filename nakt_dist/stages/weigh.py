@@ -12,7 +12,9 @@ import yaml
 from nakt_dist.config import LabelConfig, TeacherConfig, WeighConfig, as_plain, save_config
 from nakt_dist.errors import CheckpointError, ConfigurationError
 from nakt_dist.loading.batches import as_float, read_ahead
-from nakt_dist.loading.samples import CachedImages, MaskedImages, SelectedSamples, select_samples
+from nakt_dist.loading.mask_planes import planes_of_samples
+from nakt_dist.loading.masked import MaskedImages
+from nakt_dist.loading.samples import CachedImages, SelectedSamples, select_samples
 from nakt_dist.loading.targets import LabelledImages, labelled_targets
 from nakt_dist.models.inference import for_inference
 from nakt_dist.models.weights_path import weights_path
@@ -27,6 +29,7 @@ from nakt_dist.stages.opening import NotOpened, Opening
 from nakt_dist.stages.teach_opening import open_teachers
 from nakt_dist.transfer.ensemble import Teacher
 from nakt_dist.transfer.ensemble_weights import best_weights, squared_error
+from nakt_dist.transfer.losses import split_void
 
 TEACHERS_NAME = "teachers.yaml"
 
@@ -122,7 +125,8 @@ def _targets(
     config: WeighConfig, teachers: Sequence[Teacher], samples: SelectedSamples
 ) -> tuple[CachedImages, list[list[int]]]:
     if teachers[0].findings is None:
-        return MaskedImages(samples), [[] for _ in teachers]
+        planes = planes_of_samples(samples, config.class_map, teachers[0].masks)
+        return MaskedImages(samples, planes=planes), [[] for _ in teachers]
     labels = config.labels or LabelConfig()
     targets = labelled_targets(samples.images, labels)
     names = [
@@ -172,6 +176,9 @@ def _sums(
     with progress_bar("weigh images", len(images)) as advance:
         for batch in read_ahead(images, numbers, own_cores()):
             image, target = as_float(batch, device)
+            if isinstance(images, MaskedImages):
+                target, void = split_void(target, len(images.planes.classes))
+                target = target.masked_fill(void > 0.5, torch.nan)
             rows = [
                 torch.stack(list(each.probabilities(image))).mean(0)[:, wanted or slice(None)]
                 for each, wanted in zip(ready, columns, strict=True)

@@ -184,16 +184,19 @@ def pair(
     teacher: TrainedNetwork,
     student_name: str,
     labels: Sequence[str] | None,
+    outputs: int = 1,
 ) -> Pairing:
     """Pairs a student with its teacher.
 
     Args:
         student_name: of the student's architecture, for the presets.
         labels: names of the student's outputs; None for segmentation.
+        outputs: of a student that segments.
 
     Raises:
         ConfigurationError: the preset is unknown for one of the networks, or a signal that
-            matches outputs finds none that both have.
+            matches outputs finds none that both have, or meets those of classes, which exclude
+            each other.
         CheckpointError: the teacher's own names of its outputs are damaged.
     """
 
@@ -214,6 +217,13 @@ def pair(
             f"teacher.{matching} out, or choose another teacher"
         )
     if labels is None:
+        if {outputs, teacher.spec.num_outputs} != {1}:
+            raise ConfigurationError(
+                f"{matching} matches outputs that do not exclude each other, and those of masks "
+                f"with several classes do (teacher: {teacher.spec.num_outputs} outputs, student: "
+                f"{outputs}); leave teacher.{matching} out, or let the teacher teach with nakt "
+                "teach"
+            )
         return Pairing(taps)
     names = _output_names(config, teacher, matching)
     shared = tuple(name for name in labels if name in names)

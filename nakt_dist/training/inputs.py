@@ -11,9 +11,11 @@ from nakt_dist.config import TrainConfig
 from nakt_dist.loading.augmentation import augment, draw_parameters
 from nakt_dist.loading.batches import Batch, as_float, indexed_batches, streamed_batches
 from nakt_dist.loading.images import Images
+from nakt_dist.loading.mask_planes import MaskPlanes
+from nakt_dist.loading.masked import MaskedImages
 from nakt_dist.loading.sampler import Share, batch_order
 from nakt_dist.loading.samples import CachedImages
-from nakt_dist.loading.targets import LabelledImages
+from nakt_dist.loading.targets import LabelledImages, LabelledTargets
 from nakt_dist.runtime.processes import own_cores
 from nakt_dist.training.by_source import SourceBatches
 from nakt_dist.training.phases import Phase, phase
@@ -53,7 +55,11 @@ class TrainingInputs:
         """Begins to read at a step, up to another, exclusive; resuming costs nothing."""
         if self._streaming:
             assert isinstance(self.dataset, CachedImages)  # the settings allow one source
-            targets = self.dataset.targets if isinstance(self.dataset, LabelledImages) else None
+            targets: LabelledTargets | MaskPlanes | None = None
+            if isinstance(self.dataset, LabelledImages):
+                targets = self.dataset.targets
+            elif isinstance(self.dataset, MaskedImages):
+                targets = self.dataset.planes
             self._batches = streamed_batches(
                 self.config.sources[0], self.dataset.samples, self.share.micro_batch_size,
                 self.config.seed + first_step, self.rank, targets,

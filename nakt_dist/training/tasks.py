@@ -11,12 +11,13 @@ from torch import nn
 
 from nakt_dist.config import PreprocessingConfig, RecipeConfig
 from nakt_dist.evaluation.auroc import mean_auroc
-from nakt_dist.evaluation.dice import dice_per_image
+from nakt_dist.evaluation.dice import class_areas, class_masks, dice_per_image
 from nakt_dist.models.input_images import at_size, prepare_image
 from nakt_dist.training.by_source import SourceRows
 from nakt_dist.training.following import Following
+from nakt_dist.transfer.classes import ONE_TARGET
 from nakt_dist.transfer.classification import classification_loss
-from nakt_dist.transfer.losses import segmentation_loss
+from nakt_dist.transfer.losses import class_segmentation_loss, segmentation_loss
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,13 +104,20 @@ class TrainingTask(ABC):
         """Returns the metrics of all images' rows, float64 (N, D); ``metric`` among them."""
 
 
+@dataclass(frozen=True, eq=False)
 class SegmentationTask(TrainingTask):
     """Dice loss and cross-entropy against annotations or pseudo masks (paper A, section 5).
 
-    Targets are float32 (N, 1, H, W) in [0, 1].
+    Targets are float32 (N, P, H, W) in [0, 1], a plane for each class but the background, and
+    perhaps one of void; of one logit the target's alone.
+
+    Args:
+        classes: the names of what is told apart, the background first.
     """
 
     metric = "dice"
+
+    classes: tuple[str, ...] = ONE_TARGET
 
     def _finish(self, output: torch.Tensor, image: torch.Tensor) -> torch.Tensor:
         return at_size(output, image.shape[-2:])
@@ -117,17 +125,38 @@ class SegmentationTask(TrainingTask):
     def loss(
         self, logits: torch.Tensor, target: torch.Tensor, divisor: float | None = None
     ) -> Mapping[str, torch.Tensor]:
-        """Returns ``loss``, ``dice_loss`` and ``cross_entropy``; every pixel counts."""
+        """Returns ``loss``, ``dice_loss`` and ``cross_entropy``; all pixels count but void ones."""
         weights = self.recipe.dice_weight, self.recipe.cross_entropy_weight
-        return segmentation_loss(logits, target, *weights)
+        if logits.shape[1] == 1 and target.shape[1] == 1:
+            return segmentation_loss(logits, target, *weights)
+        if logits.shape[1] == 1:  # what is void is known, as of class indices
+            logits = torch.cat([torch.zeros_like(logits), logits], dim=1)
+        return class_segmentation_loss(logits, target, *weights)
 
     def validation_rows(self, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-        """Returns the Dice of each image, float64 (N, 1)."""
-        return dice_per_image(logits > 0, target > 0.5).double()[:, None]
+        """Returns the Dice of each image, float64 (N, 1); of K outputs areas, (N, 2 (K - 1))."""
+        if logits.shape[1] == 1:
+            masks = class_masks((logits[:, 0] > 0).long(), target, len(ONE_TARGET))
+            return dice_per_image(*masks).double()[:, None]
+        return torch.cat(class_areas(logits.argmax(1), target, logits.shape[1]), dim=1)
 
     def validation_metrics(self, rows: np.ndarray) -> dict[str, float]:
-        """Returns the mean Dice."""
-        return {"dice": float(rows.mean())}
+        """Returns the mean Dice; of several outputs also that of each class, and the mean of them.
+
+        An image counts for the classes that it has, or is said to have; for a network with two
+        outputs as for one with one output also where neither has the target.
+        """
+        if rows.shape[1] == 1:
+            return {"dice": float(rows.mean())}
+        shared, both = np.split(rows, 2, axis=1)
+        dice = np.divide(2 * shared, both, where=both > 0, out=np.ones_like(both))
+        counts = (both > 0) | (len(self.classes) == len(ONE_TARGET))
+        by_class = {
+            f"dice_{name}": float(dice[counts[:, number], number].mean())
+            for number, name in enumerate(self.classes[1:])
+            if counts[:, number].any()
+        }
+        return {"dice": float(np.mean(list(by_class.values()) or [1.0])), **by_class}
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,6 +7,7 @@ from typing import Any, Literal
 import torch
 
 from nakt_dist.models.network_file import TrainedNetwork
+from nakt_dist.transfer.classes import ONE_TARGET
 from nakt_dist.transfer.combining import Combination, median, staple
 from nakt_dist.transfer.views import Flip, logits_of_views
 
@@ -16,12 +17,16 @@ class Teacher:
     """One frozen network of an ensemble.
 
     Attributes:
-        trained: on its device; gives logits (N, 1, h, w), or of a classifier (N, K).
+        trained: on its device; gives logits (N, 1, h, w), of several classes and the background
+            (N, K, h, w), or of a classifier (N, K).
         weight: w in Σ w T(x) / Σ w.
-        output: ``soft`` probabilities, or ``binary``: probability above 0.5.
+        output: ``soft`` probabilities, or ``binary``: probability above 0.5, of several classes 1
+            for the most probable.
         findings: what the K outputs of a classifier mean, in order; None for masks.
         flips: by which it sees an image besides, see ``logits_of_views``.
         scales: likewise.
+        masks: the classes of the masks that it gives, the background first.
+        classes: which of them each of several outputs means, in order; empty for one output.
     """
 
     trained: TrainedNetwork
@@ -30,11 +35,14 @@ class Teacher:
     findings: tuple[str, ...] | None = None
     flips: tuple[Flip, ...] = ()
     scales: tuple[float, ...] = ()
+    masks: tuple[str, ...] = ONE_TARGET
+    classes: tuple[str, ...] = ()
 
     @property
     def provenance(self) -> dict[str, Any]:
         """What a manifest says about it."""
-        more = {"findings": self.findings, "flips": self.flips, "scales": self.scales}
+        names = ("findings", "flips", "scales", "classes")
+        more = {name: getattr(self, name) for name in names}
         return {
             "name": self.trained.name,
             "weights_sha256": self.trained.weights_sha256,
@@ -55,18 +63,47 @@ class Teacher:
             autocast: type of the forward pass; None for float32.
 
         Yields:
-            Of each view float32 (N, 1, H, W): the probability at the image's own size, or of a
-            classifier (N, K); 0 and 1 for a binary teacher.
+            Of each view float32 (N, P, H, W): the probability of each class but the background at
+            the image's own size, or of a classifier (N, K); 0 and 1 for a binary teacher.
         """
         with torch.autocast(image.device.type, autocast, enabled=autocast is not None):
             for logits in logits_of_views(self.trained, image, self.flips, self.scales):
+                if self.classes:
+                    yield self._planes(logits)
+                    continue
                 probability = logits.sigmoid()
                 yield (probability > 0.5).float() if self.output == "binary" else probability
+
+    def _planes(self, logits: torch.Tensor) -> torch.Tensor:
+        probability = in_places(logits.softmax(1), list(map(self.masks.index, self.classes)))
+        if self.output == "binary":
+            chosen = probability.argmax(1, keepdim=True)
+            probability = torch.zeros_like(probability).scatter_(1, chosen, 1)
+        return probability[:, 1:]
 
     @property
     def views(self) -> int:
         """How many times it sees an image."""
         return 2 ** len(self.flips) * (1 + len(self.scales))
+
+
+def in_places(values: torch.Tensor, places: Sequence[int]) -> torch.Tensor:
+    """Sums planes that belong to the same class.
+
+    Args:
+        values: float (N, K, H, W).
+        places: of each plane its class, numbers from 0 on without a gap.
+
+    Returns:
+        float (N, C, H, W), C the number of classes.
+    """
+    if list(places) == list(range(values.shape[1])):
+        return values
+    own = [
+        [number for number, place in enumerate(places) if place == each]
+        for each in range(max(places) + 1)
+    ]
+    return torch.stack([values[:, numbers].sum(1) for numbers in own], dim=1)
 
 
 @torch.inference_mode()
@@ -82,21 +119,22 @@ def ensemble_probability(
         teachers: at least one.
         image: float32 (N, C, H, W) in [0, 1].
         autocast: type of the forward passes.
-        combination: other than the mean, of all views of all teachers alike.
+        combination: other than the mean, of all views of all teachers alike. Medians of several
+            classes that add up to more than 1 are divided by their sum.
 
     Returns:
-        The mean y = Σ w T(x) / Σ w, float32 (N, H, W), or what else is asked for, and the
-        disagreement, float32 (N,): the weighted standard deviation between teachers, and between
-        the views that one has of an image, averaged over pixels; 0 for one teacher with one view.
+        The mean y = Σ w T(x) / Σ w, float32 (N, P, H, W) with a plane for each class but the
+        background, or what else is asked for, and the disagreement, float32 (N,): the weighted
+        standard deviation between teachers, and between the views that one has of an image,
+        averaged over pixels and planes; 0 for one teacher with one view.
     """
     total = sum(teacher.weight for teacher in teachers)
-    mean = torch.zeros_like(image[:, 0])
+    mean = image.new_zeros(len(image), len(teachers[0].masks) - 1, *image.shape[-2:])
     mean_of_squares = torch.zeros_like(mean)
     outputs = []
     for teacher in teachers:
         weight = teacher.weight / total / teacher.views
-        for probability in teacher.probabilities(image, autocast):
-            output = probability[:, 0]
+        for output in teacher.probabilities(image, autocast):
             mean += output * weight
             mean_of_squares += output.square() * weight
             if combination != "mean":
@@ -104,9 +142,18 @@ def ensemble_probability(
     if sum(teacher.views for teacher in teachers) == 1:
         return mean, mean.new_zeros(len(mean))
     variance = (mean_of_squares - mean.square()).clamp(min=0)
-    if outputs:
-        mean = {"median": median, "staple": staple}[combination](torch.stack(outputs))
+    if combination == "staple":  # of one target, see ``check_combination``
+        mean = staple(torch.stack(outputs)[:, :, 0])[:, None]
+    elif outputs:
+        mean = median(torch.stack(outputs))
+        mean = mean / mean.sum(1, keepdim=True).clamp(min=1)
     return mean, variance.sqrt().flatten(1).mean(1)
+
+
+def joined_classes(teachers: Sequence[Teacher]) -> tuple[str, ...]:
+    """Returns the classes of the masks that all teachers give; empty where they have one target."""
+    several = teachers[0].findings is None and len(teachers[0].masks) > len(ONE_TARGET)
+    return teachers[0].masks if several else ()
 
 
 def joined_findings(teachers: Sequence[Teacher]) -> tuple[str, ...]:

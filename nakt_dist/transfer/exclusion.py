@@ -1,11 +1,13 @@
 """Which pseudo-labelled images have a salient target (paper A, section 2, algorithm 1)."""
 
-from dataclasses import dataclass, field
-from typing import Literal
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
 
 import numpy as np
 
-from nakt_dist.limits import LARGEST_FACTOR, Limited, within
+from nakt_dist.errors import ConfigurationError, nearest_name
+from nakt_dist.limits import LARGEST_FACTOR, Limited, require, within
 
 REFERENCE_PIXELS = 384 * 384
 """Image area, in pixels, for which the paper states α."""
@@ -21,6 +23,11 @@ class ExclusionRule(Limited, group="exclusion"):
     Paper A excludes an image when N < α or E > β (algorithm 1; its appendix's "and" is loose
     wording). N and E are those of the stored uint8 mask.
 
+    Of masks with several classes, N counts the pixels whose most probable class is not the
+    background, and E is the mean of the grey-level entropies of the classes' masks, which for one
+    class are the paper's. Where most classes are absent from most images, that mean is small: a
+    β for it is smaller, too, or each class is judged by itself.
+
     Attributes:
         alpha: fewest target pixels at 384 × 384; None leaves the rule out.
         beta: largest grey-level entropy in bits; None leaves the rule out. Never applied to
@@ -28,12 +35,61 @@ class ExclusionRule(Limited, group="exclusion"):
         combine: exclude when ``"either"`` rule says so, or only when ``"both"`` do.
         scale_alpha: scale α with the image's area, so that it stays the same share of the
             image; off as in the paper.
+        judged: the ``image`` as a whole; or its classes, each by the pixels where it is the most
+            probable and the entropy of its own mask: an image stays where ``any_class`` passes
+            both rules, or where ``every_class`` does.
+        classes: those that are judged; None for all but the background.
     """
 
     alpha: float | None = field(default=256, metadata=_LIMIT)
     beta: float | None = field(default=2.5, metadata=_LIMIT)
     combine: Literal["either", "both"] = "either"
     scale_alpha: bool = False
+    judged: Literal["image", "any_class", "every_class"] = "image"
+    classes: tuple[str, ...] | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.classes is not None:
+            object.__setattr__(self, "classes", tuple(self.classes))
+            by_class = self.judged != "image" and self.classes
+            require(
+                by_class,
+                "exclusion.classes",
+                "left out unless exclusion.judged is any_class "
+                "or every_class, and then a list of classes",
+            )
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns what a lineage holds of it; of classes only where they are judged."""
+        value = asdict(self)
+        if self.judged == "image":
+            del value["judged"], value["classes"]
+        return value
+
+    def judged_classes(self, known: Sequence[str]) -> tuple[str, ...]:
+        """Returns the classes that are judged; empty where it is the image.
+
+        Args:
+            known: those of the masks, the background first; empty for one target.
+
+        Raises:
+            ConfigurationError: the masks have no classes, or not one of those named.
+        """
+        if self.judged == "image":
+            return ()
+        unknown = [name for name in self.classes or () if name not in known[1:]]
+        if unknown or not known:
+            raise ConfigurationError(
+                f"exclusion.judged is {self.judged}, and "
+                + (
+                    f"exclusion.classes has '{unknown[0]}', which is none of the masks' classes"
+                    f"{nearest_name(unknown[0], known[1:])} ({', '.join(known[1:])})"
+                    if known
+                    else "these masks have one target; set exclusion.judged to image"
+                )
+            )
+        return self.classes or tuple(known[1:])
 
     def alpha_at(self, height: int, width: int) -> float | None:
         """Returns α in pixels for images of a size."""
@@ -47,8 +103,8 @@ class ExclusionRule(Limited, group="exclusion"):
         """Says which images stay.
 
         Args:
-            target_pixels: int (N,), target pixels per image.
-            entropy: float (N,), bits per image.
+            target_pixels: int (N,), target pixels per image; by class (N, C).
+            entropy: float (N,), bits per image; likewise.
             height: rows of the masks.
             width: columns of the masks.
             soft: whether any teacher gave soft masks; β applies only then.
@@ -65,4 +121,7 @@ class ExclusionRule(Limited, group="exclusion"):
         if not rules:
             return np.ones(len(target_pixels), dtype=bool)
         join = np.logical_or if self.combine == "either" else np.logical_and
-        return ~join.reduce(rules)
+        passes = ~join.reduce(rules)
+        if passes.ndim == 1:
+            return passes
+        return passes.any(1) if self.judged == "any_class" else passes.all(1)

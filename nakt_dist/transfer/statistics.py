@@ -25,7 +25,7 @@ def target_pixels(mask: torch.Tensor) -> torch.Tensor:
     """Counts target pixels (paper A: value above 0.5).
 
     Args:
-        mask: uint8 (N, H, W), stored masks.
+        mask: uint8 (N, H, W) or (N, 1, H, W), stored masks of one target.
 
     Returns:
         int64 (N,).
@@ -33,10 +33,44 @@ def target_pixels(mask: torch.Tensor) -> torch.Tensor:
     return (mask >= TARGET_LEVEL).flatten(1).sum(1)
 
 
+def class_of_pixels(planes: torch.Tensor) -> torch.Tensor:
+    """Finds the most probable class of each pixel; of one target, where it is above 0.5.
+
+    The background is what the planes leave of 255. Of equally probable classes it is the first,
+    the background before all.
+
+    Args:
+        planes: uint8 (N, P, H, W), stored masks with a plane for each class but the background.
+
+    Returns:
+        int64 (N, H, W): 0 for the background, 1 for the first plane's class, and so on.
+    """
+    levels = planes.int()
+    background = (GREY_LEVELS - 1 - levels.sum(1, keepdim=True)).clamp(min=0)
+    return torch.cat([background, levels], dim=1).argmax(1)
+
+
+def class_pixels(planes: torch.Tensor) -> torch.Tensor:
+    """Counts the pixels whose most probable class is each of those that have a plane.
+
+    Args:
+        planes: as for ``class_of_pixels``.
+
+    Returns:
+        int64 (N, P).
+    """
+    if planes.shape[1] == 1:
+        return target_pixels(planes)[:, None]
+    winners = class_of_pixels(planes)
+    numbers = range(1, planes.shape[1] + 1)
+    return torch.stack([(winners == number).flatten(1).sum(1) for number in numbers], dim=1)
+
+
 def grey_level_entropy(mask: torch.Tensor) -> torch.Tensor:
     """Shannon entropy of the 256-bin histogram of each mask, in bits.
 
-    One ``bincount`` over ``level + 256 · image`` does the whole batch.
+    One ``bincount`` over ``level + 256 · image`` does the whole batch. Of several classes each has
+    a mask of its own, and the entropy of an image is the mean over them: paper A's for one target.
 
     Args:
         mask: uint8 (N, H, W), stored masks.

@@ -3,16 +3,17 @@
 import functools
 import threading
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow.compute as pc
 import yaml
 
 from nakt_dist.config.saving import CONFIG_NAME
 from nakt_dist.config.yaml_files import load_document
 from nakt_dist.errors import DatasetError, NaktError, UnusableSample
+from nakt_dist.imaging.packed import decode_pixels, encode_mask_png
 from nakt_dist.records.pseudo_sets import read_pseudo_set
 from nakt_dist.runtime.files import read_regular_file
 from nakt_dist.shards.manifest import MANIFEST_NAME, PseudoLabelManifest
@@ -53,7 +54,7 @@ class Explorer:
         self._sets = find_sets(self._folders)
         return {
             "sets": [found.describe() for found in self._sets.values()],
-            "rule": asdict(ExclusionRule()),
+            "rule": ExclusionRule().to_json(),
             "reference_pixels": REFERENCE_PIXELS,
             "images": self._images,
         }
@@ -72,7 +73,9 @@ class Explorer:
             raise DatasetError(without_folder(error, found.folder)) from None
 
     def picture(self, place: str, row: int, part: str) -> tuple[str, bytes]:
-        """Reads an image or its pseudo mask at its place in the shards, and decodes nothing.
+        """Reads an image or its pseudo mask at its place in the shards.
+
+        Nothing is decoded but the masks of several classes, which are shown together.
 
         Args:
             row: of the statistics.
@@ -93,6 +96,8 @@ class Explorer:
                 raise DatasetError(f"no part {part!r} of an image {row}")
             read = images.image_bytes if part == "image" else labels.soft_mask_bytes
             data = read(row)
+            if part == "soft" and labels.manifest.classes:
+                data = _together(data, labels.manifest.planes)
         except (DatasetError, UnusableSample) as error:
             raise DatasetError(without_folder(error, found.folder)) from None
         return ("image/png" if data.startswith(_PNG) else "image/jpeg"), data
@@ -132,6 +137,13 @@ class Explorer:
             raise DatasetError("keys of these pseudo-labels are not in their dataset")
         images = images.select(rows.to_numpy())
         return PseudoLabels(found.folder, images), images
+
+
+def _together(data: bytes, planes: int) -> bytes:
+    """Returns the mask of all classes together, as a page shows it, of one plane for each."""
+    levels = decode_pixels(data)[0]
+    levels = levels.reshape(planes, -1, levels.shape[1]).sum(0, dtype=np.uint16)
+    return encode_mask_png(levels.clip(max=255).astype(np.uint8))
 
 
 def _named_dataset(found: FoundSet) -> Path | None:

@@ -22,8 +22,9 @@ from nakt_dist.config import (
     TrainingTeacherConfig,
 )
 from nakt_dist.loading.batches import indexed_batches
+from nakt_dist.loading.masked import MaskedImages
 from nakt_dist.loading.sampler import GlobalBatches, Share
-from nakt_dist.loading.samples import MaskedImages, select_samples
+from nakt_dist.loading.samples import select_samples
 from nakt_dist.models.spec import ModelSpec
 from nakt_dist.runtime.distributed import make_accelerator
 from nakt_dist.runtime.rank_textfile import RankTextfile

@@ -234,11 +234,11 @@ def test_neither_is_it_followed_by_its_output(dataset: Path, tmp_path: Path) -> 
         train.run(train_config(tmp_path / "out", dataset, ONE_STEP, teacher=teacher))
 
 
-def test_a_network_of_several_outputs_has_no_dice(dataset: Path, tmp_path: Path) -> None:
+def test_outputs_without_names_have_no_dice(dataset: Path, tmp_path: Path) -> None:
     spec = ModelSpec("unet", num_outputs=3, options=TINY_UNET.options)
     save_weights(tmp_path / "w.safetensors", spec.build().state_dict(), spec, {})
     config = evaluate_config(tmp_path / "out", dataset, tmp_path / "w.safetensors")
-    with pytest.raises(ConfigurationError, match="has 3 outputs; Dice is of one target"):
+    with pytest.raises(ConfigurationError, match="has 3 outputs, and classes does not name them"):
         evaluate.run(config)
 
 

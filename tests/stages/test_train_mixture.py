@@ -22,8 +22,9 @@ from nakt_dist.config import (
 from nakt_dist.config.repeated import RepeatedReader
 from nakt_dist.errors import ConfigurationError, DatasetError
 from nakt_dist.loading.images import MixedImages
+from nakt_dist.loading.masked import MaskedImages
 from nakt_dist.loading.sampler import Share
-from nakt_dist.loading.samples import MaskedImages, select_samples
+from nakt_dist.loading.samples import select_samples
 from nakt_dist.models.spec import ModelSpec
 from nakt_dist.records.evaluation_set import EvaluationSet
 from nakt_dist.records.exposure import Exposure, judge

@@ -51,9 +51,9 @@ def test_the_mean_is_weighted_and_its_weights_need_not_sum_to_one():
     ]
     mean, _ = ensemble_probability(teachers, IMAGE)
     expected = torch.tensor([[0.6, 0.25], [0.2, 0.2]])
-    assert mean.shape == (2, 2, 2)
+    assert mean.shape == (2, 1, 2, 2)
     assert mean.dtype == torch.float32
-    assert torch.allclose(mean, expected.expand(2, -1, -1), atol=1e-6)
+    assert torch.allclose(mean, expected.expand(2, 1, -1, -1), atol=1e-6)
 
 
 def test_disagreement_is_the_weighted_spread_between_teachers_by_hand():
@@ -70,7 +70,7 @@ def test_disagreement_is_the_weighted_spread_between_teachers_by_hand():
 def test_one_teacher_does_not_disagree_and_equal_ones_hardly():
     one = constant([0.9, 0.1], [0.5, 0.2])
     mean, disagreement = ensemble_probability([one], IMAGE)
-    assert torch.allclose(mean[0], torch.tensor([[0.9, 0.1], [0.5, 0.2]]), atol=1e-6)
+    assert torch.allclose(mean[0, 0], torch.tensor([[0.9, 0.1], [0.5, 0.2]]), atol=1e-6)
     assert disagreement.tolist() == [0.0, 0.0]
     _, disagreement = ensemble_probability([one] * 3, IMAGE)
     assert disagreement.max() < 1e-3
@@ -78,7 +78,7 @@ def test_one_teacher_does_not_disagree_and_equal_ones_hardly():
 
 def test_a_binary_teacher_says_target_above_one_half():
     mean, _ = ensemble_probability([constant([0.51, 0.5], [0.49, 0.99], output="binary")], IMAGE)
-    assert mean[0].tolist() == [[1.0, 0.0], [0.0, 1.0]]
+    assert mean[0, 0].tolist() == [[1.0, 0.0], [0.0, 1.0]]
 
 
 def test_binary_and_soft_teachers_are_averaged_as_they_are():
@@ -87,7 +87,7 @@ def test_binary_and_soft_teachers_are_averaged_as_they_are():
         constant([0.2, 0.6], [0.9, 0.1]),
     ]
     mean, _ = ensemble_probability(teachers, IMAGE)
-    assert torch.allclose(mean[0], torch.tensor([[0.6, 0.3], [0.95, 0.05]]), atol=1e-6)
+    assert torch.allclose(mean[0, 0], torch.tensor([[0.6, 0.3], [0.95, 0.05]]), atol=1e-6)
 
 
 def test_a_teacher_sees_its_own_size_and_normalisation_and_answers_at_the_images():
@@ -97,12 +97,12 @@ def test_a_teacher_sees_its_own_size_and_normalisation_and_answers_at_the_images
     mean, _ = ensemble_probability([one], image)
     assert network.seen[0].shape == (3, 1, 8, 10)
     assert torch.allclose(network.seen[0], torch.full((), 2.0), atol=1e-6)
-    assert mean.shape == (3, 4, 6)
+    assert mean.shape == (3, 1, 4, 6)
     # Logits, not probabilities, are interpolated; beyond the outermost centres they stay.
     low, high = torch.tensor([0.1, 0.9]).logit()
     shares = ((torch.arange(6) + 0.5) / 3 - 0.5).clamp(0, 1)
     expected = (low + (high - low) * shares).sigmoid()
-    assert torch.allclose(mean, expected.expand(3, 4, 6), atol=1e-6)
+    assert torch.allclose(mean, expected.expand(3, 1, 4, 6), atol=1e-6)
 
 
 def test_each_channel_is_normalised_by_its_own_mean_and_deviation():
@@ -151,7 +151,7 @@ def test_teachers_of_different_kinds_work_together_without_changing_the_image():
         constant([0.1, 0.1], [0.1, 0.1], height=16, width=16, weight=3.0),
     ]
     mean, _ = ensemble_probability(teachers, image)
-    assert torch.allclose(mean, torch.full((2, 4, 6), 0.3), atol=1e-6)
+    assert torch.allclose(mean, torch.full((2, 1, 4, 6), 0.3), atol=1e-6)
     assert torch.equal(image, before)
 
 
@@ -173,7 +173,7 @@ def test_a_probability_is_as_fine_as_float32_though_the_logits_are_not():
     network = Rough([[0.9, 0.1], [0.501, 0.003]])
     mean, _ = ensemble_probability([teacher(network)], IMAGE)
     expected = network.logits[0, 0].bfloat16().float().sigmoid()
-    assert torch.allclose(mean, expected.expand(2, -1, -1), atol=1e-6)
+    assert torch.allclose(mean, expected.expand(2, 1, -1, -1), atol=1e-6)
 
 
 def test_a_teacher_stays_frozen_and_without_gradient(tmp_path):

@@ -310,9 +310,16 @@ def test_a_classifier_of_one_output_stays_one(path, capsys):
     capsys.readouterr()
 
 
-def test_a_segmentation_head_of_several_classes_is_still_refused(path):
-    with pytest.raises(CheckpointError, match="a head of one logit"):
-        open_network(store(path, replace(SPEC, num_outputs=3)), SPEC)
+def test_a_network_that_segments_has_as_many_outputs_as_its_head(tmp_path, path, capsys):
+    three = replace(SPEC, num_outputs=3)
+    assert open_network(store(path, three), SPEC).spec == three
+    torch.save(three.build().state_dict(), tmp_path / "net.pth")
+    opened = open_network(tmp_path / "net.pth", SPEC)
+    assert opened.spec == three
+    assert "takes its 3 outputs from the head in the file" in capsys.readouterr().err
+    image = torch.rand(2, 1, 32, 32)
+    assert torch.allclose(opened.probability(image), opened.logits(image).softmax(1))
+    assert torch.allclose(opened.probability(image).sum(1), torch.ones(()), atol=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,9 @@ from nakt_dist.errors import ConfigurationError, DatasetError, UnusableSample
 from nakt_dist.imaging.packed import decode_pixels
 from nakt_dist.loading.batches import as_float, indexed_batches
 from nakt_dist.loading.decoding import decode_into
+from nakt_dist.loading.masked import MaskedImages
 from nakt_dist.loading.sampler import GlobalBatches, Share
-from nakt_dist.loading.samples import MaskedImages, kept_by, select_samples
+from nakt_dist.loading.samples import select_samples
 from nakt_dist.shards.reader import IndexedShards, PseudoLabels
 from nakt_dist.stages import pack
 from nakt_dist.transfer.exclusion import ExclusionRule
@@ -83,7 +84,7 @@ def test_beta_does_not_exclude_the_labels_of_binary_teachers(dataset, tmp_path):
     binary = make_pseudo_labels(tmp_path, dataset, seeds=(0, 1), output="binary")
     labels = PseudoLabels(binary, IndexedShards(dataset))
     assert not labels.manifest.soft
-    assert kept_by(ExclusionRule(alpha=None, beta=0.0), labels).all()
+    assert len(select_samples(dataset, None, binary, ExclusionRule(None, beta=0.0))) == 12
 
 
 def test_without_pseudo_labels_or_rule_nothing_is_excluded(dataset, pseudo):
@@ -152,7 +153,8 @@ def test_remembered_samples_are_those_that_are_decoded(dataset, megabytes, monke
         decoded.append(data)
         decode_into(data, pixels)
 
-    monkeypatch.setattr("nakt_dist.loading.samples.decode_into", counted)
+    for module in ("samples", "masked"):
+        monkeypatch.setattr(f"nakt_dist.loading.{module}.decode_into", counted)
     images = MaskedImages(select_samples(dataset, None), cache_megabytes=megabytes)
     first, second = images[5], images[5]
     assert len(decoded) == (4 if megabytes == 0 else 2)
