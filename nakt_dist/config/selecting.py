@@ -149,6 +149,11 @@ class ValidationConfig(_SelectionConfig, group="validation"):
     same_images: bool = False
 
 
+def weight_of(source: DataConfig) -> float | None:
+    """Returns the weight of a source, if it has one."""
+    return source.weight if isinstance(source, SourceConfig) else None
+
+
 def check_sources(sources: Sequence[DataConfig]) -> None:
     """Refuses sources that cannot be learnt from together.
 
@@ -162,14 +167,14 @@ def check_sources(sources: Sequence[DataConfig]) -> None:
             f"data.streaming with {len(sources)} sources: a stream has no order that others could "
             "be mixed into. Read by index (data.streaming false), or train on one dataset"
         )
-    named = [source for source in sources if isinstance(source, SourceConfig)]
-    without = [source.dataset for source in named if source.weight is None]
-    if without and len(without) < len(named):
+    without = [source.dataset for source in sources if weight_of(source) is None]
+    if without and len(without) < len(sources):
         raise ConfigurationError(
-            f"data: {', '.join(without)} of {len(named)} sources have no weight; give each one, or "
-            "none to learn from each image once an epoch"
+            f"data: {', '.join(without)} of {len(sources)} sources have no weight; give each one, "
+            "or none to learn from each image once an epoch"
         )
-    names = [source.name for source in named if source.name is not None]
+    named = [source.name for source in sources if isinstance(source, SourceConfig)]
+    names = [name for name in named if name is not None]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
         raise ConfigurationError(f"data: two sources are named {twice!r}; name them apart")

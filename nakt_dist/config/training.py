@@ -11,6 +11,7 @@ from nakt_dist.config.selecting import (
     SourceConfig,
     ValidationConfig,
     check_sources,
+    weight_of,
 )
 from nakt_dist.config.teaching import TrainingTeacherConfig
 from nakt_dist.errors import ConfigurationError
@@ -327,7 +328,8 @@ class TrainConfig(Limited):
                 "Set recipe.steps and recipe.epochs to null"
             )
         if self.task == "segmentation":
-            limits.require(self.labels is None, "labels", "left out unless task is classification")
+            given = [self.labels, *(getattr(source, "labels", None) for source in self.sources)]
+            limits.require(not any(given), "labels", "left out unless task is classification")
             limits.require(
                 self.recipe.positive_weighting == "none",
                 "recipe.positive_weighting",
@@ -358,7 +360,7 @@ class TrainConfig(Limited):
     @property
     def weights(self) -> tuple[float, ...] | None:
         """The weight of each source; None where each image is learnt from once an epoch."""
-        weights = [each.weight for each in self.sources if isinstance(each, SourceConfig)]
+        weights = map(weight_of, self.sources)
         return tuple(each for each in weights if each is not None) or None
 
     @property

@@ -271,6 +271,7 @@ def test_the_file_that_a_mixture_leaves_means_the_same_again(folder: Path, tmp_p
         (["--data=[{dataset: a, weight: 0}]"], "data.weight must be positive"),
         (["--data=[{dataset: a, labels: {names: [b]}}]"], "labels.names of a source"),
         (["--data=[{dataset: a, wieght: 1}]"], "did you mean 'weight'"),
+        (["--data=[{dataset: a, labels: {uncertain: one}}]"], "unless task is classification"),
     ],
 )
 def test_a_wrong_list_is_refused(words: list[str], told: str, tmp_path: Path) -> None:
