@@ -160,7 +160,14 @@ def write_classified(
     )  # fmt: skip
     if operating:
         validation = labelled(predictions(signal, 1000, images, findings), findings)
-        told = {"dataset": dataset, "phantom": phantom, "splits": ["validation"], "images": images}
+        packing = sha(f"packing of {dataset}")
+        told = {
+            "dataset": dataset,
+            "dataset_fingerprint": packing,
+            "phantom": phantom,
+            "splits": ["validation"],
+            "images": images,
+        }
         points = operate(
             findings, validation, test, columns["patient_id"], OperatingPointConfig("validation"),
             told, samples=50, seed=0,

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from itertools import compress
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from nakt_dist.errors import DatasetError
 from nakt_dist.records.exposure import join
@@ -116,6 +116,7 @@ def collect(folders: Sequence[str | Path]) -> Collection:
     read_segmenter = partial(SegmentationRun.read, teachers=teachers, known=learnt)
     evaluations = _named_by_network(_read_tests(segmenters, read_segmenter, left_out))
     classified = _read_tests(classifiers, partial(ClassifierRun.read, known=learnt), left_out)
+    classified = _without_validations(classified, left_out)
     if not evaluations and not classified:
         raise DatasetError(_nothing_found(folders, left_out))
     trainings = [found for found in records if found.record.stage == "train"]
@@ -217,6 +218,31 @@ def _read_tests(
 
     read_each(tests, read_once, left_out)
     return list(runs.values())
+
+
+def _without_validations(
+    runs: Sequence[ClassifierRun], left_out: list[LeftOut]
+) -> list[ClassifierRun]:
+    """Leaves out evaluations that the thresholds of others were chosen on: they test nothing."""
+    chosen: dict[tuple[Any, ...], ClassifierRun] = {}
+    for run in runs:
+        if run.result.operating_points is not None:
+            told = run.result.operating_points.validation
+            chosen[run.weights_sha256, f"{told.get('dataset_fingerprint')}", _splits(told)] = run
+    tests = []
+    for run in runs:
+        served = chosen.get((run.weights_sha256, run.tested_on.fingerprint, run.tested_on.splits))
+        if served is None or run.result.operating_points is not None:
+            tests.append(run)
+        else:
+            words = f"no test: the thresholds of {served.place} were chosen on it"
+            left_out.append(LeftOut(run.place, words))
+    return tests
+
+
+def _splits(told: Mapping[str, Any]) -> tuple[str, ...] | None:
+    splits = told.get("splits")
+    return tuple(sorted(map(str, splits))) if isinstance(splits, list) else None
 
 
 def _named_by_network(runs: Sequence[SegmentationRun]) -> list[SegmentationRun]:

@@ -728,3 +728,22 @@ def test_what_a_teacher_gives_by_finding_is_the_paired_bootstrap_corrected_for_a
     signs = [f"{100 * each.difference:+.2f}".replace("-", "−") for each in found.labels[:4]]
     assert [row[1].text for row in table.rows] == [*signs, "–"]
     assert "for 4 comparisons" in table.remarks[0]
+
+
+def test_an_evaluation_that_thresholds_were_chosen_on_is_no_test(tmp_path: Path):
+    write_classified(tmp_path / "tested" / "net", classifier(), operating=True)
+    for folder, weights in (("validation", "net"), ("other", "others")):
+        write_classified(tmp_path / folder / weights, classifier(seed=len(weights)))
+        path = tmp_path / folder / weights / "record.json"
+        record = json.loads(path.read_text())
+        record["inputs"]["splits"] = record["details"]["test_set"]["splits"] = ["validation"]
+        path.write_text(json.dumps(record))
+    collection = collect([tmp_path])
+    places = [f"{tmp_path.name}/{place}/net" for place in ("tested", "validation")]
+    assert [run.place for run in collection.classified if run.weights_sha256 == sha("net")] == [
+        places[0]
+    ]
+    assert len(collection.classified) == 2
+    (left_out,) = collection.left_out
+    words = f"no test: the thresholds of {places[0]} were chosen on it"
+    assert left_out == LeftOut(places[1], words)
