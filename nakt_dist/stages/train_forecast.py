@@ -44,8 +44,9 @@ def plan(config: TrainConfig, found: Opening) -> Training:
 
 def _look_at_keys(found: Opening) -> None:
     """Warns where patients in training and validation cannot be told to be the same."""
-    keys = {name: key for name, key in found.inputs.items() if name.endswith("key")}
-    if len(set(keys.values())) > 1:
+    validated = found.inputs.get("validation's key")
+    keys = {key for name, key in found.inputs.items() if name.endswith("'s key")}
+    if validated is not None and keys != {validated}:
         found.note(
             "training and validation data were not de-identified with one key, so that a patient "
             "in both of them would go unnoticed"
