@@ -44,7 +44,8 @@ def read_picture_list(path: Path, dataset: str) -> PictureList:
         dataset: whose pictures these are, which their names need.
 
     Raises:
-        DatasetError: the file is absent, damaged or too large, or has neither column.
+        DatasetError: the file is absent, damaged or too large, has neither column, or lists
+            nothing.
     """
     table = _read(path)
     pixels, names = (table[name] if name in table.column_names else None for name in _KINDS)
@@ -81,6 +82,8 @@ def _read(path: Path) -> pa.Table:
             # Its own schema is what it is checked against; of the rest the types are checked below.
             table = read_table(path, found, columns=[n for n in found.names if n in _KINDS])
         wanted = [name for name in _KINDS if name in table.column_names]
+        if "pixels" in wanted and not pa.types.is_integer(table.schema.field("pixels").type):
+            raise ValueError("its pixels are no whole numbers")  # as fractions they lose digits
         table = table.select(wanted).cast(pa.schema([(name, _KINDS[name]) for name in wanted]))
     except (OSError, ValueError, pa.ArrowException) as error:
         reason = " ".join(str(error).split())[:300]
@@ -91,6 +94,8 @@ def _read(path: Path) -> pa.Table:
             "pictures: their numbers, as nakt pack writes them into index.parquet, or their names "
             "in the dataset"
         )
+    if not len(table):
+        raise DatasetError(f"{path}: lists no picture; leave teacher.card's images out")
     return table
 
 

@@ -8,6 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import timm
 import torch
@@ -242,11 +244,15 @@ def test_lists_and_cards_that_cannot_be_used_are_refused(
         config = student(tmp_path / "out", dataset, teacher)
         make_plan(config, open_parts(config, Opening()))
 
+    rounded = pa.table({"pixels": [1.0, 2.0**62]})
+    pq.write_table(rounded, tmp_path / "rounded.parquet")
     for name, text, message in (
         ("none.csv", None, "cannot be read"),
         ("other.csv", "name\na\n", "neither of the columns pixels and source"),
         ("words.csv", "pixels\nmany\n", "cannot be read"),
+        ("empty.csv", "pixels\n", "lists no picture"),
         ("not.parquet", "pixels", "cannot be read"),
+        ("rounded.parquet", None, "pixels are no whole numbers"),
     ):
         if text is not None:
             (tmp_path / name).write_text(text)
