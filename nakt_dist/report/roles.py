@@ -68,7 +68,7 @@ def describe_lineage(lineage: Lineage) -> str:
 
 
 def _describe_images(learnt: TrainingSet) -> str:
-    kind = "pseudo masks" if learnt.teachers else "annotations"
+    kind = learnt.taught if learnt.teachers else "annotations"
     return f"{learnt.samples} {kind} of {learnt.label}"
 
 

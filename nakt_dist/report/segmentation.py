@@ -20,6 +20,7 @@ from nakt_dist.report.document import (
     Wing,
 )
 from nakt_dist.report.evaluations import SegmentationRun
+from nakt_dist.report.excluded_figures import draw_excluded
 from nakt_dist.report.histograms import JudgedSet, draw_entropy, draw_target_pixels
 from nakt_dist.report.learning_curves import draw_learning_curves
 from nakt_dist.report.mask_tables import masks_table
@@ -116,6 +117,9 @@ def _figures(collection: Collection, left_out: list[LeftOut]) -> Iterator[Figure
         distribution = draw_distribution(runs, number, left_out)
         if distribution is not None:
             yield distribution
+        excluded = draw_excluded(runs, number)
+        if excluded is not None:
+            yield excluded
     curves = draw_learning_curves(collection.trainings, left_out)
     if curves is not None:
         yield curves

@@ -13,6 +13,7 @@ from nakt_dist.drawing.sheets import Group, Outline, Panel, draw_sheet
 from nakt_dist.drawing.style import ORANGE, SKY, shorten
 from nakt_dist.records.pseudo_sets import read_pseudo_set
 from nakt_dist.report.dice_figures import draw_dice, draw_distribution
+from nakt_dist.report.excluded_figures import draw_excluded
 from nakt_dist.report.histograms import JudgedSet, draw_entropy, draw_target_pixels
 from nakt_dist.report.learning_curves import draw_learning_curves, moving_mean, read_curve
 from nakt_dist.report.runs import LeftOut, collect
@@ -219,3 +220,13 @@ def test_a_sheet_takes_colour_images_and_groups_without_images():
 def test_long_names_keep_both_ends():
     assert shorten("short") == "short"
     assert shorten("a" * 30 + "b" * 30, 11) == "aaaaa…bbbbb"
+
+
+def test_students_that_differ_in_what_was_excluded_are_drawn_over_its_share(tmp_path: Path):
+    runs = collect([write_experiment(tmp_path)]).evaluations
+    figure = draw_excluded(runs, 1)
+    assert (figure.name, figure.title.split(" on ")[0]) == ("excluded-1.png", "Dice")
+    assert "N < 256 or E > 2.5 bits" in figure.caption
+    # Without the student of all images there is nothing to compare.
+    assert draw_excluded([run for run in runs if run.name != "student"], 1) is None
+    (tmp_path / "shown.png").write_bytes(figure.png)
