@@ -257,6 +257,8 @@ def parse_rule(value: Mapping[str, Any] | None) -> ExclusionRule | None:
     number_or_none = (int, float, type(None))
     combine, scale_alpha = read_field(value, "combine", str), read_field(value, "scale_alpha", bool)
     thresholds = {name: read_field(value, name, number_or_none) for name in ("alpha", "beta")}
+    for name in ("smallest_confidence", "largest_disagreement"):
+        thresholds[name] = read_if_there(value, name, number_or_none)
     for name, threshold in thresholds.items():
         if threshold is not None and not 0 <= threshold <= LARGEST_FACTOR:
             raise DatasetError(f"{name} is {threshold!r}, expected a number of at least 0 or null")

@@ -19,6 +19,7 @@ ALL_SPLITS = "all"
 NOT_EXCLUDED = ""
 BELOW_ALPHA = "target pixels below alpha"
 ABOVE_BETA = "entropy above beta"
+UNSURE = "teachers not sure"
 BOTH = "target pixels below alpha and entropy above beta"
 
 
@@ -65,11 +66,14 @@ class RuleVerdict:
     Attributes:
         few_targets: N < α, whatever the entropy.
         high_entropy: E > β, whatever the target pixels; never where no teacher was soft.
+        unsure: the teachers' confidence is too small, or their disagreement too large; None where
+            the rule does not ask.
         kept: the image stays.
     """
 
     few_targets: np.ndarray
     high_entropy: np.ndarray
+    unsure: np.ndarray | None
     kept: np.ndarray
 
     @property
@@ -77,6 +81,9 @@ class RuleVerdict:
         """Why each sample is excluded; empty for kept ones."""
         names = np.array([NOT_EXCLUDED, BELOW_ALPHA, ABOVE_BETA, BOTH], dtype=object)
         reasons = names[self.few_targets + 2 * self.high_entropy]
+        if self.unsure is not None:
+            joined = np.where(reasons == NOT_EXCLUDED, UNSURE, reasons + f" and {UNSURE}")
+            reasons = np.where(self.unsure, joined, reasons)
         return np.where(self.kept, NOT_EXCLUDED, reasons).tolist()
 
     def counts(self, chosen: np.ndarray) -> dict[str, int]:
@@ -87,7 +94,8 @@ class RuleVerdict:
 
         Returns:
             ``before`` = ``after`` + ``excluded``; how many have N < α alone, E > β alone, or
-            both. With ``combine: both`` only the last are excluded.
+            both. With ``combine: both`` only the last are excluded. Where the rule asks for it,
+            of how many the teachers are not sure, whatever α and β say of them.
         """
         few, high = self.few_targets, self.high_entropy
         masks = {
@@ -98,6 +106,8 @@ class RuleVerdict:
             "above_beta_alone": high & ~few,
             "below_alpha_and_above_beta": few & high,
         }
+        if self.unsure is not None:
+            masks["unsure"] = self.unsure
         return {name: int(np.count_nonzero(mask & chosen)) for name, mask in masks.items()}
 
 
@@ -128,16 +138,17 @@ def read_pseudo_set(root: str | Path) -> PseudoSet:
 
 
 def apply_rule(pseudo: PseudoSet, rule: ExclusionRule) -> RuleVerdict:
-    """Applies a rule to the stored statistics, and each of its two halves alone."""
+    """Applies a rule to the stored statistics, and each of its parts alone."""
 
     def kept(by: ExclusionRule) -> np.ndarray:
         return kept_by(by, pseudo.manifest, lambda name: pseudo.statistics[name].to_numpy())
 
-    few, high = ~kept(replace(rule, beta=None)), ~kept(replace(rule, alpha=None))
-    stays = kept(rule)
+    papers = replace(rule, smallest_confidence=None, largest_disagreement=None)
+    few, high = ~kept(replace(papers, beta=None)), ~kept(replace(papers, alpha=None))
     # One class may pass the one rule, and another the other: no class passes both.
-    neither = ~(stays | few | high)
-    return RuleVerdict(few | neither, high | neither, stays)
+    neither = ~(kept(papers) | few | high)
+    unsure = None if papers == rule else ~kept(replace(rule, alpha=None, beta=None))
+    return RuleVerdict(few | neither, high | neither, unsure, kept(rule))
 
 
 def kept_by(
@@ -161,7 +172,8 @@ def kept_by(
         return np.stack(columns, axis=1) if columns else column(name)
 
     n, e = statistic("target_pixels"), statistic("entropy")
-    return rule.kept(n, e, manifest.height, manifest.width, manifest.soft)
+    kept = rule.kept(n, e, manifest.height, manifest.width, manifest.soft)
+    return kept & rule.sure(column("mean_confidence"), column("teacher_disagreement"))
 
 
 def count_by_split(pseudo: PseudoSet, verdict: RuleVerdict) -> dict[str, dict[str, int]]:

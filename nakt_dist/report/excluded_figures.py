@@ -14,6 +14,7 @@ from nakt_dist.drawing.style import (
     shorten,
     to_png,
 )
+from nakt_dist.records.lineage import NOT_SAID, TrainingSet
 from nakt_dist.report.document import Figure
 from nakt_dist.report.evaluations import SegmentationRun
 from nakt_dist.report.roles import Role, describe_rule
@@ -29,8 +30,11 @@ def draw_excluded(runs: Sequence[SegmentationRun], number: int) -> Figure | None
         None where no two students of a set, tested alike, learnt from different shares of it.
     """
     students = [run for run in runs if run.role == Role.STUDENT and _share(run) is not None]
-    by_set = grouped(students, lambda run: run.transfer and run.transfer.pseudo_labels_fingerprint)
-    panels = [group for group in by_set.values() if len({_share(run) for run in group}) > 1]
+    alike = grouped(students, lambda run: (_learnt(run).pseudo_labels_fingerprint, run.network))
+    compared = [
+        run for group in alike.values() if len({_share(run) for run in group}) > 1 for run in group
+    ]
+    panels = list(grouped(compared, lambda run: _learnt(run).pseudo_labels_fingerprint).values())
     if not panels:
         return None
     with figure_style():
@@ -50,15 +54,12 @@ def draw_excluded(runs: Sequence[SegmentationRun], number: int) -> Figure | None
                     [100 * (_share(run) or 0) for run in members], means, errors,
                     fmt="o-", color=colour, capsize=3, label=shorten(network, 24),
                 )  # fmt: skip
-            first = group[0].transfer
-            axes.set_title(shorten(first.label if first else "", 40))
+            axes.set_title(shorten(_learnt(group[0]).label, 40))
             axes.set_xlabel("images excluded (%)")
             axes.set_ylabel("Dice (%)")
             axes.legend(loc="best")
         png = to_png(canvas)
-    rules = dict.fromkeys(
-        describe_rule(run.transfer and run.transfer.exclusion) for run in students
-    )
+    rules = dict.fromkeys(describe_rule(_learnt(run).exclusion) for run in compared)
     return Figure(
         f"excluded-{number}.png",
         png,
@@ -68,9 +69,13 @@ def draw_excluded(runs: Sequence[SegmentationRun], number: int) -> Figure | None
     )
 
 
+def _learnt(run: SegmentationRun) -> TrainingSet:
+    return run.transfer or NOT_SAID
+
+
 def _share(run: SegmentationRun) -> float | None:
     """Returns which share of a set of pseudo masks was excluded; None where several were learnt."""
-    learnt = run.transfer
-    if learnt is None or learnt.sources or not learnt.before_exclusion:
+    learnt = _learnt(run)
+    if learnt.sources or not learnt.before_exclusion:
         return None
     return 1 - learnt.samples / learnt.before_exclusion

@@ -83,6 +83,10 @@ def describe_rule(rule: ExclusionRule | None) -> str:
     if rule.beta is not None:
         parts.append(f"E > {rule.beta:g} bits")
     words = (" or " if rule.combine == "either" else " and ").join(parts)
+    if rule.smallest_confidence is not None:
+        words += f"{' or ' if words else ''}confidence < {rule.smallest_confidence:g}"
+    if rule.largest_disagreement is not None:
+        words += f"{' or ' if words else ''}disagreement > {rule.largest_disagreement:g}"
     if not words or rule.judged == "image":
         return words or "no exclusion"
     which = "every" if rule.judged == "any_class" else "any"  # an image is left out where …

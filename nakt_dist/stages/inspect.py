@@ -61,6 +61,7 @@ _COLUMNS = {
     "below_alpha_alone": "by α alone",
     "above_beta_alone": "by β alone",
     "below_alpha_and_above_beta": "by both",
+    "unsure": "not sure",
 }
 
 
@@ -193,9 +194,10 @@ def _print_counts(
     if rule.beta is not None and not pseudo.manifest.soft:
         print("  every teacher gave binary masks: β does not apply")
     width = max(map(len, counts))
-    print(" " * width, *(f"{name:>11}" for name in _COLUMNS.values()))
+    shown = [name for name in _COLUMNS if name in next(iter(counts.values()))]
+    print(" " * width, *(f"{_COLUMNS[name]:>11}" for name in shown))
     for split, numbers in counts.items():
-        print(f"{split:<{width}}", *(f"{numbers[name]:>11}" for name in _COLUMNS))
+        print(f"{split:<{width}}", *(f"{numbers[name]:>11}" for name in shown))
     if rule.combine == "both":
         print("  α or β alone excludes nothing here: the rule asks for both")
 
@@ -247,6 +249,8 @@ def _panels(
             rules.append(f"N < {show_threshold(alpha)}")
         if verdict.high_entropy[row]:
             rules.append(f"E > {rule.beta:g}")
+        if verdict.unsure is not None and verdict.unsure[row]:
+            rules.append("not sure")
         yield Panel(
             image=sample_picture(images, row),
             caption=f"N = {target_pixels}, E = {entropy:.2f} bits\n{' and '.join(rules)}",

@@ -35,6 +35,10 @@ class ExclusionRule(Limited, group="exclusion"):
         combine: exclude when ``"either"`` rule says so, or only when ``"both"`` do.
         scale_alpha: scale α with the image's area, so that it stays the same share of the
             image; off as in the paper.
+        smallest_confidence: of the mean over pixels of max(y, 1 - y), from 0.5 to 1; an image
+            below is excluded, whatever α and β say. Ours; None leaves it out.
+        largest_disagreement: of the mean standard deviation between teachers, from 0 to 0.5;
+            likewise.
         judged: the ``image`` as a whole; or its classes, each by the pixels where it is the most
             probable and the entropy of its own mask: an image stays where ``any_class`` passes
             both rules, or where ``every_class`` does.
@@ -45,6 +49,12 @@ class ExclusionRule(Limited, group="exclusion"):
     beta: float | None = field(default=2.5, metadata=_LIMIT)
     combine: Literal["either", "both"] = "either"
     scale_alpha: bool = False
+    smallest_confidence: float | None = field(
+        default=None, metadata=within(0, 1, "in [0, 1], or null for no limit")
+    )
+    largest_disagreement: float | None = field(
+        default=None, metadata=within(0, 0.5, "in [0, 0.5], or null for no limit")
+    )
     judged: Literal["image", "any_class", "every_class"] = "image"
     classes: tuple[str, ...] | None = None
 
@@ -61,8 +71,11 @@ class ExclusionRule(Limited, group="exclusion"):
             )
 
     def to_json(self) -> dict[str, Any]:
-        """Returns what a lineage holds of it; of classes only where they are judged."""
+        """Returns what a lineage holds of it; what is not the paper's only where it is set."""
         value = asdict(self)
+        for name in ("smallest_confidence", "largest_disagreement"):
+            if value[name] is None:
+                del value[name]
         if self.judged == "image":
             del value["judged"], value["classes"]
         return value
@@ -90,6 +103,23 @@ class ExclusionRule(Limited, group="exclusion"):
                 )
             )
         return self.classes or tuple(known[1:])
+
+    def sure(self, confidence: np.ndarray, disagreement: np.ndarray) -> np.ndarray:
+        """Says of which images the teachers are sure enough.
+
+        Args:
+            confidence: float (N,), mean confidence per image.
+            disagreement: float (N,), mean disagreement per image.
+
+        Returns:
+            bool (N,).
+        """
+        sure = np.ones(len(confidence), dtype=bool)
+        if self.smallest_confidence is not None:
+            sure &= confidence >= self.smallest_confidence
+        if self.largest_disagreement is not None:
+            sure &= disagreement <= self.largest_disagreement
+        return sure
 
     def alpha_at(self, height: int, width: int) -> float | None:
         """Returns α in pixels for images of a size."""

@@ -82,6 +82,7 @@ def test_report_writes_everything_and_ends_with_the_page(
         "dice-1.png",
         "dice-per-image-1.png",
         "entropy.png",
+        "excluded-1.png",
         "learning-curves.png",
         "target-pixels.png",
     ]
@@ -100,7 +101,7 @@ def test_the_page_needs_nothing_from_outside(experiment: Path, tmp_path: Path):
     page.feed(text)
     page.close()
     assert page.open == [] and "script" not in page.tags and "link" not in page.tags
-    assert len(page.values("src")) == 5
+    assert len(page.values("src")) == 6
     assert all(source.startswith("data:image/png;base64,") for source in page.values("src"))
     targets = {href.removeprefix("#") for href in page.values("href")}
     assert targets == set(page.values("id")) and len(targets) == 7

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from skimage.measure import shannon_entropy
 
+from nakt_dist.errors import ConfigurationError
 from nakt_dist.transfer.exclusion import ExclusionRule
 from nakt_dist.transfer.statistics import grey_level_entropy, quantise, target_pixels
 
@@ -126,3 +127,14 @@ def test_alpha_can_be_scaled_with_the_area():
 def test_no_images_give_no_verdicts():
     empty = np.array([], dtype=np.int64)
     assert ExclusionRule().kept(empty, empty.astype(float), 384, 384, True).shape == (0,)
+
+
+def test_what_teachers_are_not_sure_of_is_excluded_besides():
+    confidence, disagreement = np.array([0.95, 0.8, 0.95]), np.array([0.0, 0.0, 0.2])
+    rule = ExclusionRule(smallest_confidence=0.9, largest_disagreement=0.1)
+    assert rule.sure(confidence, disagreement).tolist() == [True, False, False]
+    assert ExclusionRule().sure(confidence, disagreement).all()
+    assert rule.to_json()["smallest_confidence"] == 0.9
+    assert "largest_disagreement" not in ExclusionRule().to_json()
+    with pytest.raises(ConfigurationError, match=r"exclusion\.largest_disagreement must be in"):
+        ExclusionRule(largest_disagreement=0.7)
