@@ -31,7 +31,7 @@ from nakt_dist.loading.targets import LabelledImages
 from nakt_dist.models.network_file import TrainedNetwork
 from nakt_dist.records.comparison import Comparison
 from nakt_dist.records.evaluation_set import EvaluationSet
-from nakt_dist.records.operating_points import OperatingPoints
+from nakt_dist.records.operating_points import RATES, YOUDEN, OperatingPoints
 from nakt_dist.records.results import ClassificationResult
 from nakt_dist.records.run_record import RunRecord
 from nakt_dist.runtime.processes import say
@@ -148,6 +148,8 @@ class ClassificationScores(TaskScores):
             text += ", 95 % interval {:.2f} to {:.2f}".format(*result.interval)
         if result.comparison is not None:
             text += _spell_difference(result.comparison)
+        if result.operating_points is not None:
+            text += _spell_points(result.operating_points)
         cautions = result.rests_on.get("cautions", [])
         return text + "".join(f"\nevaluate {record.name}: warning: {each}" for each in cautions)
 
@@ -236,6 +238,17 @@ def predict(trained: TrainedNetwork, image: torch.Tensor) -> torch.Tensor:
         float64 (N, K); float32 would make sure answers equal, and AUROC count them as ties.
     """
     return trained.logits(image).double().sigmoid()
+
+
+def _spell_points(found: OperatingPoints) -> str:
+    """Says what Youden's thresholds give on average."""
+    sensitivity, specificity = (found.mean(YOUDEN, rate) for rate in RATES[:2])
+    if sensitivity is None or specificity is None:
+        return "; no label with both classes in validation and test, so nothing at thresholds"
+    return (
+        f"; at thresholds by Youden's J, mean over {len(found.findings)} labels: sensitivity "
+        f"{sensitivity:.1f} %, specificity {specificity:.1f} %"
+    )
 
 
 def _spell(policy: Mapping[str, Any]) -> str:

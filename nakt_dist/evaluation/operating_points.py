@@ -13,6 +13,7 @@ from nakt_dist.evaluation.roc import RocCurve, roc_curve
 from nakt_dist.evaluation.temperature import fit_temperature, scale
 from nakt_dist.records.operating_points import (
     RATES,
+    YOUDEN,
     FindingPoints,
     OperatingPoints,
     PointScore,
@@ -109,7 +110,7 @@ def _column(labelled: Labelled, number: int) -> tuple[np.ndarray, np.ndarray]:
 def _choose(finding: int, curve: RocCurve, config: OperatingPointConfig) -> list[_Point]:
     """Chooses the threshold of each rule; of equally good ones always the highest."""
     sensitivity, specificity = curve.sensitivity, 1 - curve.false_positive_rate
-    places = {"youden": int(np.argmax(sensitivity + specificity))}
+    places = {YOUDEN: int(np.argmax(sensitivity + specificity))}
     for least in config.sensitivity:
         places[f"sensitivity {least:g}"] = int(np.argmax(sensitivity >= least - _ENOUGH))
     for least in config.specificity:

@@ -18,6 +18,9 @@ from nakt_dist.records.fields import (
 RATES = ("sensitivity", "specificity", "ppv", "npv")
 """Sensitivity, specificity, positive and negative predictive value."""
 
+YOUDEN = "youden"
+"""The rule that is always there."""
+
 Curve = tuple[tuple[float, float, float], ...]
 """Per bin of probabilities: images, sum of their probabilities, positive ones among them."""
 
@@ -137,6 +140,12 @@ class OperatingPoints:
     validation: Mapping[str, Any]
     findings: tuple[FindingPoints, ...]
     without: tuple[str, ...]
+
+    def mean(self, rule: str, rate: str) -> float | None:
+        """Returns the mean of a rate of ``RATES`` by a rule, over the findings that have it."""
+        points = (each for one in self.findings for each in one.points if each.rule == rule)
+        known = [value for each in points if (value := each.rates[rate]) is not None]
+        return sum(known) / len(known) if known else None
 
     def to_json(self) -> dict[str, Any]:
         """Returns a record's ``details.operating_points``."""

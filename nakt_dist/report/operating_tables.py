@@ -92,9 +92,7 @@ def _calibration_cell(row: FindingPoints | OperatingPoints, run: ClassifierRun) 
 def _rule_cell(row: FindingPoints | OperatingPoints, rule: str) -> Cell:
     if isinstance(row, FindingPoints):
         return _point_cell(next(each for each in row.points if each.rule == rule))
-    points = [each for one in row.findings for each in one.points if each.rule == rule]
-    means = {name: mean_of_known(each.rates[name] for each in points) for name in RATES}
-    sensitivity, specificity, ppv, npv = (show_percent(means[name]) for name in RATES)
+    sensitivity, specificity, ppv, npv = (show_percent(row.mean(rule, name)) for name in RATES)
     return Cell(f"{sensitivity} / {specificity}", (f"PPV {ppv} · NPV {npv}",), strong=True)
 
 

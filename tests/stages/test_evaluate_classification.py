@@ -647,7 +647,11 @@ def validated(
 
 
 def test_thresholds_of_other_images_are_applied_and_may_be_asked_for_later(
-    dataset: Path, weights: Path, validated: tuple[Path, Any], tmp_path: Path
+    dataset: Path,
+    weights: Path,
+    validated: tuple[Path, Any],
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     config = evaluate_config(tmp_path / "out", dataset, weights, splits=["test"])
     first = evaluate.run(config)
@@ -656,6 +660,7 @@ def test_thresholds_of_other_images_are_applied_and_may_be_asked_for_later(
 
     record = evaluate.run(replace(config, operating_points=points))
 
+    assert "by Youden's J, mean over 3 labels: sensitivity " in capfd.readouterr().err
     assert file_hashes(tmp_path / "out")["predictions.parquet"] == before
     assert record.metrics == first.metrics
     found = ClassificationResult.from_record(read_record(tmp_path / "out" / "record.json"))
