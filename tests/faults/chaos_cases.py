@@ -16,7 +16,9 @@ from nakt_dist.stages.pack_plan import make_plan
 from tests.faults.chaos_launches import CommandLaunch, ForkedLaunch, Launch, LaunchError
 from tests.launching import fork
 
-IMAGES = {"pack": 300, "teach": 480, "findings": 480, "train": 64, "evaluate": 960}
+IMAGES = {
+    "pack": 300, "teach": 480, "classes": 480, "findings": 480, "train": 64, "evaluate": 960,
+}  # fmt: skip
 """How many images a stage is given: enough to be hit in the middle."""
 
 _STEPS_PER_IMAGE = 2
@@ -69,15 +71,16 @@ def make_case(stage: str, folder: Path, images: int, world: int, real_launcher: 
     """Makes a stage's data.
 
     Args:
-        stage: a key of ``IMAGES``; ``findings`` is ``teach`` with a classifier.
+        stage: a key of ``IMAGES``; ``classes`` is ``teach`` with masks of several classes, and
+            ``findings`` with a classifier.
         folder: existing, for the data.
         images: how many.
         world: number of processes.
         real_launcher: of the case.
     """
     makers = {
-        "pack": _pack, "teach": _teach, "findings": _teach_findings, "train": _train,
-        "evaluate": _evaluate,
+        "pack": _pack, "teach": _teach, "classes": _teach_classes, "findings": _teach_findings,
+        "train": _train, "evaluate": _evaluate,
     }  # fmt: skip
     return makers[stage](folder, images, world, real_launcher)
 
@@ -121,11 +124,18 @@ def _teach(folder: Path, images: int, world: int, real_launcher: bool) -> Case:
     )
 
 
+def _teach_classes(folder: Path, images: int, world: int, real_launcher: bool) -> Case:
+    return _taught_by(_teach(folder, images, world, real_launcher), folder, _write_class_weights)
+
+
 def _teach_findings(folder: Path, images: int, world: int, real_launcher: bool) -> Case:
-    teach = _teach(folder, images, world, real_launcher)
-    teachers = json.dumps([{"weights": str(_weights(folder, _write_classifier))}])
-    words = (teach.words[0], f"--teachers={teachers}", *teach.words[2:])
-    return replace(teach, words=words, found=found_keys)
+    teach = _taught_by(_teach(folder, images, world, real_launcher), folder, _write_classifier)
+    return replace(teach, found=found_keys)
+
+
+def _taught_by(teach: Case, folder: Path, write: Callable[[Path], None]) -> Case:
+    teachers = json.dumps([{"weights": str(_weights(folder, write))}])
+    return replace(teach, words=(teach.words[0], f"--teachers={teachers}", *teach.words[2:]))
 
 
 def _train(folder: Path, images: int, world: int, real_launcher: bool) -> Case:
@@ -217,6 +227,12 @@ def _write_weights(path: Path) -> None:
     from tests.datasets import make_weights
 
     make_weights(path, base_channels=8, seed=7)
+
+
+def _write_class_weights(path: Path) -> None:
+    from tests.datasets import CLASSES, make_weights
+
+    make_weights(path, base_channels=8, seed=7, classes=CLASSES)
 
 
 def _write_classifier(path: Path) -> None:

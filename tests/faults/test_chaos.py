@@ -26,6 +26,7 @@ pytestmark = [pytest.mark.faults, pytest.mark.timeout(240)]
     [
         ("pack", 3, 2, 48),
         ("teach", 4, 3, 72),
+        ("classes", 2, 2, 48),
         ("findings", 2, 2, 48),
         ("train", 3, 2, 10),
         ("evaluate", 3, 2, 192),

@@ -19,11 +19,13 @@ from nakt_dist.config import (
     InspectConfig,
     PackConfig,
     ReportConfig,
+    SourceConfig,
     SplitConfig,
     TeacherConfig,
     TrainingTeacherConfig,
     ValidationConfig,
     VerifyConfig,
+    WeighConfig,
 )
 from nakt_dist.config.packing import ImageConfig
 from nakt_dist.errors import ConfigurationError
@@ -36,7 +38,7 @@ from nakt_dist.shards.manifest import PseudoLabelManifest, ShardManifest
 from nakt_dist.shards.reader import IndexedShards
 from nakt_dist.shards.tables import PSEUDO_INDEX_SCHEMA
 from nakt_dist.sources.voc2012 import CLASS_NAMES
-from nakt_dist.stages import evaluate, inspect, pack, report, teach, train, verify
+from nakt_dist.stages import evaluate, inspect, pack, report, teach, train, verify, weigh
 from nakt_dist.transfer.classes import ClassMap
 from nakt_dist.transfer.exclusion import ExclusionRule
 from tests.datasets import (
@@ -292,6 +294,30 @@ def test_other_classes_get_a_new_head_and_the_same_keep_theirs(
     wrong = replace(config, output=str(tmp_path / "x"), model=replace(TINY_UNET, num_outputs=5))
     with pytest.raises(ConfigurationError, match="the masks have 3 classes"):
         train.run(replace(wrong, init=None))
+
+
+def test_annotated_and_pseudo_masks_are_learnt_together(folder: Path, tmp_path: Path) -> None:
+    annotated = SourceConfig(str(folder / "first"))
+    taught = SourceConfig(str(folder / "second"), pseudo_labels=str(folder / "pseudo"))
+    config = train_config(tmp_path / "run", folder / "first", ONE_STEP)
+    train.run(replace(config, data=[annotated, taught]))
+    assert open_network(tmp_path / "run").lineage["classes"] == list(CLASSES)
+    other = replace(taught, class_map=ClassMap({"square": "cube"}))
+    with pytest.raises(ConfigurationError, match="class 'cube' is none of background, disc"):
+        train.run(replace(config, output=str(tmp_path / "x"), data=[annotated, other]))
+
+
+def test_teachers_of_classes_are_weighed_and_not_asked_for_votes(
+    folder: Path, tmp_path: Path
+) -> None:
+    untaught = make_weights(tmp_path / "untaught.safetensors", classes=CLASSES)
+    teachers = [TeacherConfig(str(each)) for each in (folder / "teacher", untaught)]
+    config = WeighConfig(str(folder / "second"), str(tmp_path / "weighed"), teachers, threads=1)
+    found = weigh.run(config).details["teachers"]
+    assert found[0]["weight"] > 0.8 and found[0]["squared_error"] < found[1]["squared_error"]
+    three = teach_config(tmp_path / "x", folder / "second", *teachers, untaught)
+    with pytest.raises(ConfigurationError, match="the masks have 3 classes; set it to mean"):
+        teach.run(replace(three, combination="staple"))
 
 
 def test_a_stream_sees_what_an_index_does(folder: Path, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from nakt_dist.config import AugmentationConfig, PreprocessingConfig, RecipeConfig
 from nakt_dist.errors import ConfigurationError, UnusableSample
@@ -14,9 +15,12 @@ from nakt_dist.imaging.mask_settings import MaskValues
 from nakt_dist.imaging.mask_values import judge
 from nakt_dist.loading.augmentation import augment, draw_parameters
 from nakt_dist.loading.mask_planes import MaskPlanes
+from nakt_dist.models.network_file import TrainedNetwork
+from nakt_dist.models.preprocessing import NetworkInput
+from nakt_dist.models.spec import ModelSpec
 from nakt_dist.training.tasks import SegmentationTask
 from nakt_dist.transfer.classes import ClassMap, check_classes
-from nakt_dist.transfer.ensemble import in_places
+from nakt_dist.transfer.ensemble import Teacher, ensemble_probability, in_places
 from nakt_dist.transfer.exclusion import ExclusionRule
 from nakt_dist.transfer.losses import class_segmentation_loss, segmentation_loss
 from nakt_dist.transfer.statistics import class_of_pixels, class_pixels, target_pixels
@@ -79,6 +83,41 @@ def test_planes_of_classes_that_become_one_are_summed() -> None:
     swapped = in_places(values, (1, 0))
     assert torch.equal(swapped[:, 0], values[:, 1]) and torch.equal(swapped[:, 1], values[:, 0])
     assert torch.equal(in_places(values, (0, 0))[:, 0], values.sum(1))
+
+
+class Says(nn.Module):
+    """Gives the same probabilities for each pixel of every image, as logits."""
+
+    def __init__(self, *probabilities: float) -> None:
+        super().__init__()
+        self.logits = torch.tensor(probabilities).log()[None, :, None, None]
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        return self.logits.expand(len(image), -1, *image.shape[-2:])
+
+
+def said_by(*answers: tuple[float, ...], combination: str = "mean", **settings: str) -> list[float]:
+    """What an ensemble of teachers says of a pixel, each of which gives these probabilities."""
+    seen = NetworkInput(PreprocessingConfig(None, None, 0.0, 1.0))
+    networks = [
+        TrainedNetwork("t", Says(*each), ModelSpec(num_outputs=3), seen, {}, "") for each in answers
+    ]
+    teachers = [
+        Teacher(each, 1.0, settings.get("output", "soft"), masks=OWN, classes=OWN)
+        for each in networks
+    ]
+    planes, _ = ensemble_probability(teachers, torch.zeros(1, 1, 2, 2), None, combination)
+    return planes[0, :, 0, 0].tolist()
+
+
+def test_teachers_of_classes_are_joined_class_by_class() -> None:
+    answers = (0.2, 0.4, 0.4), (0.4, 0.2, 0.4), (0.4, 0.4, 0.2)
+    assert said_by(*answers) == pytest.approx([1 / 3, 1 / 3])
+    assert said_by(answers[0], output="binary") in ([1, 0], [0, 1])
+    assert said_by((0.5, 0.3, 0.2), output="binary") == [0, 0]
+    assert said_by(*answers, combination="median") == pytest.approx([0.4, 0.4])
+    high = (0.0, 0.7, 0.3), (0.0, 0.3, 0.7), (0.0, 0.6, 0.4)
+    assert sum(said_by(*high, combination="median")) == pytest.approx(1)
 
 
 def test_class_indices_become_planes_and_void_a_plane_of_its_own() -> None:
