@@ -98,6 +98,11 @@ def test_findings_may_be_read_each_its_own_way(dataset):
     # The policy of findings that are not asked for tells no trainings or tests apart.
     mass = labelled_targets(images, LabelConfig(["Mass"], {"default": "one", "Edema": "zero"}))
     assert mass.policy == LabelPolicy("one")
+    # A finding that another source of a training alone knows may be named as well.
+    names, uses = ("Mass", "Goitre"), {"Goitre": "ignore", "Mass": "one"}
+    mixed = labelled_targets(images, LabelConfig(uncertain=uses), names)
+    assert mixed.policy == LabelPolicy({"default": "zero", "Goitre": "ignore", "Mass": "one"})
+    assert np.isnan(mixed.values[:, 1]).all()
 
 
 def test_a_policy_for_a_finding_that_nobody_knows_is_refused(dataset):
