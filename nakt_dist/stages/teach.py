@@ -184,9 +184,6 @@ class Teaching(SharedJob[TaughtManifest]):
         """
         try:
             notes = super().check()
-            if self.private is not None and self.finished() is None:
-                self.private.check_budget()
-            return notes
         except DatasetError:
             if self.config.device != "auto":
                 raise
@@ -202,10 +199,15 @@ class Teaching(SharedJob[TaughtManifest]):
                     "began"
                 ]
             raise
+        if self.private is not None and self.finished() is None:
+            self.private.check_budget()
+        return notes
 
     def teach(self, numbers: Iterable[int]) -> Done:
         """Writes the pseudo-labels of shards; yields each one's number and receipt."""
         config, device = self.config, self.device
+        if self.private is not None:
+            self.private.require_counted()
         manifest, precision = self.images.manifest, self.identity["precision"]
         if device.type == "cuda":
             torch.backends.cudnn.allow_tf32 = precision != "float32"

@@ -1,6 +1,7 @@
 """Pseudo-findings by private votes: what is asked is counted before it is asked."""
 
 import contextlib
+import hmac
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +14,7 @@ import torch
 
 from nakt_dist.config import PrivacyConfig
 from nakt_dist.errors import ConfigurationError, DatasetError
+from nakt_dist.limits import LARGEST_FACTOR
 from nakt_dist.runtime.files import read_json, value_sha256, write_json
 from nakt_dist.runtime.key_file import make_key, read_key
 from nakt_dist.runtime.processes import say
@@ -20,7 +22,7 @@ from nakt_dist.runtime.work import hold_lock
 from nakt_dist.shards.pseudo_findings import write_sidecar
 from nakt_dist.sources.splits import choose_subset
 from nakt_dist.stages.teach_shard import ShardTeaching, Sidecar, Taught
-from nakt_dist.transfer.ensemble import Teacher
+from nakt_dist.transfer.ensemble import Teacher, above_half
 from nakt_dist.transfer.private_votes import Spending, VotingRule, epsilon_of, secret_noise
 
 _LEDGER = "spent"
@@ -61,13 +63,16 @@ class PrivateVotes(Sidecar):
             )
         self._asked = choose_subset(keys, images, seed=0)
         self._query_number = images * self._findings
-        self._ledger = Path(f"{config.key}.{_LEDGER}.json")
+        # A link to a key shares the key's ledger.
+        self._key = Path(config.key).resolve()
+        self._ledger = self._key.with_name(f"{self._key.name}.{_LEDGER}.json")
 
     def check_budget(self) -> None:
         """Looks whether the budget allows every query to be answered.
 
         Raises:
-            ConfigurationError: it does not; says how many images it allows.
+            ConfigurationError: it does not; says how many images it allows. Or the key cannot be
+                used.
             DatasetError: the ledger is damaged.
         """
         spent = self._read()
@@ -83,11 +88,23 @@ class PrivateVotes(Sidecar):
             ConfigurationError: as ``check_budget``, or the key cannot be used.
             DatasetError: likewise.
         """
-        make_key(Path(self._config.key))
-        read_key(Path(self._config.key))
+        make_key(self._key)
         with _locked(self._ledger):
             self.check_budget()
             self._write(self._query_number)
+
+    def require_counted(self) -> None:
+        """Refuses to answer queries that the ledger does not count as asked under this key.
+
+        Raises:
+            DatasetError: it does not, or is damaged.
+            ConfigurationError: the key cannot be used.
+        """
+        if self._name() not in self._read():
+            raise DatasetError(
+                f"{self._ledger}: does not count these queries under this key, whose noise would be "
+                "new. Restore both, or teach into a new --output"
+            )
 
     def settle(self, answered: int) -> dict[str, Any]:
         """Counts what was answered in fact, and returns what a manifest says of privacy."""
@@ -119,7 +136,7 @@ class PrivateVotes(Sidecar):
             for teacher in how.teachers:
                 columns = [(teacher.findings or ()).index(name) for name in order]
                 views = torch.stack(list(teacher.probabilities(image, how.autocast)))
-                votes += (views.mean(0)[:, columns] > 0.5).float()
+                votes += above_half(views.mean(0)[:, columns])
             return (votes,)
 
     def encode(self, answer: Sequence[torch.Tensor], encoders: ThreadPoolExecutor) -> Taught:
@@ -136,7 +153,7 @@ class PrivateVotes(Sidecar):
     ) -> dict[str, Any]:
         """Writes one table of answers; the votes themselves are written nowhere."""
         keys, values = zip(*samples, strict=True)
-        noise = secret_noise(read_key(Path(self._config.key)), self._identity, keys, self._findings)
+        noise = secret_noise(read_key(self._key), self._identity, keys, self._findings)
         answers = self._rule.answer(np.stack(values), self._voters, noise)
         answers[[key not in self._asked for key in keys]] = np.nan
         path = folder / f"pseudo-{number:06d}.parquet"
@@ -144,7 +161,11 @@ class PrivateVotes(Sidecar):
         return {"entry": asdict(entry), "answered": int((~np.isnan(answers)).sum())}
 
     def _name(self) -> str:
-        return value_sha256(self._identity)[:32]
+        """Names what is asked, and the key: under another one the same is asked anew."""
+        if not self._key.exists():
+            return ""
+        asked = value_sha256(self._identity).encode()
+        return hmac.digest(read_key(self._key), asked, "sha256").hex()[:32]
 
     def _write(self, answered: int) -> None:
         entry = {
@@ -161,16 +182,18 @@ class PrivateVotes(Sidecar):
     def _of_same_teachers(self, spent: Mapping[str, Any]) -> list[Spending]:
         """Returns what was asked before of any of these teachers."""
         try:
-            return [
-                Spending(VotingRule(**entry["rule"]), entry["asked"], entry["answered"])
-                for name, entry in spent.items()
-                if name != self._name() and set(entry["teachers"]) & set(self._names)
-            ]
-        except (KeyError, TypeError) as error:
+            found = {name: (_spending(entry), entry["teachers"]) for name, entry in spent.items()}
+        except (KeyError, TypeError, ValueError) as error:
             raise DatasetError(
                 f"{self._ledger}: is no ledger of queries ({error}). Restore it: without it nobody "
                 "knows what was asked before"
             ) from None
+        mine = self._name()
+        return [
+            spending
+            for name, (spending, teachers) in found.items()
+            if name != mine and set(teachers) & set(self._names)
+        ]
 
     def _epsilon(self, others: Sequence[Spending], answered: int) -> float:
         asked = max(self._query_number, answered)
@@ -192,6 +215,20 @@ class PrivateVotes(Sidecar):
             f"{self._config.epsilon:g}; it allows {least} images. Set privacy.images to that, or "
             "more noise, which needs more teachers"
         )
+
+
+def _spending(entry: Mapping[str, Any]) -> Spending:
+    """Reads an entry of the ledger, of which a wrong number would allow more than the budget."""
+    found = Spending(VotingRule(**entry["rule"]), entry["asked"], entry["answered"])
+    noises = found.rule.noise, found.rule.threshold_noise or found.rule.noise
+    if not (
+        0 <= found.answered <= found.asked
+        and all(0 < noise <= LARGEST_FACTOR for noise in noises)
+        and isinstance(entry["teachers"], list)
+        and entry["teachers"]
+    ):
+        raise ValueError("an entry is not as teach writes it")
+    return found
 
 
 def _check_voters(teachers: Sequence[Teacher]) -> None:

@@ -72,13 +72,14 @@ class Teacher:
                     yield self._planes(logits)
                     continue
                 probability = logits.sigmoid()
-                yield (probability > 0.5).float() if self.output == "binary" else probability
+                yield above_half(probability) if self.output == "binary" else probability
 
     def _planes(self, logits: torch.Tensor) -> torch.Tensor:
         probability = in_places(logits.softmax(1), list(map(self.masks.index, self.classes)))
         if self.output == "binary":
             chosen = probability.argmax(1, keepdim=True)
-            probability = torch.zeros_like(probability).scatter_(1, chosen, 1)
+            votes = torch.zeros_like(probability).scatter_(1, chosen, 1)
+            probability = torch.where(probability.isnan(), probability, votes)
         return probability[:, 1:]
 
     @property
@@ -104,6 +105,11 @@ def in_places(values: torch.Tensor, places: Sequence[int]) -> torch.Tensor:
         for each in range(max(places) + 1)
     ]
     return torch.stack([values[:, numbers].sum(1) for numbers in own], dim=1)
+
+
+def above_half(probability: torch.Tensor) -> torch.Tensor:
+    """Returns 1 above 0.5 and 0 elsewhere; what is no number stays, and does not become a vote."""
+    return torch.where(probability.isnan(), probability, (probability > 0.5).float())
 
 
 @torch.inference_mode()

@@ -30,7 +30,9 @@ from nakt_dist.shards.manifest import PseudoFindingsManifest
 from nakt_dist.shards.pseudo_findings import PseudoFindings
 from nakt_dist.shards.reader import IndexedShards
 from nakt_dist.stages import inspect, teach, train, verify
+from nakt_dist.stages.opening import Opening
 from nakt_dist.transfer.confidence import ConfidenceRule
+from nakt_dist.transfer.private_votes import Spending, VotingRule, epsilon_of
 from tests.datasets import make_chest_dataset, make_classifier, make_weights
 from tests.recipes import file_hashes, logged_losses, teach_config, train_config
 
@@ -376,6 +378,51 @@ def test_queries_beyond_the_budget_are_refused(
     # The same teachers again, asked otherwise: what they answered counts.
     with pytest.raises(ConfigurationError, match="with what was asked before"):
         teach.run(teach_config(tmp_path / "more", dataset, *hospitals[1:], privacy=fits))
+
+
+def test_under_a_new_key_the_same_queries_are_counted_again(
+    dataset: Path, hospitals: list[TeacherConfig], tmp_path: Path
+) -> None:
+    """Its noise is new: with the old answers it tells more of the votes."""
+    once = privacy(tmp_path, noise=5.0, epsilon=1.2 * epsilon_of_two(5.0, 1), images=2)
+    first = teach_config(tmp_path / "out", dataset, *hospitals, privacy=once)
+    teach.run(first)
+    shard = next((tmp_path / "out").glob("*.parquet"))
+    (tmp_path / "key").rename(tmp_path / "old")
+    (tmp_path / "link").symlink_to(tmp_path / "key")  # another path is no other ledger
+    for path in ("key", "link"):
+        again = replace(once, key=str(tmp_path / path))
+        with pytest.raises(ConfigurationError, match="with what was asked before"):
+            teach.run(replace(first, output=str(tmp_path / "again"), privacy=again))
+    damage = shard.read_bytes()[:-1]
+    shard.write_bytes(damage)
+    with pytest.raises(DatasetError, match="does not count these queries under this key"):
+        teach.run(first)
+    assert shard.read_bytes() == damage  # no answer with new noise
+    (tmp_path / "old").rename(tmp_path / "key")
+    teach.run(first)
+    assert len(shard.read_bytes()) > len(damage)
+
+
+def epsilon_of_two(noise: float, times: int) -> float:
+    """Of two images with two findings each."""
+    return epsilon_of([Spending(VotingRule(noise), 4 * times, 4 * times)], 1e-5)
+
+
+@pytest.mark.parametrize("field", ["answered", "asked", "rule", "teachers"])
+def test_a_ledger_that_is_damaged_counts_nothing_less(
+    dataset: Path, hospitals: list[TeacherConfig], tmp_path: Path, field: str
+) -> None:
+    wrong = {"answered": -9, "asked": "4", "rule": {"noise": float("inf")}, "teachers": []}
+    entry = {"teachers": ["a"], "rule": {"noise": 1.0}, "asked": 4, "answered": 4}
+    ledger = tmp_path / "key.spent.json"
+    ledger.write_text(json.dumps({"b": {**entry, field: wrong[field]}}))
+    config = teach_config(tmp_path / "out", dataset, *hospitals, privacy=privacy(tmp_path))
+    with pytest.raises(DatasetError, match="is no ledger of queries"):
+        teach.run(config)
+    with pytest.raises(DatasetError, match="is no ledger of queries"):
+        teach.plan(replace(config, device="auto"), Opening()).check()  # as nakt doctor does
+    assert not list(tmp_path.glob("out/*.parquet"))
 
 
 @pytest.mark.parametrize("case", ["masks", "vocabularies", "twice", "weights"])

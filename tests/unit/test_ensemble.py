@@ -81,6 +81,12 @@ def test_a_binary_teacher_says_target_above_one_half():
     assert mean[0, 0].tolist() == [[1.0, 0.0], [0.0, 1.0]]
 
 
+def test_what_is_no_number_does_not_become_a_vote():
+    broken = constant([torch.nan, 0.9], [0.2, 0.5], output="binary")
+    mean, _ = ensemble_probability([broken], IMAGE[:1])
+    torch.testing.assert_close(mean[0], torch.tensor([[torch.nan, 1], [0, 0]]), equal_nan=True)
+
+
 def test_binary_and_soft_teachers_are_averaged_as_they_are():
     teachers = [
         constant([0.51, 0.4], [0.9, 0.1], output="binary"),
