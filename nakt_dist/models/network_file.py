@@ -114,15 +114,17 @@ class TrainedNetwork:
         logits = self.logits(images)
         return logits.sigmoid() if logits.shape[1] == 1 else logits.softmax(1)
 
+    def size_of(self, form: ImageForm) -> tuple[int, int]:
+        """Returns the height and width at which the network sees images of a form."""
+        return self.preprocessing.height or form.height, self.preprocessing.width or form.width
+
     def describe(self, form: ImageForm) -> list[str]:
         """Says what is worth knowing before the network sees images of a form.
 
         Raises:
             ConfigurationError: it cannot see them, since it takes another size.
         """
-        seen = self.preprocessing
-        size = (seen.height or form.height, seen.width or form.width)
-        check_size(self.network, size, self.name)
+        check_size(self.network, self.size_of(form), self.name)
         return [*self.notices, *self.seen.describe(self.name, self.lineage, form)]
 
 

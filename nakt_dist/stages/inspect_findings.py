@@ -194,6 +194,7 @@ def _draw(pseudo: PseudoFindings, kept: np.ndarray) -> bytes:
             axes.hist(values[~np.isnan(values)], edges, color=GREY, alpha=0.55, label="all")
             axes.hist(values[chosen], edges, color=BLUE, alpha=0.85, label="kept")
             axes.set_yscale("symlog", linthresh=10)
+            axes.yaxis.set_major_formatter("{x:g}")  # its own is mathematics, which is not read
             axes.set_title(f"{shorten(printable(name), 28)}\n{chosen.sum()} of {len(values)} kept")
             axes.set_xlabel("probability")
             axes.set_ylabel("images")

@@ -11,12 +11,14 @@ from nakt_dist.evaluation.network_lineage import classes_of, task_of
 from nakt_dist.loading.samples import image_form
 from nakt_dist.loading.targets import name_outputs
 from nakt_dist.models.network_file import TrainedNetwork, open_network, stored_output_names
+from nakt_dist.models.timm_files import check_size
 from nakt_dist.models.weights_path import weights_path
 from nakt_dist.shards.reader import IndexedShards
 from nakt_dist.stages.opening import Opening, tell_weights
 from nakt_dist.transfer.classes import BACKGROUND, check_classes
 from nakt_dist.transfer.combining import MOST_VOTERS, Combination
 from nakt_dist.transfer.ensemble import Teacher, joined_classes
+from nakt_dist.transfer.views import scaled_size
 
 
 def resolve_precision(precision: str, device: torch.device) -> str:
@@ -101,7 +103,12 @@ def open_teacher(
         )
     else:
         teacher = _with_classes(teacher, config, wanted)
-    return teacher, trained.describe(image_form(images.manifest))
+    form = image_form(images.manifest)
+    notices = trained.describe(form)
+    for scale in config.scales:
+        size = scaled_size(trained.size_of(form), scale)
+        check_size(trained.network, size, f"{trained.name} at {scale:g} of teachers.scales")
+    return teacher, notices
 
 
 def _with_classes(teacher: Teacher, config: TeacherConfig, wanted: Sequence[str] | None) -> Teacher:

@@ -102,8 +102,8 @@ class PrivateVotes(Sidecar):
         """
         if self._name() not in self._read():
             raise DatasetError(
-                f"{self._ledger}: does not count these queries under this key, whose noise would be "
-                "new. Restore both, or teach into a new --output"
+                f"{self._ledger}: does not count these queries under this key, whose noise would "
+                "be new. Restore both, or teach into a new --output"
             )
 
     def settle(self, answered: int) -> dict[str, Any]:

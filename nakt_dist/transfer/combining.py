@@ -25,7 +25,9 @@ def median(outputs: torch.Tensor) -> torch.Tensor:
     """
     ordered = outputs.sort(0).values  # those that are no number come last
     count = (~outputs.isnan()).sum(0, keepdim=True)
-    lower, upper = (ordered.gather(0, place)[0] for place in ((count - 1).clamp(0) // 2, count // 2))
+    lower, upper = (
+        ordered.gather(0, place)[0] for place in ((count - 1).clamp(0) // 2, count // 2)
+    )
     return (lower + upper) / 2
 
 

@@ -48,6 +48,12 @@ def logits_of_views(
                 yield at_size(output.flip(axes) if axes else output, image.shape[-2:])
 
 
+def scaled_size(size: Sequence[int], scale: float) -> tuple[int, int]:
+    """Returns height and width of a view at a scale of the network's input."""
+    height, width = (max(_STEP, round(side * scale / _STEP) * _STEP) for side in size)
+    return height, width
+
+
 def _scaled(image: torch.Tensor, scale: float) -> torch.Tensor:
-    size = [max(_STEP, round(side * scale / _STEP) * _STEP) for side in image.shape[-2:]]
+    size = scaled_size(image.shape[-2:], scale)
     return functional.interpolate(image, size, mode="bilinear", align_corners=False, antialias=True)

@@ -148,6 +148,9 @@ def test_a_student_of_one_size_sees_that(dataset: Path, weights: Path, tmp_path:
     train.run(replace(follower, model=one, recipe=replace(follower.recipe, steps=1)))
     with pytest.raises(ConfigurationError, match=r"out: takes images of 32 × 32 .* see 48 × 48"):
         open_network(tmp_path / "out").describe(ImageForm(48, 48))
+    views = TeacherConfig(str(tmp_path / "out"), scales=[2.0])
+    with pytest.raises(ConfigurationError, match=r"at 2 of teachers\.scales: takes images of 32"):
+        teach.run(teach_config(tmp_path / "pseudo", dataset, views))
 
 
 def card(*trained_on: LearntImagesConfig) -> NetworkCardConfig:

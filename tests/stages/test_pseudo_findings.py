@@ -1,6 +1,7 @@
 """Pseudo-findings: taught by classifiers, judged by confidence, learnt by a student."""
 
 import json
+import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -358,7 +359,8 @@ def test_noise_is_the_same_after_a_kill_and_unanswered_queries_are_ignored(
     teach.run(replace(first, output=str(tmp_path / "again")))  # as after a kill: no query is new
     assert file_hashes(tmp_path / "again") == file_hashes(tmp_path / "first")
     assert len(json.loads((tmp_path / "key.spent.json").read_text())) == 1
-    inspect.run(InspectConfig(str(tmp_path / "first"), str(dataset), str(tmp_path / "shown")))
+    with warnings.catch_warnings(action="error"):  # panels without room
+        inspect.run(InspectConfig(str(tmp_path / "first"), str(dataset), str(tmp_path / "shown")))
     counts = json.loads((tmp_path / "shown" / "counts.json").read_text())
     answered = sum(each["answered"] for each in counts["findings"].values())
     assert answered == told["answered"]

@@ -84,7 +84,11 @@ def test_a_binary_teacher_says_target_above_one_half():
 def test_what_is_no_number_does_not_become_a_vote():
     broken = constant([torch.nan, 0.9], [0.2, 0.5], output="binary")
     mean, _ = ensemble_probability([broken], IMAGE[:1])
-    torch.testing.assert_close(mean[0], torch.tensor([[torch.nan, 1], [0, 0]]), equal_nan=True)
+    torch.testing.assert_close(mean[0, 0], torch.tensor([[torch.nan, 1], [0, 0]]), equal_nan=True)
+    classes = ("background", "a", "b")
+    broken.trained.network.logits = torch.tensor([0.0, torch.nan, 2.0]).view(1, 3, 1, 1)
+    mean, _ = ensemble_probability([replace(broken, masks=classes, classes=classes)], IMAGE[:1])
+    assert mean.isnan().all()
 
 
 def test_binary_and_soft_teachers_are_averaged_as_they_are():
