@@ -75,6 +75,9 @@ class RecipeConfig(Limited, group="recipe"):
         decay_factor: paper B halves.
         dice_weight: weight of the Dice loss (segmentation).
         cross_entropy_weight: weight of the binary cross-entropy (segmentation).
+        certainty_weighting: weighs soft targets by how sure their teachers are, |2 t - 1|: each
+            ``pixel`` (or finding), or each ``image`` by its mean; annotations count fully. Ours;
+            ``none`` in the papers.
         positive_weighting: ``balanced`` weighs each finding's positives by its negatives /
             positives (classification); the papers do not.
         largest_gradient_norm: clips the gradient; None, as in the paper, does not.
@@ -99,6 +102,7 @@ class RecipeConfig(Limited, group="recipe"):
     decay_factor: float = field(default=0.5, metadata=limits.SHARE)
     dice_weight: float = field(default=1.0, metadata=limits.WEIGHT)
     cross_entropy_weight: float = field(default=1.0, metadata=limits.WEIGHT)
+    certainty_weighting: Literal["none", "pixel", "image"] = "none"
     positive_weighting: Literal["none", "balanced"] = "none"
     largest_gradient_norm: float | None = field(
         default=None,

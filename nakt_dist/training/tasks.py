@@ -127,11 +127,12 @@ class SegmentationTask(TrainingTask):
     ) -> Mapping[str, torch.Tensor]:
         """Returns ``loss``, ``dice_loss`` and ``cross_entropy``; all pixels count but void ones."""
         weights = self.recipe.dice_weight, self.recipe.cross_entropy_weight
+        weighting = self.recipe.certainty_weighting
         if logits.shape[1] == 1 and target.shape[1] == 1:
-            return segmentation_loss(logits, target, *weights)
+            return segmentation_loss(logits, target, *weights, weighting=weighting)
         if logits.shape[1] == 1:  # what is void is known, as of class indices
             logits = torch.cat([torch.zeros_like(logits), logits], dim=1)
-        return class_segmentation_loss(logits, target, *weights)
+        return class_segmentation_loss(logits, target, *weights, weighting=weighting)
 
     def validation_rows(self, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         """Returns the Dice of each image, float64 (N, 1); of K outputs areas, (N, 2 (K - 1))."""
@@ -181,7 +182,8 @@ class ClassificationTask(TrainingTask):
         self, logits: torch.Tensor, target: torch.Tensor, divisor: float | None = None
     ) -> Mapping[str, torch.Tensor]:
         """Returns ``loss`` and ``cross_entropy``."""
-        return classification_loss(logits, target, self.positive_weight, divisor)
+        weighting = self.recipe.certainty_weighting
+        return classification_loss(logits, target, self.positive_weight, divisor, weighting)
 
     def validation_rows(self, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         """Returns logits and targets side by side, float64 (N, 2K)."""

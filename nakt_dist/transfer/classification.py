@@ -4,12 +4,15 @@ import numpy as np
 import torch
 from torch.nn import functional
 
+from nakt_dist.transfer.losses import CertaintyWeighting, certainty
+
 
 def classification_loss(
     logits: torch.Tensor,
     target: torch.Tensor,
     positive_weight: torch.Tensor | None = None,
     divisor: float | None = None,
+    weighting: CertaintyWeighting = "none",
 ) -> dict[str, torch.Tensor]:
     """Binary cross-entropy over the labels that count, in float32 whatever the autocast.
 
@@ -23,6 +26,8 @@ def classification_loss(
         divisor: what the sum over the entries that count is divided by; None for their number.
             Where a batch is divided among processes and micro-batches, in which ignored labels
             fall unevenly, the mean number per part makes the mean over parts that of the batch.
+        weighting: by the ``certainty`` of each finding (``pixel``) or image of the teachers that
+            wrote the target; the divisor stays.
 
     Returns:
         ``loss`` and its only component ``cross_entropy``, the same scalar: the mean over the
@@ -39,6 +44,8 @@ def classification_loss(
         )
         # Filled on the device: a number copied there would be waited for.
         number = counts.sum() if divisor is None else torch.full((), divisor, device=values.device)
+        if weighting != "none":
+            values = values * certainty(target, weighting).to(kind)
         cross_entropy = torch.where(counts, values, 0.0).sum() / number.clamp(min=1e-9)
     return {"loss": cross_entropy, "cross_entropy": cross_entropy}
 

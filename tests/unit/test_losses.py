@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 from nakt_dist.config import PreprocessingConfig, RecipeConfig
 from nakt_dist.training.tasks import SegmentationTask
-from nakt_dist.transfer.losses import dice_loss, segmentation_loss
+from nakt_dist.transfer.classification import classification_loss
+from nakt_dist.transfer.losses import class_segmentation_loss, dice_loss, segmentation_loss
 
 
 def images(*rows):
@@ -113,3 +114,46 @@ def test_the_task_trains_at_the_networks_input_and_scores_at_the_images_size():
     assert torch.allclose(seen[0], torch.ones(()))
     expected = segmentation_loss(torch.full((2, 1, 6, 7), 2.0), target, 2.0, 0.0)
     assert losses["loss"].item() == pytest.approx(expected["loss"].item(), rel=1e-6)
+
+
+def test_what_teachers_are_not_sure_of_weighs_less_by_hand():
+    logits = images([logit(0.8), logit(0.3)], [logit(0.6), logit(0.5)])
+    target = images([1.0, 0.75], [0.5, 0.0])  # sure by 1, 0.5, 0 and 1
+    entropies = [-math.log(0.8), -0.75 * math.log(0.3) - 0.25 * math.log(0.7), -math.log(0.5)]
+    pixel = segmentation_loss(logits, target, weighting="pixel")
+    expected = (entropies[0] + 0.5 * entropies[1] + entropies[2]) / 4
+    assert pixel["cross_entropy"].item() == pytest.approx(expected, abs=1e-6)
+    first = 1 - (2 * (0.8 + 0.5 * 0.3 * 0.75) + 1) / (1.8 + 0.5 * 1.05 + 1)
+    second = 1 - 1 / (0.5 + 1)
+    assert pixel["dice_loss"].item() == pytest.approx((first + second) / 2, abs=1e-6)
+
+    image = segmentation_loss(logits, target, weighting="image")
+    half = -0.5 * (math.log(0.6) + math.log(0.4))
+    expected = (0.75 * (entropies[0] + entropies[1]) + 0.5 * (half + entropies[2])) / 4
+    assert image["cross_entropy"].item() == pytest.approx(expected, abs=1e-6)
+    plain = dice_loss(logits.sigmoid(), target)
+    expected = (0.75 * plain[0] + 0.5 * plain[1]).item() / 2
+    assert image["dice_loss"].item() == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize("weighting", ["pixel", "image"])
+def test_annotations_weigh_fully_and_two_classes_as_one_target(weighting):
+    logits, soft = torch.randn(2, 1, 4, 5), torch.rand(2, 1, 4, 5)
+    for target in (soft, soft.round()):
+        one = segmentation_loss(logits, target, weighting=weighting)
+        both = torch.cat([torch.zeros_like(logits), logits], dim=1)
+        classes = class_segmentation_loss(both, target, weighting=weighting)
+        for name, value in one.items():
+            assert classes[name].item() == pytest.approx(value.item(), abs=1e-5)
+    plain = segmentation_loss(logits, soft.round())
+    assert one["loss"].item() == pytest.approx(plain["loss"].item(), abs=1e-6)
+
+
+def test_findings_are_weighed_alone_or_by_image():
+    nan = float("nan")
+    logits = torch.zeros(2, 2)
+    target = torch.tensor([[1.0, 0.75], [0.25, nan]])
+    by_finding = classification_loss(logits, target, weighting="pixel")["loss"].item()
+    assert by_finding == pytest.approx(math.log(2) * (1 + 0.5 + 0.5) / 3)
+    by_image = classification_loss(logits, target, weighting="image")["loss"].item()
+    assert by_image == pytest.approx(math.log(2) * (0.75 + 0.75 + 0.5) / 3)
