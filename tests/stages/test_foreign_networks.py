@@ -204,22 +204,6 @@ def test_a_new_classifier_of_which_the_size_alone_is_given_keeps_imagenet_s_stat
     assert (seen.height, seen.mean) == (48, [0.485, 0.456, 0.406])
 
 
-@pytest.mark.parametrize("findings", [["Edema"], ["Edema", "Mass"]])
-def test_a_classifier_is_no_segmentation_teacher(
-    dataset: Path, tmp_path: Path, findings: list[str], capsys: pytest.CaptureFixture
-) -> None:
-    weights = make_classifier(tmp_path / "classifier.safetensors", findings)
-    config = teach_config(tmp_path / "out", dataset, weights)
-    with pytest.raises(ConfigurationError, match=r"classifies images.* gives a mask") as caught:
-        teach.run(config)
-    assert str(weights) in str(caught.value) and "\n" not in str(caught.value)
-    words = [f"--dataset={dataset}", f"--output={tmp_path / 'out'}"]
-    words.append(f"--teachers=[{{weights: {weights}}}]")
-    with pytest.raises(NaktError, match="1 problem"):
-        doctor.run(DoctorConfig(stage="teach", settings=words))
-    assert "gives a mask" in capsys.readouterr().out
-
-
 def test_a_classifier_is_no_start_of_a_segmentation_network(dataset: Path, tmp_path: Path) -> None:
     weights = make_classifier(tmp_path / "classifier.safetensors", ["Edema"])
     config = train_config(tmp_path / "out", dataset, ONE_STEP, init=str(weights), model=None)
