@@ -234,6 +234,16 @@ def test_dice_by_class_is_that_of_numpy_and_void_is_in_neither_mask() -> None:
     assert metrics["dice"] == pytest.approx(expected.mean())
 
 
+def test_one_class_is_where_it_is_the_more_probable() -> None:
+    levels = torch.arange(256).reshape(1, 1, 16, 16) / 255
+    predicted = torch.randint(0, 2, (1, 16, 16))
+    void = torch.rand(1, 1, 16, 16).round()
+    masks = class_masks(predicted, torch.cat([levels, void], dim=1), 2)
+    winners = torch.cat([1 - levels, levels], dim=1).argmax(1)[:, None]
+    for found, numbers in zip(masks, (predicted[:, None], winners), strict=True):
+        assert torch.equal(found, (numbers == 1) & (void == 0))
+
+
 def test_an_image_without_a_class_does_not_count_for_it_in_validation() -> None:
     rows = np.array([[5, 0, 10, 0], [0, 0, 10, 4], [0, 0, 0, 0]], float)
     metrics = task(OWN).validation_metrics(rows)
