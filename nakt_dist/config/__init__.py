@@ -18,6 +18,12 @@ from nakt_dist.config.packing import (
     SplitConfig,
     VerifyConfig,
 )
+from nakt_dist.config.recipe import (
+    EarlyStoppingConfig,
+    OptimiserConfig,
+    RecipeConfig,
+    ScheduleConfig,
+)
 from nakt_dist.config.saving import CONFIG_NAME, as_plain, save_config
 from nakt_dist.config.selecting import DataConfig, LabelConfig, SourceConfig, ValidationConfig
 from nakt_dist.config.studying import StudyConfig
@@ -35,7 +41,6 @@ from nakt_dist.config.training import (
     AugmentationConfig,
     CheckpointConfig,
     ProfileConfig,
-    RecipeConfig,
     TrackingConfig,
     TrainConfig,
 )
@@ -51,17 +56,20 @@ from nakt_dist.signals import (
     SimilarityConfig,
     TapConfig,
 )
+from nakt_dist.transfer.binary_loss import BinaryLoss
 
 __all__ = [
     "CONFIG_NAME",
     "AttentionConfig",
     "AttentionTransferConfig",
     "AugmentationConfig",
+    "BinaryLoss",
     "CheckpointConfig",
     "DataConfig",
     "DistConfig",
     "DistillationConfig",
     "DoctorConfig",
+    "EarlyStoppingConfig",
     "EvaluateConfig",
     "HintsConfig",
     "ImageConfig",
@@ -71,6 +79,7 @@ __all__ = [
     "MirrorConfig",
     "MultiLabelConfig",
     "NetworkCardConfig",
+    "OptimiserConfig",
     "PackConfig",
     "PhantomsConfig",
     "PreprocessingConfig",
@@ -78,6 +87,7 @@ __all__ = [
     "ProfileConfig",
     "RecipeConfig",
     "ReportConfig",
+    "ScheduleConfig",
     "ShownNetworkConfig",
     "SimilarityConfig",
     "SourceConfig",

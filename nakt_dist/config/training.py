@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from nakt_dist import limits
+from nakt_dist.config.recipe import RecipeConfig
 from nakt_dist.config.selecting import (
     DataConfig,
     LabelConfig,
@@ -56,85 +57,6 @@ class AugmentationConfig(Limited, group="augmentation"):
             lambda ends: 0 <= ends[0] <= ends[1] <= limits.LARGEST_FACTOR,
         ),
     )
-
-
-@dataclass(frozen=True)
-class RecipeConfig(Limited, group="recipe"):
-    """How a network is trained; the defaults are paper A's.
-
-    Attributes:
-        epochs: passes over the data; give these or ``steps``.
-        steps: optimiser steps.
-        global_batch_size: images per optimiser step over all processes: the sequence of
-            global batches does not depend on their number.
-        micro_batch_size: images per forward pass and process; None takes the most. Smaller
-            ones are accumulated.
-        learning_rate: of Adam with its default settings.
-        decay_every_epochs: epochs after which the learning rate is multiplied by
-            ``decay_factor``, again and again (paper B: 16); None keeps it.
-        decay_factor: paper B halves.
-        dice_weight: weight of the Dice loss (segmentation).
-        cross_entropy_weight: weight of the binary cross-entropy (segmentation).
-        certainty_weighting: weighs soft targets by how sure their teachers are, |2 t - 1|: each
-            ``pixel`` (or finding), or each ``image`` by its mean; annotations count fully. Ours;
-            ``none`` in the papers.
-        positive_weighting: ``balanced`` weighs each finding's positives by its negatives /
-            positives (classification); the papers do not.
-        largest_gradient_norm: clips the gradient; None, as in the paper, does not.
-        not_finite: what follows a loss or gradient that is not a number: ``stop``, or ``skip``
-            the batch; its keys go to ``not_finite.jsonl`` either way.
-        halve_when_out_of_memory: when the GPU's memory is full, go on from the last checkpoint
-            with micro-batches of half the size; the global batches stay as they are.
-        precision: ``no`` (float32), ``bf16`` or ``fp16`` autocast; ``auto`` takes bf16 where the
-            hardware has units for it, else float32, and a run that goes on what it began with.
-        synchronised_batch_norm: BatchNorm's statistics are those of all processes' images, so that
-            1 × 8 and 2 × 4 agree; otherwise each process has those of its own.
-        channels_last: memory format of images and network; ``auto`` takes the faster one.
-        compile: torch.compile the network.
-    """
-
-    epochs: int | None = None
-    steps: int | None = None
-    global_batch_size: int = field(default=4, metadata=limits.POSITIVE)
-    micro_batch_size: int | None = field(default=None, metadata=limits.POSITIVE)
-    learning_rate: float = field(default=1e-4, metadata=limits.FACTOR)
-    decay_every_epochs: int | None = field(default=None, metadata=limits.POSITIVE)
-    decay_factor: float = field(default=0.5, metadata=limits.SHARE)
-    dice_weight: float = field(default=1.0, metadata=limits.WEIGHT)
-    cross_entropy_weight: float = field(default=1.0, metadata=limits.WEIGHT)
-    certainty_weighting: Literal["none", "pixel", "image"] = "none"
-    positive_weighting: Literal["none", "balanced"] = "none"
-    largest_gradient_norm: float | None = field(
-        default=None,
-        metadata=limits.limit(
-            f"positive, at most {limits.LARGEST_FACTOR:g}, or null for no clipping",
-            lambda norm: 0 < norm <= limits.LARGEST_FACTOR,
-        ),
-    )
-    not_finite: Literal["stop", "skip"] = "stop"
-    halve_when_out_of_memory: bool = False
-    precision: Literal["auto", "no", "bf16", "fp16"] = "auto"
-    synchronised_batch_norm: bool = False
-    channels_last: bool | Literal["auto"] = "auto"
-    compile: bool = False
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if (self.epochs is None) == (self.steps is None):
-            raise ConfigurationError(
-                f"recipe.epochs is {self.epochs} and recipe.steps {self.steps}; set exactly one"
-            )
-        length = self.steps if self.epochs is None else self.epochs
-        limits.require(length and length > 0, "recipe.epochs or recipe.steps", "positive")
-        limits.require(
-            self.dice_weight or self.cross_entropy_weight,
-            "recipe.dice_weight and recipe.cross_entropy_weight",
-            f"from 0 to {limits.LARGEST_FACTOR:g}, and not both 0",
-        )
-
-    def total_steps(self, steps_per_epoch: int) -> int:
-        """Returns the optimiser steps of the whole training."""
-        return self.steps or (self.epochs or 0) * steps_per_epoch
 
 
 @dataclass(frozen=True)
@@ -330,6 +252,11 @@ class TrainConfig(Limited):
             raise ConfigurationError(
                 "data.streaming needs recipe.steps: a stream has no epochs. "
                 "Set recipe.steps and recipe.epochs to null"
+            )
+        if self.recipe.early_stopping is not None and self.validation is None:
+            raise ConfigurationError(
+                "recipe.early_stopping needs validation, by which it stops; set validation, or "
+                "recipe.early_stopping to null"
             )
         if self.task == "segmentation":
             given = [self.labels, *(getattr(source, "labels", None) for source in self.sources)]

@@ -169,6 +169,7 @@ def _train_with(config: TrainConfig, stop: StopRequests, stopwatch: Stopwatch) -
         details={
             **describe_progress(progress),
             "total_steps": loop.total_steps,
+            "stopped_early": loop.milestones.stopped_early,
             "processes": accelerator.num_processes,
             "lineage": lineage,
             **_of_sources(plan.training, loop),

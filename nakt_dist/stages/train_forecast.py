@@ -20,6 +20,7 @@ from nakt_dist.stages.train_identity import Training, lineage_of, resolve_auto
 from nakt_dist.stages.train_plan import TrainPlan, make_plan, open_parts
 from nakt_dist.training.batch_norm import synchronise_batch_norm
 from nakt_dist.training.fastest import describe
+from nakt_dist.training.schedule import Schedule
 from nakt_dist.training.zero import deepspeed_settings
 
 
@@ -105,7 +106,7 @@ def _look_at_plan(plan: TrainPlan, found: Opening, share: Share) -> Training:
         recipe.global_batch_size, config.seed,
     )  # fmt: skip
     per_epoch = order.steps_per_epoch
-    steps = recipe.total_steps(per_epoch)
+    steps = Schedule(recipe, per_epoch).total_steps
     found.facts["steps"] = f"{steps:,}, {per_epoch:,} in an epoch of {size:,} images"
     if len(order.sizes) > 1:
         epoch = zip(plan.training.names, order.drawn(per_epoch), order.sizes, strict=True)
@@ -126,7 +127,7 @@ def _look_at_plan(plan: TrainPlan, found: Opening, share: Share) -> Training:
     plan.check_size(network)
     parameters = sum(each.numel() for each in network.parameters())
     weights = 4 * parameters
-    checkpoint = 3 * weights  # Adam keeps two numbers besides each weight
+    checkpoint = _numbers_of_a_weight(recipe) * weights
     learnt = "findings" if plan.labels else "masks"
     found.facts["network"] = f"{plan.start.spec.name}, {parameters:,} parameters, learns {learnt}"
     _look_at_batch_norm(recipe, network, found, share)
@@ -136,6 +137,12 @@ def _look_at_plan(plan: TrainPlan, found: Opening, share: Share) -> Training:
         f"about {in_words(checkpoint)} each, {config.checkpoint.keep} kept besides the best"
     )
     return Training(config, lineage_of(plan, select_trainable(network, config.trainable)))
+
+
+def _numbers_of_a_weight(recipe: RecipeConfig) -> int:
+    """Returns how many numbers a checkpoint holds for each weight."""
+    moments = 2 if recipe.optimiser.name != "sgd" else int(recipe.optimiser.momentum is not None)
+    return 1 + moments + int(recipe.ema_decay is not None)
 
 
 def _look_at_batch_norm(

@@ -30,9 +30,8 @@ _MAY_CHANGE = (
     "threads", "log_keys", "init", "init_labels", "watchdog_seconds",
 )  # fmt: skip
 _MAY_CHANGE_IN_DATA = ("dataset", "pseudo_labels", "cache")
-_MAY_CHANGE_IN_RECIPE = (
-    "epochs", "steps", "micro_batch_size", "not_finite", "halve_when_out_of_memory",
-)  # fmt: skip
+_LENGTH = ("epochs", "steps")
+_MAY_CHANGE_IN_RECIPE = ("micro_batch_size", "not_finite", "halve_when_out_of_memory")
 _MAY_CHANGE_IN_TEACHER = ("weights", "card")
 _TOLD_BY_WEIGHTS = ("name", "lineage")
 
@@ -133,7 +132,7 @@ class Training(Job):
         """
         return {
             **self.identity,
-            "recipe": vars(self.config.recipe),
+            "recipe": as_plain(self.config.recipe),
             "checkpoint": vars(self.config.checkpoint),
             "tracking": vars(self.config.tracking),
             "versions": {
@@ -171,7 +170,7 @@ class Training(Job):
             return None
         record = read_record(output / self.written_last)
         stored, asked = record.config["recipe"], as_plain(self.config)["recipe"]
-        same_length = all(stored[name] == asked[name] for name in ("epochs", "steps"))
+        same_length = all(stored[name] == asked[name] for name in _LENGTH)
         missing = [name for name in (BEST_WEIGHTS, LAST_WEIGHTS) if not (output / name).exists()]
         if _has_checkpoint(self.output):
             return record if same_length and not missing else None
@@ -218,7 +217,8 @@ def _deciding_settings(config: TrainConfig) -> dict[str, Any]:
     Places of files are not among them: the lineage says what is there.
     """
     plain = _without(as_plain(config), _MAY_CHANGE)
-    plain["recipe"] = _without(plain["recipe"], _MAY_CHANGE_IN_RECIPE)
+    length = () if config.recipe.schedule.ends_with_training else _LENGTH
+    plain["recipe"] = _without(plain["recipe"], (*_MAY_CHANGE_IN_RECIPE, *length))
     plain["teacher"] = plain["teacher"] and _without(plain["teacher"], _MAY_CHANGE_IN_TEACHER)
     for part in ("data", "validation"):
         plain[part] = plain[part] and _each(plain[part], _MAY_CHANGE_IN_DATA)

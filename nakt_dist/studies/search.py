@@ -181,6 +181,12 @@ def check_search(settings: SearchSettings, config: Any) -> None:
             f"and a multiple of checkpoint.every_epochs ({every}): trials are compared after "
             "validations that each of them has"
         )
+    if config.recipe.schedule.ends_with_training:
+        raise ConfigurationError(
+            "search.early_stopping lets trials go on with more epochs, and a learning rate of "
+            f"recipe.schedule {config.recipe.schedule.name} falls to its end in those of the "
+            "first. Take constant or step, or leave search.early_stopping out"
+        )
 
 
 def length_of(config: TrainConfig) -> int:

@@ -24,7 +24,8 @@ from nakt_dist.runtime.files import (
 from nakt_dist.runtime.processes import say
 
 Moments = Mapping[str, Mapping[str, torch.Tensor]]
-"""Adam's state by the name of the parameter: ``step``, ``exp_avg`` and ``exp_avg_sq``.
+"""An optimiser's state by the name of the parameter, such as Adam's ``step``, ``exp_avg`` and
+``exp_avg_sq``.
 
 Under whole names and in whole tensors, so that DDP, every stage of ZeRO and any number of
 processes go on from the same checkpoint.
@@ -35,6 +36,7 @@ POINTER_NAME = "latest"
 
 _MODEL = "model.safetensors"
 _MOMENTS = "optimiser.safetensors"
+_WEIGHTS = "learning.safetensors"
 _PROGRESS = "progress.json"
 _SEAL = "sha256"
 _VALUE = "value"
@@ -49,36 +51,45 @@ class Progress:
         best_metric: best validation metric so far; None before the first.
         best_step: the step it was reached at.
         validated_step: the last step after which the network was scored.
+        scores: the validation metric each time it was, in their order.
     """
 
     step: int = 0
     best_metric: float | None = None
     best_step: int | None = None
     validated_step: int | None = None
+    scores: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "scores", tuple(self.scores))  # JSON knows lists alone
 
 
 @dataclass(frozen=True)
 class TrainingState:
-    """What a run needs besides its weights to go on; order, schedule and seeds follow the step.
+    """What a run needs besides its network to go on; order, schedule and seeds follow the step.
 
     Attributes:
-        moments: Adam's state by parameter, whole tensors.
+        moments: the optimiser's state by parameter, whole tensors.
         scaler: of fp16 losses, plain numbers; None for other precisions.
         beside: parameters that learn and are none of the network's, such as a signal's adapters.
+        weights: the state dict that goes on learning, where the network holds the average of
+            those before; None where it learns itself.
     """
 
     moments: Moments
     scaler: Mapping[str, float | int] | None = None
     beside: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    weights: Mapping[str, torch.Tensor] | None = None
 
     def copy(self) -> "TrainingState":
         """Returns it as it is now, on the CPU: the tensors of an optimiser go on changing."""
-        copies = {
-            name: {kind: value.detach().to("cpu", copy=True) for kind, value in kinds.items()}
-            for name, kinds in self.moments.items()
-        }
-        beside = {name: value.detach().to("cpu", copy=True) for name, value in self.beside.items()}
-        return TrainingState(copies, self.scaler, beside)
+        moments = {name: _copies(kinds) for name, kinds in self.moments.items()}
+        weights = None if self.weights is None else _copies(self.weights)
+        return TrainingState(moments, self.scaler, _copies(self.beside), weights)
+
+
+def _copies(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {name: value.detach().to("cpu", copy=True) for name, value in tensors.items()}
 
 
 @dataclass(frozen=True)
@@ -113,10 +124,12 @@ class CheckpointStore:
         aside.mkdir()
         save_weights(aside / _MODEL, weights, spec, metadata)
         write_bytes(aside / _MOMENTS, save(_flat(training_state)))
+        if training_state.weights is not None:
+            save_weights(aside / _WEIGHTS, training_state.weights, spec, metadata)
         content = {
             "progress": vars(progress),
             "scaler": training_state.scaler,
-            "files": {name: file_sha256(aside / name) for name in (_MODEL, _MOMENTS)},
+            "files": {path.name: file_sha256(path) for path in sorted(aside.iterdir())},
         }
         write_json(aside / _PROGRESS, _sealed(content))
         shutil.rmtree(final, ignore_errors=True)  # damaged, else its step were not done again
@@ -208,7 +221,9 @@ def load_checkpoint(folder: Path) -> tuple[Progress, dict[str, torch.Tensor], Tr
     try:
         progress = Progress(**content["progress"])
         moments, beside = _by_name(load_file(folder / _MOMENTS))
-        state = TrainingState(moments, content["scaler"], beside)
+        averaged = _WEIGHTS in content["files"]
+        weights = read_weights(folder / _WEIGHTS).state_dict if averaged else None
+        state = TrainingState(moments, content["scaler"], beside, weights)
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
         raise CheckpointError(
             f"{folder}: holds something that training never writes ({error}); do not use this "
@@ -257,7 +272,7 @@ def _damage(folder: Path) -> str | None:
     try:
         content = _read_progress(folder)
         files = content.get("files")
-        if not isinstance(files, dict) or set(files) != {_MODEL, _MOMENTS}:
+        if not isinstance(files, dict) or set(files) - {_WEIGHTS} != {_MODEL, _MOMENTS}:
             return f"{_PROGRESS} does not name its files"
         if content != _sealed(content):
             return f"{_PROGRESS} has changed"

@@ -1,5 +1,6 @@
 """A network and its optimiser, in one process or copied to many (DDP)."""
 
+import copy
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 
@@ -9,9 +10,10 @@ from torch import nn
 
 from nakt_dist.config import RecipeConfig
 from nakt_dist.errors import CheckpointError
-from nakt_dist.runtime.distributed import average_buffers
-from nakt_dist.training.adam import Adam
+from nakt_dist.runtime.distributed import average_buffers, share_buffers_of_main
+from nakt_dist.training.average import Average
 from nakt_dist.training.checkpoint import Moments, TrainingState
+from nakt_dist.training.optimisers import make_optimiser
 from nakt_dist.training.tasks import TrainingTask
 
 
@@ -19,11 +21,11 @@ class Learner:
     """Takes optimiser steps on a network.
 
     Args:
-        network: on its device, with the weights to go on from.
+        network: on its device, with the weights to go on from, or their average.
         state: what ``training_state`` returned when the checkpoint was written, or None.
     """
 
-    _adam: type[torch.optim.Adam] = Adam
+    _bare_optimiser = True
 
     def __init__(
         self,
@@ -36,6 +38,9 @@ class Learner:
         self._accelerator = accelerator
         self._recipe = recipe
         self.network = network
+        copied = None if recipe.ema_decay is None else copy.deepcopy(network)
+        if state is not None and state.weights is not None:
+            network.load_state_dict(state.weights)
         # Taps are set before anything is compiled or wrapped: later ones would never be reached.
         module = task.wrap(network)
         self._beside = _parameters_beside(network, module)
@@ -43,19 +48,26 @@ class Learner:
             _set_beside(self._beside, state.beside)
         learns = {name: p for name, p in network.named_parameters() if p.requires_grad}
         self.trained = learns | self._beside
-        optimiser = self._adam(self.trained.values(), lr=recipe.learning_rate)
+        optimiser = make_optimiser(recipe, self.trained.values(), self._bare_optimiser)
+        names = {parameter: name for name, parameter in self.trained.items()}
+        # As the optimiser numbers them.
+        self._names = [names[p] for group in optimiser.param_groups for p in group["params"]]
         self._prepare(module, optimiser, state)
+        self._average = None
+        if copied is not None and recipe.ema_decay is not None:
+            # After prepare, which may put other buffers in the place of those there were.
+            self._average = Average(copied, network, recipe.ema_decay)
         # Compiled on top of what prepare returns; parameters stay those of the bare network.
         self.module = torch.compile(self._prepared) if recipe.compile else self._prepared
 
     def _prepare(
-        self, module: nn.Module, optimiser: torch.optim.Adam, state: TrainingState | None
+        self, module: nn.Module, optimiser: torch.optim.Optimizer, state: TrainingState | None
     ) -> None:
         if state is not None:
             check_names(self.trained, state.moments)
             numbered = {
-                number: _laid_out_like(parameter, state.moments[name])
-                for number, (name, parameter) in enumerate(self.trained.items())
+                number: _laid_out_like(self.trained[name], state.moments[name])
+                for number, name in enumerate(self._names)
                 if name in state.moments
             }
             optimiser.load_state_dict({**optimiser.state_dict(), "state": numbered})
@@ -63,10 +75,11 @@ class Learner:
         self._prepared, self._optimiser = self._accelerator.prepare(
             module, optimiser, device_placement=[True, True]
         )
-        # Accelerate has moved the counters to the GPU, too, where Adam would wait for each of
+        # Accelerate has moved Adam's counters to the GPU, too, where it would wait for each of
         # them at every step; in a run that was never interrupted they stay on the CPU.
         for moments in optimiser.state.values():
-            moments["step"] = moments["step"].cpu()
+            if "step" in moments:
+                moments["step"] = moments["step"].cpu()
         if state is not None and self._accelerator.scaler is not None and state.scaler:
             self._accelerator.scaler.load_state_dict(state.scaler)
 
@@ -99,14 +112,20 @@ class Learner:
             return torch.tensor(True, device=self._accelerator.device)
         return torch.nn.utils.get_total_norm(gradients).isfinite()
 
-    def end_step(self) -> None:
-        """Moves the weights by the gradients gathered."""
+    def end_step(self, done: int) -> None:
+        """Moves the weights by the gradients gathered.
+
+        Args:
+            done: steps taken, with this one.
+        """
         if self._recipe.largest_gradient_norm is not None:
             self._accelerator.clip_grad_norm_(
                 self._prepared.parameters(), self._recipe.largest_gradient_norm
             )
         self._optimiser.step()
         self._optimiser.zero_grad()
+        if self._average is not None:
+            self._average.update(done)
 
     def copy_of_buffers(self) -> list[torch.Tensor]:
         """Returns BatchNorm's statistics and other buffers as they are, for ``drop_step``."""
@@ -121,27 +140,34 @@ class Learner:
     def average_buffers(self) -> None:
         """Makes BatchNorm's statistics agree on all processes."""
         average_buffers(self._accelerator, self.network)
+        if self._average is not None:
+            # Those of the first process, as a checkpoint between two scorings has them.
+            share_buffers_of_main(self._accelerator, self._average.network)
 
     def whole_network(self) -> nn.Module:
         """Returns the network with whole weights, alike on all processes, to score or save.
 
-        A collective operation: all processes call it.
+        Where weights are averaged it holds their average. A collective operation: all processes
+        call it.
         """
-        return self.network
+        return self.network if self._average is None else self._average.network
 
     def training_state(self) -> TrainingState:
         """Returns what ``state`` takes; a collective operation: all processes call it."""
         scaler = self._accelerator.scaler
-        numbers = None if scaler is None else scaler.state_dict()
-        return TrainingState(self._moments(), numbers, self._whole_beside())
+        return TrainingState(
+            self._moments(),
+            None if scaler is None else scaler.state_dict(),
+            self._whole_beside(),
+            None if self._average is None else self.network.state_dict(),
+        )
 
     def _whole_beside(self) -> dict[str, torch.Tensor]:
         return dict(self._beside)
 
     def _moments(self) -> Moments:
         numbered = self._optimiser.state_dict()["state"]
-        names = list(self.trained)
-        return {names[number]: dict(moments) for number, moments in numbered.items()}
+        return {self._names[number]: dict(moments) for number, moments in numbered.items()}
 
 
 def _parameters_beside(network: nn.Module, module: nn.Module) -> dict[str, nn.Parameter]:

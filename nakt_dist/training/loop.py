@@ -39,6 +39,7 @@ from nakt_dist.training.pace import Pace
 from nakt_dist.training.phases import Phase, phase
 from nakt_dist.training.profile import Profile
 from nakt_dist.training.run import TrainingRun
+from nakt_dist.training.schedule import Schedule
 from nakt_dist.training.zero import ZeroLearner
 
 BATCHES_NAME = "batches.jsonl"
@@ -46,7 +47,7 @@ CHECKPOINTS_NAME = "checkpoints"
 
 
 class TrainingLoop:
-    """Trains until the last step, from wherever the last checkpoint stands."""
+    """Trains until the last step or no gain, from wherever the last checkpoint stands."""
 
     def __init__(self, run: TrainingRun) -> None:
         config, accelerator = run.config, run.accelerator
@@ -56,8 +57,8 @@ class TrainingLoop:
         self._inputs = TrainingInputs(
             config, run.training, run.share, accelerator.process_index, accelerator.device
         )
-        recipe = config.recipe
-        self.total_steps = recipe.total_steps(self._inputs.order.steps_per_epoch)
+        self._schedule = Schedule(config.recipe, self._inputs.order.steps_per_epoch)
+        self.total_steps = self._schedule.total_steps
         self._agreement = Agreement(accelerator, run.timeout)
         self._agreement.check_alike(run.alike)
         self._watchdog = Watchdog(run.output, process_place(), config.watchdog_seconds)
@@ -115,7 +116,7 @@ class TrainingLoop:
         return progress, learner(self._accelerator, network, self._run.task, recipe, state)
 
     def train(self) -> Progress:
-        """Runs to the last step.
+        """Runs to the last step, or until validation stops gaining.
 
         Raises:
             NaktError: the loss is not finite, or the teacher is not what it was.
@@ -182,6 +183,8 @@ class TrainingLoop:
         with self._explained_memory():
             self.milestones.settle()
         for step in range(first, self.total_steps):
+            if self.milestones.stopped_early:
+                break
             self._watchdog.beat(f"step {step + 1}")
             begun = time.perf_counter()
             self._pass(step)
@@ -214,7 +217,7 @@ class TrainingLoop:
 
     def _step(self, step: int) -> dict[str, torch.Tensor] | None:
         """Does one optimiser step; returns this process's mean losses, None of a skipped one."""
-        self._learner.begin_step(self._learning_rate(step))
+        self._learner.begin_step(self._schedule.learning_rate(step))
         if self._config.frozen_bn_eval:
             keep_frozen_statistics(self._learner.network)
         # Dropout and the like depend on (seed, step, rank): nothing to store for resuming.
@@ -238,7 +241,7 @@ class TrainingLoop:
             if not self._finiteness.accept(step, totals["loss"], fine):
                 self._learner.drop_step(buffers)
                 return None
-            self._learner.end_step()
+            self._learner.end_step(step + 1)
         return totals
 
     def _losses(
@@ -255,14 +258,6 @@ class TrainingLoop:
                 f"{self._run.output}: BatchNorm cannot train on one image whose map is one pixel. "
                 "Take a larger recipe.global_batch_size or micro_batch_size, or larger images"
             ) from None
-
-    def _learning_rate(self, step: int) -> float:
-        """A function of the step alone: nothing to store for resuming."""
-        recipe = self._config.recipe
-        if recipe.decay_every_epochs is None:
-            return recipe.learning_rate
-        decays = self._inputs.order.epoch_of(step) // recipe.decay_every_epochs
-        return recipe.learning_rate * recipe.decay_factor**decays
 
     def _look(self) -> None:
         """Averages the losses not looked at yet over processes, and logs them.
@@ -287,8 +282,8 @@ class TrainingLoop:
             self._pace.losses = losses
         if self.milestones.tracker is not None:
             rate = {}
-            if self._config.recipe.decay_every_epochs is not None:
-                rate = {"learning_rate": self._learning_rate(step)}
+            if not self._schedule.is_constant:
+                rate = {"learning_rate": self._schedule.learning_rate(step)}
             epoch = self._inputs.order.epoch_of(step)
             self.milestones.tracker.log(step + 1, {"epoch": epoch, **losses, **rate})
 

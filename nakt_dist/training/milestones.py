@@ -19,9 +19,10 @@ from nakt_dist.models.weights_path import BEST_WEIGHTS, LAST_WEIGHTS
 from nakt_dist.runtime.beside import Beside
 from nakt_dist.runtime.distributed import Agreement, gather_rows
 from nakt_dist.runtime.files import file_sha256
-from nakt_dist.runtime.processes import own_cores
+from nakt_dist.runtime.processes import own_cores, say
 from nakt_dist.runtime.tracking import JsonLines, Tracker
 from nakt_dist.training.checkpoint import CheckpointStore, Progress, TrainingState
+from nakt_dist.training.early_stopping import has_stopped_gaining
 from nakt_dist.training.finiteness import Finiteness
 from nakt_dist.training.learner import Learner
 from nakt_dist.training.phases import Phase, phase
@@ -147,7 +148,13 @@ class Milestones:
 
     def ends(self, done: int) -> bool:
         """Says whether these were all steps."""
-        return done == self.total_steps
+        return done == self.total_steps or (done == self.progress.step and self.stopped_early)
+
+    @property
+    def stopped_early(self) -> bool:
+        """Whether the steps that are left are not taken, as validation has stopped gaining."""
+        early, progress = self.run.config.recipe.early_stopping, self.progress
+        return progress.step < self.total_steps and has_stopped_gaining(progress.scores, early)
 
     def weights_sha256(self) -> dict[str, str]:
         """Returns the fingerprints of the weights files, alike on all processes."""
@@ -185,7 +192,7 @@ class Milestones:
         self._saved_step = done
 
     def _write_checkpoint(self, progress: Progress, weights: Weights, state: TrainingState) -> None:
-        if self.ends(progress.step):
+        if progress.step == self.total_steps:
             self._write_weights(LAST_WEIGHTS, weights)
         self.store.save(progress, weights, state, self.run.spec, self.run.metadata)
 
@@ -206,18 +213,25 @@ class Milestones:
         self.progress = replace(self.progress, validated_step=self.progress.step)
         validation = self.run.validation
         is_best = validation is None or self._score(network, validation)
+        names = [BEST_WEIGHTS] if is_best else []
+        if self.stopped_early:
+            names.append(LAST_WEIGHTS)
+            say(
+                f"train: stops at step {self.progress.step} of {self.total_steps}: validation has "
+                "stopped gaining"
+            )
 
         def begin() -> None:
             self._sync_logs()
-            weights = self._copy_of(network) if is_best else None
+            weights = {name: self._copy_of(network) for name in names}
             self._writing.add(partial(self._write_score, self.progress, weights))
 
         self.agreement.of_main(begin)
 
-    def _write_score(self, progress: Progress, weights: Weights | None) -> None:
+    def _write_score(self, progress: Progress, weights: Mapping[str, Weights]) -> None:
         # Weights first: a kill in between is mended by this validation, done again.
-        if weights is not None:
-            self._write_weights(BEST_WEIGHTS, weights)
+        for name, those in weights.items():
+            self._write_weights(name, those)
         self.store.update(progress)
 
     def _score(self, network: nn.Module, validation: Images) -> bool:
@@ -226,6 +240,7 @@ class Milestones:
         metrics = task.validation_metrics(self._rows(network, validation))
         value, best = metrics[task.metric], self.progress.best_metric
         is_best = best is None or value > best
+        self.progress = replace(self.progress, scores=(*self.progress.scores, value))
         if is_best:
             self.progress = replace(self.progress, best_metric=value, best_step=done)
         if self.tracker is not None:

@@ -10,11 +10,13 @@ import torch
 from torch import nn
 
 from nakt_dist.config import PreprocessingConfig, RecipeConfig
+from nakt_dist.errors import ConfigurationError
 from nakt_dist.evaluation.auroc import mean_auroc
 from nakt_dist.evaluation.dice import class_areas, class_masks, dice_per_image
 from nakt_dist.models.input_images import at_size, prepare_image
 from nakt_dist.training.by_source import SourceRows
 from nakt_dist.training.following import Following
+from nakt_dist.transfer.binary_loss import CROSS_ENTROPY
 from nakt_dist.transfer.classes import ONE_TARGET
 from nakt_dist.transfer.classification import classification_loss
 from nakt_dist.transfer.losses import class_segmentation_loss, segmentation_loss
@@ -125,11 +127,22 @@ class SegmentationTask(TrainingTask):
     def loss(
         self, logits: torch.Tensor, target: torch.Tensor, divisor: float | None = None
     ) -> Mapping[str, torch.Tensor]:
-        """Returns ``loss``, ``dice_loss`` and ``cross_entropy``; all pixels count but void ones."""
+        """Returns ``loss``, ``dice_loss`` and that of pixels; all of them count but void ones.
+
+        Raises:
+            ConfigurationError: the loss is not for several classes, or void.
+        """
         weights = self.recipe.dice_weight, self.recipe.cross_entropy_weight
         weighting = self.recipe.certainty_weighting
         if logits.shape[1] == 1 and target.shape[1] == 1:
-            return segmentation_loss(logits, target, *weights, weighting=weighting)
+            return segmentation_loss(
+                logits, target, *weights, weighting=weighting, loss=self.recipe.loss
+            )
+        if self.recipe.loss != CROSS_ENTROPY:
+            raise ConfigurationError(
+                f"recipe.loss is {self.recipe.loss.name}, which is for masks of one target; these "
+                "have several classes, or void pixels. Set recipe.loss.name to cross_entropy"
+            )
         if logits.shape[1] == 1:  # what is void is known, as of class indices
             logits = torch.cat([torch.zeros_like(logits), logits], dim=1)
         return class_segmentation_loss(logits, target, *weights, weighting=weighting)
@@ -181,9 +194,11 @@ class ClassificationTask(TrainingTask):
     def loss(
         self, logits: torch.Tensor, target: torch.Tensor, divisor: float | None = None
     ) -> Mapping[str, torch.Tensor]:
-        """Returns ``loss`` and ``cross_entropy``."""
-        weighting = self.recipe.certainty_weighting
-        return classification_loss(logits, target, self.positive_weight, divisor, weighting)
+        """Returns ``loss`` and its component, such as ``cross_entropy``."""
+        return classification_loss(
+            logits, target, self.positive_weight, divisor,
+            self.recipe.certainty_weighting, self.recipe.loss,
+        )  # fmt: skip
 
     def validation_rows(self, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         """Returns logits and targets side by side, float64 (N, 2K)."""

@@ -27,12 +27,15 @@ def deepspeed_settings(recipe: RecipeConfig, share: Share) -> dict[str, Any]:
         "recipe.precision fp16": recipe.precision == "fp16",
         "recipe.compile": recipe.compile,
         "recipe.not_finite skip": recipe.not_finite == "skip",
+        "recipe.optimiser.name sgd": recipe.optimiser.name == "sgd",
+        "recipe.ema_decay": recipe.ema_decay is not None,
     }
     for name, asked in refused.items():
         if asked:
             raise ConfigurationError(
-                f"{name} cannot be had with DeepSpeed here. Take bf16 or no for precision, switch "
-                "the others off, or start with configs/accelerate/ddp.yaml"
+                f"{name} cannot be had with DeepSpeed here. Take bf16 or no for precision and adam "
+                "or adamw as optimiser, switch the others off, or start with "
+                "configs/accelerate/ddp.yaml"
             )
     settings: dict[str, Any] = {
         "train_batch_size": share.batch_size,
@@ -56,10 +59,10 @@ class ZeroLearner(Learner):
     are asked for: what the engine divides never meets a process that others do not wait for.
     """
 
-    _adam = torch.optim.Adam  # DeepSpeed takes no class of which it does not know the name
+    _bare_optimiser = False  # DeepSpeed takes no class that it does not know
 
     def _prepare(
-        self, module: nn.Module, optimiser: torch.optim.Adam, state: TrainingState | None
+        self, module: nn.Module, optimiser: torch.optim.Optimizer, state: TrainingState | None
     ) -> None:
         self._copy = copy.deepcopy(self.network).requires_grad_(False)
         self._prepared, self._optimiser = self._accelerator.prepare(module, optimiser)
@@ -83,7 +86,7 @@ class ZeroLearner(Learner):
         """Says whether the engine took the step; it passes over one that is not finite."""
         return torch.tensor(not self._zero.overflow, device=self._accelerator.device)
 
-    def end_step(self) -> None:
+    def end_step(self, done: int) -> None:
         """Does nothing: the engine has moved the weights in the last ``backward``."""
 
     def whole_network(self) -> nn.Module:
@@ -110,6 +113,7 @@ class ZeroLearner(Learner):
         states = list(self._zero.optimizer.state.values())
         if not states or "step" not in states[0]:  # no step was taken yet
             return {}
+        self._link_moments()
         step = states[0]["step"]
         return {
             name: {
@@ -129,8 +133,7 @@ class ZeroLearner(Learner):
         for flat in _flat_partitions(self._zero):
             zeros = {kind: torch.zeros_like(flat.data) for kind in _KINDS}
             self._zero.optimizer.state[flat] = {"step": step.clone(), **zeros}
-        if hasattr(self._zero, "_lazy_init_hp_params_optimizer_state"):  # ZeRO 1 and 2
-            self._zero._lazy_init_hp_params_optimizer_state()
+        self._link_moments()
         known = {name: each for name, each in self.trained.items() if name in moments}
         for name, parameter in known.items():
             for kind in _KINDS:
@@ -140,6 +143,12 @@ class ZeroLearner(Learner):
                     safe_set_local_optimizer_state(parameter, part, kind)
                 else:
                     safe_set_full_optimizer_state(parameter, value, kind)
+
+    def _link_moments(self) -> None:
+        """Lets parameters find their moments: ZeRO 1 and 2 see to the first group's alone."""
+        if hasattr(self._zero, "_lazy_init_hp_params_optimizer_state"):
+            self._zero._hp_optimizer_states_linked = False
+            self._zero._lazy_init_hp_params_optimizer_state()
 
     def _own_part(self, value: torch.Tensor, size: int) -> torch.Tensor:
         """Returns this process's equal part of a tensor, (size,), padded with zeros at the end."""

@@ -2,8 +2,8 @@
 
 import numpy as np
 import torch
-from torch.nn import functional
 
+from nakt_dist.transfer.binary_loss import CROSS_ENTROPY, BinaryLoss
 from nakt_dist.transfer.losses import CertaintyWeighting, certainty
 
 
@@ -13,8 +13,11 @@ def classification_loss(
     positive_weight: torch.Tensor | None = None,
     divisor: float | None = None,
     weighting: CertaintyWeighting = "none",
+    loss: BinaryLoss = CROSS_ENTROPY,
 ) -> dict[str, torch.Tensor]:
-    """Binary cross-entropy over the labels that count, in float32 whatever the autocast.
+    """Binary cross-entropy, or another loss of findings, over the labels that count.
+
+    In float32 whatever the autocast.
 
     The paper averages over all labels of all images; here an ignored label (not a number) leaves
     both sum and count, so that it neither pulls nor dilutes.
@@ -28,26 +31,26 @@ def classification_loss(
             fall unevenly, the mean number per part makes the mean over parts that of the batch.
         weighting: by the ``certainty`` of each finding (``pixel``) or image of the teachers that
             wrote the target; the divisor stays.
+        loss: of an entry.
 
     Returns:
-        ``loss`` and its only component ``cross_entropy``, the same scalar: the mean over the
-        entries that count; 0 with zero gradient when none does.
+        ``loss`` and its only component, such as ``cross_entropy``, the same scalar: the mean over
+        the entries that count; 0 with zero gradient when none does.
     """
     with torch.autocast(logits.device.type, enabled=False):
         kind = torch.promote_types(logits.dtype, torch.float32)
         counts = ~target.isnan()
-        values = functional.binary_cross_entropy_with_logits(
+        values = loss.entries(
             logits.to(kind),
             torch.where(counts, target, 0.0).to(kind),
-            pos_weight=None if positive_weight is None else positive_weight.to(kind),
-            reduction="none",
+            None if positive_weight is None else positive_weight.to(kind),
         )
         # Filled on the device: a number copied there would be waited for.
         number = counts.sum() if divisor is None else torch.full((), divisor, device=values.device)
         if weighting != "none":
             values = values * certainty(target, weighting).to(kind)
-        cross_entropy = torch.where(counts, values, 0.0).sum() / number.clamp(min=1e-9)
-    return {"loss": cross_entropy, "cross_entropy": cross_entropy}
+        mean = torch.where(counts, values, 0.0).sum() / number.clamp(min=1e-9)
+    return {"loss": mean, loss.name: mean}
 
 
 def positive_weights(targets: np.ndarray, limit: float = 100.0) -> torch.Tensor:

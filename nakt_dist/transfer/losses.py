@@ -5,6 +5,8 @@ from typing import Literal
 import torch
 from torch.nn import functional
 
+from nakt_dist.transfer.binary_loss import CROSS_ENTROPY, BinaryLoss
+
 CertaintyWeighting = Literal["none", "pixel", "image"]
 
 
@@ -58,6 +60,7 @@ def segmentation_loss(
     cross_entropy_weight: float = 1.0,
     constant: float = 1.0,
     weighting: CertaintyWeighting = "none",
+    loss: BinaryLoss = CROSS_ENTROPY,
 ) -> dict[str, torch.Tensor]:
     """Dice loss plus binary cross-entropy, in float32 whatever the autocast.
 
@@ -65,20 +68,21 @@ def segmentation_loss(
         logits: (N, 1, H, W).
         target: (N, 1, H, W) in [0, 1].
         dice_weight: weight of the Dice loss; the paper weighs both equally.
-        cross_entropy_weight: weight of the cross-entropy.
+        cross_entropy_weight: weight of the loss of pixels.
         constant: C of the Dice loss.
         weighting: by the teachers' ``certainty``; ours. What they are not sure of adds less to
             the loss, whose divisor stays the number of pixels.
+        loss: of a pixel; the paper's is cross-entropy.
 
     Returns:
-        ``loss`` (the weighted sum) and its components ``dice_loss`` and ``cross_entropy``,
-        each a scalar averaged over the images of the batch.
+        ``loss`` (the weighted sum) and its components ``dice_loss`` and that of pixels, such as
+        ``cross_entropy``, each a scalar averaged over the images of the batch.
     """
     logits, target = logits.float(), target.float()
     weight = None if weighting == "none" else certainty(target, weighting).expand_as(target)
-    cross_entropy = functional.binary_cross_entropy_with_logits(logits, target, weight)
+    of_pixels = loss.mean(logits, target, weight)
     dice = _weighted_dice(logits.sigmoid(), target, constant, weight, weighting)
-    return _summed(dice, cross_entropy, dice_weight, cross_entropy_weight)
+    return _summed(dice, of_pixels, dice_weight, cross_entropy_weight, loss.name)
 
 
 def class_segmentation_loss(
@@ -144,12 +148,16 @@ def _weighted_dice(
 
 
 def _summed(
-    dice: torch.Tensor, cross_entropy: torch.Tensor, dice_weight: float, cross_entropy_weight: float
+    dice: torch.Tensor,
+    of_pixels: torch.Tensor,
+    dice_weight: float,
+    weight_of_pixels: float,
+    name: str = "cross_entropy",
 ) -> dict[str, torch.Tensor]:
     return {
-        "loss": dice_weight * dice + cross_entropy_weight * cross_entropy,
+        "loss": dice_weight * dice + weight_of_pixels * of_pixels,
         "dice_loss": dice,
-        "cross_entropy": cross_entropy,
+        name: of_pixels,
     }
 
 

@@ -15,6 +15,7 @@ from nakt_dist.config import (
     AttentionTransferConfig,
     HintsConfig,
     LabelConfig,
+    OptimiserConfig,
     TapConfig,
     TrainConfig,
     TrainingTeacherConfig,
@@ -59,6 +60,9 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 FOUR_STEPS = {"steps": 4, "channels_last": False}
 """In ZeRO's memory format: another rounds otherwise, which tips pixels of so young a network."""
+
+DECAYING = OptimiserConfig("adamw", weight_decay=0.5)
+"""With two groups of parameters, of which one does not decay."""
 
 
 def segment(
@@ -113,7 +117,10 @@ def test_zero_segments_like_ddp(ddp: Path, undisturbed: Callable[[int], Path], s
 
 def clipped(output: Path, dataset: Path) -> TrainConfig:
     """Without BatchNorm: a bias before it has no gradient but rounding, which Adam blows up."""
-    recipe = {"micro_batch_size": 2, "largest_gradient_norm": 0.5, "learning_rate": 1e-3}
+    recipe = {
+        "micro_batch_size": 2, "largest_gradient_norm": 0.5, "learning_rate": 1e-3,
+        "optimiser": DECAYING,
+    }  # fmt: skip
     return segment(output, dataset, model=PLAIN, recipe=recipe)
 
 
@@ -231,7 +238,9 @@ def test_zero_goes_on_bit_for_bit_after_it_was_asked_to_leave(
 
 
 def in_single_images(output: Path, dataset: Path) -> TrainConfig:
-    return segment(output, dataset, model=PLAIN, recipe={"micro_batch_size": 1})
+    return segment(
+        output, dataset, model=PLAIN, recipe={"micro_batch_size": 1, "optimiser": DECAYING}
+    )
 
 
 @pytest.fixture(scope="module")

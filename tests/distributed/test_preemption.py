@@ -10,6 +10,8 @@ import pytest
 
 from nakt_dist.config import (
     CheckpointConfig,
+    OptimiserConfig,
+    ScheduleConfig,
     TrainConfig,
     ValidationConfig,
 )
@@ -41,8 +43,17 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def config_of(output: Path, dataset: Path, **changes: object) -> TrainConfig:
-    """Six steps, and no checkpoint before the last but the one that a signal brings about."""
+    """Six steps, and no checkpoint before the last but the one that a signal brings about.
+
+    Weights are averaged: each process averages the statistics of its own BatchNorms.
+    """
+    recipe = {
+        "ema_decay": 0.9,
+        "optimiser": OptimiserConfig("adamw", weight_decay=0.1),
+        "schedule": ScheduleConfig("cosine", warm_up_steps=1),
+    }
     settings = {
+        "recipe": recipe,
         "model": WITH_BATCHNORM,
         "validation": ValidationConfig(str(dataset), splits=["validation"]),
         "checkpoint": CheckpointConfig(every_epochs=99),
@@ -119,8 +130,9 @@ def test_a_run_that_is_to_end_where_it_left_keeps_its_only_checkpoint(
 ) -> None:
     """Nothing is written again that a kill could leave half done."""
     config = config_of(
-        tmp_path / "out", dataset, checkpoint=CheckpointConfig(every_epochs=99, keep=1)
-    )
+        tmp_path / "out", dataset, checkpoint=CheckpointConfig(every_epochs=99, keep=1),
+        recipe={"ema_decay": 0.9},
+    )  # fmt: skip
     finish(replace(config, recipe=replace(config.recipe, steps=2)), world_size)
     run_ranks(config, world_size, death=Signalled(step=4))
     checkpoint = tmp_path / "out" / "checkpoints" / "step-000000004"

@@ -8,6 +8,9 @@ from typing import Any
 import pytest
 
 from nakt_dist.config import (
+    EarlyStoppingConfig,
+    OptimiserConfig,
+    ScheduleConfig,
     ValidationConfig,
     VerifyConfig,
 )
@@ -40,7 +43,12 @@ def test_training_killed_before_any_rename_goes_on_bit_for_bit(
     dataset: Path, tmp_path: Path
 ) -> None:
     validation = ValidationConfig(str(dataset), splits=["validation"])
-    settings = {"recipe": {"steps": 4}, "validation": validation}
+    recipe = {
+        "steps": 4, "ema_decay": 0.9, "early_stopping": EarlyStoppingConfig(9),
+        "optimiser": OptimiserConfig("adamw", weight_decay=0.1),
+        "schedule": ScheduleConfig("cosine", warm_up_steps=1),
+    }  # fmt: skip
+    settings = {"recipe": recipe, "validation": validation}
     finish(train_config(tmp_path / "undisturbed", dataset, **settings))
     expected = trained(tmp_path / "undisturbed")
 

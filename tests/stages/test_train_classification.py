@@ -23,6 +23,7 @@ from nakt_dist.config import (
     MultiLabelConfig,
     PackConfig,
     PreprocessingConfig,
+    ScheduleConfig,
     SimilarityConfig,
     SplitConfig,
     TapConfig,
@@ -281,7 +282,8 @@ def test_a_foreign_file_starts_a_classifier(dataset: Path, tmp_path: Path) -> No
 
 
 def test_the_learning_rate_is_halved_by_epochs(dataset: Path, tmp_path: Path) -> None:
-    recipe = {"steps": None, "epochs": 3, "decay_every_epochs": 1, "learning_rate": 1e-3}
+    schedule = ScheduleConfig("step", decay_every_epochs=1)
+    recipe = {"steps": None, "epochs": 3, "schedule": schedule, "learning_rate": 1e-3}
     train.run(classify(tmp_path / "out", dataset, recipe=recipe))
     rates = {
         line["epoch"]: line["learning_rate"]

@@ -23,7 +23,7 @@ def stepped():
     one = learner()
     one.begin_step(1e-3)
     one.module(torch.rand(2, 1, 32, 32)).mean().backward()
-    one.end_step()
+    one.end_step(1)
     return one
 
 

@@ -168,6 +168,13 @@ def test_a_search_that_is_wrong_is_refused(changes: dict[str, Any], message: str
         study.read_study(StudyConfig(steps=[step]))
 
 
+def test_trials_that_go_on_need_a_schedule_that_does() -> None:
+    recipe = {"epochs": 9, "learning_rate": "${rate}", "schedule": {"name": "cosine"}}
+    step = {**STEP, "search": STOPPING, "config": {**STEP["config"], "recipe": recipe}}
+    with pytest.raises(ConfigurationError, match="early_stopping lets trials go on with more"):
+        study.read_study(StudyConfig(steps=[step]))
+
+
 def test_what_is_drawn_cannot_name_an_output_and_tests_cannot_be_searched(tmp_path: Path) -> None:
     config = {**STEP["config"], "output": "${root}/${trial}-${rate}"}
     with pytest.raises(ConfigurationError, match=r"name it by \$\{trial\}"):

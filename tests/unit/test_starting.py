@@ -2,11 +2,15 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import pytest
 import torch
 
-from nakt_dist.training.adam import Adam
+from nakt_dist.config import OptimiserConfig, RecipeConfig
+from nakt_dist.training.optimisers import make_optimiser
 from tests.datasets import publish_images
 
 PROGRAM = """
@@ -66,19 +70,31 @@ def test_commands_import_nothing_large_that_they_do_not_use(tmp_path: Path) -> N
     subprocess.run([sys.executable, "-c", PROGRAM, str(tmp_path)], check=True, timeout=120)
 
 
-def test_adam_is_that_of_torch() -> None:
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"name": "adam"},
+        {"name": "adamw", "weight_decay": 0.1},
+        {"name": "sgd", "weight_decay": 0.1, "momentum": 0.9, "nesterov": True},
+    ],
+    ids=["adam", "adamw", "sgd"],
+)
+def test_optimisers_are_those_of_torch(settings: dict[str, Any]) -> None:
     learnt = []
-    for kind in (Adam, torch.optim.Adam):
+    for bare in (True, False):
         torch.manual_seed(0)
         network = torch.nn.Linear(3, 2)
-        optimiser = kind(network.parameters(), lr=0.1)
+        recipe = RecipeConfig(steps=1, learning_rate=0.1, optimiser=OptimiserConfig(**settings))
+        optimiser = make_optimiser(recipe, network.parameters(), bare)
         for number in range(3):
             network(torch.full((1, 3), float(number))).square().sum().backward()
             optimiser.step()
             optimiser.zero_grad()
             assert all(parameter.grad is None for parameter in network.parameters())
             state = optimiser.state_dict()
-            optimiser = kind(network.parameters(), lr=0.2)
+            optimiser = make_optimiser(
+                replace(recipe, learning_rate=0.2), network.parameters(), bare
+            )
             optimiser.load_state_dict(state)
         learnt.append(
             [*network.parameters(), *(v for s in state["state"].values() for v in s.values())]
