@@ -29,6 +29,7 @@ from nakt_dist.config import (
 )
 from nakt_dist.config.packing import ImageConfig
 from nakt_dist.errors import ConfigurationError
+from nakt_dist.imaging.mask_settings import MaskValues
 from nakt_dist.loading.masked import MaskedImages
 from nakt_dist.loading.samples import select_samples
 from nakt_dist.models.network_file import open_network
@@ -338,15 +339,20 @@ def test_all_classes_of_voc_pack_train_and_teach(tmp_path: Path) -> None:
         picture = random.integers(0, 255, (40, 48, 3)).astype(np.uint8)
         Image.fromarray(picture).save(source / "JPEGImages" / f"{name}.jpg")
         palette = Image.fromarray(mask).convert("P")
-        palette.putpalette(random.integers(0, 255, 768).astype(np.uint8).tobytes())
+        palette.putpalette(bytes(3) + random.integers(0, 255, 765).astype(np.uint8).tobytes())
         palette.save(source / "SegmentationClass" / f"{name}.png")
     image = ImageConfig(height=32, width=32, colour="rgb", encoding="png")
     splits = SplitConfig(fractions={"train": 1.0})
     packed = tmp_path / "voc"
-    pack.run(PackConfig("voc2012", str(source), str(packed), image=image, splits=splits, workers=1))
+    config = PackConfig("voc2012", str(source), str(packed), image=image, splits=splits, workers=1)
+    pack.run(config)
     assert ShardManifest.read(packed).classes == CLASS_NAMES
     planes = masks_of(packed, None)
     assert planes.shape[1] == 21 and planes[:, 20].any() and planes[:, 14:20].any((0, 2, 3)).all()
+    some = MaskValues(classes={"person": [15], "rest": list(range(16, 21))}, void=[255])
+    pack.run(replace(config, output=str(tmp_path / "some"), mask_values=some))
+    united = [planes[:, 14], planes[:, 15:20].max(1), planes[:, 20]]
+    assert np.array_equal(masks_of(tmp_path / "some", None), np.stack(united, axis=1))
     colour = ModelSpec("unet", in_channels=3, options=TINY_UNET.options)
     train.run(train_config(tmp_path / "run", packed, ONE_STEP, model=colour))
     assert open_network(tmp_path / "run").spec.num_outputs == 21
