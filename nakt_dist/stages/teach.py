@@ -217,7 +217,9 @@ class Teaching(SharedJob[TaughtManifest]):
             for teacher in self.teachers
         ]
         autocast = torch.bfloat16 if precision == "bfloat16" else None
-        plain = FindingsOfTeachers() if self.findings else PseudoMasks(self.classes)
+        plain = (
+            FindingsOfTeachers(len(self.findings)) if self.findings else PseudoMasks(self.classes)
+        )
         sidecar = plain if self.private is None else self.private
         how = ShardTeaching(
             self.images, teachers, sidecar, config.combination, config.batch_size, device, autocast

@@ -15,7 +15,14 @@ from nakt_dist.transfer.ensemble import ensemble_findings
 
 
 class FindingsOfTeachers(Sidecar):
-    """``pseudo-NNNNNN.parquet``: probability and disagreement of each finding."""
+    """``pseudo-NNNNNN.parquet``: probability and disagreement of each finding.
+
+    Args:
+        findings: K.
+    """
+
+    def __init__(self, findings: int) -> None:
+        self._findings = findings
 
     def answer(self, how: ShardTeaching, image: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Returns probabilities and disagreements, float32 (N, K)."""
@@ -36,8 +43,9 @@ class FindingsOfTeachers(Sidecar):
         staging: Path,
     ) -> dict[str, Any]:
         """Writes one table; there is no index besides."""
-        keys, values = zip(*samples, strict=True)
-        probability, disagreement = (np.stack(each) for each in zip(*values, strict=True))
+        rows = list(samples)  # none of an empty shard
+        keys, values = [key for key, _ in rows], [each for _, each in rows]
+        probability, disagreement = np.reshape(values, (-1, 2, self._findings)).swapaxes(0, 1)
         path = folder / f"pseudo-{number:06d}.parquet"
         return {
             "entry": asdict(write_sidecar(path, split, keys, probability, disagreement, staging))

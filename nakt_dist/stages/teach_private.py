@@ -152,9 +152,10 @@ class PrivateVotes(Sidecar):
         staging: Path,
     ) -> dict[str, Any]:
         """Writes one table of answers; the votes themselves are written nowhere."""
-        keys, values = zip(*samples, strict=True)
+        rows = list(samples)  # none of an empty shard
+        keys, votes = [key for key, _ in rows], [each for _, each in rows]
         noise = secret_noise(read_key(self._key), self._identity, keys, self._findings)
-        answers = self._rule.answer(np.stack(values), self._voters, noise)
+        answers = self._rule.answer(np.reshape(votes, (-1, self._findings)), self._voters, noise)
         answers[[key not in self._asked for key in keys]] = np.nan
         path = folder / f"pseudo-{number:06d}.parquet"
         entry = write_sidecar(path, split, keys, answers, np.zeros_like(answers), staging)

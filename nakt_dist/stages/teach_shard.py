@@ -102,15 +102,26 @@ def teach_shards(
     Yields:
         The number and the receipt.
     """
-    with contextlib.closing(ahead(_taught(how, numbers), _IN_FLIGHT)) as batches:
+    entries, empty = how.images.manifest.shards, list[int]()
+
+    def filled() -> Iterator[int]:
+        for number in numbers:
+            if entries[number].samples:
+                yield number
+            else:
+                empty.append(number)
+
+    with contextlib.closing(ahead(_taught(how, filled()), _IN_FLIGHT)) as batches:
         for number, first in batches:
             taught = itertools.chain(first, (each for _, batch in batches for each in batch))
             rows = np.flatnonzero(how.images.shard_numbers == number)
             keys = how.images.column("key").take(rows).to_pylist()
             # Not strict: what comes after is the next shard's.
             samples = zip(keys, taught, strict=False)
-            split = how.images.manifest.shards[number].split
+            split = entries[number].split
             yield number, how.sidecar.write(number, split, samples, folder, staging)
+    for number in empty:  # no batch is of them
+        yield number, how.sidecar.write(number, entries[number].split, iter(()), folder, staging)
 
 
 def _taught(how: ShardTeaching, numbers: Iterable[int]) -> Iterator[tuple[int, Taught]]:

@@ -2,17 +2,21 @@
 
 import tarfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 
 from nakt_dist.cli import main
-from nakt_dist.config import ImageConfig, PackConfig, SplitConfig
+from nakt_dist.config import ImageConfig, PackConfig, PrivacyConfig, SplitConfig
+from nakt_dist.runtime.files import file_sha256
 from nakt_dist.runtime.relaunch import asked_of_accelerate
+from nakt_dist.shards.manifest import ShardEntry, ShardManifest
+from nakt_dist.shards.pseudo_findings import PseudoFindings
 from nakt_dist.shards.reader import IndexedShards
 from nakt_dist.stages import pack, teach
-from tests.datasets import make_packed_dataset, make_weights, publish_images
+from tests.datasets import make_classifier, make_packed_dataset, make_weights, publish_images
 from tests.faults.chaos_launches import ForkedLaunch
 from tests.launching import Death, accelerate_launch, finish, program, run_ranks
 from tests.recipes import evaluate_config, file_hashes, teach_config, train_config
@@ -129,7 +133,7 @@ def test_more_ranks_than_shards(weights: Path, tmp_path: Path) -> None:
 
 
 def make_dataset_with_empty_shards(folder: Path) -> Path:
-    """One input a shard, every third of them unusable: these shards hold nothing."""
+    """One input a shard, every third of them unusable; and a shard that holds nothing."""
     source = publish_images(folder / "source")
     for number in range(0, 12, 3):
         (source / f"image_{number:03d}.png").write_bytes(b"")
@@ -144,13 +148,26 @@ def make_dataset_with_empty_shards(folder: Path) -> Path:
             workers=1,
         )
     )
-    return folder / "packed"
+    packed = folder / "packed"
+    manifest = ShardManifest.read(packed)
+    assert manifest.num_samples == 8
+    with tarfile.open(packed / "train-000008.tar", "w"):
+        pass
+    empty = packed / "train-000008.tar"
+    entry = ShardEntry(empty.name, "train", 0, empty.stat().st_size, file_sha256(empty))
+    replace(manifest, shards=(*manifest.shards, entry)).write(packed)
+    return packed
 
 
 def test_empty_shards_pass_through_every_stage_in_several_processes(
     weights: Path, tmp_path: Path
 ) -> None:
     dataset = make_dataset_with_empty_shards(tmp_path)
+    hospitals = [make_classifier(tmp_path / f"{n}.safetensors", ["Nodule"], n) for n in range(2)]
+    for name, rule in (("plain", None), ("votes", PrivacyConfig(str(tmp_path / "key"), 9.0, 9.0))):
+        taught = teach.run(teach_config(tmp_path / name, dataset, *hospitals, privacy=rule))
+        assert taught.details["finished"] and main(["verify", str(tmp_path / name)]) == 0
+        assert PseudoFindings.read(tmp_path / name).keys.to_pylist() == IndexedShards(dataset).keys
     assert main(["verify", str(dataset)]) == 0
     pseudo = tmp_path / "pseudo"
 
