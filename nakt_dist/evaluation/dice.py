@@ -65,6 +65,8 @@ def class_masks(
         numbers = torch.arange(1, classes, device=target.device)[:, None, None]
         predicted = prediction[:, None] == numbers
         annotated = shares.argmax(1)[:, None] == numbers
+    if target.shape[1] < classes:  # nothing is void
+        return predicted, annotated
     counts = void <= 0.5
     return predicted & counts, annotated & counts
 
