@@ -276,7 +276,10 @@ def _explain(message: str, kind: type, program: str) -> str:
     key = found["argument"] or found["option"] or f"{found['group']}.{found['in_group']}"
     known = _known_keys(kind)
     # A complaint about a part inside a value names that part's key alone.
+    inside = [name for name in known if name.endswith(f".{key}")]
     nearest = nearest_name(key, [*known, *(name.rsplit(".", 1)[-1] for name in known)])
+    if inside:  # not misspelt, but a setting of a group
+        nearest = f", did you mean '{inside[0]}'?"
     if ":" in key:
         nearest = "; a blank belongs after the colon, as in weights: FILE"
     return f"there is no setting '{key}'{nearest} ({program} --help lists them)"

@@ -107,6 +107,8 @@ def test_whole_shards_end_well_and_damaged_ones_with_shard_and_key(tmp_path, cap
     [
         (["verfy", "folder"], "did you mean 'verify'?"),
         (["verify", "folder", "--repare=true"], "did you mean 'repair'?"),
+        (["train", "--output=runs", "--epochs=3"], "did you mean 'recipe.epochs'?"),
+        (["teach", "--output=pseudo", "--flips=[horizontal]"], "did you mean 'teachers.flips'?"),
         (["verify", "folder", "--repair=perhaps"], "repair"),
         (["verify"], "required: folder"),
         (["verify", "one", "two"], "'two'"),
