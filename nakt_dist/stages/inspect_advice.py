@@ -85,16 +85,32 @@ def advise(pseudo: PseudoSet, rule: ExclusionRule, verdict: RuleVerdict) -> list
 
 
 def _much_excluded(pseudo: PseudoSet, rule: ExclusionRule, verdict: RuleVerdict) -> str:
-    """Says which half of a rule excludes most images, and which β would keep three quarters."""
+    """Says which part of a rule excludes most images, and which β would keep three quarters."""
     halves = []
     alpha = rule.alpha_at(pseudo.manifest.height, pseudo.manifest.width)
     if alpha is not None and verdict.few_targets.any():
         halves.append((verdict.few_targets, f"N < {show_threshold(alpha)}"))
     if verdict.high_entropy.any():
         halves.append((verdict.high_entropy, f"E > {rule.beta:g} bits"))
+    if verdict.unsure is not None and verdict.unsure.any():
+        halves.append((verdict.unsure, "teachers that are not sure"))
     shares = sorted(((100 * float(np.mean(mask)), name) for mask, name in halves), reverse=True)
     which = ", ".join(f"{share:.0f} % have {name}" for share, name in shares)
     start = f"{100 * np.mean(~verdict.kept):.0f} % of the images are excluded ({which})"
+    # No β keeps three quarters then.
+    if verdict.unsure is not None and np.mean(~verdict.unsure) < _SHARE_TO_KEEP:
+        limits = (
+            f"{words} exclusion.{name}"
+            for words, name in (
+                ("a smaller", "smallest_confidence"),
+                ("a greater", "largest_disagreement"),
+            )
+            if getattr(rule, name) is not None
+        )
+        return (
+            f"{start}: that teachers are not sure alone excludes more than a quarter, "
+            f"{' or '.join(limits)} keeps these."
+        )
     if rule.beta is None or not pseudo.manifest.soft:
         return f"{start}: β plays no part here, a smaller α keeps more."
     return (

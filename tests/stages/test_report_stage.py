@@ -312,6 +312,7 @@ def test_inspect_helps_to_choose_the_thresholds(
         (ExclusionRule(alpha=1e6), "β = 3.74 without α would keep 75 %"),
         (ExclusionRule(alpha=1000, beta=None), "β plays no part here, a smaller α keeps more"),
         (ExclusionRule(alpha=1000, combine="both"), "β = 3.74 would keep 75 %"),
+        (ExclusionRule(smallest_confidence=1), "a smaller exclusion.smallest_confidence keeps"),
     ],
 )
 def test_inspect_names_a_better_threshold(
