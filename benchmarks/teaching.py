@@ -149,8 +149,8 @@ def _compared(case: Answering, scale: Scale, device: torch.device) -> Table:
         torch.get_num_threads(),
     )
     config = TeachConfig(
-        str(shards), str(scale.folder / "planned"), [TeacherConfig(str(weights))], case.batch,
-        device.type, threads=threads,
+        str(shards), str(scale.folder / "planned"), [TeacherConfig(str(weights))],
+        batch_size=case.batch, device=device.type, threads=threads,
     )  # fmt: skip
     with silent():
         job = teach.plan(config, Opening())

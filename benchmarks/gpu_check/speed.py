@@ -93,7 +93,7 @@ def _measure(
             with learner.autocast():
                 loss = task.forward(learner.module, image, target)["loss"]
             learner.backward(loss)
-        learner.end_step()
+        learner.end_step(len(losses) + 1)
         losses.append(loss.detach())
 
     @torch.inference_mode()

@@ -75,7 +75,7 @@ def first_step(config: TrainConfig) -> Step:
     gradients: list[torch.Tensor] = []
     end_step = Learner.end_step
 
-    def recorded(learner: Learner) -> None:
+    def recorded(learner: Learner, done: int) -> None:
         scaler = learner._accelerator.scaler
         scale = 1.0 if scaler is None else scaler.get_scale()
         of_each = [
@@ -84,7 +84,7 @@ def first_step(config: TrainConfig) -> Step:
         ]
         gradients.append(torch.cat([each.detach().cpu().double().flatten() for each in of_each]))
         gradients[-1] /= scale
-        end_step(learner)
+        end_step(learner, done)
 
     with mock.patch.object(Learner, "end_step", recorded):
         train.run(config)

@@ -229,6 +229,8 @@ def _count_statistics(pseudo: PseudoSet, training: TrainingSet | None) -> _Count
         notes.append("no network here learnt from them with exclusion: the paper's thresholds")
     elif training.samples < counts["after"]:
         notes.append(f"{training.samples} of those kept were used")
+    if "unsure" in counts:
+        notes.append(f"of {counts['unsure']} the teachers are not sure")
     alone = ("below_alpha_alone", "above_beta_alone", "below_alpha_and_above_beta")
     return _Counted(
         pseudo.manifest.dataset, Cell(pseudo.label, tuple(notes)), rule, counts["before"],

@@ -48,7 +48,8 @@ def classification_loss(
         # Filled on the device: a number copied there would be waited for.
         number = counts.sum() if divisor is None else torch.full((), divisor, device=values.device)
         if weighting != "none":
-            values = values * certainty(target, weighting).to(kind)
+            # Not a number times zero is none, in the gradient as well.
+            values = values * certainty(target, weighting).nan_to_num(0.0).to(kind)
         mean = torch.where(counts, values, 0.0).sum() / number.clamp(min=1e-9)
     return {"loss": mean, loss.name: mean}
 

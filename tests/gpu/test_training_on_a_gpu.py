@@ -118,8 +118,8 @@ def test_after_a_checkpoint_adam_does_not_wait_for_the_gpu_at_every_parameter(
     places: list[set[str]] = []
     end_step = Learner.end_step
 
-    def noted(learner: Learner) -> None:
-        end_step(learner)
+    def noted(learner: Learner, done: int) -> None:
+        end_step(learner, done)
         moments = learner._optimiser.optimizer.state.values()
         places.append({kind + each[kind].device.type for each in moments for kind in each})
 

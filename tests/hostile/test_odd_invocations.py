@@ -30,6 +30,10 @@ TRAIN = (
 )
 TEACH = "teach --dataset={0}/squares --output={0}/te --device=cpu"
 TAUGHT = TEACH + ' --teachers=[{{"weights":"{0}/network.safetensors"}}]'
+WEIGH = (
+    "weigh --dataset={0}/squares --output={0}/we --device=cpu --splits=null "
+    '--teachers=[{{"weights":"{0}/network.safetensors"}},{{"weights":"{0}/network.safetensors"}}]'
+)
 EVALUATE = (
     "evaluate --weights={0}/network.safetensors --dataset={0}/squares --output={0}/ev --device=cpu"
 )
@@ -76,6 +80,9 @@ ODD = [
     (TEACH + ' --teachers=[{{"weights":"{0}/file"}}]', "unknown kind of weights file"),
     (TAUGHT + " --dataset={0}/squares-published", PACK_FIRST),
     (TAUGHT + " --batch_size=-1", "batch_size must be positive"),
+    (WEIGH + " --dataset={0}/squares-published", PACK_FIRST),
+    (WEIGH + ' --teachers=[{{"weights":"{0}/network.safetensors"}}]', "a list of 2 to 12 teachers"),
+    (WEIGH + " --output={0}/squares", "holds what pack has written"),
     (EVALUATE + " --dataset={0}/squares-published", PACK_FIRST),
     (EVALUATE + " --dataset={0}/empty", "the folder is empty"),
     (EVALUATE + " --weights={0}/squares-published/image_000.png", "unknown kind of weights file"),

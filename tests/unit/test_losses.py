@@ -151,9 +151,16 @@ def test_annotations_weigh_fully_and_two_classes_as_one_target(weighting):
 
 def test_findings_are_weighed_alone_or_by_image():
     nan = float("nan")
-    logits = torch.zeros(2, 2)
-    target = torch.tensor([[1.0, 0.75], [0.25, nan]])
+    logits = torch.zeros(3, 2, requires_grad=True)
+    target = torch.tensor([[1.0, 0.75], [0.25, nan], [nan, nan]])
     by_finding = classification_loss(logits, target, weighting="pixel")["loss"].item()
     assert by_finding == pytest.approx(math.log(2) * (1 + 0.5 + 0.5) / 3)
     by_image = classification_loss(logits, target, weighting="image")["loss"].item()
     assert by_image == pytest.approx(math.log(2) * (0.75 + 0.75 + 0.5) / 3)
+    for weighting in (
+        "pixel",
+        "image",
+    ):  # what is ignored has a gradient of 0, and not of no number
+        classification_loss(logits, target, weighting=weighting)["loss"].backward()
+        assert logits.grad.isfinite().all()
+        assert not logits.grad[2].any()
