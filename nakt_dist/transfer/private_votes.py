@@ -16,6 +16,8 @@ from typing import Any
 
 import numpy as np
 
+from nakt_dist.errors import ConfigurationError
+
 
 @dataclass(frozen=True)
 class VotingRule:
@@ -70,9 +72,18 @@ def epsilon_of(spendings: Iterable[Spending], delta: float) -> float:
 
     Rényi differential privacy of Gaussian mechanisms of sensitivity 1, composed and converted by
     Google's dp-accounting; it does not depend on how the votes fell, so that it may be published.
+
+    Raises:
+        ConfigurationError: the accountant is not installed.
     """
-    from dp_accounting import GaussianDpEvent, SelfComposedDpEvent
-    from dp_accounting.rdp import RdpAccountant
+    try:
+        from dp_accounting import GaussianDpEvent, SelfComposedDpEvent
+        from dp_accounting.rdp import RdpAccountant
+    except ImportError as error:
+        raise ConfigurationError(
+            f"privacy needs the accountant of dp-accounting, which is not installed ({error}). "
+            "Install it: pip install 'nakt_dist[private]'"
+        ) from None
 
     accountant = RdpAccountant()
     for each in spendings:

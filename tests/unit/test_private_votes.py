@@ -1,10 +1,12 @@
 """Private votes: the mechanism, its noise, and what the accountant says it costs."""
 
 import math
+import sys
 
 import numpy as np
 import pytest
 
+from nakt_dist.errors import ConfigurationError
 from nakt_dist.transfer.private_votes import Spending, VotingRule, epsilon_of, secret_noise
 
 KEY = bytes(range(32))
@@ -62,3 +64,9 @@ def test_the_comparison_costs_what_is_not_answered_too() -> None:
     assert some == pytest.approx(epsilon_of([Spending(VotingRule(40.0), 360, 360)], 1e-5), rel=1e-6)
     both = epsilon_of([Spending(VotingRule(40.0), 180, 180)] * 2, 1e-5)
     assert both == pytest.approx(some, rel=1e-6)
+
+
+def test_without_the_accountant_nothing_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "dp_accounting", None)
+    with pytest.raises(ConfigurationError, match=r"pip install .nakt_dist\[private\]"):
+        epsilon_of([Spending(VotingRule(40.0), 1, 1)], 1e-5)
