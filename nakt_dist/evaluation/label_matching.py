@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 
 from nakt_dist.config.selecting import LabelConfig
 from nakt_dist.errors import ConfigurationError
-from nakt_dist.loading.targets import LabelledTargets, labelled_targets, name_outputs
+from nakt_dist.loading.targets import LabelledTargets, labelled_targets, require_output_names
 from nakt_dist.models.network_file import TrainedNetwork, stored_output_names
 from nakt_dist.shards.reader import IndexedShards
 from nakt_dist.sources.findings import resolve_label_names
@@ -64,7 +64,9 @@ def match_labels(
     available = images.manifest.findings
     wanted = tuple(available)
     if outputs is None:
-        outputs = _foreign_names(weights, trained, config)
+        outputs = require_output_names(
+            trained, weights, config.names, "labels.names", "nakt evaluate"
+        )
     elif config.names is not None:
         wanted = resolve_label_names(config.names, available)
     shared = [name for name in outputs if name in wanted]
@@ -81,14 +83,3 @@ def match_labels(
         outputs_not_used=tuple(name for name in outputs if name not in shared),
         labels_not_used=tuple(name for name in wanted if name not in shared),
     )
-
-
-def _foreign_names(weights: str, trained: TrainedNetwork, config: LabelConfig) -> tuple[str, ...]:
-    """Returns the names of the outputs that the configuration gives."""
-    count = trained.spec.num_outputs
-    if config.names is None:
-        raise ConfigurationError(
-            f"{weights}: does not say what its {count} outputs mean. Name them, in order, as "
-            "labels.names: a list, or a label set such as chestxray14"
-        )
-    return name_outputs(config.names, count, "labels.names")

@@ -10,6 +10,7 @@ import torch
 from nakt_dist.config.selecting import LabelConfig
 from nakt_dist.errors import ConfigurationError, nearest_name
 from nakt_dist.loading.samples import CachedImages, SelectedSamples
+from nakt_dist.models.network_file import TrainedNetwork, stored_output_names
 from nakt_dist.shards.pseudo_findings import PseudoFindings
 from nakt_dist.shards.reader import IndexedShards
 from nakt_dist.sources.findings import (
@@ -192,6 +193,37 @@ def name_outputs(names: str | Sequence[str], count: int | None, field: str) -> t
             "outputs; name each of them, in order"
         )
     return found
+
+
+def require_output_names(
+    trained: TrainedNetwork,
+    weights: str,
+    given: str | Sequence[str] | None,
+    field: str,
+    wanted_by: str,
+) -> tuple[str, ...]:
+    """Returns the findings that a classifier's outputs stand for: those given, or its file's own.
+
+    Args:
+        weights: as the user named them, for messages.
+        given: by the configuration, see ``name_outputs``.
+        field: the setting's name.
+        wanted_by: who cannot do without.
+
+    Raises:
+        ConfigurationError: neither names them; or as ``name_outputs``.
+        CheckpointError: the file's own names are damaged.
+    """
+    count = trained.spec.num_outputs
+    if given is not None:
+        return name_outputs(given, count, field)
+    names = stored_output_names(trained, weights)
+    if names is None:
+        raise ConfigurationError(
+            f"{weights}: does not say what its {count} outputs mean, which {wanted_by} needs; name "
+            f"them, in order, as {field}: a list, or a label set such as chestxray14"
+        )
+    return names
 
 
 class LabelledImages(CachedImages):

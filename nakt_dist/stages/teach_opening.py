@@ -9,8 +9,8 @@ from nakt_dist.config import TeacherConfig
 from nakt_dist.errors import ConfigurationError
 from nakt_dist.evaluation.network_lineage import classes_of, task_of
 from nakt_dist.loading.samples import image_form
-from nakt_dist.loading.targets import name_outputs
-from nakt_dist.models.network_file import TrainedNetwork, open_network, stored_output_names
+from nakt_dist.loading.targets import require_output_names
+from nakt_dist.models.network_file import open_network
 from nakt_dist.models.timm_files import check_size
 from nakt_dist.models.weights_path import weights_path
 from nakt_dist.shards.reader import IndexedShards
@@ -95,7 +95,10 @@ def open_teacher(
     seen = tuple(config.flips), tuple(config.scales)
     teacher = Teacher(trained, config.weight, config.output, None, *seen)
     if task_of(trained) == "classification":
-        teacher = replace(teacher, findings=_findings_of(trained, config))
+        findings = require_output_names(
+            trained, config.weights, config.labels, "teachers.labels", "nakt teach"
+        )
+        teacher = replace(teacher, findings=findings)
     elif config.labels is not None:
         raise ConfigurationError(
             f"{config.weights}: teachers.labels names the findings of a classifier, and "
@@ -119,19 +122,6 @@ def _with_classes(teacher: Teacher, config: TeacherConfig, wanted: Sequence[str]
     places = config.class_map.places(own, masks, config.weights)
     several = teacher.trained.spec.num_outputs > 1
     return replace(teacher, masks=masks, classes=tuple(masks[p] for p in places) if several else ())
-
-
-def _findings_of(trained: TrainedNetwork, config: TeacherConfig) -> tuple[str, ...]:
-    if config.labels is not None:
-        return name_outputs(config.labels, trained.spec.num_outputs, "teachers.labels")
-    names = stored_output_names(trained, config.weights)
-    if names is None:
-        raise ConfigurationError(
-            f"{config.weights}: does not say what its {trained.spec.num_outputs} outputs mean; "
-            "name them, in order, as labels of this teacher: a list, or a label set such as "
-            "chestxray14"
-        )
-    return names
 
 
 def _check_alike(teachers: Sequence[Teacher]) -> None:

@@ -146,11 +146,16 @@ def _targets(
 def _met(
     configs: Sequence[TeacherConfig], teachers: Sequence[Teacher], samples: SelectedSamples
 ) -> list[str]:
-    """Says which teachers have learnt from the images that they are weighed on."""
+    """Says which teachers have learnt from the images that they are weighed on, or may have."""
     notes = []
     for config, teacher in zip(configs, teachers, strict=True):
         met = read_pictures(weights_path(config.weights)).count(samples.images.column("pixels"))
-        if met["training"]:
+        if met["training"] is None:
+            notes.append(
+                f"whether {teacher.trained.name} learnt from these images is not known: its "
+                "weights lie without the numbers of the pictures that it met"
+            )
+        elif met["training"]:
             notes.append(
                 f"{teacher.trained.name} learnt from {met['training']} of these {len(samples)} "
                 "images: its weight is too high by what it remembers of them. Choose others"

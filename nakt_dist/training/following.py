@@ -11,8 +11,8 @@ from torch import nn
 
 from nakt_dist.config import TapConfig, TrainingTeacherConfig
 from nakt_dist.errors import ConfigurationError
-from nakt_dist.loading.targets import name_outputs
-from nakt_dist.models.network_file import TrainedNetwork, open_network, stored_output_names
+from nakt_dist.loading.targets import require_output_names
+from nakt_dist.models.network_file import TrainedNetwork, open_network
 from nakt_dist.models.registry import is_classifier
 from nakt_dist.models.taps import TappedNetwork, TeacherTap, preset_taps
 from nakt_dist.records import lineage
@@ -225,7 +225,7 @@ def pair(
                 "teach"
             )
         return Pairing(taps)
-    names = _output_names(config, teacher, matching)
+    names = require_output_names(teacher, config.weights, config.labels, "teacher.labels", matching)
     shared = tuple(name for name in labels if name in names)
     if not shared:
         raise ConfigurationError(
@@ -234,20 +234,6 @@ def pair(
         )
     numbers = [list(labels).index(name) for name in shared], [names.index(name) for name in shared]
     return Pairing(taps, shared, numbers)
-
-
-def _output_names(
-    config: TrainingTeacherConfig, teacher: TrainedNetwork, matching: str
-) -> tuple[str, ...]:
-    if config.labels is not None:
-        return name_outputs(config.labels, teacher.spec.num_outputs, "teacher.labels")
-    names = stored_output_names(teacher, config.weights)
-    if names is None:
-        raise ConfigurationError(
-            f"{config.weights}: does not say what its outputs mean, which {matching} needs; "
-            "name them, in order, as teacher.labels: a list, or a label set such as chestxray14"
-        )
-    return names
 
 
 def describe_following(

@@ -97,7 +97,9 @@ def test_a_teacher_that_knows_the_images_is_told_of(
     other = make_weights(tmp_path / "other.safetensors")
     best = tmp_path / "run" / "best.safetensors"
     weigh.run(config(tmp_path / "out", dataset, best, other, splits=["train"]))
-    assert "learnt from 6 of these 6 images" in "".join(capsys.readouterr())
+    told = "".join(capsys.readouterr())
+    assert "learnt from 6 of these 6 images" in told
+    assert "whether other learnt from these images is not known" in told
     with pytest.raises(DatasetError, match="holds what train has written"):
         weigh.run(config(tmp_path / "run", dataset, best, other))
 
