@@ -1,7 +1,9 @@
 """Runs in TensorBoard: a folder of event files for each."""
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -48,7 +50,7 @@ class TensorBoardTarget:
         tracked = self._place.tracked(run, self._folder)
         # TensorBoard drops what it has from there on, such as that of a mirror that was killed.
         purged = {"purge_step": sent.step + 1}
-        with self._open(str(self._folder / run.place), **purged) as writer:
+        with self._open(_after_others(self._folder / run.place), **purged) as writer:
             for row in rows:
                 for name, value in row.values.items():
                     writer.add_scalar(name, value, row.step)
@@ -64,7 +66,7 @@ class TensorBoardTarget:
     def send_study(self, study: StudyGlance, sent: Sent) -> Sent:
         """See ``Target``."""
         name = f"study {study.plan.name}".replace("/", "-")  # it may hold .., too
-        with self._open(str(self._folder / name)) as writer:
+        with self._open(_after_others(self._folder / name)) as writer:
             writer.add_text("runs", _markdown(study.table), sent.step + 1)
         return replace(sent, step=sent.step + 1)
 
@@ -80,6 +82,17 @@ class TensorBoardTarget:
     def close(self) -> str:
         """See ``Target``."""
         return f"to see them: tensorboard --logdir {self._folder}"
+
+
+def _after_others(folder: Path) -> str:
+    """Waits, a second at most, until a new file is read after those that are there.
+
+    TensorBoard reads files by name, which holds whole seconds and then numbers without zeros
+    before them: of one second, the tenth file is read before the ninth.
+    """
+    while any(folder.glob(f"events.out.tfevents.{int(time.time()):010d}.*")):
+        time.sleep(0.02)
+    return str(folder)
 
 
 def _fingerprint(history: Sequence[Row], step: int) -> str:
