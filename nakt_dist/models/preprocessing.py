@@ -121,6 +121,12 @@ def resolve_preprocessing(
     return NetworkInput(PreprocessingConfig(**{**usual, **known}), assumed, stored, asked, source)
 
 
+def value_range(preprocessing: PreprocessingConfig) -> tuple[float, float]:
+    """Returns the least and largest value that a network sees, given its mean and deviation."""
+    pairs = list(zip(*_spread(preprocessing.mean, preprocessing.std), strict=False))
+    return min((0 - m) / s for m, s in pairs), max((1 - m) / s for m, s in pairs)
+
+
 def _spread(*values: Any) -> list[list[Any]]:
     """Returns means or deviations as lists of one length; one number stands for all channels."""
     lists = [each if isinstance(each, list) else [each] for each in values]
@@ -149,8 +155,7 @@ def _describe_assumed(name: str, seen: NetworkInput, form: ImageForm) -> str:
         return ""
     found = seen.preprocessing
     mean, std = found.mean, found.std
-    pairs = list(zip(*_spread(mean, std), strict=False))
-    lowest, highest = min((0 - m) / s for m, s in pairs), max((1 - m) / s for m, s in pairs)
+    lowest, highest = value_range(found)
     told = ["ImageNet's"] * (mean == list(IMAGENET_MEAN)) + [seen.source] * bool(seen.source)
     whose = f" ({', '.join(told)})" if told else ""
     *others, last = seen.assumed
