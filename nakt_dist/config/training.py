@@ -190,7 +190,9 @@ class TrainConfig(Limited):
         preprocessing: what the network sees; written into its weights file. What it leaves out
             is that of ``init``, or what is usual, see ``PreprocessingConfig``.
         init: weights to start from: an own run (paper A, algorithm 2), or a classifier's file
-            from elsewhere, whose head is replaced where its findings are others (paper B).
+            from elsewhere, whose head is replaced where its findings are others (paper B);
+            ``imagenet`` is EfficientNet-Lite0's, as the extra ``imagenet`` brings it. A
+            classifier of timm starts the encoder ``tu-NAME`` of a network that segments.
         init_labels: what the outputs of a file from elsewhere mean, in order, or a label set
             such as ``chestxray14``: where these are the findings to learn, its head is kept.
         trainable: ``all``, ``last34`` (DenseNet-121's last 34 layers, paper B), or module paths;

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from nakt_dist.errors import CheckpointError
 from nakt_dist.models.building import check_finite
 from nakt_dist.models.entry_names import own_entries
+from nakt_dist.models.imagenet import IMAGENET
 from nakt_dist.models.matching import (
     LoadReport,
     compare,
@@ -29,11 +30,12 @@ WHERE_TO_GET_IMAGENET = (
     "documentation of DenseNet121_Weights has the address) or the safetensors file of a timm "
     "densenet121 (such as timm/densenet121.ra_in1k on the Hugging Face hub), and give its path. "
     "To have timm download them, name the network timm:densenet121 with options: "
-    "{pretrained: true}"
+    "{pretrained: true}. For timm:tf_efficientnet_lite0 a package brings them: init: imagenet"
 )
 """What a message says where pretrained weights are asked for by name."""
 
-_PRETRAINED = ("imagenet", "densenet121")
+_PRETRAINED = (IMAGENET, "densenet121")
+_ENCODER = "encoder."  # what smp calls it
 
 
 def read_initial_weights(source: str | Path) -> LoadedWeights:
@@ -47,7 +49,8 @@ def read_initial_weights(source: str | Path) -> LoadedWeights:
             if its name means those), unsafe, damaged, or holds values that are not finite.
     """
     path = Path(source)
-    if not path.exists() and any(each in path.name.lower() for each in _PRETRAINED):
+    absent = not path.exists() and source != IMAGENET
+    if absent and any(each in path.name.lower() for each in _PRETRAINED):
         raise CheckpointError(f"{source}: no such weights file. {WHERE_TO_GET_IMAGENET}")
     loaded = read_weights(weights_path(path))
     check_finite(loaded)
@@ -58,7 +61,9 @@ def initialise(network: nn.Module, loaded: LoadedWeights, keep_head: bool = True
     """Copies into a network all that a checkpoint has for it.
 
     The head is copied when it has as many outputs, and otherwise stays at its fresh values.
-    First layers are never adapted to another number of image channels.
+    First layers are never adapted to another number of image channels. A network that segments
+    takes those of a classifier for its encoder, where that is the same network, and keeps its
+    decoder.
 
     Args:
         keep_head: False leaves the head fresh even where it fits, as it has to be when its
@@ -77,7 +82,11 @@ def initialise(network: nn.Module, loaded: LoadedWeights, keep_head: bool = True
     wanted = network.state_dict()
     found, left = own_entries(loaded.state_dict, wanted, loaded.path)
     found, unused = in_timm_names(found, network, loaded.path)
-    report = compare(wanted, found, loaded.path, _fresh_head(network, found, keep_head))
+    fresh = _fresh_head(network, found, keep_head)
+    if prefix := _encoder_prefix(found, wanted):
+        found = {f"{prefix}{name}": each for name, each in found.items()}
+        fresh = {name for name in wanted if not name.startswith(_ENCODER)}
+    report = compare(wanted, found, loaded.path, fresh)
     report = replace(report, unexpected=(*report.unexpected, *left, *unused))
     own_layers = getattr(network, "own_layers", ())
     lacking = tuple(name for name in report.missing if not name.startswith(own_layers))
@@ -94,3 +103,17 @@ def _fresh_head(network: nn.Module, found: Mapping[str, Tensor], keep_head: bool
     head = {name: each for name, each in network.state_dict().items() if name.startswith(prefixes)}
     fits = all(name in found and found[name].shape == each.shape for name, each in head.items())
     return set() if keep_head and fits else set(head)
+
+
+def _encoder_prefix(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> str:
+    """Returns what a segmentation network puts before a classifier's names; "" where it has none.
+
+    Encoders ``tu-NAME`` of segmentation-models-pytorch have timm's names after a prefix.
+    """
+    first = next(iter(found), "")
+    prefixes = (
+        name.removesuffix(first)
+        for name in wanted
+        if first not in wanted and name.startswith(_ENCODER) and name.endswith(f".{first}")
+    )
+    return next(prefixes, "")

@@ -11,6 +11,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from nakt_dist.errors import CheckpointError, ConfigurationError
+from nakt_dist.models.imagenet import describe_imagenet
 from nakt_dist.models.legacy_weights import LEGACY_SUFFIXES, read_legacy, without_wrapper_names
 from nakt_dist.models.spec import ModelSpec
 from nakt_dist.runtime.files import file_sha256, write_bytes
@@ -30,7 +31,8 @@ class LoadedWeights:
     Attributes:
         path: the file.
         state_dict: tensors by name on the CPU, with the dtypes of the file.
-        spec: the network they belong to; None for a file that nakt_dist did not write.
+        spec: the network they belong to; None for a file that nakt_dist did not write, but for
+            that of ``models.imagenet``.
         metadata: the text that was given to ``save_weights``.
         sha256: of the file's bytes, 64 hexadecimal digits.
         source_format: "safetensors"; or "torch", followed by ":" and the name of the container
@@ -96,7 +98,9 @@ def read_weights(path: Path) -> LoadedWeights:
         raise CheckpointError(f"{path}: {found}")
     if path.suffix in LEGACY_SUFFIXES:
         state_dict, source_format, left = read_legacy(path)
-        return LoadedWeights(path, state_dict, None, {}, file_sha256(path), source_format, left)
+        sha256 = file_sha256(path)
+        state_dict, spec, metadata = describe_imagenet(path, sha256, state_dict)
+        return LoadedWeights(path, state_dict, spec, metadata, sha256, source_format, left)
     if path.suffix != ".safetensors":
         raise CheckpointError(
             f"{path}: unknown kind of weights file '{path.suffix}'; expected .safetensors, or of "

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from nakt_dist.errors import CheckpointError
+from nakt_dist.models.imagenet import IMAGENET, imagenet_file
 
 BEST_WEIGHTS = "best.safetensors"
 LAST_WEIGHTS = "last.safetensors"
@@ -11,10 +12,14 @@ LAST_WEIGHTS = "last.safetensors"
 def weights_path(path: str | Path) -> Path:
     """Returns the weights file meant by a file, or by the output folder of a training run.
 
+    ``imagenet``, where nothing is called so, is the file that a package brings.
+
     Raises:
         CheckpointError: there is none.
     """
     path = Path(path)
+    if str(path) == IMAGENET and not path.exists():
+        return imagenet_file()
     if path.is_dir():
         if not (path / BEST_WEIGHTS).is_file():
             raise CheckpointError(

@@ -250,6 +250,7 @@ class Lineage:
         parameters: how many of it learn.
         seed: of its training.
         pretrained: the library's weights that it began with; None for random ones.
+        classifies: whether it is known to be a classifier's.
     """
 
     trained_on: TrainingSet | None = None
@@ -263,6 +264,7 @@ class Lineage:
     parameters: int = 0
     seed: int = 0
     pretrained: str | None = None
+    classifies: bool = False
 
     @property
     def learnt(self) -> TrainingSet:
@@ -285,8 +287,15 @@ class Lineage:
 
     @property
     def ancestors(self) -> tuple[str | None, ...]:
-        """SHA-256 of the weights each training but a fresh one started from."""
-        return tuple(each.parent.weights_sha256 for each in self.generations if each.parent)
+        """SHA-256 of the weights each training but a fresh one started from.
+
+        A classifier that a segmentation network has its encoder from is none of them.
+        """
+        return tuple(
+            each.parent.weights_sha256
+            for each in self.generations
+            if each.parent and each.parent.lineage.classifies == each.classifies
+        )
 
     @property
     def transfer(self) -> TrainingSet | None:

@@ -85,7 +85,8 @@ def _read(value: Mapping[str, Any], known: _Known, lenient: bool) -> Lineage:
     parent = read(value, "parent", (Mapping, type(None)))
     if parent is not None:
         read(parent, "lineage", Mapping)
-        parent = _read_network(parent, known, lenient, lenient or classifies)
+        other_task = is_classification(read_if_there(parent, "lineage", Mapping) or {})
+        parent = _read_network(parent, known, lenient, lenient or classifies or other_task)
     return Lineage(
         trained_on=_read_set(value, "trained_on", known, lenient, masks=not classifies),
         validated_on=None
@@ -96,6 +97,7 @@ def _read(value: Mapping[str, Any], known: _Known, lenient: bool) -> Lineage:
         else _read_following(value, known, lenient),
         parent=parent,
         is_whole=True,
+        classifies=classifies,
         **({} if lenient or not classifies else _read_classifier(value)),
     )
 

@@ -68,6 +68,8 @@ def describe_lineage(lineage: Lineage) -> str:
 
 
 def _describe_images(learnt: TrainingSet) -> str:
+    if not learnt.samples:
+        return learnt.label
     kind = learnt.taught if learnt.teachers else "annotations"
     return f"{learnt.samples} {kind} of {learnt.label}"
 

@@ -143,11 +143,14 @@ def _use_of(
     """Says whether ``init`` is a network to train further, or weights for a new one.
 
     It is trained further where network and findings, or classes, stay the same; with others, or
-    from a file that does not say what its outputs mean, it gets a new head.
+    from a file that does not say what its outputs mean, it gets a new head. What a classifier has
+    learnt is for the encoder of a network that segments.
     """
     if loaded is None:
         return None, None
     if config.task == "segmentation":
+        if loaded.spec is not None and is_classifier(loaded.spec.name):
+            return None, loaded  # for the encoder
         parent = _open_parent(config, loaded)
         return (parent, None) if _same_classes(config, parent, classes) else (None, loaded)
     if loaded.spec is None and config.model is None:
