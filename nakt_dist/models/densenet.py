@@ -6,6 +6,7 @@ Importing this module takes a second or two: it brings in torchvision.
 from collections import OrderedDict
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torchvision.models import DenseNet
@@ -28,12 +29,22 @@ class DenseNet121(DenseNet):
 
     Args:
         drop_rate: dropout after each dense layer, in [0, 1).
+        calibrated: whether its weights hold operating points, ``op_threshs``, which probabilities
+            are brought to 0.5 by, see ``at_operating_points``; 0.5 of a new network.
 
     Raises:
         ConfigurationError: an option is out of its range.
     """
 
-    def __init__(self, in_channels: int = 3, num_outputs: int = 14, drop_rate: float = 0.0) -> None:
+    op_threshs: Tensor
+
+    def __init__(
+        self,
+        in_channels: int = 3,
+        num_outputs: int = 14,
+        drop_rate: float = 0.0,
+        calibrated: bool = False,
+    ) -> None:
         _check_drop_rate(drop_rate)
         super().__init__(
             _GROWTH_RATE, (6, 12, 24, 16), _STEM_CHANNELS, drop_rate=drop_rate,
@@ -41,11 +52,19 @@ class DenseNet121(DenseNet):
         )  # fmt: skip
         if in_channels != 3:
             self.features.conv0 = _first_convolution(in_channels)
+        if not isinstance(calibrated, bool):
+            raise ConfigurationError(
+                f"option 'calibrated' is {calibrated!r}, expected true or false"
+            )
+        self._calibrated = calibrated
+        if calibrated:  # torchxrayvision's name
+            self.register_buffer("op_threshs", torch.full((num_outputs,), 0.5))
 
     def forward(self, images: Tensor) -> Tensor:
         """Maps float images (N, in_channels, H, W), H and W at least 32, to (N, num_outputs)."""
         _check_size(images)
-        return super().forward(images)
+        logits = super().forward(images)
+        return at_operating_points(logits, self.op_threshs) if self._calibrated else logits
 
 
 class DenseNet40(nn.Module):
@@ -87,6 +106,24 @@ class DenseNet40(nn.Module):
         _check_size(images)
         features = functional.relu(self.features(images))
         return self.classifier(functional.adaptive_avg_pool2d(features, 1).flatten(1))
+
+
+def at_operating_points(logits: Tensor, points: Tensor) -> Tensor:
+    """Brings the probability at which each finding is called present to 0.5.
+
+    As torchxrayvision (Cohen et al. 2022, arXiv 2111.00595) does: p / (2 t) below the operating
+    point t, 1 - (1 - p) / (2 (1 - t)) from it on. What is returned are the logits of that, so
+    that the sigmoid, taken as of any network here, gives it.
+
+    Args:
+        logits: float (N, K).
+        points: float (K,), in (0, 1).
+    """
+    present, absent = functional.logsigmoid(logits), functional.logsigmoid(-logits)
+    # Clamped where the other line holds, where its logarithm would have none.
+    below = present - (2 * points - present.exp()).clamp(min=points).log()
+    above = (2 * (1 - points) - absent.exp()).clamp(min=1 - points).log() - absent
+    return torch.where(present.exp() < points, below, above)
 
 
 def _first_convolution(in_channels: int) -> nn.Conv2d:

@@ -21,6 +21,7 @@ from nakt_dist.models.matching import (
     explain_misfit,
     head_prefixes,
 )
+from nakt_dist.models.published import recognise
 from nakt_dist.models.timm_files import in_timm_names
 from nakt_dist.models.weights import LoadedWeights, read_weights
 from nakt_dist.models.weights_path import weights_path
@@ -52,7 +53,7 @@ def read_initial_weights(source: str | Path) -> LoadedWeights:
     absent = not path.exists() and source != IMAGENET
     if absent and any(each in path.name.lower() for each in _PRETRAINED):
         raise CheckpointError(f"{source}: no such weights file. {WHERE_TO_GET_IMAGENET}")
-    loaded = read_weights(weights_path(path))
+    loaded = recognise(read_weights(weights_path(path)))
     check_finite(loaded)
     return loaded
 

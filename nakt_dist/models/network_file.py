@@ -21,6 +21,7 @@ from nakt_dist.models.preprocessing import (
     resolve_preprocessing,
     stored_object,
 )
+from nakt_dist.models.published import recognise
 from nakt_dist.models.registry import is_classifier
 from nakt_dist.models.spec import ModelSpec, PreprocessingConfig
 from nakt_dist.models.timm_files import (
@@ -154,7 +155,7 @@ def open_network(
             a way that no file of ours does.
     """
     path = weights_path(weights)
-    loaded = read_weights(path)
+    loaded = recognise(read_weights(path))
     check_finite(loaded)
     spec = model.over(loaded.spec) if model is not None else loaded.spec
     if spec is None:
@@ -174,7 +175,8 @@ def open_network(
     load_into(network, loaded)
     network.requires_grad_(False).eval()
     name = name or name_of_weights(path)
-    notices = [f"{name}: {each}" for each in (notice, describe_left(loaded)) if each]
+    said = (*loaded.notices, notice, describe_left(loaded))
+    notices = [f"{name}: {each}" for each in said if each]
     if loaded.spec is None or loaded.spec.name != spec.name:
         notices.append(describe_assumed_design(name, spec, network))
     seen = resolve_preprocessing(

@@ -32,12 +32,13 @@ class LoadedWeights:
         path: the file.
         state_dict: tensors by name on the CPU, with the dtypes of the file.
         spec: the network they belong to; None for a file that nakt_dist did not write, but for
-            that of ``models.imagenet``.
+            that of ``models.imagenet`` and those that ``published`` knows.
         metadata: the text that was given to ``save_weights``.
         sha256: of the file's bytes, 64 hexadecimal digits.
         source_format: "safetensors"; or "torch", followed by ":" and the name of the container
             that held the state dict, such as "torch:state_dict".
         left: what the file has beside the network and is not read, such as "optimizer".
+        notices: what a file of another library was taken for, a sentence each.
     """
 
     path: Path
@@ -47,6 +48,7 @@ class LoadedWeights:
     sha256: str
     source_format: str
     left: tuple[str, ...] = ()
+    notices: tuple[str, ...] = ()
 
 
 def save_weights(

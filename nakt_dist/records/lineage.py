@@ -15,6 +15,10 @@ ANNOTATIONS, PSEUDO_MASKS, PSEUDO_FINDINGS = "annotations", "pseudo masks", "pse
 """The ``labels`` of a lineage: whose masks, or findings, were learnt."""
 
 
+OF_OUTPUTS = frozenset(("task", "labels", "classes"))
+"""What a stored lineage says of a network's outputs, and not of what it learnt from."""
+
+
 @dataclass(frozen=True)
 class Network:
     """A network behind another: a parent or a teacher; the weights alone tell them apart.

@@ -18,6 +18,7 @@ from nakt_dist.records.lineage import (
     ANNOTATIONS,
     NOT_KNOWN,
     NOT_SAID,
+    OF_OUTPUTS,
     PSEUDO_FINDINGS,
     PSEUDO_MASKS,
     Following,
@@ -78,7 +79,7 @@ class _Known:
 
 def _read(value: Mapping[str, Any], known: _Known, lenient: bool) -> Lineage:
     """Reads a lineage, or that of a network in it."""
-    if not value:
+    if not value.keys() - OF_OUTPUTS:  # all that files of other libraries say
         return Lineage()
     read = read_if_there if lenient else read_field
     classifies = is_classification(value)

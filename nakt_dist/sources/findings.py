@@ -30,11 +30,17 @@ CHESTXRAY14_FINDINGS: tuple[str, ...] = (
     "Pneumonia", "Pneumothorax", "Consolidation", "Edema", "Emphysema", "Fibrosis",
     "Pleural Thickening", "Hernia",
 )  # fmt: skip
+TORCHXRAYVISION_FINDINGS: tuple[str, ...] = (
+    "Atelectasis", "Consolidation", "Infiltration", "Pneumothorax", "Edema", "Emphysema",
+    "Fibrosis", "Pleural Effusion", "Pneumonia", "Pleural Thickening", "Cardiomegaly", "Nodule",
+    "Mass", "Hernia", "Lung Lesion", "Fracture", "Lung Opacity", "Enlarged Cardiomediastinum",
+)  # fmt: skip
 LABEL_SETS: dict[str, tuple[str, ...]] = {
     "chexpert": CHEXPERT_FINDINGS,
     "mimic_cxr": CHEXPERT_FINDINGS,
     "chestxray14": CHESTXRAY14_FINDINGS,
     "chestxray14_with_no_finding": (*CHESTXRAY14_FINDINGS, NO_FINDING),
+    "torchxrayvision": TORCHXRAYVISION_FINDINGS,
     "shared": (
         "Atelectasis", "Cardiomegaly", "Pleural Effusion", "Pneumonia", "Pneumothorax",
         "Consolidation", "Edema", NO_FINDING,

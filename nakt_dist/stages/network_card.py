@@ -11,6 +11,7 @@ from nakt_dist.config.teaching import LearntImagesConfig, TrainingTeacherConfig
 from nakt_dist.errors import ConfigurationError
 from nakt_dist.models.network_file import TrainedNetwork
 from nakt_dist.models.weights_path import weights_path
+from nakt_dist.records.lineage import OF_OUTPUTS
 from nakt_dist.shards.picture_lists import PictureList, read_picture_list
 from nakt_dist.shards.pictures import PicturesMet, read_pictures
 
@@ -31,7 +32,7 @@ def with_card(
     card = config.card
     if card is None:
         return network, read_pictures(weights_path(config.weights))
-    if network.lineage:
+    if network.lineage.keys() - OF_OUTPUTS:
         raise ConfigurationError(
             f"teacher.card is set, but {config.weights} says itself what it learnt from; leave the "
             "card out"
@@ -44,7 +45,7 @@ def with_card(
     notice = f"{network.name}: licence {card.licence}; learnt from {'; '.join(told)}"
     carded = replace(
         network,
-        lineage={"licence": card.licence, **_lineage(card.trained_on, lists)},
+        lineage={**network.lineage, "licence": card.licence, **_lineage(card.trained_on, lists)},
         notices=(*network.notices, notice),
     )
     numbers = [np.empty(0, np.int64), *(found.numbers for found in lists if found)]

@@ -57,7 +57,7 @@ class Start:
         if self.foreign is None:
             return []
         name, left = name_of_weights(self.foreign.path), describe_left(self.foreign)
-        sentences = [f"{name}: {left}"] if left else []
+        sentences = [f"{name}: {each}" for each in (*self.foreign.notices, left) if each]
         if self.foreign.spec is None:
             network = build_configured(self.spec.without_encoder_weights())
             sentences.append(describe_assumed_design(name, self.spec, network))

@@ -29,6 +29,7 @@ class TestVocabulary:
             "chestxray14": 14,
             "chestxray14_with_no_finding": 15,
             "shared": 8,
+            "torchxrayvision": 18,
         }
         both = set(CHEXPERT_FINDINGS) & set(LABEL_SETS["chestxray14_with_no_finding"])
         assert set(LABEL_SETS["shared"]) == both
