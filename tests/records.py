@@ -81,11 +81,12 @@ def write_evaluation(
     dataset: str = "breast",
     phantom: bool = True,
     splits: Sequence[str] | None = ("test",),
+    first_key: int = 0,
     **changes: Any,
 ) -> Path:
     """Writes ``FOLDER/record.json`` and ``predictions.parquet``; the folder names the weights."""
     folder.mkdir(parents=True)
-    keys = [f"patient-{number:04d}" for number in range(len(dice))]
+    keys = [f"patient-{first_key + number:04d}" for number in range(len(dice))]
     columns = {"key": keys, "dice": [float(value) for value in dice]}
     columns |= {"target_pixels": [9] * len(dice), "predicted_pixels": [9] * len(dice)}
     pq.write_table(pa.table(columns), folder / "predictions.parquet")
@@ -124,6 +125,7 @@ def write_training(
     trained: Mapping[str, Any],
     losses: Sequence[float] = (1.0, 0.5, 0.25),
     validation: Sequence[float] = (),
+    epochs: int = 6,
 ) -> Path:
     """Writes the record and the metrics of a training run."""
     folder.mkdir(parents=True)
@@ -134,7 +136,7 @@ def write_training(
     RunRecord(
         stage="train",
         name=folder.name,
-        config={"recipe": {"epochs": 6, "steps": None}},
+        config={"recipe": {"epochs": epochs, "steps": None}},
         inputs={"dataset": trained["trained_on"]["fingerprint"]},
         counts={"images": trained["trained_on"]["samples"]},
         details={"lineage": dict(trained), "best_weights_sha256": sha(folder.name), "steps": 3},
@@ -154,6 +156,7 @@ def write_pseudo_set(
     masks: Mapping[str, bytes] | None = None,
     keys: Sequence[str] | None = None,
     size: tuple[int, int] = (64, 64),
+    learnt_from: Mapping[str, Any] | None = None,
 ) -> PseudoLabelManifest:
     """Writes pseudo-labels from (split, target pixels, entropy) per sample.
 
@@ -167,6 +170,7 @@ def write_pseudo_set(
         masks: encoded soft mask by key; one byte each when absent.
         keys: of the samples; numbered when absent.
         size: rows and columns of the masks.
+        learnt_from: the images of the teachers' training.
     """
     folder.mkdir(parents=True)
     keys = keys or [f"patient-{number:04d}" for number in range(len(rows))]
@@ -199,7 +203,11 @@ def write_pseudo_set(
         phantom=True,
         height=size[0],
         width=size[1],
-        teachers=tuple({"name": name, "weights_sha256": sha(name)} for name in teachers),
+        teachers=tuple(
+            {"name": name, "weights_sha256": sha(name)}
+            | ({"lineage": {"trained_on": learnt_from}} if learnt_from else {})
+            for name in teachers
+        ),
         soft=soft,
     )
     manifest.write(folder)

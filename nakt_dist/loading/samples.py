@@ -17,7 +17,7 @@ from nakt_dist.loading.images import Images
 from nakt_dist.models.preprocessing import ImageForm
 from nakt_dist.records.lineage import PSEUDO_FINDINGS, PSEUDO_MASKS, Network, TrainingSet
 from nakt_dist.records.lineage_reading import readable
-from nakt_dist.records.pseudo_sets import kept_by
+from nakt_dist.records.pseudo_sets import kept_by, with_beta_found
 from nakt_dist.shards.location import DatasetLocation
 from nakt_dist.shards.manifest import (
     MANIFEST_NAME,
@@ -39,11 +39,13 @@ class SelectedSamples:
         pseudo_labels: what teachers say of them, or None when the dataset's own masks or findings
             are the target.
         before_exclusion: number of samples before the exclusion rule.
+        exclusion: that rule, its β found; None where there is none.
     """
 
     images: IndexedShards
     pseudo_labels: PseudoLabels | PseudoFindings | None
     before_exclusion: int
+    exclusion: ExclusionRule | None = None
 
     def __len__(self) -> int:
         return len(self.images)
@@ -163,6 +165,7 @@ def select_samples(
         rows = np.flatnonzero(taught(pseudo))
         images, pseudo = images.select(rows), pseudo.select(rows)
     elif pseudo is not None and exclusion is not None:
+        exclusion = with_beta_found(exclusion, pseudo.manifest)
         images, pseudo = _exclude(images, pseudo, exclusion)
     if count is not None and count > len(images):
         raise ConfigurationError(
@@ -178,7 +181,7 @@ def select_samples(
             f"{f' after excluding all {before}' if before else ''}"
             + ("; nakt inspect shows what a rule leaves" if pseudo_labels and before else "")
         )
-    return SelectedSamples(images, pseudo, before)
+    return SelectedSamples(images, pseudo, before, exclusion)
 
 
 def _no_masks(pseudo: PseudoFindings) -> ConfigurationError:

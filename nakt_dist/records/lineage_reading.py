@@ -30,7 +30,7 @@ from nakt_dist.records.lineage import (
 from nakt_dist.records.run_record import RunRecord
 from nakt_dist.records.told_once import lineages_told
 from nakt_dist.signals import SIGNALS
-from nakt_dist.transfer.exclusion import ExclusionRule
+from nakt_dist.transfer.exclusion import Calibration, ExclusionRule
 
 PRETRAINED = ("pretrained", "encoder_weights")
 """Options of a model that name weights which a library brings."""
@@ -273,12 +273,17 @@ def parse_rule(value: Mapping[str, Any] | None) -> ExclusionRule | None:
     if judged not in ("image", "any_class", "every_class"):
         raise DatasetError(f"judged is {judged!r:.60}, expected image, any_class or every_class")
     named = read_if_there(value, "classes", list)
+    percentile = read_if_there(value, "calibration.percentile", (int, float))
+    splits = read_if_there(value, "calibration.splits", list)
     return ExclusionRule(
         **thresholds,
         combine=combine,
         scale_alpha=scale_alpha,
         judged=judged,
         classes=tuple(map(str, named)) if named and judged != "image" else None,
+        calibration=None
+        if percentile is None or judged != "image" or not 0 <= percentile <= 100
+        else Calibration(None, tuple(map(str, splits)) if splits else None, percentile),
     )
 
 

@@ -1,13 +1,15 @@
 """Sets of pseudo-labels on disk: their statistics, and what an exclusion rule does to them."""
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from nakt_dist.errors import DatasetError
+from nakt_dist.errors import ConfigurationError, DatasetError
 from nakt_dist.records.fields import label_dataset, printable
 from nakt_dist.runtime.files import file_sha256
 from nakt_dist.shards.location import DatasetLocation
@@ -135,6 +137,71 @@ def read_pseudo_set(root: str | Path) -> PseudoSet:
             "pseudo-labels. Run nakt verify on the folder"
         )
     return PseudoSet(printable(Path(location.url).name), manifest, table)
+
+
+def with_beta_found(rule: ExclusionRule, manifest: PseudoLabelManifest) -> ExclusionRule:
+    """Returns a rule whose β is that of its calibration, where it has one.
+
+    Args:
+        manifest: of the pseudo masks that it is to judge.
+
+    Raises:
+        DatasetError: the masks of the calibration are absent or damaged.
+        ConfigurationError: they are of other teachers or another size, none is in its splits, or
+            the teachers learnt from some of them.
+    """
+    asked = rule.calibration
+    if asked is None:
+        return rule
+    if asked.pseudo_labels is None:
+        raise ConfigurationError("exclusion.calibration.pseudo_labels must be a folder, not null")
+    own = read_pseudo_set(asked.pseudo_labels)
+    differs = _made_by(own.manifest) != _made_by(manifest)
+    if differs or (own.manifest.height, own.manifest.width) != (manifest.height, manifest.width):
+        raise ConfigurationError(
+            f"exclusion.calibration.pseudo_labels: {asked.pseudo_labels} was written by "
+            f"{_describe(own.manifest)}, the masks of {manifest.dataset} by {_describe(manifest)}; "
+            "entropies compare between masks of the same teachers and size alone. Let those "
+            "teachers write both (nakt teach)"
+        )
+    for trained_on in _learnt_from(own.manifest):
+        known = trained_on.get("splits")
+        both = known is None or asked.splits is None or set(known) & set(asked.splits)
+        if trained_on.get("fingerprint") == own.manifest.dataset_fingerprint and both:
+            raise ConfigurationError(
+                f"exclusion.calibration.splits: a teacher learnt from images of "
+                f"{own.manifest.dataset} in splits {known or 'all'}; it is surer of these than of "
+                "new ones. Name splits that no teacher learnt from"
+            )
+    entropies = own.entropy[own.in_splits(asked.splits)]
+    if not len(entropies):
+        splits = sorted(own.statistics["split"].unique().to_pylist())
+        raise ConfigurationError(
+            f"exclusion.calibration.splits: {asked.pseudo_labels} has no mask in "
+            f"{', '.join(asked.splits or ())}; its splits are {', '.join(splits)}"
+        )
+    # Upwards, so that the image of that entropy stays.
+    beta = math.ceil(1000 * float(np.percentile(entropies, asked.percentile))) / 1000
+    return replace(rule, beta=beta, calibration=replace(asked, pseudo_labels=None))
+
+
+def _learnt_from(manifest: PseudoLabelManifest) -> Iterator[Mapping[str, Any]]:
+    """Yields what is known of the last training of each teacher, source by source."""
+    for teacher in manifest.teachers:
+        trained_on = (teacher.get("lineage") or {}).get("trained_on") or {}
+        yield from trained_on.get("sources") or [trained_on]
+
+
+def _made_by(manifest: PseudoLabelManifest) -> list[Any]:
+    """Returns what decides the masks of an image: the teachers, and how they are combined."""
+    apart = ("name", "lineage")
+    teachers = [{k: v for k, v in each.items() if k not in apart} for each in manifest.teachers]
+    return [teachers, manifest.config.get("combination"), manifest.classes]
+
+
+def _describe(manifest: PseudoLabelManifest) -> str:
+    names = ", ".join(printable(str(each.get("name"))) for each in manifest.teachers)
+    return f"{names} at {manifest.height} × {manifest.width}"
 
 
 def apply_rule(pseudo: PseudoSet, rule: ExclusionRule) -> RuleVerdict:

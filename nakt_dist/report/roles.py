@@ -83,7 +83,8 @@ def describe_rule(rule: ExclusionRule | None) -> str:
         side = " at 384 × 384" if rule.scale_alpha else ""
         parts.append(f"N < {show_threshold(rule.alpha)}{side}")
     if rule.beta is not None:
-        parts.append(f"E > {rule.beta:g} bits")
+        found = f" ({rule.calibration.share})" if rule.calibration else ""
+        parts.append(f"E > {rule.beta:g} bits{found}")
     words = (" or " if rule.combine == "either" else " and ").join(parts)
     if rule.smallest_confidence is not None:
         words += f"{' or ' if words else ''}confidence < {rule.smallest_confidence:g}"

@@ -1,6 +1,7 @@
 """``nakt inspect``: what an exclusion rule does to pseudo-labels, or what a dataset holds."""
 
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from nakt_dist.records.pseudo_sets import (
     count_by_class,
     count_by_split,
     read_pseudo_set,
+    with_beta_found,
 )
 from nakt_dist.records.run_record import RunRecord, Stopwatch, package_versions
 from nakt_dist.report.histograms import JudgedSet, draw_entropy, draw_target_pixels
@@ -98,6 +100,8 @@ def run(config: InspectConfig) -> RunRecord:
             "confidence out"
         )
     pseudo = read_pseudo_set(config.pseudo_labels)
+    asked, rule = config, with_beta_found(config.exclusion, pseudo.manifest)
+    config = replace(asked, exclusion=rule)
     verdict = apply_rule(pseudo, config.exclusion)
     counts = count_by_split(pseudo, verdict)
     by_class = count_by_class(pseudo, verdict)
@@ -117,14 +121,14 @@ def run(config: InspectConfig) -> RunRecord:
         write_bytes(output / name, picture)
     write_table(output / EXCLUDED_NAME, EXCLUDED_SCHEMA, [_excluded(pseudo, verdict)], None)
     write_json(output / COUNTS_NAME, details)
-    save_config(config, output)
+    save_config(asked, output)
     _print_counts(config.exclusion, pseudo, counts)
     print(*show_classes(by_class), *show_percentiles(shown), *remarks, sep="\n")
     print(f"Written to {output}", flush=True)
     return RunRecord(
         stage="inspect",
         name=output.resolve().name,
-        config=as_plain(config),
+        config=as_plain(asked),
         inputs={"pseudo_labels": pseudo.manifest.fingerprint},
         counts=counts[ALL_SPLITS],
         details=details,

@@ -171,7 +171,7 @@ def _source(data: DataConfig, learnt: LearningSet) -> dict[str, Any]:
     return {
         **learnt.samples.describe(),
         "splits": data.splits,
-        "exclusion": None if data.exclusion is None else data.exclusion.to_json(),
+        "exclusion": rule.to_json() if (rule := learnt.samples.exclusion) else None,
         **({} if data.confidence is None else {"confidence": asdict(data.confidence)}),
         "count": data.count,
         "subset_seed": data.subset_seed,

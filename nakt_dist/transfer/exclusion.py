@@ -7,13 +7,41 @@ from typing import Any, Literal
 import numpy as np
 
 from nakt_dist.errors import ConfigurationError, nearest_name
-from nakt_dist.limits import LARGEST_FACTOR, Limited, require, within
+from nakt_dist.limits import LARGEST_FACTOR, PATH, SPLITS, Limited, require, within
 
 REFERENCE_PIXELS = 384 * 384
 """Image area, in pixels, for which the paper states α."""
 
 
 _LIMIT = within(0, LARGEST_FACTOR, f"from 0 to {LARGEST_FACTOR:g}, or null for no limit")
+
+
+@dataclass(frozen=True)
+class Calibration(Limited, group="exclusion.calibration"):
+    """β as the teachers' masks of images of their own kind say it, without any label.
+
+    A mask of a transferal image is trusted as long as the teachers are no less sure of it than
+    they are of almost all images from where they learnt. Ours.
+
+    Attributes:
+        pseudo_labels: folder of pseudo masks by the same teachers, of such images; None once β
+            is found.
+        splits: which of them, none learnt from by a teacher; None for all.
+        percentile: of their entropies; it becomes β.
+    """
+
+    pseudo_labels: str | None = field(metadata=PATH)
+    splits: tuple[str, ...] | None = field(default=("validation",), metadata=SPLITS)
+    percentile: float = field(default=95, metadata=within(0, 100, "from 0 to 100"))
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "splits", self.splits and tuple(self.splits))
+
+    @property
+    def share(self) -> str:
+        """What β is, in words."""
+        return f"{self.percentile:g} % of its teachers' own images are below"
 
 
 @dataclass(frozen=True)
@@ -43,6 +71,7 @@ class ExclusionRule(Limited, group="exclusion"):
             probable and the entropy of its own mask: an image stays where ``any_class`` passes
             both rules, or where ``every_class`` does.
         classes: those that are judged; None for all but the background.
+        calibration: where β is to be found, in place of ``beta``; None takes that.
     """
 
     alpha: float | None = field(default=256, metadata=_LIMIT)
@@ -57,9 +86,15 @@ class ExclusionRule(Limited, group="exclusion"):
     )
     judged: Literal["image", "any_class", "every_class"] = "image"
     classes: tuple[str, ...] | None = None
+    calibration: Calibration | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        require(
+            self.calibration is None or self.judged == "image",
+            "exclusion.judged",
+            "image where exclusion.calibration is set",
+        )
         if self.classes is not None:
             object.__setattr__(self, "classes", tuple(self.classes))
             by_class = self.judged != "image" and self.classes
@@ -76,6 +111,8 @@ class ExclusionRule(Limited, group="exclusion"):
         for name in ("smallest_confidence", "largest_disagreement"):
             if value[name] is None:
                 del value[name]
+        if self.calibration is None:
+            del value["calibration"]
         if self.judged == "image":
             del value["judged"], value["classes"]
         return value
@@ -142,6 +179,7 @@ class ExclusionRule(Limited, group="exclusion"):
         Returns:
             bool (N,).
         """
+        assert self.calibration is None or self.calibration.pseudo_labels is None, "β is not found"
         rules = []
         alpha = self.alpha_at(height, width)
         if alpha is not None:

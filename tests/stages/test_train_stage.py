@@ -28,7 +28,7 @@ from nakt_dist.runtime.files import file_sha256
 from nakt_dist.runtime.work import sole_user
 from nakt_dist.shards.reader import IndexedShards
 from nakt_dist.stages import evaluate, train
-from nakt_dist.transfer.exclusion import ExclusionRule
+from nakt_dist.transfer.exclusion import Calibration, ExclusionRule
 from tests.datasets import make_packed_dataset, make_pseudo_labels, make_weights
 from tests.recipes import (
     TINY_UNET,
@@ -410,6 +410,7 @@ def rule_keeping_half(pseudo: Path) -> tuple[ExclusionRule, set[str]]:
 
 def test_excluded_images_are_not_trained_on(dataset: Path, pseudo: Path, tmp_path: Path) -> None:
     rule, kept = rule_keeping_half(pseudo)
+    rule = replace(rule, calibration=Calibration(str(pseudo), None, 100))  # keeps all of them
     config = train_config(
         tmp_path / "out", dataset,
         data={"pseudo_labels": str(pseudo), "exclusion": rule},
@@ -424,6 +425,9 @@ def test_excluded_images_are_not_trained_on(dataset: Path, pseudo: Path, tmp_pat
     trained_on = record.details["lineage"]["trained_on"]
     assert trained_on["labels"] == "pseudo masks"
     assert trained_on["exclusion"]["alpha"] == rule.alpha
+    assert trained_on["exclusion"]["calibration"]["percentile"] == 100
+    largest = max(pq.read_table(pseudo / "index.parquet")["entropy"].to_pylist())
+    assert trained_on["exclusion"]["beta"] == pytest.approx(largest, abs=1e-3)
 
 
 def test_excluding_everything_says_so(dataset: Path, pseudo: Path, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from nakt_dist.loading.sampler import GlobalBatches, Share
 from nakt_dist.loading.samples import select_samples
 from nakt_dist.shards.reader import IndexedShards, PseudoLabels
 from nakt_dist.stages import pack
-from nakt_dist.transfer.exclusion import ExclusionRule
+from nakt_dist.transfer.exclusion import Calibration, ExclusionRule
 from tests.datasets import make_blob, make_packed_dataset, make_pseudo_labels, publish_images
 
 
@@ -72,6 +72,13 @@ def test_exclusion_leaves_out_what_the_stored_statistics_say(dataset, pseudo):
     assert keys_of(samples) == [row["key"] for row in statistics if row["entropy"] <= beta]
     assert (len(samples), samples.before_exclusion) == (6, 12)
     assert samples.pseudo_labels.statistics["key"].to_pylist() == keys_of(samples)
+
+
+def test_beta_is_found_before_it_excludes_and_is_told(dataset, pseudo):
+    rule = ExclusionRule(alpha=None, calibration=Calibration(str(pseudo), None, 50))
+    samples = select_samples(dataset, None, pseudo, rule)
+    assert samples.exclusion.beta == pytest.approx(median_entropy(dataset, pseudo), abs=1e-3)
+    assert len(samples) == pytest.approx(6, abs=1)
 
 
 def test_exclusion_comes_before_the_count(dataset, pseudo):

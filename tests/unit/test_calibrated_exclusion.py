@@ -1,0 +1,105 @@
+"""β found on the teachers' own images, without a label."""
+
+from dataclasses import replace
+
+import pytest
+
+from nakt_dist.config import DataConfig, InspectConfig, TrainConfig
+from nakt_dist.config.recipe import RecipeConfig
+from nakt_dist.errors import ConfigurationError
+from nakt_dist.records.lineage_reading import parse_rule
+from nakt_dist.records.pseudo_sets import apply_rule, read_pseudo_set, with_beta_found
+from nakt_dist.report.roles import describe_rule
+from nakt_dist.stages import inspect
+from nakt_dist.studies.paths import paths_of
+from nakt_dist.transfer.exclusion import Calibration, ExclusionRule
+from tests.records import annotations, sha, write_pseudo_set
+
+OWN = [("validation", 900, bits / 10) for bits in range(101)] + [("train", 900, 0.1)] * 50
+OTHERS = [("train", 900, bits) for bits in (0.5, 5.0, 9.4, 9.6, 12.0)] + [("train", 3, 0.5)]
+BREAST = sha("packing of breast")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("calibration")
+    write_pseudo_set(folder / "own", OWN, "breast", BREAST, learnt_from=annotations())
+    write_pseudo_set(folder / "others", OTHERS, learnt_from=annotations())
+    write_pseudo_set(folder / "stranger", OWN, "breast", BREAST, ("another",))
+    write_pseudo_set(folder / "larger", OWN, "breast", BREAST, size=(96, 96))
+    return folder
+
+
+def rule_of(folder, name="own", **settings):
+    return ExclusionRule(calibration=Calibration(str(folder / name), **settings), alpha=10)
+
+
+def found(folder, **settings):
+    return with_beta_found(rule_of(folder, **settings), read_pseudo_set(folder / "others").manifest)
+
+
+@pytest.mark.parametrize(("percentile", "beta"), [(95, 9.5), (50, 5.0), (100, 10.0)])
+def test_beta_is_a_percentile_of_the_entropies_of_images_that_teachers_did_not_learn_from(
+    folder, percentile, beta
+):
+    rule = found(folder, percentile=percentile)
+    assert rule.beta == pytest.approx(beta)
+    assert rule.alpha == 10
+    assert f"E > {beta:g} bits ({percentile} % of its teachers' own images" in describe_rule(rule)
+
+
+def test_what_a_lineage_holds_is_beta_and_how_it_was_found_and_no_path(folder):
+    rule = found(folder)
+    told = rule.to_json()
+    assert told["calibration"] == {
+        "pseudo_labels": None, "splits": ("validation",), "percentile": 95,
+    }  # fmt: skip
+    assert parse_rule({**told, "calibration": {"splits": ["validation"], "percentile": 95}}) == rule
+    assert "calibration" not in ExclusionRule().to_json()
+
+
+def test_the_rule_is_applied_with_the_beta_that_was_found_alone(folder):
+    others = read_pseudo_set(folder / "others")
+    assert apply_rule(others, found(folder)).kept.tolist() == [True] * 3 + [False] * 3
+    with pytest.raises(AssertionError, match="β is not found"):
+        apply_rule(others, rule_of(folder))
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"name": "stranger"}, "written by another at 64 × 64, the masks of thyroid by teacher"),
+        ({"name": "larger"}, "at 96 × 96"),
+        ({"splits": ("train",)}, "learnt from images of breast in splits"),
+        ({"splits": None}, "learnt from images of breast in splits"),
+        ({"splits": ("test",)}, "has no mask in test; its splits are train, validation"),
+    ],
+)
+def test_what_says_nothing_of_the_teachers_certainty_is_refused(folder, settings, words):
+    with pytest.raises(ConfigurationError, match=words):
+        found(folder, **settings)
+
+
+def test_no_folder_and_a_rule_by_class_are_refused(folder):
+    manifest = read_pseudo_set(folder / "others").manifest
+    with pytest.raises(ConfigurationError, match=r"calibration\.pseudo_labels must be a folder"):
+        with_beta_found(ExclusionRule(calibration=Calibration(None)), manifest)
+    with pytest.raises(ConfigurationError, match=r"exclusion\.judged must be image"):
+        replace(rule_of(folder), judged="any_class")
+
+
+def test_inspect_shows_the_beta_that_was_found(folder, tmp_path, capsys):
+    config = InspectConfig(
+        str(folder / "others"), output=str(tmp_path / "out"), exclusion=rule_of(folder)
+    )
+    record = inspect.run(config)
+    assert record.details["rule"]["beta"] == pytest.approx(9.5)
+    assert record.counts["after"] == 3
+    assert "E > 9.5 bits" in capsys.readouterr().out
+    assert str(folder / "own") in (tmp_path / "out" / "config.yaml").read_text()
+
+
+def test_a_study_waits_for_the_masks_that_beta_comes_from(folder):
+    data = DataConfig("shards", pseudo_labels="masks", exclusion=rule_of(folder))
+    config = TrainConfig("out", data=data, recipe=RecipeConfig(steps=1))
+    assert str((folder / "own").resolve()) in paths_of(config).reads
