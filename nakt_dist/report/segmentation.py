@@ -30,6 +30,8 @@ from nakt_dist.report.paper_tables import (
     several_teachers_tables,
     single_teacher_tables,
 )
+from nakt_dist.report.pooled import pool
+from nakt_dist.report.pooled_tables import pooled_differences, pooled_table
 from nakt_dist.report.roles import FOLLOWING, Role
 from nakt_dist.report.runs import Collection, LeftOut
 from nakt_dist.report.tables import (
@@ -47,6 +49,7 @@ def segmentation_wing(collection: Collection, left_out: list[LeftOut]) -> Wing:
     runs = collection.evaluations
     if not runs:
         return Wing()
+    pooled = pool(collection, left_out)
     comparable = (
         Paragraph("With the paper:"),
         Bullets(differences_from_paper(collection)),
@@ -59,7 +62,12 @@ def segmentation_wing(collection: Collection, left_out: list[LeftOut]) -> Wing:
             Section(
                 "results",
                 "Results",
-                (results_table(collection), *class_tables(runs), *_other_metrics(runs)),
+                (
+                    *_tables(pooled_table(pooled), pooled_differences(pooled)),
+                    results_table(collection),
+                    *class_tables(runs),
+                    *_tables(masks_table(runs)),
+                ),
             ),
             Section("comparable", "What is not comparable", comparable),
             Section("paper", "Beside the paper's tables", _beside_the_paper(collection)),
@@ -68,9 +76,8 @@ def segmentation_wing(collection: Collection, left_out: list[LeftOut]) -> Wing:
     )
 
 
-def _other_metrics(runs: Sequence[SegmentationRun]) -> tuple[Table, ...]:
-    table = masks_table(runs)
-    return () if table is None else (table,)
+def _tables(*tables: Table | None) -> tuple[Table, ...]:
+    return tuple(table for table in tables if table is not None)
 
 
 def results_table(collection: Collection) -> Table:

@@ -1,0 +1,218 @@
+"""Runs that are alike but for their fold, or seed, as one: every image once."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import takewhile
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from nakt_dist.records.lineage import Lineage, Network, TrainingSet
+from nakt_dist.report.evaluations import SegmentationRun
+from nakt_dist.report.predictions import read_predictions
+from nakt_dist.report.runs import Collection, LeftOut, read_each
+from nakt_dist.report.wording import grouped
+from nakt_dist.runtime.files import value_sha256
+from nakt_dist.transfer.exclusion import ExclusionRule
+
+_DECIDES = (
+    "task", "model", "recipe", "augmentation", "trainable", "frozen_bn_eval", "preprocessing",
+)  # fmt: skip
+"""Settings of a training that make it another, whatever its images."""
+
+
+@dataclass(frozen=True)
+class Alike:
+    """What runs that may be pooled have in common.
+
+    Attributes:
+        made: how the network was made, over all generations, without splits and seeds.
+        without_rule: the same without the exclusion rules of its last training.
+        teachers: how those were made whose pseudo masks it learnt last.
+    """
+
+    made: str
+    without_rule: str
+    teachers: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Pooled:
+    """Runs that are alike but for their fold or seed.
+
+    Attributes:
+        name: what their names share; ``*`` stands for what differs.
+        runs: in order; the first speaks for all.
+        folds: how many sets of test images, none of which share an image.
+        keys: of the images of all folds, sorted.
+        dice: of each, in percent, the mean over its runs, float64 (images,).
+    """
+
+    name: str
+    runs: tuple[SegmentationRun, ...]
+    alike: Alike
+    folds: int
+    keys: tuple[str, ...]
+    dice: np.ndarray
+
+    @property
+    def first(self) -> SegmentationRun:
+        """A run that speaks for all."""
+        return self.runs[0]
+
+    @property
+    def mean(self) -> float:
+        """Mean Dice over the images, in percent."""
+        return float(self.dice.mean())
+
+    @property
+    def test(self) -> tuple[Any, ...]:
+        """What it was tested on; equal ones compare image by image."""
+        return replace(self.first.tested_on, splits=None), self.keys
+
+
+def pool(collection: Collection, left_out: list[LeftOut]) -> list[Pooled]:
+    """Joins runs that are alike, tested on disjoint splits of one dataset or more than once.
+
+    Images whose Dice is not defined in a run are left out, and so are groups of which a run has no
+    predictions. A training whose record is not there is told from others by its weights and pools
+    with none.
+    """
+    recipes = _Recipes(collection)
+    groups = grouped(
+        collection.evaluations,
+        lambda run: (recipes.alike(run), replace(run.tested_on, splits=None), run.role),
+    )
+    pooled = [_pool(alike, runs, left_out) for (alike, _, _), runs in groups.items()]
+    return [each for each in pooled if each is not None]
+
+
+def _pool(alike: Alike, runs: Sequence[SegmentationRun], left_out: list[LeftOut]) -> Pooled | None:
+    by_fold = grouped(runs, lambda run: run.tested_on.splits)
+    splits = [split for fold in by_fold for split in fold or ()]
+    disjoint = len(by_fold) == 1 or (None not in by_fold and len(splits) == len(set(splits)))
+    if len(runs) < 2 or not disjoint:
+        return None
+    found = read_each(runs, _read_dice, left_out)
+    if len(found) < len(runs):
+        return None
+    values: dict[str, list[float]] = {}
+    for each in found:
+        for key, value in each.items():
+            values.setdefault(key, []).append(value)
+    means = {key: float(np.mean(each)) for key, each in sorted(values.items())}
+    known = {key: mean for key, mean in means.items() if not np.isnan(mean)}
+    if not known:
+        return None
+    name = _common([run.name for run in runs])
+    dice = np.array(list(known.values()))
+    return Pooled(name, tuple(runs), alike, len(by_fold), tuple(known), dice)
+
+
+def _read_dice(run: SegmentationRun) -> dict[str, float]:
+    """Returns the Dice of each image in percent by its key; NaN where it is not defined."""
+
+    def read(table: pa.Table) -> tuple[dict[str, float], int, float]:
+        values = 100 * table["dice"].cast(pa.float64()).to_numpy()
+        known = values[~np.isnan(values)]
+        found = dict(zip(table["key"].to_pylist(), values.tolist(), strict=True))
+        return found, len(known), float(known.mean()) if len(known) else np.nan
+
+    return read_predictions(run, read, "pooling over folds", ["key", "dice"])
+
+
+def _common(names: Sequence[str]) -> str:
+    """Returns what names begin and end with, ``*`` for what differs between them."""
+    if len(set(names)) == 1:
+        return names[0]
+    start = _shared_start(names)
+    end = _shared_start([name[len(start) :][::-1] for name in names])[::-1]
+    return f"{start}*{end}"
+
+
+def _shared_start(names: Sequence[str]) -> str:
+    alike = takewhile(lambda letters: len(set(letters)) == 1, zip(*names, strict=False))
+    return "".join(letters[0] for letters in alike)
+
+
+class _Recipes:
+    """How each network was made, from the records of trainings and pseudo-labels."""
+
+    def __init__(self, collection: Collection) -> None:
+        self._settings = {
+            str(found.record.details.get("best_weights_sha256")): {
+                name: found.record.config.get(name) for name in _DECIDES
+            }
+            for found in collection.trainings
+        }
+        self._known = collection.learnt
+        self._combined = {
+            each.manifest.fingerprint: each.manifest.config.get("combination")
+            for each in collection.pseudo_sets
+        }
+        self._said = {
+            (each.manifest.fingerprint, teacher.get("weights_sha256")): {
+                name: teacher.get(name) for name in ("weight", "output", "flips", "scales")
+            }
+            for each in collection.pseudo_sets
+            for teacher in each.manifest.teachers
+        }
+        self._made: dict[str, Alike] = {}
+
+    def alike(self, run: SegmentationRun) -> Alike:
+        """Returns what tells a run's network from those that it may not be pooled with."""
+        return self._alike(run.weights_sha256, run.lineage)
+
+    def _alike(self, weights: str | None, lineage: Lineage) -> Alike:
+        if weights not in self._settings:
+            return Alike(str(weights), str(weights), ())
+        if weights not in self._made:
+            self._made[weights] = self._describe(self._settings[weights], lineage)
+        return self._made[weights]
+
+    def _describe(self, settings: Mapping[str, Any], lineage: Lineage) -> Alike:
+        parent, following = lineage.parent, lineage.following
+        shared = {
+            **settings,
+            "start": lineage.pretrained if parent is None else self._network(parent),
+            "following": None
+            if following is None
+            else [self._network(following.teacher), following.settings],
+        }
+        parts = lineage.learnt.parts
+        known = [self._images(part) for part in parts]
+        rules = [_rule(part.exclusion) for part in parts]
+        teachers = dict.fromkeys(self._network(each) for part in parts for each in part.teachers)
+        return Alike(
+            value_sha256([shared, known, rules]), value_sha256([shared, known]), tuple(teachers)
+        )
+
+    def _network(self, network: Network) -> str:
+        lineage = self._known.get(str(network.weights_sha256), network.lineage)
+        return self._alike(network.weights_sha256, lineage).made
+
+    def _images(self, part: TrainingSet) -> list[Any]:
+        """Describes the images of a source, and who taught them; of annotations also how many."""
+        pseudo = part.pseudo_labels_fingerprint
+        said = [self._said.get((pseudo, each.weights_sha256)) for each in part.teachers]
+        return [
+            part.fingerprint,
+            part.before_exclusion or part.samples,
+            [self._network(each) for each in part.teachers],
+            said,
+            self._combined.get(pseudo),
+        ]
+
+
+def _rule(rule: ExclusionRule | None) -> Any:
+    """Describes a rule; β that was found differs between folds, and the way to it does not."""
+    if rule is None or rule.calibration is None:
+        return None if rule is None else rule.to_json()
+    way = replace(rule.calibration, splits=None)
+    return replace(rule, beta=None, calibration=way).to_json()
+
+
+def of_alike(pooled: Iterable[Pooled]) -> dict[tuple[str, tuple[Any, ...]], Pooled]:
+    """Returns pooled runs by how they were made and what they were tested on."""
+    return {(each.alike.made, each.test): each for each in pooled}

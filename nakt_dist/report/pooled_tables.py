@@ -1,0 +1,187 @@
+"""Tables of runs pooled over folds and seeds: Dice, capability, and paired differences."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from nakt_dist.evaluation.many_comparisons import holm
+from nakt_dist.evaluation.resampling import (
+    percentile_interval,
+    resampled_weights,
+    summarise_difference,
+)
+from nakt_dist.report.differences import signed
+from nakt_dist.report.document import WARNING, Cell, Column, Table, tabulate
+from nakt_dist.report.evaluations import SegmentationRun, show_interval
+from nakt_dist.report.pooled import Pooled, of_alike
+from nakt_dist.report.roles import Role, describe_rule
+from nakt_dist.report.tables import NOTHING
+from nakt_dist.report.wording import grouped, show_count, show_range
+from nakt_dist.transfer.exclusion import ExclusionRule
+
+_SAMPLES, _SEED = 2000, 0
+_REMARKS = (
+    "Runs that differ in their fold or seed alone, as one; * stands for what differs between their "
+    "names. Every image of all folds counts once, with its mean Dice over the runs it was tested "
+    f"in. Intervals: 95 % bootstrap over these images, {_SAMPLES:,} resamples; they do not express "
+    "the choice of training images and seed, over which the runs scatter as the last column says.",
+    "KTC: 100 × Dice of this student / Dice of its teacher, on the same images, with the interval "
+    "of that ratio when both see the same resamples. The paper takes the best student.",
+)
+
+
+def pooled_table(pooled: Sequence[Pooled]) -> Table | None:
+    """Shows each group of runs in one row; None where there is none."""
+    if not pooled:
+        return None
+    alike = of_alike(pooled)
+    several = len({each.first.tested_on.dataset for each in pooled}) > 1
+    columns = (
+        Column("Role", lambda each: each.first.role.value),
+        Column("Runs", lambda each: each.name),
+        Column("Network", lambda each: each.first.network.label),
+        Column("Test images", lambda each: f"{len(each.keys)}"),
+        Column("Dice %", _dice),
+        Column("95 % interval", lambda each: show_interval(_interval(each))),
+        Column("KTC %", lambda each: _capability(each, alike)),
+        Column("Test set", lambda each: each.first.tested_on.dataset, shown=several, minor=True),
+        Column("Exclusion", lambda each: _exclusion(each.runs), minor=True),
+        Column("Images learnt", _learnt, minor=True),
+        Column("Folds and runs", _repeats, minor=True),
+    )
+    return tabulate("Pooled over folds and seeds", columns, pooled, _REMARKS)
+
+
+def _dice(each: Pooled) -> Cell:
+    warned = f" {WARNING}" if any(run.warnings for run in each.runs) else ""
+    return Cell(f"{each.mean:.2f} ± {each.dice.std():.2f}{warned}", strong=True)
+
+
+def _repeats(each: Pooled) -> str:
+    means = [run.mean for run in each.runs]
+    runs = f"{each.folds} × {len(means) // each.folds}" if each.folds > 1 else f"{len(means)} runs"
+    return f"{runs}: {min(means):.1f} to {max(means):.1f}"
+
+
+def _learnt(each: Pooled) -> str:
+    learnt = [run.lineage.learnt for run in each.runs]
+    counts = show_range(one.samples for one in learnt)
+    before = {one.before_exclusion for one in learnt if one.exclusion}
+    return f"{counts}{f' of {show_range(before)}' if before else ''} {learnt[0].label}"
+
+
+def _exclusion(runs: Sequence[SegmentationRun]) -> str:
+    """Describes a rule; of a β that was found in each fold, its range."""
+    rules = [_rule(run) for run in runs]
+    first = rules[0]
+    if first is None:
+        return NOTHING if runs[0].transfer is None else "no"
+    betas = sorted(rule.beta for rule in rules if rule is not None and rule.beta is not None)
+    told = describe_rule(first)
+    if len(set(betas)) > 1:
+        told = told.replace(f"E > {first.beta:g}", f"E > {betas[0]:.2f} to {betas[-1]:.2f}")
+    return told
+
+
+def _rule(run: SegmentationRun) -> ExclusionRule | None:
+    parts = run.transfer.parts if run.transfer else ()
+    return next((part.exclusion for part in parts if part.exclusion), None)
+
+
+def _resampled(*pooled: Pooled) -> list[np.ndarray]:
+    """Returns the mean Dice of each, float64 (S,), in the same resamples of the same images."""
+    keys = pooled[0].keys
+    parts = [
+        [weights.T @ each.dice / len(keys) for each in pooled]
+        for weights in resampled_weights([None] * len(keys), _SAMPLES, _SEED)
+    ]
+    return [np.concatenate(each) for each in zip(*parts, strict=True)]
+
+
+def _interval(each: Pooled) -> tuple[float, float]:
+    interval = percentile_interval(_resampled(each)[0])
+    assert interval is not None, "no mean is undefined"
+    return interval
+
+
+def _capability(student: Pooled, alike: Mapping) -> Cell:
+    """Returns the capability of a student of one teacher that was tested on the same images."""
+    teachers = student.alike.teachers
+    teacher = alike.get((teachers[0], student.test)) if len(teachers) == 1 else None
+    if student.first.role != Role.STUDENT or teacher is None or not teacher.mean:
+        return Cell("")
+    ours, theirs = _resampled(student, teacher)
+    interval = percentile_interval(100 * ours / np.where(theirs > 0, theirs, np.nan))
+    notes = (show_interval(interval),) if interval else ()
+    return Cell(f"{100 * student.mean / teacher.mean:.1f}", notes)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One group of runs and another on the same images, and what they differ in."""
+
+    what: str
+    first: Pooled
+    second: Pooled
+
+
+def pairs(pooled: Sequence[Pooled]) -> Iterator[Pair]:
+    """Yields what the paper compares: exclusion, fine-tuning, and several teachers."""
+    students = [each for each in pooled if each.first.role == Role.STUDENT]
+    for group in grouped(students, lambda each: (each.alike.without_rule, each.test)).values():
+        ordered = sorted(group, key=lambda each: _rule(each.first) is not None)
+        for number, second in enumerate(ordered):
+            yield from (Pair("exclusion", first, second) for first in ordered[number + 1 :])
+    scratch = [each for each in pooled if each.first.role == Role.FROM_SCRATCH]
+    for first in pooled:
+        if first.first.role == Role.FINE_TUNED_STUDENT:
+            yield from (
+                Pair("fine-tuning", first, second)
+                for second in scratch
+                if second.test == first.test
+                and second.first.network == first.first.network
+                and _annotated(second) == _annotated(first)
+            )
+    alike = of_alike(pooled)
+    for first in students:
+        found = [alike.get((made, first.test)) for made in first.alike.teachers]
+        teachers = [each for each in found if each is not None]
+        if len(found) > 1 and teachers:
+            best = max(teachers, key=lambda each: each.mean)
+            yield Pair("several teachers", first, best)
+
+
+def _annotated(each: Pooled) -> tuple[str, int]:
+    learnt = each.first.lineage.learnt
+    return learnt.fingerprint, learnt.samples
+
+
+def pooled_differences(pooled: Sequence[Pooled]) -> Table | None:
+    """Shows the paired difference of each pair; None where there is none."""
+    found = []
+    for pair in pairs(pooled):
+        ours, theirs = _resampled(pair.first, pair.second)
+        difference = summarise_difference(pair.first.mean - pair.second.mean, ours - theirs)
+        assert difference is not None, "no mean is undefined"
+        found.append((pair, difference))
+    if not found:
+        return None
+    corrected = holm([difference.p_value for _, difference in found])
+    rows = [(*each, p_value) for each, p_value in zip(found, corrected, strict=True)]
+    columns = (
+        Column("What", lambda row: row[0].what),
+        Column("Runs", lambda row: row[0].first.name),
+        Column("Less", lambda row: row[0].second.name),
+        Column("Difference", lambda row: Cell(signed(row[1].difference), strong=row[2] < 0.05)),
+        Column("95 % interval", lambda row: " to ".join(map(signed, row[1].interval))),
+        Column("p, Holm", lambda row: f"{row[2]:.2g}"),
+        Column("Test images", lambda row: str(len(row[0].first.keys)), minor=True),
+    )
+    remarks = (
+        "Mean Dice of the runs less that of the others, in percentage points, image by image: both "
+        "see the same resamples of the images. Several teachers: less the best of them.",
+        "p: two-sided, corrected by Holm's method for "
+        f"{show_count(len(rows), 'comparison')}, those of this table. Bold: below 0.05.",
+    )
+    return tabulate("Pooled differences", columns, rows, remarks)

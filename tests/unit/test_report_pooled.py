@@ -1,0 +1,154 @@
+"""Runs that are alike but for their fold or seed become one row of the report."""
+
+import json
+
+import numpy as np
+import pytest
+
+from nakt_dist.report.content import make_document
+from nakt_dist.report.markdown import to_markdown
+from nakt_dist.report.pooled import pool
+from nakt_dist.report.pooled_tables import pairs, pooled_differences, pooled_table
+from nakt_dist.report.runs import collect
+from tests.records import (
+    RULE,
+    annotations,
+    lineage,
+    pseudo_masks,
+    scores,
+    write_evaluation,
+    write_pseudo_set,
+    write_training,
+)
+
+FOLDS = (1, 2, 3)
+
+
+def found_rule(beta):
+    found = {"percentile": 75, "splits": ["validation"], "pseudo_labels": None}
+    return {**RULE, "beta": beta, "calibration": found}
+
+
+def write_run(root, name, trained, dice, fold, network="unet", epochs=6, dataset="breast"):
+    where = {"splits": (f"part-{fold}",), "first_key": 8 * fold, "dataset": dataset}
+    write_training(root / "runs" / name, trained, epochs=epochs)
+    write_evaluation(root / "tests" / name, trained, dice, network=network, **where)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    root = tmp_path_factory.mktemp("folds")
+    few = annotations(samples=50, split="finetune")
+    for fold in FOLDS:
+        teacher = lineage(annotations(split=f"without-{fold}"))
+        write_run(root, f"teacher-{fold}", teacher, scores(0.80 + fold / 100), fold)
+        write_run(root, f"short-{fold}", teacher, scores(0.40), fold, epochs=1)
+        pseudo = write_pseudo_set(
+            root / "pseudo" / str(fold), [("train", 300, 1.0)] * 9, teachers=(f"teacher-{fold}",)
+        )
+        for name, rule, mean in (
+            ("none", None, 0.60),
+            ("printed", RULE, 0.50),
+            ("found", found_rule(4 + fold / 10), 0.70),
+        ):
+            masks = pseudo_masks(
+                "thyroid", [f"teacher-{fold}"], 9 - fold, 9, rule, fingerprint=pseudo.fingerprint
+            )
+            student = lineage(masks)
+            write_run(root, f"student-{name}-{fold}", student, scores(mean), fold)
+        tuned = lineage(few, f"student-none-{fold}", lineage(pseudo_masks("thyroid", ["teacher"])))
+        write_run(root, f"tuned-{fold}", tuned, scores(0.75), fold)
+        write_run(root, f"scratch-{fold}", lineage(few), scores(0.55), fold)
+        both = pseudo_masks("thyroid", [f"teacher-{fold}", f"short-{fold}"])
+        write_run(root, f"several-{fold}", lineage(both), scores(0.85), fold)
+    return root
+
+
+@pytest.fixture(scope="module")
+def pooled(root):
+    left_out = []
+    found = pool(collect([root]), left_out)
+    assert not left_out
+    return {each.name: each for each in found}
+
+
+def test_runs_that_differ_in_their_fold_alone_are_one_and_every_image_counts_once(pooled):
+    assert set(pooled) == {
+        "teacher-*", "short-*", "student-none-*", "student-printed-*", "student-found-*",
+        "tuned-*", "scratch-*", "several-*",
+    }  # fmt: skip
+    teacher = pooled["teacher-*"]
+    assert (teacher.folds, len(teacher.runs), len(teacher.keys)) == (3, 3, 24)
+    assert teacher.mean == pytest.approx(82)
+    assert pooled["student-found-*"].dice.std() == pytest.approx(10)
+
+
+def test_capability_and_its_interval_are_those_of_all_images(pooled):
+    table = pooled_table(list(pooled.values()))
+    rows = {row[1].text: row for row in table.rows}
+    found = rows["student-found-*"][table.header.index("KTC %")]
+    assert found.text == f"{100 * 70 / 82:.1f}"
+    low, high = map(float, found.notes[0].split(" to "))
+    assert low < 100 * 70 / 82 < high
+    assert high - low < 3  # the images' scatter is the teacher's own, and falls out of the ratio
+    assert rows["several-*"][table.header.index("KTC %")].text == ""
+    exclusion = [row[table.header.index("Exclusion")].text for row in table.rows]
+    assert any("E > 4.10 to 4.30 bits (75 % of" in text for text in exclusion)
+
+
+def test_differences_are_those_of_alike_students_tuned_ones_and_several_teachers(pooled):
+    table = pooled_differences(list(pooled.values()))
+    told = {(row[1].text, row[2].text): (row[0].text, row[3].text) for row in table.rows}
+    assert told == {
+        ("student-printed-*", "student-none-*"): ("exclusion", "−10.00"),
+        ("student-found-*", "student-none-*"): ("exclusion", "+10.00"),
+        ("student-printed-*", "student-found-*"): ("exclusion", "−20.00"),
+        ("tuned-*", "scratch-*"): ("fine-tuning", "+20.00"),
+        ("several-*", "teacher-*"): ("several teachers", "+3.00"),
+    }
+    assert all(row[4].text.count(" to ") == 1 for row in table.rows)
+
+
+def test_seeds_of_one_test_set_are_pooled_image_by_image(tmp_path):
+    for seed, dice in enumerate((0.4, 0.6)):
+        trained = {**lineage(annotations()), "seed": seed}
+        write_run(tmp_path, f"net-{seed}", trained, scores(dice), 1)
+    (found,) = pool(collect([tmp_path]), [])
+    assert (found.name, found.folds, len(found.keys)) == ("net-*", 1, 8)
+    assert np.allclose(found.dice, 100 * scores(0.5))
+
+
+@pytest.mark.parametrize("changed", ["recipe", "splits", "dataset", "record"])
+def test_what_is_not_alike_is_not_pooled(tmp_path, changed):
+    for fold in (1, 2):
+        samples = 80 + fold if changed == "dataset" else 80
+        write_run(
+            tmp_path, f"net-{fold}", lineage(annotations(samples=samples)), scores(0.5), fold,
+            epochs=fold if changed == "recipe" else 6,
+        )  # fmt: skip
+    if changed == "splits":  # some images would count twice
+        path = tmp_path / "tests" / "net-2" / "record.json"
+        record = json.loads(path.read_text())
+        record["inputs"]["splits"] = record["details"]["test_set"]["splits"] = ["part-1", "part-2"]
+        path.write_text(json.dumps(record))
+    if changed == "record":
+        (tmp_path / "runs" / "net-2" / "record.json").unlink()
+    assert pool(collect([tmp_path]), []) == []
+
+
+def test_a_run_without_predictions_is_told_and_the_page_still_made(root, tmp_path):
+    left_out = []
+    for fold in (1, 2):
+        write_run(tmp_path, f"net-{fold}", lineage(annotations()), scores(0.5), fold)
+    (tmp_path / "tests" / "net-1" / "predictions.parquet").unlink()
+    assert pool(collect([tmp_path]), left_out) == []
+    assert "no pooling over folds" in left_out[0].reason
+    text = to_markdown(make_document(collect([root]), "Title"))
+    assert "Pooled over folds and seeds" in text
+    assert "Pooled differences" in text
+
+
+def test_nothing_pooled_makes_no_table():
+    assert pooled_table([]) is None
+    assert pooled_differences([]) is None
+    assert list(pairs([])) == []
