@@ -1,4 +1,4 @@
-"""Runs a study on this machine: several runs at a time, the longest first, what is done never."""
+"""Runs a study on this machine: several at a time, the longest first, or one by one in order."""
 
 import codecs
 import contextlib
@@ -126,7 +126,11 @@ class LocalRuns:
         return self._outcome
 
     def _ready(self) -> list[StudyRun]:
-        """Returns what could begin now, the longest way to the end first."""
+        """Returns what could begin now, the longest way to the end first; one by one as planned.
+
+        One at a time takes as long in any order, and what is left in the middle then has its
+        first rows from training to test, not all trainings and no test.
+        """
         pending = set(self._open) | set(self._begun)
         ready = [
             run
@@ -136,6 +140,8 @@ class LocalRuns:
         ]
         if self._searches is not None:
             ready = self._searches.among(ready, self._begun)
+        if len(self._shares) == 1:
+            return ready
         return sorted(ready, key=lambda run: -self._rank[run.name])
 
     def _begin_what_is_ready(self) -> None:

@@ -137,6 +137,20 @@ def test_a_run_of_several_processes_gets_as_many_gpus(
     assert runs._slots(1) == [0] and runs._slots(2) is None
 
 
+def test_several_at_a_time_begin_with_the_longest_way_and_one_at_a_time_as_written(
+    tmp_path: Path,
+) -> None:
+    def begins(jobs: int, order: list[dict[str, Any]]) -> str:
+        planned = study.read_study(StudyConfig(steps=order, root=str(tmp_path)))
+        folder, todo = StudyFolder(tmp_path), list(planned.runs)
+        return LocalRuns(planned, folder, set(), todo, jobs, main)._ready()[0].name
+
+    short = {**PHANTOMS, "matrix": {"seed": [2]}}
+    steps = [short, PHANTOMS, PACK]
+    assert begins(1, steps) == "published-2" and begins(2, steps) == "published-0"
+    assert begins(1, [PACK, short, PHANTOMS]) == "published-2"
+
+
 def test_what_fails_before_its_stage_says_so_in_a_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
