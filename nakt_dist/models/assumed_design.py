@@ -4,7 +4,7 @@ from typing import Any
 
 from torch import nn
 
-from nakt_dist.models.registry import find_network
+from nakt_dist.models.registry import find_network, is_classifier
 from nakt_dist.models.spec import ModelSpec
 
 _ACTIVATIONS = tuple(
@@ -32,6 +32,8 @@ def describe_assumed_design(name: str, spec: ModelSpec, network: nn.Module) -> s
     options = assumed_options(spec)
     settable = ", ".join(f"{option} {_spell(value)}" for option, value in options.items())
     parts = [f"{settable} (model.options sets them)"] if options else []
+    if is_classifier(spec.name) and spec.num_outputs > 1 and "softmax" not in spec.options:
+        parts.append("a sigmoid of each output (model.options.softmax: true where one holds)")
     modules = list(network.modules())
     if "decoder_atrous_rates" not in options:
         dilations = {m.dilation[0] for m in modules if isinstance(m, nn.Conv2d)} - {1}

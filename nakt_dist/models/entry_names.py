@@ -14,7 +14,8 @@ from pathlib import Path
 from torch import Tensor
 
 from nakt_dist.errors import CheckpointError
-from nakt_dist.models.matching import COUNTER, HEAD_PREFIXES
+from nakt_dist.models.heads import HEAD_PREFIXES
+from nakt_dist.models.matching import COUNTER
 
 _OLD_DENSE_LAYER = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12]\.)")
 _SEQUENTIAL_HEAD = re.compile(r"^(classifier|fc|head)\.0\.(weight|bias)$")

@@ -13,13 +13,13 @@ from torch import Tensor, nn
 from nakt_dist.errors import CheckpointError
 from nakt_dist.models.building import check_finite
 from nakt_dist.models.entry_names import own_entries
+from nakt_dist.models.heads import head_prefixes
 from nakt_dist.models.imagenet import IMAGENET
 from nakt_dist.models.matching import (
     LoadReport,
     compare,
     copy_matched,
     explain_misfit,
-    head_prefixes,
 )
 from nakt_dist.models.published import recognise
 from nakt_dist.models.timm_files import in_timm_names

@@ -8,11 +8,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from nakt_dist.errors import CheckpointError
-from nakt_dist.models.pickled_calls import check_pickled_calls
+from nakt_dist.models.pickled_calls import NUMPY_KINDS, NUMPY_NUMBERS, check_pickled_calls
 
 LEGACY_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt", ".tar")
 
@@ -27,6 +28,13 @@ _LEAST_TENSORS = 2  # among other values: a single one is hardly a network
 _WRAPPERS = ("module.", "model.", "_orig_mod.")
 _MOST_WRAPPERS = 16
 _MOST_VALUES_PER_BYTE = 8  # a file may name a tensor more than once, and a value may be one bit
+
+# What NumPy calls to make a number from its type and its bytes.
+_NUMPY_NUMBERS: list[Any] = [
+    *((np.float64(0).__reduce__()[0], name) for name in NUMPY_NUMBERS),
+    np.dtype,
+    *{type(np.dtype(kind)) for kind in NUMPY_KINDS},
+]
 
 _REFUSED_NAME = re.compile(r"GLOBAL (\S+)")
 _PICKLE_START = b"\x80"
@@ -48,8 +56,8 @@ def read_legacy(path: Path) -> tuple[dict[str, Tensor], str, tuple[str, ...]]:
     """
     try:
         check_pickled_calls(path, _is_archive(path), _most_values(path))
-        with warnings.catch_warnings():  # they advise to file issues with PyTorch
-            warnings.simplefilter("ignore")
+        with warnings.catch_warnings(), torch.serialization.safe_globals(_NUMPY_NUMBERS):
+            warnings.simplefilter("ignore")  # they advise to file issues with PyTorch
             content = torch.load(path, map_location="cpu", weights_only=True)
         state_dict, containers, left = _find_state_dict(content)
     except CheckpointError:

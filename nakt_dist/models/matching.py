@@ -8,12 +8,10 @@ from typing import TYPE_CHECKING
 from torch import Tensor, nn
 
 from nakt_dist.errors import CheckpointError
+from nakt_dist.models.heads import HEAD_PREFIXES
 
 if TYPE_CHECKING:
     from nakt_dist.models.weights import LoadedWeights
-
-HEAD_PREFIXES = ("head.", "segmentation_head.", "classifier.", "fc.")
-"""How the networks here, those of smp and the usual classifiers call their last layer."""
 
 COUNTER = ".num_batches_tracked"
 """Ends the name of a BatchNorm's counter of batches."""
@@ -138,15 +136,6 @@ def compare(
 def _may_lack(name: str, found: Mapping[str, Tensor]) -> bool:
     norm = name.removesuffix(COUNTER)
     return norm != name and name not in found and f"{norm}.running_mean" in found
-
-
-def head_prefixes(network: nn.Module) -> tuple[str, ...]:
-    """Returns how the names of the entries of a network's last layer begin."""
-    stated = (getattr(network, "pretrained_cfg", None) or {}).get("classifier")  # timm's
-    if not stated:
-        return HEAD_PREFIXES
-    names = (stated,) if isinstance(stated, str) else tuple(stated)
-    return tuple(f"{name}." for name in names)
 
 
 def _check_kinds(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor], path: Path) -> None:

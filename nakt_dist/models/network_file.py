@@ -13,8 +13,9 @@ from nakt_dist.errors import CheckpointError, ConfigurationError
 from nakt_dist.models.assumed_design import describe_assumed_design
 from nakt_dist.models.building import build_configured, build_described, check_finite
 from nakt_dist.models.entry_names import own_entries
+from nakt_dist.models.heads import head_prefixes
 from nakt_dist.models.input_images import at_size, prepare_image
-from nakt_dist.models.matching import head_prefixes, load_into
+from nakt_dist.models.matching import load_into
 from nakt_dist.models.preprocessing import (
     ImageForm,
     NetworkInput,

@@ -119,6 +119,8 @@ class _Made:
     def __setstate__(self, state: Any) -> None:
         if self.kind == "tensor" and type(state) is tuple and _are(state[:2], bool):
             return  # of a parameter, as torch saved it before 0.4
+        if self.kind == _NUMPY_TYPE and state in _NUMPY_STATES:
+            return
         if self.kind != _ORDERED or not _is_mapping(state):
             raise _Refused("object.__setstate__")
 
@@ -252,6 +254,13 @@ _ORDERED = "collections.OrderedDict"
 _MAPPINGS = ("dict", _ORDERED, "collections.Counter")
 _BYTES = _Made("_codecs.encode")
 
+_NUMPY_TYPE = "numpy.dtype"
+_NUMPY_STATES = [(3, order, None, None, None, -1, -1, 0) for order in "<>|"]
+NUMPY_KINDS = ("b1", "f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8")
+"""The kinds of numbers that are read, in NumPy's letters; none of them holds objects."""
+NUMPY_NUMBERS = tuple(f"numpy.{each}.multiarray.scalar" for each in ("core", "_core"))
+"""A single number of NumPy, such as the best score beside many a network, in both its spellings."""
+
 _CALLS: dict[str, Callable[[tuple[Any, ...]], bool]] = {
     _ORDERED: lambda given: not given or (len(given) == 1 and _are_pairs(given[0])),
     "collections.Counter": lambda given: not given or (len(given) == 1 and _is_mapping(given[0])),
@@ -261,6 +270,10 @@ _CALLS: dict[str, Callable[[tuple[Any, ...]], bool]] = {
     "builtins.bytearray": lambda given: given in ((), (_BYTES,)) or _is_latin_text(given),
     "builtins.complex": lambda given: _are(given, int, float),
     _BYTES.kind: _is_latin_text,
+    _NUMPY_TYPE: lambda given: (
+        len(given) == 3 and given[0] in NUMPY_KINDS and _are(given[1:], bool)
+    ),
+    **dict.fromkeys(NUMPY_NUMBERS, lambda given: given == (_Made(_NUMPY_TYPE), _BYTES)),
     "torch.Size": _is_size,
     "torch.device": lambda given: _are(given, str, int),
     "torch.serialization._get_layout": lambda given: _are(given, str),

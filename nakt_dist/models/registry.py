@@ -117,12 +117,15 @@ def build_model(
 
             and for classification
 
-            - ``densenet121``: torchvision's network, option ``drop_rate`` (0); H and W at
-              least 32.
+            - ``densenet121``: torchvision's network, options ``drop_rate`` (0) and
+              ``calibrated`` (false); H and W at least 32.
             - ``densenet40``: its first half and a bottleneck of 32 planes of 8×8, the
-              attention-transfer paper's small student; option and sizes likewise.
+              attention-transfer paper's small student; option ``drop_rate``, sizes likewise.
             - ``timm:NAME``, such as ``timm:resnet50``: any classifier of timm, with its
               keywords as options.
+
+            Each has the option ``softmax`` (false): of its outputs exactly one holds. The logits
+            are then those whose sigmoid is the softmax.
         in_channels: image channels, 1 for grey and 3 for RGB.
         num_outputs: logits per pixel, or per image; of ``timm:NAME`` 0 for features alone.
         **options: as listed above. Nothing is downloaded unless ``encoder_weights`` (timm:
@@ -147,6 +150,10 @@ def build_model(
             f"(known: {', '.join(NETWORKS)}, smp:ARCHITECTURE/ENCODER such as "
             "smp:Unet/resnet34, and timm:NAME such as timm:resnet50)"
         )
+    if found.classifies and options.pop("softmax", False):
+        from nakt_dist.models.heads import with_softmax  # with torch
+
+        return with_softmax(build_model(name, in_channels, num_outputs, **options), name)
     builder = getattr(found.load(), found.builder)
     parameters = inspect.signature(builder).parameters
     if "options" in parameters:

@@ -12,7 +12,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from nakt_dist.errors import CheckpointError, ConfigurationError
-from nakt_dist.models.matching import COUNTER, head_prefixes
+from nakt_dist.models.heads import head_prefixes
+from nakt_dist.models.matching import COUNTER
 from nakt_dist.models.registry import TIMM_PREFIX
 from nakt_dist.models.spec import ModelSpec, PreprocessingConfig
 

@@ -8,9 +8,12 @@ from nakt_dist.models.imagenet import IMAGENET, imagenet_file
 BEST_WEIGHTS = "best.safetensors"
 LAST_WEIGHTS = "last.safetensors"
 
+_IN_FOLDERS = (BEST_WEIGHTS, "model.safetensors", "models/model.pt", "fold_0/checkpoint_final.pth")
+"""Weights in a training run of ours, a network of smp or the hub, a MONAI bundle and nnU-Net's."""
+
 
 def weights_path(path: str | Path) -> Path:
-    """Returns the weights file meant by a file, or by the output folder of a training run.
+    """Returns the weights file meant by a file, or by the folder of a run, here or of a library.
 
     ``imagenet``, where nothing is called so, is the file that a package brings.
 
@@ -21,12 +24,14 @@ def weights_path(path: str | Path) -> Path:
     if str(path) == IMAGENET and not path.exists():
         return imagenet_file()
     if path.is_dir():
-        if not (path / BEST_WEIGHTS).is_file():
+        found = next((path / each for each in _IN_FOLDERS if (path / each).is_file()), None)
+        if found is None:
             raise CheckpointError(
                 f"{path}: holds no {BEST_WEIGHTS}; expected a weights file or the output folder "
-                "of a training run that has finished an epoch"
+                "of a training run that has finished an epoch (other libraries': with "
+                f"{', '.join(_IN_FOLDERS[1:])})"
             )
-        return path / BEST_WEIGHTS
+        return found
     if not path.is_file():
         raise CheckpointError(f"{path}: no such weights file")
     return path
@@ -37,7 +42,8 @@ def name_of_weights(path: Path) -> str:
 
     ``model.pth.tar``, as older training scripts write it, is ``model``.
     """
-    if path.name in (BEST_WEIGHTS, LAST_WEIGHTS):
-        return path.parent.name
+    for within in (*_IN_FOLDERS, LAST_WEIGHTS):
+        if path.match(within):
+            return path.parents[within.count("/")].name
     stem, inner = Path(path.stem), (".pth", ".pt", ".ckpt")
     return stem.stem if path.suffix == ".tar" and stem.suffix in inner else path.stem

@@ -6,10 +6,10 @@ no name in a file is imported and no expression in it is evaluated. ``nakt_dist.
 builds what a file describes within the limits that hold for our own.
 """
 
-from nakt_dist.models.published import torchxrayvision
+from nakt_dist.models.published import smp_folder, torchxrayvision
 from nakt_dist.models.weights import LoadedWeights
 
-_FORMATS = (torchxrayvision.recognise,)
+_FORMATS = (torchxrayvision.recognise, smp_folder.recognise)
 
 
 def recognise(loaded: LoadedWeights) -> LoadedWeights:
