@@ -1,0 +1,1 @@
+"""The papers' claims on open images: from a study's runs to records, tables, figures, verdicts."""

@@ -1,0 +1,216 @@
+"""Figures of the page, as SVG: what each claim hangs on, Dice and AUROC, and learning curves."""
+
+from collections.abc import Hashable, Mapping, Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure as Canvas
+
+from benchmarks.reproduction.claims import Claim, Row, Verdict
+from benchmarks.reproduction.claims_a import students
+from benchmarks.reproduction.claims_b import knows_imagenet_alone
+from benchmarks.reproduction.contrasts import RESAMPLES, SEED, dice_by_row
+from benchmarks.reproduction.records import Records, Run
+from nakt_dist.drawing.style import (
+    BLACK,
+    BLUE,
+    GREEN,
+    GREY,
+    ORANGE,
+    PURPLE,
+    SKY,
+    VERMILION,
+    figure_style,
+    make_panels,
+    shorten,
+    to_svg,
+    wrap,
+)
+from nakt_dist.evaluation.summary import bootstrap_interval
+from nakt_dist.report.wording import grouped
+from nakt_dist.signals.kind import TRANSFER_LEARNING
+
+_COLOURS = {
+    Verdict.SUPPORTED: BLUE,
+    Verdict.NOT_SUPPORTED: VERMILION,
+    Verdict.UNDECIDED: GREY,
+}
+_LINES = (BLACK, BLUE, VERMILION, GREEN, ORANGE, PURPLE, SKY, GREY)
+_OTHER_REDUCTIONS = ("batch_frobenius", "zagoruyko")
+_LONGEST_OF_TWO = 50
+_ROW_INCHES, _WIDTH = 0.26, 7.2
+
+
+def draw_claims(claims: Sequence[Claim], about: str) -> bytes | None:
+    """Draws every figure that a claim has, with its intervals and the paper's; None without any."""
+    shown = [claim for claim in claims if any(row.estimate for row in claim.rows)]
+    if not shown:
+        return None
+    rows = [[row for row in claim.rows if row.estimate] for claim in shown]
+    with figure_style():
+        heights = [len(each) + 2.2 for each in rows]
+        canvas = Canvas(figsize=(_WIDTH, _ROW_INCHES * sum(heights) + 0.5 * len(rows)))
+        grid = canvas.subplots(len(shown), 1, squeeze=False, height_ratios=heights)
+        for axes, claim, each in zip(grid[:, 0], shown, rows, strict=True):
+            _draw_claim(axes, claim, each)
+        return to_svg(canvas, about)
+
+
+def _draw_claim(axes: Axes, claim: Claim, rows: Sequence[Row]) -> None:
+    for place, row in enumerate(rows):
+        estimate, colour = row.estimate, _COLOURS[claim.judge(row)]
+        assert estimate is not None
+        axes.plot(estimate.drawn, [place, place], color=colour, linewidth=3.5, alpha=0.5)
+        if estimate.over_seeds is not None:
+            axes.plot(estimate.over_seeds, [place, place], color=colour, linewidth=1.2)
+        face = colour if row.decides else "white"
+        axes.plot(estimate.value, place, "o", color=colour, mfc=face, markersize=6)
+        theirs = [value for value, _ in row.printed]
+        axes.plot(theirs, [place] * len(theirs), "D", color=BLACK, mfc="none", markersize=5)
+    axes.axvline(claim.threshold, color=BLACK, linewidth=1, linestyle=":")
+    axes.set_yticks(range(len(rows)), [shorten(row.label, 44) for row in rows], fontsize=8.5)
+    axes.set_ylim(len(rows) - 0.4, -0.6)
+    axes.grid(axis="y", visible=False)
+    axes.tick_params(axis="y", length=0)
+    axes.set_title(f"{claim.key}: {claim.verdict}", fontsize=9)
+    axes.set_xlabel(claim.unit, fontsize=8)
+
+
+def draw_dice(records: Records, about: str) -> bytes | None:
+    """Draws the Dice of every student by transferal dataset, and its teacher's; None without."""
+    found = [run for run in students(records.runs) if not run.axes.get("variant")]
+    panels = grouped(found, lambda run: (run.teacher_start, run.transferal))
+    if not panels:
+        return None
+    networks = sorted({run.network for run in found})
+    rules = sorted({run.rule for run in found})
+    with figure_style():
+        canvas, grid = make_panels(len(panels), 3, (2.4, 2.2), _WIDTH)
+        for (axes,), (key, runs) in zip(grid, sorted(panels.items()), strict=True):
+            axes.set_axis_on()
+            _draw_students(axes, records, runs, networks, rules)
+            axes.set_title(shorten(f"{key[1]}, {key[0]}", 34), fontsize=9)
+        grid[0][0].legend(fontsize=7)
+        return to_svg(canvas, about)
+
+
+def _draw_students(
+    axes: Axes,
+    records: Records,
+    runs: Sequence[Run],
+    networks: Sequence[str],
+    rules: Sequence[str],
+) -> None:
+    for number, rule in enumerate(rules):
+        shift = 0.22 * (number - (len(rules) - 1) / 2)
+        for place, network in enumerate(networks):
+            alike = [run for run in runs if (run.network, run.rule) == (network, rule)]
+            if not alike:
+                continue
+            values = np.array(list(dice_by_row(records, alike).values()))
+            interval = bootstrap_interval(values, RESAMPLES, SEED)
+            axes.plot([place + shift] * 2, interval, color=_LINES[number], linewidth=2, alpha=0.6)
+            label = (rule or "all images") if place == 0 else None
+            axes.plot(place + shift, values.mean(), "o", color=_LINES[number], label=label)
+    starts = {run.teacher_start for run in runs}
+    teacher = [run for run in records.runs if run.role == "teacher" and run.start in starts
+               and run.tested_on == runs[0].tested_on]  # fmt: skip
+    if teacher:
+        mean = float(np.mean(list(dice_by_row(records, teacher).values())))
+        axes.axhline(mean, color=BLACK, linewidth=1, linestyle=":")
+    axes.set_xticks(range(len(networks)), [shorten(n.split(" (")[0], 14) for n in networks])
+    axes.tick_params(axis="x", labelsize=7, rotation=20)
+    axes.set_ylim(0, 100)
+
+
+def method_of(run: Run) -> str:
+    """Names how a classifier was trained, and by whom."""
+    if "findings of" in run.parts:
+        return "Labels and pseudo-findings" if "labels and" in run.parts else "Pseudo-findings"
+    whose = ""
+    if run.method != TRANSFER_LEARNING.value:
+        whose = ", ImageNet's teacher" if knows_imagenet_alone(run) else ", the domain's teacher"
+    reduction = next((f", {each}" for each in _OTHER_REDUCTIONS if each in run.settings), "")
+    parts = "" if run.parts == "all layers" else f", {run.parts}"
+    return f"{run.method}{whose}{reduction}{parts}"
+
+
+def draw_by_size(records: Records, about: str) -> bytes | None:
+    """Draws mean AUROC by training images, methods against each other; None without students."""
+    found = [run for run in records.runs if run.role == "student"]
+    found = [run for run in found if "findings of" not in run.parts]  # they count other images
+    panels = grouped(found, lambda run: (run.network, run.start))
+    if not panels:
+        return None
+    colours = _colours({method_of(run) for run in found})
+    with figure_style():
+        canvas, grid = make_panels(len(panels), 3, (2.5, 2.4), _WIDTH)
+        for (axes,), (key, runs) in zip(grid, sorted(panels.items()), strict=True):
+            axes.set_axis_on()
+            _draw_sizes(axes, runs, colours)
+            axes.set_title(wrap(f"{key[0]}, from {key[1]}", 30), fontsize=9)
+            axes.set_xlabel("training images")
+        grid[0][0].set_ylabel("mean AUROC (%)")
+        _legend(canvas, colours)
+        return to_svg(canvas, about)
+
+
+def _draw_sizes(axes: Axes, runs: Sequence[Run], colours: Mapping[str, str]) -> None:
+    sizes = sorted({run.samples for run in runs})
+    for number, (method, colour) in enumerate(colours.items()):
+        shift = 0.06 * (number - (len(colours) - 1) / 2)
+        by_size = grouped([run for run in runs if method_of(run) == method], lambda r: r.samples)
+        places = [sizes.index(size) + shift for size in sorted(by_size)]
+        means = [np.mean([run.mean for run in by_size[size]]) for size in sorted(by_size)]
+        axes.plot(places, means, "o-", color=colour, markersize=4, linewidth=1.4)
+        for place, size in zip(places, sorted(by_size), strict=True):
+            seeds = [run.mean for run in by_size[size]]
+            axes.plot([place] * len(seeds), seeds, ".", color=colour, alpha=0.4, markersize=4)
+    axes.set_xticks(range(len(sizes)), [f"{size:,}" for size in sizes])
+
+
+def _colours(names: set[str]) -> dict[str, str]:
+    return {name: _LINES[n % len(_LINES)] for n, name in enumerate(sorted(names, reverse=True))}
+
+
+def _legend(canvas: Canvas, colours: Mapping[str, str]) -> None:
+    lines = [Canvas().subplots().plot([], [], "o-", color=c)[0] for c in colours.values()]
+    columns = 2 if max(map(len, colours)) < _LONGEST_OF_TWO else 1
+    canvas.legend(lines, list(colours), loc="outside upper left", ncols=columns, frameon=False)
+    canvas.set_figheight(canvas.get_figheight() + 0.22 * (len(colours) + 1) / columns)
+
+
+def draw_curves(records: Records, about: str) -> bytes | None:
+    """Draws the validation loss over the training, thick the mean over seeds; None without."""
+    found = [run for run in records.runs if run.role == "student" and run.name in records.curves]
+    panels = grouped(found, lambda run: (run.network, run.start, run.samples))
+    panels = {key: runs for key, runs in panels.items() if len({method_of(r) for r in runs}) > 1}
+    if not panels:
+        return None
+    colours = _colours({method_of(run) for runs in panels.values() for run in runs})
+    with figure_style():
+        canvas, grid = make_panels(len(panels), 3, (2.5, 2.0), _WIDTH)
+        for (axes,), (key, runs) in zip(grid, sorted(panels.items()), strict=True):
+            axes.set_axis_on()
+            _draw_losses(axes, records, runs, colours)
+            title = f"{key[0]}, from {key[1]}, {key[2]:,} images"
+            axes.set_title(wrap(title, 34), fontsize=8.5)
+            axes.set_xlabel("epoch", fontsize=8)
+        _legend(canvas, colours)
+        return to_svg(canvas, about)
+
+
+def _draw_losses(
+    axes: Axes, records: Records, runs: Sequence[Run], colours: Mapping[str, str]
+) -> None:
+    def key(run: Run) -> Hashable:
+        return method_of(run)
+
+    for method, alike in grouped(runs, key).items():
+        curves = [records.curves[run.name] for run in alike]
+        colour = colours[str(method)]
+        for curve in curves:
+            axes.plot(curve.epochs, curve.loss, color=colour, linewidth=0.6, alpha=0.5)
+        shortest = min(len(curve.loss) for curve in curves)
+        mean = np.mean([curve.loss[:shortest] for curve in curves], axis=0)
+        axes.plot(curves[0].epochs[:shortest], mean, color=colour, linewidth=1.8)

@@ -1,0 +1,239 @@
+"""`docs/reproduction.md`: what is committed is anonymous, and every number stands in it."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from benchmarks.reproduction import __main__ as reproduction
+from benchmarks.reproduction.claims import Claim, Row, Verdict
+from benchmarks.reproduction.claims_a import claims_of_a
+from benchmarks.reproduction.claims_b import claims_of_b
+from benchmarks.reproduction.collecting import collect_study, mean_auroc_percent
+from benchmarks.reproduction.contrasts import Estimate
+from benchmarks.reproduction.figures import draw_dice
+from benchmarks.reproduction.page import fill, loose_numbers
+from benchmarks.reproduction.records import Records, read_records
+from nakt_dist.errors import DatasetError
+from nakt_dist.report.differences import find_differences
+from nakt_dist.report.runs import collect
+from nakt_dist.studies.folder import Plan, PlannedRun, StudyFolder
+from tests.classifier_records import write_study
+from tests.records import RULE, annotations, lineage, pseudo_masks, write_evaluation
+
+NOT_RUN = "tests/never-run"
+
+
+def plan(root: Path) -> None:
+    """Writes the plan of a study: what lies below it, and one evaluation that does not."""
+    names = sorted(f"tests/{path.name}" for path in (root / "tests").iterdir())
+    runs = [
+        PlannedRun(name, "evaluate", 1, "evaluate 1", {"seed": "0"}) for name in [*names, NOT_RUN]
+    ]
+    StudyFolder(root).write_plan(Plan("open", str(root), tuple(runs)))
+
+
+@pytest.fixture(scope="module")
+def classifiers(tmp_path_factory):
+    root = write_study(
+        tmp_path_factory.mktemp("study"), seeds=2, sizes=(64, 256), networks=("densenet40",)
+    )
+    plan(root)
+    kept = tmp_path_factory.mktemp("committed")
+    collect_study(root, "abc1234").write(kept)
+    return root, kept, read_records(kept)
+
+
+def fold(folder: Path, number: int, dice: float, trained: dict, **options: object) -> None:
+    """Writes an evaluation of 20 images that no other fold has."""
+    values = np.clip(dice + np.linspace(-0.1, 0.1, 20), 0, 1)
+    write_evaluation(
+        folder, trained, values.tolist(), dataset="busi", splits=(f"fold{number}",), **options
+    )
+    table = pq.read_table(folder / "predictions.parquet").to_pydict()
+    table["key"] = [f"fold-{number}-{key}" for key in table["key"]]
+    pq.write_table(pa.table(table), folder / "predictions.parquet")
+
+
+@pytest.fixture(scope="module")
+def masks(tmp_path_factory):
+    """Two folds: a teacher of 80, students of 70 without and 76 with exclusion, 60 from scratch."""
+    root = tmp_path_factory.mktemp("masks")
+    for number in range(2):
+        tests, teacher = root / "tests", f"teacher-{number}"
+        fold(tests / teacher, number, 0.8, lineage(annotations("busi")), network="deeplabv3plus")
+        for name, rule, dice in (("all", None, 0.7), ("chosen", RULE, 0.76)):
+            images = pseudo_masks("isic", [teacher], exclusion=rule)
+            fold(tests / f"{name}-{number}", number, dice, lineage(images))
+        fold(tests / f"scratch-{number}", number, 0.6, lineage(annotations("busi", 50)))
+    plan(root)
+    kept = tmp_path_factory.mktemp("committed-masks")
+    collect_study(root, "abc1234").write(kept)
+    return root, read_records(kept)
+
+
+def claim(claims: tuple[Claim, ...], key: str) -> Claim:
+    return next(each for each in claims if each.key == key)
+
+
+def row(claims: tuple[Claim, ...], key: str, of: str) -> Row:
+    return next(each for each in claim(claims, of).rows if each.key == key)
+
+
+def test_auroc_follows_exactly_from_what_is_committed(classifiers):
+    _, _, records = classifiers
+    assert records.images is not None
+    for run in records.runs:
+        told = records.values[run.name]
+        auroc = mean_auroc_percent(told.values, records.images.targets[told.rows])
+        assert auroc == pytest.approx(run.mean, abs=5e-5)  # the table has four decimals
+
+
+def test_a_difference_is_that_of_the_report(classifiers):
+    root, _, records = classifiers
+    (study,) = [each for each in collect([root]).studies[0] if each.cells]
+    by_size = {e.setting.trained_on.samples: e for e in find_differences(study, [])}
+    estimate = row(claims_of_b(records), "fewest", "few").estimate
+    assert estimate is not None and estimate.seeds == 2 and estimate.images == 80
+    assert estimate.value == pytest.approx(by_size[64].mean, abs=1e-3)
+    assert estimate.over_seeds == pytest.approx(by_size[64].over_seeds, abs=1e-3)
+    assert estimate.drawn == pytest.approx(by_size[64].over_patients, abs=0.3)  # other resamples
+
+
+def test_attention_that_peaks_later_delays_overfitting(classifiers):
+    later = claim(claims_of_b(classifiers[2]), "later")
+    assert later.verdict == Verdict.SUPPORTED
+    assert all(each.estimate and each.estimate.value > 0 for each in later.rows)
+
+
+def test_no_name_of_an_image_or_patient_and_no_path_is_committed(classifiers):
+    root, kept, records = classifiers
+    for path in kept.iterdir():
+        data = path.read_bytes()
+        for word in (b"image-0", b"patient-0", str(root.parent).encode(), b"/home"):
+            assert word not in data, (path.name, word)
+    assert records.images is not None
+    order = [int(each) for each in records.images.patients]
+    assert order != sorted(order) and set(order) == set(range(40))
+
+
+def test_what_is_not_run_yet_is_listed(classifiers):
+    about = classifiers[2].about
+    assert (about["planned"], about["done"]) == (10, 9)
+    assert about["not_run_yet"] == [NOT_RUN] and about["commit"] == "abc1234"
+
+
+def test_folds_are_put_together_image_by_image(masks):
+    claims = claims_of_a(masks[1])
+    exclusion = row(claims, "differ", "exclusion").estimate
+    assert exclusion is not None and exclusion.images == 40
+    assert exclusion.value == pytest.approx(6, abs=1e-4)
+    assert exclusion.drawn == pytest.approx((6, 6), abs=1e-4)
+    assert claim(claims, "exclusion").verdict == Verdict.SUPPORTED
+
+
+def test_capability_is_of_the_best_student(masks):
+    claims = claims_of_a(masks[1])
+    found = row(claims, "isic-random", "close")
+    assert found.estimate is not None and found.estimate.value == pytest.approx(95, abs=0.01)
+    assert not found.decides  # dermoscopy, which the paper excepts
+    assert claim(claims, "close").judge(found) == Verdict.UNDECIDED
+
+
+def test_claims_without_runs_say_so(masks):
+    claims = claims_of_a(masks[1])
+    assert {claim(claims, key).verdict for key in ("calibrated", "tuned", "weak")} == {
+        Verdict.NOT_RUN
+    }
+    assert {each.verdict for each in (*claims_of_a(None), *claims_of_b(None))} == {Verdict.NOT_RUN}
+
+
+def test_runs_that_nothing_tells_apart_are_refused(masks):
+    records = masks[1]
+    twin = replace(next(run for run in records.runs if "all-0" in run.name), name="tests/twin")
+    values = {**records.values, twin.name: records.values["tests/all-0"]}
+    with pytest.raises(DatasetError, match="tells them apart by nothing"):
+        claims_of_a(Records(records.about, (*records.runs, twin), values))
+
+
+def test_runs_of_several_sizes_are_refused(tmp_path):
+    for size in (64, 96):
+        test_set = {"dataset": "busi", "phantom": True, "splits": None, "height": size, "width": 64}
+        details = {"lineage": lineage(annotations()), "model": {"name": "unet"}}
+        write_evaluation(
+            tmp_path / "tests" / str(size), {}, [0.5], details=details | {"test_set": test_set}
+        )
+    plan(tmp_path)
+    with pytest.raises(DatasetError, match="different image sizes"):
+        collect_study(tmp_path, "abc1234")
+
+
+def test_a_changed_file_is_refused(classifiers, tmp_path):
+    for path in classifiers[1].iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    with (tmp_path / "runs.csv").open("a") as stream:
+        stream.write("\n")
+    with pytest.raises(DatasetError, match=r"runs\.csv: not the file that about\.json names"):
+        read_records(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("drawn", "over_seeds", "verdict"),
+    [
+        ((0.1, 2), None, Verdict.SUPPORTED),
+        ((0.1, 2), (-0.1, 2), Verdict.UNDECIDED),
+        ((-2, -0.1), (-1, -0.5), Verdict.NOT_SUPPORTED),
+        ((-1, 1), None, Verdict.UNDECIDED),
+    ],
+)
+def test_the_rule(drawn, over_seeds, verdict):
+    rows = (Row("a", "a", Estimate(0.0, drawn, over_seeds, 1, 2, 1)),)
+    told = Claim("key", "A", "", "", "", "", 0.0, rows)
+    assert told.verdict == verdict
+    waiting = Claim("key", "A", "", "", "", "", 0.0, (*rows, Row("b", "b", None)))
+    spoilt = Verdict.NOT_SUPPORTED if verdict == Verdict.NOT_SUPPORTED else Verdict.UNDECIDED
+    assert waiting.verdict == spoilt
+
+
+def test_a_page_is_its_own_template():
+    text = "KTC <!--ktc-->?<!--/-->\n\n<!-- table t -->\n<!-- end -->\n"
+    once = fill(text, {"t": "| a |"}, {"ktc": "97.1"})
+    assert "<!--ktc-->97.1<!--/-->" in once and "| a |" in once
+    assert fill(once, {"t": "| a |"}, {"ktc": "97.1"}) == once
+    with pytest.raises(DatasetError, match="asks for ktc"):
+        fill(text, {"t": ""}, {})
+    with pytest.raises(DatasetError, match="no place for u"):
+        fill(text, {"t": "", "u": ""}, {"ktc": ""})
+
+
+def test_a_number_of_the_prose_needs_a_record():
+    assert loose_numbers("DenseNet-121 reached <!--a-->97.1<!--/--> in table 2 of `x 1`.") == []
+    assert loose_numbers("It reached 97.1 %.") == ["It reached 97.1 %."]
+
+
+def test_figures_are_drawn_of_every_kind(classifiers, masks):
+    found = {"a": masks[1], "b": classifiers[2]}
+    drawn = reproduction.draw_figures(found)
+    assert {f"{name}.svg" for name in reproduction.TITLES} == set(drawn)
+    assert drawn["reproduction-a-dice.svg"] == draw_dice(masks[1], masks[1].digest)
+    page = reproduction.make_page(reproduction.PAGE.read_text(encoding="utf-8"), found, drawn)
+    assert "Not drawn yet" not in page and "![" in page
+
+
+def test_the_page_is_that_of_the_committed_records():
+    found = reproduction.read_all()
+    text = reproduction.PAGE.read_text(encoding="utf-8")
+    figures = {path.name: path for path in (reproduction.PAGE.parent / "figures").glob("*.svg")}
+    ours = {name for name in figures if name.startswith("reproduction-")}
+    assert reproduction.make_page(text, found, ours) == text, (
+        "run python -m benchmarks.reproduction"
+    )
+    assert loose_numbers(text) == []
+    for name in ours:
+        records = found[name.split("-")[1]]
+        assert records is not None and records.digest in figures[name].read_text(encoding="utf-8")
+    for records in filter(None, found.values()):
+        assert not records.about["phantom"]
