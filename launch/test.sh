@@ -5,8 +5,8 @@
 # at the end unless it was up before; where it cannot, such as without a network, it says so and
 # goes on. NAKT_TEST_SLURM=no goes without, =yes fails without. It also gets Chromium and Prometheus
 # there, for the tests of nakt watch, which are skipped, saying so, without.
-source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
-unset PYTHONDONTWRITEBYTECODE   # tests start hundreds of processes; each would compile the package
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
 cluster=launch/slurm/local_cluster.sh
 wish="${NAKT_TEST_SLURM:-no}"
 if [ -z "${NAKT_TEST_SLURM:-}" ] && [ "$(id -u)" = 0 ] && command -v apt-get > /dev/null; then
@@ -21,7 +21,7 @@ get_tools() {   # Prometheus is unpacked, not installed: its package would start
         (mkdir -p "$tools.new" && cd "$tools.new" && "${get[@]}" download prometheus &&
             dpkg -x prometheus_*.deb . && mv "$tools.new" "$tools")
 }
-# What is to be installed, and types, take their time beside the rest.
+# What apt-get installs takes its time beside what pip does, and types theirs beside the tests.
 starting="" down=:
 if [ "$wish" != no ]; then
     bash "$cluster" status > /dev/null 2>&1 || down="bash $cluster down"
@@ -35,6 +35,8 @@ if [ "$wish" != no ]; then
     trap 'wait "$starting" && $down' EXIT
     export PATH="$PATH:$tools/usr/bin"
 fi
+source launch/setup.sh
+unset PYTHONDONTWRITEBYTECODE   # tests start hundreds of processes; each would compile the package
 complaints="$(mktemp)"
 nice mypy > "$complaints" 2>&1 &
 typing=$!
