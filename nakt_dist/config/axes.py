@@ -33,8 +33,8 @@ def combinations(step: Mapping[str, Any], definitions: Mapping[str, Any]) -> lis
             that go together. ``random``: ``{count, seed, values: {name: {distribution: …}}}``.
             ``exclude``: combinations to leave out, each ``{name: value}`` for some of the names;
             of a value that is a mapping, some items do, or its name. ``rounds``: ``{count, first,
-            next}`` numbers rounds, see ``previous_round``. The whole of each, or the values of a
-            name, may be one ``${definition}``.
+            next}`` numbers rounds, see ``previous_round``. The whole of each, the values of a
+            name, or a value in their list may be one ``${definition}``.
         definitions: values by name.
 
     Returns:
@@ -123,7 +123,10 @@ def _axes(
         raise ConfigurationError(f"{kind} is {axes!r:.60}, expected {{name: [values…]}}")
     check_names(axes, kind, definitions)
     return {
-        name: _values(f"{kind}.{name}", defined(values, definitions))
+        name: [
+            defined(value, definitions)
+            for value in _values(f"{kind}.{name}", defined(values, definitions))
+        ]
         for name, values in axes.items()
     }
 

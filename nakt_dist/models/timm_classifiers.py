@@ -10,6 +10,10 @@ from torch import nn
 
 from nakt_dist.errors import ConfigurationError, nearest_name
 
+# Their initialisation grows with 1 / √outputs: that of a thousand classes is as large as that of
+# other networks, that of ten findings ten times larger, and takes a training's steps to unlearn.
+_LARGE_HEADS = (timm.models.EfficientNet, timm.models.MobileNetV3)
+
 _BY_INITIALISATION = "to start from a file, build the network without it and give the file as init"
 _NOT_OPTIONS = {
     "cache_dir": "set the variable HF_HOME",
@@ -57,7 +61,17 @@ def build_classifier(
             f"network '{name}' cannot be built with {num_outputs} outputs; timm has it as a "
             "feature extractor alone. Choose another network"
         )
+    if isinstance(network, _LARGE_HEADS):
+        _shrink_head(network, num_outputs, pretrained)
     return network
+
+
+def _shrink_head(network: Any, num_outputs: int, pretrained: bool) -> None:
+    """Begins a fresh head as torch begins one; what pretrained weights bring stays."""
+    head = network.get_classifier()
+    brought = pretrained and network.pretrained_cfg["num_classes"] == num_outputs
+    if isinstance(head, nn.Linear) and not brought:
+        head.reset_parameters()
 
 
 def _check_options(name: str, options: dict[str, Any]) -> bool:

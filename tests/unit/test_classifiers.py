@@ -1,6 +1,7 @@
 import pytest
 import torch
 import torchvision
+from torch import nn
 from torch.nn import functional
 
 from nakt_dist.errors import ConfigurationError
@@ -182,3 +183,14 @@ def test_weights_are_downloaded_only_when_asked_for(monkeypatch):
         build_model("timm:test_resnet", 3, 2, **nothing)
     with pytest.raises(ConfigurationError, match=r"timm/test_resnet.*: no network.*HF_HOME"):
         build_model("timm:test_resnet", 3, 2, pretrained=True)
+
+
+@pytest.mark.parametrize("name", ["timm:test_efficientnet", "timm:mobilenetv3_small_050"])
+@pytest.mark.parametrize("outputs", [1, 13, 1000])
+def test_a_fresh_head_is_as_large_for_few_outputs_as_for_many(name, outputs):
+    head = build_model(name, 3, outputs).get_classifier()
+    assert head.weight.abs().max() <= head.in_features**-0.5
+
+
+def test_features_have_no_head_to_make_smaller():
+    assert isinstance(build_model("timm:test_efficientnet", 3, 0).get_classifier(), nn.Identity)

@@ -46,6 +46,13 @@ def test_named_groups_of_settings_are_values_with_a_name() -> None:
     assert fill_in("runs/${method}-${method.teacher}", found[0]) == "runs/both-t"
 
 
+def test_a_value_of_an_axis_may_be_a_definition_whose_own_names_are_filled_in_later() -> None:
+    names = {"few": {"name": "few", "images": "${least}"}, "least": 64}
+    found = combinations({"matrix": {"size": ["${few}", 8]}}, names)
+    assert found == [{"size": names["few"]}, {"size": 8}]
+    assert fill_in("${size.images}", {**names, **found[0]}) == 64
+
+
 def test_random_values_lie_within_their_limits_and_more_of_them_are_the_same_ones() -> None:
     values = {
         "rate": {"log_uniform": [1e-5, 1e-1]}, "share": {"uniform": [0, 1]},
