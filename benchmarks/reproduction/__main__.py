@@ -114,7 +114,7 @@ def _collect(folder: Path, to: Path) -> None:
     records.write(to)
     about = records.about
     print(f"{folder.name}: {about['done']} of {about['planned']} evaluations; not run yet:")
-    print("\n".join(f"  {each}" for each in about["not_run_yet"]) or "  nothing")
+    print("\n".join(f"  {each}" for each in sorted(about["not_run_yet"])) or "  nothing")
     print("\n".join(f"  left out: {each}" for each in about["left_out"]))
 
 

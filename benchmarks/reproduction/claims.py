@@ -1,7 +1,7 @@
 """What a claim is, and the rule by which it is judged. The rule was written before any figure.
 
 A row is *supported* where all its 95 % intervals (over images, patients or trainings drawn anew;
-and over seeds, where there are several) lie above the threshold that its claim names, *not
+and over repetitions, where there are several) lie above the threshold that its claim names, *not
 supported* where all lie below it, else *undecided*. A claim is not supported where one of the rows
 that decide it is not, supported where all are, *not run yet* where none has a figure, else
 undecided.

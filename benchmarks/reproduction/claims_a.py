@@ -1,5 +1,6 @@
 """The claims of paper A, "Network-Agnostic Knowledge Transfer for Medical Image Segmentation"."""
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -71,25 +72,26 @@ def differs(dataset: str) -> bool:
     return is_single(dataset) and counterpart(dataset) not in _ULTRASOUND
 
 
-def plan_of(run: Run) -> str:
-    """Returns the axis of a study that changes the schedule or the size; empty for the main one."""
-    return run.axes.get("variant", "")
+def change_of(run: Run) -> str:
+    """Returns what a run varies of the main one, by the study's axis ``change``; else empty."""
+    return run.axes.get("change", "")
 
 
 def _close(records: Records | None, runs: Sequence[Run]) -> Claim:
-    def row(key: tuple[str, str], found: Sequence[Run]) -> Row:
-        start, dataset = key
-        tested = [run for run in found if not plan_of(run)]
+    def row(key: tuple[str, str, str], found: Sequence[Run]) -> Row:
+        dataset, _, change = key
         theirs = counterpart(dataset) if is_single(dataset) else None
         return Row(
-            key=slug(dataset, start),
-            label=f"{dataset}, teacher from {start}",
-            estimate=_capability_of(records, tested, runs),
+            key=slug(*key),
+            label=_label_student(*key),
+            estimate=_capability_of(records, found, runs),
             printed=_printed_capability(theirs),
-            decides=theirs != DERMOSCOPY,
+            decides=theirs != DERMOSCOPY and not change,
         )
 
-    groups = grouped(students(runs), lambda run: (run.teacher_start, run.transferal))
+    varied = [run for run in runs if change_of(run) and tests_breast(run) and not run.taught_by]
+    shown = [*students(runs), *varied]
+    groups = grouped(shown, lambda run: (run.transferal, run.teacher_start, change_of(run)))
     return Claim(
         key="close",
         paper="A",
@@ -109,18 +111,38 @@ def _close(records: Records | None, runs: Sequence[Run]) -> Claim:
     )  # fmt: skip
 
 
+def _label_student(dataset: str, start: str, change: str) -> str:
+    words = (
+        [dataset, f"teacher from {start}"] if dataset else ["the same annotations as the teacher"]
+    )
+    return ", ".join([*words, *([f"changed: {change}"] if change else [])])
+
+
 def _capability_of(
     records: Records | None, found: Sequence[Run], runs: Sequence[Run]
 ) -> Estimate | None:
-    if records is None or not found:
+    if records is None:
         return None
-    start, tested_on = found[0].teacher_start, found[0].tested_on
-    teacher = [
-        run for run in runs
-        if run.role == Role.TEACHER and run.tested_on == tested_on and run.start == start
-    ]  # fmt: skip
     by_student = grouped(found, lambda run: (run.network, run.rule))
-    return capability(records, list(by_student.values()), teacher)
+    taught = found if found[0].taught_by else _main(runs, found[0])
+    return capability(records, list(by_student.values()), teachers_of(taught, runs))
+
+
+def _main(runs: Sequence[Run], like: Run) -> list[Run]:
+    """Returns the students beside which one without a teacher belongs, with that of most."""
+    main = [
+        run for run in students(runs)
+        if not change_of(run) and (run.tested_on, run.size) == (like.tested_on, like.size)
+    ]  # fmt: skip
+    starts = Counter(run.teacher_start for run in main).most_common(1)
+    return [run for run in main if run.teacher_start == starts[0][0]]
+
+
+def teachers_of(found: Iterable[Run], runs: Iterable[Run]) -> list[Run]:
+    """Returns the evaluations of those who taught some students, on the same test set."""
+    taught = {(digits, run.tested_on, run.size) for run in found
+              for digits in run.taught_by.split(" + ")}  # fmt: skip
+    return [run for run in runs if (run.weights, run.tested_on, run.size) in taught]
 
 
 def _printed_capability(dataset: str | None) -> tuple[Printed, ...]:
@@ -131,7 +153,7 @@ def _printed_capability(dataset: str | None) -> tuple[Printed, ...]:
 def _exclusion(records: Records | None, runs: Sequence[Run], rule: str, key: str) -> Claim:
     def same(run: Run) -> tuple[Any, ...]:
         return (run.teacher_start, run.transferal, run.network, run.seed, fold_of(records, run),
-                plan_of(run))  # fmt: skip
+                change_of(run))  # fmt: skip
 
     def pairs(kept: Callable[[Run], bool]) -> list[tuple[Run, Run]]:
         chosen = [run for run in students(runs) if kept(run)]
@@ -142,6 +164,7 @@ def _exclusion(records: Records | None, runs: Sequence[Run], rule: str, key: str
         return None if records is None else difference_of_dice(records, pairs(kept))
 
     single = dict.fromkeys(run.transferal for run in students(runs) if is_single(run.transferal))
+    starved = None if records is None else _starved(records, rule)
     of_sets = [
         Row(slug(name), name, estimate(lambda run, name=name: run.transferal == name),
             _printed_exclusion([counterpart(name)]), decides=False)
@@ -159,10 +182,27 @@ def _exclusion(records: Records | None, runs: Sequence[Run], rule: str, key: str
         threshold=0.0,
         rows=(
             Row("differ", "All sets of another modality", estimate(lambda r: differs(r.transferal)),
-                _printed_exclusion([DERMOSCOPY, "PASCAL VOC2012"])),
+                _printed_exclusion([DERMOSCOPY, "PASCAL VOC2012"]), obstacle=starved or ""),
             *of_sets,
         ),
     )  # fmt: skip
+
+
+def _starved(records: Records, rule: str) -> str:
+    """Says why no student of another modality is planned with a rule: what it leaves of images."""
+    told = [
+        each for each in records.about["kept"]
+        if each["rule"] == rule and differs(each["transferal"])
+    ]  # fmt: skip
+    names = {each["transferal"] for each in told}
+    waiting = [set(axes.values()) for axes in records.about["not_run_yet"].values()]
+    trained = {run.transferal for run in records.runs if run.rule == rule}
+    if not told or trained & names or any(names & axes and "printed" in axes for axes in waiting):
+        return ""
+    before, after = (sum(each[name] for each in told) for name in ("before", "after"))
+    return (
+        f"it leaves {after} of {before} images of {', '.join(sorted(names))}, too few to learn from"
+    )
 
 
 def _printed_exclusion(datasets: Sequence[str | None]) -> tuple[Printed, ...]:
@@ -181,7 +221,8 @@ def _printed_exclusion(datasets: Sequence[str | None]) -> tuple[Printed, ...]:
 
 def _fine_tuned(records: Records | None, runs: Sequence[Run]) -> Claim:
     def same(run: Run) -> tuple[Any, ...]:
-        return run.tested_on, run.network, run.seed, run.samples, fold_of(records, run)
+        return (run.tested_on, run.learnt, run.network, run.seed, run.samples, run.size,
+                fold_of(records, run))  # fmt: skip
 
     tuned = [run for run in runs if run.role == Role.FINE_TUNED_STUDENT]
     scratch = by_key((run for run in runs if run.role == Role.FROM_SCRATCH), same)
@@ -222,8 +263,8 @@ def _weak(records: Records | None, runs: Sequence[Run]) -> Claim:
         run for run in runs
         if run.role == Role.STUDENT and run.teachers > 1 and tests_breast(run)
     ]  # fmt: skip
-    weak = [run for run in runs if run.role == Role.TEACHER and is_weak(run) and tests_breast(run)]
-    by_network = list(grouped(weak, lambda run: run.network).values())
+    weak = teachers_of(of_several, runs)
+    each_weak = list(grouped(weak, lambda run: (run.network, run.seed)).values())
     groups = grouped(of_several, lambda run: (run.transferal, run.rule))
     return Claim(
         key="weak",
@@ -237,17 +278,12 @@ def _weak(records: Records | None, runs: Sequence[Run]) -> Claim:
         rows=(
             *(
                 Row(slug(*key), ", ".join(filter(None, key)),
-                    records and gain_over_best(records, found, by_network), _printed_weak())
+                    records and gain_over_best(records, found, each_weak), _printed_weak())
                 for key, found in groups.items()
             ),
             *(() if groups else (Row("any", "Four weak teachers", None, _printed_weak()),)),
         ),
     )  # fmt: skip
-
-
-def is_weak(run: Run) -> bool:
-    """Says whether a teacher is one of the weak ones, which are not of the main teacher's kind."""
-    return not run.network.startswith(paper.NETWORKS["deeplabv3plus"])
 
 
 def _printed_weak() -> tuple[Printed, ...]:

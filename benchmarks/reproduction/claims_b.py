@@ -19,6 +19,8 @@ from nakt_dist.signals.kind import TRANSFER_LEARNING, Kind
 
 ATTENTION = Kind(("attention",)).value
 PAPERS_REDUCTION = '"attention.reduction": "eq2"'
+MAIN = ("attention", "attention-imagenet")
+"""Names of the study's axis ``method``; its other reductions have rows in the table of students."""
 IN_DOMAIN, IMAGENET = "MIMIC-CXR", "ImageNet"
 """The paper's teachers."""
 
@@ -39,8 +41,7 @@ class _Students:
             run for run in runs
             if run.method == TRANSFER_LEARNING.value and run.parts == "all layers"
         ]  # fmt: skip
-        following = [run for run in runs if run.method == ATTENTION]
-        following = [run for run in following if PAPERS_REDUCTION in run.settings]
+        following = [run for run in runs if run.method == ATTENTION and is_main(run)]
         self.by_imagenet = [run for run in following if knows_imagenet_alone(run)]
         self.in_domain = [run for run in following if not knows_imagenet_alone(run)]
         self.sizes = sorted({run.samples for run in (*self.plain, *following)})
@@ -52,6 +53,12 @@ class _Students:
 
     def estimate(self, pairs: Pairs, less: Pairs = ()) -> Estimate | None:
         return None if self.records is None else difference_of_auroc(self.records, pairs, less)
+
+
+def is_main(run: Run) -> bool:
+    """Says whether it follows a teacher as the study's main rows do; else as the paper does."""
+    chosen = run.axes.get("method")
+    return chosen in MAIN if chosen is not None else PAPERS_REDUCTION in run.settings
 
 
 def knows_imagenet_alone(run: Run) -> bool:

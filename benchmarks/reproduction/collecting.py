@@ -14,6 +14,7 @@ from benchmarks.reproduction.records import DICE, Curve, Images, Records, Run, V
 from nakt_dist.errors import DatasetError
 from nakt_dist.evaluation.auroc import mean_auroc
 from nakt_dist.records.lineage import Lineage
+from nakt_dist.records.lineage_reading import parse_rule
 from nakt_dist.report import paper
 from nakt_dist.report.auroc_curves import read_auroc_curve
 from nakt_dist.report.evaluations import ClassifierRun, Evaluation, FoundRecord, SegmentationRun
@@ -25,6 +26,7 @@ from nakt_dist.studies.folder import Plan, StudyFolder
 from nakt_dist.transfer.exclusion import ExclusionRule
 
 AS_PRINTED, CALIBRATED = "as printed", "calibrated"
+_DIGITS = 8
 _WEIGHTS = ("best_weights_sha256", "last_weights_sha256")
 
 
@@ -36,7 +38,7 @@ def collect_study(root: Path, commit: str) -> Records:
 
     Raises:
         DatasetError: nothing is done yet, there are evaluations of both tasks, or runs are not of
-            one size and of the same versions.
+            the same versions, or of phantoms and of images.
     """
     plan = StudyFolder(root).read_plan()
     found = collect([root])
@@ -78,23 +80,36 @@ def _about(
         "machine": {name: told[name] for name in ("processor", "cores", "gpu")},
         "versions": dict(found.records[0].record.versions),
         "phantom": any(each.evaluation.uses_phantoms for each in kept),
-        "size": kept[0].evaluation.tested_on.height if kept else 0,
         "planned": len(planned),
         "done": len(kept),
-        "not_run_yet": sorted(run.name for run in planned if run.name not in done),
+        "not_run_yet": {run.name: dict(run.axes) for run in planned if run.name not in done},
+        "kept": [count for each in found.records for count in _kept(each, found)],
         "left_out": [f"{each.place}: {each.reason}" for each in left_out],
     }
+
+
+def _kept(inspected: FoundRecord, found: Collection) -> Iterable[dict[str, Any]]:
+    """Yields what a rule leaves of a set of pseudo-labels, from a record of ``nakt inspect``."""
+    record = inspected.record
+    if record.stage != "inspect" or not record.config.get("exclusion"):
+        return
+    for pseudo in found.pseudo_sets:
+        if pseudo.manifest.fingerprint == record.inputs.get("pseudo_labels"):
+            yield {
+                "name": inspected.place.split("/", 1)[-1],
+                "transferal": pseudo.manifest.dataset,
+                "rule": _kind_of_rules([parse_rule(record.config["exclusion"])]),
+                "before": record.counts["before"],
+                "after": record.counts["after"],
+            }
 
 
 def _refuse_unlike(
     root: Path, evaluations: Iterable[Evaluation], records: Iterable[FoundRecord]
 ) -> None:
-    sizes = {(each.tested_on.height, each.tested_on.width) for each in evaluations}
     versions = {tuple(sorted(found.record.versions.items())) for found in records}
     phantom = {each.uses_phantoms for each in evaluations}
-    for what, several in (
-        ("image sizes", sizes), ("versions", versions), ("phantoms and images", phantom),
-    ):  # fmt: skip
+    for what, several in (("versions", versions), ("phantoms and images", phantom)):
         if len(several) > 1:
             shown = "; ".join(map(str, sorted(several)))
             raise DatasetError(
@@ -110,14 +125,14 @@ class _Collected:
         self.evaluation = evaluation
         name = evaluation.place.split("/", 1)[-1]
         axes = next((run.axes for run in plan.runs if run.name == name), {})
-        training = _training_of(evaluation, found)
+        training = _training_of(evaluation.weights_sha256, found)
         self.run = _describe(name, evaluation, found, training, axes)
         self.curve = None if training is None else _curve(training)
 
 
-def _training_of(evaluation: Evaluation, found: Collection) -> FoundRecord | None:
+def _training_of(weights: str | None, found: Collection) -> FoundRecord | None:
     for training in (*found.trainings, *found.classifier_trainings):
-        if evaluation.weights_sha256 in [training.record.details.get(name) for name in _WEIGHTS]:
+        if weights in [training.record.details.get(name, "") for name in _WEIGHTS]:
             return training
     return None
 
@@ -153,6 +168,9 @@ def _describe(
         parts=method.parts,
         settings=method.settings,
         steps=0 if training is None else int(training.record.details.get("steps") or 0),
+        weights=evaluation.weights_sha256[:_DIGITS],
+        taught_by=_joined(f"{each.weights_sha256}"[:_DIGITS] for each in teachers),
+        size=evaluation.tested_on.height,
         seed=lineage.seed,
         images=evaluation.images,
         mean=float(evaluation.mean),
@@ -189,7 +207,14 @@ def _role(evaluation: Evaluation, found: Collection) -> str:
 
 def _kind_of_rule(lineage: Lineage) -> str:
     """Says whether images were excluded by the paper's thresholds, or by others."""
-    rules = {part.exclusion for part in lineage.transfer.parts} if lineage.transfer else set()
+    return (
+        _kind_of_rules(part.exclusion for part in lineage.transfer.parts)
+        if lineage.transfer
+        else ""
+    )
+
+
+def _kind_of_rules(rules: Iterable[ExclusionRule | None]) -> str:
     chosen = [rule for rule in rules if rule is not None]
     if not chosen:
         return ""
@@ -198,7 +223,7 @@ def _kind_of_rule(lineage: Lineage) -> str:
 
 def _is_printed(rule: ExclusionRule) -> bool:
     printed = paper.EXCLUSION
-    return (rule.alpha, rule.beta) == (printed.alpha, printed.beta)
+    return rule.calibration is None and (rule.alpha, rule.beta) == (printed.alpha, printed.beta)
 
 
 def _curve(training: FoundRecord) -> Curve | None:

@@ -35,23 +35,23 @@ class Estimate:
     Attributes:
         value: in percent, percentage points, or percent of a training.
         drawn: 95 % interval over what is drawn anew: images, patients or trainings.
-        over_seeds: mean ± 1.96 s / √n over seeds; None for one.
+        over_repeats: mean ± 1.96 s / √n over repetitions; None for one.
         images: test images, or trainings, behind it.
         runs: evaluations behind it.
-        seeds: how many.
+        repeats: trainings that differ in their fold or seed.
     """
 
     value: float
     drawn: Interval
-    over_seeds: Interval | None
+    over_repeats: Interval | None
     images: int
     runs: int
-    seeds: int
+    repeats: int
 
     @property
     def intervals(self) -> list[Interval]:
         """All that there are."""
-        return [self.drawn] if self.over_seeds is None else [self.drawn, self.over_seeds]
+        return [self.drawn] if self.over_repeats is None else [self.drawn, self.over_repeats]
 
 
 def pair(
@@ -88,15 +88,17 @@ def difference_of_dice(records: Records, pairs: Pairs) -> Estimate | None:
         return None
     of_pairs = [_difference_by_row(records, each) for each in pairs]
     values = _mean_by_row(of_pairs)
-    seeds = _by_seed((ours.seed, each) for (ours, _), each in zip(pairs, of_pairs, strict=True))
-    by_seed = [float(_mean_by_row(each).mean()) for each in seeds.values()]
+    repeats: dict[Hashable, list[float]] = {}
+    for (ours, _), each in zip(pairs, of_pairs, strict=True):
+        key = ours.seed, frozenset(each)  # folds may share a seed, and seeds a fold
+        repeats.setdefault(key, []).append(float(np.mean(list(each.values()))))
     return Estimate(
         value=float(values.mean()),
         drawn=bootstrap_interval(values, RESAMPLES, SEED),
-        over_seeds=_over_seeds(by_seed),
+        over_repeats=_over_repeats([float(np.mean(each)) for each in repeats.values()]),
         images=len(values),
         runs=len({run.name for each in pairs for run in each}),
-        seeds=len(seeds),
+        repeats=len(repeats),
     )
 
 
@@ -119,14 +121,7 @@ def _mean_by_row(tables: Sequence[Mapping[int, float]]) -> np.ndarray:
     return np.array([np.mean([each[row] for each in tables if row in each]) for row in rows])
 
 
-def _by_seed(found: Iterable[tuple[int, dict[int, float]]]) -> dict[int, list[dict[int, float]]]:
-    grouped: dict[int, list[dict[int, float]]] = {}
-    for seed, each in found:
-        grouped.setdefault(seed, []).append(each)
-    return grouped
-
-
-def _over_seeds(values: Sequence[float]) -> Interval | None:
+def _over_repeats(values: Sequence[float]) -> Interval | None:
     half_width = confidence_over_runs(values)
     mean = float(np.mean(values))
     return None if half_width is None else (mean - half_width, mean + half_width)
@@ -179,9 +174,9 @@ def ratio_or_gain(
     interval = percentile_interval(np.concatenate(drawn))
     assert interval is not None
     runs = [run for side in (ours, theirs) for each in side for run in each]
-    seeds = {run.seed for each in ours for run in each}
+    repeats = {(run.seed, _rows(records, run)) for each in ours for run in each}
     value = compare(float(first.mean(1).max()), float(second.mean(1).max()))
-    return Estimate(value, interval, None, most, len(runs), len(seeds))
+    return Estimate(value, interval, None, most, len(runs), len(repeats))
 
 
 def _best(values: np.ndarray, weights: np.ndarray) -> list[float]:
@@ -214,10 +209,10 @@ def difference_of_auroc(records: Records, pairs: Pairs, less: Pairs = ()) -> Est
     return Estimate(
         value=found.difference,
         drawn=found.interval,
-        over_seeds=_over_seeds(by_seed.values) if by_seed.values else None,
+        over_repeats=_over_repeats(by_seed.values) if by_seed.values else None,
         images=next(iter(runs.values())).images,
         runs=len(runs),
-        seeds=len({run.seed for run in runs.values()}),
+        repeats=len({run.seed for run in runs.values()}),
     )
 
 
@@ -254,8 +249,12 @@ def _draws(records: Records, run: Run) -> np.ndarray:
     return _DRAWN[key]
 
 
+def _rows(records: Records, run: Run) -> tuple[int, ...]:
+    return tuple(records.values[run.name].rows.tolist())
+
+
 def _require_same_images(records: Records, runs: Iterable[Run]) -> None:
-    rows = {tuple(records.values[run.name].rows.tolist()): run.name for run in runs}
+    rows = {_rows(records, run): run.name for run in runs}
     if len(rows) > 1:
         raise DatasetError(
             f"{' and '.join(sorted(rows.values()))} were tested on other images; AUROC is compared "
@@ -278,10 +277,10 @@ def later_least_loss(records: Records, pairs: Pairs) -> Estimate | None:
     return Estimate(
         value=float(values.mean()),
         drawn=bootstrap_interval(values, RESAMPLES, SEED),
-        over_seeds=_over_seeds(by_seed),
+        over_repeats=_over_repeats(by_seed),
         images=len(known),
         runs=len({run.name for each in known for run in each}),
-        seeds=len(set(seeds)),
+        repeats=len(set(seeds)),
     )
 
 

@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 
 from benchmarks.reproduction.claims import Claim, Row, Verdict
-from benchmarks.reproduction.claims_a import students
+from benchmarks.reproduction.claims_a import change_of, students, teachers_of
 from benchmarks.reproduction.claims_b import knows_imagenet_alone
 from benchmarks.reproduction.contrasts import RESAMPLES, SEED, dice_by_row
 from benchmarks.reproduction.records import Records, Run
@@ -61,8 +61,8 @@ def _draw_claim(axes: Axes, claim: Claim, rows: Sequence[Row]) -> None:
         estimate, colour = row.estimate, _COLOURS[claim.judge(row)]
         assert estimate is not None
         axes.plot(estimate.drawn, [place, place], color=colour, linewidth=3.5, alpha=0.5)
-        if estimate.over_seeds is not None:
-            axes.plot(estimate.over_seeds, [place, place], color=colour, linewidth=1.2)
+        if estimate.over_repeats is not None:
+            axes.plot(estimate.over_repeats, [place, place], color=colour, linewidth=1.2)
         face = colour if row.decides else "white"
         axes.plot(estimate.value, place, "o", color=colour, mfc=face, markersize=6)
         theirs = [value for value, _ in row.printed]
@@ -78,7 +78,7 @@ def _draw_claim(axes: Axes, claim: Claim, rows: Sequence[Row]) -> None:
 
 def draw_dice(records: Records, about: str) -> bytes | None:
     """Draws the Dice of every student by transferal dataset, and its teacher's; None without."""
-    found = [run for run in students(records.runs) if not run.axes.get("variant")]
+    found = [run for run in students(records.runs) if not change_of(run)]
     panels = grouped(found, lambda run: (run.teacher_start, run.transferal))
     if not panels:
         return None
@@ -112,9 +112,7 @@ def _draw_students(
             axes.plot([place + shift] * 2, interval, color=_LINES[number], linewidth=2, alpha=0.6)
             label = (rule or "all images") if place == 0 else None
             axes.plot(place + shift, values.mean(), "o", color=_LINES[number], label=label)
-    starts = {run.teacher_start for run in runs}
-    teacher = [run for run in records.runs if run.role == "teacher" and run.start in starts
-               and run.tested_on == runs[0].tested_on]  # fmt: skip
+    teacher = teachers_of(runs, records.runs)
     if teacher:
         mean = float(np.mean(list(dice_by_row(records, teacher).values())))
         axes.axhline(mean, color=BLACK, linewidth=1, linestyle=":")

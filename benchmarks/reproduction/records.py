@@ -2,7 +2,8 @@
 
 A folder of `benchmarks/results` holds
 
-    about.json      the study, when, on what, which evaluations are planned and not run yet
+    about.json      the study, when, on what, which evaluations are planned and not run yet,
+                    and how many pseudo-labelled images a rule of exclusion leaves
     runs.csv        a line per evaluation: its network, what that learnt from, what it reached
     values.parquet  per evaluation and image: Dice in percent, or for each finding the image's
                     place in the order of the probabilities, from which AUROC follows exactly
@@ -58,6 +59,9 @@ class Run:
         parts: which parts of it learn, and from whose findings.
         settings: of what it takes from a teacher, JSON.
         steps: of its training; 0 where nobody says.
+        weights: first digits of the SHA-256 of its weights.
+        taught_by: those of its teachers, and of its parents' teachers, joined.
+        size: rows of the images.
         seed: of its training.
         images: how many test images count.
         mean: Dice or mean AUROC over them, in percent.
@@ -86,6 +90,9 @@ class Run:
     parts: str
     settings: str
     steps: int
+    weights: str
+    taught_by: str
+    size: int
     seed: int
     images: int
     mean: float

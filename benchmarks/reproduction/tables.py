@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 
 from benchmarks.reproduction.claims import Claim, Row
-from benchmarks.reproduction.claims_a import students
+from benchmarks.reproduction.claims_a import change_of, students
 from benchmarks.reproduction.contrasts import (
     RESAMPLES,
     SEED,
@@ -51,13 +51,19 @@ def all_numbers(claims: Sequence[Claim], found: Mapping[str, Records | None]) ->
 def _counts(records: Records | None) -> dict[str, str]:
     about = {} if records is None else records.about
     runs = () if records is None else records.runs
-    told = {name: str(about.get(name, 0)) for name in ("done", "planned", "size")}
+    told = {name: str(about.get(name, 0)) for name in ("done", "planned")}
     return told | {
+        "pixels": " and ".join(map(str, sizes_of(records))) if records else NOTHING,
         "seeds": str(len({run.seed for run in runs})),
         "images": str(max((run.images for run in runs), default=0)),
         "sizes": ", ".join(map(str, sorted({run.samples for run in runs}))) or NOTHING,
         "findings": str(len(records.images.findings) if records and records.images else 0),
     }
+
+
+def sizes_of(records: Records) -> list[int]:
+    """Returns the rows of the images that there are, in order."""
+    return sorted({run.size for run in records.runs})
 
 
 def _with_interval(claim: Claim, row: Row) -> str:
@@ -91,12 +97,12 @@ def _claim_table(claim: Claim) -> Table:
         Column("Ours", ours),
         Column("95 % interval", lambda row: _interval(claim, row.estimate and row.estimate.drawn)),
         Column(
-            "95 % over seeds",
-            lambda row: _interval(claim, row.estimate and row.estimate.over_seeds),
+            "95 % over repetitions",
+            lambda row: _interval(claim, row.estimate and row.estimate.over_repeats),
         ),
         Column("Images", lambda row: count(row, "images")),
         Column("Runs", lambda row: count(row, "runs")),
-        Column("Seeds", lambda row: count(row, "seeds")),
+        Column("Repetitions", lambda row: count(row, "repeats")),
         Column("The paper's", lambda row: _printed(claim, row)),
         Column("Decides", lambda row: "yes" if row.decides else "no"),
         Column("Reading", reading),
@@ -133,6 +139,10 @@ def _standing(found: Mapping[str, Records | None]) -> Table:
         named = of_study.items() if isinstance(of_study, Mapping) else ()
         return ", ".join(f"{package} {version}" for package, version in named) or NOTHING
 
+    def pixels(name: str) -> str:
+        records = found[name]
+        return ", ".join(map(str, sizes_of(records))) if records else NOTHING
+
     def machine(name: str) -> str:
         of_study = told(name).get("machine")
         if not isinstance(of_study, Mapping):
@@ -143,7 +153,7 @@ def _standing(found: Mapping[str, Records | None]) -> Table:
         Column("Study", lambda name: STUDIES[name]),
         Column("Evaluations done", lambda name: str(told(name).get("done", 0))),
         Column("planned", lambda name: str(told(name).get("planned", "not collected yet"))),
-        Column("Pixels", lambda name: str(told(name).get("size", NOTHING))),
+        Column("Pixels", pixels),
         Column("Last run", lambda name: str(told(name).get("last_run", NOTHING))),
         Column("Collected at", lambda name: str(told(name).get("commit", NOTHING))),
         Column("Machine", machine),
@@ -159,7 +169,7 @@ def _missing(found: Mapping[str, Records | None]) -> str:
         if records is None:
             parts.append(f"- {STUDIES[name]}: no evaluation is collected yet.")
             continue
-        names = records.about["not_run_yet"]
+        names = sorted(records.about["not_run_yet"])
         more = len(names) - _MOST_NAMED
         listed = ", ".join(f"`{each}`" for each in names[:_MOST_NAMED])
         rest = f" and {more} more, in `about.json`" if more > 0 else ""
@@ -176,7 +186,7 @@ def _students_table(records: Records | None) -> Table:
     groups = grouped(
         [*(run for run in runs if run.name not in names), *shown],
         lambda r: (r.role, r.tested_on, r.network, r.start, r.teacher_start, r.transferal, r.rule,
-                   r.axes.get("variant", "")),
+                   change_of(r), r.size, r.samples if not r.transferal else 0),
     )  # fmt: skip
 
     def dice(alike: Sequence[Run]) -> np.ndarray:
@@ -195,7 +205,8 @@ def _students_table(records: Records | None) -> Table:
         Column("Transferal", lambda alike: alike[0].transferal or NOTHING),
         Column("Exclusion", lambda alike: alike[0].rule or NOTHING),
         Column("Kept %", _kept),
-        Column("Variant", lambda alike: alike[0].axes.get("variant") or NOTHING),
+        Column("Changed", lambda alike: change_of(alike[0]) or NOTHING),
+        Column("Pixels", lambda alike: str(alike[0].size)),
         Column("Tested on", lambda alike: alike[0].tested_on),
         Column("Dice %", lambda alike: f"{dice(alike).mean():.1f} ± {dice(alike).std():.1f}"),
         Column("95 % interval", interval),

@@ -97,9 +97,9 @@ def test_a_difference_is_that_of_the_report(classifiers):
     (study,) = [each for each in collect([root]).studies[0] if each.cells]
     by_size = {e.setting.trained_on.samples: e for e in find_differences(study, [])}
     estimate = row(claims_of_b(records), "fewest", "few").estimate
-    assert estimate is not None and estimate.seeds == 2 and estimate.images == 80
+    assert estimate is not None and estimate.repeats == 2 and estimate.images == 80
     assert estimate.value == pytest.approx(by_size[64].mean, abs=1e-3)
-    assert estimate.over_seeds == pytest.approx(by_size[64].over_seeds, abs=1e-3)
+    assert estimate.over_repeats == pytest.approx(by_size[64].over_seeds, abs=1e-3)
     assert estimate.drawn == pytest.approx(by_size[64].over_patients, abs=0.3)  # other resamples
 
 
@@ -123,7 +123,7 @@ def test_no_name_of_an_image_or_patient_and_no_path_is_committed(classifiers):
 def test_what_is_not_run_yet_is_listed(classifiers):
     about = classifiers[2].about
     assert (about["planned"], about["done"]) == (10, 9)
-    assert about["not_run_yet"] == [NOT_RUN] and about["commit"] == "abc1234"
+    assert about["not_run_yet"] == {NOT_RUN: {"seed": "0"}} and about["commit"] == "abc1234"
 
 
 def test_folds_are_put_together_image_by_image(masks):
@@ -159,15 +159,13 @@ def test_runs_that_nothing_tells_apart_are_refused(masks):
         claims_of_a(Records(records.about, (*records.runs, twin), values))
 
 
-def test_runs_of_several_sizes_are_refused(tmp_path):
-    for size in (64, 96):
-        test_set = {"dataset": "busi", "phantom": True, "splits": None, "height": size, "width": 64}
-        details = {"lineage": lineage(annotations()), "model": {"name": "unet"}}
-        write_evaluation(
-            tmp_path / "tests" / str(size), {}, [0.5], details=details | {"test_set": test_set}
-        )
+def test_runs_of_several_versions_are_refused(tmp_path):
+    for number in range(2):
+        folder = tmp_path / "tests" / str(number)
+        trained = lineage(annotations(samples=number + 1))
+        write_evaluation(folder, trained, [0.5], versions={"torch": f"2.{number}"})
     plan(tmp_path)
-    with pytest.raises(DatasetError, match="different image sizes"):
+    with pytest.raises(DatasetError, match="different versions"):
         collect_study(tmp_path, "abc1234")
 
 
@@ -181,7 +179,7 @@ def test_a_changed_file_is_refused(classifiers, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("drawn", "over_seeds", "verdict"),
+    ("drawn", "over_repeats", "verdict"),
     [
         ((0.1, 2), None, Verdict.SUPPORTED),
         ((0.1, 2), (-0.1, 2), Verdict.UNDECIDED),
@@ -189,8 +187,8 @@ def test_a_changed_file_is_refused(classifiers, tmp_path):
         ((-1, 1), None, Verdict.UNDECIDED),
     ],
 )
-def test_the_rule(drawn, over_seeds, verdict):
-    rows = (Row("a", "a", Estimate(0.0, drawn, over_seeds, 1, 2, 1)),)
+def test_the_rule(drawn, over_repeats, verdict):
+    rows = (Row("a", "a", Estimate(0.0, drawn, over_repeats, 1, 2, 1)),)
     told = Claim("key", "A", "", "", "", "", 0.0, rows)
     assert told.verdict == verdict
     waiting = Claim("key", "A", "", "", "", "", 0.0, (*rows, Row("b", "b", None)))
