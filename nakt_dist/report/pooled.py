@@ -29,7 +29,7 @@ class Alike:
     Attributes:
         made: how the network was made, over all generations, without splits and seeds.
         without_rule: the same without the exclusion rules of its last training.
-        teachers: how those were made whose pseudo masks it learnt last.
+        teachers: how each was made whose pseudo masks it learnt last.
     """
 
     made: str
@@ -183,9 +183,11 @@ class _Recipes:
         parts = lineage.learnt.parts
         known = [self._images(part) for part in parts]
         rules = [_rule(part.exclusion) for part in parts]
-        teachers = dict.fromkeys(self._network(each) for part in parts for each in part.teachers)
+        teachers = dict.fromkeys(each for part in parts for each in part.teachers)
         return Alike(
-            value_sha256([shared, known, rules]), value_sha256([shared, known]), tuple(teachers)
+            value_sha256([shared, known, rules]),
+            value_sha256([shared, known]),
+            tuple(map(self._network, teachers)),
         )
 
     def _network(self, network: Network) -> str:

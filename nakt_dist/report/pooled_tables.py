@@ -180,7 +180,8 @@ def pooled_differences(pooled: Sequence[Pooled]) -> Table | None:
     )
     remarks = (
         "Mean Dice of the runs less that of the others, in percentage points, image by image: both "
-        "see the same resamples of the images. Several teachers: less the best of them.",
+        "see the same resamples of the images. Several teachers: less the best of them; of those "
+        "that differ in their seed alone, less their mean.",
         "p: two-sided, corrected by Holm's method for "
         f"{show_count(len(rows), 'comparison')}, those of this table. Bold: below 0.05.",
     )

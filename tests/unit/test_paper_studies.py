@@ -41,7 +41,9 @@ COUNTS = {
 
 @cache
 def study_of(name: str) -> Study:
-    return read_study(parse_config("study", [f"--config={FILES[name]}"]))
+    # At the papers' scale, a file holds definitions alone: the steps are those of another.
+    files = [FILES[each] for each in dict.fromkeys([name.removesuffix("_paper"), name])]
+    return read_study(parse_config("study", [f"--config={each}" for each in files]))
 
 
 def outputs(name: str, folder: str) -> list[str]:
@@ -53,6 +55,25 @@ def outputs(name: str, folder: str) -> list[str]:
 @pytest.mark.parametrize("name", FILES)
 def test_every_file_is_a_study(name: str) -> None:
     assert len(study_of(name).runs) >= len(study_of(name).config.steps) - 1
+
+
+def test_the_papers_scale_of_open_data_has_the_same_runs() -> None:
+    small, papers = study_of("open_data_a"), study_of("open_data_a_paper")
+    assert [run.name for run in small.runs] == [run.name for run in papers.runs]
+    teacher = next(run.config for run in papers.runs if run.name == "runs/random-teacher-1")
+    assert (teacher.model.name, teacher.recipe.epochs) == ("deeplabv3plus", 500)
+    assert (teacher.recipe.global_batch_size, teacher.recipe.learning_rate) == (4, 1e-4)
+    assert str(papers.config.root) != str(small.config.root)
+
+
+def test_folds_of_open_data_test_every_image_once_and_never_one_that_was_learnt_from() -> None:
+    tested = []
+    for fold in study_of("open_data_a").config.definitions["folds"]:
+        own = [*fold["train"], *fold["held"], *fold["test"]]
+        assert sorted(own) == [f"p{number:02d}" for number in range(1, 21)]
+        assert set(fold["few"]) < set(fold["held"])
+        tested += fold["test"]
+    assert sorted(tested) == sorted(own)
 
 
 @pytest.mark.parametrize("name", COUNTS)

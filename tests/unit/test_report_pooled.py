@@ -109,6 +109,22 @@ def test_differences_are_those_of_alike_students_tuned_ones_and_several_teachers
     assert all(row[4].text.count(" to ") == 1 for row in table.rows)
 
 
+def test_teachers_that_differ_in_their_seed_alone_are_several(tmp_path):
+    for fold in (1, 2):
+        names = [f"weak-{seed}-{fold}" for seed in (1, 2)]
+        for name in names:
+            teacher = lineage(annotations(split=f"without-{fold}"))
+            write_run(tmp_path, name, teacher, scores(0.4), fold)
+        student = lineage(pseudo_masks("thyroid", names))
+        write_run(tmp_path, f"student-{fold}", student, scores(0.5), fold)
+    found = pool(collect([tmp_path]), [])
+    assert {each.name: len(each.runs) for each in found} == {"weak-*": 4, "student-*": 2}
+    table = pooled_differences(found)
+    assert [cell.text for cell in table.rows[0][:4]] == [
+        "several teachers", "student-*", "weak-*", "+10.00",
+    ]  # fmt: skip
+
+
 def test_seeds_of_one_test_set_are_pooled_image_by_image(tmp_path):
     for seed, dice in enumerate((0.4, 0.6)):
         trained = {**lineage(annotations()), "seed": seed}
