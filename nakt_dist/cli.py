@@ -73,6 +73,9 @@ STAGES = {
         distributed=True,
     ),
     "attention": Stage("AttentionConfig", "show where a student and its teacher look"),
+    "export": Stage(
+        "ExportConfig", "hand a trained network on: safetensors, ONNX, a card", "weights"
+    ),
     "report": Stage("ReportConfig", "make tables, figures and one page of runs", "runs"),
     "mirror": Stage("MirrorConfig", "show runs in W&B, TensorBoard or trackio", "runs"),
     "watch": Stage("WatchConfig", "follow runs live on one page, or in a table", "runs"),

@@ -10,6 +10,7 @@ from nakt_dist.config.evaluating import (
     ReportConfig,
     ShownNetworkConfig,
 )
+from nakt_dist.config.exporting import ExportConfig
 from nakt_dist.config.mirroring import MirrorConfig
 from nakt_dist.config.packing import (
     ImageConfig,
@@ -71,6 +72,7 @@ __all__ = [
     "DoctorConfig",
     "EarlyStoppingConfig",
     "EvaluateConfig",
+    "ExportConfig",
     "HintsConfig",
     "ImageConfig",
     "InspectConfig",

@@ -39,7 +39,7 @@ def as_planes(
     """
     if activation.ndim not in (_TOKENS, _MAP):
         return activation
-    if len(activation) != len(images):
+    if activation.shape[0] != images.shape[0]:  # len() would fix the batch of an exported graph
         raise ConfigurationError(
             f"the tapped layer '{path}' gives {len(activation)} parts for {len(images)} images, "
             "as layers inside windows or heads do; tap the block around it"

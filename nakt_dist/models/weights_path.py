@@ -7,9 +7,11 @@ from nakt_dist.models.imagenet import IMAGENET, imagenet_file
 
 BEST_WEIGHTS = "best.safetensors"
 LAST_WEIGHTS = "last.safetensors"
+EXPORTED_WEIGHTS = "model.safetensors"
+"""As ``nakt export``, and Hugging Face's hub, call them."""
 
-_IN_FOLDERS = (BEST_WEIGHTS, "model.safetensors", "models/model.pt", "fold_0/checkpoint_final.pth")
-"""Weights in a training run of ours, a network of smp or the hub, a MONAI bundle and nnU-Net's."""
+_IN_FOLDERS = (BEST_WEIGHTS, EXPORTED_WEIGHTS, "models/model.pt", "fold_0/checkpoint_final.pth")
+"""Weights in a run, an export or network of smp or the hub, a MONAI bundle and nnU-Net's."""
 
 
 def weights_path(path: str | Path) -> Path:

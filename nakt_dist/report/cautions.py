@@ -46,7 +46,7 @@ def cautions(collection: Collection) -> tuple[str, ...]:
     """Returns what a reader must know before comparing these runs with each other."""
     runs = collection.evaluations
     tested = _tested(runs)
-    sentences = [*meetings(runs), *_not_known(runs)]
+    sentences = [*meetings(runs), *not_known(runs)]
     sentences += _several_tests(map(_identify, tested), "test sets or ways of scoring")
     sentences += unlike_inputs(collection.records)
     lineages = [(found, found.record.details["lineage"]) for found in collection.trainings]
@@ -83,7 +83,7 @@ def meetings(runs: Sequence[SegmentationRun]) -> Iterator[str]:
             yield f"{run.name}{where}: {run.warning}."
 
 
-def _not_known(runs: Iterable[Evaluation]) -> Iterator[str]:
+def not_known(runs: Iterable[Evaluation]) -> Iterator[str]:
     """Names the runs of which neither lineage nor record tells whether they met test images."""
     unclear = []
     for run in runs:
@@ -127,7 +127,7 @@ def classifier_cautions(
         for found in trainings
     }
     sentences = [*_study_meetings(studies), *_teachers_met(studies), *_without_validation(studies)]
-    sentences += _not_known(run for study in studies for run in study.runs)
+    sentences += not_known(run for study in studies for run in study.runs)
     sentences += _several_tests(map(_identify_study, studies), "test sets")
     for study in studies:
         for setting, cell in study.cells.items():

@@ -94,11 +94,14 @@ class Collection:
         return studies, [LeftOut(place, reason) for place, reason in repeated]
 
 
-def collect(folders: Sequence[str | Path]) -> Collection:
+def collect(folders: Sequence[str | Path], needs_tests: bool = True) -> Collection:
     """Reads what lies below some folders, at any depth.
 
     Hidden folders and links to folders are not entered. What cannot be read is listed with
     its reason and the rest goes on.
+
+    Args:
+        needs_tests: whether there must be an evaluation.
 
     Raises:
         DatasetError: a folder does not exist, or there is no usable evaluation below them.
@@ -117,7 +120,7 @@ def collect(folders: Sequence[str | Path]) -> Collection:
     evaluations = _named_by_network(_read_tests(segmenters, read_segmenter, left_out))
     classified = _read_tests(classifiers, partial(ClassifierRun.read, known=learnt), left_out)
     classified = _without_validations(classified, left_out)
-    if not evaluations and not classified:
+    if needs_tests and not evaluations and not classified:
         raise DatasetError(_nothing_found(folders, left_out))
     trainings = [found for found in records if found.record.stage == "train"]
     of_classifiers = [is_classification(found.record.details["lineage"]) for found in trainings]

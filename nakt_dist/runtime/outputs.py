@@ -13,6 +13,7 @@ _LEFT_BY = {
     "inspect": ("excluded.parquet",),
     "attention": ("attention.parquet",),
     "report": ("report.html",),
+    "export": ("export.json",),
 }
 
 

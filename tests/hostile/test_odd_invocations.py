@@ -88,6 +88,12 @@ ODD = [
     (EVALUATE + " --weights={0}/squares-published/image_000.png", "unknown kind of weights file"),
     (EVALUATE + " --output={0}/squares", "holds what pack has written"),
     (EVALUATE + " --bootstrap_samples=0", "bootstrap_samples must be positive"),
+    ("export {0}/empty", "expected a weights file"),
+    ("export {0}/network.safetensors --formats=[onnx]", "formats must be a list with safetensors"),
+    (
+        "export {0}/network.safetensors --formats=[safetensors] --output={0}/squares",
+        "holds what pack has written",
+    ),
     (ATTENTION + " --dataset={0}/squares-published", PACK_FIRST),
     (ATTENTION + " --student=x", "student is the text 'x'"),
     (PACK + " --source={0}/empty", "found nothing"),

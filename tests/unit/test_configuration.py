@@ -26,6 +26,7 @@ MINIMAL = {
     "train": ["--output=o", "--data.dataset=d", "--recipe.steps=1", "--augmentation.gamma=[1, 2]"],
     "evaluate": ["--weights=w", "--dataset=d", "--output=o", "--splits=null"],
     "attention": ["--student.weights=s", "--teacher.weights=t", "--dataset=d", "--output=o"],
+    "export": ["run", "--output=o", "--taps=[paper]", "--licence=mit"],
     "report": ["one", "two"],
     "mirror": ["one", "two", "--to=tensorboard"],
     "watch": ["one", "two", "--port=0"],

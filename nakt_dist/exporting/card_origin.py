@@ -1,0 +1,109 @@
+"""What a model card says of data, labels, exclusions and teachers."""
+
+import json
+from collections.abc import Iterator
+
+from nakt_dist.records.evaluation_set import describe_splits
+from nakt_dist.records.lineage import Lineage, Network, TrainingSet
+from nakt_dist.report.document import Block, Bullets, Column, Paragraph, tabulate
+from nakt_dist.report.roles import describe_lineage, describe_rule
+from nakt_dist.report.tables import NOTHING
+from nakt_dist.report.wording import describe_policy
+from nakt_dist.signals.kind import Kind
+
+_PACKING_DIGITS = 12
+
+
+def origin_blocks(lineage: Lineage) -> Iterator[Block]:
+    """Yields all that is known of what a network learnt from."""
+    if not lineage.is_whole:
+        yield Paragraph(
+            "Its weights file does not say what it learnt from: whether it met the images of any "
+            "test cannot be known."
+        )
+        return
+    yield Paragraph(f"It learnt from {describe_lineage(lineage)}.")
+    yield _images(lineage)
+    yield Bullets(tuple(_facts(lineage)))
+    networks = _networks(lineage)
+    if networks:
+        yield tabulate(
+            "Networks behind it",
+            (
+                Column("Network", lambda row: row[1].name or NOTHING),
+                Column("As", lambda row: row[0]),
+                Column("Learnt from", lambda row: row[1].learnt.label or "not known"),
+                Column("SHA-256 of its weights", lambda row: row[1].weights_sha256 or "not known"),
+            ),
+            networks,
+        )
+
+
+def _images(lineage: Lineage) -> Block:
+    """Lists the images of every training, the first one first."""
+    rows = [
+        (number, part)
+        for number, each in enumerate(reversed(lineage.trainings), 1)
+        for part in each.parts
+    ]
+    return tabulate(
+        "Images of its trainings",
+        (
+            Column("Training", lambda row: str(row[0])),
+            Column("Dataset", lambda row: row[1].label),
+            Column("Images", lambda row: _count(row[1])),
+            Column("Splits", lambda row: _splits(row[1])),
+            Column("Learnt of them", lambda row: _taught(row[1])),
+            Column("Exclusion", lambda row: _exclusion(row[1])),
+            Column("Packing", lambda row: row[1].fingerprint[:_PACKING_DIGITS] or NOTHING),
+        ),
+        rows,
+    )
+
+
+def _count(images: TrainingSet) -> str:
+    of = f" of {images.before_exclusion:,}" if images.before_exclusion > images.samples else ""
+    return f"{images.samples:,}{of}"
+
+
+def _splits(images: TrainingSet) -> str:
+    return describe_splits(images.splits) if images.splits_known else "not known"
+
+
+def _taught(images: TrainingSet) -> str:
+    if not images.teachers:
+        return "annotations"
+    return f"{images.taught} of {', '.join(each.label for each in images.teachers)}"
+
+
+def _exclusion(images: TrainingSet) -> str:
+    return describe_rule(images.exclusion) if images.teachers else NOTHING
+
+
+def _facts(lineage: Lineage) -> Iterator[str]:
+    first = lineage.generations[-1]
+    yield f"First weights: {first.start.label}."
+    chosen = lineage.validated_on
+    if chosen is None:
+        yield "No validation set chose its epoch: these are the last epoch's weights."
+    else:
+        yield (
+            f"Its epoch was chosen on {chosen.samples:,} images of {chosen.label}, "
+            f"{_splits(chosen)}."
+        )
+    if json.loads(lineage.policy):
+        yield f"Label policy: {'; '.join(describe_policy(lineage.policy).values())}."
+    for each in lineage.generations:
+        if each.following is not None:
+            kind: Kind = each.following.kind
+            yield (
+                f"It followed {each.following.teacher.label} by {kind.value.lower()}: "
+                f"{each.following.settings}."
+            )
+
+
+def _networks(lineage: Lineage) -> list[tuple[str, Network]]:
+    """Returns teachers and parents over all generations, each once, and what each was."""
+    parents = [("start", each.parent) for each in lineage.generations if each.parent is not None]
+    found: list[tuple[str, Network]] = [("teacher", each) for each in lineage.teachers]
+    return list(dict.fromkeys([*found, *parents]))

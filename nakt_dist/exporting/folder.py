@@ -1,0 +1,79 @@
+"""The folder of an export: all of it or nothing, and what a second export finds there."""
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from nakt_dist.errors import DatasetError
+from nakt_dist.records.run_record import package_versions
+from nakt_dist.runtime.files import (
+    differing_fields,
+    file_sha256,
+    flush_folder,
+    read_json,
+    remove,
+    write_json,
+)
+
+EXPORT_NAME = "export.json"
+"""Names every file of the folder with its SHA-256, and what was exported."""
+
+_FORMAT = "nakt-export/1"
+
+
+@contextlib.contextmanager
+def whole_folder(output: Path) -> Iterator[Path]:
+    """Yields a hidden folder that takes the name ``output`` only when all went well.
+
+    Args:
+        output: must not exist, or be empty.
+    """
+    unfinished = output.parent / f".{output.name}.unfinished"
+    if unfinished.exists():  # left by a kill
+        remove(unfinished)
+    unfinished.mkdir(parents=True)
+    try:
+        yield unfinished
+        flush_folder(unfinished)
+        unfinished.rename(output)
+    except BaseException:
+        remove(unfinished)
+        raise
+    flush_folder(output.parent)
+
+
+def write_contents(
+    folder: Path, identity: Mapping[str, Any], parity: Mapping[str, float]
+) -> dict[str, str]:
+    """Writes what a folder holds; returns the SHA-256 of its files by name."""
+    files = {path.name: file_sha256(path) for path in sorted(folder.iterdir())}
+    told = {"format": _FORMAT, "identity": identity, "files": files, "parity": parity}
+    write_json(folder / EXPORT_NAME, {**told, "versions": package_versions()})
+    return files
+
+
+def is_exported(output: Path, identity: Mapping[str, Any]) -> bool:
+    """Says whether a folder holds this very export, every file as it was written.
+
+    Raises:
+        DatasetError: it holds something else, or a file of it has changed.
+    """
+    if not output.exists() or not any(output.iterdir()):
+        return False
+    advice = "Choose another --output, or delete the folder"
+    if not (output / EXPORT_NAME).is_file():
+        raise DatasetError(f"{output}: holds other files than an export. {advice}")
+    found = read_json(output / EXPORT_NAME, "list of an export's files")
+    told, files = found.get("identity"), found.get("files")
+    if found.get("format") != _FORMAT or not isinstance(told, dict) or not isinstance(files, dict):
+        raise DatasetError(f"{output / EXPORT_NAME}: not of format {_FORMAT}. {advice}")
+    if differences := differing_fields(told, identity):
+        raise DatasetError(
+            f"{output}: holds another export ({'; '.join(differences[:5])}). {advice}"
+        )
+    for name, sha256 in files.items():
+        path = output / Path(name).name
+        if not path.is_file() or file_sha256(path) != sha256:
+            raise DatasetError(f"{path}: is not as it was exported. {advice}")
+    return True

@@ -1,0 +1,327 @@
+"""``nakt export``: files that answer alike, a card that parses, all or nothing, no place inside."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+from huggingface_hub import ModelCard
+
+from nakt_dist.cli import main
+from nakt_dist.config import ExportConfig, PreprocessingConfig
+from nakt_dist.errors import CheckpointError, ConfigurationError, DatasetError, NaktError
+from nakt_dist.evaluation.class_activation import exact_class_activation, find_pooled_features
+from nakt_dist.exporting import folder, writing
+from nakt_dist.exporting.card_header import card_header
+from nakt_dist.exporting.places import without_places
+from nakt_dist.models import ModelSpec
+from nakt_dist.models.network_file import describe_for_file, open_network
+from nakt_dist.models.onnx_metadata import read_metadata
+from nakt_dist.models.weights import save_weights
+from nakt_dist.runtime.files import file_sha256
+from nakt_dist.stages import export
+from tests.classifier_records import FINDINGS, classifier, followed, write_classified
+from tests.records import RULE, lineage, pseudo_masks, scores, write_evaluation
+
+UNET = ModelSpec("unet", options={"base_channels": 4, "normalisation": "none"})
+RESNET = ModelSpec("timm:test_resnet", 1, len(FINDINGS))
+SEEN = PreprocessingConfig(mean=0.0, std=1.0)
+TAP = "layer4"
+SIZE = {"height": 32, "width": 32}
+PSEUDO = pseudo_masks("thyroid", ["teacher"], 5, 8, RULE) | SIZE | {"fit": "pad"}
+
+
+def write_run(root, told, spec=UNET, seen=None, name="student"):
+    """Writes the weights of a run, and what its record says of them."""
+    run = root / "runs" / name
+    run.mkdir(parents=True)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
+        state_dict = spec.build().state_dict()
+    path = run / "best.safetensors"
+    save_weights(path, state_dict, spec, describe_for_file(seen or SEEN, told))
+    return run, {"weights_sha256": file_sha256(path)}
+
+
+def write_masks(root):
+    """A student of pseudo masks with its evaluation, whose record names places and patients."""
+    told = lineage(PSEUDO) | {"task": "segmentation"}
+    run, inputs = write_run(root, told)
+    tests = write_evaluation(root / "tests" / "student", told, scores(0.75))
+    record = json.loads((tests / "record.json").read_text())
+    record["inputs"] |= inputs
+    record["metrics"]["knowledge_transfer_capability"] = 93.75
+    (tests / "record.json").write_text(json.dumps(record))
+    (root / ".study").mkdir()
+    return run
+
+
+@pytest.fixture(scope="module")
+def masks(tmp_path_factory):
+    """The folder of an exported segmentation network, with ONNX."""
+    run = write_masks(tmp_path_factory.mktemp("masks"))
+    export.run(ExportConfig(str(run), licence="apache-2.0"))
+    return run.with_name("student-export")
+
+
+@pytest.fixture(scope="module")
+def findings(tmp_path_factory):
+    """The folder of an exported classifier that gives a tap and its class activations, too."""
+    pytest.importorskip("onnxruntime")
+    root = tmp_path_factory.mktemp("findings")
+    told = classifier(transfer=followed(), network=RESNET.name)
+    run, inputs = write_run(root, told, RESNET, PreprocessingConfig(64, 64, 0.5, 0.25))
+    tests = root / "tests" / "student"
+    write_classified(tests, told)
+    record = json.loads((tests / "record.json").read_text())
+    record["inputs"] |= inputs
+    (tests / "record.json").write_text(json.dumps(record))
+    config = ExportConfig(
+        str(run), output=str(root / "out"), records=[str(root)], taps=[TAP], class_activations=True,
+        licence="Hospital licence 2", not_for=["Images of children."],
+    )  # fmt: skip
+    export.run(config)
+    return root / "out"
+
+
+def plain(run, **settings):
+    return ExportConfig(str(run), formats=["safetensors"], **settings)
+
+
+def run_onnx(path, images):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    session = onnxruntime.InferenceSession(path / "model.onnx")
+    told = read_metadata(session.get_modelmeta().custom_metadata_map, path)
+    names = [each.name for each in told.outputs]
+    assert [each.name for each in session.get_outputs()] == names
+    found = session.run(names, {"images": images.numpy()})
+    return told, {n: torch.from_numpy(a) for n, a in zip(names, found, strict=True)}
+
+
+@pytest.mark.parametrize("name", ["masks", "findings"])
+def test_all_forms_answer_as_the_test_vector_says(name, request):
+    path = request.getfixturevalue(name)
+    vector = safetensors.torch.load_file(path / "test_vector.safetensors")
+    assert len(vector["images"]) == 3 and 0 <= vector["pixels"].min() < vector["pixels"].max() <= 1
+    trained = open_network(path)
+    torch.testing.assert_close(trained.prepare(vector["pixels"]), vector["images"])
+    torch.testing.assert_close(trained.network(vector["images"]), vector["logits"])
+    for images in (vector["images"], vector["images"][:1]):
+        told, found = run_onnx(path, images)
+        for output, values in found.items():
+            torch.testing.assert_close(values, vector[output][: len(images)], atol=1e-4, rtol=1e-4)
+    assert (told.lineage, told.weights_sha256) == (trained.lineage, trained.weights_sha256)
+
+
+def test_a_classifier_gives_its_tap_and_class_activations(findings):
+    images = safetensors.torch.load_file(findings / "test_vector.safetensors")["images"]
+    told, found = run_onnx(findings, images)
+    assert told.answer.names == told.outputs[2].names == FINDINGS
+    assert [each.kind for each in told.outputs] == ["answer", "tap", "class_activation"]
+    network = open_network(findings).network
+    pooled = find_pooled_features(network, images)
+    expected = exact_class_activation(network, pooled, images, range(len(FINDINGS)))
+    torch.testing.assert_close(found["class_activations"], expected, atol=1e-4, rtol=1e-4)
+    bias = pooled.head.bias
+    torch.testing.assert_close(
+        found["class_activations"].mean((2, 3)) + bias, found["logits"], atol=1e-4, rtol=1e-4
+    )
+    assert found[TAP].ndim == 4 and found[TAP].shape[:2] == (3, pooled.head.in_features)
+
+
+def test_weights_of_ours_are_copied_byte_for_byte(masks):
+    run = masks.with_name("student")
+    copy = (masks / "model.safetensors").read_bytes()
+    assert copy == (run / "best.safetensors").read_bytes()
+    assert open_network(masks).name == "student-export"
+    assert open_network(masks).lineage["trained_on"]["dataset"] == "thyroid"
+
+
+def test_the_card_of_a_network_that_segments(masks):
+    card = ModelCard((masks / "README.md").read_text())
+    told = card.data.to_dict()
+    assert told["license"] == "apache-2.0" and told["pipeline_tag"] == "image-segmentation"
+    assert "phantom" in told["tags"] and card.data.model_name == "student"
+    (result,) = card.data.eval_results
+    record = json.loads((masks.parents[1] / "tests/student/record.json").read_text())
+    assert result.metric_value == record["metrics"]["dice_mean"] == pytest.approx(75)
+    assert result.metric_args["interval_95"] == record["metrics"]["dice_interval_95"]
+    for words in (
+        "5 of 8",  # images after and before exclusion
+        "N < 256 or E > 2.5 bits",
+        "pseudo masks of “teacher”",
+        "75.00 ± 10.00",
+        "93.8",  # of its teacher's Dice
+        record["inputs"]["weights_sha256"],
+        PSEUDO["teachers"][0]["weights_sha256"],
+        "It must not be used for",
+        "drawn by a program",
+    ):
+        assert words in card.text, words
+
+
+def test_the_card_of_a_classifier(findings):
+    card = ModelCard((findings / "README.md").read_text())
+    told = card.data.to_dict()
+    assert (told["license"], told["license_name"]) == ("other", "hospital-licence-2")
+    record = json.loads((findings.parent / "tests/student/record.json").read_text())
+    values = {each.metric_name: each.metric_value for each in card.data.eval_results}
+    assert values["AUROC, %, mean over findings"] == record["metrics"]["auroc_mean"]
+    assert {f"AUROC, %, {name}" for name in FINDINGS} <= values.keys()
+    for words in (
+        "uncertain labels as zero", "attention transfer", "sex: F", "Images of children.",
+        "Findings other than its 4", "less the mean 0.5, divided by the deviation 0.25",
+    ):  # fmt: skip
+        assert words in card.text, words
+
+
+@pytest.mark.parametrize("name", ["masks", "findings"])
+def test_no_place_and_no_patient_is_handed_on(name, request):
+    path = request.getfixturevalue(name)
+    files = {each.name: each.read_bytes() for each in path.iterdir()}
+    assert set(files) == {
+        "model.safetensors", "model.onnx", "test_vector.safetensors", "README.md", "export.json",
+    }  # fmt: skip
+    words = (str(path.parents[1]), "/home/", "site-packages", "patient-0", "image-0", "nakt_dist/")
+    for file, content in files.items():
+        assert not [each for each in words if each.encode() in content], file
+    listed = json.loads(files["export.json"])["files"]
+    assert listed == {n: file_sha256(path / n) for n in files if n != "export.json"}
+
+
+def test_places_inside_weights_are_cut(tmp_path, capsys):
+    teacher = {"name": "/data/St Anna/teacher", "weights_sha256": "0" * 64}
+    told = lineage(PSEUDO | {"teachers": [teacher]})
+    run, inputs = write_run(tmp_path, told)
+    export.run(plain(run))
+    written = open_network(tmp_path / "runs" / "student-export")
+    assert written.lineage["trained_on"]["teachers"][0]["name"] == "teacher"
+    assert written.weights_sha256 != inputs["weights_sha256"]
+    assert "written anew" in capsys.readouterr().err
+    for file in (tmp_path / "runs" / "student-export").iterdir():
+        assert b"St Anna" not in file.read_bytes()
+
+
+def test_what_is_a_place():
+    places = ["/a/b", "~/b", "../a/b", "C:\\a\\b", "file:/a/b", "s3://bucket/a/b", "/a/b/"]
+    assert without_places(places) == ["b"] * len(places)
+    names = ["Lung Opacity/Lesion", "timm:resnet50", "train", "smp:Unet/resnet34", "", 3, None]
+    assert without_places({"names": names}) == {"names": names}
+
+
+def test_a_second_export_changes_nothing_and_another_is_refused(tmp_path, capsys):
+    run = write_masks(tmp_path)
+    config = plain(run, output=str(tmp_path / "out"))
+    export.run(config)
+    before = {each.name: each.stat().st_mtime_ns for each in (tmp_path / "out").iterdir()}
+    assert "model.onnx" not in before
+    export.run(config)
+    assert "was complete already" in capsys.readouterr().err
+    assert before == {each.name: each.stat().st_mtime_ns for each in (tmp_path / "out").iterdir()}
+    with pytest.raises(DatasetError, match=r"another export \(settings.licence"):
+        export.run(replace(config, licence="mit"))
+    (tmp_path / "out" / "README.md").write_text("mine")
+    with pytest.raises(DatasetError, match=r"README.md: is not as it was exported"):
+        export.run(config)
+
+
+def test_a_killed_export_leaves_nothing_that_looks_done(tmp_path, monkeypatch):
+    run = write_masks(tmp_path)
+    config = plain(run, output=str(tmp_path / "out"))
+    with monkeypatch.context() as patches:
+
+        def killed(*_):
+            raise KeyboardInterrupt
+
+        patches.setattr(export, "make_card", killed)
+        with pytest.raises(KeyboardInterrupt):
+            export.run(config)
+        assert [each.name for each in tmp_path.iterdir() if "out" in each.name] == []
+        patches.setattr(folder, "remove", lambda path: None)  # as a kill -9 cleans nothing
+        with pytest.raises(KeyboardInterrupt):
+            export.run(config)
+    (left,) = (each for each in tmp_path.iterdir() if "out" in each.name)
+    assert left.name.startswith(".") and (left / "model.safetensors").exists()
+    assert not (left / "export.json").exists()
+    export.run(config)
+    assert (tmp_path / "out" / "export.json").exists() and not left.exists()
+
+
+def test_onnx_that_answers_otherwise_is_an_error(masks, tmp_path, monkeypatch):
+    onnx = pytest.importorskip("onnx")
+    run, _ = write_run(tmp_path, lineage(PSEUDO))
+    state_dict = safetensors.torch.load_file(run / "best.safetensors")
+    state_dict = {name: 1.01 * tensor for name, tensor in state_dict.items()}
+    save_weights(
+        run / "best.safetensors", state_dict, UNET,
+        describe_for_file(SEEN, lineage(PSEUDO)),
+    )  # fmt: skip
+    monkeypatch.setattr(writing, "to_onnx", lambda *_: onnx.load(masks / "model.onnx"))
+    with pytest.raises(NaktError, match=r"'logits' differs from PyTorch's by .* for 1 image,"):
+        export.run(ExportConfig(str(run)))
+    assert [each.name for each in run.parent.iterdir()] == ["student"]
+
+
+def test_without_the_packages_safetensors_are_exported_all_the_same(tmp_path, monkeypatch):
+    run, _ = write_run(tmp_path, lineage(PSEUDO))
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ConfigurationError, match=r"pip install 'nakt_dist\[onnx\]'"):
+        export.run(ExportConfig(str(run)))
+    record = export.run(plain(run))
+    assert record.counts == {"evaluations": 0}
+    card = (tmp_path / "runs/student-export/README.md").read_text()
+    assert "No evaluation of it was found" in card and "model.onnx" not in card
+    assert "No licence is stated" in card and ModelCard(card).data.license is None
+
+
+@pytest.mark.parametrize(
+    "settings, message",
+    [
+        ({"class_activations": True}, "unet segments"),
+        ({"taps": ["encoder.9"]}, "there is no layer 'encoder.9'"),
+        ({"taps": ["logits"]}, "expected different layers"),
+        ({"taps": ["paper"]}, "has no tap for the network 'unet'"),
+        ({"classes": ["background", "a", "b"]}, "names background, a, b"),
+        ({"output": "."}, "holds what train has written"),
+        ({"records": ["nowhere"]}, "nowhere: no such folder"),
+    ],
+)
+def test_what_does_not_fit_the_network_is_refused(tmp_path, monkeypatch, settings, message):
+    pytest.importorskip("onnx")
+    run, _ = write_run(tmp_path, lineage(PSEUDO))
+    monkeypatch.chdir(run)
+    with pytest.raises((ConfigurationError, DatasetError), match=message):
+        export.run(ExportConfig(str(run), **settings))
+
+
+def test_weights_of_others_say_their_size_and_classes(tmp_path):
+    path, spec = tmp_path / "theirs.safetensors", replace(UNET, num_outputs=3)
+    safetensors.torch.save_file(spec.build().state_dict(), path)
+    with pytest.raises(CheckpointError, match="does not say which network"):
+        export.run(plain(path))
+    classes = ["background", "benign", "malignant"]
+    config = plain(path, model=spec, classes=classes)
+    with pytest.raises(ConfigurationError, match=r"set preprocessing.height and preprocessing.w"):
+        export.run(config)
+    export.run(replace(config, preprocessing=PreprocessingConfig(16, 24)))
+    written = open_network(tmp_path / "theirs-export")
+    assert written.spec == spec and written.preprocessing.width == 24
+    assert written.lineage["classes"] == classes
+    card = (tmp_path / "theirs-export" / "README.md").read_text()
+    assert "does not say what it learnt from" in card and "background, benign, malignant" in card
+    assert "softmax over the channels" in card
+
+
+def test_wrong_settings_are_one_line(tmp_path, capsys):
+    assert main(["export", str(tmp_path), "--taps", "[a]", "--formats", "[safetensors]"]) == 2
+    assert "taps must be left out where formats has no onnx" in capsys.readouterr().err
+    assert main(["export", str(tmp_path), "--formats", "[onnx]"]) == 2
+    assert main(["export", str(Path(tmp_path) / "none")]) == 1
+    assert capsys.readouterr().err.count("\n") == 2
+
+
+def test_a_header_without_evaluations_has_no_results(masks):
+    told, _ = run_onnx(masks, torch.zeros(1, 1, 32, 32))
+    assert "model-index" not in card_header(told, ["safetensors"], [], False)
