@@ -39,8 +39,19 @@ _NUMPY_NUMBERS: list[Any] = [
 _REFUSED_NAME = re.compile(r"GLOBAL (\S+)")
 _PICKLE_START = b"\x80"
 _ARCHIVE_START = b"PK\x03\x04"  # by which torch tells archives
-_TORCHSCRIPT = "TorchScript archives"
-_ARCHIVES_OF_CODE = (_TORCHSCRIPT, "legacy .tar format")
+_ARCHIVES_OF_CODE = ("TorchScript archives", "legacy .tar format")
+
+_TORCHSCRIPT, _EXPORTED = "TorchScript", "torch.export"
+PROGRAM_SUFFIXES = {
+    ".pt2": _EXPORTED, ".ts": _TORCHSCRIPT, ".torchscript": _TORCHSCRIPT, ".ptl": _TORCHSCRIPT,
+}  # fmt: skip
+"""Of whole programs, and what writes them."""
+_PARTS_OF_PROGRAMS = {
+    "constants.pkl": _TORCHSCRIPT,
+    "archive_format": _EXPORTED,
+    "serialized_exported_program.json": _EXPORTED,  # as torch 2.6 has it
+}
+"""In archives that may have any suffix, with or without a folder around them."""
 
 
 def read_legacy(path: Path) -> tuple[dict[str, Tensor], str, tuple[str, ...]]:
@@ -77,6 +88,18 @@ def read_legacy(path: Path) -> tuple[dict[str, Tensor], str, tuple[str, ...]]:
     return without_wrapper_names(plain), ":".join(("torch", *containers)), left
 
 
+def program_refused(path: Path, writer: str) -> CheckpointError:
+    """Returns the error of a file that is a program, as ``PROGRAM_SUFFIXES`` names its writer."""
+    reader = "torch.jit.load" if writer == _TORCHSCRIPT else "torch.export.load"
+    return CheckpointError(
+        f"{path}: is a program that {writer} wrote. It was not opened: {reader} can unpickle, "
+        "which runs whatever the file's author put in. Where it was made, export the network as an "
+        "ONNX file, which teaches and is evaluated without its code: torch.onnx.export(network."
+        "eval(), (images,), 'model.onnx', dynamo=True, external_data=False); or save its weights "
+        "alone, torch.save(network.state_dict(), 'weights.pt'), and name it in model"
+    )
+
+
 def without_wrapper_names(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
     """Takes off the prefixes of DDP, Lightning and torch.compile that all names share."""
     for _ in range(_MOST_WRAPPERS):  # a name may be millions of them
@@ -93,8 +116,8 @@ def _is_archive(path: Path) -> bool:
     """Says whether a file is an archive; refuses one that unpacks to more than its file.
 
     Raises:
-        CheckpointError: it is compressed, as torch writes none, or its parts lie over each other.
-        RuntimeError: it holds a program as torch.jit writes it, compressed or not.
+        CheckpointError: it is compressed, as torch writes none, or its parts lie over each other;
+            or it holds a program, compressed or not.
         Exception: what ``zipfile`` finds wrong with it.
     """
     with path.open("rb") as stream:
@@ -103,8 +126,10 @@ def _is_archive(path: Path) -> bool:
     with zipfile.ZipFile(path) as archive:
         parts = archive.infolist()
     folder = parts[0].filename.split("/")[0]  # the one that torch looks in
-    if any(part.filename == f"{folder}/constants.pkl" for part in parts):
-        raise RuntimeError(_TORCHSCRIPT)
+    names = {part.filename.removeprefix(f"{folder}/") for part in parts}
+    for name, writer in _PARTS_OF_PROGRAMS.items():
+        if name in names:
+            raise program_refused(path, writer)
     size, held = path.stat().st_size, sum(part.file_size for part in parts)
     if held > size:
         raise CheckpointError(

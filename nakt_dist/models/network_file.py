@@ -16,6 +16,8 @@ from nakt_dist.models.entry_names import own_entries
 from nakt_dist.models.heads import head_prefixes
 from nakt_dist.models.input_images import at_size, prepare_image
 from nakt_dist.models.matching import load_into
+from nakt_dist.models.onnx_file import ONNX_SUFFIX
+from nakt_dist.models.onnx_opening import open_onnx
 from nakt_dist.models.preprocessing import (
     ImageForm,
     NetworkInput,
@@ -139,7 +141,7 @@ def open_network(
     """Reads a trained network; no code in the file is ever run.
 
     Args:
-        weights: file, or output folder of a training run.
+        weights: file, or output folder of a training run; or an ONNX file, see ``open_onnx``.
         model: architecture; None takes the file's own description, and so do options that are
             not given of the network that the file names. The number of outputs, where it is left
             at 1, is that of the head in the file; 0 for a network of timm whose file has none,
@@ -156,6 +158,8 @@ def open_network(
             a way that no file of ours does.
     """
     path = weights_path(weights)
+    if path.suffix == ONNX_SUFFIX:
+        return _open_onnx(path, model, preprocessing, name or name_of_weights(path))
     loaded = recognise(read_weights(path))
     check_finite(loaded)
     spec = model.over(loaded.spec) if model is not None else loaded.spec
@@ -194,6 +198,21 @@ def open_network(
         lineage=stored_lineage(loaded),
         weights_sha256=loaded.sha256,
         notices=tuple(notices),
+    )
+
+
+def _open_onnx(
+    path: Path, model: ModelSpec | None, given: PreprocessingConfig | None, name: str
+) -> TrainedNetwork:
+    opened = open_onnx(path, model, given)
+    return TrainedNetwork(
+        name=name,
+        network=opened.network,
+        spec=opened.spec,
+        seen=resolve_preprocessing(given, opened.loaded, opened.spec),
+        lineage=stored_lineage(opened.loaded),
+        weights_sha256=opened.loaded.sha256,
+        notices=tuple(f"{name}: {each}" for each in opened.loaded.notices),
     )
 
 

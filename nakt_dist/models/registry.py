@@ -63,12 +63,16 @@ NETWORKS = {
 """The networks by name: a new one is its file and a line here."""
 
 TIMM_PREFIX = "timm:"
+ONNX_PREFIX = "onnx:"
 FAMILIES = {
     "smp:": Network("nakt_dist.models.segmentation_models", "build_by_name"),
     TIMM_PREFIX: Network("nakt_dist.models.timm_classifiers", "build_classifier", classifies=True),
     f"{TIMM_PREFIX}densenet121": Network(
         "nakt_dist.models.timm_classifiers", "build_classifier", True, _DENSENET121_TAPS
     ),  # it has torchvision's layers
+    # Of a network that only its ONNX file knows, by what it answers.
+    f"{ONNX_PREFIX}segmentation": Network("nakt_dist.models.onnx_building", "refuse"),
+    f"{ONNX_PREFIX}classification": Network("nakt_dist.models.onnx_building", "refuse", True),
 }
 """Libraries, any network of which can be named: ``smp:ARCHITECTURE/ENCODER``, ``timm:NAME``.
 

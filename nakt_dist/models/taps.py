@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from nakt_dist.errors import ConfigurationError, nearest_name
+from nakt_dist.models.onnx_network import OnnxNetwork
 from nakt_dist.models.planes import as_planes
 from nakt_dist.models.registry import NETWORKS, find_network
 
@@ -52,12 +53,14 @@ def find_module(network: nn.Module, path: str) -> nn.Module:
 
     Args:
         network: the bare network, not wrapped for DDP or compiled.
-        path: names of submodules, joined by dots.
+        path: names of submodules, joined by dots; of an ONNX file the name of a value.
 
     Raises:
         ConfigurationError: there is none; names the nearest path, or what lies below the part
             of the path that exists.
     """
+    if isinstance(network, OnnxNetwork):
+        return network.value(path)
     modules = dict(network.named_modules())
     modules.pop("", None)
     if path in modules:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from nakt_dist.errors import CheckpointError, ConfigurationError
 from nakt_dist.models.heads import head_prefixes
 from nakt_dist.models.matching import COUNTER
+from nakt_dist.models.onnx_network import OnnxNetwork
 from nakt_dist.models.registry import TIMM_PREFIX
 from nakt_dist.models.spec import ModelSpec, PreprocessingConfig
 
@@ -135,7 +136,7 @@ def bring_to_size(
 
 
 def check_size(network: nn.Module, size: tuple[int, int], name: str) -> None:
-    """Refuses images of a size that a network of timm cannot see; others see any.
+    """Refuses images of a size that a network of timm or an ONNX file cannot see; others see any.
 
     Args:
         size: height and width of the images as it would see them.
@@ -144,6 +145,8 @@ def check_size(network: nn.Module, size: tuple[int, int], name: str) -> None:
     Raises:
         ConfigurationError: it takes another size alone, or its patches do not cover this one.
     """
+    if isinstance(network, OnnxNetwork):
+        network.check_size(size, name)
     own = _own_size(network)
     if own is None or size == own:
         return

@@ -12,7 +12,13 @@ from torch import Tensor
 
 from nakt_dist.errors import CheckpointError, ConfigurationError
 from nakt_dist.models.imagenet import describe_imagenet
-from nakt_dist.models.legacy_weights import LEGACY_SUFFIXES, read_legacy, without_wrapper_names
+from nakt_dist.models.legacy_weights import (
+    LEGACY_SUFFIXES,
+    PROGRAM_SUFFIXES,
+    program_refused,
+    read_legacy,
+    without_wrapper_names,
+)
 from nakt_dist.models.spec import ModelSpec
 from nakt_dist.runtime.files import file_sha256, write_bytes
 
@@ -103,6 +109,13 @@ def read_weights(path: Path) -> LoadedWeights:
         sha256 = file_sha256(path)
         state_dict, spec, metadata = describe_imagenet(path, sha256, state_dict)
         return LoadedWeights(path, state_dict, spec, metadata, sha256, source_format, left)
+    if path.suffix in PROGRAM_SUFFIXES:
+        raise program_refused(path, PROGRAM_SUFFIXES[path.suffix])
+    if path.suffix == ".onnx":
+        raise CheckpointError(
+            f"{path}: an ONNX file is a finished network: it teaches and is evaluated, and cannot "
+            "be trained further. Give the weights that it was exported from"
+        )
     if path.suffix != ".safetensors":
         raise CheckpointError(
             f"{path}: unknown kind of weights file '{path.suffix}'; expected .safetensors, or of "
