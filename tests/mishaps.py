@@ -4,12 +4,12 @@ import os
 import signal
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
-from nakt_dist.training.inputs import TrainingInputs
+from nakt_dist.training.inputs import MicroBatch, TrainingInputs
 from nakt_dist.training.loop import TrainingLoop
 
 
@@ -82,11 +82,10 @@ class NotANumber:
         """Spoils them in this process."""
         sound = TrainingInputs.micro_batches
 
-        def micro_batches(
-            inputs: TrainingInputs, step: int
-        ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-            for image, target in sound(inputs, step):
-                yield (image * float("nan") if step + 1 in self.steps else image), target
+        def micro_batches(inputs: TrainingInputs, step: int) -> Iterator[MicroBatch]:
+            for seen in sound(inputs, step):
+                spoilt = replace(seen, image=seen.image * float("nan"))
+                yield spoilt if step + 1 in self.steps else seen
 
         TrainingInputs.micro_batches = micro_batches
 
@@ -102,9 +101,9 @@ class SmallMemory:
         """Makes larger forward passes fail as CUDA does."""
         plenty = TrainingLoop._losses
 
-        def losses(loop: TrainingLoop, image: torch.Tensor, *rest: Any) -> Any:
-            if len(image) > self.images:
+        def losses(loop: TrainingLoop, step: int, seen: MicroBatch, *rest: Any) -> Any:
+            if len(seen.image) > self.images:
                 raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB")
-            return plenty(loop, image, *rest)
+            return plenty(loop, step, seen, *rest)
 
         TrainingLoop._losses = losses

@@ -21,6 +21,7 @@ from nakt_dist.config.packing import (
 )
 from nakt_dist.config.recipe import (
     EarlyStoppingConfig,
+    MeanTeacherConfig,
     OptimiserConfig,
     RecipeConfig,
     ScheduleConfig,
@@ -78,6 +79,7 @@ __all__ = [
     "InspectConfig",
     "LabelConfig",
     "LearntImagesConfig",
+    "MeanTeacherConfig",
     "MirrorConfig",
     "MultiLabelConfig",
     "NetworkCardConfig",

@@ -93,6 +93,19 @@ class EarlyStoppingConfig(Limited, group="recipe.early_stopping"):
 
 
 @dataclass(frozen=True)
+class MeanTeacherConfig(Limited, group="recipe.mean_teacher"):
+    """Mean teacher (arXiv 1703.01780): agree with the average of one's own weights.
+
+    Attributes:
+        weight: of the mean squared difference of probabilities, beside the loss of labels.
+        ramp_up_steps: steps in which it rises to that.
+    """
+
+    weight: float = field(metadata=limits.FACTOR)
+    ramp_up_steps: int = field(default=0, metadata=limits.NOT_NEGATIVE)
+
+
+@dataclass(frozen=True)
 class RecipeConfig(Limited, group="recipe"):
     """How a network is trained; the defaults are paper A's.
 
@@ -109,6 +122,8 @@ class RecipeConfig(Limited, group="recipe"):
         ema_decay: weights are averaged over the steps, each average keeping this share of the one
             before (at most (1 + n) / (10 + n) at step n): the average is scored, saved as the
             network and may teach, while the weights themselves go on learning. None does not.
+        mean_teacher: the average teaches the weights meanwhile, of images with labels and without
+            (classification); None does not.
         early_stopping: end before the last step; None does not.
         loss: of findings, and of the pixels of masks besides Dice.
         dice_weight: weight of the Dice loss (segmentation).
@@ -141,6 +156,7 @@ class RecipeConfig(Limited, group="recipe"):
     ema_decay: float | None = field(
         default=None, metadata=limits.limit("in (0, 1), or null", lambda share: 0 < share < 1)
     )
+    mean_teacher: MeanTeacherConfig | None = None
     early_stopping: EarlyStoppingConfig | None = None
     loss: BinaryLoss = field(default_factory=BinaryLoss)
     dice_weight: float = field(default=1.0, metadata=limits.WEIGHT)
@@ -174,6 +190,11 @@ class RecipeConfig(Limited, group="recipe"):
             "recipe.dice_weight and recipe.cross_entropy_weight",
             f"from 0 to {limits.LARGEST_FACTOR:g}, and not both 0",
         )
+        if self.mean_teacher is not None and self.ema_decay is None:
+            raise ConfigurationError(
+                "recipe.mean_teacher is set, and recipe.ema_decay is not: the teacher is the "
+                "average of the weights. Set recipe.ema_decay, such as 0.99"
+            )
         if self.positive_weighting == "balanced" and self.loss.alpha is not None:
             raise ConfigurationError(
                 f"recipe.loss.alpha is {self.loss.alpha:g} and recipe.positive_weighting balanced: "

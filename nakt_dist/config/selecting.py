@@ -118,14 +118,22 @@ class SourceConfig(DataConfig, group="data"):
             learns from each image once an epoch.
         labels: what unsure labels of this source count as, where that differs from ``labels`` of
             the run, whose findings are those of all sources.
+        unlabelled: learn nothing from its own labels, if it has any; its images are for
+            ``recipe.mean_teacher`` and for what is taken from ``teacher`` (classification).
     """
 
     name: str | None = field(default=None, metadata=_SOURCE_NAME)
     weight: float | None = field(default=None, metadata=limits.FACTOR)
     labels: LabelConfig | None = None
+    unlabelled: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        limits.require(
+            not self.unlabelled or (self.pseudo_labels is None and self.labels is None),
+            "pseudo_labels and labels of an unlabelled source of data",
+            "left out: no label of it is learnt",
+        )
         limits.require(
             self.labels is None or self.labels.names is None,
             "labels.names of a source of data",
@@ -154,6 +162,11 @@ def weight_of(source: DataConfig) -> float | None:
     return source.weight if isinstance(source, SourceConfig) else None
 
 
+def is_unlabelled(source: DataConfig) -> bool:
+    """Says whether no label of a source is learnt."""
+    return isinstance(source, SourceConfig) and source.unlabelled
+
+
 def check_sources(sources: Sequence[DataConfig]) -> None:
     """Refuses sources that cannot be learnt from together.
 
@@ -162,6 +175,11 @@ def check_sources(sources: Sequence[DataConfig]) -> None:
             or one is a stream.
     """
     limits.require(sources, "data", "settings by name, or a list of at least one source")
+    if is_unlabelled(sources[0]):
+        raise ConfigurationError(
+            f"data: {sources[0].dataset} is unlabelled and comes first; put a source with labels "
+            "before it, whose findings and policy are the run's"
+        )
     if len(sources) > 1 and any(source.streaming for source in sources):
         raise ConfigurationError(
             f"data.streaming with {len(sources)} sources: a stream has no order that others could "

@@ -12,6 +12,7 @@ from nakt_dist.config.selecting import (
     SourceConfig,
     ValidationConfig,
     check_sources,
+    is_unlabelled,
     weight_of,
 )
 from nakt_dist.config.teaching import TrainingTeacherConfig
@@ -260,7 +261,18 @@ class TrainConfig(Limited):
                 "recipe.early_stopping needs validation, by which it stops; set validation, or "
                 "recipe.early_stopping to null"
             )
+        unlabelled = [source.dataset for source in self.sources if is_unlabelled(source)]
+        if unlabelled and self.recipe.mean_teacher is None and self.teacher is None:
+            raise ConfigurationError(
+                f"data: {unlabelled[0]} is unlabelled, and nothing would be learnt from it; set "
+                "recipe.mean_teacher, or teacher"
+            )
         if self.task == "segmentation":
+            limits.require(
+                not (unlabelled or self.recipe.mean_teacher),
+                "data.unlabelled and recipe.mean_teacher",
+                "left out unless task is classification",
+            )
             given = [self.labels, *(getattr(source, "labels", None) for source in self.sources)]
             limits.require(not any(given), "labels", "left out unless task is classification")
             limits.require(

@@ -15,7 +15,7 @@ from nakt_dist.loading.decoded_store import DecodedStore
 from nakt_dist.loading.decoding import decode_into
 from nakt_dist.loading.images import Images
 from nakt_dist.models.preprocessing import ImageForm
-from nakt_dist.records.lineage import PSEUDO_FINDINGS, PSEUDO_MASKS, Network, TrainingSet
+from nakt_dist.records.lineage import NO_LABELS, PSEUDO_FINDINGS, PSEUDO_MASKS, Network, TrainingSet
 from nakt_dist.records.lineage_reading import readable
 from nakt_dist.records.pseudo_sets import kept_by, with_beta_found
 from nakt_dist.shards.location import DatasetLocation
@@ -40,12 +40,14 @@ class SelectedSamples:
             are the target.
         before_exclusion: number of samples before the exclusion rule.
         exclusion: that rule, its β found; None where there is none.
+        unlabelled: no target is learnt.
     """
 
     images: IndexedShards
     pseudo_labels: PseudoLabels | PseudoFindings | None
     before_exclusion: int
     exclusion: ExclusionRule | None = None
+    unlabelled: bool = False
 
     def __len__(self) -> int:
         return len(self.images)
@@ -101,6 +103,8 @@ class SelectedSamples:
             phantom=manifest.phantom,
             samples=len(self),
         )
+        if self.unlabelled:
+            return replace(learnt, taught=NO_LABELS)
         if self.pseudo_labels is None:
             return learnt
         pseudo = self.pseudo_labels.manifest

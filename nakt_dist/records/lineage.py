@@ -13,6 +13,8 @@ from nakt_dist.transfer.exclusion import ExclusionRule
 RANDOM = "random"
 ANNOTATIONS, PSEUDO_MASKS, PSEUDO_FINDINGS = "annotations", "pseudo masks", "pseudo-findings"
 """The ``labels`` of a lineage: whose masks, or findings, were learnt."""
+NO_LABELS = "no labels"
+"""The same where none were."""
 
 
 OF_OUTPUTS = frozenset(("task", "labels", "classes"))
@@ -115,7 +117,7 @@ class TrainingSet:
         phantom: whether the images are known to be procedural.
         samples: how many; 0 where nobody says.
         teachers: who wrote what was learnt; empty where annotations were.
-        taught: what they wrote.
+        taught: what they wrote; or that no labels were learnt.
         before_exclusion: images before exclusion, of pseudo-labels only.
         pseudo_labels_fingerprint: of their manifest.
         exclusion: the rule, or None where nothing was excluded.
@@ -146,7 +148,7 @@ class TrainingSet:
     @property
     def with_annotations(self) -> bool:
         """Whether annotations were learnt, alone or besides pseudo masks."""
-        return not all(each.teachers for each in self.parts)
+        return not all(each.teachers or each.taught == NO_LABELS for each in self.parts)
 
     def to_json(self) -> dict[str, Any]:
         """Returns what a lineage holds of these images, whatever they are used for."""
@@ -157,7 +159,7 @@ class TrainingSet:
             "samples": self.samples,
         }
         if not self.pseudo_labels_fingerprint:
-            return value | {"labels": ANNOTATIONS}
+            return value | {"labels": NO_LABELS if self.taught == NO_LABELS else ANNOTATIONS}
         return value | {
             "labels": self.taught,
             "before_exclusion": self.before_exclusion,
@@ -255,6 +257,7 @@ class Lineage:
         seed: of its training.
         pretrained: the library's weights that it began with; None for random ones.
         classifies: whether it is known to be a classifier's.
+        mean_teacher: how its average taught it meanwhile, in words; empty where it did not.
     """
 
     trained_on: TrainingSet | None = None
@@ -269,11 +272,20 @@ class Lineage:
     seed: int = 0
     pretrained: str | None = None
     classifies: bool = False
+    mean_teacher: str = ""
 
     @property
     def learnt(self) -> TrainingSet:
         """The images of the last training; nameless where nobody says."""
         return self.trained_on or NOT_SAID
+
+    @property
+    def labelled(self) -> TrainingSet:
+        """Those of them whose labels, or pseudo-labels, were learnt."""
+        found = [each for each in self.learnt.parts if each.taught != NO_LABELS]
+        if len(found) == len(self.learnt.parts):
+            return self.learnt
+        return found[0] if len(found) == 1 else together(found)
 
     @property
     def generations(self) -> "tuple[Lineage, ...]":
@@ -332,6 +344,11 @@ class Lineage:
             besides = "labels and " if self.learnt.with_annotations else ""
             names = " + ".join(each.name for each in self.learnt.teachers)
             parts = f"{parts}, {besides}findings of {names}"
+        if self.mean_teacher:
+            parts = f"{parts}, {self.mean_teacher}"
+        for each in self.learnt.parts:
+            if each.taught == NO_LABELS:
+                parts = f"{parts}, besides {each.samples:,} images of {each.label} without labels"
         if self.following is None:
             return Method(TRANSFER_LEARNING, parts, None, "{}")
         taken = self.following

@@ -16,6 +16,7 @@ from nakt_dist.records.fields import (
 )
 from nakt_dist.records.lineage import (
     ANNOTATIONS,
+    NO_LABELS,
     NOT_KNOWN,
     NOT_SAID,
     OF_OUTPUTS,
@@ -148,6 +149,7 @@ def _read_classifier(value: Mapping[str, Any]) -> dict[str, Any]:
         "parameters": read_field(value, "trainable.parameters", int),
         "seed": read_field(value, "seed", int),
         "pretrained": None if given is None else words,
+        "mean_teacher": printable(read_if_there(value, "mean_teacher", str) or ""),
     }
 
 
@@ -179,13 +181,15 @@ def _read_set(
     )
     if lenient:
         authors = read_if_there(lineage, f"{at}.teachers", list) or []
-        taught = read_if_there(lineage, f"{at}.labels", str) == PSEUDO_FINDINGS
+        taught = read_if_there(lineage, f"{at}.labels", str)
         return replace(
             learnt,
             teachers=tuple(_read_network(each, known, True) for each in authors),
-            taught=PSEUDO_FINDINGS if taught else PSEUDO_MASKS,
+            taught=taught if taught in (PSEUDO_FINDINGS, NO_LABELS) else PSEUDO_MASKS,
         )
     labels = (read_field if masks else read_if_there)(lineage, f"{at}.labels", str)
+    if labels == NO_LABELS and not masks:
+        return replace(learnt, taught=labels)
     if labels == ANNOTATIONS or not (masks or labels == PSEUDO_FINDINGS):
         return learnt
     if masks and labels != PSEUDO_MASKS:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from enum import StrEnum
 
-from nakt_dist.records.lineage import Lineage, TrainingSet
+from nakt_dist.records.lineage import ANNOTATIONS, NO_LABELS, Lineage, TrainingSet
 from nakt_dist.signals.kind import Kind, following_kinds
 from nakt_dist.transfer.exclusion import ExclusionRule
 
@@ -70,7 +70,9 @@ def describe_lineage(lineage: Lineage) -> str:
 def _describe_images(learnt: TrainingSet) -> str:
     if not learnt.samples:
         return learnt.label
-    kind = learnt.taught if learnt.teachers else "annotations"
+    kind = learnt.taught if learnt.teachers else ANNOTATIONS
+    if learnt.taught == NO_LABELS:
+        kind = "images without labels"
     return f"{learnt.samples} {kind} of {learnt.label}"
 
 

@@ -26,7 +26,10 @@ Value = TypeVar("Value")
 
 @dataclass(frozen=True)
 class Setting:
-    """What students share that may be compared: everything but the method and the repetition."""
+    """What students share that may be compared: everything but the method and the repetition.
+
+    Images without labels are a method's.
+    """
 
     network: NetworkName
     trained_on: TrainingSet
@@ -56,7 +59,8 @@ def arrange(
     found: Arranged[dict[tuple[int, int], Value]] = {}
     again = []
     for network, lineage, value in items:
-        setting = Setting(network, lineage.learnt, lineage.start, lineage.findings, lineage.policy)
+        images, start = lineage.labelled, lineage.start
+        setting = Setting(network, images, start, lineage.findings, lineage.policy)
         repeats = found.setdefault(setting, {}).setdefault(lineage.method, {})
         first = repeats.setdefault(lineage.repetition, value)
         if first is not value:

@@ -87,6 +87,8 @@ class Opening:
         phantom = " (phantom)" if manifest.phantom else ""
         where = "all splits" if splits is None else f"split {' + '.join(splits)}"
         kind = "pseudo masks" if samples.mask_is_soft else f"masks: {manifest.mask_kind}"
+        if samples.unlabelled:
+            kind = "no labels learnt"
         if samples.pseudo_findings is not None:
             kind = f"pseudo-findings: {len(samples.pseudo_findings.manifest.findings)}"
         known = f", findings: {len(manifest.findings)}" if manifest.findings else ""

@@ -225,6 +225,8 @@ def _name(data: DataConfig, samples: SelectedSamples, plan: TrainPlan) -> str:
     if plan.labels is not None:
         taught = "pseudo-" if samples.pseudo_findings else ""
         kind = f"images with {len(plan.labels)} {taught}findings"
+        if samples.unlabelled:
+            kind = "images without labels"
     phantom = " (phantom)" if manifest.phantom else ""
     excluded = data.exclusion is not None or data.confidence is not None
     before = f" ({samples.before_exclusion} before exclusion)" if excluded else ""

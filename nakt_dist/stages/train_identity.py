@@ -23,6 +23,7 @@ from nakt_dist.stages.train_sources import describe_training
 from nakt_dist.training.fastest import resolve
 from nakt_dist.training.following import describe_following
 from nakt_dist.training.loop import CHECKPOINTS_NAME
+from nakt_dist.training.mean_teacher import describe_mean_teacher
 
 _IDENTITY_NAME = "identity.json"
 _MAY_CHANGE = (
@@ -56,6 +57,7 @@ def lineage_of(plan: TrainPlan, trainable_parameters: int) -> dict[str, Any]:
             "same_images": config.validation.same_images,
         },
         "parent": plan.start.origin and plan.start.origin.to_json(),
+        **describe_mean_teacher(config.recipe),
         "transfer": teacher
         and describe_following(teacher.config, teacher.network, teacher.pairing),
     }

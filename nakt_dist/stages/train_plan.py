@@ -14,6 +14,7 @@ from nakt_dist.config import (
     TrainingTeacherConfig,
     ValidationConfig,
 )
+from nakt_dist.config.selecting import is_unlabelled
 from nakt_dist.errors import ConfigurationError
 from nakt_dist.evaluation import network_lineage
 from nakt_dist.loading.overlap import copies_in_both, images_in_both, patients_in_both
@@ -165,6 +166,8 @@ def _open_samples(
             chosen.dataset, chosen.splits, chosen.pseudo_labels, chosen.exclusion,
             chosen.count, chosen.subset_seed, opening.cache or cache, group, taught,
         )  # fmt: skip
+        if isinstance(chosen, DataConfig) and is_unlabelled(chosen):
+            samples = replace(samples, unlabelled=True)
         opening.tell_samples(role, samples, chosen.dataset, chosen.splits, chosen.pseudo_labels)
         return samples
     return None

@@ -224,11 +224,17 @@ def _targets(
         known = dict.fromkeys(
             finding
             for each in samples
+            if not each.unlabelled
             for finding in (each.pseudo_findings or each.images).manifest.findings
         )
         names = resolve_label_names(labels.names, tuple(known))
     found: list[LabelledTargets] = []
     for source, each in zip(config.sources, samples, strict=True):
+        if each.unlabelled:
+            first = found[0]
+            nothing = np.full((len(each), len(first.names)), np.nan, np.float32)
+            found.append(replace(first, values=nothing))
+            continue
         own = source.labels if isinstance(source, SourceConfig) else None
         asked = labels
         if own is not None:

@@ -21,6 +21,22 @@ from nakt_dist.training.by_source import SourceBatches
 from nakt_dist.training.phases import Phase, phase
 
 _STEPS_REMEMBERED = 256
+_SEED_OF_OTHER_VIEW = 2**63
+
+
+@dataclass(frozen=True)
+class MicroBatch:
+    """What one forward pass sees, on the device.
+
+    Attributes:
+        image: float32 (N, C, H, W) in [0, 1], augmented.
+        target: float32, masks or findings.
+        other_view: the same images augmented otherwise; None where no mean teacher looks at them.
+    """
+
+    image: torch.Tensor
+    target: torch.Tensor
+    other_view: torch.Tensor | None = None
 
 
 @dataclass(eq=False)
@@ -70,8 +86,8 @@ class TrainingInputs:
                 own_cores(self.config.workers), pinned=self.device.type == "cuda",
             )  # fmt: skip
 
-    def micro_batches(self, step: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """Yields image and target, float32, of each of the step's micro-batches of this process."""
+    def micro_batches(self, step: int) -> Iterator[MicroBatch]:
+        """Yields each of the step's micro-batches of this process."""
         numbers = self._remember(step)
         for micro_batch in range(self.share.accumulation):
             asked = time.perf_counter()
@@ -80,43 +96,46 @@ class TrainingInputs:
             self.waited_seconds += time.perf_counter() - asked
             numbers += batch["number"].tolist()
             with phase(Phase.AUGMENTATION):
-                image, target = self._prepared(batch, step, micro_batch)
-            yield image, target
+                seen = self._prepared(batch, step, micro_batch)
+            yield seen
 
     def _remember(self, step: int) -> list[int]:
         """Keeps which samples a step reads, of the last steps: a stream cannot be asked again."""
         self._read.pop(step - _STEPS_REMEMBERED, None)
         return self._read.setdefault(step, [])
 
-    def _prepared(
-        self, batch: Batch, step: int, micro_batch: int
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    def _prepared(self, batch: Batch, step: int, micro_batch: int) -> MicroBatch:
+        taught = self.config.recipe.mean_teacher is not None
         if self.config.augmentation.enabled:
-            image, target = self._augmented(batch, self._visits(step, micro_batch))
+            image, target, *more = self._augmented(batch, self._visits(step, micro_batch), taught)
         else:
             with phase(Phase.COPY):
                 image, target = as_float(batch, self.device)
+            more = [image] if taught else []
         if self.config.recipe.channels_last:
-            image = image.contiguous(memory_format=torch.channels_last)
-        return image, target
+            image, *more = (e.contiguous(memory_format=torch.channels_last) for e in (image, *more))
+        return MicroBatch(image, target, *more)
 
     def _visits(self, step: int, micro_batch: int) -> int | np.ndarray:
         if self._streaming:  # it has no epochs; its steps stand in for them
             return step
         return self.share.part(self.order.visits(step), micro_batch, self.rank)
 
-    def _augmented(
-        self, batch: Batch, visits: int | np.ndarray
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    def _augmented(self, batch: Batch, visits: int | np.ndarray, twice: bool) -> list[torch.Tensor]:
+        """Returns image and target augmented, and perhaps another view of the image."""
         with phase(Phase.COPY):
             image, target = (
                 batch[name].to(self.device, non_blocking=True) for name in ("image", "target")
             )
-        parameters = draw_parameters(
-            self.config.augmentation, batch["number"].numpy(), self.config.seed, visits,
-            *image.shape[-2:],
-        )  # fmt: skip
-        return augment(image, target, parameters.to(self.device))
+        seeds = [self.config.seed, *([self.config.seed ^ _SEED_OF_OTHER_VIEW] if twice else [])]
+        parameters = [
+            draw_parameters(
+                self.config.augmentation, batch["number"].numpy(), seed, visits, *image.shape[-2:]
+            ).to(self.device)
+            for seed in seeds
+        ]
+        seen = [augment(image, target, each) for each in parameters]
+        return [seen[0][0], seen[0][1], *(view for view, _ in seen[1:])]
 
     def labels_per_part(self, step: int) -> float | None:
         """How many labels count, on average over the parts that a global batch is cut into.

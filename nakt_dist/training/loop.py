@@ -32,8 +32,9 @@ from nakt_dist.training.by_source import SourceRows
 from nakt_dist.training.checkpoint import CheckpointStore, Progress, load_checkpoint
 from nakt_dist.training.finiteness import Finiteness
 from nakt_dist.training.gpu_memory import halve_when_full
-from nakt_dist.training.inputs import TrainingInputs
+from nakt_dist.training.inputs import MicroBatch, TrainingInputs
 from nakt_dist.training.learner import Learner
+from nakt_dist.training.mean_teacher import Consistency, batch_statistics, weight_at
 from nakt_dist.training.milestones import Milestones
 from nakt_dist.training.pace import Pace
 from nakt_dist.training.phases import Phase, phase
@@ -226,11 +227,11 @@ class TrainingLoop:
         buffers = self._learner.copy_of_buffers() if self._finiteness.skips else []
         totals: dict[str, torch.Tensor] = {}
         divisor = self._inputs.labels_per_part(step)
-        for number, (image, target) in enumerate(self._inputs.micro_batches(step)):
+        for number, seen in enumerate(self._inputs.micro_batches(step)):
             sources = self._inputs.sources.rows(step, number) if self._is_logged(step) else ()
             with self._learner.micro_batch():
                 with phase(Phase.FORWARD):
-                    losses = self._losses(image, target, divisor, sources)
+                    losses = self._losses(step, seen, divisor, sources)
                 with phase(Phase.BACKWARD):
                     self._learner.backward(losses["loss"])
             for name, value in losses.items():
@@ -245,12 +246,15 @@ class TrainingLoop:
         return totals
 
     def _losses(
-        self, image: torch.Tensor, target: torch.Tensor, divisor: float | None,
-        sources: Sequence[SourceRows],
-    ) -> Mapping[str, torch.Tensor]:  # fmt: skip
+        self, step: int, seen: MicroBatch, divisor: float | None, sources: Sequence[SourceRows]
+    ) -> Mapping[str, torch.Tensor]:
+        learner, task = self._learner, self._run.task
         try:
-            with self._learner.autocast():
-                return self._run.task.forward(self._learner.module, image, target, divisor, sources)
+            with learner.autocast():
+                agreed = self._agreed(step, seen.other_view)
+                return task.forward(
+                    learner.module, seen.image, seen.target, divisor, sources, agreed
+                )
         except (ValueError, RuntimeError) as error:  # the latter from a compiled network
             if "more than 1 value per channel" not in str(error):
                 raise
@@ -258,6 +262,16 @@ class TrainingLoop:
                 f"{self._run.output}: BatchNorm cannot train on one image whose map is one pixel. "
                 "Take a larger recipe.global_batch_size or micro_batch_size, or larger images"
             ) from None
+
+    @torch.no_grad()
+    def _agreed(self, step: int, view: torch.Tensor | None) -> Consistency | None:
+        """Returns what the average of the weights says of images, if it teaches."""
+        config = self._config.recipe.mean_teacher
+        if config is None or view is None:
+            return None
+        average = self._learner.whole_network().eval()
+        with batch_statistics(average):
+            return Consistency(self._run.task.logits(average, view), weight_at(config, step))
 
     def _look(self) -> None:
         """Averages the losses not looked at yet over processes, and logs them.

@@ -16,6 +16,7 @@ from nakt_dist.evaluation.dice import class_areas, class_masks, dice_per_image
 from nakt_dist.models.input_images import at_size, prepare_image
 from nakt_dist.training.by_source import SourceRows
 from nakt_dist.training.following import Following
+from nakt_dist.training.mean_teacher import CONSISTENCY, Consistency
 from nakt_dist.transfer.binary_loss import CROSS_ENTROPY
 from nakt_dist.transfer.classes import ONE_TARGET
 from nakt_dist.transfer.classification import classification_loss
@@ -49,6 +50,7 @@ class TrainingTask(ABC):
         target: torch.Tensor,
         divisor: float | None = None,
         sources: Sequence[SourceRows] = (),
+        consistency: Consistency | None = None,
     ) -> Mapping[str, torch.Tensor]:
         """Runs what ``wrap`` returned, and judges it.
 
@@ -56,21 +58,22 @@ class TrainingTask(ABC):
             image: float32 (N, C, H, W) in [0, 1].
             divisor: as for ``classification_loss``; None averages over this part of the batch.
             sources: whose loss is told besides, without what is taken from a teacher.
+            consistency: what the average of the weights says of the images, if it teaches.
 
         Returns:
             ``loss`` and its components, scalars averaged over the batch.
         """
-        result = network(self._prepare(image))
-        if self.following is None:
-            logits = self._finish(result, image)
-            losses = self.loss(logits, target, divisor)
-            return {**losses, **self._by_source(logits, target, sources)}
-        output, maps = result if self.following.taps else (result, ())
+        result, following = network(self._prepare(image)), self.following
+        output, maps = result if following is not None and following.taps else (result, ())
         logits = self._finish(output, image)
         losses = dict(self.loss(logits, target, divisor))
-        extra, components = self.following.losses(image, logits, maps, self._finish, target)
-        by_source = self._by_source(logits, target, sources)
-        return {**losses, "loss": losses["loss"] + extra, **components, **by_source}
+        if following is not None:
+            extra, components = following.losses(image, logits, maps, self._finish, target)
+            losses = {**losses, "loss": losses["loss"] + extra, **components}
+        if consistency is not None:
+            losses[CONSISTENCY] = consistency.loss(logits)
+            losses["loss"] = losses["loss"] + consistency.weight * losses[CONSISTENCY]
+        return {**losses, **self._by_source(logits, target, sources)}
 
     @torch.no_grad()
     def _by_source(

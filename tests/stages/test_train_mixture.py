@@ -151,7 +151,7 @@ def test_images_are_read_and_augmented_alike_by_any_processes_with_any_memory(
             each.open(3, 6)
         seen = []
         for step in range(3, 6):
-            parts = [list(each.micro_batches(step)) for each in ranks]
+            parts = [[(e.image, e.target) for e in each.micro_batches(step)] for each in ranks]
             order = [part[number] for number in range(share.accumulation) for part in parts]
             seen += [torch.cat(each) for each in zip(*order, strict=True)]
         by_launch.append(seen)
