@@ -152,22 +152,24 @@ def _printed_capability(dataset: str | None) -> tuple[Printed, ...]:
 
 def _exclusion(records: Records | None, runs: Sequence[Run], rule: str, key: str) -> Claim:
     def same(run: Run) -> tuple[Any, ...]:
-        return (run.teacher_start, run.transferal, run.network, run.seed, fold_of(records, run),
-                change_of(run))  # fmt: skip
+        return (run.teacher_start, run.transferal, run.network, run.seed, run.size,
+                fold_of(records, run))  # fmt: skip
+
+    main = [run for run in students(runs) if not change_of(run)]
 
     def pairs(kept: Callable[[Run], bool]) -> list[tuple[Run, Run]]:
-        chosen = [run for run in students(runs) if kept(run)]
+        chosen = [run for run in main if kept(run)]
         without = [run for run in chosen if not run.rule]
         return pair([run for run in chosen if run.rule == rule], without, same)
 
     def estimate(kept: Callable[[Run], bool]) -> Estimate | None:
         return None if records is None else difference_of_dice(records, pairs(kept))
 
-    single = dict.fromkeys(run.transferal for run in students(runs) if is_single(run.transferal))
-    starved = None if records is None else _starved(records, rule)
+    single = dict.fromkeys(run.transferal for run in main if is_single(run.transferal))
     of_sets = [
         Row(slug(name), name, estimate(lambda run, name=name: run.transferal == name),
-            _printed_exclusion([counterpart(name)]), decides=False)
+            _printed_exclusion([counterpart(name)]), decides=False,
+            obstacle=_starved(records, rule, lambda other, name=name: other == name))
         for name in single
     ]  # fmt: skip
     how = "at the paper's thresholds" if rule == AS_PRINTED else "with β calibrated on the teacher"
@@ -182,27 +184,27 @@ def _exclusion(records: Records | None, runs: Sequence[Run], rule: str, key: str
         threshold=0.0,
         rows=(
             Row("differ", "All sets of another modality", estimate(lambda r: differs(r.transferal)),
-                _printed_exclusion([DERMOSCOPY, "PASCAL VOC2012"]), obstacle=starved or ""),
+                _printed_exclusion([DERMOSCOPY, "PASCAL VOC2012"]),
+                obstacle=_starved(records, rule, differs)),
             *of_sets,
         ),
     )  # fmt: skip
 
 
-def _starved(records: Records, rule: str) -> str:
-    """Says why no student of another modality is planned with a rule: what it leaves of images."""
+def _starved(records: Records | None, rule: str, concerned: Callable[[str], bool]) -> str:
+    """Says why no student of some sets is planned with a rule: what it leaves of their images."""
+    about = {} if records is None else records.about
     told = [
-        each for each in records.about["kept"]
-        if each["rule"] == rule and differs(each["transferal"])
+        each for each in about.get("kept", ())
+        if each["rule"] == rule and concerned(each["transferal"])
     ]  # fmt: skip
     names = {each["transferal"] for each in told}
-    waiting = [set(axes.values()) for axes in records.about["not_run_yet"].values()]
-    trained = {run.transferal for run in records.runs if run.rule == rule}
+    waiting = [set(axes.values()) for axes in about.get("not_run_yet", {}).values()]
+    trained = {run.transferal for run in (records.runs if records else ()) if run.rule == rule}
     if not told or trained & names or any(names & axes and "printed" in axes for axes in waiting):
         return ""
     before, after = (sum(each[name] for each in told) for name in ("before", "after"))
-    return (
-        f"it leaves {after} of {before} images of {', '.join(sorted(names))}, too few to learn from"
-    )
+    return f"{after} of {before} images are left, over all folds: too few to learn from"
 
 
 def _printed_exclusion(datasets: Sequence[str | None]) -> tuple[Printed, ...]:

@@ -74,11 +74,17 @@ def _same(run: Run) -> tuple[Any, ...]:
     return run.tested_on, run.network, run.start, run.learnt, run.samples, run.seed
 
 
+def _but_size(run: Run) -> tuple[Any, ...]:
+    return run.tested_on, run.network, run.start, run.seed
+
+
 def _few(found: _Students) -> Claim:
     of_sizes = {size: found.gains(lambda run, n=size: run.samples == n) for size in found.sizes}
     fewest, most = (min(of_sizes), max(of_sizes)) if of_sizes else (0, 0)
     least = of_sizes.get(fewest, ())
     rest = of_sizes.get(most, ()) if most > fewest else ()
+    both = {_but_size(ours) for ours, _ in least} & {_but_size(ours) for ours, _ in rest}
+    contrast = [[each for each in side if _but_size(each[0]) in both] for side in (least, rest)]
     return Claim(
         key="few",
         paper="B",
@@ -92,7 +98,7 @@ def _few(found: _Students) -> Claim:
             Row("fewest", f"{fewest} images" if fewest else "Fewest images",
                 found.estimate(least), _printed_gain(1000)),
             Row("contrast", "Fewest images less all images",
-                found.estimate(least, rest) if rest else None,
+                found.estimate(*contrast) if both else None,
                 _printed_gain(1000, less=178_000)),
             *(
                 Row(f"size-{size}", f"{size} images", found.estimate(pairs),
