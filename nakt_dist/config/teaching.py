@@ -18,7 +18,8 @@ class TrainedNetworkConfig(Limited):
 
     Attributes:
         weights: a ``.safetensors`` file (ours or another hospital's), a legacy ``.pt``, or the
-            output folder of a training run (its best weights).
+            output folder of a training run (its best weights), here or of a library that
+            docs/converting.md names.
         name: what to call it; by default the file's folder.
         model: its architecture; None when the weights file names it, as ours do. Of the network
             that the file names, it replaces the options that it gives.

@@ -59,6 +59,14 @@ NETWORKS = {
         "nakt_dist.models.densenet", "DenseNet121", True, _DENSENET121_TAPS, {"last34": _LAST34}
     ),
     "densenet40": Network("nakt_dist.models.densenet", "DenseNet40", True, _DENSENET40_TAPS),
+    "monai_unet": Network("nakt_dist.models.monai_networks", "MonaiUNet"),
+    "monai_densenet121": Network(
+        "nakt_dist.models.monai_networks",
+        "MonaiDenseNet121",
+        True,
+        _DENSENET121_TAPS,
+        {"last34": _LAST34},
+    ),
 }
 """The networks by name: a new one is its file and a line here."""
 
@@ -119,12 +127,15 @@ def build_model(
               and encoder of segmentation-models-pytorch, with its keywords as options. A few
               need larger images, such as PAN 128 pixels a side.
 
+            - ``monai_unet``: MONAI's U-Net, with its keywords as options.
+
             and for classification
 
             - ``densenet121``: torchvision's network, options ``drop_rate`` (0) and
               ``calibrated`` (false); H and W at least 32.
             - ``densenet40``: its first half and a bottleneck of 32 planes of 8×8, the
               attention-transfer paper's small student; option ``drop_rate``, sizes likewise.
+            - ``monai_densenet121``: the same network for images as MONAI prepares them.
             - ``timm:NAME``, such as ``timm:resnet50``: any classifier of timm, with its
               keywords as options.
 

@@ -127,7 +127,7 @@ def test_images_below_the_smallest_side_are_refused(name):
 
 def test_classifiers_are_told_by_name():
     named = {name for name in MODEL_NAMES if is_classifier(name)}
-    assert named == set(DENSENETS)
+    assert named == {*DENSENETS, "monai_densenet121"}
     assert is_classifier("timm:resnet50")
     assert not is_classifier("smp:Unet/resnet34")
 

@@ -6,10 +6,12 @@ no name in a file is imported and no expression in it is evaluated. ``nakt_dist.
 builds what a file describes within the limits that hold for our own.
 """
 
-from nakt_dist.models.published import smp_folder, torchxrayvision
+from nakt_dist.errors import CheckpointError
+from nakt_dist.models.published import monai_bundle, smp_folder, torchxrayvision
 from nakt_dist.models.weights import LoadedWeights
 
-_FORMATS = (torchxrayvision.recognise, smp_folder.recognise)
+_FORMATS = (torchxrayvision, smp_folder, monai_bundle)
+_NOT_AS_WRITTEN = (AttributeError, IndexError, KeyError, RecursionError, TypeError, ValueError)
 
 
 def recognise(loaded: LoadedWeights) -> LoadedWeights:
@@ -20,4 +22,12 @@ def recognise(loaded: LoadedWeights) -> LoadedWeights:
     """
     if loaded.spec is not None:
         return loaded
-    return next((found for each in _FORMATS if (found := each(loaded))), loaded)
+    try:
+        found = (each.recognise(loaded) for each in _FORMATS)
+        return next(filter(None, found), loaded)
+    except _NOT_AS_WRITTEN as error:
+        raise CheckpointError(
+            f"{loaded.path}: what lies beside it holds values of other kinds than its library "
+            f"writes ({type(error).__name__}: {str(error)[:100]}); copy them again from their "
+            "origin, or name the network as model: {name: …} for a copy of the weights alone"
+        ) from None

@@ -10,6 +10,12 @@ from torch import Tensor
 from nakt_dist.models.spec import ModelSpec
 from nakt_dist.models.weights import LoadedWeights
 
+LEVELS = 255
+"""Of the files that are packed; packed pixels are in [0, 1]."""
+
+AS_PACKED: dict[str, Any] = {"height": None, "width": None}
+"""The size of images for a network that takes them at the size they have."""
+
 
 def described(
     loaded: LoadedWeights,
