@@ -107,7 +107,12 @@ def halve(features: Tensor) -> Tensor:
     return nn.functional.max_pool2d(features, 2)
 
 
-def at_any_size(network: Callable[[Tensor], Tensor], images: Tensor, multiple: int) -> Tensor:
+def at_any_size(
+    network: Callable[[Tensor], Tensor],
+    images: Tensor,
+    multiple: int | tuple[int, int],
+    padding: Literal["reflect", "constant"] = "reflect",
+) -> Tensor:
     """Runs a network on images padded to a multiple of its stride and crops its output back.
 
     The padding mirrors the image (no dark frame, hence no false edge), half of it on each
@@ -116,7 +121,8 @@ def at_any_size(network: Callable[[Tensor], Tensor], images: Tensor, multiple: i
     Args:
         network: maps (N, C, H, W) to (N, K, H, W) where ``multiple`` divides H and W.
         images: float (N, C, H, W), H and W at least 16.
-        multiple: what both sides must be divisible by, at most 32.
+        multiple: what both sides must be divisible by, or the height and the width.
+        padding: "constant" pads with 0, as some networks of others were trained with.
 
     Returns:
         (N, K, H, W), of the images' own height and width.
@@ -132,12 +138,13 @@ def at_any_size(network: Callable[[Tensor], Tensor], images: Tensor, multiple: i
             f"{_SMALLEST_SIDE}×{_SMALLEST_SIDE}; pack them at a larger size"
         )
     # Not -height % multiple: torch.compile cannot follow Python's modulo of a dynamic size.
-    extra_rows = (height + multiple - 1) // multiple * multiple - height
-    extra_columns = (width + multiple - 1) // multiple * multiple - width
+    rows, columns = (multiple, multiple) if isinstance(multiple, int) else multiple
+    extra_rows = (height + rows - 1) // rows * rows - height
+    extra_columns = (width + columns - 1) // columns * columns - width
     top, left = extra_rows // 2, extra_columns // 2
     if extra_rows or extra_columns:
         border = (left, extra_columns - left, top, extra_rows - top)
-        images = nn.functional.pad(images, border, mode="reflect")
+        images = nn.functional.pad(images, border, mode=padding)
     logits = network(images)
     if logits.shape[-2:] != images.shape[-2:]:
         raise ConfigurationError(

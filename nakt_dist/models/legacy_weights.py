@@ -19,8 +19,8 @@ LEGACY_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt", ".tar")
 
 # Where training scripts put the state dict, the likeliest first.
 _CONTAINERS = (
-    "state_dict", "model_state_dict", "model_state", "model", "network", "net", "module",
-    "weights", "teacher", "student", "ema_state_dict", "state_dict_ema", "model_ema",
+    "state_dict", "model_state_dict", "model_state", "model", "network", "network_weights", "net",
+    "module", "weights", "teacher", "student", "ema_state_dict", "state_dict_ema", "model_ema",
     "ema_model", "ema",
 )  # fmt: skip
 _DEEPEST_CONTAINER = 3

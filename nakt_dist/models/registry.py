@@ -60,6 +60,7 @@ NETWORKS = {
     ),
     "densenet40": Network("nakt_dist.models.densenet", "DenseNet40", True, _DENSENET40_TAPS),
     "monai_unet": Network("nakt_dist.models.monai_networks", "MonaiUNet"),
+    "nnunet": Network("nakt_dist.models.nnunet", "NnUNet"),
     "monai_densenet121": Network(
         "nakt_dist.models.monai_networks",
         "MonaiDenseNet121",
@@ -128,6 +129,7 @@ def build_model(
               need larger images, such as PAN 128 pixels a side.
 
             - ``monai_unet``: MONAI's U-Net, with its keywords as options.
+            - ``nnunet``: a network of nnU-Net's plans, for two dimensions.
 
             and for classification
 

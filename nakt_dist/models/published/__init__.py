@@ -7,10 +7,10 @@ builds what a file describes within the limits that hold for our own.
 """
 
 from nakt_dist.errors import CheckpointError
-from nakt_dist.models.published import monai_bundle, smp_folder, torchxrayvision
+from nakt_dist.models.published import monai_bundle, nnunet_folder, smp_folder, torchxrayvision
 from nakt_dist.models.weights import LoadedWeights
 
-_FORMATS = (torchxrayvision, smp_folder, monai_bundle)
+_FORMATS = (torchxrayvision, smp_folder, monai_bundle, nnunet_folder)
 _NOT_AS_WRITTEN = (AttributeError, IndexError, KeyError, RecursionError, TypeError, ValueError)
 
 
