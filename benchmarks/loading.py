@@ -49,6 +49,7 @@ def chest_shards(folder: Path, images: int) -> Path:
             PackConfig(
                 "chexpert", str(published), str(shards), image=ImageConfig(256, 256),
                 splits=SplitConfig({"train": 1.0}), samples_per_shard=max(images // 8, 1),
+                workers=None if images >= 1000 else 1,
             )
         )  # fmt: skip
     return shards

@@ -17,6 +17,7 @@ import torch  # noqa: E402
 from nakt_dist.cli import STAGES, load_stage, parse_config  # noqa: E402
 from nakt_dist.errors import NaktError  # noqa: E402
 from nakt_dist.records.run_record import package_versions  # noqa: E402
+from nakt_dist.shards import manifest  # noqa: E402
 from tests import conftest, launching  # noqa: E402, F401
 
 _MODULES = (
@@ -32,6 +33,8 @@ _BESIDE_NO_GPU = (
 )  # fmt: skip
 
 package_versions()
+for _kind in (manifest.ShardManifest, *manifest._TaughtManifest.__subclasses__()):
+    manifest._adapter(_kind)
 for _name in STAGES:
     load_stage(_name)
     with contextlib.suppress(NaktError):  # for want of settings; its parser is there then

@@ -31,7 +31,7 @@ from nakt_dist.records.run_record import RunRecord
 
 _LAUNCHER_VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 _TOKEN = "NAKT_TEST_PROGRAM"
-_POLL_SECONDS = 0.005
+_POLL_SECONDS = 0.02
 NAKT = (sys.executable, "-m", "nakt_dist")
 
 

@@ -72,13 +72,13 @@ def test_killed_together_and_started_again_by_accelerate_in_another_number(
     settings = (f"--dataset={dataset}", f"--output={output}", "--device=cpu", "--threads=1")
     words = ("teach", teachers, *settings)
 
-    with ForkedLaunch(words, 2, tmp_path / "log", stop_together=False) as teaching:
+    with ForkedLaunch(words, 3, tmp_path / "log", stop_together=False) as teaching:
         teaching.wait_until(receipts(output, 10))
-        assert teaching.members().keys() == {"rank 0", "rank 1"}
+        assert teaching.members().keys() == {"rank 0", "rank 1", "rank 2"}
         teaching.kill(None)
     assert not (output / "manifest.json").exists()
-    three = accelerate_launch("--cpu", "--num_processes", "3")
-    with program(*three, *words, log=tmp_path / "again") as again:
+    two = accelerate_launch("--cpu", "--num_processes", "2")
+    with program(*two, *words, log=tmp_path / "again") as again:
         printed = again.succeed()
 
     assert "nakt: error" not in printed

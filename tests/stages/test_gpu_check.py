@@ -108,12 +108,15 @@ def test_a_check_that_crashes_or_hangs_takes_no_other_along(programs: Path) -> N
     assert found["fine"]["status"] == "passed"
 
 
-def test_what_no_longer_fits_is_said_and_not_left_out(programs: Path) -> None:
+def test_what_no_longer_fits_is_said_and_not_left_out(
+    programs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("benchmarks.gpu_check.__main__._LEAST_SECONDS", 0.5)
     found = run_checks(
         programs,
         Check("slow", "sleep 1000", seconds=1000),
         Check("later", ANSWER),
-        seconds=9,
+        seconds=1.5,
     )
     assert found["slow"]["reason"].startswith("no time left: stopped after")
     assert found["later"] | {"seconds": 0} == {

@@ -256,17 +256,3 @@ def test_asked_to_leave_it_lets_each_run_save_and_goes_on(tmp_path: Path) -> Non
     assert {found[name]["status"] for name in running} == {"interrupted"}
     assert all(found[name]["exit_code"] == 75 for name in running)
     assert all(list((tmp_path / "root" / name / "checkpoints").glob("step-*")) for name in running)
-
-
-def test_two_processes_share_one_run_through_the_launcher(tmp_path: Path) -> None:
-    study.run(StudyConfig(steps=[PHANTOMS, PACK], root=str(tmp_path)))
-    file = tmp_path / "two.yaml"
-    whole_study(tmp_path, file, steps=4)
-    steps = yaml.safe_load(file.read_text())["steps"]
-    steps[1] |= {"processes": 2, "matrix": {"seed": [0]}}
-    file.write_text(yaml.safe_dump({"steps": steps[1:]}))
-
-    assert main(["study", str(file), f"--root={tmp_path}"]) == 0
-
-    record = json.loads((tmp_path / "run-0" / "record.json").read_text())
-    assert record["details"]["processes"] == 2

@@ -12,6 +12,7 @@ import pytest
 
 from nakt_dist.loading import decoded_store
 from nakt_dist.loading.decoded_store import DecodedStore
+from tests.launching import fork
 
 OTHER = """
 import sys
@@ -57,6 +58,20 @@ def other(folder: Path) -> subprocess.Popen[str]:
     return subprocess.Popen(command, stdin=-1, stdout=-1, text=True)
 
 
+def killed_other(folder: Path) -> None:
+    """Lets another process write a sample, which then dies with the store in its hands."""
+    process = fork(_write_and_die, folder.parent)
+    process.join(60)
+    assert process.exitcode == -signal.SIGKILL
+
+
+def _write_and_die(shared_memory: Path) -> None:
+    decoded_store.SHARED_MEMORY = shared_memory
+    store = DecodedStore("squares", 5, 12, None)
+    store.write(4, [np.full(12, 4, np.uint8)])
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
 def test_what_one_process_decodes_another_reads_and_the_last_one_clears_away(folder: Path) -> None:
     store = DecodedStore("squares", 5, 12, None)
     filled(store, range(3))
@@ -70,16 +85,12 @@ def test_what_one_process_decodes_another_reads_and_the_last_one_clears_away(fol
 
 
 def test_what_a_killed_process_left_is_taken_on_or_cleared_away(folder: Path) -> None:
-    with other(folder) as process:
-        assert process.stdout and process.stdout.readline()
-        process.send_signal(signal.SIGKILL)
+    killed_other(folder)
     assert files(folder) == ["squares"]
     again = DecodedStore("squares", 5, 12, None)
     assert read(again, 4) == [4] and read(again, 0) is None
     del again
-    with other(folder) as process:
-        assert process.stdout and process.stdout.readline()
-        process.send_signal(signal.SIGKILL)
+    killed_other(folder)
     others = DecodedStore("circles", 5, 12, None)
     assert files(folder) == ["circles"] and others.records == 5
 
@@ -106,9 +117,7 @@ def test_the_first_samples_that_fit_are_kept(folder: Path, most: int, kept: int)
 
 
 def test_less_room_than_before_is_kept_to(folder: Path) -> None:
-    with other(folder) as process:
-        assert process.stdout and process.stdout.readline()
-        process.send_signal(signal.SIGKILL)
+    killed_other(folder)
     assert DecodedStore("squares", 5, 12, 60).records == 3
 
 
