@@ -30,14 +30,14 @@ class Stage:
     Attributes:
         settings: the name of its configuration class.
         summary: one line for the help.
-        positional: the field that words without a dash fill, or None.
+        positional: the fields that words without a dash fill, in order; ``runs`` takes all words.
         rest: the field that the words after ``--`` fill, or None.
         distributed: whether several processes may run it together.
     """
 
     settings: str
     summary: str
-    positional: str | None = None
+    positional: tuple[str, ...] = ()
     rest: str | None = None
     distributed: bool = False
 
@@ -52,7 +52,7 @@ class Stage:
 STAGES = {
     "phantoms": Stage("PhantomsConfig", "write a procedural dataset to try everything on"),
     "pack": Stage("PackConfig", "turn a dataset as published into shards", distributed=True),
-    "verify": Stage("VerifyConfig", "re-read shards and name any damage", "folder"),
+    "verify": Stage("VerifyConfig", "re-read shards and name any damage", ("folder",)),
     "teach": Stage(
         "TeachConfig",
         "let teachers write pseudo masks or findings for a packed dataset",
@@ -62,7 +62,7 @@ STAGES = {
     "inspect": Stage(
         "InspectConfig",
         "show what exclusion leaves of pseudo-labels, or what a dataset holds",
-        "pseudo_labels",
+        ("pseudo_labels",),
     ),
     "train": Stage(
         "TrainConfig", "train a network on masks, pseudo masks or findings", distributed=True
@@ -72,14 +72,20 @@ STAGES = {
         "measure the Dice of every image, or the AUROC of a classifier",
         distributed=True,
     ),
+    "predict": Stage(
+        "PredictConfig",
+        "masks or findings of images as they are: predict WEIGHTS IMAGES",
+        ("weights", "images"),
+        distributed=True,
+    ),
     "attention": Stage("AttentionConfig", "show where a student and its teacher look"),
     "export": Stage(
-        "ExportConfig", "hand a trained network on: safetensors, ONNX, a card", "weights"
+        "ExportConfig", "hand a trained network on: safetensors, ONNX, a card", ("weights",)
     ),
-    "report": Stage("ReportConfig", "make tables, figures and one page of runs", "runs"),
-    "mirror": Stage("MirrorConfig", "show runs in W&B, TensorBoard or trackio", "runs"),
-    "watch": Stage("WatchConfig", "follow runs live on one page, or in a table", "runs"),
-    "study": Stage("StudyConfig", "run many stages as one graph: study FILE", "config"),
+    "report": Stage("ReportConfig", "make tables, figures and one page of runs", ("runs",)),
+    "mirror": Stage("MirrorConfig", "show runs in W&B, TensorBoard or trackio", ("runs",)),
+    "watch": Stage("WatchConfig", "follow runs live on one page, or in a table", ("runs",)),
+    "study": Stage("StudyConfig", "run many stages as one graph: study FILE", ("config",)),
     "doctor": Stage(
         "DoctorConfig",
         "say what a launch resolves to and what is wrong: doctor STAGE --config FILE",
@@ -87,7 +93,7 @@ STAGES = {
         distributed=True,
     ),
     "submit": Stage(
-        "SubmitConfig", "run a stage as a SLURM job: submit STAGE … -- …", "stage", "words"
+        "SubmitConfig", "run a stage as a SLURM job: submit STAGE … -- …", ("stage",), "words"
     ),
 }
 
@@ -245,11 +251,13 @@ def _name_positional(stage: str, words: list[str]) -> list[str]:
         leading += 1
     if not leading:
         return words
-    field = STAGES[stage].positional
-    if field is None or (field != "runs" and leading > 1):
+    fields = STAGES[stage].positional
+    if fields == ("runs",):
+        return [f"--runs+={word}" for word in words[:leading]] + words[leading:]
+    if leading > len(fields):
         raise ConfigurationError(
-            f"nakt {stage} does not understand '{words[0 if field is None else 1]}'; "
+            f"nakt {stage} does not understand '{words[len(fields)]}'; "
             "settings are given as --name value"
         )
-    named = [f"--runs+={word}" for word in words[:leading]]
-    return (named if field == "runs" else [f"--{field}={words[0]}"]) + words[leading:]
+    named = zip(fields, words[:leading], strict=False)
+    return [f"--{name}={word}" for name, word in named] + words[leading:]

@@ -9,8 +9,10 @@ from nakt_dist.config import (
     CheckpointConfig,
     DataConfig,
     EvaluateConfig,
+    GivenImageConfig,
     ImageConfig,
     PackConfig,
+    PredictConfig,
     RecipeConfig,
     TeachConfig,
     TeacherConfig,
@@ -75,6 +77,15 @@ def evaluate_config(output: Path, dataset: Path, weights: Path, **changes: Any) 
         bootstrap_samples=100,
         device="cpu",
         threads=1,
+    )
+    return replace(config, **changes)
+
+
+def predict_config(output: Path, weights: Path, images: Path, **changes: Any) -> PredictConfig:
+    """One image a batch at 32 × 32 pixels, unless ``as_packed`` is given, on one CPU thread."""
+    small = GivenImageConfig() if "as_packed" in changes else GivenImageConfig(32, 32)
+    config = PredictConfig(
+        str(weights), str(images), str(output), image=small, batch_size=1, device="cpu", threads=1
     )
     return replace(config, **changes)
 

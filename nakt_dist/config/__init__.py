@@ -19,6 +19,7 @@ from nakt_dist.config.packing import (
     SplitConfig,
     VerifyConfig,
 )
+from nakt_dist.config.predicting import GivenImageConfig, PredictConfig
 from nakt_dist.config.recipe import (
     EarlyStoppingConfig,
     MeanTeacherConfig,
@@ -74,6 +75,7 @@ __all__ = [
     "EarlyStoppingConfig",
     "EvaluateConfig",
     "ExportConfig",
+    "GivenImageConfig",
     "HintsConfig",
     "ImageConfig",
     "InspectConfig",
@@ -86,6 +88,7 @@ __all__ = [
     "OptimiserConfig",
     "PackConfig",
     "PhantomsConfig",
+    "PredictConfig",
     "PreprocessingConfig",
     "PrivacyConfig",
     "ProfileConfig",

@@ -69,7 +69,7 @@ def read_dicom(
             ``truncated_image`` or ``unreadable``.
         ConfigurationError: pydicom, or what decodes this compression, is not installed.
     """
-    pydicom = _import_pydicom(name)
+    pydicom = import_pydicom(name)
     try:
         # pydicom's warnings quote the header; what overflows is judged by its result
         with warnings.catch_warnings(action="ignore"), np.errstate(all="ignore"):
@@ -113,7 +113,15 @@ def equalise(grey: np.ndarray) -> np.ndarray:
     return levels.clip(0, 255).astype(np.uint8)[grey]
 
 
-def _import_pydicom(name: str) -> types.ModuleType:
+def import_pydicom(name: str) -> types.ModuleType:
+    """Imports pydicom, told to repeat nothing of what it reads.
+
+    Args:
+        name: of the file that needs it, for the message.
+
+    Raises:
+        ConfigurationError: it is not installed.
+    """
     try:
         import pydicom
         import pydicom.pixels

@@ -79,6 +79,19 @@ def encode_image(array: np.ndarray, encoding: Literal["jpg", "png"], jpeg_qualit
     return buffer.getvalue()
 
 
+def encode_index_png(array: np.ndarray, palette: np.ndarray) -> bytes:
+    """Encodes class indices, uint8 of height × width, as a PNG that shows them in colours.
+
+    Args:
+        palette: uint8 (K, 3), red, green and blue of each index.
+    """
+    image = Image.fromarray(array)
+    image.putpalette(palette.tobytes())
+    buffer = io.BytesIO()
+    image.save(buffer, format="PNG", compress_level=_PNG_COMPRESSION)
+    return buffer.getvalue()
+
+
 def encode_mask_png(array: np.ndarray) -> bytes:
     """Encodes a mask, uint8 of height × width, as an 8-bit grey PNG without metadata."""
     buffer = io.BytesIO()
@@ -87,7 +100,7 @@ def encode_mask_png(array: np.ndarray) -> bytes:
 
 
 def encode_soft_png(array: np.ndarray) -> bytes:
-    """As ``encode_mask_png``, for the smooth edges of a soft mask.
+    """As ``encode_mask_png``, for the smooth edges of a soft mask; uint16 becomes 16 bits.
 
     Matches of runs alone take half of the time; with real teachers' masks the files are at most
     7 % larger, and smaller at 64 pixels. Levels 1 to 3 without it are 7 to 27 % larger.

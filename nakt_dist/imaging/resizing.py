@@ -1,5 +1,6 @@
 """Brings an image and its mask to one size, the same way for both."""
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -100,6 +101,48 @@ def resize_mask(
         raise ValueError(f"kind is {kind!r}; expected 'binary' or 'classes'")
     coverage = _resize(array, size, fit, Image.Resampling.BILINEAR)
     return np.where(coverage >= 128, np.uint8(255), np.uint8(0))
+
+
+def restore(
+    plane: np.ndarray, shape: tuple[int, int], fit: Fit, outside: float = 0.0
+) -> np.ndarray:
+    """Brings what a network says of a resized image back to the image's own size, bilinearly.
+
+    Padding is cut off. Of an image that was cropped only what the network saw is filled.
+
+    Args:
+        plane: float32, of the size to which the image was brought.
+        shape: height and width of the image in pixels.
+        fit: by which it was brought there, as for ``resize_image``.
+        outside: value of the pixels that were cropped away.
+
+    Returns:
+        float32 of ``shape``.
+
+    Raises:
+        ValueError: ``fit`` is unknown.
+    """
+    placement = plan_placement(shape, plane.shape, fit)
+    left, top, right, bottom = placement.box
+    # the pixels of the image whose centres lie in the box
+    first_row, last_row = math.ceil(top - 0.5), math.ceil(bottom - 0.5)
+    first_column, last_column = math.ceil(left - 0.5), math.ceil(right - 0.5)
+    result = np.full(shape, outside, np.float32)
+    if last_row <= first_row or last_column <= first_column:
+        return result
+    down, across = placement.height / (bottom - top), placement.width / (right - left)
+    box = (
+        max((first_column - left) * across, 0), max((first_row - top) * down, 0),
+        min((last_column - left) * across, placement.width),
+        min((last_row - top) * down, placement.height),
+    )  # fmt: skip
+    rows = slice(placement.top, placement.top + placement.height)
+    columns = slice(placement.left, placement.left + placement.width)
+    inner = Image.fromarray(np.ascontiguousarray(plane[rows, columns], np.float32))
+    size = (last_column - first_column, last_row - first_row)
+    shown = inner.resize(size, Image.Resampling.BILINEAR, box=box)
+    result[first_row:last_row, first_column:last_column] = np.asarray(shown)
+    return result
 
 
 def plan_placement(shape: tuple[int, int], size: tuple[int, int], fit: Fit) -> Placement:

@@ -3,13 +3,14 @@
 import functools
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from nakt_dist.config import ImageConfig
 from nakt_dist.errors import ConfigurationError, DatasetError, UnusableSample
 from nakt_dist.loading.decoded_store import DecodedStore
 from nakt_dist.loading.decoding import decode_into
@@ -118,7 +119,7 @@ class SelectedSamples:
 
     def describe(self) -> dict[str, Any]:
         """Says what these samples are, for a checkpoint's lineage and a report."""
-        return self.learnt.to_json() | asdict(image_form(self.images.manifest))
+        return self.learnt.to_json() | describe_images(self.images.manifest)
 
 
 def _author(teacher: Mapping[str, Any]) -> Network:
@@ -132,6 +133,21 @@ def image_form(manifest: ShardManifest) -> ImageForm:
     image = manifest.config.get("image")
     fit = image.get("fit") if isinstance(image, Mapping) else None
     return ImageForm(manifest.height, manifest.width, fit if isinstance(fit, str) else None)
+
+
+def describe_images(manifest: ShardManifest) -> dict[str, Any]:
+    """Says in what form a packed dataset has its images, and with which settings it was packed."""
+    image = manifest.config.get("image")
+    known = {each.name for each in fields(ImageConfig)}
+    settings = image.items() if isinstance(image, Mapping) else ()
+    return {
+        **asdict(image_form(manifest)),
+        "image": {
+            name: value
+            for name, value in settings
+            if name in known and isinstance(value, str | int) and len(str(value)) < 100
+        },
+    }
 
 
 def select_samples(

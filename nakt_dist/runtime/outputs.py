@@ -10,6 +10,7 @@ _LEFT_BY = {
     "weigh": ("teachers.yaml",),
     "train": ("identity.json", "checkpoints", "best.safetensors"),
     "evaluate": (".evaluate", "predictions.parquet"),
+    "predict": (".predict", "predicted.parquet"),
     "inspect": ("excluded.parquet",),
     "attention": ("attention.parquet",),
     "report": ("report.html",),

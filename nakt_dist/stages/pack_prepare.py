@@ -4,7 +4,6 @@ Pieces of the inputs are decoded once and their files staged, with a number for 
 by which copies are known; shards are then put together from these files.
 """
 
-import functools
 import hashlib
 import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -17,16 +16,8 @@ from PIL import Image
 
 from nakt_dist.config import ImageConfig, PackConfig
 from nakt_dist.errors import DatasetError, UnusableSample
-from nakt_dist.imaging.images import (
-    encode_image,
-    encode_mask_png,
-    read_content,
-    read_image,
-    read_mask,
-    reduction_for,
-    resize_image,
-    resize_mask,
-)
+from nakt_dist.imaging.conversion import convert
+from nakt_dist.imaging.images import encode_mask_png, read_mask, resize_mask
 from nakt_dist.imaging.mask_rule import MaskRule
 from nakt_dist.imaging.mask_survey import survey_mask
 from nakt_dist.runtime.files import atomic_write, file_sha256, value_sha256
@@ -260,21 +251,14 @@ def _convert(
 ) -> tuple[dict[str, bytes], dict[str, Any]]:
     """Returns the files of a usable sample by extension, in order, and what its picture is like."""
     form = settings.image
-    size = (form.height, form.width)
-    content = read_content(record.image, form.max_pixels)
-    reduce = functools.partial(reduction_for, size=size, fit=form.fit)
-    pixels, info = read_image(
-        record.image, form.colour, form.max_pixels, form.sixteen_bit, form.rendering,
-        content, reduce if form.scaled_decoding else None,
-    )  # fmt: skip
-    shape, reduction = (info["height"], info["width"]), info.get("reduction", 1)
-    small = resize_image(pixels, size, form.fit, shape, reduction)
-    files: dict[str, bytes] = {form.encoding: encode_image(small, form.encoding, form.jpeg_quality)}
-    facts: dict[str, Any] = {"image": content_hash(content, settings.content_key)}
+    size, made = (form.height, form.width), convert(record.image, form)
+    pixels, info = made.pixels, made.info
+    files: dict[str, bytes] = {form.encoding: made.encoded}
+    facts: dict[str, Any] = {"image": content_hash(made.content, settings.content_key)}
     remarks = ["other_bits"] if info.get("other_bits") else []
     if record.masks:
         turn = info["orientation"]
-        whole, counts = read_mask(record, shape, form.max_pixels, settings.mask_rule, turn)
+        whole, counts = read_mask(record, made.shape, form.max_pixels, settings.mask_rule, turn)
         kind: Literal["binary", "classes"] = (
             "classes" if record.mask_kind == "classes" else "binary"
         )
@@ -287,7 +271,7 @@ def _convert(
     files["json"] = _described(record, info)
     constant = bool(pixels.min() == pixels.max())
     facts |= {
-        "pixels": None if constant else _picture_number(pixels, reduction),
+        "pixels": None if constant else _picture_number(pixels, info.get("reduction", 1)),
         "constant": constant,
         "united_masks": len(record.masks) > 1,
         "remarks": remarks,

@@ -147,6 +147,7 @@ def describe_training(config: TrainConfig, mixture: Mixture) -> dict[str, Any]:
     return {
         **together([one.learnt for one in samples]).to_json(),
         **asdict(image_form(samples[0].images.manifest)),
+        "image": _common([one["image"] for one in each]) or {},
         "splits": _all_splits([data.splits for data, _ in sources]),
         "exclusion": _common([one["exclusion"] for one in each if one["labels"] == PSEUDO_MASKS]),
         "subset_seed": each[0]["subset_seed"],

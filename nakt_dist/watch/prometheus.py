@@ -18,7 +18,7 @@ from nakt_dist.watch.web import Request, Response
 
 _AXES = ("dataset", "network", "method", "size", "seed")
 _RECEIPT = re.compile(r"\d{6}\.json")
-_LEDGERS = (".pack", ".teach", ".evaluate")
+_LEDGERS = (".pack", ".teach", ".evaluate", ".predict")
 _LATEST = "checkpoints/latest"
 
 

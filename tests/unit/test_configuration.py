@@ -25,6 +25,7 @@ MINIMAL = {
     "inspect": ["pseudo", "--exclusion.beta=null"],
     "train": ["--output=o", "--data.dataset=d", "--recipe.steps=1", "--augmentation.gamma=[1, 2]"],
     "evaluate": ["--weights=w", "--dataset=d", "--output=o", "--splits=null"],
+    "predict": ["w", "i", "--output=o", "--files=[masks, overlays]", "--image.fit=pad"],
     "attention": ["--student.weights=s", "--teacher.weights=t", "--dataset=d", "--output=o"],
     "export": ["run", "--output=o", "--taps=[paper]", "--licence=mit"],
     "report": ["one", "two"],

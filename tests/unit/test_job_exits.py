@@ -64,7 +64,7 @@ def run_job(
         ("report", "75", 0, True),
         *(
             (stage, signalled, 0, True)
-            for stage in ("pack", "teach", "train", "evaluate", "study")
+            for stage in ("pack", "teach", "train", "evaluate", "predict", "study")
             for signalled in ("138", "143")
         ),
         *((stage, "138", 138, False) for stage in ("attention", "inspect", "verify", "report")),

@@ -1,0 +1,121 @@
+"""Which images a path means: those of a folder, of a list, or one alone."""
+
+import os
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from nakt_dist.errors import DatasetError, valid_unicode
+from nakt_dist.predicting.naming import ListedImage, Names, name_images
+from nakt_dist.runtime.files import read_regular_file, value_sha256
+from nakt_dist.sources.csv_tables import read_rows
+from nakt_dist.sources.files import FoundFile, walk
+
+_TABLES = (".csv", ".tsv", ".gz")
+_TEXTS = (".txt", ".lst")
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+
+
+@dataclass(frozen=True)
+class ImageListing:
+    """The images that there are.
+
+    Attributes:
+        images: those to be read, in order; see ``name_images``.
+        refused: those that are set aside unread.
+        ignored: files that are no images, by suffix.
+    """
+
+    images: Sequence[ListedImage]
+    refused: Sequence[ListedImage]
+    ignored: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of all names, and of sizes and times of the files that are read."""
+        read = [(each.source, each.name, *_size_and_time(each.path)) for each in self.images]
+        return value_sha256([read, [(each.source, each.problem) for each in self.refused]])
+
+
+def list_images(
+    images: str, names: Names, column: str = "path", leave_out: Sequence[str] = ()
+) -> ImageListing:
+    """Lists the images that a path means.
+
+    Args:
+        images: a folder, an image, or a list: a text with a path on each line, or a table.
+        names: what outputs are called.
+        column: of a table, the one that holds paths.
+        leave_out: patterns of paths that are not meant.
+
+    Raises:
+        DatasetError: there is nothing, or no image; or a folder or list cannot be read.
+        ConfigurationError: there are DICOM files, and what reads them is not installed.
+    """
+    root, ignored = Path(images), Counter[str]()
+    if root.is_dir():
+        contents = walk(root)
+        files = [*contents.images, *contents.refused_links]
+        listed = [ListedImage(file.name, file.path, file.problem) for file in files]
+        ignored = contents.ignored + Counter(each.suffix or "no suffix" for each in contents.others)
+    elif not root.exists():
+        raise DatasetError(
+            f"{images}: nothing is there; expected a folder of images, one, or a list"
+        )
+    elif root.suffix.lower() in _TABLES + _TEXTS:
+        listed = list(_of_list(root, column))
+    else:
+        listed = [ListedImage(valid_unicode(root.name), root)]
+    meant = [each for each in listed if not any(fnmatchcase(each.source, p) for p in leave_out)]
+    if len(meant) < len(listed):
+        ignored["left out by leave_out"] = len(listed) - len(meant)
+    if not meant:
+        found = ", ".join(f"{count} {what}" for what, count in sorted(ignored.items()))
+        raise DatasetError(f"{images}: names no image (found: {found or 'nothing'})")
+    named = name_images(meant, names)
+    usable = [each for each in named if each.problem is None]
+    refused = [each for each in named if each.problem is not None]
+    return ImageListing(usable, refused, dict(sorted(ignored.items())))
+
+
+def _of_list(path: Path, column: str) -> Iterator[ListedImage]:
+    """Yields the images of a list; relative paths begin at its folder.
+
+    They are called as seen from that folder, or from the nearest one that holds all of them.
+    """
+    folder = path.absolute().parent
+    # without following links: the names are those of the list
+    paths = [Path(os.path.normpath(folder / each)) for each in _paths(path, column)]
+    if paths and not all(each.is_relative_to(folder) for each in paths):
+        folder = Path(os.path.commonpath([each.parent for each in paths]))
+    for each in paths:
+        problem = None
+        if not each.is_file():
+            found = "something else" if each.exists() else "nothing"
+            problem = ("missing_image", f"the list names this file, and {found} is there")
+        yield ListedImage(valid_unicode(each.relative_to(folder).as_posix()), each, problem)
+
+
+def _paths(path: Path, column: str) -> list[str]:
+    if path.suffix.lower() in _TABLES:
+        rows = read_rows(FoundFile(valid_unicode(path.name), path), [column])
+        return [row.cells[0] for row in rows if row.cells[0]]
+    try:
+        content = read_regular_file(path)
+    except (OSError, ValueError) as error:
+        raise DatasetError(f"{path}: the list cannot be read: {error}") from None
+    if b"\0" in content:
+        raise DatasetError(f"{path}: is no text; expected a path on each line")
+    lines = os.fsdecode(content.removeprefix(_BYTE_ORDER_MARK)).splitlines()
+    return [line.strip() for line in lines if line.strip()]
+
+
+def _size_and_time(path: Path) -> tuple[int, int]:
+    """Returns what tells whether a file is as it was."""
+    try:
+        status = path.stat()
+    except OSError:
+        return -1, -1
+    return status.st_size, status.st_mtime_ns

@@ -1,0 +1,309 @@
+"""``nakt predict``: masks or findings of images that nobody packed, in any number of processes."""
+
+import contextlib
+import sys
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.csv
+import torch
+
+from nakt_dist.config import ImageConfig, PredictConfig, as_plain, save_config
+from nakt_dist.errors import ConfigurationError, DatasetError
+from nakt_dist.evaluation.network_lineage import task_of
+from nakt_dist.loading.batches import Batch, as_float, read_ahead
+from nakt_dist.models.inference import for_inference
+from nakt_dist.models.network_file import TrainedNetwork
+from nakt_dist.models.preprocessing import ImageForm
+from nakt_dist.predicting.answers import Answers
+from nakt_dist.predicting.file_images import FileImages
+from nakt_dist.predicting.finding_answers import FindingAnswers
+from nakt_dist.predicting.image_form import choose_form
+from nakt_dist.predicting.listing import ImageListing, list_images
+from nakt_dist.predicting.mask_answers import MaskAnswers
+from nakt_dist.records.run_record import (
+    RECORD_NAME,
+    RunRecord,
+    Stopwatch,
+    package_versions,
+    read_record,
+)
+from nakt_dist.runtime.devices import choose_device, explain_full_memory, peak_memory_bytes
+from nakt_dist.runtime.files import atomic_write
+from nakt_dist.runtime.processes import own_cores, process_place, say
+from nakt_dist.runtime.progress import progress_bar
+from nakt_dist.runtime.shared_job import Done, SharedJob
+from nakt_dist.shards.tables import read_table, write_table
+from nakt_dist.stages.opening import NotOpened, Opening
+
+PREDICTED_NAME, PREDICTED_CSV = "predicted.parquet", "predicted.csv"
+SOURCES_NAME, SET_ASIDE_NAME = "sources.csv", "set_aside.csv"
+_IMAGES_PER_PIECE = 64
+_BATCHES_BEHIND = 1
+"""Being written while the network sees the next one."""
+
+
+def run(config: PredictConfig) -> RunRecord:
+    """Predicts images; takes up an interrupted prediction where it stopped.
+
+    The images are cut into pieces of fixed size, which processes share through the output folder
+    alone. What cannot be used is set aside with its reason.
+
+    Raises:
+        ConfigurationError: a setting does not fit the network's task or the images.
+        DatasetError: there is no image, or none that can be used, or the output holds another
+            prediction.
+        CheckpointError: the weights cannot be used, or their outputs are not numbers.
+    """
+    stopwatch = Stopwatch()
+    opening = Opening()
+    job = plan(config, opening)
+    opening.say("predict")
+    record = job.begin()
+    if record is None:
+        record = _predict(job, stopwatch)
+    else:
+        say(f"{sentence(record)} (was complete already)")
+    if record.counts.get("predicted") == 0:
+        raise DatasetError(
+            f"{config.images}: none of its images can be used; {job.output / SET_ASIDE_NAME} says "
+            "why of each"
+        )
+    return record
+
+
+def plan(config: PredictConfig, opening: Opening) -> "Prediction":
+    """Opens the network, lists the images, and checks that they belong together."""
+    device = torch.device("cpu")
+    with opening.part("device"):
+        device = choose_device(config.device, config.threads)
+    trained = opening.network("weights", config)
+    with opening.part("images"):
+        _check_apart(config)
+        listing = list_images(config.images, config.names, config.column, config.leave_out)
+        opening.facts["images"] = (
+            f"{len(listing.images):,} to predict, {len(listing.refused):,} set aside unread"
+        )
+        opening.inputs["images"] = listing.fingerprint
+        if trained is not None:
+            with opening.part("predict"):
+                trained.require_outputs(config.weights, "nakt predict")
+                form, notes = choose_form(config, trained)
+                seen = ImageForm(form.height, form.width, form.fit)
+                opening.note(*notes, *trained.describe(seen))
+                answers = (
+                    FindingAnswers(config, trained)
+                    if task_of(trained) == "classification"
+                    else MaskAnswers(config, trained, form)
+                )
+                return Prediction(config, trained, listing, form, answers, device)
+    raise NotOpened
+
+
+def _check_apart(config: PredictConfig) -> None:
+    """Refuses to write among the images, where the next run would list what this one wrote."""
+    images = Path(config.images).resolve()
+    if images.is_dir() and Path(config.output).resolve().is_relative_to(images):
+        raise ConfigurationError(
+            f"output {config.output} lies in the folder of images {config.images}, where it would "
+            "be listed among them; choose a folder elsewhere"
+        )
+
+
+class Prediction(SharedJob[RunRecord]):
+    """The prediction of some images by one network; a piece is some of them.
+
+    Args:
+        form: to which the images are brought.
+        answers: what is written of each.
+        device: that the network works on; it is not there before ``_predict``.
+    """
+
+    stage = "predict"
+    written_last = RECORD_NAME
+    others = "another prediction"
+
+    def __init__(
+        self,
+        config: PredictConfig,
+        trained: TrainedNetwork,
+        listing: ImageListing,
+        form: ImageConfig,
+        answers: Answers,
+        device: torch.device,
+    ) -> None:
+        self.config, self.trained, self.listing = config, trained, listing
+        self.form, self.answers, self.device = form, answers, device
+        self.images = FileImages(listing.images, form)
+        identity = {
+            "weights_sha256": trained.weights_sha256,
+            "images": listing.fingerprint,
+            "image": asdict(form),
+            "preprocessing": vars(trained.preprocessing),
+            "batch_size": config.batch_size,
+            **answers.settings,
+        }
+        super().__init__(config.output, identity, -(-len(self.images) // _IMAGES_PER_PIECE))
+
+    def read(self) -> tuple[Mapping[str, Any], RunRecord]:
+        """Reads the record, whose inputs are the identity."""
+        record = read_record(self.output / RECORD_NAME)
+        return record.inputs, record
+
+    def images_of(self, piece: int) -> range:
+        """Returns the numbers of a piece's images."""
+        first = piece * _IMAGES_PER_PIECE
+        return range(first, min(first + _IMAGES_PER_PIECE, len(self.images)))
+
+    def predict(self, pieces: Iterable[int]) -> Done:
+        """Predicts the images of pieces; yields each with its receipt, once its files are there."""
+        taken: deque[tuple[int, range]] = deque()
+        written: deque[tuple[int, range, list[Future[dict[str, Any]]]]] = deque()
+        rows: list[dict[str, Any]] = []
+        read = read_ahead(self.images, self._batches(pieces, taken), own_cores())
+        with contextlib.closing(read) as batches, ThreadPoolExecutor(own_cores()) as writers:
+            for batch in _and_none(batches):
+                if batch is not None:
+                    piece, numbers = taken.popleft()
+                    written.append((piece, numbers, self._submit(numbers, batch, writers)))
+                while len(written) > (0 if batch is None else _BATCHES_BEHIND):
+                    piece, numbers, futures = written.popleft()
+                    rows += [each.result() for each in futures]
+                    if numbers.stop == self.images_of(piece).stop:
+                        yield piece, {"rows": rows, "set_aside": self._set_aside(piece)}
+                        rows = []
+
+    def _batches(
+        self, pieces: Iterable[int], taken: deque[tuple[int, range]]
+    ) -> Iterator[Sequence[int]]:
+        """Yields the numbers of each batch, none across pieces, and notes what it has yielded."""
+        size = self.config.batch_size
+        for piece in pieces:
+            numbers = self.images_of(piece)
+            for start in range(0, len(numbers), size):
+                taken.append((piece, numbers[start : start + size]))
+                yield taken[-1][1]
+
+    def _submit(
+        self, numbers: range, read: Batch, writers: ThreadPoolExecutor
+    ) -> list[Future[dict[str, Any]]]:
+        """Asks the network about a batch, and has the answers written."""
+        advice = (
+            f"Lower batch_size (now {self.config.batch_size}), into another --output since it "
+            "decides the last digits, or set --device cpu"
+        )
+        with torch.inference_mode(), explain_full_memory(str(self.output), advice):
+            answers = self.answers.ask(as_float(read, self.device)[0])
+        return [
+            writers.submit(self._write, number, answer)
+            for number, answer in zip(numbers, answers, strict=True)
+            if number in self.images.shapes
+        ]
+
+    def _write(self, number: int, answer: Any) -> dict[str, Any]:
+        listed, shape = self.listing.images[number], self.images.shapes.pop(number)
+        row = self.answers.row(listed, shape, answer, self.ledger.folder)
+        about = (listed.name, *shape, listed.series, listed.slice)
+        return dict(zip(self.answers.schema.names, about, strict=False)) | row
+
+    def _set_aside(self, piece: int) -> list[tuple[int, str, str]]:
+        problems = self.images.problems
+        return [(each, *problems.pop(each)) for each in self.images_of(piece) if each in problems]
+
+
+JOB = Prediction
+
+
+def _and_none(batches: Iterable[Batch]) -> Iterator[Batch | None]:
+    yield from batches
+    yield None
+
+
+def _predict(job: Prediction, stopwatch: Stopwatch) -> RunRecord:
+    """Does this process's pieces; whoever finds all of them done writes tables and record."""
+    size = (job.form.height, job.form.width)
+    job.answers.trained = for_inference(job.trained, job.device, size)
+    predicted, predicting = 0, Stopwatch()
+    with progress_bar(f"predict {job.output.name}", len(job.images)) as advance:
+        for piece in job.work(job.predict):
+            predicted += len(job.images_of(piece))
+            advance(len(job.images_of(piece)))
+    speed = predicting.speed(predicted)
+    if predicted:
+        gpu = job.device if job.device.type == "cuda" else None
+        speed["peak_memory_bytes"] = peak_memory_bytes(gpu)
+    record = job.finalise(lambda: _finalise(job, stopwatch, speed))
+    if record is not None:
+        return record
+    say(f"predict: process {process_place().rank} is done; others still work on {job.output}")
+    return RunRecord("predict", job.output.name, as_plain(job.config), job.identity)
+
+
+def _finalise(job: Prediction, stopwatch: Stopwatch, speed: Mapping[str, float]) -> RunRecord:
+    """Joins the pieces, checks that each image is there once, and writes tables and record."""
+    output, ledger, listing = job.output, job.ledger, job.listing
+    path, schema = output / PREDICTED_NAME, job.answers.schema
+    write_table(path, schema, (each["rows"] for each in ledger.receipts()), ledger.folder)
+    table = read_table(path, schema)
+    aside = {n: (why, detail) for one in ledger.receipts() for n, why, detail in one["set_aside"]}
+    kept = [each for number, each in enumerate(listing.images) if number not in aside]
+    if table["name"].to_pylist() != [each.name for each in kept]:
+        raise DatasetError(f"{path}: its names are not those of the images, each once; delete it")
+    refused = [(each.source, *(each.problem or ("", ""))) for each in listing.refused]
+    refused += [(listing.images[number].source, *why) for number, why in sorted(aside.items())]
+    _write_csv(output / PREDICTED_CSV, table, ledger.folder)
+    _write_rows(output / SOURCES_NAME, ("name", "source"), [(e.name, e.source) for e in kept], job)
+    _write_rows(output / SET_ASIDE_NAME, ("source", "reason", "detail"), refused, job)
+    save_config(job.config, output, staging=ledger.folder)
+    record = RunRecord(
+        stage="predict",
+        name=output.name,
+        config=as_plain(job.config),
+        inputs=job.identity,
+        counts={
+            "images": len(kept) + len(refused), "predicted": len(kept), "set_aside": len(refused),
+        },
+        details={
+            "network": job.trained.name,
+            "lineage": dict(job.trained.lineage),
+            "model": {"name": job.trained.spec.name, "options": job.trained.spec.options},
+            "set_aside": dict(sorted(Counter(why for _, why, _ in refused).items())),
+            "ignored_files": dict(listing.ignored),
+            **job.answers.described,
+        },
+        seconds=stopwatch.seconds,
+        speed=speed,
+        versions=package_versions(),
+    )  # fmt: skip
+    record.write(output, ledger.folder)
+    print(sentence(record), file=sys.stderr, flush=True)  # whichever rank this is
+    return record
+
+
+def _write_rows(
+    path: Path, columns: Sequence[str], rows: Sequence[Sequence[str]], job: Prediction
+) -> None:
+    """Writes texts as a table, with a header where there is no row, too."""
+    values = list(zip(*rows, strict=True)) or [()] * len(columns)
+    arrays = [pa.array(each, pa.string()) for each in values]
+    _write_csv(path, pa.table(dict(zip(columns, arrays, strict=True))), job.ledger.folder)
+
+
+def _write_csv(path: Path, table: pa.Table, staging: Path) -> None:
+    with atomic_write(path, staging) as stream:
+        pyarrow.csv.write_csv(table, stream)
+
+
+def sentence(record: RunRecord) -> str:
+    """Says how many images were predicted, and how many set aside for which reasons; no names."""
+    counts = record.counts
+    text = f"predict {record.name}: {counts['predicted']:,} of {counts['images']:,} images"
+    if counts["set_aside"]:
+        why = ", ".join(f"{reason} {n:,}" for reason, n in record.details["set_aside"].items())
+        text += f"; {counts['set_aside']:,} set aside ({why}), see {SET_ASIDE_NAME}"
+    return text
