@@ -159,7 +159,7 @@ def open_network(
     """
     path = weights_path(weights)
     if path.suffix == ONNX_SUFFIX:
-        return _open_onnx(path, model, preprocessing, name or name_of_weights(path))
+        return _open_onnx(path, model, preprocessing, name)
     loaded = recognise(read_weights(path))
     check_finite(loaded)
     spec = model.over(loaded.spec) if model is not None else loaded.spec
@@ -202,9 +202,10 @@ def open_network(
 
 
 def _open_onnx(
-    path: Path, model: ModelSpec | None, given: PreprocessingConfig | None, name: str
+    path: Path, model: ModelSpec | None, given: PreprocessingConfig | None, name: str | None
 ) -> TrainedNetwork:
     opened = open_onnx(path, model, given)
+    name = name or opened.name or name_of_weights(path)
     return TrainedNetwork(
         name=name,
         network=opened.network,

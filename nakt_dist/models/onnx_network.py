@@ -1,6 +1,6 @@
 """A frozen network that ONNX Runtime computes, as a module like any other."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from nakt_dist.errors import CheckpointError, ConfigurationError, nearest_name
 from nakt_dist.models.onnx_file import OnnxFile, import_optional
+from nakt_dist.runtime.processes import say
 
 Activation = Literal["none", "sigmoid", "softmax"]
 ACTIVATIONS = ("none", "sigmoid", "softmax")
@@ -176,12 +177,26 @@ class OnnxNetwork(nn.Module):
         model.graph.output.extend(onnx.ValueInfoProto(name=each) for each in added)
         try:
             return runtime.InferenceSession(
-                model.SerializeToString(), options, providers=_providers(runtime, device)
+                model.SerializeToString(), options, providers=self._providers(runtime, device)
             )
         except Exception as error:
             raise self._failed("it", error) from None
         finally:
             del model.graph.output[len(outputs) :]
+
+    def _providers(self, runtime: Any, device: torch.device) -> list[Any]:
+        """Names the parts of ONNX Runtime that compute; no other that is installed is asked."""
+        cpu = ["CPUExecutionProvider"]
+        if device.type != "cuda":
+            return cpu
+        if "CUDAExecutionProvider" not in runtime.get_available_providers():
+            say(
+                f"{self._file.path.name}: is computed on the CPU, since ONNX Runtime here knows no "
+                "CUDA; for a GPU: pip install onnxruntime-gpu in the place of onnxruntime"
+            )
+            return cpu
+        tf32 = int(torch.backends.cudnn.allow_tf32)
+        return [("CUDAExecutionProvider", {"device_id": device.index or 0, "use_tf32": tf32}), *cpu]
 
     def _failed(self, what: str, error: Exception) -> CheckpointError:
         return CheckpointError(
@@ -189,15 +204,3 @@ class OnnxNetwork(nn.Module):
             f"{' '.join(str(error).split())[:300]}. If it takes images of one size, set "
             "preprocessing.height and width to that"
         )
-
-
-def _providers(runtime: Any, device: torch.device) -> list[Any]:
-    """Names the parts of ONNX Runtime that compute; no other that is installed is asked."""
-    cpu = ["CPUExecutionProvider"]
-    if device.type != "cuda" or "CUDAExecutionProvider" not in runtime.get_available_providers():
-        return cpu
-    settings: Mapping[str, Any] = {
-        "device_id": device.index or 0,
-        "use_tf32": int(torch.backends.cudnn.allow_tf32),
-    }
-    return [("CUDAExecutionProvider", settings), *cpu]

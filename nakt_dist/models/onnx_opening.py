@@ -21,6 +21,7 @@ _OPTIONS = ("output", "activation")
 _TRIED_SIDE = 64
 """Pixels, where nobody says a size."""
 _TOLERANCE = 1e-3
+_LONGEST_NAME = 80
 _MASKS, _FINDINGS = 4, 2
 """Dimensions of answers: (N, K, h, w) and (N, K)."""
 
@@ -33,11 +34,13 @@ class OpenedOnnx:
         network: frozen.
         spec: its architecture, where the file is of ours; else of the family ``onnx:``.
         loaded: what its file says, as of a weights file; without weights.
+        name: what its file calls it; empty where it does not.
     """
 
     network: OnnxNetwork
     spec: ModelSpec
     loaded: LoadedWeights
+    name: str
 
 
 @dataclass(frozen=True)
@@ -108,7 +111,8 @@ def open_onnx(
         source_format="onnx",
         notices=_notices(answer),
     )
-    return OpenedOnnx(network.requires_grad_(False).eval(), spec, loaded)
+    called = metadata.name[:_LONGEST_NAME] if metadata else ""
+    return OpenedOnnx(network.requires_grad_(False).eval(), spec, loaded, called)
 
 
 def _options(

@@ -21,6 +21,7 @@ _PACKAGES = (
     "timm",
     "segmentation-models-pytorch",
     "webdataset",
+    "onnxruntime",
 )
 
 

@@ -19,6 +19,7 @@ from nakt_dist.stages import pack, teach
 from tests.datasets import make_classifier, make_packed_dataset, make_weights, publish_images
 from tests.faults.chaos_launches import ForkedLaunch
 from tests.launching import Death, accelerate_launch, finish, program, run_ranks
+from tests.onnx_files import export_onnx
 from tests.recipes import evaluate_config, file_hashes, teach_config, train_config
 
 pytestmark = [pytest.mark.distributed, pytest.mark.timeout(240)]
@@ -111,6 +112,17 @@ def test_one_rank_killed_alone_does_not_stop_the_other(
     finish(config)
 
     assert file_hashes(Path(config.output)) == one_process
+
+
+def test_a_teacher_in_an_onnx_file_writes_the_same_bytes_whoever_dies(
+    dataset: Path, weights: Path, tmp_path: Path
+) -> None:
+    path = export_onnx(weights, tmp_path / "tiny.onnx")
+    teach.run(teach_config(tmp_path / "one", dataset, path))
+    run_ranks(teach_config(tmp_path / "out", dataset, path), 2, death=Death(2, rank=1))
+    finish(teach_config(tmp_path / "out", dataset, path), 2)
+
+    assert file_hashes(tmp_path / "out") == file_hashes(tmp_path / "one")
 
 
 def test_ranks_that_never_start_are_not_waited_for(

@@ -19,6 +19,8 @@ from nakt_dist.exporting.places import without_places
 from nakt_dist.models import ModelSpec
 from nakt_dist.models.network_file import describe_for_file, open_network
 from nakt_dist.models.onnx_metadata import read_metadata
+from nakt_dist.models.preprocessing import ImageForm
+from nakt_dist.models.taps import TeacherTap
 from nakt_dist.models.weights import save_weights
 from nakt_dist.runtime.files import file_sha256
 from nakt_dist.stages import export
@@ -113,6 +115,20 @@ def test_all_forms_answer_as_the_test_vector_says(name, request):
         for output, values in found.items():
             torch.testing.assert_close(values, vector[output][: len(images)], atol=1e-4, rtol=1e-4)
     assert (told.lineage, told.weights_sha256) == (trained.lineage, trained.weights_sha256)
+
+
+@pytest.mark.parametrize("name", ["masks", "findings"])
+def test_the_onnx_file_is_opened_as_the_network_that_it_is(name, request):
+    path = request.getfixturevalue(name)
+    pixels = safetensors.torch.load_file(path / "test_vector.safetensors")["pixels"]
+    weights, found = open_network(path), open_network(path / "model.onnx")
+    assert (found.spec, found.lineage) == (weights.spec, weights.lineage)
+    assert found.name == "student" and found.describe(ImageForm(32, 32)) == []
+    torch.testing.assert_close(found.logits(pixels), weights.logits(pixels), atol=1e-4, rtol=1e-4)
+    if name == "findings":
+        seen = weights.prepare(pixels)
+        maps = [TeacherTap(each.network, [TAP]).activations(seen)[0] for each in (weights, found)]
+        torch.testing.assert_close(*maps, atol=1e-4, rtol=1e-4)
 
 
 def test_a_classifier_gives_its_tap_and_class_activations(findings):

@@ -10,10 +10,12 @@ import pytest
 from PIL import Image
 
 from nakt_dist.config import (
+    AttentionConfig,
     AttentionTransferConfig,
     AugmentationConfig,
     LabelConfig,
     PreprocessingConfig,
+    ShownNetworkConfig,
     TapConfig,
     TeacherConfig,
     TrainingTeacherConfig,
@@ -25,7 +27,7 @@ from nakt_dist.runtime.files import file_sha256
 from nakt_dist.shards.manifest import PseudoLabelManifest
 from nakt_dist.shards.pseudo_findings import PseudoFindings
 from nakt_dist.shards.reader import IndexedShards
-from nakt_dist.stages import evaluate, teach, train
+from nakt_dist.stages import attention, evaluate, teach, train
 from tests.datasets import make_chest_dataset, make_packed_dataset, make_weights
 from tests.onnx_files import export_onnx, make_small_classifier
 from tests.recipes import evaluate_config, teach_config, train_config
@@ -137,6 +139,24 @@ def test_it_is_evaluated_as_its_checkpoint_and_what_it_met_is_told(
         assert dice[1] == pytest.approx(dice[0], abs=1e-3)
     config = evaluate_config(tmp_path / "their test", folder / "squares", tmp_path / "theirs.onnx")
     assert evaluate.run(config).details["met_test_images"]["training"] is None
+
+
+def test_attention_shows_where_it_looks_as_a_teacher_alone(folder: Path, tmp_path: Path) -> None:
+    weights, onnx = (
+        ShownNetworkConfig(str(folder / f"findings.{suffix}")) for suffix in ("safetensors", "onnx")
+    )
+    common = {"splits": None, "taps": [TAP], "images": 1, "device": "cpu", "threads": 1}
+    records = [
+        attention.run(
+            AttentionConfig(weights, teacher, str(folder / "films"), str(tmp_path / name), **common)
+        )
+        for name, teacher in (("weights", weights), ("onnx", onnx))
+    ]
+    assert records[1].metrics == pytest.approx(records[0].metrics, abs=1e-4)
+    with pytest.raises(ConfigurationError, match="has no gradients to show"):
+        attention.run(
+            AttentionConfig(onnx, weights, str(folder / "films"), str(tmp_path / "no"), **common)
+        )
 
 
 def test_a_student_follows_it_and_goes_on_where_it_stopped(folder: Path, tmp_path: Path) -> None:
