@@ -1,6 +1,6 @@
 """Makes `docs/reproduction.md` again: its tables, the numbers of its prose, its figures.
 
-    python -m benchmarks.reproduction [--a FOLDER] [--b FOLDER]
+    python -m benchmarks.reproduction [--a FOLDER] [--b FOLDER] [--ran_on WORDS]
 
 With a folder of the study (the --root of `nakt study configs/study/open_data_a.yaml`), its records
 are collected into `benchmarks/results/open_data_a` first, whatever is done by then; what is not is
@@ -89,11 +89,12 @@ def main(words: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser("python -m benchmarks.reproduction", description=__doc__)
     parser.add_argument("--a", type=Path, metavar="FOLDER", help="of study A")
     parser.add_argument("--b", type=Path, metavar="FOLDER", help="of study B")
+    parser.add_argument("--ran_on", metavar="WORDS", help="kind of machine, where not this one")
     given = parser.parse_args(words)
     try:
         for name, folder in (("a", given.a), ("b", given.b)):
             if folder is not None:
-                _collect(folder, RESULTS / f"open_data_{name}")
+                _collect(folder, RESULTS / f"open_data_{name}", given.ran_on)
         found = read_all()
         figures = draw_figures(found)
         page = make_page(PAGE.read_text(encoding="utf-8"), found, figures)
@@ -109,8 +110,8 @@ def main(words: list[str] | None = None) -> int:
     return 0
 
 
-def _collect(folder: Path, to: Path) -> None:
-    records = collect_study(folder, _commit())
+def _collect(folder: Path, to: Path, ran_on: str | None) -> None:
+    records = collect_study(folder, _commit(), ran_on)
     records.write(to)
     about = records.about
     print(f"{folder.name}: {about['done']} of {about['planned']} evaluations; not run yet:")

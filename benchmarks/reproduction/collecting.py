@@ -30,11 +30,12 @@ _DIGITS = 8
 _WEIGHTS = ("best_weights_sha256", "last_weights_sha256")
 
 
-def collect_study(root: Path, commit: str) -> Records:
+def collect_study(root: Path, commit: str, ran_on: str | None = None) -> Records:
     """Collects the evaluations that are done in the folder of a study.
 
     Args:
         commit: of the code that collects.
+        ran_on: the kind of machine that the study ran on; None for one like this.
 
     Raises:
         DatasetError: nothing is done yet, there are evaluations of both tasks, or runs are not of
@@ -53,7 +54,8 @@ def collect_study(root: Path, commit: str) -> Records:
     kept = sorted((each for each in runs if values[each.run.name]), key=lambda it: it.run.name)
     numbers = read.numbers()
     return Records(
-        about={"commit": commit} | _about(root, plan, kept, found, left_out),
+        about={"commit": commit, "machine": ran_on or _this_machine()}
+        | _about(root, plan, kept, found, left_out),
         runs=tuple(each.run for each in kept),
         values={each.run.name: _numbered(*values[each.run.name][0], numbers) for each in kept},
         images=read.images(numbers),
@@ -70,14 +72,12 @@ def _about(
 ) -> dict[str, Any]:
     planned = [run for run in plan.runs if run.stage == "evaluate"]
     done = {each.run.name for each in kept}
-    told = machine()
     states = [StudyFolder(root).read_state(run.name) for run in planned if run.name in done]
     ended = [state.ended for state in states if state is not None and state.ended is not None]
     day = time.strftime("%Y-%m-%d", time.gmtime(max(ended) if ended else None))
     return {
         "study": plan.name,
         "last_run": day,
-        "machine": {name: told[name] for name in ("processor", "cores", "gpu")},
         "versions": dict(found.records[0].record.versions),
         "phantom": any(each.evaluation.uses_phantoms for each in kept),
         "planned": len(planned),
@@ -86,6 +86,11 @@ def _about(
         "kept": [count for each in found.records for count in _kept(each, found)],
         "left_out": [f"{each.place}: {each.reason}" for each in left_out],
     }
+
+
+def _this_machine() -> str:
+    told = machine()
+    return str(told["gpu"] or f"{told['cores']} cores of {told['processor']}")
 
 
 def _kept(inspected: FoundRecord, found: Collection) -> Iterable[dict[str, Any]]:
@@ -171,7 +176,7 @@ def _describe(
         weights=evaluation.weights_sha256[:_DIGITS],
         taught_by=_joined(f"{each.weights_sha256}"[:_DIGITS] for each in teachers),
         size=evaluation.tested_on.height,
-        seed=lineage.seed,
+        seed=lineage.seed if training is None else int(training.record.config.get("seed") or 0),
         images=evaluation.images,
         mean=float(evaluation.mean),
         low=float(interval[0]),

@@ -1,6 +1,7 @@
 """Figures of the page, as SVG: what each claim hangs on, Dice and AUROC, and learning curves."""
 
 from collections.abc import Hashable, Mapping, Sequence
+from itertools import cycle
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -20,6 +21,7 @@ from nakt_dist.drawing.style import (
     PURPLE,
     SKY,
     VERMILION,
+    YELLOW,
     figure_style,
     make_panels,
     shorten,
@@ -35,7 +37,7 @@ _COLOURS = {
     Verdict.NOT_SUPPORTED: VERMILION,
     Verdict.UNDECIDED: GREY,
 }
-_LINES = (BLACK, BLUE, VERMILION, GREEN, ORANGE, PURPLE, SKY, GREY)
+_LINES = (BLACK, BLUE, VERMILION, GREEN, ORANGE, PURPLE, SKY, GREY, YELLOW)
 _OTHER_REDUCTIONS = ("batch_frobenius", "zagoruyko")
 _LONGEST_OF_TWO = 50
 _ROW_INCHES, _WIDTH = 0.26, 7.2
@@ -68,7 +70,7 @@ def _draw_claim(axes: Axes, claim: Claim, rows: Sequence[Row]) -> None:
         theirs = [value for value, _ in row.printed]
         axes.plot(theirs, [place] * len(theirs), "D", color=BLACK, mfc="none", markersize=5)
     axes.axvline(claim.threshold, color=BLACK, linewidth=1, linestyle=":")
-    axes.set_yticks(range(len(rows)), [shorten(row.label, 44) for row in rows], fontsize=8.5)
+    axes.set_yticks(range(len(rows)), [shorten(row.label, 58) for row in rows], fontsize=8)
     axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.grid(axis="y", visible=False)
     axes.tick_params(axis="y", length=0)
@@ -82,25 +84,21 @@ def draw_dice(records: Records, about: str) -> bytes | None:
     panels = grouped(found, lambda run: (run.teacher_start, run.transferal))
     if not panels:
         return None
-    networks = sorted({run.network for run in found})
     rules = sorted({run.rule for run in found})
     with figure_style():
         canvas, grid = make_panels(len(panels), 3, (2.4, 2.2), _WIDTH)
         for (axes,), (key, runs) in zip(grid, sorted(panels.items()), strict=True):
             axes.set_axis_on()
-            _draw_students(axes, records, runs, networks, rules)
-            axes.set_title(shorten(f"{key[1]}, {key[0]}", 34), fontsize=9)
-        grid[0][0].legend(fontsize=7)
+            _draw_students(axes, records, runs, rules)
+            axes.set_title(wrap(f"{key[1]}, teacher from {key[0]}", 32), fontsize=8.5)
+        _share_limits([axes for (axes,) in grid])
+        grid[0][0].set_ylabel("Dice (%)")
+        _legend(canvas, {rule or "no exclusion": _LINES[n] for n, rule in enumerate(rules)})
         return to_svg(canvas, about)
 
 
-def _draw_students(
-    axes: Axes,
-    records: Records,
-    runs: Sequence[Run],
-    networks: Sequence[str],
-    rules: Sequence[str],
-) -> None:
+def _draw_students(axes: Axes, records: Records, runs: Sequence[Run], rules: Sequence[str]) -> None:
+    networks = sorted({run.network for run in runs})
     for number, rule in enumerate(rules):
         shift = 0.22 * (number - (len(rules) - 1) / 2)
         for place, network in enumerate(networks):
@@ -110,15 +108,21 @@ def _draw_students(
             values = np.array(list(dice_by_row(records, alike).values()))
             interval = bootstrap_interval(values, RESAMPLES, SEED)
             axes.plot([place + shift] * 2, interval, color=_LINES[number], linewidth=2, alpha=0.6)
-            label = (rule or "all images") if place == 0 else None
-            axes.plot(place + shift, values.mean(), "o", color=_LINES[number], label=label)
+            axes.plot(place + shift, values.mean(), "o", color=_LINES[number])
     teacher = teachers_of(runs, records.runs)
     if teacher:
         mean = float(np.mean(list(dice_by_row(records, teacher).values())))
         axes.axhline(mean, color=BLACK, linewidth=1, linestyle=":")
     axes.set_xticks(range(len(networks)), [shorten(n.split(" (")[0], 14) for n in networks])
+    axes.set_xlim(-0.6, len(networks) - 0.4)
     axes.tick_params(axis="x", labelsize=7, rotation=20)
-    axes.set_ylim(0, 100)
+
+
+def _share_limits(panels: Sequence[Axes]) -> None:
+    """Gives all panels the same range, so that they compare."""
+    limits = np.array([axes.get_ylim() for axes in panels])
+    for axes in panels:
+        axes.set_ylim(limits[:, 0].min(), limits[:, 1].max())
 
 
 def method_of(run: Run) -> str:
@@ -140,7 +144,7 @@ def draw_by_size(records: Records, about: str) -> bytes | None:
     panels = grouped(found, lambda run: (run.network, run.start))
     if not panels:
         return None
-    colours = _colours({method_of(run) for run in found})
+    colours = _colours(records, found)
     with figure_style():
         canvas, grid = make_panels(len(panels), 3, (2.5, 2.4), _WIDTH)
         for (axes,), (key, runs) in zip(grid, sorted(panels.items()), strict=True):
@@ -148,6 +152,7 @@ def draw_by_size(records: Records, about: str) -> bytes | None:
             _draw_sizes(axes, runs, colours)
             axes.set_title(wrap(f"{key[0]}, from {key[1]}", 30), fontsize=9)
             axes.set_xlabel("training images")
+        _share_limits([axes for (axes,) in grid])
         grid[0][0].set_ylabel("mean AUROC (%)")
         _legend(canvas, colours)
         return to_svg(canvas, about)
@@ -156,7 +161,7 @@ def draw_by_size(records: Records, about: str) -> bytes | None:
 def _draw_sizes(axes: Axes, runs: Sequence[Run], colours: Mapping[str, str]) -> None:
     sizes = sorted({run.samples for run in runs})
     for number, (method, colour) in enumerate(colours.items()):
-        shift = 0.06 * (number - (len(colours) - 1) / 2)
+        shift = 0.1 * (number - (len(colours) - 1) / 2)
         by_size = grouped([run for run in runs if method_of(run) == method], lambda r: r.samples)
         places = [sizes.index(size) + shift for size in sorted(by_size)]
         means = [np.mean([run.mean for run in by_size[size]]) for size in sorted(by_size)]
@@ -165,10 +170,15 @@ def _draw_sizes(axes: Axes, runs: Sequence[Run], colours: Mapping[str, str]) -> 
             seeds = [run.mean for run in by_size[size]]
             axes.plot([place] * len(seeds), seeds, ".", color=colour, alpha=0.4, markersize=4)
     axes.set_xticks(range(len(sizes)), [f"{size:,}" for size in sizes])
+    axes.set_xlim(-0.6, len(sizes) - 0.4)
 
 
-def _colours(names: set[str]) -> dict[str, str]:
-    return {name: _LINES[n % len(_LINES)] for n, name in enumerate(sorted(names, reverse=True))}
+def _colours(records: Records, shown: Sequence[Run]) -> dict[str, str]:
+    """Returns the colours of the methods that are shown; a method has one in all figures."""
+    names = {method_of(run) for run in records.runs if run.role == "student"}
+    colours = dict(zip(sorted(names, reverse=True), cycle(_LINES), strict=False))
+    wanted = {method_of(run) for run in shown}
+    return {name: colour for name, colour in colours.items() if name in wanted}
 
 
 def _legend(canvas: Canvas, colours: Mapping[str, str]) -> None:
@@ -185,7 +195,7 @@ def draw_curves(records: Records, about: str) -> bytes | None:
     panels = {key: runs for key, runs in panels.items() if len({method_of(r) for r in runs}) > 1}
     if not panels:
         return None
-    colours = _colours({method_of(run) for runs in panels.values() for run in runs})
+    colours = _colours(records, [run for runs in panels.values() for run in runs])
     with figure_style():
         canvas, grid = make_panels(len(panels), 3, (2.5, 2.0), _WIDTH)
         for (axes,), (key, runs) in zip(grid, sorted(panels.items()), strict=True):

@@ -143,12 +143,6 @@ def _standing(found: Mapping[str, Records | None]) -> Table:
         records = found[name]
         return ", ".join(map(str, sizes_of(records))) if records else NOTHING
 
-    def machine(name: str) -> str:
-        of_study = told(name).get("machine")
-        if not isinstance(of_study, Mapping):
-            return NOTHING
-        return str(of_study["gpu"] or f"{of_study['cores']} cores of {of_study['processor']}")
-
     columns = (
         Column("Study", lambda name: STUDIES[name]),
         Column("Evaluations done", lambda name: str(told(name).get("done", 0))),
@@ -156,7 +150,7 @@ def _standing(found: Mapping[str, Records | None]) -> Table:
         Column("Pixels", pixels),
         Column("Last run", lambda name: str(told(name).get("last_run", NOTHING))),
         Column("Collected at", lambda name: str(told(name).get("commit", NOTHING))),
-        Column("Machine", machine),
+        Column("Machine", lambda name: str(told(name).get("machine", NOTHING))),
         Column("Versions", versions),
     )
     return tabulate("What these figures rest on", columns, found)
@@ -186,7 +180,7 @@ def _students_table(records: Records | None) -> Table:
     groups = grouped(
         [*(run for run in runs if run.name not in names), *shown],
         lambda r: (r.role, r.tested_on, r.network, r.start, r.teacher_start, r.transferal, r.rule,
-                   change_of(r), r.size, r.samples if not r.transferal else 0),
+                   change_of(r), r.size, r.steps, r.samples if not r.transferal else 0),
     )  # fmt: skip
 
     def dice(alike: Sequence[Run]) -> np.ndarray:
@@ -207,6 +201,7 @@ def _students_table(records: Records | None) -> Table:
         Column("Kept %", _kept),
         Column("Changed", lambda alike: change_of(alike[0]) or NOTHING),
         Column("Pixels", lambda alike: str(alike[0].size)),
+        Column("Steps", lambda alike: f"{alike[0].steps:,}"),
         Column("Tested on", lambda alike: alike[0].tested_on),
         Column("Dice %", lambda alike: f"{dice(alike).mean():.1f} ± {dice(alike).std():.1f}"),
         Column("95 % interval", interval),

@@ -178,7 +178,7 @@ def made_up(name: str) -> Records:
         "planned": len(runs), "done": len(runs), "not_run_yet": {}, "kept": study.kept(),
         "left_out": [],
         "last_run": "2026-12-01", "commit": "abc", "versions": {}, "phantom": False,
-        "machine": {"gpu": None, "cores": 2, "processor": "some"},
+        "machine": "2 cores",
     }  # fmt: skip
     if "_b" not in name:
         return Records(about, runs, values)
