@@ -9,7 +9,8 @@ from nakt_dist.limits import Limited
 from nakt_dist.models.spec import ModelSpec, PreprocessingConfig
 
 Output = Literal[
-    "masks", "network_masks", "probabilities", "network_probabilities", "overlays"
+    "masks", "network_masks", "probabilities", "network_probabilities", "overlays",
+    "segmentations",
 ]  # fmt: skip
 
 
@@ -62,8 +63,9 @@ class PredictConfig(Limited):
         output: folder for masks, tables and the record.
         files: of networks that segment, what is written for each image: ``masks`` and
             ``probabilities`` at the image's own size, ``network_masks`` and
-            ``network_probabilities`` at that of its network, and ``overlays``, the image with the
-            outlines of its mask; None for masks. Findings are columns of the table.
+            ``network_probabilities`` at that of its network, ``overlays``, the image with the
+            outlines of its mask, and of DICOM files ``segmentations``, the mask as DICOM SEG, which
+            names the patient; None for masks. Findings are columns of the table.
         probability_bits: of a pixel of such probabilities, 8 or 16.
         names: what outputs are called: ``auto``, as their images, but DICOM files by the numbers
             of their series and of their place in it; ``paths``, all as their images; ``numbers``;

@@ -48,13 +48,7 @@ def dicom_segmentation(
         UnusableSample: the image has several frames, other rows and columns, or lacks what a
             segmentation must refer to.
     """
-    try:
-        import highdicom
-    except ImportError as error:
-        raise ConfigurationError(
-            f"DICOM SEG needs highdicom, which is not installed ({error}). Install it: "
-            "pip install 'nakt_dist[segmentations]'"
-        ) from None
+    highdicom = require_highdicom()
     _check(source, mask, names)
     described = [
         _segment(highdicom, number, name, weights_sha256, category, kind)
@@ -81,6 +75,22 @@ def dicom_segmentation(
             "no_dicom_segmentation",
             f"highdicom cannot refer to this image: {str(error)[:200]}; write PNG instead",
         ) from error
+
+
+def require_highdicom() -> Any:
+    """Imports highdicom.
+
+    Raises:
+        ConfigurationError: it is not installed.
+    """
+    try:
+        import highdicom
+    except ImportError as error:
+        raise ConfigurationError(
+            f"DICOM SEG needs highdicom, which is not installed ({error}). Install it: "
+            "pip install 'nakt_dist[segmentations]'"
+        ) from None
+    return highdicom
 
 
 def _check(source: "Dataset", mask: np.ndarray, names: Sequence[str]) -> None:

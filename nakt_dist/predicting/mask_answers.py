@@ -14,6 +14,7 @@ from nakt_dist.drawing.overlay import outlined
 from nakt_dist.errors import ConfigurationError
 from nakt_dist.evaluation.dice import predicted_classes
 from nakt_dist.evaluation.network_lineage import classes_of
+from nakt_dist.exporting.dicom_segmentation import require_highdicom
 from nakt_dist.imaging.images import encode_mask_png, read_image
 from nakt_dist.imaging.packed import encode_index_png, encode_soft_png
 from nakt_dist.imaging.palette import class_palette
@@ -21,6 +22,7 @@ from nakt_dist.imaging.resizing import restore
 from nakt_dist.models.network_file import TrainedNetwork
 from nakt_dist.predicting.answers import ABOUT_THE_IMAGE, Answers
 from nakt_dist.predicting.naming import ListedImage
+from nakt_dist.predicting.segmentation_objects import write_segmentation
 from nakt_dist.runtime.files import write_bytes
 from nakt_dist.transfer.classes import BACKGROUND, ONE_TARGET
 from nakt_dist.transfer.ensemble import in_places
@@ -79,6 +81,9 @@ class MaskAnswers(Answers):
         self._palette = class_palette()
         counts = [("predicted_pixels", pa.int64()), ("mask_pixels", pa.int64())]
         columns = [*counts, ("entropy", pa.float64()), ("mean_confidence", pa.float64())]
+        if "segmentations" in self._files:
+            require_highdicom()
+            columns.append(("segmentation", pa.string()))
         for name in self._several:
             columns += [(f"{column}:{name}", kind) for column, kind in columns[:3]]
         self.schema = pa.schema([*ABOUT_THE_IMAGE, *columns])
@@ -114,8 +119,16 @@ class MaskAnswers(Answers):
             path = Path(self.config.output) / kind / f"{listed.name}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
             write_bytes(path, data, staging)
+        told = {}
+        if "segmentations" in self._files:
+            path = Path(self.config.output) / "segmentations" / f"{listed.name}.dcm"
+            sha256, most = self.trained.weights_sha256, self._form.max_pixels
+            told["segmentation"] = write_segmentation(
+                listed, mask, self.classes, sha256, most, path, staging
+            )
         sizes = [np.bincount(each.reshape(-1), minlength=256) for each in (answer.chosen, mask)]
-        row = {
+        row: dict[str, Any] = {
+            **told,
             "predicted_pixels": int(sizes[0][1:].sum()),
             "mask_pixels": int(sizes[1][1:].sum()),
             "entropy": float(np.mean(answer.entropy)),

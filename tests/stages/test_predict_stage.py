@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -392,6 +393,33 @@ def test_a_study_comes_in_order_and_no_name_of_an_output_tells_whose_it_is(
     said = capfd.readouterr().err
     assert "DOE" not in said and "3 of 4 images" in said
     assert "DOE_1" not in json.dumps(record.details)
+
+
+def test_masks_of_dicom_files_are_segmentations_in_their_study_on_request(
+    study: Path, tmp_path: Path, weights: Path
+) -> None:
+    highdicom = pytest.importorskip("highdicom")
+    folder = shutil.copytree(study, tmp_path / "in")
+    film = dataset_of(
+        RAMP, SeriesInstanceUID="1.2.9", StudyInstanceUID="1.2", StudyID="7", Modality="US",
+        StudyTime="101112", PatientSex="F", AccessionNumber="A1", ReferringPhysicianName="",
+        InstanceNumber=1, SeriesNumber=1,
+    )  # fmt: skip
+    save(folder / "DOE_5.dcm", film)
+    publish_images(folder / "plain", images=1, with_masks=False)
+
+    predict.run(predict_config(tmp_path / "out", weights, folder, files=["masks", "segmentations"]))
+
+    told = {name: row["segmentation"] for name, row in table(tmp_path / "out").items()}
+    lacking = dict.fromkeys(
+        ["series-001/0001", "series-001/0002", "series-002/0001"], "no_dicom_segmentation"
+    )
+    assert told == {"plain/image_000": None, **lacking, "series-003/0001": "written"}
+    (path,) = (tmp_path / "out" / "segmentations").rglob("*.dcm")
+    read = highdicom.seg.segread(path)
+    assert read.StudyInstanceUID == "1.2" and read.SeriesInstanceUID != "1.2.9"
+    mask = pixels(tmp_path / "out" / "masks" / "series-003" / "0001.png")
+    assert (read.pixel_array.reshape(8, 8) * 255 == mask).all()
 
 
 @pytest.mark.parametrize(
