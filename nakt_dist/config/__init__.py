@@ -32,6 +32,7 @@ from nakt_dist.config.selecting import DataConfig, LabelConfig, SourceConfig, Va
 from nakt_dist.config.studying import StudyConfig
 from nakt_dist.config.submitting import SubmitConfig
 from nakt_dist.config.teaching import (
+    FindingsTableConfig,
     InspectConfig,
     LearntImagesConfig,
     NetworkCardConfig,
@@ -75,6 +76,7 @@ __all__ = [
     "EarlyStoppingConfig",
     "EvaluateConfig",
     "ExportConfig",
+    "FindingsTableConfig",
     "GivenImageConfig",
     "HintsConfig",
     "ImageConfig",

@@ -108,6 +108,66 @@ class PrivacyConfig(Limited, group="privacy"):
 
 
 @dataclass(frozen=True)
+class LearntImagesConfig(Limited, group="teacher.card.trained_on"):
+    """Images that a network of others learnt from, as its authors publish them.
+
+    Attributes:
+        dataset: its name; that of the packing, such as ``chexpert``, where it can be packed.
+        images: a list of them, CSV or Parquet, by the column ``pixels`` (numbers of pictures as
+            in ``index.parquet`` of a packing, which may be given itself) or ``source`` (names in
+            the dataset, as there). ``nakt evaluate`` looks for its images in it.
+        complete: whether the list names all: a picture that is not in it was then not met.
+    """
+
+    dataset: str = field(metadata=limits.limit("a name, not {value!r}", str.strip))
+    images: str | None = field(default=None, metadata=limits.PATH)
+    complete: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        limits.require(
+            self.images or not self.complete,
+            "teacher.card.trained_on.complete",
+            "false without images",
+        )
+
+
+@dataclass(frozen=True)
+class NetworkCardConfig(Limited, group="teacher.card"):
+    """What is known of a network of others; its students' lineage passes it on.
+
+    Attributes:
+        licence: under which it is published, such as ``apache-2.0``.
+        trained_on: the images that it learnt from; of several trainings the last one first.
+    """
+
+    licence: str = field(metadata=limits.limit("a name, not {value!r}", str.strip))
+    trained_on: list[LearntImagesConfig] = field(
+        metadata=limits.limit("a list with at least one dataset", len)
+    )
+
+
+@dataclass(frozen=True)
+class FindingsTableConfig(Limited, group="table"):
+    """What a network of others says of images, as a table in the place of the network.
+
+    Attributes:
+        file: CSV or ``.csv.gz``, a row for each image, with probabilities from 0 to 1; of images
+            that it does not name nothing is learnt.
+        name: what to call the network.
+        image: the column with the image's file name.
+        card: the network's licence and training images, which a table does not tell.
+        prefix: what stands before a finding's name in the column that holds it.
+    """
+
+    file: str = field(metadata=limits.PATH)
+    name: str
+    image: str
+    card: NetworkCardConfig
+    prefix: str = ""
+
+
+@dataclass(frozen=True)
 class TeachConfig(Limited):
     """``nakt teach``: teachers write pseudo masks, or pseudo-findings, for a packed dataset.
 
@@ -115,6 +175,7 @@ class TeachConfig(Limited):
         dataset: folder or URL of the packed dataset.
         output: folder for the pseudo-labels.
         teachers: at least one; all segment, or all classify.
+        table: in their place, what a network of others says of the images.
         classes: of the pseudo masks, ``background`` among them; None for those of the first
             teacher. Each teacher must know all of them.
         combination: ``mean``, weighted; ``median``; or ``staple``, which weighs votes (probability
@@ -133,9 +194,8 @@ class TeachConfig(Limited):
 
     dataset: str = field(metadata=limits.PATH)
     output: str = field(metadata=limits.PATH)
-    teachers: list[TeacherConfig] = field(
-        metadata=limits.limit("a list with at least one teacher", len)
-    )
+    teachers: list[TeacherConfig] = field(default_factory=list)
+    table: FindingsTableConfig | None = None
     classes: list[str] | None = None
     combination: Literal["mean", "median", "staple"] = "mean"
     privacy: PrivacyConfig | None = None
@@ -147,6 +207,16 @@ class TeachConfig(Limited):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        limits.require(
+            bool(self.teachers) != bool(self.table),
+            "teachers",
+            "a list with at least one teacher, or left out where a table is given",
+        )
+        limits.require(
+            not (self.table and (self.privacy or self.classes)),
+            "privacy and classes",
+            "left out with a table, which says its own",
+        )
         weights = {each.weight for each in self.teachers}
         limits.require(
             self.combination == "mean" or len(weights) == 1,
@@ -189,46 +259,6 @@ class InspectConfig(Limited):
     seed: int = field(default=0, metadata=limits.SEED)
     against: list[str] = field(default_factory=list, metadata=limits.PATHS)
     near_duplicates: bool = False
-
-
-@dataclass(frozen=True)
-class LearntImagesConfig(Limited, group="teacher.card.trained_on"):
-    """Images that a network of others learnt from, as its authors publish them.
-
-    Attributes:
-        dataset: its name; that of the packing, such as ``chexpert``, where it can be packed.
-        images: a list of them, CSV or Parquet, by the column ``pixels`` (numbers of pictures as
-            in ``index.parquet`` of a packing, which may be given itself) or ``source`` (names in
-            the dataset, as there). ``nakt evaluate`` looks for its images in it.
-        complete: whether the list names all: a picture that is not in it was then not met.
-    """
-
-    dataset: str = field(metadata=limits.limit("a name, not {value!r}", str.strip))
-    images: str | None = field(default=None, metadata=limits.PATH)
-    complete: bool = False
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        limits.require(
-            self.images or not self.complete,
-            "teacher.card.trained_on.complete",
-            "false without images",
-        )
-
-
-@dataclass(frozen=True)
-class NetworkCardConfig(Limited, group="teacher.card"):
-    """What is known of a network of others; its students' lineage passes it on.
-
-    Attributes:
-        licence: under which it is published, such as ``apache-2.0``.
-        trained_on: the images that it learnt from; of several trainings the last one first.
-    """
-
-    licence: str = field(metadata=limits.limit("a name, not {value!r}", str.strip))
-    trained_on: list[LearntImagesConfig] = field(
-        metadata=limits.limit("a list with at least one dataset", len)
-    )
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from nakt_dist.config.teaching import LearntImagesConfig, TrainingTeacherConfig
+from nakt_dist.config.teaching import (
+    LearntImagesConfig,
+    NetworkCardConfig,
+    TrainingTeacherConfig,
+)
 from nakt_dist.errors import ConfigurationError
 from nakt_dist.models.network_file import TrainedNetwork
 from nakt_dist.models.weights_path import weights_path
@@ -37,21 +41,41 @@ def with_card(
             f"teacher.card is set, but {config.weights} says itself what it learnt from; leave the "
             "card out"
         )
-    lists = [
-        read_picture_list(Path(each.images), each.dataset) if each.images else None
-        for each in card.trained_on
-    ]
-    told = [_tell(each, found) for each, found in zip(card.trained_on, lists, strict=True)]
-    notice = f"{network.name}: licence {card.licence}; learnt from {'; '.join(told)}"
+    lists = _lists(card)
+    lineage, told = lineage_of_card(card, lists)
     carded = replace(
         network,
-        lineage={**network.lineage, "licence": card.licence, **_lineage(card.trained_on, lists)},
-        notices=(*network.notices, notice),
+        lineage={**network.lineage, **lineage},
+        notices=(*network.notices, f"{network.name}: {told}"),
     )
     numbers = [np.empty(0, np.int64), *(found.numbers for found in lists if found)]
     decided = all(map(_is_decided, card.trained_on, lists))
     unknown = frozenset() if decided else frozenset({"training"})
     return carded, PicturesMet({"training": np.unique(np.concatenate(numbers))}, unknown)
+
+
+def lineage_of_card(
+    card: NetworkCardConfig, lists: Sequence[PictureList | None] | None = None
+) -> tuple[dict[str, Any], str]:
+    """Returns the lineage that a card tells, and the card in words.
+
+    Args:
+        lists: the lists of pictures that it names; None reads them.
+
+    Raises:
+        DatasetError: one cannot be read.
+    """
+    lists = _lists(card) if lists is None else lists
+    told = [_tell(each, found) for each, found in zip(card.trained_on, lists, strict=True)]
+    lineage = {"licence": card.licence, **_lineage(card.trained_on, lists)}
+    return lineage, f"licence {card.licence}; learnt from {'; '.join(told)}"
+
+
+def _lists(card: NetworkCardConfig) -> list[PictureList | None]:
+    return [
+        read_picture_list(Path(each.images), each.dataset) if each.images else None
+        for each in card.trained_on
+    ]
 
 
 def _is_decided(images: LearntImagesConfig, found: PictureList | None) -> bool:

@@ -43,6 +43,7 @@ from nakt_dist.stages.teach_masks import PseudoMasks
 from nakt_dist.stages.teach_opening import check_combination, open_teachers, resolve_precision
 from nakt_dist.stages.teach_private import PrivateVotes
 from nakt_dist.stages.teach_shard import ShardTeaching, teach_shards
+from nakt_dist.stages.teach_table import AnswersInTable, open_table
 from nakt_dist.transfer.ensemble import Teacher, joined_classes, joined_findings
 
 _MASK_BYTES_PER_PIXEL = 0.4
@@ -98,6 +99,7 @@ def plan(config: TeachConfig, opening: Opening) -> "Teaching":
                 f"has {shards} shard{'' if shards == 1 else 's'}, and each is one process's. Pack "
                 "it with fewer --samples_per_shard to divide it further"
             )
+        table = None if config.table is None else open_table(config.table, images, opening)
         teachers = open_teachers(config.teachers, images, opening, config.classes)
         mask = manifest.height * manifest.width * _MASK_BYTES_PER_PIXEL
         mask *= max((len(e.masks) - 1 for e in teachers if e.findings is None), default=0)
@@ -109,7 +111,7 @@ def plan(config: TeachConfig, opening: Opening) -> "Teaching":
                 replace(each, preprocessing=teacher.trained.preprocessing)
                 for each, teacher in zip(config.teachers, teachers, strict=True)
             ]
-            return Teaching(replace(config, teachers=seen), images, teachers, device)
+            return Teaching(replace(config, teachers=seen), images, teachers, device, table)
     raise NotOpened
 
 
@@ -120,6 +122,7 @@ class Teaching(SharedJob[TaughtManifest]):
         images: the packed dataset, all splits.
         teachers: as ``open_teacher`` gives them.
         device: that they work on; they are not there before they do.
+        table: what a network of others says, in place of teachers.
     """
 
     stage = "teach"
@@ -132,15 +135,17 @@ class Teaching(SharedJob[TaughtManifest]):
         images: IndexedShards,
         teachers: list[Teacher],
         device: torch.device,
+        table: AnswersInTable | None = None,
     ) -> None:
         self.config = config
         self.images = images
         self.teachers = teachers
         self.device = device
+        self.table = table
         identity = {
             "dataset": images.manifest.dataset,
             "dataset_fingerprint": images.manifest.fingerprint,
-            "teachers": [teacher.provenance for teacher in teachers],
+            "teachers": [provenance for provenance, _ in self.authors],
             "batch_size": config.batch_size,
             "precision": resolve_precision(config.precision, device),
             "form": _FORM,
@@ -164,12 +169,19 @@ class Teaching(SharedJob[TaughtManifest]):
     @property
     def findings(self) -> tuple[str, ...]:
         """What classifiers teach; empty where the teachers give masks."""
-        return joined_findings(self.teachers)
+        return joined_findings(self.teachers) if self.table is None else self.table.findings
+
+    @property
+    def authors(self) -> list[tuple[Mapping[str, Any], Mapping[str, Any]]]:
+        """What is known of each that writes the pseudo-labels, and its lineage."""
+        if self.table is not None:
+            return [(self.table.provenance, self.table.lineage)]
+        return [(each.provenance, each.trained.lineage) for each in self.teachers]
 
     @property
     def classes(self) -> tuple[str, ...]:
         """Of the masks, the background first; empty where they have one target, or none are."""
-        return joined_classes(self.teachers)
+        return joined_classes(self.teachers) if self.teachers else ()
 
     def read(self) -> tuple[Mapping[str, Any], TaughtManifest]:
         """Reads the manifest, which holds the identity."""
@@ -190,7 +202,7 @@ class Teaching(SharedJob[TaughtManifest]):
             other = torch.device("cpu" if self.device.type == "cuda" else "cuda")
             if self.config.precision == "tf32":
                 raise
-            elsewhere = Teaching(self.config, self.images, self.teachers, other)
+            elsewhere = Teaching(self.config, self.images, self.teachers, other, self.table)
             with contextlib.suppress(DatasetError):
                 SharedJob.check(elsewhere)
                 return [
@@ -206,6 +218,8 @@ class Teaching(SharedJob[TaughtManifest]):
     def teach(self, numbers: Iterable[int]) -> Done:
         """Writes the pseudo-labels of shards; yields each one's number and receipt."""
         config, device = self.config, self.device
+        if self.table is not None:
+            return self.table.write(self.images, numbers, self.output, self.ledger.folder)
         if self.private is not None:
             self.private.require_counted()
         manifest, precision = self.images.manifest, self.identity["precision"]
@@ -298,8 +312,7 @@ class Teaching(SharedJob[TaughtManifest]):
             "dataset_fingerprint": images.fingerprint,
             "phantom": images.phantom,
             "teachers": tuple(
-                {**each.provenance, "lineage": readable(each.trained.lineage)}
-                for each in self.teachers
+                {**each, "lineage": readable(lineage)} for each, lineage in self.authors
             ),
             "config": self.identity,
         }
