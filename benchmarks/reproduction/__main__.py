@@ -21,8 +21,10 @@ from benchmarks.reproduction.figures import draw_by_size, draw_claims, draw_curv
 from benchmarks.reproduction.page import fill
 from benchmarks.reproduction.records import ABOUT, Records, read_records
 from benchmarks.reproduction.tables import all_numbers, all_tables
+from nakt_dist.cli import parse_config
 from nakt_dist.errors import NaktError
 from nakt_dist.runtime.files import write_bytes
+from nakt_dist.stages.study import read_study
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -94,7 +96,7 @@ def main(words: list[str] | None = None) -> int:
     try:
         for name, folder in (("a", given.a), ("b", given.b)):
             if folder is not None:
-                _collect(folder, RESULTS / f"open_data_{name}", given.ran_on)
+                _collect(folder, f"open_data_{name}", given.ran_on)
         found = read_all()
         figures = draw_figures(found)
         page = make_page(PAGE.read_text(encoding="utf-8"), found, figures)
@@ -110,9 +112,11 @@ def main(words: list[str] | None = None) -> int:
     return 0
 
 
-def _collect(folder: Path, to: Path, ran_on: str | None) -> None:
-    records = collect_study(folder, _commit(), ran_on)
-    records.write(to)
+def _collect(folder: Path, name: str, ran_on: str | None) -> None:
+    words = [f"--config={ROOT}/configs/study/{name}.yaml", f"--root={folder}", "--data=data"]
+    plan = read_study(parse_config("study", words)).plan
+    records = collect_study(folder, plan, _commit(), ran_on)
+    records.write(RESULTS / name)
     about = records.about
     print(f"{folder.name}: {about['done']} of {about['planned']} evaluations; not run yet:")
     print("\n".join(f"  {each}" for each in sorted(about["not_run_yet"])) or "  nothing")

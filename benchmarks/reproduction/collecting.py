@@ -1,24 +1,19 @@
 """From the folder of a study to what is committed of it; unlike things are refused together."""
 
-import hashlib
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pyarrow as pa
-
 from benchmarks.comparing import machine
-from benchmarks.reproduction.records import DICE, Curve, Images, Records, Run, Values
+from benchmarks.reproduction.per_image import DiceReader, PlacesReader, numbered
+from benchmarks.reproduction.records import Curve, Records, Run
 from nakt_dist.errors import DatasetError
-from nakt_dist.evaluation.auroc import mean_auroc
 from nakt_dist.records.lineage import Lineage
 from nakt_dist.records.lineage_reading import parse_rule
 from nakt_dist.report import paper
 from nakt_dist.report.auroc_curves import read_auroc_curve
 from nakt_dist.report.evaluations import ClassifierRun, Evaluation, FoundRecord, SegmentationRun
-from nakt_dist.report.predictions import read_predictions
 from nakt_dist.report.roles import describe_rules
 from nakt_dist.report.runs import Collection, LeftOut, collect, read_each
 from nakt_dist.runtime.tracking import METRICS_NAME
@@ -30,10 +25,11 @@ _DIGITS = 8
 _WEIGHTS = ("best_weights_sha256", "last_weights_sha256")
 
 
-def collect_study(root: Path, commit: str, ran_on: str | None = None) -> Records:
+def collect_study(root: Path, plan: Plan, commit: str, ran_on: str | None = None) -> Records:
     """Collects the evaluations that are done in the folder of a study.
 
     Args:
+        plan: of the whole study, which may have grown since the folder was begun.
         commit: of the code that collects.
         ran_on: the kind of machine that the study ran on; None for one like this.
 
@@ -41,7 +37,6 @@ def collect_study(root: Path, commit: str, ran_on: str | None = None) -> Records
         DatasetError: nothing is done yet, there are evaluations of both tasks, or runs are not of
             the same versions, or of phantoms and of images.
     """
-    plan = StudyFolder(root).read_plan()
     found = collect([root])
     evaluations: tuple[Evaluation, ...] = (*found.evaluations, *found.classified)
     if found.evaluations and found.classified:
@@ -49,7 +44,7 @@ def collect_study(root: Path, commit: str, ran_on: str | None = None) -> Records
     left_out = list(found.left_out)
     runs = [_Collected(each, found, plan) for each in evaluations]
     _refuse_unlike(root, evaluations, found.records)
-    read = _Dice() if found.evaluations else _Places()
+    read = DiceReader() if found.evaluations else PlacesReader()
     values = {each.run.name: read_each([each.evaluation], read, left_out) for each in runs}
     kept = sorted((each for each in runs if values[each.run.name]), key=lambda it: it.run.name)
     numbers = read.numbers()
@@ -57,7 +52,7 @@ def collect_study(root: Path, commit: str, ran_on: str | None = None) -> Records
         about={"commit": commit, "machine": ran_on or _this_machine()}
         | _about(root, plan, kept, found, left_out),
         runs=tuple(each.run for each in kept),
-        values={each.run.name: _numbered(*values[each.run.name][0], numbers) for each in kept},
+        values={each.run.name: numbered(*values[each.run.name][0], numbers) for each in kept},
         images=read.images(numbers),
         curves={each.run.name: each.curve for each in kept if each.curve is not None},
     )
@@ -78,7 +73,7 @@ def _about(
     return {
         "study": plan.name,
         "last_run": day,
-        "versions": dict(found.records[0].record.versions),
+        "versions": {name: each for name, (each,) in sorted(_versions(found.records).items())},
         "phantom": any(each.evaluation.uses_phantoms for each in kept),
         "planned": len(planned),
         "done": len(kept),
@@ -110,17 +105,26 @@ def _kept(inspected: FoundRecord, found: Collection) -> Iterable[dict[str, Any]]
 
 
 def _refuse_unlike(
-    root: Path, evaluations: Iterable[Evaluation], records: Iterable[FoundRecord]
+    root: Path, evaluations: Iterable[Evaluation], records: Sequence[FoundRecord]
 ) -> None:
-    versions = {tuple(sorted(found.record.versions.items())) for found in records}
     phantom = {each.uses_phantoms for each in evaluations}
-    for what, several in (("versions", versions), ("phantoms and images", phantom)):
+    if len(phantom) > 1:
+        raise DatasetError(f"{root}: runs of phantoms and of images; expected one of both")
+    for package, several in _versions(records).items():
         if len(several) > 1:
-            shown = "; ".join(map(str, sorted(several)))
             raise DatasetError(
-                f"{root}: runs of different {what} ({shown}); expected one study. Run what "
-                "differs again, or collect it from another root"
+                f"{root}: runs of different versions of {package} ({', '.join(sorted(several))}); "
+                "expected one. Run what differs again, or collect it from another root"
             )
+
+
+def _versions(records: Iterable[FoundRecord]) -> dict[str, set[str]]:
+    """Returns the versions of each package that any of the runs names."""
+    found: dict[str, set[str]] = {}
+    for each in records:
+        for package, version in each.record.versions.items():
+            found.setdefault(package, set()).add(version)
+    return found
 
 
 class _Collected:
@@ -241,95 +245,3 @@ def _curve(training: FoundRecord) -> Curve | None:
     except DatasetError:  # masks, or a training without validation
         return None
     return Curve(read.places, read.loss, read.auroc)
-
-
-Told = tuple[list[tuple[str, str]], np.ndarray]
-"""Names of images, with their dataset, and float64 (N, K)."""
-
-
-class _Dice:
-    """Reads the Dice of each image."""
-
-    def __init__(self) -> None:
-        self._seen: set[tuple[str, str]] = set()
-
-    def __call__(self, run: Evaluation) -> Told:
-        def read(table: pa.Table) -> tuple[Told, int, float]:
-            values = 100 * table[DICE].cast(pa.float64()).to_numpy()
-            counted = ~np.isnan(values)
-            keys = [(run.tested_on.dataset, key) for key in table["key"].to_pylist()]
-            kept = [key for key, counts in zip(keys, counted, strict=True) if counts]
-            return (kept, values[counted, None]), int(counted.sum()), float(values[counted].mean())
-
-        told = read_predictions(run, read, "Dice per image", ["key", DICE])
-        self._seen.update(told[0])
-        return told
-
-    def numbers(self) -> dict[tuple[str, str], int]:
-        """Returns the number of each image, in an order that says nothing of its name."""
-        return _in_no_order(self._seen)
-
-    def images(self, numbers: Mapping[tuple[str, str], int]) -> Images | None:
-        """Masks are not told."""
-        return None
-
-
-class _Places:
-    """Reads each image's place in the order of the probabilities of each finding."""
-
-    def __init__(self) -> None:
-        self._findings: tuple[str, ...] = ()
-        self._seen: dict[tuple[str, str], tuple[str, np.ndarray]] = {}
-
-    def __call__(self, run: Evaluation) -> Told:
-        found = run.tested_on.findings
-        self._findings = self._findings or found
-        if found != self._findings:
-            raise DatasetError("tested on other findings than the runs before it")
-
-        def columns(table: pa.Table, kind: str) -> np.ndarray:
-            named = [table[f"{kind} {name}"].cast(pa.float64()) for name in found]
-            return np.stack([column.to_numpy() for column in named], axis=1)
-
-        def read(table: pa.Table) -> tuple[Told, int, float]:
-            keys = [(run.tested_on.dataset, key) for key in table["key"].to_pylist()]
-            patients, targets = table["patient_id"].to_pylist(), columns(table, "target")
-            probabilities = columns(table, "probability")
-            places = [np.unique(each, return_inverse=True)[1] for each in probabilities.T]
-            self._seen |= dict(zip(keys, zip(patients, targets, strict=True), strict=True))
-            told = keys, np.stack(places, axis=1).astype(np.float64)
-            return told, len(keys), mean_auroc_percent(told[1], targets)
-
-        return read_predictions(run, read, "AUROC", metric="AUROC ", tolerance=1e-6)
-
-    def numbers(self) -> dict[tuple[str, str], int]:
-        """Returns the number of each image, in an order that says nothing of its name."""
-        return _in_no_order(self._seen)
-
-    def images(self, numbers: Mapping[tuple[str, str], int]) -> Images | None:
-        """Returns patients and findings by the numbers of images."""
-        told = [self._seen[key] for key in numbers]
-        of_patients = _in_no_order(("patient", name) for name, _ in told if name is not None)
-        patients = ["" if name is None else str(of_patients["patient", name]) for name, _ in told]
-        return Images(self._findings, tuple(patients), np.stack([each for _, each in told]))
-
-
-def mean_auroc_percent(places: np.ndarray, targets: np.ndarray) -> float:
-    """Returns the mean AUROC of float (N, K) in percent, or NaN."""
-    mean = mean_auroc(places, targets).mean
-    return np.nan if mean is None else 100 * mean
-
-
-def _in_no_order(keys: Iterable[tuple[str, str]]) -> dict[tuple[str, str], int]:
-    def hashed(key: tuple[str, str]) -> str:
-        return hashlib.sha256("\0".join(key).encode()).hexdigest()
-
-    return {key: number for number, key in enumerate(sorted(set(keys), key=hashed))}
-
-
-def _numbered(
-    keys: Sequence[tuple[str, str]], values: np.ndarray, numbers: Mapping[tuple[str, str], int]
-) -> Values:
-    rows = np.array([numbers[key] for key in keys], dtype=np.int64)
-    order = np.argsort(rows)
-    return Values(rows[order], values[order])

@@ -12,28 +12,29 @@ from benchmarks.reproduction import __main__ as reproduction
 from benchmarks.reproduction.claims import Claim, Row, Verdict
 from benchmarks.reproduction.claims_a import claims_of_a
 from benchmarks.reproduction.claims_b import claims_of_b
-from benchmarks.reproduction.collecting import collect_study, mean_auroc_percent
+from benchmarks.reproduction.collecting import collect_study
 from benchmarks.reproduction.contrasts import Estimate
 from benchmarks.reproduction.figures import draw_dice
 from benchmarks.reproduction.page import fill, loose_numbers
+from benchmarks.reproduction.per_image import mean_auroc_percent
 from benchmarks.reproduction.records import Records, read_records
 from nakt_dist.errors import DatasetError
 from nakt_dist.report.differences import find_differences
 from nakt_dist.report.runs import collect
-from nakt_dist.studies.folder import Plan, PlannedRun, StudyFolder
+from nakt_dist.studies.folder import Plan, PlannedRun
 from tests.classifier_records import write_study
 from tests.records import RULE, annotations, lineage, pseudo_masks, write_evaluation
 
 NOT_RUN = "tests/never-run"
 
 
-def plan(root: Path) -> None:
-    """Writes the plan of a study: what lies below it, and one evaluation that does not."""
+def plan(root: Path) -> Plan:
+    """Returns the plan of a study: what lies below it, and one evaluation that does not."""
     names = sorted(f"tests/{path.name}" for path in (root / "tests").iterdir())
     runs = [
         PlannedRun(name, "evaluate", 1, "evaluate 1", {"seed": "0"}) for name in [*names, NOT_RUN]
     ]
-    StudyFolder(root).write_plan(Plan("open", str(root), tuple(runs)))
+    return Plan("open", str(root), tuple(runs))
 
 
 @pytest.fixture(scope="module")
@@ -41,9 +42,8 @@ def classifiers(tmp_path_factory):
     root = write_study(
         tmp_path_factory.mktemp("study"), seeds=2, sizes=(64, 256), networks=("densenet40",)
     )
-    plan(root)
     kept = tmp_path_factory.mktemp("committed")
-    collect_study(root, "abc1234").write(kept)
+    collect_study(root, plan(root), "abc1234").write(kept)
     return root, kept, read_records(kept)
 
 
@@ -69,9 +69,8 @@ def masks(tmp_path_factory):
             images = pseudo_masks("isic", [teacher], exclusion=rule)
             fold(tests / f"{name}-{number}", number, dice, lineage(images))
         fold(tests / f"scratch-{number}", number, 0.6, lineage(annotations("busi", 50)))
-    plan(root)
     kept = tmp_path_factory.mktemp("committed-masks")
-    collect_study(root, "abc1234").write(kept)
+    collect_study(root, plan(root), "abc1234").write(kept)
     return root, read_records(kept)
 
 
@@ -164,9 +163,8 @@ def test_runs_of_several_versions_are_refused(tmp_path):
         folder = tmp_path / "tests" / str(number)
         trained = lineage(annotations(samples=number + 1))
         write_evaluation(folder, trained, [0.5], versions={"torch": f"2.{number}"})
-    plan(tmp_path)
-    with pytest.raises(DatasetError, match="different versions"):
-        collect_study(tmp_path, "abc1234")
+    with pytest.raises(DatasetError, match="different versions of torch"):
+        collect_study(tmp_path, plan(tmp_path), "abc1234")
 
 
 def test_a_changed_file_is_refused(classifiers, tmp_path):
