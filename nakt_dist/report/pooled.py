@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from nakt_dist.records.evaluation_set import EvaluationSet
 from nakt_dist.records.lineage import Lineage, Network, TrainingSet
+from nakt_dist.records.lineage_reading import read_lineage
 from nakt_dist.report.evaluations import SegmentationRun
 from nakt_dist.report.predictions import read_predictions
 from nakt_dist.report.runs import Collection, LeftOut, read_each
@@ -67,9 +69,21 @@ class Pooled:
         return float(self.dice.mean())
 
     @property
-    def test(self) -> tuple[Any, ...]:
-        """What it was tested on; equal ones compare image by image."""
-        return replace(self.first.tested_on, splits=None), self.keys
+    def scored(self) -> EvaluationSet:
+        """The dataset of all folds, and how it was scored."""
+        return replace(self.first.tested_on, splits=None)
+
+    def dice_of(self, keys: Iterable[str]) -> np.ndarray:
+        """Returns the Dice of images that it was tested on, float64 (images,)."""
+        found = dict(zip(self.keys, self.dice.tolist(), strict=True))
+        return np.array([found[key] for key in keys])
+
+
+def shared_images(first: Pooled, second: Pooled) -> list[str]:
+    """Returns the images that both were tested and scored alike on, such as folds that are done."""
+    if first.scored != second.scored:
+        return []
+    return sorted(set(first.keys) & set(second.keys))
 
 
 def pool(collection: Collection, left_out: list[LeftOut]) -> list[Pooled]:
@@ -140,13 +154,17 @@ class _Recipes:
     """How each network was made, from the records of trainings and pseudo-labels."""
 
     def __init__(self, collection: Collection) -> None:
-        self._settings = {
-            str(found.record.details.get("best_weights_sha256")): {
-                name: found.record.config.get(name) for name in _DECIDES
-            }
+        trained = {
+            str(found.record.details.get("best_weights_sha256")): found.record
             for found in collection.trainings
         }
-        self._known = collection.learnt
+        self._settings = {
+            weights: {name: record.config.get(name) for name in _DECIDES}
+            for weights, record in trained.items()
+        }
+        self._lineages = {
+            weights: read_lineage(record.details["lineage"]) for weights, record in trained.items()
+        }
         self._combined = {
             each.manifest.fingerprint: each.manifest.config.get("combination")
             for each in collection.pseudo_sets
@@ -162,13 +180,14 @@ class _Recipes:
 
     def alike(self, run: SegmentationRun) -> Alike:
         """Returns what tells a run's network from those that it may not be pooled with."""
-        return self._alike(run.weights_sha256, run.lineage)
+        return self._alike(run.weights_sha256)
 
-    def _alike(self, weights: str | None, lineage: Lineage) -> Alike:
+    def _alike(self, weights: str | None) -> Alike:
         if weights not in self._settings:
             return Alike(str(weights), str(weights), ())
         if weights not in self._made:
-            self._made[weights] = self._describe(self._settings[weights], lineage)
+            found = self._describe(self._settings[weights], self._lineages[weights])
+            self._made[weights] = found
         return self._made[weights]
 
     def _describe(self, settings: Mapping[str, Any], lineage: Lineage) -> Alike:
@@ -191,8 +210,7 @@ class _Recipes:
         )
 
     def _network(self, network: Network) -> str:
-        lineage = self._known.get(str(network.weights_sha256), network.lineage)
-        return self._alike(network.weights_sha256, lineage).made
+        return self._alike(network.weights_sha256).made
 
     def _images(self, part: TrainingSet) -> list[Any]:
         """Describes the images of a source, and who taught them; of annotations also how many."""
@@ -215,6 +233,6 @@ def _rule(rule: ExclusionRule | None) -> Any:
     return replace(rule, beta=None, calibration=way).to_json()
 
 
-def of_alike(pooled: Iterable[Pooled]) -> dict[tuple[str, tuple[Any, ...]], Pooled]:
+def of_alike(pooled: Iterable[Pooled]) -> dict[tuple[str, EvaluationSet], Pooled]:
     """Returns pooled runs by how they were made and what they were tested on."""
-    return {(each.alike.made, each.test): each for each in pooled}
+    return {(each.alike.made, each.scored): each for each in pooled}

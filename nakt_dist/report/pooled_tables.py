@@ -14,7 +14,7 @@ from nakt_dist.evaluation.resampling import (
 from nakt_dist.report.differences import signed
 from nakt_dist.report.document import WARNING, Cell, Column, Table, tabulate
 from nakt_dist.report.evaluations import SegmentationRun, show_interval
-from nakt_dist.report.pooled import Pooled, of_alike
+from nakt_dist.report.pooled import Pooled, of_alike, shared_images
 from nakt_dist.report.roles import Role, describe_rule
 from nakt_dist.report.tables import NOTHING
 from nakt_dist.report.wording import grouped, show_count, show_range
@@ -89,47 +89,57 @@ def _rule(run: SegmentationRun) -> ExclusionRule | None:
     return next((part.exclusion for part in parts if part.exclusion), None)
 
 
-def _resampled(*pooled: Pooled) -> list[np.ndarray]:
-    """Returns the mean Dice of each, float64 (S,), in the same resamples of the same images."""
-    keys = pooled[0].keys
+def _resampled(*dice: np.ndarray) -> list[np.ndarray]:
+    """Returns the mean of each, float64 (S,), in the same resamples of the same images."""
+    count = len(dice[0])
     parts = [
-        [weights.T @ each.dice / len(keys) for each in pooled]
-        for weights in resampled_weights([None] * len(keys), _SAMPLES, _SEED)
+        [weights.T @ each / count for each in dice]
+        for weights in resampled_weights([None] * count, _SAMPLES, _SEED)
     ]
     return [np.concatenate(each) for each in zip(*parts, strict=True)]
 
 
 def _interval(each: Pooled) -> tuple[float, float]:
-    interval = percentile_interval(_resampled(each)[0])
+    interval = percentile_interval(_resampled(each.dice)[0])
     assert interval is not None, "no mean is undefined"
     return interval
 
 
 def _capability(student: Pooled, alike: Mapping) -> Cell:
-    """Returns the capability of a student of one teacher that was tested on the same images."""
+    """Returns the capability of a student of one teacher, tested on all its images, too."""
     teachers = student.alike.teachers
-    teacher = alike.get((teachers[0], student.test)) if len(teachers) == 1 else None
-    if student.first.role != Role.STUDENT or teacher is None or not teacher.mean:
+    teacher = alike.get((teachers[0], student.scored)) if len(teachers) == 1 else None
+    if student.first.role != Role.STUDENT or teacher is None:
         return Cell("")
-    ours, theirs = _resampled(student, teacher)
-    interval = percentile_interval(100 * ours / np.where(theirs > 0, theirs, np.nan))
+    if len(shared_images(student, teacher)) < len(student.keys):
+        return Cell("")
+    theirs = teacher.dice_of(student.keys)
+    drawn, of_teacher = _resampled(student.dice, theirs)
+    if not theirs.mean():
+        return Cell("")
+    interval = percentile_interval(100 * drawn / np.where(of_teacher > 0, of_teacher, np.nan))
     notes = (show_interval(interval),) if interval else ()
-    return Cell(f"{100 * student.mean / teacher.mean:.1f}", notes)
+    return Cell(f"{100 * student.mean / theirs.mean():.1f}", notes)
 
 
 @dataclass(frozen=True)
 class Pair:
-    """One group of runs and another on the same images, and what they differ in."""
+    """One group of runs and another, and what they differ in."""
 
     what: str
     first: Pooled
     second: Pooled
 
+    @property
+    def images(self) -> list[str]:
+        """Those that both were tested on."""
+        return shared_images(self.first, self.second)
+
 
 def pairs(pooled: Sequence[Pooled]) -> Iterator[Pair]:
     """Yields what the paper compares: exclusion, fine-tuning, and several teachers."""
     students = [each for each in pooled if each.first.role == Role.STUDENT]
-    for group in grouped(students, lambda each: (each.alike.without_rule, each.test)).values():
+    for group in grouped(students, lambda each: (each.alike.without_rule, each.scored)).values():
         ordered = sorted(group, key=lambda each: _rule(each.first) is not None)
         for number, second in enumerate(ordered):
             yield from (Pair("exclusion", first, second) for first in ordered[number + 1 :])
@@ -139,13 +149,12 @@ def pairs(pooled: Sequence[Pooled]) -> Iterator[Pair]:
             yield from (
                 Pair("fine-tuning", first, second)
                 for second in scratch
-                if second.test == first.test
-                and second.first.network == first.first.network
+                if second.first.network == first.first.network
                 and _annotated(second) == _annotated(first)
             )
     alike = of_alike(pooled)
     for first in students:
-        found = [alike.get((made, first.test)) for made in first.alike.teachers]
+        found = [alike.get((made, first.scored)) for made in first.alike.teachers]
         teachers = [each for each in found if each is not None]
         if len(found) > 1 and teachers:
             best = max(teachers, key=lambda each: each.mean)
@@ -161,8 +170,11 @@ def pooled_differences(pooled: Sequence[Pooled]) -> Table | None:
     """Shows the paired difference of each pair; None where there is none."""
     found = []
     for pair in pairs(pooled):
-        ours, theirs = _resampled(pair.first, pair.second)
-        difference = summarise_difference(pair.first.mean - pair.second.mean, ours - theirs)
+        if not pair.images:
+            continue
+        ours, theirs = (each.dice_of(pair.images) for each in (pair.first, pair.second))
+        drawn, others = _resampled(ours, theirs)
+        difference = summarise_difference(float(ours.mean() - theirs.mean()), drawn - others)
         assert difference is not None, "no mean is undefined"
         found.append((pair, difference))
     if not found:
@@ -176,12 +188,12 @@ def pooled_differences(pooled: Sequence[Pooled]) -> Table | None:
         Column("Difference", lambda row: Cell(signed(row[1].difference), strong=row[2] < 0.05)),
         Column("95 % interval", lambda row: " to ".join(map(signed, row[1].interval))),
         Column("p, Holm", lambda row: f"{row[2]:.2g}"),
-        Column("Test images", lambda row: str(len(row[0].first.keys)), minor=True),
+        Column("Test images", lambda row: str(len(row[0].images)), minor=True),
     )
     remarks = (
-        "Mean Dice of the runs less that of the others, in percentage points, image by image: both "
-        "see the same resamples of the images. Several teachers: less the best of them; of those "
-        "that differ in their seed alone, less their mean.",
+        "Mean Dice of the runs less that of the others, in percentage points, image by image over "
+        "those that both were tested on: both see the same resamples. Several teachers: less the "
+        "best of them; of those that differ in their seed alone, less their mean.",
         "p: two-sided, corrected by Holm's method for "
         f"{show_count(len(rows), 'comparison')}, those of this table. Bold: below 0.05.",
     )

@@ -1,6 +1,7 @@
 """Runs that are alike but for their fold or seed become one row of the report."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -123,6 +124,27 @@ def test_teachers_that_differ_in_their_seed_alone_are_several(tmp_path):
     assert [cell.text for cell in table.rows[0][:4]] == [
         "several teachers", "student-*", "weak-*", "+10.00",
     ]  # fmt: skip
+
+
+def test_folds_that_are_done_are_compared_where_others_are_still_to_do(root, tmp_path):
+    for kind in ("runs", "tests"):
+        for path in (root / kind).glob("*"):
+            if (kind, path.name) not in {("tests", "student-none-3"), ("tests", "scratch-1")}:
+                (tmp_path / kind).mkdir(exist_ok=True)
+                (tmp_path / kind / path.name).symlink_to(path)
+    shutil.copytree(root / "pseudo", tmp_path / "pseudo")
+    found = pool(
+        collect(
+            [*(tmp_path / "runs").glob("*"), *(tmp_path / "tests").glob("*"), tmp_path / "pseudo"]
+        ),
+        [],
+    )
+    rows = {row[1].text: row for row in pooled_table(found).rows}
+    assert rows["student-none-*"][6].text == f"{100 * 60 / 81.5:.1f}"  # two of three folds
+    images = {
+        tuple(cell.text for cell in row[1:3]): row[6].text for row in pooled_differences(found).rows
+    }
+    assert images["tuned-*", "scratch-*"] == images["student-found-*", "student-none-*"] == "16"
 
 
 def test_seeds_of_one_test_set_are_pooled_image_by_image(tmp_path):
