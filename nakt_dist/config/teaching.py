@@ -17,12 +17,13 @@ class TrainedNetworkConfig(Limited):
     """A network that has been trained, here or elsewhere.
 
     Attributes:
-        weights: a ``.safetensors`` file (ours or another hospital's), a legacy ``.pt``, or the
-            output folder of a training run (its best weights), here or of a library that
-            docs/converting.md names.
+        weights: a ``.safetensors`` file (ours or another hospital's), a legacy ``.pt``, an ONNX
+            file, or the output folder of a training run (its best weights), here or of a library
+            that docs/converting.md names.
         name: what to call it; by default the file's folder.
         model: its architecture; None when the weights file names it, as ours do. Of the network
-            that the file names, it replaces the options that it gives.
+            that the file names, it replaces the options that it gives. Of an ONNX file ``onnx``,
+            with the options ``output`` and ``activation`` where the file does not say them.
         preprocessing: its input, as far as it is not that of the weights file.
     """
 

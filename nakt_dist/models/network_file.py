@@ -17,6 +17,7 @@ from nakt_dist.models.heads import head_prefixes
 from nakt_dist.models.input_images import at_size, prepare_image
 from nakt_dist.models.matching import load_into
 from nakt_dist.models.onnx_file import ONNX_SUFFIX
+from nakt_dist.models.onnx_network import OnnxNetwork
 from nakt_dist.models.onnx_opening import open_onnx
 from nakt_dist.models.preprocessing import (
     ImageForm,
@@ -103,6 +104,22 @@ class TrainedNetwork:
                 f"{weights}: {self.spec.name} has no classifier head and gives features, and "
                 f"{whose} needs outputs. It can be followed by its layers: nakt train, with "
                 "teacher.attention.taps"
+            )
+
+    def require_weights(self, weights: str, whose: str) -> None:
+        """Refuses a network of which there is a graph alone.
+
+        Args:
+            weights: as the user named it.
+            whose: what needs layers or gradients, such as ``"nakt export"``.
+
+        Raises:
+            ConfigurationError: it is one.
+        """
+        if isinstance(self.network, OnnxNetwork):
+            raise ConfigurationError(
+                f"{weights}: is an ONNX file, which has neither layers nor gradients, and {whose} "
+                "needs them; give the weights that it was exported from"
             )
 
     def probability(self, images: torch.Tensor) -> torch.Tensor:

@@ -30,7 +30,6 @@ from nakt_dist.evaluation.image_metadata import read_metadata
 from nakt_dist.evaluation.network_lineage import choose_taps, is_taught_by, output_names
 from nakt_dist.loading.samples import SelectedSamples, image_form, select_samples
 from nakt_dist.models.network_file import TrainedNetwork
-from nakt_dist.models.onnx_network import OnnxNetwork
 from nakt_dist.models.registry import is_classifier
 from nakt_dist.records.evaluation_set import EvaluationSet
 from nakt_dist.records.fields import label_dataset
@@ -144,12 +143,8 @@ def plan(
     student = opening.network("student", config.student, config.student.name)
     teacher = opening.network("teacher", config.teacher, config.teacher.name)
     with opening.part("student"):
-        if student is not None and isinstance(student.network, OnnxNetwork):
-            raise ConfigurationError(
-                f"student {config.student.weights} is an ONNX file, which has no gradients to show "
-                "a class activation by; give the weights that it was exported from. The teacher "
-                "may be one"
-            )
+        if student is not None:
+            student.require_weights(config.student.weights, "the student of nakt attention")
     with opening.part("data"):
         cache = opening.cache or config.cache
         samples = select_samples(config.dataset, config.splits, cache=cache)

@@ -128,6 +128,7 @@ def plan(config: ExportConfig, opening: Opening) -> Export:
             output = Path(config.output or f"{_run_of(source)}-export")
             check_output(output, "export")
             trained.require_outputs(config.weights, "nakt export")
+            trained.require_weights(config.weights, "nakt export")
             told = describe_network(config, trained)
             _exported(config, trained, told)  # finds what is wrong with taps
             tests = find_evaluations(_folders(config, source), trained.weights_sha256)

@@ -13,6 +13,7 @@ from nakt_dist.config import (
     AttentionConfig,
     AttentionTransferConfig,
     AugmentationConfig,
+    ExportConfig,
     LabelConfig,
     PreprocessingConfig,
     ShownNetworkConfig,
@@ -27,7 +28,7 @@ from nakt_dist.runtime.files import file_sha256
 from nakt_dist.shards.manifest import PseudoLabelManifest
 from nakt_dist.shards.pseudo_findings import PseudoFindings
 from nakt_dist.shards.reader import IndexedShards
-from nakt_dist.stages import attention, evaluate, teach, train
+from nakt_dist.stages import attention, evaluate, export, teach, train
 from tests.datasets import make_chest_dataset, make_packed_dataset, make_weights
 from tests.onnx_files import export_onnx, make_small_classifier
 from tests.recipes import evaluate_config, teach_config, train_config
@@ -153,10 +154,15 @@ def test_attention_shows_where_it_looks_as_a_teacher_alone(folder: Path, tmp_pat
         for name, teacher in (("weights", weights), ("onnx", onnx))
     ]
     assert records[1].metrics == pytest.approx(records[0].metrics, abs=1e-4)
-    with pytest.raises(ConfigurationError, match="has no gradients to show"):
+    with pytest.raises(ConfigurationError, match="neither layers nor gradients, and the student"):
         attention.run(
             AttentionConfig(onnx, weights, str(folder / "films"), str(tmp_path / "no"), **common)
         )
+
+
+def test_what_needs_layers_refuses_it(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="nakt export needs them"):
+        export.run(ExportConfig(str(folder / "mask.onnx"), output=str(tmp_path / "out")))
 
 
 def test_a_student_follows_it_and_goes_on_where_it_stopped(folder: Path, tmp_path: Path) -> None:
