@@ -48,7 +48,7 @@ class ExportConfig(TrainedNetworkConfig):
     licence: str | None = field(default=None, metadata=limits.limit("a name", str.strip))
     intended_use: str | None = field(default=None, metadata=limits.limit("a sentence", str.strip))
     not_for: list[str] = field(default_factory=list)
-    records: list[str] | None = field(default=None, metadata=limits.PATHS)
+    records: list[str] | None = field(default=None, metadata=limits.SEARCHED)
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -127,15 +127,21 @@ def to_onnx(network: ExportedNetwork, example: Tensor) -> "onnx.ModelProto":
                 verbose=False,
             )
     except torch.onnx.OnnxExporterError as error:
-        reason = (str(error).strip() or "no reason given").splitlines()[0][:200]
         raise NaktError(
-            f"torch {torch.__version__} cannot write this network as ONNX: {reason}. Leave ONNX "
-            "out: --formats '[safetensors]'"
+            f"torch {torch.__version__} cannot write this network as ONNX: {_reason(error)}. A "
+            "newer torch may; without ONNX: --formats '[safetensors]'"
         ) from error
     assert program is not None
     model = program.model_proto
     _forget_trace(model)
     return model
+
+
+def _reason(error: BaseException) -> str:
+    """Returns what lies behind the exporter's advice to developers, in a line."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return f"{type(error).__name__}: {error}".splitlines()[0][:200]
 
 
 @contextlib.contextmanager

@@ -2,8 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from nakt_dist import __version__
 from nakt_dist.config import ExportConfig, as_plain
@@ -69,6 +70,17 @@ class Export:
     told: OnnxMetadata
     tests: FoundEvaluations
 
+    written_last: ClassVar[str] = EXPORT_NAME
+
+    @cached_property
+    def is_done(self) -> bool:
+        """Whether the folder holds this very export already.
+
+        Raises:
+            DatasetError: it holds something else.
+        """
+        return is_exported(self.output, self.identity)
+
     @property
     def identity(self) -> dict[str, Any]:
         """What decides the files of the folder."""
@@ -98,7 +110,7 @@ def run(config: ExportConfig) -> RunRecord:
     export = plan(config, opening)
     opening.say("export")
     parity: Mapping[str, float] = {}
-    if is_exported(export.output, export.identity):
+    if export.is_done:
         say(f"export {export.told.name}: was complete already, in {export.output}")
     else:
         parity = _write(export)
@@ -133,9 +145,14 @@ def plan(config: ExportConfig, opening: Opening) -> Export:
             _exported(config, trained, told)  # finds what is wrong with taps
             tests = find_evaluations(_folders(config, source), trained.weights_sha256)
             opening.note(*trained.notices, *tests.notes)
-            opening.facts["output"] = str(output)
-            return Export(config, source, output, trained, told, tests)
+            export = Export(config, source, output, trained, told, tests)
+            with opening.part("output"):
+                opening.facts["export"] = "done" if export.is_done else "to do"
+            return export
     raise NotOpened
+
+
+JOB = Export
 
 
 def _run_of(source: Path) -> Path:

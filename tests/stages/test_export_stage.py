@@ -24,7 +24,7 @@ from nakt_dist.models.taps import TeacherTap
 from nakt_dist.models.weights import save_weights
 from nakt_dist.runtime.files import file_sha256
 from nakt_dist.stages import export
-from tests.classifier_records import FINDINGS, classifier, followed, write_classified
+from tests.classifier_records import FINDINGS, classifier, followed, images_of, write_classified
 from tests.records import RULE, lineage, pseudo_masks, scores, write_evaluation
 
 UNET = ModelSpec("unet", options={"base_channels": 4, "normalisation": "none"})
@@ -193,6 +193,23 @@ def test_the_card_of_a_classifier(findings):
         assert words in card.text, words
 
 
+def test_the_card_warns_of_test_images_that_were_met_and_hides_few_patients(tmp_path):
+    told = classifier(images_of() | SIZE, network=RESNET.name)
+    run, inputs = write_run(tmp_path, told, RESNET)
+    tests = tmp_path / "tests" / "student"
+    write_classified(tests, told)
+    record = json.loads((tests / "record.json").read_text())
+    record["inputs"] |= inputs
+    record["inputs"]["splits"] = ["train"]
+    record["details"]["subgroups"][0] |= {"images": 7, "patients": 4}
+    (tests / "record.json").write_text(json.dumps(record))
+    export.run(plain(run, records=[str(tmp_path)]))
+    card = (tmp_path / "runs" / "student-export" / "README.md").read_text()
+    assert "⚠ On chexpert (phantom), split train: it learnt from the very splits" in card
+    group = record["details"]["subgroups"][0]
+    assert f"| {group['attribute']}: {group['group']} | 7 | < 5 |" in card
+
+
 @pytest.mark.parametrize("name", ["masks", "findings"])
 def test_no_place_and_no_patient_is_handed_on(name, request):
     path = request.getfixturevalue(name)
@@ -276,6 +293,19 @@ def test_onnx_that_answers_otherwise_is_an_error(masks, tmp_path, monkeypatch):
     )  # fmt: skip
     monkeypatch.setattr(writing, "to_onnx", lambda *_: onnx.load(masks / "model.onnx"))
     with pytest.raises(NaktError, match=r"'logits' differs from PyTorch's by .* for 1 image,"):
+        export.run(ExportConfig(str(run)))
+    assert [each.name for each in run.parent.iterdir()] == ["student"]
+
+
+def test_what_torch_cannot_express_is_said_with_its_reason(tmp_path, monkeypatch):
+    pytest.importorskip("onnx")
+    run, _ = write_run(tmp_path, lineage(PSEUDO))
+
+    def fails(*_, **__):
+        raise torch.onnx.OnnxExporterError("step 3/3\nadvice") from ValueError("no such operator")
+
+    monkeypatch.setattr(torch.onnx, "export", fails)
+    with pytest.raises(NaktError, match=r"as ONNX: ValueError: no such operator. A newer torch"):
         export.run(ExportConfig(str(run)))
     assert [each.name for each in run.parent.iterdir()] == ["student"]
 
