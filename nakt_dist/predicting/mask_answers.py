@@ -94,7 +94,12 @@ class MaskAnswers(Answers):
             "files": sorted(self._files),
             "probability_bits": config.probability_bits,
         }
-        self.described = {"classes": list(self.classes), "files": list(self._files)}
+        colours = (f"#{bytes(each).hex()}" for each in self._palette)
+        self.described = {
+            "classes": list(self.classes),
+            "colours": dict(zip(self.classes, colours, strict=False)),
+            "files": list(self._files),
+        }
 
     def ask(self, image: torch.Tensor) -> Sequence[MaskAnswer]:
         """Returns what the network says of each image; see ``Answers``."""
@@ -173,7 +178,7 @@ class MaskAnswers(Answers):
         if "overlays" in self._files:
             form = self._form
             image, _ = read_image(
-                listed.path, form.colour, form.max_pixels, form.sixteen_bit, form.rendering
+                listed.path, "rgb", form.max_pixels, form.sixteen_bit, form.rendering
             )
             yield "overlays", encode_soft_png(outlined(image, mask, self._palette))
 

@@ -202,6 +202,7 @@ def test_masks_of_several_classes_are_indices_with_a_palette_that_pack_reads_aga
     record = predict.run(config)
 
     classes = record.details["classes"]
+    assert record.details["colours"]["square"] == "#56b4e9"
     assert classes == ["background", "square", "disc"] and set(classes) == set(CLASSES)
     for name, row in table(tmp_path / "out").items():
         image = Image.open(tmp_path / "out" / "masks" / f"{name}.png")
