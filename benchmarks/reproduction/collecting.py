@@ -44,7 +44,7 @@ def collect_study(root: Path, plan: Plan, commit: str, ran_on: str | None = None
     left_out = list(found.left_out)
     runs = [_Collected(each, found, plan) for each in evaluations]
     _refuse_unlike(root, evaluations, found.records)
-    read = DiceReader() if found.evaluations else PlacesReader()
+    read = DiceReader() if found.evaluations else PlacesReader(found.classified)
     values = {each.run.name: read_each([each.evaluation], read, left_out) for each in runs}
     kept = sorted((each for each in runs if values[each.run.name]), key=lambda it: it.run.name)
     numbers = read.numbers()

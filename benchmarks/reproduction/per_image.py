@@ -9,7 +9,7 @@ import pyarrow as pa
 from benchmarks.reproduction.records import DICE, Images, Values
 from nakt_dist.errors import DatasetError
 from nakt_dist.evaluation.auroc import mean_auroc
-from nakt_dist.report.evaluations import Evaluation
+from nakt_dist.report.evaluations import ClassifierRun, Evaluation
 from nakt_dist.report.predictions import read_predictions
 
 Told = tuple[list[tuple[str, str]], np.ndarray]
@@ -48,31 +48,47 @@ class DiceReader:
 class PlacesReader:
     """Reads each image's place in the order of the probabilities of each finding."""
 
-    def __init__(self) -> None:
-        self._findings: tuple[str, ...] = ()
-        self._seen: dict[tuple[str, str], tuple[str, np.ndarray]] = {}
+    def __init__(self, runs: Sequence[ClassifierRun]) -> None:
+        sets = [run.tested_on.findings for run in runs]
+        self._findings = max(sets, key=len, default=())
+        self._seen: dict[tuple[str, str], tuple[str | None, np.ndarray]] = {}
 
     def __call__(self, run: Evaluation) -> Told:
-        """Returns the images of a run by name, and the place of each for each finding, (N, K)."""
-        found = run.tested_on.findings
-        self._findings = self._findings or found
-        if found != self._findings:
-            raise DatasetError("tested on other findings than the runs before it")
+        """Returns the images of a run by name, and the place of each for each finding, (N, K).
 
-        def columns(table: pa.Table, kind: str) -> np.ndarray:
-            named = [table[f"{kind} {name}"].cast(pa.float64()) for name in found]
-            return np.stack([column.to_numpy() for column in named], axis=1)
+        Of findings that it was not tested on there is no number.
+        """
+        found = run.tested_on.findings
+        if unknown := sorted(set(found) - set(self._findings)):
+            raise DatasetError(f"tested on {', '.join(unknown)}, which other runs were not")
+        columns = [self._findings.index(name) for name in found]
+
+        def spread(values: Iterable[np.ndarray]) -> np.ndarray:
+            own = np.stack(list(values), axis=1)
+            whole = np.full((len(own), len(self._findings)), np.nan)
+            whole[:, columns] = own
+            return whole
 
         def read(table: pa.Table) -> tuple[Told, int, float]:
+            def named(kind: str) -> list[np.ndarray]:
+                of_kind = (table[f"{kind} {name}"] for name in found)
+                return [column.cast(pa.float64()).to_numpy() for column in of_kind]
+
             keys = [(run.tested_on.dataset, key) for key in table["key"].to_pylist()]
-            patients, targets = table["patient_id"].to_pylist(), columns(table, "target")
-            probabilities = columns(table, "probability")
-            places = [np.unique(each, return_inverse=True)[1] for each in probabilities.T]
-            self._seen |= dict(zip(keys, zip(patients, targets, strict=True), strict=True))
-            told = keys, np.stack(places, axis=1).astype(np.float64)
-            return told, len(keys), mean_auroc_percent(told[1], targets)
+            targets = spread(named("target"))
+            places = spread(np.unique(p, return_inverse=True)[1] for p in named("probability"))
+            self._note(keys, table["patient_id"].to_pylist(), targets)
+            mean = mean_auroc_percent(places[:, columns], targets[:, columns])
+            return (keys, places), len(keys), mean
 
         return read_predictions(run, read, "AUROC", metric="AUROC ", tolerance=1e-6)
+
+    def _note(
+        self, keys: Sequence[tuple[str, str]], patients: Sequence[str | None], targets: np.ndarray
+    ) -> None:
+        for key, patient, own in zip(keys, patients, targets, strict=True):
+            _, before = self._seen.get(key, (patient, own))
+            self._seen[key] = patient, np.where(np.isnan(own), before, own)
 
     def numbers(self) -> dict[tuple[str, str], int]:
         """Returns the number of each image, in an order that says nothing of its name."""

@@ -109,7 +109,7 @@ class Values:
     Attributes:
         rows: int64 (N,), their numbers, increasing.
         values: float64 (N, K): Dice in percent (K = 1), or places in the order of the
-            probabilities of each finding.
+            probabilities of each finding, NaN for one that it was not tested on.
     """
 
     rows: np.ndarray
@@ -189,7 +189,7 @@ class Records:
         runs = [name for name, each in of_runs for _ in each.rows]
         rows = np.concatenate([each.rows for _, each in of_runs])
         values = np.concatenate([each.values for _, each in of_runs])
-        columns = [pa.array(column).cast(kind, safe=False) for column in values.T]
+        columns = [pa.array(c, mask=np.isnan(c)).cast(kind, safe=False) for c in values.T]
         table = [pa.array(runs).dictionary_encode(), pa.array(rows).cast(pa.uint16()), *columns]
         return pa.table(table, names=["run", "row", *names])
 

@@ -22,7 +22,7 @@ from nakt_dist.errors import DatasetError
 from nakt_dist.report.differences import find_differences
 from nakt_dist.report.runs import collect
 from nakt_dist.studies.folder import Plan, PlannedRun
-from tests.classifier_records import write_study
+from tests.classifier_records import FINDINGS, classifier, images_of, write_classified, write_study
 from tests.records import RULE, annotations, lineage, pseudo_masks, write_evaluation
 
 NOT_RUN = "tests/never-run"
@@ -89,6 +89,18 @@ def test_auroc_follows_exactly_from_what_is_committed(classifiers):
         told = records.values[run.name]
         auroc = mean_auroc_percent(told.values, records.images.targets[told.rows])
         assert auroc == pytest.approx(run.mean, abs=5e-5)  # the table has four decimals
+
+
+def test_a_run_of_fewer_findings_is_kept_beside_the_others(tmp_path):
+    for number, findings in enumerate((FINDINGS[:3], FINDINGS)):
+        trained = classifier(images_of(samples=number + 1), findings=findings)
+        write_classified(tmp_path / "tests" / f"{number}", trained)
+    collect_study(tmp_path, plan(tmp_path), "abc1234").write(tmp_path / "kept")
+    records = read_records(tmp_path / "kept")
+    fewer, whole = (records.values[run.name].values for run in records.runs)
+    assert np.isnan(fewer[:, 3]).all() and not np.isnan(whole).any()
+    assert not np.isnan(fewer[:, :3]).any()
+    assert records.images is not None and not np.isnan(records.images.targets).any()
 
 
 def test_a_difference_is_that_of_the_report(classifiers):
