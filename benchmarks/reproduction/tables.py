@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from benchmarks.reproduction.claims import Claim, Row
+from benchmarks.reproduction.claims import Claim, Row, Verdict
 from benchmarks.reproduction.claims_a import change_of, students
 from benchmarks.reproduction.contrasts import (
     RESAMPLES,
@@ -27,7 +27,7 @@ _MOST_NAMED = 12
 def all_tables(claims: Sequence[Claim], found: Mapping[str, Records | None]) -> dict[str, str]:
     """Returns the page's tables as Markdown, by name."""
     tables = {f"claim-{claim.key}": _claim_table(claim) for claim in claims}
-    tables |= {"verdicts": _verdicts(claims), "standing": _standing(found)}
+    tables |= {"verdicts": _verdicts(claims, found), "standing": _standing(found)}
     tables["students"] = _students_table(found["a"])
     tables["classifiers"] = _classifiers_table(found["b"])
     shown = {name: table_to_markdown(table) for name, table in tables.items()}
@@ -38,7 +38,7 @@ def all_numbers(claims: Sequence[Claim], found: Mapping[str, Records | None]) ->
     """Returns the numbers, and the words, that the page's prose may hold, by name."""
     numbers = {"resamples": f"{RESAMPLES:,}"}
     for claim in claims:
-        numbers[f"{claim.key}/verdict"] = claim.verdict.value
+        numbers[f"{claim.key}/verdict"] = _verdict(claim, found)
         numbers[f"{claim.key}/threshold"] = f"{claim.threshold:g}"
         for row in claim.rows:
             numbers[f"{claim.key}/{row.key}"] = _with_interval(claim, row)
@@ -110,7 +110,15 @@ def _claim_table(claim: Claim) -> Table:
     return tabulate(claim.measure, columns, claim.rows)
 
 
-def _verdicts(claims: Sequence[Claim]) -> Table:
+def _verdict(claim: Claim, found: Mapping[str, Records | None]) -> str:
+    """Returns a claim's verdict, which may change while evaluations of its study are to come."""
+    records, verdict = found[claim.paper.lower()], claim.verdict
+    is_whole = records is not None and not records.about["not_run_yet"]
+    final = is_whole or verdict in (Verdict.NOT_RUN, Verdict.NOT_TESTABLE)
+    return verdict.value if final else f"{verdict.value} so far"
+
+
+def _verdicts(claims: Sequence[Claim], found: Mapping[str, Records | None]) -> Table:
     def ours(claim: Claim) -> str:
         rows = [row for row in claim.rows if row.decides]
         return "; ".join(f"{row.label}: {_with_interval(claim, row)}" for row in rows)
@@ -124,7 +132,7 @@ def _verdicts(claims: Sequence[Claim]) -> Table:
         Column("Claim", lambda claim: claim.words),
         Column("Ours", ours),
         Column("The paper's", theirs),
-        Column("Verdict", lambda claim: claim.verdict.value),
+        Column("Verdict", lambda claim: _verdict(claim, found)),
     )
     return tabulate("The claims at a glance", columns, claims)
 

@@ -229,6 +229,7 @@ def test_figures_are_drawn_of_every_kind(classifiers, masks):
     assert drawn["reproduction-a-dice.svg"] == draw_dice(masks[1], masks[1].digest)
     page = reproduction.make_page(reproduction.PAGE.read_text(encoding="utf-8"), found, drawn)
     assert "Not drawn yet" not in page and "![" in page
+    assert "| supported so far |" in page  # both have an evaluation that is not run yet
 
 
 def test_the_page_is_that_of_the_committed_records():
