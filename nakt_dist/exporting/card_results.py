@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 
+from nakt_dist.records.operating_points import FindingPoints, OperatingPoints, PointScore
 from nakt_dist.report.cautions import not_known
 from nakt_dist.report.class_tables import class_tables
 from nakt_dist.report.classification_tables import show_percent
@@ -52,6 +53,8 @@ def result_blocks(runs: Sequence[Evaluation], capabilities: Mapping[str, float])
         yield Paragraph("Groups of patients: not measured; evaluations of masks do not tell them.")
     for each in findings:
         yield _findings_table(each)
+        if each.result.operating_points is not None:
+            yield _points_table(each, each.result.operating_points)
         yield _groups_table(each)
     yield Paragraph(_INTERVALS if runs else _NONE_FOUND)
 
@@ -101,6 +104,35 @@ def _findings_table(run: ClassifierRun) -> Table:
         ),
         result.findings,
         (means, "Calibration error: expected, in percentage points; AUROC – lacks a class."),
+    )
+
+
+def _points_table(run: ClassifierRun, points: OperatingPoints) -> Table:
+    """Shows what thresholds chosen on validation images give, and each finding's temperature."""
+
+    def rate(name: str) -> Column:
+        def show(row: tuple[FindingPoints, PointScore]) -> str:
+            interval = row[1].intervals[name]
+            limits = f" ({show_interval(interval)})" if interval else ""
+            return f"{show_percent(row[1].rates[name])}{limits}"
+
+        return Column(f"{name.capitalize()} %", show)
+
+    return tabulate(
+        f"Thresholds, tested on {run.tested_on.label}",
+        (
+            Column("Finding", lambda row: row[0].name),
+            Column("Rule", lambda row: row[1].rule),
+            Column("Threshold", lambda row: f"{row[1].threshold:.4f}"),
+            rate("sensitivity"),
+            rate("specificity"),
+            Column("Temperature", lambda row: f"{row[0].temperature:.3g}"),
+        ),
+        [(finding, point) for finding in points.findings for point in finding.points],
+        (
+            "Chosen on validation images: an image is called positive from this probability on, "
+            "before its logit is divided by the temperature, which calibrates.",
+        ),
     )
 
 
