@@ -88,6 +88,7 @@ def draw_attention_sheet(
         grid = body.subplots(len(rows), len(titles), squeeze=False)
         for axes in grid.flat:
             axes.set_axis_off()
+            axes.set(xticks=[], yticks=[])  # unseen ones would be placed as well
         for cells, row in zip(grid, rows, strict=True):
             _draw_row(cells, row)
         for axes, text in zip(grid[0], titles, strict=True):

@@ -109,6 +109,7 @@ def _draw_group(part: SubFigure, group: Group, rows: int, colour_of: dict[str, s
     grid = part.subplots(rows, _COLUMNS, squeeze=False)
     for axes in grid.flat:
         axes.set_axis_off()
+        axes.set(xticks=[], yticks=[])
     for axes, panel in zip(grid.flat, group.panels, strict=False):
         _draw_panel(axes, panel, colour_of)
 

@@ -48,19 +48,18 @@ def fold_batch_norms(network: nn.Module, image: torch.Tensor) -> nn.Module:
         network: in eval mode, on the CPU.
         image: float32 (N, C, H, W), an input to try.
     """
-    plain = copy.deepcopy(network)
-    if not any(type(each) is nn.BatchNorm2d for each in plain.modules()):
-        return plain
+    copied = copy.deepcopy(network)
+    if not any(type(each) is nn.BatchNorm2d for each in network.modules()):
+        return copied
     with torch.no_grad():
-        pairs, expected = _watch(plain, image)
+        pairs, expected = _watch(network, image)
         if not pairs:
-            return plain
-        folded = copy.deepcopy(network)
+            return copied
         for convolution, norm in pairs:
-            _fold(folded, convolution, norm)
-        difference = (folded(image) - expected).abs().max()
+            _fold(copied, convolution, norm)
+        difference = (copied(image) - expected).abs().max()
         within = difference <= _TOLERANCE * expected.abs().max().clamp(min=1.0)
-    return folded if within else plain
+    return copied if within else copy.deepcopy(network)
 
 
 def _watch(network: nn.Module, image: torch.Tensor) -> tuple[list[tuple[str, str]], torch.Tensor]:
