@@ -10,6 +10,7 @@ import pytest
 from nakt_dist.imaging.images import read_image
 from nakt_dist.sources import scan_source
 from nakt_dist.sources.findings import CHESTXRAY14_FINDINGS, LabelPolicy, targets
+from nakt_dist.sources.splits import assign_splits, traits_of
 
 pytestmark = pytest.mark.realdata
 TABLE = "Data_Entry_2017_v2020.csv"
@@ -61,3 +62,21 @@ def test_the_whole_published_table(real_data: Path, tmp_path: Path) -> None:
     assert listing.found["images named without a file"] == 112_119
     assert len({record.patient_id for record in listing.records}) == 30_805
     assert {r.problem[0] for r in listing.records if r.problem} == {"missing_image"}
+
+
+def test_two_published_parts_are_divided_by_patient_over_both(real_data: Path) -> None:
+    """The division of configs/study/open_data_b.yaml."""
+    listing = scan_source("chestxray14", real_data, {"table": f"{TABLE}.gz"})
+    records = [record for record in listing.records if record.problem is None]
+    patients = [record.patient_id for record in records]
+    assert (len(records), len(set(patients))) == (1309, 1037)
+    parts = {(record.patient_id, record.image.parts[-3]) for record in records}
+    assert len(parts) > 1037  # some are in both
+    fractions = {"teacher": 0.3, "train": 0.3, "validation": 0.1, "test": 0.3}
+    traits = [traits_of(record) for record in records]
+    splits = assign_splits([record.name for record in records], patients, traits, fractions, 0)
+    assert len(set(zip(patients, splits, strict=True))) == 1037
+    present = targets([r.findings for r in records], listing.findings, LabelPolicy())
+    for split in ("teacher", "train", "test"):
+        chosen = present[[each == split for each in splits]]
+        assert abs(chosen.mean(0) - present.mean(0)).max() < 0.02
