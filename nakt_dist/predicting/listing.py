@@ -11,6 +11,7 @@ from nakt_dist.errors import DatasetError, valid_unicode
 from nakt_dist.predicting.naming import ListedImage, Names, name_images
 from nakt_dist.runtime.files import read_regular_file, value_sha256
 from nakt_dist.sources.csv_tables import read_rows
+from nakt_dist.sources.deidentification import without_names
 from nakt_dist.sources.files import FoundFile, walk
 
 _TABLES = (".csv", ".tsv", ".gz")
@@ -25,12 +26,14 @@ class ImageListing:
     Attributes:
         images: those to be read, in order; see ``name_images``.
         refused: those that are set aside unread.
-        ignored: files that are no images, by suffix.
+        ignored: files that are no images, by suffix, unusual suffixes summed up.
+        left_out: images that the settings leave out.
     """
 
     images: Sequence[ListedImage]
     refused: Sequence[ListedImage]
     ignored: Mapping[str, int] = field(default_factory=dict)
+    left_out: int = 0
 
     @property
     def fingerprint(self) -> str:
@@ -69,15 +72,14 @@ def list_images(
     else:
         listed = [ListedImage(valid_unicode(root.name), root)]
     meant = [each for each in listed if not any(fnmatchcase(each.source, p) for p in leave_out)]
-    if len(meant) < len(listed):
-        ignored["left out by leave_out"] = len(listed) - len(meant)
     if not meant:
-        found = ", ".join(f"{count} {what}" for what, count in sorted(ignored.items()))
+        told = without_names(ignored) | {"left out": len(listed)}
+        found = ", ".join(f"{count} {what}" for what, count in told.items() if count)
         raise DatasetError(f"{images}: names no image (found: {found or 'nothing'})")
     named = name_images(meant, names)
     usable = [each for each in named if each.problem is None]
     refused = [each for each in named if each.problem is not None]
-    return ImageListing(usable, refused, dict(sorted(ignored.items())))
+    return ImageListing(usable, refused, without_names(ignored), len(listed) - len(meant))
 
 
 def _of_list(path: Path, column: str) -> Iterator[ListedImage]:

@@ -267,6 +267,7 @@ def _finalise(job: Prediction, stopwatch: Stopwatch, speed: Mapping[str, float])
         inputs=job.identity,
         counts={
             "images": len(kept) + len(refused), "predicted": len(kept), "set_aside": len(refused),
+            "left_out": listing.left_out,
         },
         details={
             "network": job.trained.name,

@@ -78,7 +78,7 @@ def test_masks_are_those_that_evaluate_counts_and_probabilities_those_that_teach
     )
     record = predict.run(config)
 
-    assert record.counts == {"images": 6, "predicted": 6, "set_aside": 0}
+    assert record.counts == {"images": 6, "predicted": 6, "set_aside": 0, "left_out": 6}
     shards, found = IndexedShards(dataset), table(tmp_path / "out")
     scores, taught = (
         table(tmp_path / "scores", "key"),
@@ -237,6 +237,7 @@ def test_bad_images_are_set_aside_with_their_reasons_and_the_others_keep_their_p
     (root / ("n" * 240 + ".png")).write_bytes(good)
     (root / ".hidden.png").write_bytes(good)
     (root / "notes.txt").write_text("none")
+    (root / "scan.MILLER").write_text("none")
     (root / "image_000.bmp").write_bytes(good)  # the same output
     (root / "a b.jpg").write_bytes(good)
     (root / "a b.png").mkdir()
@@ -268,9 +269,9 @@ def test_bad_images_are_set_aside_with_their_reasons_and_the_others_keep_their_p
     }
     assert sources["a b/ü\n'=1/x.y"] == "a b/ü\n'=1/x.y.png"
     assert sources["image_000"] == "image_000.bmp"
-    assert record.counts == {"images": 15, "predicted": 6, "set_aside": 9}
+    assert record.counts == {"images": 15, "predicted": 6, "set_aside": 9, "left_out": 0}
     assert record.details["ignored_files"] == {
-        ".txt": 1, "hidden": 1, "link to a folder inside the dataset": 1
+        ".txt": 1, "hidden": 1, "link to a folder inside the dataset": 1, "other suffixes": 1
     }  # fmt: skip
     said = capfd.readouterr().err
     assert "6 of 15 images; 9 set aside (broken_link 1, empty_file 1," in said
