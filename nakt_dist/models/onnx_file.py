@@ -24,10 +24,14 @@ ONNX_SUFFIX = ".onnx"
 LARGEST_FILE = 2**31 - 1
 """Bytes: what a message of protocol buffers can have."""
 MOST_NODES = 50_000
+MOST_SEEN = 2**28
+"""Values of all images that a file of a fixed batch takes at once."""
+
 
 _OLDEST_OPSET = 7
 _DOMAINS = ("", "ai.onnx", "ai.onnx.ml")
 _DEEPEST = 8
+_LONGEST_NAME = 300
 _MOST_VALUES_PER_BYTE = 8
 _REPEATING = ("Loop", "Scan", "SequenceMap")
 _RANDOM = (
@@ -205,13 +209,25 @@ def _check_input(path: Path, graph: "GraphProto") -> None:
             f"{path}: its input has {len(kind.shape.dim)} dimensions, expected 4: images, "
             "channels, height and width"
         )
+    sides = [max(each.dim_value, 1) for each in kind.shape.dim]
+    if math.prod(sides) > MOST_SEEN:
+        raise CheckpointError(
+            f"{path}: takes images of shape {sides}, expected at most {MOST_SEEN:,} values"
+        )
+    longest = max((each.name for each in (*inputs, *graph.output)), key=len)
+    if len(longest) > _LONGEST_NAME:
+        raise CheckpointError(
+            f"{path}: calls an input or output '{longest[:40]}…', {len(longest)} letters, expected "
+            f"at most {_LONGEST_NAME}"
+        )
 
 
 def type_name(kind: int) -> str:
     """Returns what ONNX calls a type of values, in lower case."""
     import onnx
 
-    return str(onnx.TensorProto.DataType.Name(kind)).lower()
+    known = onnx.TensorProto.DataType.values()
+    return str(onnx.TensorProto.DataType.Name(kind)).lower() if kind in known else f"type {kind}"
 
 
 def _inputs(graph: "GraphProto") -> list["ValueInfoProto"]:

@@ -154,7 +154,7 @@ def _find_answer(
     path, outputs = file.path, [each.name for each in file.model.graph.output]
     stated = metadata.answer.name if metadata else outputs[0] if len(outputs) == 1 else None
     name = options.get("output", stated)
-    if name not in outputs:
+    if name not in outputs or name not in shapes:
         found = f"its answer would be '{name}'" if name else "it does not say which is its answer"
         raise ConfigurationError(
             f"{path}: its outputs are {', '.join(outputs)[:300]}, and {found}; set model: {{name: "

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 MOST_VALUES = 2**28
 """Of one tensor for one image: 1 GiB of float32."""
+MOST_TOGETHER = 2**31
+"""Of all tensors likewise: 8 GiB, were none given back."""
 
 Shapes = dict[str, tuple[int, tuple[int, ...]]]
 """Of each value by name its ONNX type and its shape."""
@@ -27,12 +29,17 @@ Shapes = dict[str, tuple[int, tuple[int, ...]]]
 _SMALL = 1024
 """Values of a constant that may say the shape of something."""
 _MOST_ROUNDS = 32
-_BOUNDED = {
-    "Abs", "Add", "And", "Cast", "Ceil", "Concat", "Constant", "Div", "Equal", "Floor", "Gather",
-    "Greater", "Identity", "Less", "Max", "Min", "Mod", "Mul", "Neg", "Not", "Or", "ReduceProd",
-    "Reshape", "Slice", "Squeeze", "Sub", "Transpose", "Unsqueeze", "Where",
+_LARGEST_BATCH_COUNTED = 4
+_NEVER_LARGE = {
+    "Cast", "Concat", "Constant", "Gather", "Identity", "ReduceProd", "Reshape", "Slice", "Squeeze",
+    "Transpose", "Unsqueeze",
 }  # fmt: skip
 """What of small constants makes nothing that is large."""
+_BROADCAST = {
+    "Abs", "Add", "And", "Ceil", "Div", "Equal", "Floor", "Greater", "Less", "Max", "Min", "Mod",
+    "Mul", "Neg", "Not", "Or", "Sub", "Where",
+}  # fmt: skip
+"""What makes as much as its inputs span, which is known."""
 _SHAPED = {"ConstantOfShape": 0, "Expand": 1}
 """The place of the input that says how much they make."""
 
@@ -72,6 +79,7 @@ def _infer(path: Path, bare: "ModelProto", shape: Sequence[int]) -> tuple[Shapes
         raise damaged(path, error) from None
     found: Shapes = {}
     missing: dict[str, str] = {}
+    images, together = min(shape[0], _LARGEST_BATCH_COUNTED), 0
     for graph in graphs_in(path, inferred.graph):
         found |= {each.name: (each.data_type, tuple(each.dims)) for each in graph.initializer}
         for value in (*graph.input, *graph.value_info, *graph.output):
@@ -83,11 +91,14 @@ def _infer(path: Path, bare: "ModelProto", shape: Sequence[int]) -> tuple[Shapes
             for name in filter(None, node.output):
                 if name not in found:
                     missing[name] = node.op_type
-                elif math.prod(found[name][1]) > MOST_VALUES * shape[0]:
+                    continue
+                values = math.prod(found[name][1])
+                together += values
+                if values > MOST_VALUES * images or together > MOST_TOGETHER * images:
                     raise CheckpointError(
                         f"{path}: '{name[:80]}' ({node.op_type}) would be of shape "
                         f"{found[name][1]} for images of shape {tuple(shape)}, expected at most "
-                        f"{MOST_VALUES:,} values an image"
+                        f"{MOST_VALUES * images:,} values, and {MOST_TOGETHER * images:,} of all"
                     )
     return found, missing
 
@@ -126,9 +137,12 @@ def _result(
         return None
     if node.op_type in _SHAPED:
         wanted = constants[given[_SHAPED[node.op_type]]]
-        if math.prod(wanted.reshape(-1).tolist()) > _SMALL:
-            return None
-    elif node.op_type not in _BOUNDED:
+        large = math.prod(wanted.reshape(-1).tolist()) > _SMALL
+    elif node.op_type in _BROADCAST:
+        large = math.prod(found.get(node.output[0], (0, [_SMALL + 1]))[1]) > _SMALL
+    else:
+        large = node.op_type not in _NEVER_LARGE
+    if large or sum(constants[name].size for name in given) > _SMALL * _SMALL:
         return None
     return _evaluate(bare, node, {name: constants[name] for name in given})
 

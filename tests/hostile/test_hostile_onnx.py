@@ -88,12 +88,44 @@ def two_inputs() -> onnx.ModelProto:
 
 
 def many_nodes() -> onnx.ModelProto:
-    return make_model([node("Relu", "images", f"r{n}") for n in range(20)] + [RELU])
+    return make_model([node("Relu", "images", f"r{n}") for n in range(100)] + [RELU])
 
 
 def text_output() -> onnx.ModelProto:
     cast = node("Cast", "images", "answer", to=onnx.TensorProto.STRING)
     return make_model([cast], output=(onnx.TensorProto.STRING, ("n", 1, 8, 8)))
+
+
+def broadcast() -> onnx.ModelProto:
+    """Small constants that span 3 GiB together, where a size is computed."""
+    sides = {"a": (700, 1, 1), "b": (1, 700, 1)}
+    constants = {name: torch.ones(side, dtype=torch.int64) for name, side in sides.items()}
+    constants |= {"c": torch.ones(1, 1, 700, dtype=torch.int64), "yes": torch.tensor([True])}
+    nodes = [
+        node("Max", "a b c", "span"), node("ReduceMax", "span", "one", keepdims=0),
+        node("Unsqueeze", "one axis", "side"), node("Concat", "side c1", "size", axis=0),
+        node("ConstantOfShape", "size", "many"), node("ReduceSum", "many", "sum", keepdims=0),
+        node("Add", "images sum", "answer"),
+    ]  # fmt: skip
+    return make_model(nodes, constants | {"axis": torch.tensor([0]), "c1": torch.tensor([1])})
+
+
+def many_large() -> onnx.ModelProto:
+    """Eighty tensors of 128 MiB an image."""
+    nodes = [node("Tile", "images times", f"t{n}") for n in range(80)]
+    return make_model([*nodes, RELU], {"times": torch.tensor([1, 2**19, 1, 1])})
+
+
+def of_type(kind: int) -> onnx.ModelProto:
+    model = make_model([RELU])
+    model.graph.input[0].type.tensor_type.elem_type = kind
+    return model
+
+
+def called(name: str) -> onnx.ModelProto:
+    model = make_model([node("Relu", "images", name)])
+    model.graph.output[0].name = name
+    return model
 
 
 def custom(operator: str = "Own", domain: str = "theirs") -> onnx.NodeProto:
@@ -147,12 +179,24 @@ HOSTILE: dict[str, tuple[Callable[[], onnx.ModelProto], str]] = {
     "weights at the root": (lambda: external("/etc/passwd"), "in another file"),
     "weights beside it": (lambda: external("weights"), "in another file"),
     "weights that are announced": (announcing, "announces values"),
-    "a constant of 4 TiB": (lambda: huge("ConstantOfShape"), "at most 268,435,456 values"),
-    "4 TiB by repetition": (lambda: huge("Tile"), "at most 268,435,456 values"),
-    "4 TiB by expansion": (lambda: huge("Expand"), "at most 268,435,456 values"),
+    "a constant of 4 TiB": (lambda: huge("ConstantOfShape"), "at most 536,870,912 values"),
+    "4 TiB by repetition": (lambda: huge("Tile"), "at most 536,870,912 values"),
+    "4 TiB by expansion": (lambda: huge("Expand"), "at most 536,870,912 values"),
+    "numbers that span 3 GiB": (broadcast, "cannot be known"),
+    "many tensors that are large together": (many_large, "of all"),
+    "a batch of 10¹²": (
+        lambda: make_model([RELU], shape=(10**12, 1, 8, 8), output=(FLOAT, (10**12, 1, 8, 8))),
+        "takes images of shape",
+    ),
+    "channels without end": (
+        lambda: make_model([RELU], shape=("n", 2**40, 8, 8), output=(FLOAT, ("n", 2**40, 8, 8))),
+        "takes images of shape",
+    ),
+    "an input of no type": (lambda: of_type(999), "type 999|damaged"),
+    "an output of a long name": (lambda: called("a" * 10**5), "100000 letters"),
     "a size that depends on what is seen": (unknown_size, "cannot be known"),
     "branches in branches": (lambda: branches(RELU, 12), "deep in each other"),
-    "more operators than allowed": (many_nodes, "more than 20 operators"),
+    "more operators than allowed": (many_nodes, "more than 100 operators"),
     "an input of another rank": (
         lambda: make_model([RELU], shape=("n", 8, 8), output=(FLOAT, ("n", 8, 8))),
         "3 dimensions, expected 4",
@@ -177,7 +221,7 @@ def test_a_hostile_onnx_file_is_refused_by_what_is_wrong(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make, expected = HOSTILE[kind]
-    monkeypatch.setattr(onnx_file, "MOST_NODES", 20)
+    monkeypatch.setattr(onnx_file, "MOST_NODES", 100)
     (tmp_path.parent / "weights").write_bytes(b"\0" * 4)
     (tmp_path / "weights").write_bytes(b"\0" * 4)
     path = tmp_path / "theirs.onnx"
