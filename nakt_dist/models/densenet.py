@@ -119,7 +119,8 @@ def at_operating_points(logits: Tensor, points: Tensor) -> Tensor:
         logits: float (N, K).
         points: float (K,), in (0, 1).
     """
-    present, absent = functional.logsigmoid(logits), functional.logsigmoid(-logits)
+    # Logarithms of p and 1 - p; ONNX Runtime's log of a sigmoid would end in infinity.
+    present, absent = -functional.softplus(-logits), -functional.softplus(logits)
     # Clamped where the other line holds, where its logarithm would have none.
     below = present - (2 * points - present.exp()).clamp(min=points).log()
     above = (2 * (1 - points) - absent.exp()).clamp(min=1 - points).log() - absent

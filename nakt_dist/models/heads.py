@@ -5,8 +5,9 @@ from torch import Tensor, nn
 
 from nakt_dist.errors import ConfigurationError
 
-HEAD_PREFIXES = ("head.", "segmentation_head.", "classifier.", "fc.")
-"""How the networks here, those of smp and the usual classifiers call their last layer."""
+HEAD_PREFIXES = ("head.", "segmentation_head.", "classifier.", "fc.", "op_threshs")
+"""How the networks here, those of smp and the usual classifiers call their last layer, and what
+belongs to its outputs."""
 
 
 class SoftmaxHead(nn.Linear):
@@ -35,6 +36,8 @@ class SoftmaxHead(nn.Linear):
 
 def head_prefixes(network: nn.Module) -> tuple[str, ...]:
     """Returns how the names of the entries of a network's last layer begin."""
+    if own := getattr(network, "head_prefixes", ()):
+        return own
     stated = (getattr(network, "pretrained_cfg", None) or {}).get("classifier")  # timm's
     if not stated:
         return HEAD_PREFIXES

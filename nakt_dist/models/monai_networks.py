@@ -118,6 +118,9 @@ class MonaiUNet(nn.Sequential):
         ConfigurationError: an option is out of its range.
     """
 
+    head_prefixes = ("2.",)
+    """All of the uppermost way up has a channel for each output."""
+
     def __init__(
         self,
         in_channels: int = 1,

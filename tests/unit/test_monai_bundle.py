@@ -8,6 +8,7 @@ import torch
 from nakt_dist.config import PreprocessingConfig
 from nakt_dist.errors import CheckpointError, ConfigurationError
 from nakt_dist.models import ModelSpec, build_model
+from nakt_dist.models.initialise import initialise, read_initial_weights
 from nakt_dist.models.network_file import open_network
 from nakt_dist.models.normalisation import normalise_images
 
@@ -84,6 +85,18 @@ def test_the_entries_of_a_unet_have_monais_names():
     plain = build_model("monai_unet", 1, 2, channels=[4, 8], strides=[2])
     assert list(plain.state_dict())[-2:] == ["2.conv.weight", "2.conv.bias"]
     assert plain(torch.rand(1, 1, 17, 30)).shape == (1, 2, 17, 30)
+
+
+@pytest.mark.parametrize("residual_units", [0, 2])
+def test_a_unet_starts_another_of_other_classes(tmp_path, residual_units):
+    options = {"channels": [4, 8], "strides": [2], "num_res_units": residual_units}
+    first = build_model("monai_unet", 1, 3, **options)
+    torch.save(first.state_dict(), tmp_path / "net.pt")
+    second = build_model("monai_unet", 1, 2, **options)
+    report = initialise(second, read_initial_weights(tmp_path / "net.pt"))
+    assert all(name.startswith("2.") for name in report.replaced_head) and not report.missing
+    for one, other in zip(first.state_dict().items(), second.state_dict().items(), strict=True):
+        assert one[0].startswith("2.") or torch.equal(one[1], other[1])
 
 
 @pytest.mark.parametrize(

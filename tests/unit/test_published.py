@@ -16,15 +16,13 @@ from nakt_dist.errors import CheckpointError, ConfigurationError
 from nakt_dist.models import ModelSpec, build_model
 from nakt_dist.models.densenet import at_operating_points
 from nakt_dist.models.heads import SoftmaxHead
-from nakt_dist.models.initialise import read_initial_weights
+from nakt_dist.models.initialise import initialise, read_initial_weights
 from nakt_dist.models.network_file import open_network
 from nakt_dist.models.weights import read_weights
 from nakt_dist.records.lineage import Lineage
 from nakt_dist.records.lineage_reading import read_lineage
 from nakt_dist.sources.findings import TORCHXRAYVISION_FINDINGS
 from nakt_dist.stages.network_card import with_card
-
-SMALL = PreprocessingConfig(32, 32)
 
 
 @pytest.fixture(autouse=True)
@@ -59,7 +57,7 @@ def xray(tmp_path_factory):
 
 def test_a_densenet_of_torchxrayvision_brings_its_input_and_calibration(xray):
     path, state = xray
-    opened = open_network(path)
+    opened = open_network(path, ModelSpec("densenet121"))
     assert opened.spec == ModelSpec("densenet121", 1, 16, {"calibrated": True})
     seen = opened.preprocessing
     assert (seen.height, seen.width, seen.mean, seen.std) == (224, 224, 0.5, 1 / 2048)
@@ -79,9 +77,15 @@ def test_a_densenet_of_torchxrayvision_brings_its_input_and_calibration(xray):
         p = plain((images - 0.5) * 2048).sigmoid()[:, kept]
     t = state["op_threshs"][kept]
     expected = torch.where(p < t, p / (2 * t), 1 - (1 - p) / (2 * (1 - t)))
-    found = open_network(path, ModelSpec("densenet121"), SMALL).logits(images).sigmoid()
+    found = opened.network((images - 0.5) * 2048).sigmoid()
     assert torch.allclose(found, expected, atol=1e-5)
-    assert read_initial_weights(path).spec == opened.spec
+
+
+def test_other_findings_than_those_of_torchxrayvision_get_a_new_head(xray):
+    network = build_model("densenet121", 1, 3, calibrated=True)
+    report = initialise(network, read_initial_weights(xray[0]))
+    assert set(report.replaced_head) == {"classifier.weight", "classifier.bias", "op_threshs"}
+    assert network.op_threshs.tolist() == [0.5] * 3
 
 
 def test_what_outputs_mean_says_nothing_of_what_was_learnt(xray):
@@ -186,12 +190,12 @@ def test_of_numpy_only_single_numbers_are_read(tmp_path, wrong):
     ],
 )
 def test_a_folder_of_smp_with_its_activation(tmp_path, activation, classes, more):
-    theirs = smp.Unet("mobilenet_v2", encoder_weights=None, classes=classes, activation=activation,
-                      in_channels=1, **more).eval()  # fmt: skip
+    theirs = smp.Unet("tu-test_resnet", encoder_weights=None, in_channels=1, classes=classes,
+                      activation=activation, **more).eval()  # fmt: skip
     theirs.save_pretrained(tmp_path / "lesions")
     opened = open_network(tmp_path / "lesions")
     assert opened.name == "lesions"
-    assert (opened.spec.name, opened.spec.num_outputs) == ("smp:Unet/mobilenet_v2", classes)
+    assert (opened.spec.name, opened.spec.num_outputs) == ("smp:Unet/tu-test_resnet", classes)
     images = torch.rand(2, 1, 64, 64)
     with torch.no_grad():
         expected = theirs(images)
