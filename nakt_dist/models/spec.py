@@ -36,7 +36,8 @@ class ModelSpec:
 
     Attributes:
         name: of ``NETWORKS``: ``unet``, ``attention_unet``, ``sdu_net``, ``deeplabv3plus``,
-            ``panoptic_fpn``, ``densenet121``, ``densenet40``; or any other
+            ``panoptic_fpn``, ``densenet121``, ``densenet40``; ``monai_unet``, ``nnunet`` and
+            ``monai_densenet121`` for files of these libraries; or any other
             ``smp:ARCHITECTURE/ENCODER`` or ``timm:NAME``.
         in_channels: image channels, 1 for grey and 3 for RGB.
         num_outputs: logits per pixel, of several of which softmax makes probabilities, one for

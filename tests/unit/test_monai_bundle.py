@@ -5,7 +5,6 @@ import json
 import pytest
 import torch
 
-from nakt_dist.config import PreprocessingConfig
 from nakt_dist.errors import CheckpointError, ConfigurationError
 from nakt_dist.models import ModelSpec, build_model
 from nakt_dist.models.initialise import initialise, read_initial_weights
@@ -26,6 +25,8 @@ UNET = {
 }
 OURS = {"channels": [4, 8], "strides": [2], "num_res_units": 2, "norm": "affine_instance"}
 READ = [{"_target_": "LoadImaged", "keys": "image"}, {"_target_": "EnsureChannelFirstd"}]
+RANGE = {"_target_": "ScaleIntensityRanged", "a_min": 0, "a_max": 255, "b_min": -1, "b_max": 1}
+NONZERO = {"_target_": "NormalizeIntensity", "nonzero": True}
 ZSCORE = {"_target_": "NormalizeIntensityd", "keys": "image", "channel_wise": True}
 
 
@@ -161,19 +162,21 @@ def test_a_classifier_of_a_bundle_has_its_softmax(tmp_path):
         **{"_target_": "monai.networks.nets.DenseNet121", "spatial_dims": 2},
         **{"in_channels": 1, "out_channels": 2},
     }
-    scaled = {"_target_": "ScaleIntensityRanged", "a_min": 0, "a_max": 255, "b_min": -1, "b_max": 1}
+    shifted = {"_target_": "NormalizeIntensity", "subtrahend": [0.2], "divisor": [0.5]}
     resized = {"_target_": "Resized", "spatial_size": [48, 32]}
     odd = {"_target_": "Spacingd", "pixdim": [1, 1]}
-    transforms = [*READ, scaled, resized, odd, "$@preprocessing"]
+    transforms = [*READ, RANGE, shifted, resized, odd, "$@preprocessing"]
     folder = bundle(tmp_path / "b", {"model": state}, network, transforms, names=("no", "yes"))
     opened = open_network(folder)
     assert opened.spec.options == {"transposed": True, "softmax": True}
-    assert opened.preprocessing == PreprocessingConfig(32, 48, 0.5, 0.5)  # rows first
+    seen = opened.preprocessing
+    assert (seen.height, seen.width) == (32, 48)  # rows first
+    assert seen.mean == pytest.approx([0.6]) and seen.std == pytest.approx([0.25])
     assert opened.lineage == {"labels": ["no", "yes"]}
     assert "not done here: Spacingd, $@preprocessing" in opened.notices[0]
     images = torch.rand(2, 1, 32, 48)
     with torch.no_grad():
-        expected = plain((2 * images - 1).mT).softmax(1)
+        expected = plain(((2 * images - 1 - 0.2) / 0.5).mT).softmax(1)
     assert torch.allclose(opened.logits(images).sigmoid(), expected, atol=1e-5)
 
 
@@ -214,6 +217,9 @@ def test_a_classifier_of_a_bundle_has_its_softmax(tmp_path):
             "clips to 9 to 99",
         ),
         (UNET, {"transforms": [{"_target_": "Resize", "spatial_size": 7}]}, "Resize in its"),
+        (UNET, {"transforms": [ZSCORE, RANGE]}, "comes after a normalisation of each image"),
+        (UNET, {"transforms": [RANGE, NONZERO]}, "what comes before it changes its result"),
+        (UNET, {"transforms": [ZSCORE, {**ZSCORE, "channel_wise": False}]}, "what comes before"),
     ],
 )
 def test_what_a_bundle_cannot_say_is_refused_and_nothing_runs(

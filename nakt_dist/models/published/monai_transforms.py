@@ -64,11 +64,10 @@ def _scale(given: dict[str, Any], seen: Preparation) -> None:
 def _normalise(given: dict[str, Any], seen: Preparation) -> None:
     if "subtrahend" in given or "divisor" in given:
         _only(given, {"nonzero": False})
-        mean, std = (_numbers(given.get(n)) for n in ("subtrahend", "divisor"))
-        before = seen.preprocessing["std"]  # what was said so far takes (x - m) / s
-        start = seen.preprocessing["mean"]
-        seen.preprocessing["mean"] = _each(lambda m: start + before * m, mean)
-        seen.preprocessing["std"] = _each(lambda s: before * s, std)
+        subtracted, divided = (_numbers(given.get(n)) for n in ("subtrahend", "divisor"))
+        start, step = _alike_so_far(seen)
+        seen.preprocessing["mean"] = _each(lambda m: start + step * m, subtracted)
+        seen.preprocessing["std"] = _each(lambda s: step * s, divided)
         return
     nonzero = given.get("nonzero", False)
     _only(given, {"nonzero": nonzero})
@@ -78,10 +77,21 @@ def _normalise(given: dict[str, Any], seen: Preparation) -> None:
 def _scale_range(given: dict[str, Any], seen: Preparation) -> None:
     low, high = float(given["a_min"]), float(given["a_max"])
     to_low, to_high = (float(given.get(n, usual)) for n, usual in (("b_min", 0), ("b_max", 1)))
-    if given.get("clip") is True and (low > 0 or high < LEVELS):
+    start, step = _alike_so_far(seen)
+    if given.get("clip") is True and (low > -start / step or high < (1 - start) / step):
         raise ValueError(f"it clips to {low:g} to {high:g}, which is not done here")
-    std = (high - low) / (to_high - to_low) / LEVELS
-    seen.preprocessing |= {"mean": low / LEVELS - to_low * std, "std": std}
+    std = step * (high - low) / (to_high - to_low)
+    seen.preprocessing |= {"mean": start + step * low - to_low * std, "std": std}
+
+
+def _alike_so_far(seen: Preparation) -> tuple[float, float]:
+    """Returns the mean and deviation that were taken off all images alike."""
+    if "input_normalisation" in seen.options:
+        raise ValueError("it comes after a normalisation of each image by itself")
+    mean, std = seen.preprocessing["mean"], seen.preprocessing["std"]
+    if isinstance(mean, list) or isinstance(std, list):
+        raise ValueError("it comes after another that is of each channel")
+    return mean, std
 
 
 def _resize(given: dict[str, Any], seen: Preparation) -> None:
@@ -92,9 +102,16 @@ def _resize(given: dict[str, Any], seen: Preparation) -> None:
 
 
 def _by_image(kind: str, given: dict[str, Any], seen: Preparation) -> None:
+    """Notes a normalisation by an image's own values, from which what was before has no effect."""
     by_channel = given.get("channel_wise", False) is True
+    mean, std = seen.preprocessing["mean"], seen.preprocessing["std"]
+    channels_differ = isinstance(mean, list) or isinstance(std, list)
+    channels_differ |= seen.options.get("normalised_by_channel", False)
+    moved = mean != 0 or "input_normalisation" in seen.options
+    if (channels_differ and not by_channel) or (kind == "z_score_nonzero" and moved):
+        raise ValueError("what comes before it changes its result")
     seen.options |= {"input_normalisation": kind, "normalised_by_channel": by_channel}
-    seen.preprocessing |= {"mean": 0.0, "std": 1.0}  # which such a normalisation takes away
+    seen.preprocessing |= {"mean": 0.0, "std": 1.0}
 
 
 def _only(given: dict[str, Any], usual: dict[str, Any]) -> None:
