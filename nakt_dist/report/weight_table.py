@@ -28,6 +28,7 @@ class _Weighted:
     best: float
     seeds: int
     chosen: bool
+    is_at_end: bool
 
 
 def weight_table(curves: Curves) -> Table | None:
@@ -42,7 +43,18 @@ def weight_table(curves: Curves) -> Table | None:
         Column("Validation AUROC %", lambda row: Cell(f"{row.best:.2f}", strong=row.chosen)),
         Column("Seeds", lambda row: str(row.seeds)),
     )
-    return tabulate("β on the validation images", columns, rows, _REMARKS) if rows else None
+    return tabulate("β on the validation images", columns, rows, _remarks(rows)) if rows else None
+
+
+def _remarks(rows: Sequence[_Weighted]) -> tuple[str, ...]:
+    ends = dict.fromkeys(f"{row.beta:g}" for row in rows if row.chosen and row.is_at_end)
+    if not ends:
+        return _REMARKS
+    told = (
+        f"The best β ({', '.join(ends)}) is the smallest or the largest tried beside it: a better "
+        "one may lie beyond."
+    )
+    return (*_REMARKS, told)
 
 
 def _rows(curves: Curves) -> Iterator[_Weighted]:
@@ -52,9 +64,13 @@ def _rows(curves: Curves) -> Iterator[_Weighted]:
                 continue
             seeds = min(len(methods[method]) for method in together)
             means = {method: _mean_of_best(methods[method][:seeds]) for method in together}
-            for method in sorted(together, key=_weight_of):
+            ordered = sorted(together, key=_weight_of)
+            for method in ordered:
                 chosen = means[method] == max(means.values())
-                yield _Weighted(setting, method, _weight_of(method), means[method], seeds, chosen)
+                is_at_end = method in (ordered[0], ordered[-1])
+                yield _Weighted(
+                    setting, method, _weight_of(method), means[method], seeds, chosen, is_at_end
+                )
 
 
 def _without_weight(method: Method) -> tuple[object, ...]:

@@ -289,6 +289,11 @@ def test_the_weights_of_attention_stand_side_by_side(tmp_path: Path):
     assert column(table, "Validation AUROC %") == ["50.00", "70.00", "72.00"]
     assert [any(cell.strong for cell in row) for row in table.rows] == [False, False, True]
     assert "β on the validation images" in to_markdown(document_of(tmp_path))
+    assert "The best β (400) is the smallest or the largest tried" in table.remarks[-1]
+    taken = followed(attention={**ATTENTION, "beta": 1000})
+    write_classifier_training(tmp_path / "1000-0", classifier(transfer=taken), (0.4, 0.5, 0.45))
+    table = weight_table(collect_curves(collect([tmp_path]).classifier_trainings, []))
+    assert table is not None and not any("beyond" in each for each in table.remarks)
 
 
 def test_one_column_of_one_seed_has_nothing_bold_and_no_note_on_intervals(tmp_path: Path):
