@@ -105,7 +105,7 @@ def test_operating_points_that_are_none_are_refused(tmp_path, xray, wrong):
         open_network(tmp_path / "net.pt")
 
 
-@pytest.mark.parametrize("name", ["densenet40", "timm:test_resnet", "timm:test_vit"])
+@pytest.mark.parametrize("name", ["timm:test_resnet", "timm:test_vit"])
 def test_the_sigmoid_of_a_softmax_head_is_the_softmax(tmp_path, name):
     with torch.random.fork_rng(devices=[]):
         theirs = build_model(name, 1, 2).eval()
@@ -138,7 +138,8 @@ def test_a_softmax_head_is_stable_and_known_by_hand():
 def test_a_softmax_needs_two_outputs_of_a_classifier():
     with pytest.raises(ConfigurationError, match="'softmax' is for a classifier of at least two"):
         build_model("densenet40", 1, 1, softmax=True)(torch.rand(1, 1, 32, 32))
-    with pytest.raises(ConfigurationError, match=r"ends in one linear layer.*Conv2d"):
+    refused = pytest.raises(ConfigurationError, match=r"ends in one linear layer.*Conv2d")
+    with refused, torch.device("meta"):
         build_model("timm:resnetv2_50", 3, 2, softmax=True)
     with pytest.raises(ConfigurationError, match="unknown option 'softmax'"):
         build_model("unet", 1, 2, softmax=True)
@@ -184,9 +185,8 @@ def test_of_numpy_only_single_numbers_are_read(tmp_path, wrong):
     ("activation", "classes", "more"),
     [
         ("sigmoid", 1, {"decoder_channels": (16, 8, 8, 8, 8)}),
-        (None, 1, {}),
         ("softmax2d", 2, {"decoder_attention_type": "scse"}),
-        ("softmax2d", 3, {}),
+        (None, 3, {}),
     ],
 )
 def test_a_folder_of_smp_with_its_activation(tmp_path, activation, classes, more):
@@ -199,7 +199,7 @@ def test_a_folder_of_smp_with_its_activation(tmp_path, activation, classes, more
     images = torch.rand(2, 1, 64, 64)
     with torch.no_grad():
         expected = theirs(images)
-        expected = expected if activation else expected.sigmoid()
+        expected = expected if activation else expected.softmax(1)
     assert torch.allclose(opened.probability(images), expected, atol=1e-6)
     assert f"activation {activation}" in opened.notices[0]
 
