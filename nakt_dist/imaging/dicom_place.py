@@ -61,14 +61,13 @@ def read_place(path: Path) -> DicomPlace | None:
             force=True,
             specific_tags=[pydicom.tag.Tag(name) for name in _ELEMENTS],
         )
-        number = header.get("InstanceNumber")
-        return DicomPlace(
-            _uid(header.get("SeriesInstanceUID")),
-            _uid(header.get("SOPInstanceUID")),
-            None if number is None else int(number),
-        )
+        found = [header.get(name) for name in _ELEMENTS]
     except Exception:  # what pydicom raises on hostile bytes is anybody's guess
         return DicomPlace()
+    instance, series, number = found
+    return DicomPlace(
+        _uid(series), _uid(instance), int(number) if isinstance(number, int) else None
+    )
 
 
 def _uid(value: object) -> str:

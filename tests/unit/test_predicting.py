@@ -83,6 +83,8 @@ def test_the_place_of_a_picture_is_read_and_nothing_else(tmp_path: Path, syntax:
 def test_a_header_that_says_no_place_or_a_wrong_one_says_nothing(tmp_path: Path) -> None:
     film = dataset_of(RAMP)
     assert read_place(save(tmp_path / "a", film)) == DicomPlace("", "1.2.3.4", None)
+    film.SeriesInstanceUID, film.InstanceNumber = "1.2.9", None
+    assert read_place(save(tmp_path / "e", film)) == DicomPlace("1.2.9", "1.2.3.4", None)
     film.SeriesInstanceUID, film.SOPInstanceUID = "../../x", "1..2"
     assert read_place(save(tmp_path / "b", film)) == DicomPlace()
     deflated = save(tmp_path / "c", film, DeflatedExplicitVRLittleEndian)
