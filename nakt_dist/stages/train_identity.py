@@ -34,6 +34,7 @@ _MAY_CHANGE_IN_DATA = ("dataset", "pseudo_labels", "cache")
 _LENGTH = ("epochs", "steps")
 _MAY_CHANGE_IN_RECIPE = ("micro_batch_size", "not_finite", "halve_when_out_of_memory")
 _MAY_CHANGE_IN_TEACHER = ("weights", "card")
+_TOLD_BY_DATA = ("image",)
 _TOLD_BY_WEIGHTS = ("name", "lineage")
 
 
@@ -239,13 +240,16 @@ def _without(settings: Mapping[str, Any], names: tuple[str, ...]) -> dict[str, A
 def _without_names(lineage: Mapping[str, Any]) -> dict[str, Any]:
     """A lineage by its fingerprints: files that were moved or renamed are still the same.
 
-    What a teacher learnt from is told by its weights.
+    What a teacher learnt from is told by its weights, and how images were packed by their
+    dataset's fingerprint.
     """
     parent, transfer, trained_on = (lineage[each] for each in ("parent", "transfer", "trained_on"))
     followed = transfer and _without(transfer["teacher"], _TOLD_BY_WEIGHTS)
     return {
         **lineage,
         "trained_on": _without_authors_lineage(trained_on),
+        "validated_on": lineage["validated_on"]
+        and _without(lineage["validated_on"], _TOLD_BY_DATA),
         "parent": parent and _without(parent, ("name",)),
         "transfer": transfer and {**transfer, "teacher": followed},
     }
@@ -255,7 +259,7 @@ def _without_authors_lineage(images: Mapping[str, Any]) -> dict[str, Any]:
     authors = [_without(each, ("lineage",)) for each in images.get("teachers", ())]
     sources = [_without_authors_lineage(each) for each in images.get("sources", ())]
     return {
-        **images,
+        **_without(images, _TOLD_BY_DATA),
         **({"teachers": authors} if authors else {}),
         **({"sources": sources} if sources else {}),
     }
