@@ -260,6 +260,17 @@ def differing_fields(
     return differences
 
 
+def with_new_nulls(stored: Any, now: Any) -> Any:
+    """Returns stored settings with those that they lack and that are null now, at any depth.
+
+    A version of the program that did not know a setting yet did what null says.
+    """
+    if not (isinstance(stored, Mapping) and isinstance(now, Mapping)):
+        return stored
+    new = {name: None for name, value in now.items() if value is None and name not in stored}
+    return {name: with_new_nulls(value, now.get(name)) for name, value in stored.items()} | new
+
+
 def _is_fingerprint(value: Any) -> bool:
     return isinstance(value, str) and _FINGERPRINT.fullmatch(value) is not None
 

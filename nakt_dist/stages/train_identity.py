@@ -13,7 +13,7 @@ from nakt_dist.errors import CheckpointError, DatasetError
 from nakt_dist.models.weights_path import BEST_WEIGHTS, LAST_WEIGHTS, weights_path
 from nakt_dist.records.run_record import RECORD_NAME, RunRecord, package_versions, read_record
 from nakt_dist.records.told_once import told_once
-from nakt_dist.runtime.files import differing_fields, read_json, write_json
+from nakt_dist.runtime.files import differing_fields, read_json, with_new_nulls, write_json
 from nakt_dist.runtime.outputs import check_output
 from nakt_dist.runtime.processes import process_place, say
 from nakt_dist.runtime.shared_job import Job
@@ -201,7 +201,8 @@ class Training(Job):
                 f"{self.output}: holds a training run, and no {_IDENTITY_NAME} that says which. "
                 "Restore it, or choose another --output"
             )
-        differences = differing_fields(read_json(path, "identity"), self.identity)
+        began = with_new_nulls(read_json(path, "identity"), self.identity)
+        differences = differing_fields(began, self.identity)
         if differences:
             raise DatasetError(
                 f"{self.output}: holds a training run with other settings or data "

@@ -8,7 +8,7 @@ from typing import Any
 from nakt_dist.config import as_plain
 from nakt_dist.errors import DatasetError, NaktError
 from nakt_dist.records.run_record import RECORD_NAME, read_record
-from nakt_dist.runtime.files import differing_fields, read_json, write_json
+from nakt_dist.runtime.files import differing_fields, read_json, with_new_nulls, write_json
 from nakt_dist.studies.folder import RunState, StudyFolder, left_in, mark_of
 from nakt_dist.studies.paths import absolute
 from nakt_dist.studies.plan import Study, StudyRun, settings_sha256
@@ -124,7 +124,7 @@ def _stand_alone(run: StudyRun, folder: StudyFolder, state: RunState | None) -> 
     before = noted or _recorded_settings(record)
     if before is None:
         return Standing(False)
-    before = _spelt_as(before, now)
+    before = with_new_nulls(_spelt_as(before, now), now)
     differences = differing_fields(before, now)
     # A record tells what the stage made of settings that are left open.
     changed = differences if noted else differing_fields(_left_open(before, now), now)

@@ -16,6 +16,7 @@ from nakt_dist.runtime.files import (
     read_json,
     remove_unfinished,
     value_sha256,
+    with_new_nulls,
     write_bytes,
     write_json,
     write_new_json,
@@ -158,6 +159,15 @@ def test_of_two_fingerprints_it_is_said_that_they_differ():
         "f: found ['0123456789ab…'], expected ['aaaaaaaaaaaa…', 'aaaaaaaaaaaa…']"
     ]
     assert differing_fields({"f": "0x" + one}, {"f": one})[0].startswith("f: found")
+
+
+def test_a_setting_that_came_later_is_no_difference_while_it_is_null():
+    now = {"recipe": {"epochs": 4, "later": None, "other": 1}, "table": None}
+    stored = with_new_nulls({"recipe": {"epochs": 3}}, now)
+    assert stored == {"recipe": {"epochs": 3, "later": None}, "table": None}
+    assert differing_fields(stored, now) == [
+        "recipe.epochs: found 3, expected 4", "recipe.other: found 'nothing', expected 1",
+    ]  # fmt: skip
 
 
 def test_differing_fields_are_named_with_both_values_at_any_depth():

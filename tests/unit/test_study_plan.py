@@ -542,6 +542,19 @@ def test_settings_left_open_are_not_told_as_changed(tmp_path: Path) -> None:
     assert not standing.done and standing.changed == ()  # its stage finds out at once
 
 
+def test_a_run_of_before_a_setting_was_there_stays_done(tmp_path: Path) -> None:
+    study, folder = chosen_study(tmp_path), StudyFolder(tmp_path / "r")
+    run = study.runs[0]
+    older = as_plain(run.config)
+    assert older["recipe"].pop("ema_decay") is None and older.pop("teacher") is None
+    Path(run.config.output).mkdir(parents=True)
+    RunRecord("train", "r", older).write(Path(run.config.output))
+    assert stand(study, folder)[run.name].done
+    older["recipe"].pop("learning_rate")  # what it did then nobody knows
+    RunRecord("train", "r", older).write(Path(run.config.output))
+    assert not stand(study, folder)[run.name].done
+
+
 @pytest.mark.parametrize("value", [{"status": 3}, {"status": "done", "ended": "x"}, {}, []])
 def test_a_damaged_state_is_none(tmp_path: Path, value: Any) -> None:
     study, folder = small_study(tmp_path), StudyFolder(tmp_path)
