@@ -51,7 +51,7 @@ def all_numbers(claims: Sequence[Claim], found: Mapping[str, Records | None]) ->
 def _counts(records: Records | None) -> dict[str, str]:
     about = {} if records is None else records.about
     runs = () if records is None else records.runs
-    told = {name: str(about.get(name, 0)) for name in ("done", "planned")}
+    told = {name: str(about.get(name, 0)) for name in ("done", "planned", "last_run")}
     return told | {
         "pixels": " and ".join(map(str, sizes_of(records))) if records else NOTHING,
         "seeds": str(len({run.seed for run in runs})),
