@@ -1,5 +1,6 @@
 """`docs/reproduction.md`: what is committed is anonymous, and every number stands in it."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -227,7 +228,9 @@ def test_figures_are_drawn_of_every_kind(classifiers, masks):
     drawn = reproduction.draw_figures(found)
     assert {f"{name}.svg" for name in reproduction.TITLES} == set(drawn)
     assert drawn["reproduction-a-dice.svg"] == draw_dice(masks[1], masks[1].digest)
-    page = reproduction.make_page(reproduction.PAGE.read_text(encoding="utf-8"), found, drawn)
+    text = reproduction.PAGE.read_text(encoding="utf-8")
+    tables = re.sub(r"<!--[\w./-]+-->.*?<!--/-->", "", text, flags=re.DOTALL)  # of other records
+    page = reproduction.make_page(tables, found, drawn)
     assert "Not drawn yet" not in page and "![" in page
     assert "| supported so far |" in page  # both have an evaluation that is not run yet
 
