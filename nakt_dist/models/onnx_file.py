@@ -34,6 +34,10 @@ _DEEPEST = 8
 _LONGEST_NAME = 300
 _MOST_VALUES_PER_BYTE = 8
 _REPEATING = ("Loop", "Scan", "SequenceMap")
+_PASSING = (
+    "Cast", "Clip", "Dropout", "Flatten", "Identity", "Reshape", "Resize", "Slice", "Squeeze",
+    "Transpose", "Unsqueeze", "Upsample",
+)  # fmt: skip
 _RANDOM = (
     "Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform",
     "RandomUniformLike",
@@ -120,9 +124,12 @@ def read_onnx(path: Path) -> OnnxFile:
 
 
 def producer(model: "ModelProto", name: str) -> str:
-    """Returns the operator that makes a value, past those that leave it as it is; or ``""``."""
+    """Returns the operator that makes a value, past those that make no other kind of it; or ``""``.
+
+    Of probabilities these leave probabilities: they move, choose, bound or interpolate them.
+    """
     made = {output: node for node in model.graph.node for output in node.output}
-    while name in made and made[name].op_type in ("Identity", "Cast"):
+    while name in made and made[name].op_type in _PASSING:
         name = made[name].input[0]
     return str(made[name].op_type) if name in made else ""
 

@@ -279,9 +279,32 @@ def _try_out(network: OnnxNetwork, answer: _Answer, shape: tuple[int, ...], path
             f"{path}: '{answer.name}' goes from {together.min():g} to {together.max():g}, and "
             f"what {answer.activation} gives is from 0 to 1; set model.options.activation to none"
         )
+    _check_probabilities(path, answer, together)
     largest = together.abs().max().clamp(min=1.0)
     if (together[:1] - alone).abs().max() > _TOLERANCE * largest:
         raise CheckpointError(
             f"{path}: answers an image otherwise when it comes with another one, or a second time, "
             "as networks do while they are trained; export it in eval mode"
+        )
+
+
+def _check_probabilities(path: Path, answer: _Answer, found: torch.Tensor) -> None:
+    """Refuses masks of a softmax over something else than classes, and logits that are none."""
+    if answer.classifies:
+        return
+    bounded = bool(found.min() >= 0 and found.max() <= 1)
+    sums_to_one = bool(((found.sum(1) - 1).abs() < _TOLERANCE).all())
+    if answer.exclusive and answer.activation == "softmax" and not sums_to_one:
+        raise CheckpointError(
+            f"{path}: '{answer.name}' has {answer.shape[1]} planes that do not sum to 1, as those "
+            "of a softmax over all classes do; export it before its softmax"
+        )
+    taken_for_logits = answer.source and answer.activation == "none"
+    if taken_for_logits and bounded and (sums_to_one or not answer.exclusive):
+        kind = "softmax" if answer.exclusive else "sigmoid"
+        raise CheckpointError(
+            f"{path}: '{answer.name}' would be {answer.source}, and all its values are from 0 to 1"
+            f"{' and sum to 1' if answer.exclusive else ''}, as probabilities are; say what it is "
+            f"with model: {{name: onnx, options: {{activation: {kind}}}}}, or none if these are "
+            "logits"
         )

@@ -165,7 +165,8 @@ def test_a_classifier_of_a_bundle_has_its_softmax(tmp_path):
     shifted = {"_target_": "NormalizeIntensity", "subtrahend": [0.2], "divisor": [0.5]}
     resized = {"_target_": "Resized", "spatial_size": [48, 32]}
     odd = {"_target_": "Spacingd", "pixdim": [1, 1]}
-    transforms = [*READ, RANGE, shifted, resized, odd, "$@preprocessing"]
+    off = {**ZSCORE, "_disabled_": True}  # MONAI leaves it out
+    transforms = [*READ, off, RANGE, shifted, resized, odd, "$@preprocessing"]
     folder = bundle(tmp_path / "b", {"model": state}, network, transforms, names=("no", "yes"))
     opened = open_network(folder)
     assert opened.spec.options == {"transposed": True, "softmax": True}
@@ -217,6 +218,20 @@ def test_a_classifier_of_a_bundle_has_its_softmax(tmp_path):
             "clips to 9 to 99",
         ),
         (UNET, {"transforms": [{"_target_": "Resize", "spatial_size": 7}]}, "Resize in its"),
+        (
+            UNET,
+            {"transforms": [{"_target_": "Resize", "spatial_size": [float("inf"), 9]}]},
+            "Resize in its preprocessing cannot be read",
+        ),
+        (
+            UNET,
+            {
+                "transforms": [
+                    {"_target_": "Resize", "spatial_size": [9, 9], "size_mode": "longest"}
+                ]
+            },
+            "size_mode is 'longest'",
+        ),
         (UNET, {"transforms": [ZSCORE, RANGE]}, "comes after a normalisation of each image"),
         (UNET, {"transforms": [RANGE, NONZERO]}, "what comes before it changes its result"),
         (UNET, {"transforms": [ZSCORE, {**ZSCORE, "channel_wise": False}]}, "what comes before"),

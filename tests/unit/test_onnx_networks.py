@@ -210,6 +210,45 @@ def test_logits_are_no_probabilities_and_planes_with_a_sigmoid_no_classes(tmp_pa
         open_network(path)
 
 
+def test_probabilities_that_are_moved_or_bounded_are_no_logits(tmp_path: Path) -> None:
+    """Such as those of other libraries, whose channels were last."""
+    path, seen = tmp_path / "a.onnx", torch.rand(2, 3, 8, 8)
+    shape = ("n", 3, 8, 8)
+    last = [
+        node("Transpose", "images", "a", perm=[0, 2, 3, 1]), node("Softmax", "a", "b", axis=-1),
+        node("Transpose", "b", "answer", perm=[0, 3, 1, 2]),
+    ]  # fmt: skip
+    onnx.save(make_model(last, None, shape, (FLOAT, shape)), path)
+    preprocessing = PreprocessingConfig(mean=0.0, std=1.0)
+    found = open_network(path, preprocessing=preprocessing)
+    torch.testing.assert_close(found.logits(seen).softmax(1), seen.softmax(1))
+    onnx.save(make_model([node("Sigmoid", "images", "s"), node("Clip", "s", "answer")]), path)
+    found = open_network(path, preprocessing=preprocessing)
+    torch.testing.assert_close(found.logits(seen[:, :1]).sigmoid(), seen[:, :1].sigmoid())
+
+
+@pytest.mark.parametrize(
+    ("operators", "planes", "message"),
+    [
+        ([("Softmax", {"axis": 3})], 3, "3 planes that do not sum to 1"),
+        ([("Softmax", {"axis": 1}), ("Abs", {})], 3, "and sum to 1, as probabilities are"),
+        ([("HardSigmoid", {})], 1, "activation: sigmoid"),
+    ],
+)
+def test_what_cannot_be_told_from_probabilities_has_to_be_said(
+    tmp_path: Path, operators: list[tuple[str, dict]], planes: int, message: str
+) -> None:
+    path, shape = tmp_path / "a.onnx", ("n", planes, 8, 8)
+    names = ["images", *(f"v{at}" for at in range(1, len(operators))), "answer"]
+    nodes = [
+        node(operator, given, made, **more)
+        for (operator, more), given, made in zip(operators, names[:-1], names[1:], strict=True)
+    ]
+    onnx.save(make_model(nodes, None, shape, (FLOAT, shape)), path)
+    with pytest.raises(CheckpointError, match=message):
+        open_network(path)
+
+
 def test_a_file_of_one_size_is_not_seen_at_other_scales(folder: Path) -> None:
     found = open_network(folder / "mask.onnx")
     with pytest.raises(CheckpointError, match="cannot run images of shape"):

@@ -11,7 +11,9 @@ from nakt_dist.models.published import monai_bundle, nnunet_folder, smp_folder, 
 from nakt_dist.models.weights import LoadedWeights
 
 _FORMATS = (torchxrayvision, smp_folder, monai_bundle, nnunet_folder)
-_NOT_AS_WRITTEN = (AttributeError, IndexError, KeyError, RecursionError, TypeError, ValueError)
+_NOT_AS_WRITTEN = (
+    ArithmeticError, AttributeError, IndexError, KeyError, RecursionError, TypeError, ValueError,
+)  # fmt: skip
 
 
 def recognise(loaded: LoadedWeights) -> LoadedWeights:

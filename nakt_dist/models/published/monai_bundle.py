@@ -15,7 +15,7 @@ from torch import Tensor
 from nakt_dist.errors import CheckpointError
 from nakt_dist.models.published.beside import read_beside, take
 from nakt_dist.models.published.described import described
-from nakt_dist.models.published.monai_transforms import Preparation, read_transforms
+from nakt_dist.models.published.monai_transforms import Preparation, is_disabled, read_transforms
 from nakt_dist.models.spec import ModelSpec
 from nakt_dist.models.weights import LoadedWeights
 
@@ -149,7 +149,8 @@ def _target(value: Any) -> str:
 
 def _transforms(value: Any) -> list[dict[str, Any]]:
     value = value.get("transforms") if isinstance(value, dict) else value
-    return [each for each in value if isinstance(each, dict)] if isinstance(value, list) else []
+    listed = value if isinstance(value, list) else []
+    return [each for each in listed if isinstance(each, dict) and not is_disabled(each)]
 
 
 def _unet(given: Mapping[str, Any], path: Path) -> tuple[str, dict[str, Any]]:

@@ -37,19 +37,25 @@ def read_transforms(value: Any, path: Path) -> Preparation:
     for each in found if isinstance(found, list) else []:
         target = str(each.get("_target_", each) if isinstance(each, dict) else each)
         name = target.rpartition(".")[2].removesuffix("d")
-        if name in _WITHOUT_EFFECT:
+        if name in _WITHOUT_EFFECT or is_disabled(each):
             continue
         if name not in _KNOWN or not isinstance(each, dict):
             seen.others.append(target[:40])
             continue
         try:
             _KNOWN[name](each, seen)
-        except (TypeError, ValueError, ZeroDivisionError) as error:
+        except (ArithmeticError, TypeError, ValueError) as error:
             raise CheckpointError(
                 f"{path}: {name} in its preprocessing cannot be read: {str(error)[:120]}; expected "
                 "plain values"
             ) from None
     return seen
+
+
+def is_disabled(component: Any) -> bool:
+    """Says whether MONAI leaves a component out of a list, as ``_disabled_`` asks."""
+    asked = component.get("_disabled_", False) if isinstance(component, dict) else False
+    return str(asked).strip().lower() == "true"
 
 
 def _load(given: dict[str, Any], seen: Preparation) -> None:
@@ -95,6 +101,7 @@ def _alike_so_far(seen: Preparation) -> tuple[float, float]:
 
 
 def _resize(given: dict[str, Any], seen: Preparation) -> None:
+    _only(given, {"size_mode": "all"})
     first, second = (int(side) for side in given["spatial_size"])
     turned = seen.options.get("transposed")
     height, width = (second, first) if turned else (first, second)
