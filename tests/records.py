@@ -157,6 +157,7 @@ def write_pseudo_set(
     keys: Sequence[str] | None = None,
     size: tuple[int, int] = (64, 64),
     learnt_from: Mapping[str, Any] | None = None,
+    started_from: Mapping[str, Any] | None = None,
 ) -> PseudoLabelManifest:
     """Writes pseudo-labels from (split, target pixels, entropy) per sample.
 
@@ -171,6 +172,7 @@ def write_pseudo_set(
         keys: of the samples; numbered when absent.
         size: rows and columns of the masks.
         learnt_from: the images of the teachers' training.
+        started_from: those of the network that they began with.
     """
     folder.mkdir(parents=True)
     keys = keys or [f"patient-{number:04d}" for number in range(len(rows))]
@@ -195,6 +197,7 @@ def write_pseudo_set(
             }
         )
     write_table(folder / INDEX_NAME, PSEUDO_INDEX_SCHEMA, [table], None)
+    parent = started_from and {"lineage": {"trained_on": started_from, "parent": None}}
     manifest = PseudoLabelManifest(
         shards=(entry,),
         files={INDEX_NAME: file_sha256(folder / INDEX_NAME)},
@@ -205,7 +208,7 @@ def write_pseudo_set(
         width=size[1],
         teachers=tuple(
             {"name": name, "weights_sha256": sha(name)}
-            | ({"lineage": {"trained_on": learnt_from}} if learnt_from else {})
+            | ({"lineage": {"trained_on": learnt_from, "parent": parent}} if learnt_from else {})
             for name in teachers
         ),
         soft=soft,

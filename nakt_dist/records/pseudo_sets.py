@@ -1,7 +1,7 @@
 """Sets of pseudo-labels on disk: their statistics, and what an exclusion rule does to them."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,10 @@ import numpy as np
 import pyarrow as pa
 
 from nakt_dist.errors import ConfigurationError, DatasetError
+from nakt_dist.records.exposure import images_by_role
 from nakt_dist.records.fields import label_dataset, printable
+from nakt_dist.records.lineage import TrainingSet
+from nakt_dist.records.lineage_reading import read_lineage
 from nakt_dist.runtime.files import file_sha256
 from nakt_dist.shards.location import DatasetLocation
 from nakt_dist.shards.manifest import INDEX_NAME, MANIFEST_NAME, PseudoLabelManifest
@@ -164,14 +167,14 @@ def with_beta_found(rule: ExclusionRule, manifest: PseudoLabelManifest) -> Exclu
             "entropies compare between masks of the same teachers and size alone. Let those "
             "teachers write both (nakt teach)"
         )
-    for trained_on in _learnt_from(own.manifest):
-        known = trained_on.get("splits")
+    for learnt in _learnt_from(own.manifest):
+        known = learnt.splits
         both = known is None or asked.splits is None or set(known) & set(asked.splits)
-        if trained_on.get("fingerprint") == own.manifest.dataset_fingerprint and both:
+        if learnt.fingerprint == own.manifest.dataset_fingerprint and both:
             raise ConfigurationError(
-                f"exclusion.calibration.splits: a teacher learnt from images of "
-                f"{own.manifest.dataset} in splits {known or 'all'}; it is surer of these than of "
-                "new ones. Name splits that no teacher learnt from"
+                f"exclusion.calibration.splits: a teacher, or what it began with, learnt from "
+                f"images of {own.manifest.dataset} in splits {known or 'all'}; it is surer of "
+                "these than of new ones. Name splits that no teacher learnt from"
             )
     entropies = own.entropy[own.in_splits(asked.splits)]
     if not len(entropies):
@@ -185,11 +188,12 @@ def with_beta_found(rule: ExclusionRule, manifest: PseudoLabelManifest) -> Exclu
     return replace(rule, beta=beta, calibration=replace(asked, pseudo_labels=None))
 
 
-def _learnt_from(manifest: PseudoLabelManifest) -> Iterator[Mapping[str, Any]]:
-    """Yields what is known of the last training of each teacher, source by source."""
+def _learnt_from(manifest: PseudoLabelManifest) -> Iterator[TrainingSet]:
+    """Yields what teachers, their parents and their own teachers learnt from, as far as known."""
     for teacher in manifest.teachers:
-        trained_on = (teacher.get("lineage") or {}).get("trained_on") or {}
-        yield from trained_on.get("sources") or [trained_on]
+        met = images_by_role(read_lineage(teacher.get("lineage") or {}, lenient=True))
+        for role in ("training", "parents", "teacher"):
+            yield from (each.images for each in met[role] if not each.chosen)
 
 
 def _made_by(manifest: PseudoLabelManifest) -> list[Any]:

@@ -27,6 +27,8 @@ def folder(tmp_path_factory):
     write_pseudo_set(folder / "others", OTHERS, learnt_from=annotations())
     write_pseudo_set(folder / "stranger", OWN, "breast", BREAST, ("another",))
     write_pseudo_set(folder / "larger", OWN, "breast", BREAST, size=(96, 96))
+    held = {"learnt_from": annotations(), "started_from": annotations(split="validation")}
+    write_pseudo_set(folder / "started", OWN, "breast", BREAST, **held)
     return folder
 
 
@@ -72,6 +74,7 @@ def test_the_rule_is_applied_with_the_beta_that_was_found_alone(folder):
         ({"name": "larger"}, "at 96 × 96"),
         ({"splits": ("train",)}, "learnt from images of breast in splits"),
         ({"splits": None}, "learnt from images of breast in splits"),
+        ({"name": "started"}, "or what it began with, learnt from images of breast"),
         ({"splits": ("test",)}, "has no mask in test; its splits are train, validation"),
     ],
 )
