@@ -15,6 +15,7 @@ from nakt_dist.runtime.files import (
     remove,
     write_json,
 )
+from nakt_dist.runtime.work import hold_lock
 
 EXPORT_NAME = "export.json"
 """Names every file of the folder with its SHA-256, and what was exported."""
@@ -28,11 +29,35 @@ def whole_folder(output: Path) -> Iterator[Path]:
 
     Args:
         output: must not exist, or be empty.
+
+    Raises:
+        DatasetError: another process writes it, or has just written it.
     """
+    output.parent.mkdir(parents=True, exist_ok=True)
+    lock = output.parent / f".{output.name}.lock"
+    with hold_lock(lock) as held:
+        if not held:
+            raise DatasetError(
+                f"{output}: another process writes an export there. Choose another --output, or "
+                "wait for it and run the same command again"
+            )
+        try:
+            if output.exists() and any(output.iterdir()):
+                raise DatasetError(
+                    f"{output}: another process has just written it; run the same command again"
+                )
+            with _renamed_when_whole(output) as folder:
+                yield folder
+        finally:
+            lock.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _renamed_when_whole(output: Path) -> Iterator[Path]:
     unfinished = output.parent / f".{output.name}.unfinished"
     if unfinished.exists():  # left by a kill
         remove(unfinished)
-    unfinished.mkdir(parents=True)
+    unfinished.mkdir()
     try:
         yield unfinished
         flush_folder(unfinished)
