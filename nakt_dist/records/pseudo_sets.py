@@ -1,7 +1,8 @@
 """Sets of pseudo-labels on disk: their statistics, and what an exclusion rule does to them."""
 
+import itertools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from nakt_dist.records.fields import label_dataset, printable
 from nakt_dist.records.lineage import TrainingSet
 from nakt_dist.records.lineage_reading import read_lineage
 from nakt_dist.runtime.files import file_sha256
+from nakt_dist.runtime.processes import say
 from nakt_dist.shards.location import DatasetLocation
 from nakt_dist.shards.manifest import INDEX_NAME, MANIFEST_NAME, PseudoLabelManifest
 from nakt_dist.shards.tables import per_class, pseudo_index_schema, read_table
@@ -167,7 +169,7 @@ def with_beta_found(rule: ExclusionRule, manifest: PseudoLabelManifest) -> Exclu
             "entropies compare between masks of the same teachers and size alone. Let those "
             "teachers write both (nakt teach)"
         )
-    for learnt in _learnt_from(own.manifest):
+    for learnt in itertools.chain(*map(_learnt_from, own.manifest.teachers)):
         known = learnt.splits
         both = known is None or asked.splits is None or set(known) & set(asked.splits)
         if learnt.fingerprint == own.manifest.dataset_fingerprint and both:
@@ -185,15 +187,32 @@ def with_beta_found(rule: ExclusionRule, manifest: PseudoLabelManifest) -> Exclu
         )
     # Upwards, so that the image of that entropy stays.
     beta = math.ceil(1000 * float(np.percentile(entropies, asked.percentile))) / 1000
+    say(f"exclusion: β is {beta:g} bits, above {asked.percentile:g} % of {len(entropies)} masks of "
+        f"{own.manifest.dataset}{_doubt(own.manifest)}")  # fmt: skip
     return replace(rule, beta=beta, calibration=replace(asked, pseudo_labels=None))
 
 
-def _learnt_from(manifest: PseudoLabelManifest) -> Iterator[TrainingSet]:
-    """Yields what teachers, their parents and their own teachers learnt from, as far as known."""
-    for teacher in manifest.teachers:
-        met = images_by_role(read_lineage(teacher.get("lineage") or {}, lenient=True))
-        for role in ("training", "parents", "teacher"):
-            yield from (each.images for each in met[role] if not each.chosen)
+def _learnt_from(teacher: Mapping[str, Any]) -> Iterator[TrainingSet]:
+    """Yields what a teacher, its parents and its own teachers learnt from, as far as known."""
+    met = images_by_role(read_lineage(teacher.get("lineage") or {}, lenient=True))
+    for role in ("training", "parents", "teacher"):
+        yield from (each.images for each in met[role] if not each.chosen)
+
+
+def _doubt(manifest: PseudoLabelManifest) -> str:
+    """Says which teachers may have learnt from these images, in a packing or a way unknown here."""
+    doubted = [
+        printable(str(teacher.get("name")))
+        for teacher in manifest.teachers
+        if all(e.fingerprint != manifest.dataset_fingerprint for e in _learnt_from(teacher))
+    ]
+    if not doubted:
+        return ""
+    return (
+        f"; {', '.join(doubted)} did not learn from this packing of them, and whether it learnt "
+        "from these images in another cannot be told: then β is too small, and nakt evaluate on "
+        "them warns"
+    )
 
 
 def _made_by(manifest: PseudoLabelManifest) -> list[Any]:

@@ -95,6 +95,12 @@ class ExclusionRule(Limited, group="exclusion"):
             "exclusion.judged",
             "image where exclusion.calibration is set",
         )
+        to_be_found = self.calibration is not None and self.calibration.pseudo_labels is not None
+        require(
+            not to_be_found or self.beta in (None, type(self).beta),
+            "exclusion.beta",
+            "left out where exclusion.calibration finds it",
+        )
         if self.classes is not None:
             object.__setattr__(self, "classes", tuple(self.classes))
             by_class = self.judged != "image" and self.classes

@@ -27,6 +27,7 @@ def folder(tmp_path_factory):
     write_pseudo_set(folder / "others", OTHERS, learnt_from=annotations())
     write_pseudo_set(folder / "stranger", OWN, "breast", BREAST, ("another",))
     write_pseudo_set(folder / "larger", OWN, "breast", BREAST, size=(96, 96))
+    write_pseudo_set(folder / "repacked", OWN, "breast", sha("repacked"), learnt_from=annotations())
     held = {"learnt_from": annotations(), "started_from": annotations(split="validation")}
     write_pseudo_set(folder / "started", OWN, "breast", BREAST, **held)
     return folder
@@ -48,6 +49,20 @@ def test_beta_is_a_percentile_of_the_entropies_of_images_that_teachers_did_not_l
     assert rule.beta == pytest.approx(beta)
     assert rule.alpha == 10
     assert f"E > {beta:g} bits ({percentile} % of its teachers' own images" in describe_rule(rule)
+
+
+def test_what_was_found_is_said_and_that_nobody_can_tell_of_images_packed_again(folder, capsys):
+    assert found(folder).beta == 9.5
+    own = "exclusion: β is 9.5 bits, above 95 % of 101 masks of breast\n"
+    assert capsys.readouterr().err == own
+    assert found(folder, name="repacked").beta == 9.5
+    assert f"{own[:-1]}; teacher did not learn from this packing" in capsys.readouterr().err
+
+
+def test_a_beta_beside_it_is_refused(folder):
+    with pytest.raises(ConfigurationError, match=r"exclusion\.beta must be left out"):
+        replace(rule_of(folder), beta=2.0)
+    assert replace(rule_of(folder), beta=None).beta is None
 
 
 def test_what_a_lineage_holds_is_beta_and_how_it_was_found_and_no_path(folder):
