@@ -13,6 +13,7 @@ from nakt_dist.runtime.files import read_regular_file, value_sha256
 from nakt_dist.sources.csv_tables import read_rows
 from nakt_dist.sources.deidentification import without_names
 from nakt_dist.sources.files import FoundFile, walk
+from nakt_dist.sources.mask_search import likely_masks
 
 _TABLES = (".csv", ".tsv", ".gz")
 _TEXTS = (".txt", ".lst")
@@ -28,12 +29,14 @@ class ImageListing:
         refused: those that are set aside unread.
         ignored: files that are no images, by suffix, unusual suffixes summed up.
         left_out: images that the settings leave out.
+        likely_masks: images that look like masks of others, by a pattern of their paths.
     """
 
     images: Sequence[ListedImage]
     refused: Sequence[ListedImage]
     ignored: Mapping[str, int] = field(default_factory=dict)
     left_out: int = 0
+    likely_masks: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def fingerprint(self) -> str:
@@ -79,7 +82,10 @@ def list_images(
     named = name_images(meant, names)
     usable = [each for each in named if each.problem is None]
     refused = [each for each in named if each.problem is not None]
-    return ImageListing(usable, refused, without_names(ignored), len(listed) - len(meant))
+    claims = likely_masks([FoundFile(each.source, each.path) for each in usable])
+    patterns = dict(sorted(Counter(claim.pattern for claim in claims).items()))
+    left_out = len(listed) - len(meant)
+    return ImageListing(usable, refused, without_names(ignored), left_out, patterns)
 
 
 def _of_list(path: Path, column: str) -> Iterator[ListedImage]:

@@ -1,6 +1,7 @@
 """What folders and files call themselves: masks, images, training, test."""
 
 import functools
+import glob
 import re
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
@@ -165,6 +166,19 @@ class Claim(NamedTuple):
     places: tuple[Parts, ...] = ()
     component: str = ""
     below: Parts = ()
+
+    @property
+    def pattern(self) -> str:
+        """What all paths of its kind are like, ``*`` for any characters; tells no image's name."""
+        folder = "*/" if "/" in self.group or (not self.component and self.file.folder) else ""
+        if self.component:
+            return f"{folder}{glob.escape(self.component)}/*"
+        stem, base = self.file.stem, self.stems[-1]
+        suffix = glob.escape(self.file.file_name[len(stem) :])
+        if self.group.startswith("a name that begins"):
+            return f"{folder}{glob.escape(stem.removesuffix(base))}*{suffix}"
+        ending = stem[len(base) :].removesuffix(self.number)
+        return f"*{glob.escape(ending)}{'*' if self.number else ''}{suffix}"
 
     @property
     def is_named_mask(self) -> bool:

@@ -58,7 +58,7 @@ def told_of_masks(
         all_guessed: whether no setting said where masks are, so that the guess has seen them all.
     """
     found, examples = Counter(pairing.guessed()), {}
-    hidden = [] if all_guessed else _hidden(pairing.images)
+    hidden = [] if all_guessed else likely_masks(pairing.images)
     if hidden:
         found[LOOK_LIKE_MASKS] = len(hidden)
         examples[LOOK_LIKE_MASKS] = quoted(hidden[0].file.name)
@@ -98,7 +98,7 @@ def _check_settings(
     pairing: Pairing, mask_suffix: str | None, mask_folders: Sequence[str] | None
 ) -> None:
     """Refuses settings that find no mask where other ones would."""
-    hidden = [] if pairing.masks else _hidden(pairing.images)
+    hidden = [] if pairing.masks else likely_masks(pairing.images)
     if not hidden:
         return
     claim = hidden[0]
@@ -115,7 +115,7 @@ def _check_settings(
     )
 
 
-def _hidden(images: Sequence[FoundFile]) -> list[Claim]:
+def likely_masks(images: Sequence[FoundFile]) -> list[Claim]:
     """Returns the images that would be masks of others if nothing were set."""
     try:
         return pair_masks(images, ClaimFinder(images, None, None)).paired

@@ -1,6 +1,8 @@
 """``nakt predict``: masks or findings of images that nobody packed, in any number of processes."""
 
 import contextlib
+import json
+import shlex
 import sys
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -90,6 +92,7 @@ def plan(config: PredictConfig, opening: Opening) -> "Prediction":
             f"{len(listing.images):,} to predict, {len(listing.refused):,} set aside unread"
         )
         opening.inputs["images"] = listing.fingerprint
+        opening.note(*_told_of_masks(listing))
         if trained is not None:
             with opening.part("predict"):
                 trained.require_outputs(config.weights, "nakt predict")
@@ -103,6 +106,17 @@ def plan(config: PredictConfig, opening: Opening) -> "Prediction":
                 )
                 return Prediction(config, trained, listing, form, answers, device)
     raise NotOpened
+
+
+def _told_of_masks(listing: ImageListing) -> list[str]:
+    """Says what looks like masks among the images, which are predicted all the same."""
+    patterns = json.dumps(list(listing.likely_masks), ensure_ascii=False)
+    told = (
+        f"{sum(listing.likely_masks.values()):,} of the {len(listing.images):,} images look like "
+        "masks of others by their names or folders, and are predicted as well; leave them out with "
+        f"--leave_out {shlex.quote(patterns)}"
+    )
+    return [told] if listing.likely_masks else []
 
 
 def _check_apart(config: PredictConfig) -> None:

@@ -120,7 +120,9 @@ def test_a_network_says_how_its_images_were_packed(tmp_path: Path, capfd: Any) -
     record = predict.run(config)
 
     assert record.inputs["image"] == learnt["image"]
-    assert "how its images were made" not in capfd.readouterr().err
+    said = capfd.readouterr().err
+    assert "how its images were made" not in said
+    assert "look like masks of others" in said and """--leave_out '["*_mask.png"]'""" in said
     asked = replace(
         config, output=str(tmp_path / "b"), image=GivenImageConfig(height=16, fit="pad")
     )

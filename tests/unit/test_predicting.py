@@ -15,6 +15,7 @@ from nakt_dist.drawing.overlay import outlined
 from nakt_dist.imaging.dicom_place import DicomPlace, read_place
 from nakt_dist.imaging.palette import class_palette
 from nakt_dist.imaging.resizing import resize_image, restore
+from nakt_dist.predicting.listing import list_images
 from tests.unit.dicom_files import RAMP, bytes_of, dataset_of, save
 
 
@@ -92,3 +93,28 @@ def test_a_header_that_says_no_place_or_a_wrong_one_says_nothing(tmp_path: Path)
     (tmp_path / "d").write_text("no DICOM")
     assert read_place(tmp_path / "d") is None
     assert read_place(tmp_path / "absent") is None
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        (
+            ["c/b (1).png", "c/b (1)_mask.png", "c/b (1)_mask_1.png", "c/b (2).png"],
+            {"*_mask.png": 1, "*_mask_*.png": 1},
+        ),
+        (["x/a.tif", "x/gt_a.png"], {"*/gt_*.png": 1}),
+        (["images/a.png", "images/b.png", "masks/a.png", "masks/b.png"], {"masks/*": 2}),
+        (["training/01_training.tif", "training/mask/01_training_mask.gif"], {"*/mask/*": 1}),
+        (["a.png", "b_mask.png", "mask.png"], {}),
+    ],
+)
+def test_what_looks_like_masks_is_told_with_the_patterns_that_leave_it_out(
+    tmp_path: Path, files: list[str], expected: dict[str, int]
+) -> None:
+    for name in files:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    found = list_images(str(tmp_path), "paths")
+    assert found.likely_masks == expected and len(found.images) == len(files)
+    rest = list_images(str(tmp_path), "paths", leave_out=list(expected))
+    assert rest.left_out == sum(expected.values()) and not rest.likely_masks
