@@ -81,7 +81,7 @@ def _ours(inputs: TrainingInputs) -> Way:
 
     def epoch() -> int:
         inputs.open(0, steps)
-        return sum(len(image) for step in range(steps) for image, _ in inputs.micro_batches(step))
+        return sum(len(seen.image) for step in range(steps) for seen in inputs.micro_batches(step))
 
     return epoch
 

@@ -171,7 +171,7 @@ def _missing(found: Mapping[str, Records | None]) -> str:
         if records is None:
             parts.append(f"- {STUDIES[name]}: no evaluation is collected yet.")
             continue
-        names = sorted(records.about["not_run_yet"])
+        names = sorted(each.removeprefix("tests/") for each in records.about["not_run_yet"])
         more = len(names) - _MOST_NAMED
         listed = ", ".join(f"`{each}`" for each in names[:_MOST_NAMED])
         rest = f" and {more} more, in `about.json`" if more > 0 else ""

@@ -11,7 +11,7 @@ from nakt_dist.models.taps import find_module
 
 _PARTS = {
     name: (owner, paths)
-    for owner, network in NETWORKS.items()
+    for owner, network in reversed(NETWORKS.items())  # of networks with the same parts the first
     for name, paths in network.parts.items()
 }
 

@@ -1,5 +1,6 @@
 """Predicting in several processes: the same files for any number, and after a kill."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -44,9 +45,14 @@ def test_two_processes_of_which_one_is_killed_leave_what_one_leaves(
     expected = files(tmp_path / "one")
     assert len(expected) == 4 + 2 * 79
 
-    outcomes = run_ranks(two, 2, death=Death(20, 1))
-    assert outcomes[0].exitcode == 0 and outcomes[1].exitcode != 0
+    for attempt in range(3):  # on a busy machine one may find that the other did it all
+        two = replace(two, output=str(tmp_path / f"two-{attempt}"))
+        outcomes = run_ranks(two, 2, death=Death(20, 1))
+        assert outcomes[0].exitcode == 0
+        if outcomes[1].exitcode != 0:
+            break
+    assert outcomes[1].exitcode != 0
     records = finish(two, 2)
 
-    assert files(tmp_path / "two") == expected
+    assert files(Path(two.output)) == expected
     assert any(record.counts.get("predicted") == 79 for record in records)

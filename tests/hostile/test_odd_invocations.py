@@ -37,6 +37,7 @@ WEIGH = (
 EVALUATE = (
     "evaluate --weights={0}/network.safetensors --dataset={0}/squares --output={0}/ev --device=cpu"
 )
+PREDICT = "predict {0}/network.safetensors {0}/squares-published --output={0}/pr --device=cpu"
 ATTENTION = (
     "attention --student.weights={0}/network.safetensors --teacher.weights={0}/network.safetensors"
     " --dataset={0}/squares --output={0}/at"
@@ -94,6 +95,11 @@ ODD = [
         "export {0}/network.safetensors --formats=[safetensors] --output={0}/squares",
         "holds what pack has written",
     ),
+    (PREDICT + " --batch_size=0", "batch_size must be"),
+    (PREDICT + " --files=[mask]", "files"),
+    (PREDICT + " --output={0}/squares", "holds what pack has written"),
+    (PREDICT.replace("squares-published", "absent"), "{0}/absent"),
+    (PREDICT.replace("squares-published", "empty"), "{0}/empty"),
     (ATTENTION + " --dataset={0}/squares-published", PACK_FIRST),
     (ATTENTION + " --student=x", "student is the text 'x'"),
     (PACK + " --source={0}/empty", "found nothing"),
