@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from nakt_dist.records.evaluation_set import EvaluationSet
+from nakt_dist.records.exposure import Exposure
 from nakt_dist.records.lineage import Lineage, Network, TrainingSet
 from nakt_dist.records.lineage_reading import read_lineage
 from nakt_dist.report.evaluations import SegmentationRun
@@ -89,6 +90,8 @@ def shared_images(first: Pooled, second: Pooled) -> list[str]:
 def pool(collection: Collection, left_out: list[LeftOut]) -> list[Pooled]:
     """Joins runs that are alike, tested on disjoint splits of one dataset or more than once.
 
+    A fold is of other weights: what one network reached on several test sets is not pooled, and
+    images that networks met, such as those their best epochs were chosen on, not with others.
     Images whose Dice is not defined in a run are left out, and so are groups of which a run has no
     predictions. A training whose record is not there is told from others by its weights and pools
     with none.
@@ -96,10 +99,33 @@ def pool(collection: Collection, left_out: list[LeftOut]) -> list[Pooled]:
     recipes = _Recipes(collection)
     groups = grouped(
         collection.evaluations,
-        lambda run: (recipes.alike(run), replace(run.tested_on, splits=None), run.role),
-    )
-    pooled = [_pool(alike, runs, left_out) for (alike, _, _), runs in groups.items()]
+        lambda run: (
+            recipes.alike(run), replace(run.tested_on, splits=None), run.role, _met(run)
+        ),
+    )  # fmt: skip
+    pooled = [
+        _pool(alike, one, left_out)
+        for (alike, *_), runs in groups.items()
+        for one in _by_network(runs)
+    ]
     return [each for each in pooled if each is not None]
+
+
+def _met(run: SegmentationRun) -> tuple[str, ...]:
+    """Returns the roles in which a network met the very splits that it was tested on."""
+    same = Exposure.SAME_SPLITS
+    return tuple(role for role, each in run.exposure.items() if each.exposure is same)
+
+
+def _by_network(runs: Sequence[SegmentationRun]) -> list[list[SegmentationRun]]:
+    """Parts runs by test set where a network was tested on several; each network once in each."""
+    tested = [
+        list({run.weights_sha256: run for run in reversed(fold)}.values())[::-1]
+        for fold in grouped(runs, lambda run: run.tested_on.splits).values()
+    ]
+    together = [run for fold in tested for run in fold]
+    several = len(together) > len({run.weights_sha256 for run in together})
+    return tested if several else [together]
 
 
 def _pool(alike: Alike, runs: Sequence[SegmentationRun], left_out: list[LeftOut]) -> Pooled | None:
@@ -233,6 +259,7 @@ def _rule(rule: ExclusionRule | None) -> Any:
     return replace(rule, beta=None, calibration=way).to_json()
 
 
-def of_alike(pooled: Iterable[Pooled]) -> dict[tuple[str, EvaluationSet], Pooled]:
-    """Returns pooled runs by how they were made and what they were tested on."""
-    return {(each.alike.made, each.scored): each for each in pooled}
+def find_alike(pooled: Iterable[Pooled], made: str, other: Pooled) -> Pooled | None:
+    """Returns the runs made so that share the most test images with others; None if none does."""
+    found = [each for each in pooled if each.alike.made == made and shared_images(each, other)]
+    return max(found, key=lambda each: len(shared_images(each, other)), default=None)

@@ -1,6 +1,6 @@
 """Tables of runs pooled over folds and seeds: Dice, capability, and paired differences."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +14,7 @@ from nakt_dist.evaluation.resampling import (
 from nakt_dist.report.differences import signed
 from nakt_dist.report.document import WARNING, Cell, Column, Table, tabulate
 from nakt_dist.report.evaluations import SegmentationRun, show_interval
-from nakt_dist.report.pooled import Pooled, of_alike, shared_images
+from nakt_dist.report.pooled import Pooled, find_alike, shared_images
 from nakt_dist.report.roles import Role, describe_rule
 from nakt_dist.report.tables import NOTHING
 from nakt_dist.report.wording import grouped, show_count, show_range
@@ -35,7 +35,6 @@ def pooled_table(pooled: Sequence[Pooled]) -> Table | None:
     """Shows each group of runs in one row; None where there is none."""
     if not pooled:
         return None
-    alike = of_alike(pooled)
     several = len({each.first.tested_on.dataset for each in pooled}) > 1
     columns = (
         Column("Role", lambda each: each.first.role.value),
@@ -44,7 +43,7 @@ def pooled_table(pooled: Sequence[Pooled]) -> Table | None:
         Column("Test images", lambda each: f"{len(each.keys)}"),
         Column("Dice %", _dice),
         Column("95 % interval", lambda each: show_interval(_interval(each))),
-        Column("KTC %", lambda each: _capability(each, alike)),
+        Column("KTC %", lambda each: _capability(each, pooled)),
         Column("Test set", lambda each: each.first.tested_on.dataset, shown=several, minor=True),
         Column("Exclusion", lambda each: _exclusion(each.runs), minor=True),
         Column("Images learnt", _learnt, minor=True),
@@ -105,10 +104,10 @@ def _interval(each: Pooled) -> tuple[float, float]:
     return interval
 
 
-def _capability(student: Pooled, alike: Mapping) -> Cell:
+def _capability(student: Pooled, pooled: Sequence[Pooled]) -> Cell:
     """Returns the capability of a student of one teacher, tested on all its images, too."""
     teachers = student.alike.teachers
-    teacher = alike.get((teachers[0], student.scored)) if len(teachers) == 1 else None
+    teacher = find_alike(pooled, teachers[0], student) if len(teachers) == 1 else None
     if student.first.role != Role.STUDENT or teacher is None:
         return Cell("")
     if len(shared_images(student, teacher)) < len(student.keys):
@@ -142,7 +141,11 @@ def pairs(pooled: Sequence[Pooled]) -> Iterator[Pair]:
     for group in grouped(students, lambda each: (each.alike.without_rule, each.scored)).values():
         ordered = sorted(group, key=lambda each: _rule(each.first) is not None)
         for number, second in enumerate(ordered):
-            yield from (Pair("exclusion", first, second) for first in ordered[number + 1 :])
+            yield from (
+                Pair("exclusion", first, second)
+                for first in ordered[number + 1 :]
+                if first.alike != second.alike
+            )
     scratch = [each for each in pooled if each.first.role == Role.FROM_SCRATCH]
     for first in pooled:
         if first.first.role == Role.FINE_TUNED_STUDENT:
@@ -152,9 +155,8 @@ def pairs(pooled: Sequence[Pooled]) -> Iterator[Pair]:
                 if second.first.network == first.first.network
                 and _annotated(second) == _annotated(first)
             )
-    alike = of_alike(pooled)
     for first in students:
-        found = [alike.get((made, first.scored)) for made in first.alike.teachers]
+        found = [find_alike(pooled, made, first) for made in first.alike.teachers]
         teachers = [each for each in found if each is not None]
         if len(found) > 1 and teachers:
             best = max(teachers, key=lambda each: each.mean)

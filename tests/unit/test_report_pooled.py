@@ -17,6 +17,7 @@ from tests.records import (
     lineage,
     pseudo_masks,
     scores,
+    sha,
     write_evaluation,
     write_pseudo_set,
     write_training,
@@ -154,6 +155,43 @@ def test_seeds_of_one_test_set_are_pooled_image_by_image(tmp_path):
     (found,) = pool(collect([tmp_path]), [])
     assert (found.name, found.folds, len(found.keys)) == ("net-*", 1, 8)
     assert np.allclose(found.dice, 100 * scores(0.5))
+
+
+@pytest.mark.parametrize("chosen", [False, True])
+def test_test_sets_of_the_same_weights_are_no_folds_and_seeds_are_pooled_on_each(tmp_path, chosen):
+    trained = lineage(annotations())
+    if chosen:  # the best epoch, on the very images of the second test set
+        trained["validated_on"] = annotations(split="part-2")
+    for name in ("one-1", "one-2"):
+        write_run(tmp_path, name, {**trained, "seed": int(name[-1])}, scores(0.5), 1)
+        if name == "one-1":
+            write_second_test(tmp_path, name, trained, "part-2")
+    (found,) = pool(collect([tmp_path]), [])
+    assert (found.folds, len(found.runs), len(found.keys)) == (1, 2, 8)
+    write_second_test(tmp_path, "one-2", trained, "part-2")
+    found = pool(collect([tmp_path]), [])
+    assert [(each.folds, len(each.runs), len(each.keys)) for each in found] == [(1, 2, 8)] * 2
+    assert list(pairs(found)) == []
+
+
+def test_folds_are_not_pooled_with_the_images_their_best_epochs_were_chosen_on(tmp_path):
+    for fold in (1, 2):
+        trained = lineage(annotations())
+        trained["validated_on"] = annotations(split=f"validation-{fold}")
+        write_run(tmp_path, f"net-{fold}", trained, scores(0.4 + fold / 10), fold)
+        write_second_test(tmp_path, f"net-{fold}", trained, f"validation-{fold}")
+    found = pool(collect([tmp_path]), [])
+    told = [(each.folds, each.mean, any(run.warnings for run in each.runs)) for each in found]
+    assert sorted(told) == [(2, pytest.approx(55), False), (2, pytest.approx(90), True)]
+
+
+def write_second_test(root, name, trained, split):
+    where = root / "tests" / f"{name}-{split}"
+    write_evaluation(where, trained, scores(0.9), splits=(split,), first_key=100 * int(split[-1]))
+    path = where / "record.json"
+    record = json.loads(path.read_text())
+    record["inputs"]["weights_sha256"] = sha(name)
+    path.write_text(json.dumps(record))
 
 
 @pytest.mark.parametrize("changed", ["recipe", "splits", "dataset", "record"])
