@@ -73,6 +73,8 @@ class PredictConfig(Limited):
         leave_out: patterns of paths below the folder, or of the list, that are no images to
             predict, such as ``*_mask*``; ``*`` stands for any characters.
         column: of a table of paths, the column that holds them.
+        image_folder: where the relative paths of a list begin, as seen from the list's folder; None
+            for that folder.
         image: how images are brought to the network, where neither its file nor ``as_packed``
             says it.
         as_packed: folder of a packed dataset whose images are to be met alike.
@@ -98,6 +100,7 @@ class PredictConfig(Limited):
     names: Literal["auto", "paths", "numbers", "uids"] = "auto"
     leave_out: list[str] = field(default_factory=list)
     column: str = "path"
+    image_folder: str | None = field(default=None, metadata=limits.PATH)
     image: GivenImageConfig = field(default_factory=GivenImageConfig)
     as_packed: str | None = field(default=None, metadata=limits.PATH)
     model: ModelSpec | None = None

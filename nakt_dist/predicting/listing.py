@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from nakt_dist.errors import DatasetError, valid_unicode
+from nakt_dist.errors import ConfigurationError, DatasetError, valid_unicode
 from nakt_dist.predicting.naming import ListedImage, Names, name_images
 from nakt_dist.runtime.files import read_regular_file, value_sha256
 from nakt_dist.sources.csv_tables import read_rows
@@ -46,7 +46,11 @@ class ImageListing:
 
 
 def list_images(
-    images: str, names: Names, column: str = "path", leave_out: Sequence[str] = ()
+    images: str,
+    names: Names,
+    column: str = "path",
+    leave_out: Sequence[str] = (),
+    image_folder: str | None = None,
 ) -> ImageListing:
     """Lists the images that a path means.
 
@@ -55,12 +59,20 @@ def list_images(
         names: what outputs are called.
         column: of a table, the one that holds paths.
         leave_out: patterns of paths that are not meant.
+        image_folder: where relative paths of a list begin, as seen from its folder.
 
     Raises:
-        DatasetError: there is nothing, or no image; or a folder or list cannot be read.
-        ConfigurationError: there are DICOM files, and what reads them is not installed.
+        DatasetError: there is nothing, or no image; or a folder or list cannot be read, or nothing
+            is where a list says.
+        ConfigurationError: there are DICOM files, and what reads them is not installed; or
+            ``image_folder`` is said of something else than a list.
     """
     root, ignored = Path(images), Counter[str]()
+    is_list = root.suffix.lower() in _TABLES + _TEXTS and not root.is_dir()
+    if image_folder is not None and not is_list:
+        raise ConfigurationError(
+            f"image_folder is for a list of paths, and images is {images}; leave it out"
+        )
     if root.is_dir():
         contents = walk(root)
         files = [*contents.images, *contents.refused_links]
@@ -70,8 +82,8 @@ def list_images(
         raise DatasetError(
             f"{images}: nothing is there; expected a folder of images, one, or a list"
         )
-    elif root.suffix.lower() in _TABLES + _TEXTS:
-        listed = list(_of_list(root, column))
+    elif is_list:
+        listed = list(_of_list(root, column, image_folder or ""))
     else:
         listed = [ListedImage(valid_unicode(root.name), root)]
     meant = [each for each in listed if not any(fnmatchcase(each.source, p) for p in leave_out)]
@@ -88,14 +100,17 @@ def list_images(
     return ImageListing(usable, refused, without_names(ignored), left_out, patterns)
 
 
-def _of_list(path: Path, column: str) -> Iterator[ListedImage]:
-    """Yields the images of a list; relative paths begin at its folder.
+def _of_list(path: Path, column: str, image_folder: str) -> Iterator[ListedImage]:
+    """Yields the images of a list; relative paths begin at a folder as seen from its own.
 
     They are called as seen from that folder, or from the nearest one that holds all of them.
     """
-    folder = path.absolute().parent
+    folder = Path(os.path.normpath(path.absolute().parent / image_folder))
     # without following links: the names are those of the list
-    paths = [Path(os.path.normpath(folder / each)) for each in _paths(path, column)]
+    said = _paths(path, column)
+    paths = [Path(os.path.normpath(folder / each)) for each in said]
+    if paths and not any(map(os.path.lexists, paths)):
+        raise DatasetError(_told_of_absent(path, folder, said))
     if paths and not all(each.is_relative_to(folder) for each in paths):
         folder = Path(os.path.commonpath([each.parent for each in paths]))
     for each in paths:
@@ -104,6 +119,16 @@ def _of_list(path: Path, column: str) -> Iterator[ListedImage]:
             found = "something else" if each.exists() else "nothing"
             problem = ("missing_image", f"the list names this file, and {found} is there")
         yield ListedImage(valid_unicode(each.relative_to(folder).as_posix()), each, problem)
+
+
+def _told_of_absent(path: Path, folder: Path, said: Sequence[str]) -> str:
+    beside = sorted(each.name for each in path.absolute().parent.iterdir() if each.is_dir())
+    fitting = [each for each in beside if (path.absolute().parent / each / said[0]).is_file()]
+    advice = f"; the first is in {fitting[0]}: set --image_folder {fitting[0]}" if fitting else ""
+    return (
+        f"{path}: none of the {len(said):,} files that it names is there; its relative paths begin "
+        f"at {folder}{advice or '. Set image_folder to where they begin, as seen from the list'}"
+    )
 
 
 def _paths(path: Path, column: str) -> list[str]:

@@ -87,7 +87,9 @@ def plan(config: PredictConfig, opening: Opening) -> "Prediction":
     trained = opening.network("weights", config)
     with opening.part("images"):
         _check_apart(config)
-        listing = list_images(config.images, config.names, config.column, config.leave_out)
+        listing = list_images(
+            config.images, config.names, config.column, config.leave_out, config.image_folder
+        )
         opening.facts["images"] = (
             f"{len(listing.images):,} to predict, {len(listing.refused):,} set aside unread"
         )

@@ -12,6 +12,7 @@ from pydicom.uid import (
 )
 
 from nakt_dist.drawing.overlay import outlined
+from nakt_dist.errors import ConfigurationError, DatasetError
 from nakt_dist.imaging.dicom_place import DicomPlace, read_place
 from nakt_dist.imaging.palette import class_palette
 from nakt_dist.imaging.resizing import resize_image, restore
@@ -118,3 +119,19 @@ def test_what_looks_like_masks_is_told_with_the_patterns_that_leave_it_out(
     assert found.likely_masks == expected and len(found.images) == len(files)
     rest = list_images(str(tmp_path), "paths", leave_out=list(expected))
     assert rest.left_out == sum(expected.values()) and not rest.likely_masks
+
+
+def test_paths_of_a_list_begin_at_a_folder_that_is_said(tmp_path: Path) -> None:
+    table = tmp_path / "metadata.csv"
+    table.write_text("filename,age\na.png,3\nabsent.png,4\n")
+    with pytest.raises(DatasetError, match=r"none of the 2 files .* Set image_folder to where"):
+        list_images(str(table), "paths", "filename")
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "a.png").touch()
+    with pytest.raises(DatasetError, match=r"set --image_folder images$"):
+        list_images(str(table), "paths", "filename")
+    found = list_images(str(table), "paths", "filename", image_folder="images")
+    assert [each.name for each in found.images] == ["a"]
+    assert [each.source for each in found.refused] == ["absent.png"]
+    with pytest.raises(ConfigurationError, match="image_folder is for a list"):
+        list_images(str(tmp_path), "paths", image_folder="images")
