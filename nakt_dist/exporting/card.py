@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from nakt_dist.exporting.card_header import card_header
 from nakt_dist.exporting.card_origin import origin_blocks
 from nakt_dist.exporting.card_results import result_blocks
+from nakt_dist.exporting.few import told_of
 from nakt_dist.models.onnx_metadata import INPUT_NAME, OnnxMetadata, OnnxOutput
 from nakt_dist.models.preprocessing import value_range
 from nakt_dist.records.lineage import Lineage
@@ -82,6 +83,7 @@ class CardFacts:
 def make_card(facts: CardFacts) -> str:
     """Returns the card: Hugging Face's header, then what there is to say, as Markdown."""
     told = facts.told
+    runs = [told_of(run) for run in facts.runs]
     network = name_network({"name": told.model.name, "options": told.model.options})
     subtitle = (
         f"A network for {told.task}: {network.label}, {facts.parameters:,} parameters. "
@@ -91,10 +93,10 @@ def make_card(facts: CardFacts) -> str:
         Section("use", "Intended use", tuple(_use(facts))),
         Section("input", "Input and output", tuple(_input_and_output(told))),
         Section("origin", "What it learnt from", tuple(origin_blocks(facts.lineage))),
-        Section("results", "Results", tuple(result_blocks(facts.runs, facts.capabilities))),
+        Section("results", "Results", tuple(result_blocks(runs, facts.capabilities))),
         Section("files", "Files", tuple(_files(facts))),
     )
-    header = card_header(told, facts.formats, facts.runs, facts.phantom)
+    header = card_header(told, facts.formats, runs, facts.phantom)
     body = to_markdown(Document(told.name, subtitle, sections))
     return f"---\n{header}---\n\n{body}{_how_to(facts)}"
 

@@ -1,11 +1,12 @@
 """The header of a model card, as Hugging Face reads it: licence, tags, and results by test."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import yaml
 
+from nakt_dist.exporting.few import is_few
 from nakt_dist.models.onnx_metadata import OnnxMetadata
 from nakt_dist.records.fields import label_dataset
 from nakt_dist.report.evaluations import ClassifierRun, Evaluation, SegmentationRun
@@ -33,7 +34,7 @@ def card_header(
     Args:
         told: what the export says of the network.
         formats: in which it is handed on.
-        runs: its evaluations.
+        runs: its evaluations, as ``few.told_of`` returns them.
         phantom: whether procedural images are behind it.
     """
     names = ["medical-imaging", "knowledge-transfer", _slug(told.model.name), *formats]
@@ -43,8 +44,9 @@ def card_header(
         "pipeline_tag": _PIPELINES[told.task],
         "tags": [*names, *(["phantom"] if phantom else [])],
     }
-    if runs:
-        results = [_result(run, _PIPELINES[told.task]) for run in runs]
+    results = [_result(run, _PIPELINES[told.task]) for run in runs]
+    results = [each for each in results if each["metrics"]]
+    if results:
         header["model-index"] = [{"name": told.name, "results": results}]
     return yaml.safe_dump(header, sort_keys=False, allow_unicode=True)
 
@@ -87,8 +89,9 @@ def _metrics(run: Evaluation) -> Iterator[dict[str, Any]]:
                     title = f"{each.name}{unit}"
                     yield _metric(each.name, title, each.mean, each.interval, each.images)
         case ClassifierRun(result=result):
-            title = "AUROC, %, mean over findings"
-            yield _metric("roc_auc", title, run.mean, result.interval, run.images)
+            if result.auroc is not None:
+                title = "AUROC, %, mean over findings"
+                yield _metric("roc_auc", title, result.auroc, result.interval, run.images)
             for one in result.findings:
                 if one.auroc is not None:
                     shown = one.positives + one.negatives
@@ -99,5 +102,6 @@ def _metrics(run: Evaluation) -> Iterator[dict[str, Any]]:
 def _metric(
     kind: str, title: str, value: float, interval: tuple[float, float] | None, images: int
 ) -> dict[str, Any]:
-    told: Mapping[str, Any] = {} if interval is None else {"interval_95": list(interval)}
-    return {"type": kind, "name": title, "value": value, "args": {"images": images, **told}}
+    args: dict[str, Any] = {} if is_few(images) else {"images": images}
+    args |= {} if interval is None else {"interval_95": list(interval)}
+    return {"type": kind, "name": title, "value": value, "args": args}

@@ -2,7 +2,15 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 
+from nakt_dist.exporting.few import (
+    FEWEST,
+    findings_not_told,
+    groups_not_told,
+    show_hidden,
+    show_people,
+)
 from nakt_dist.records.operating_points import FindingPoints, OperatingPoints, PointScore
+from nakt_dist.records.results import FindingScore, GroupScore
 from nakt_dist.report.cautions import not_known
 from nakt_dist.report.class_tables import class_tables
 from nakt_dist.report.classification_tables import show_percent
@@ -23,9 +31,9 @@ from nakt_dist.report.evaluations import (
 )
 from nakt_dist.report.mask_tables import masks_table
 from nakt_dist.report.tables import NOTHING
+from nakt_dist.report.wording import show_count
 
 _NONE_FOUND = "No evaluation of it was found: nothing is known of how well it works."
-_FEWEST = 5
 _INTERVALS = (
     "Intervals are 95 % bootstrap intervals and express the choice of test images alone, not of "
     "the training images, the seed or the teacher."
@@ -36,7 +44,7 @@ def result_blocks(runs: Sequence[Evaluation], capabilities: Mapping[str, float])
     """Yields the results of evaluations, and why to distrust them.
 
     Args:
-        runs: of one network, all of one task.
+        runs: of one network, all of one task, as ``few.told_of`` returns them.
         capabilities: knowledge-transfer capability by the evaluation's folder, in percent.
     """
     masks = [run for run in runs if isinstance(run, SegmentationRun)]
@@ -53,8 +61,9 @@ def result_blocks(runs: Sequence[Evaluation], capabilities: Mapping[str, float])
         yield Paragraph("Groups of patients: not measured; evaluations of masks do not tell them.")
     for each in findings:
         yield _findings_table(each)
-        if each.result.operating_points is not None:
-            yield _points_table(each, each.result.operating_points)
+        points = each.result.operating_points
+        if points is not None and points.findings:
+            yield _points_table(each, points)
         yield _groups_table(each)
     yield Paragraph(_INTERVALS if runs else _NONE_FOUND)
 
@@ -64,7 +73,7 @@ def _dice_table(runs: Sequence[SegmentationRun], capabilities: Mapping[str, floa
         "Dice",
         (
             Column("Test set", lambda run: run.tested_on.label),
-            Column("Images", lambda run: str(run.images)),
+            Column("Images", lambda run: show_people(run.images)),
             Column("Left out", lambda run: str(run.images_left_out)),
             Column("Dice %", lambda run: f"{run.dice}{run.warned}"),
             Column("95 % interval", lambda run: show_interval(run.interval)),
@@ -75,25 +84,27 @@ def _dice_table(runs: Sequence[SegmentationRun], capabilities: Mapping[str, floa
             ),
         ),
         runs,
-        ("Mean ± standard deviation over the images; images without a defined Dice are left out.",),
+        (
+            "Mean ± standard deviation over the images; images without a defined Dice, or another "
+            f"metric, are left out. Where they are fewer than {FEWEST} their number is not told, "
+            "and counted among the images.",
+        ),
     )
 
 
 def _findings_table(run: ClassifierRun) -> Table:
     result = run.result
-    interval = NOTHING if result.interval is None else show_interval(result.interval)
-    means = (
-        f"Mean over {result.counted} findings: AUROC {run.mean:.2f} %, 95 % interval {interval}, "
-        f"average precision {show_percent(result.means['average_precision'])} %, calibration error "
-        f"{show_percent(result.calibration_points)} points; {result.images:,} images of "
-        f"{result.patients:,} patients."
-    )
+    hidden = findings_not_told(result)
+
+    def count(each: FindingScore, number: int) -> str:
+        return show_hidden(number) if each.name in hidden else str(number)
+
     return tabulate(
         f"Findings on {run.tested_on.label}",
         (
             Column("Finding", lambda each: each.name),
-            Column("Positive images", lambda each: _people(each.positives)),
-            Column("Negative", lambda each: _people(each.negatives)),
+            Column("Positive images", lambda each: count(each, each.positives)),
+            Column("Negative", lambda each: count(each, each.negatives)),
             Column("AUROC %", lambda each: f"{show_percent(each.auroc)}{run.warned}"),
             Column(
                 "95 % interval",
@@ -103,8 +114,32 @@ def _findings_table(run: ClassifierRun) -> Table:
             Column("Calibration error", lambda each: show_percent(each.calibration_points)),
         ),
         result.findings,
-        (means, "Calibration error: expected, in percentage points; AUROC – lacks a class."),
+        (
+            _means(run, len(hidden)),
+            "Calibration error: expected, in percentage points; AUROC – lacks a class"
+            + (" or rests on too few images." if hidden else "."),
+        ),
     )
+
+
+def _means(run: ClassifierRun, hidden: int) -> str:
+    """Says the means, over which findings, and on how many images and patients."""
+    result = run.result
+    test = f"{show_people(result.images)} images of {show_people(result.patients)} patients."
+    if result.auroc is None:
+        return f"No finding has at least {FEWEST} images of each class; {test}"
+    interval = NOTHING if result.interval is None else show_interval(result.interval)
+    means = (
+        f"Mean over {show_count(result.counted, 'finding')}: AUROC {result.auroc:.2f} %, 95 % "
+        f"interval {interval}, average precision {show_percent(result.means['average_precision'])} "
+        f"%, calibration error {show_percent(result.calibration_points)} points; {test}"
+    )
+    if hidden:
+        means += (
+            f" {show_count(hidden, 'finding')} with fewer than {FEWEST} images of a class, or "
+            "whose number would give theirs away, left out of the mean, which then has no interval."
+        )
+    return means
 
 
 def _points_table(run: ClassifierRun, points: OperatingPoints) -> Table:
@@ -140,6 +175,11 @@ def _groups_table(run: ClassifierRun) -> Block:
     result = run.result
     if not result.groups:
         return Paragraph(f"Groups of patients on {run.tested_on.label}: not told by the dataset.")
+    hidden = groups_not_told(result)
+
+    def count(each: GroupScore, number: int) -> str:
+        return show_hidden(number) if (each.attribute, each.group) in hidden else str(number)
+
     gaps = [
         f"{name}: largest less smallest {gap:.1f} percentage points."
         for name, gap in result.gaps.items()
@@ -149,16 +189,16 @@ def _groups_table(run: ClassifierRun) -> Block:
         f"Groups of patients on {run.tested_on.label}",
         (
             Column("Group", lambda each: f"{each.attribute}: {each.group}"),
-            Column("Images", lambda each: _people(each.images)),
-            Column("Patients", lambda each: _people(each.patients)),
+            Column("Images", lambda each: count(each, each.images)),
+            Column("Patients", lambda each: count(each, each.patients)),
             Column("Mean AUROC %", lambda each: show_percent(each.auroc_mean)),
             Column("Findings", lambda each: str(each.labels_counted)),
         ),
         result.groups,
-        ("Small groups are counted, not compared.", *gaps),
+        (
+            "Small groups are counted, not compared; nor are groups on findings with fewer than "
+            f"{FEWEST} images of a class. Where a group has fewer than {FEWEST} patients, the "
+            "number of another is left out, too.",
+            *gaps,
+        ),
     )
-
-
-def _people(count: int) -> str:
-    """Returns a number of images or patients; of very few not how many, who could be known."""
-    return str(count) if count == 0 or count >= _FEWEST else f"< {_FEWEST}"

@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import safetensors.torch
 import torch
@@ -13,8 +14,10 @@ from nakt_dist.cli import main
 from nakt_dist.config import ExportConfig, PreprocessingConfig
 from nakt_dist.errors import CheckpointError, ConfigurationError, DatasetError, NaktError
 from nakt_dist.evaluation.class_activation import exact_class_activation, find_pooled_features
+from nakt_dist.evaluation.classification_summary import summarise_classification
 from nakt_dist.exporting import folder, writing
 from nakt_dist.exporting.card_header import card_header
+from nakt_dist.exporting.few import findings_not_told, not_told, told_of
 from nakt_dist.exporting.places import without_places
 from nakt_dist.models import ModelSpec
 from nakt_dist.models.network_file import describe_for_file, open_network
@@ -22,6 +25,7 @@ from nakt_dist.models.onnx_metadata import read_metadata
 from nakt_dist.models.preprocessing import ImageForm
 from nakt_dist.models.taps import TeacherTap
 from nakt_dist.models.weights import save_weights
+from nakt_dist.report.runs import collect
 from nakt_dist.runtime.files import file_sha256
 from nakt_dist.stages import export
 from tests.classifier_records import FINDINGS, classifier, followed, images_of, write_classified
@@ -208,7 +212,67 @@ def test_the_card_warns_of_test_images_that_were_met_and_hides_few_patients(tmp_
     card = (tmp_path / "runs" / "student-export" / "README.md").read_text()
     assert "⚠ On chexpert (phantom), split train: it learnt from the very splits" in card
     group = record["details"]["subgroups"][0]
-    assert f"| {group['attribute']}: {group['group']} | 7 | < 5 |" in card
+    assert f"| {group['attribute']}: {group['group']} | not told | < 5 |" in card
+    assert "| sex: M | not told | not told |" in card  # else all less the others would tell
+
+
+def card_of_few(tmp_path, finding):
+    """Returns the card of a classifier whose first finding is changed so in its evaluation."""
+    told = classifier(images_of() | SIZE, network=RESNET.name)
+    run, inputs = write_run(tmp_path, told, RESNET)
+    tests = tmp_path / "tests" / "student"
+    write_classified(tests, told, operating=True)
+    record = json.loads((tests / "record.json").read_text())
+    record["inputs"] |= inputs
+    record["details"]["labels"][0] |= finding
+    (tests / "record.json").write_text(json.dumps(record))
+    export.run(plain(run, records=[str(tmp_path)]))
+    return ModelCard((tmp_path / "runs" / "student-export" / "README.md").read_text()), record
+
+
+@pytest.mark.parametrize("few", [{"positives": 1, "negatives": 79}, {"positives": 78}])
+def test_a_finding_with_few_images_cannot_be_counted_back(tmp_path, few):
+    card, record = card_of_few(tmp_path, {"positives": 10, "negatives": 2} | few)
+    row = "not told | < 5" if few["positives"] == 78 else "< 5 | not told"
+    assert f"| {FINDINGS[0]} | {row} | – | – | – | – |" in card.text
+    assert f"{FINDINGS[0]} | youden" not in card.text and f"{FINDINGS[1]} | youden" in card.text
+    values = {each.metric_name: each for each in card.data.eval_results}
+    assert f"AUROC, %, {FINDINGS[0]}" not in values
+    mean = values["AUROC, %, mean over findings"]
+    others = [each["auroc"] for each in record["details"]["labels"][1:]]
+    assert mean.metric_value == pytest.approx(sum(others) / 3)
+    assert "interval_95" not in mean.metric_args
+    assert "| sex: F | 40 | 20 | – | 0 |" in card.text
+
+
+def test_parts_of_a_whole_leave_no_few_behind():
+    few = [False, True, False, False]
+    assert not_told([30, 2, 40, 10], [False] * 4) == set()
+    assert not_told([30, 2, 40, 10], few) == {1, 2}
+    assert not_told([30, 1, 5, 10], few) == {1, 2, 3}  # 6 of both: 1 and 5 alone
+    assert not_told([70, 2], [False, True]) == {0, 1}
+    assert not_told([0, 2, 3], [False, True, True]) == {1, 2}
+
+
+def test_of_findings_that_exclude_each_other_no_single_one_is_left_out():
+    told = summarise_classification(
+        FINDINGS, np.full((80, 4), 0.5), np.zeros((80, 4)), ["x"] * 80, {}, samples=2, seed=0
+    )
+    counts = [(2, 78), (30, 50), (40, 40), (8, 72)]
+    findings = tuple(
+        replace(each, positives=p, negatives=n)
+        for each, (p, n) in zip(told.findings, counts, strict=True)
+    )
+    assert findings_not_told(replace(told, findings=findings)) == set(FINDINGS[:2])
+    assert findings_not_told(replace(told, images=90, findings=findings)) == {FINDINGS[0]}
+
+
+def test_few_images_without_a_value_are_not_told(tmp_path):
+    folder = write_evaluation(tmp_path / "x", lineage(PSEUDO), [*scores(0.75), float("nan")])
+    (run,) = collect([folder]).evaluations
+    assert run.images_left_out == 1
+    told = told_of(run)
+    assert (told.images, told.images_left_out) == (run.images + 1, 0)
 
 
 @pytest.mark.parametrize("name", ["masks", "findings"])
