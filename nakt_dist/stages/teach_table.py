@@ -1,6 +1,7 @@
 """Pseudo-findings from a table of what a network of others says: its file is not at hand."""
 
 import math
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,6 +20,9 @@ from nakt_dist.sources.files import FoundFile
 from nakt_dist.sources.findings import canonical_finding
 from nakt_dist.stages.network_card import lineage_of_card
 from nakt_dist.stages.opening import Opening, tell_weights
+
+_DECIMAL = re.compile(r"(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
+"""What every program reads alike, unlike Python's ``0_1``."""
 
 
 @dataclass(frozen=True)
@@ -119,7 +123,7 @@ def read_answers(
             raise DatasetError(f"{path}: line {row.line}: {quoted(name)} is there twice")
         seen.add(name)
         if name in places:
-            probability[places[name]] = _probabilities(path, row)
+            probability[places[name]] = _probabilities(path, row, columns)
     if np.isnan(probability).all():
         raise DatasetError(
             f"{path}: its column '{table.image}' names none of the {len(images)} images of "
@@ -161,16 +165,14 @@ def _places(images: IndexedShards) -> dict[str, int]:
     return places
 
 
-def _probabilities(path: Path, row: TableRow) -> list[float]:
+def _probabilities(path: Path, row: TableRow, columns: Iterable[str]) -> list[float]:
     values = []
-    for cell in row.cells[1:]:
-        try:
-            value = float(cell) if cell else math.nan
-        except ValueError:
-            value = math.inf
-        if not (0 <= value <= 1 or not cell):
+    for column, cell in zip(columns, row.cells[1:], strict=True):
+        value = float(cell) if _DECIMAL.fullmatch(cell) else math.nan
+        if cell and not 0 <= value <= 1:
             raise DatasetError(
-                f"{path}: line {row.line} has {quoted(cell)}, expected a probability from 0 to 1"
+                f"{path}: line {row.line} has {quoted(cell)} in column {quoted(column)}, expected "
+                "a probability: a decimal number from 0 to 1, such as 0.25 or 2.5e-1"
             )
         values.append(value)
     return values
