@@ -56,6 +56,7 @@ class TrainedNetwork:
         lineage: what it was trained on, and from; empty for files that are not ours.
         weights_sha256: of the file.
         notices: what else is worth knowing of the file, a sentence each.
+        exported_from: SHA-256 of the weights that an ONNX file is another form of, if it says so.
     """
 
     name: str
@@ -65,6 +66,7 @@ class TrainedNetwork:
     lineage: Mapping[str, Any]
     weights_sha256: str
     notices: tuple[str, ...] = ()
+    exported_from: str | None = None
 
     @property
     def preprocessing(self) -> PreprocessingConfig:
@@ -231,6 +233,7 @@ def _open_onnx(
         lineage=stored_lineage(opened.loaded),
         weights_sha256=opened.loaded.sha256,
         notices=tuple(f"{name}: {each}" for each in opened.loaded.notices),
+        exported_from=opened.exported_from,
     )
 
 

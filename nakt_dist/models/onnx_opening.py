@@ -35,12 +35,15 @@ class OpenedOnnx:
         spec: its architecture, where the file is of ours; else of the family ``onnx:``.
         loaded: what its file says, as of a weights file; without weights.
         name: what its file calls it; empty where it does not.
+        exported_from: SHA-256 of the weights that it is another form of, as its file says; None
+            where it does not, or settings take something else of it.
     """
 
     network: OnnxNetwork
     spec: ModelSpec
     loaded: LoadedWeights
     name: str
+    exported_from: str | None
 
 
 @dataclass(frozen=True)
@@ -112,7 +115,8 @@ def open_onnx(
         notices=_notices(answer),
     )
     called = metadata.name[:_LONGEST_NAME] if metadata else ""
-    return OpenedOnnx(network.requires_grad_(False).eval(), spec, loaded, called)
+    exported_from = metadata.weights_sha256 if metadata and not options else None
+    return OpenedOnnx(network.requires_grad_(False).eval(), spec, loaded, called, exported_from)
 
 
 def _options(

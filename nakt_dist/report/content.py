@@ -55,7 +55,7 @@ def terminal_tables(collection: Collection) -> list[Table]:
 
 def _subtitle(collection: Collection, left_out: int) -> str:
     runs = [*collection.evaluations, *collection.classified]
-    networks = len({run.weights_sha256 for run in runs})
+    networks = len({run.original for run in runs})
     sets = len({run.tested_on for run in runs})
     return (
         f"{show_count(len(runs), 'evaluation')} of {show_count(networks, 'network')} on "

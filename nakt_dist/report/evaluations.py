@@ -1,7 +1,7 @@
 """What a network reached on one test set, read from a record of ``nakt evaluate``."""
 
 from collections.abc import Container, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -21,6 +21,9 @@ from nakt_dist.records.run_record import RunRecord
 from nakt_dist.report.document import WARNING
 from nakt_dist.report.paper import NETWORKS
 from nakt_dist.report.roles import Role, role_of
+
+EXPORTED_FROM = "exported_from"
+"""Where a record of an ONNX file says which weights it is another form of."""
 
 
 @dataclass(frozen=True)
@@ -103,6 +106,9 @@ class Evaluation(Found):
         mean: of the task's metric over them, in percent.
         seconds: that the evaluation took.
         exposure: how the network may have met its test images, by role.
+        forms: SHA-256 of its other files: of the weights that an ONNX file was exported from, or
+            of the ONNX files whose evaluations this one stands for.
+        is_onnx: whether it is an ONNX file that says which weights it was exported from.
     """
 
     name: str
@@ -114,6 +120,18 @@ class Evaluation(Found):
     mean: float
     seconds: float
     exposure: Verdicts = field(compare=False)
+    forms: frozenset[str]
+    is_onnx: bool
+
+    @property
+    def original(self) -> str:
+        """SHA-256 of the weights: of an ONNX file those that it was exported from."""
+        return next(iter(self.forms)) if self.is_onnx else self.weights_sha256
+
+    @property
+    def files(self) -> frozenset[str]:
+        """SHA-256 of all files that are this network."""
+        return self.forms | {self.weights_sha256}
 
     METRIC: ClassVar[str]
     LEARNT: ClassVar[str] = ""
@@ -150,18 +168,22 @@ def _read_shared(
     record = found.record
     lineage = read_lineage(read_field(record.details, "lineage", Mapping), known)
     tested_on = EvaluationSet.from_record(record, findings)
+    original = read_if_there(record.details, EXPORTED_FROM, str)
+    network = name_network(read_field(record.details, "model", Mapping), without)
     return Evaluation(
         name=printable(record.name),
         place=found.place,
         folder=found.folder,
         weights_sha256=printable(read_field(record.inputs, "weights_sha256", str)),
-        network=name_network(read_field(record.details, "model", Mapping), without),
+        network=replace(network, label=f"{network.label}, ONNX") if original else network,
         lineage=lineage,
         tested_on=tested_on,
         images=images,
         mean=mean,
         seconds=record.seconds,
         exposure=judge_record(record, tested_on, known),
+        forms=frozenset([printable(original)] if original else ()),
+        is_onnx=bool(original),
     )
 
 
@@ -210,6 +232,7 @@ class SegmentationRun(Evaluation):
             raise DatasetError("no image has a defined Dice")
         shared = _read_shared(found, dice.images, dice.mean, known)
         given_name = read_field(details, "network", str) if "network" in details else ""
+        given_name += " (ONNX)" if given_name and shared.is_onnx else ""
         return cls(
             **vars(shared),
             network_given_name=printable(given_name),

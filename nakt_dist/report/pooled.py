@@ -120,11 +120,11 @@ def _met(run: SegmentationRun) -> tuple[str, ...]:
 def _by_network(runs: Sequence[SegmentationRun]) -> list[list[SegmentationRun]]:
     """Parts runs by test set where a network was tested on several; each network once in each."""
     tested = [
-        list({run.weights_sha256: run for run in reversed(fold)}.values())[::-1]
+        list({run.original: run for run in reversed(fold)}.values())[::-1]
         for fold in grouped(runs, lambda run: run.tested_on.splits).values()
     ]
     together = [run for fold in tested for run in fold]
-    several = len(together) > len({run.weights_sha256 for run in together})
+    several = len(together) > len({run.original for run in together})
     return tested if several else [together]
 
 
@@ -206,7 +206,7 @@ class _Recipes:
 
     def alike(self, run: SegmentationRun) -> Alike:
         """Returns what tells a run's network from those that it may not be pooled with."""
-        return self._alike(run.weights_sha256)
+        return self._alike(run.original)
 
     def _alike(self, weights: str | None) -> Alike:
         if weights not in self._settings:

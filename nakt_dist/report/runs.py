@@ -16,6 +16,7 @@ from nakt_dist.records.lineage_reading import is_classification, lineages_in, re
 from nakt_dist.records.pseudo_sets import PseudoSet, read_pseudo_set
 from nakt_dist.records.run_record import RECORD_NAME, read_record
 from nakt_dist.report.evaluations import (
+    EXPORTED_FROM,
     ClassifierRun,
     Evaluation,
     Found,
@@ -115,11 +116,13 @@ def collect(folders: Sequence[str | Path], needs_tests: bool = True) -> Collecti
     segmenters = [found for found in tests if not is_classifier_test(found.record)]
     lineages = list(lineages_in(found.record for found in records))
     teachers = _teachers((lineage for _, lineage in lineages), pseudo_sets)
+    teachers |= {each for forms in map(_files, tests) if forms & teachers for each in forms}
     learnt = {weights: lineage for weights, lineage in reversed(lineages) if weights}
     read_segmenter = partial(SegmentationRun.read, teachers=teachers, known=learnt)
-    evaluations = _named_by_network(_read_tests(segmenters, read_segmenter, left_out))
+    segmented = _read_tests(segmenters, read_segmenter, left_out)
+    evaluations = _named_by_network(_once_in_all_forms(segmented, left_out))
     classified = _read_tests(classifiers, partial(ClassifierRun.read, known=learnt), left_out)
-    classified = _without_validations(classified, left_out)
+    classified = _without_validations(_once_in_all_forms(classified, left_out), left_out)
     if needs_tests and not evaluations and not classified:
         raise DatasetError(_nothing_found(folders, left_out))
     trainings = [found for found in records if found.record.stage == "train"]
@@ -221,6 +224,33 @@ def _read_tests(
 
     read_each(tests, read_once, left_out)
     return list(runs.values())
+
+
+def _files(found: FoundRecord) -> set[str]:
+    """Returns the SHA-256 of the file that was tested, and of the weights it is a form of."""
+    told = (found.record.inputs.get("weights_sha256"), found.record.details.get(EXPORTED_FROM))
+    return {each for each in told if isinstance(each, str)}
+
+
+def _once_in_all_forms(runs: Sequence[Run], left_out: list[LeftOut]) -> list[Run]:
+    """Counts a network once on each test set, where its ONNX file was tested beside its weights."""
+    originals = {(run.weights_sha256, run.tested_on): run for run in runs if not run.is_onnx}
+    stands_for: dict[str, set[str]] = {}
+    kept = []
+    for run in runs:
+        first = originals.get((run.original, run.tested_on))
+        if first is None or not run.is_onnx:
+            kept.append(run)
+            continue
+        stands_for.setdefault(first.weights_sha256, set()).add(run.weights_sha256)
+        reason = (
+            f"the ONNX form of {first.place}, which is counted: {run.METRIC} {run.mean:.2f} % "
+            f"here, {first.mean:.2f} % there"
+        )
+        left_out.append(LeftOut(run.place, reason))
+    return [
+        replace(run, forms=run.forms | stands_for.get(run.weights_sha256, set())) for run in kept
+    ]
 
 
 def _without_validations(

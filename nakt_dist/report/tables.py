@@ -84,7 +84,7 @@ def find_teacher(
 ) -> SegmentationRun | None:
     """Finds a teacher's evaluation on the same images, whatever it is called."""
     for run in evaluations:
-        if run.weights_sha256 == teacher.weights_sha256 and run.tested_on == tested_on:
+        if teacher.weights_sha256 in run.files and run.tested_on == tested_on:
             return run
     return None
 

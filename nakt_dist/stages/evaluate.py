@@ -278,6 +278,7 @@ def _finalise(job: Evaluation, stopwatch: Stopwatch, speed: Mapping[str, float])
             "test_set": EvaluationSet.of(
                 manifest, config.splits, image_form(manifest).fit
             ).to_json(),
+            **({"exported_from": trained.exported_from} if trained.exported_from else {}),
             **met,
             **details,
         },

@@ -136,10 +136,13 @@ def test_it_is_evaluated_as_its_checkpoint_and_what_it_met_is_told(
             config = evaluate_config(output, folder / "squares", path, splits=[split])
             records.append(evaluate.run(config))
             assert records[-1].details["met_test_images"]["training"] is met
+        assert records[1].details["exported_from"] == records[0].inputs["weights_sha256"]
         dice = [record.metrics["dice_mean"] for record in records]
         assert dice[1] == pytest.approx(dice[0], abs=1e-3)
     config = evaluate_config(tmp_path / "their test", folder / "squares", tmp_path / "theirs.onnx")
-    assert evaluate.run(config).details["met_test_images"]["training"] is None
+    record = evaluate.run(config)
+    assert record.details["met_test_images"]["training"] is None
+    assert "exported_from" not in record.details
 
 
 def test_attention_shows_where_it_looks_as_a_teacher_alone(folder: Path, tmp_path: Path) -> None:
