@@ -37,7 +37,7 @@ def describe_network(config: ExportConfig, trained: TrainedNetwork) -> OnnxMetad
     if config.class_activations:
         outputs.append(OnnxOutput(ACTIVATIONS_NAME, "class_activation", names=names))
     fit = _trained_on(trained).get("fit")
-    return OnnxMetadata(
+    told = OnnxMetadata(
         name=trained.name,
         task=task,  # type: ignore[arg-type]
         model=replace(trained.spec, options=without_places(trained.spec.options)),
@@ -48,6 +48,10 @@ def describe_network(config: ExportConfig, trained: TrainedNetwork) -> OnnxMetad
         lineage=without_places(trained.lineage),
         licence=config.licence,
     )
+    field = told.naming_field
+    if names and field and told.lineage.get(field) is not None:  # the settings' may be others
+        return replace(told, lineage={**told.lineage, field: list(names)})
+    return told
 
 
 def tap_paths(config: ExportConfig, trained: TrainedNetwork) -> list[str]:

@@ -80,6 +80,13 @@ class OnnxMetadata:
     licence: str | None = None
 
     @property
+    def naming_field(self) -> str | None:
+        """The field of the lineage that names the outputs too; None for the one plane of masks."""
+        if self.task == "classification":
+            return "labels"
+        return "classes" if self.model.num_outputs > 1 else None
+
+    @property
     def answer(self) -> OnnxOutput:
         """The output with what the network says."""
         return self.outputs[0]
@@ -144,6 +151,8 @@ def _check(metadata: OnnxMetadata, path: Path) -> None:
     spec, seen = metadata.model, metadata.preprocessing
     kinds, names = ([getattr(each, what) for each in metadata.outputs] for what in ("kind", "name"))
     by_channel = [each for each in (seen.mean, seen.std) if isinstance(each, list)]
+    named = [each.names for each in metadata.outputs if each.names]
+    inherited = metadata.lineage.get(metadata.naming_field or "")
     sound = {
         "preprocessing must have height, width, mean and std": None not in vars(seen).values(),
         f"mean and std must be numbers, or lists with {spec.in_channels}, one per channel": (
@@ -162,6 +171,10 @@ def _check(metadata: OnnxMetadata, path: Path) -> None:
                 for each in metadata.outputs
                 if each.kind == "answer"
             )
+        ),
+        "the names of an output must differ": all(len(set(each)) == len(each) for each in named),
+        f"outputs must be named as the lineage's {metadata.naming_field} are": (
+            inherited is None or all(list(each) == inherited for each in named)
         ),
     }
     for expected, is_sound in sound.items():

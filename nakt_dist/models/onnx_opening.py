@@ -104,7 +104,7 @@ def open_onnx(
     spec = _spec(answer, channels, metadata, options, path)
     network = OnnxNetwork(file, answer.name, answer.activation, answer.exclusive, tuple(shapes))
     _try_out(network, answer, shape, path)
-    said = {"preprocessing": stored, "lineage": _lineage(metadata, answer)}
+    said = {"preprocessing": stored, "lineage": _lineage(metadata)}
     loaded = LoadedWeights(
         path=path,
         state_dict={},
@@ -236,16 +236,12 @@ def _spec(
     return spec.without_encoder_weights()
 
 
-def _lineage(metadata: OnnxMetadata | None, answer: _Answer) -> dict[str, Any]:
+def _lineage(metadata: OnnxMetadata | None) -> dict[str, Any]:
     """Returns what a file says of its origin, and what its outputs mean, which stands there too."""
     if metadata is None:
         return {}
-    field, lineage = "labels" if answer.classifies else "classes", dict(metadata.lineage)
-    names = metadata.answer.names
-    # The name of the one plane of a mask is nobody's.
-    if names and lineage.get(field) is None and (answer.classifies or answer.exclusive):
-        lineage[field] = list(names)
-    return lineage
+    field, names = metadata.naming_field, metadata.answer.names
+    return {**metadata.lineage, **({field: list(names)} if field and names else {})}
 
 
 def _notices(answer: _Answer) -> tuple[str, ...]:

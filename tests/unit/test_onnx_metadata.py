@@ -84,6 +84,15 @@ def test_names_are_as_many_as_outputs_and_differ():
     for outputs, message in (
         ((replace(first, names=("Edema",)), *others), "must have 2 names"),
         ((first, replace(others[0], name="logits")), "different names"),
+        ((replace(first, names=("Edema", "Edema")), *others), "names of an output must differ"),
     ):
         with pytest.raises(CheckpointError, match=message):
             read_metadata(stored(replace(METADATA, outputs=outputs)), FILE)
+
+
+def test_names_contradict_no_lineage():
+    for labels in (["Effusion", "Edema"], ["Edema"], "Edema"):
+        with pytest.raises(CheckpointError, match="named as the lineage's labels"):
+            read_metadata(stored(replace(METADATA, lineage={"labels": labels})), FILE)
+    same = replace(METADATA, lineage={"labels": ["Edema", "Effusion"]})
+    assert read_metadata(stored(same), FILE) == same
