@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator
 
 from nakt_dist.records.evaluation_set import describe_splits
-from nakt_dist.records.lineage import Lineage, Network, TrainingSet
+from nakt_dist.records.lineage import ANNOTATIONS, NO_LABELS, RANDOM, Lineage, Network, TrainingSet
 from nakt_dist.report.document import Block, Bullets, Column, Paragraph, tabulate
 from nakt_dist.report.roles import describe_lineage, describe_rule
 from nakt_dist.report.tables import NOTHING
@@ -12,6 +12,7 @@ from nakt_dist.report.wording import describe_policy
 from nakt_dist.signals.kind import Kind
 
 _PACKING_DIGITS = 12
+_NOT_KNOWN = "not known"
 
 
 def origin_blocks(lineage: Lineage) -> Iterator[Block]:
@@ -32,8 +33,8 @@ def origin_blocks(lineage: Lineage) -> Iterator[Block]:
             (
                 Column("Network", lambda row: row[1].name or NOTHING),
                 Column("As", lambda row: row[0]),
-                Column("Learnt from", lambda row: row[1].learnt.label or "not known"),
-                Column("SHA-256 of its weights", lambda row: row[1].weights_sha256 or "not known"),
+                Column("Learnt from", lambda row: row[1].learnt.label or _NOT_KNOWN),
+                Column("SHA-256 of its weights", lambda row: row[1].weights_sha256 or _NOT_KNOWN),
             ),
             networks,
         )
@@ -62,17 +63,21 @@ def _images(lineage: Lineage) -> Block:
 
 
 def _count(images: TrainingSet) -> str:
+    if not images.samples:
+        return _NOT_KNOWN
     of = f" of {images.before_exclusion:,}" if images.before_exclusion > images.samples else ""
     return f"{images.samples:,}{of}"
 
 
 def _splits(images: TrainingSet) -> str:
-    return describe_splits(images.splits) if images.splits_known else "not known"
+    return describe_splits(images.splits) if images.splits_known else _NOT_KNOWN
 
 
 def _taught(images: TrainingSet) -> str:
+    if not images.samples:
+        return _NOT_KNOWN
     if not images.teachers:
-        return "annotations"
+        return images.taught if images.taught == NO_LABELS else ANNOTATIONS
     return f"{images.taught} of {', '.join(each.label for each in images.teachers)}"
 
 
@@ -81,8 +86,7 @@ def _exclusion(images: TrainingSet) -> str:
 
 
 def _facts(lineage: Lineage) -> Iterator[str]:
-    first = lineage.generations[-1]
-    yield f"First weights: {first.start.label}."
+    yield from _first_weights(lineage)
     chosen = lineage.validated_on
     if chosen is None:
         yield "No validation set chose its epoch: these are the last epoch's weights."
@@ -100,6 +104,22 @@ def _facts(lineage: Lineage) -> Iterator[str]:
                 f"It followed {each.following.teacher.label} by {kind.value.lower()}: "
                 f"{each.following.settings}."
             )
+
+
+def _first_weights(lineage: Lineage) -> Iterator[str]:
+    """Says what each training began with, the last one first, as far as anybody says."""
+    for each in lineage.generations:
+        if each.parent is not None:
+            name = each.parent.name or f"{each.parent.weights_sha256}"[:_PACKING_DIGITS]
+            learnt = each.parent.learnt.label or "images that nobody names"
+            began = f"those of “{name}”, which learnt from {learnt}"
+        elif each.pretrained is not None:
+            began = f"pretrained ones that a library brings ({each.pretrained})"
+        elif each.learnt.fingerprint:
+            began = RANDOM
+        else:  # of a network that was not trained here
+            continue
+        yield f"First weights of the training on {each.learnt.label}: {began}."
 
 
 def _networks(lineage: Lineage) -> list[tuple[str, Network]]:

@@ -100,6 +100,7 @@ def _read(value: Mapping[str, Any], known: _Known, lenient: bool) -> Lineage:
         parent=parent,
         is_whole=True,
         classifies=classifies,
+        pretrained=_read_pretrained(value),
         **({} if lenient or not classifies else _read_classifier(value)),
     )
 
@@ -137,18 +138,23 @@ def readable(lineage: Mapping[str, Any]) -> Mapping[str, Any]:
     return lineage
 
 
+def _read_pretrained(value: Mapping[str, Any]) -> str | None:
+    """Reads which of a library's weights a network began with; None for none."""
+    options = read_if_there(value, "model.options", Mapping) or {}
+    given = next((options[name] for name in PRETRAINED if options.get(name)), None)
+    if given is None:
+        return None
+    return printable(given) if isinstance(given, str) else "the library's weights"
+
+
 def _read_classifier(value: Mapping[str, Any]) -> dict[str, Any]:
     """Reads what a classifier's lineage says besides."""
-    options = value.get("model", {}).get("options", {})
-    given = next((options[name] for name in PRETRAINED if options.get(name)), None)
-    words = printable(given) if isinstance(given, str) else "the library's weights"
     return {
         "findings": read_texts(value, "labels"),
         "policy": read_policy(value, "label_policy"),
         "parts": _describe_parts(read_field(value, "trainable.parts", (str, list))),
         "parameters": read_field(value, "trainable.parameters", int),
         "seed": read_field(value, "seed", int),
-        "pretrained": None if given is None else words,
         "mean_teacher": printable(read_if_there(value, "mean_teacher", str) or ""),
     }
 

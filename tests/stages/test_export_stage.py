@@ -28,7 +28,14 @@ from nakt_dist.models.weights import save_weights
 from nakt_dist.report.runs import collect
 from nakt_dist.runtime.files import file_sha256
 from nakt_dist.stages import export
-from tests.classifier_records import FINDINGS, classifier, followed, images_of, write_classified
+from tests.classifier_records import (
+    FINDINGS,
+    classifier,
+    followed,
+    images_of,
+    start,
+    write_classified,
+)
 from tests.records import RULE, lineage, pseudo_masks, scores, write_evaluation
 
 UNET = ModelSpec("unet", options={"base_channels": 4, "normalisation": "none"})
@@ -214,6 +221,28 @@ def test_the_card_warns_of_test_images_that_were_met_and_hides_few_patients(tmp_
     group = record["details"]["subgroups"][0]
     assert f"| {group['attribute']}: {group['group']} | not told | < 5 |" in card
     assert "| sex: M | not told | not told |" in card  # else all less the others would tell
+
+
+def test_the_card_says_what_first_weights_learnt_from(tmp_path):
+    """As a network tells that was started with ``init: imagenet``, and one with a library's."""
+    images = {"dataset": "imagenet", "fingerprint": "", "phantom": False, "samples": 0}
+    stored = {"task": "classification", "trained_on": images}
+    told = {
+        "begun": classifier(images_of() | SIZE, RESNET.name, parent=start("lite0", stored)),
+        "brought": classifier(images_of() | SIZE, RESNET.name, options={"pretrained": True}),
+    }
+    told["last"] = classifier(images_of() | SIZE, RESNET.name, parent=start("x", told["brought"]))
+    cards = {}
+    for name, each in told.items():
+        run, _ = write_run(tmp_path, each, RESNET, name=name)
+        export.run(plain(run))
+        cards[name] = (tmp_path / "runs" / f"{name}-export" / "README.md").read_text()
+    assert not [name for name, card in cards.items() if "random" in card]
+    assert "“lite0”, which learnt from imagenet." in cards["begun"]
+    assert "| 1 | imagenet | not known | not known | not known |" in cards["begun"]
+    assert "| 2 | chexpert (phantom) | 100 | split train | annotations |" in cards["begun"]
+    for name in ("brought", "last"):
+        assert "pretrained ones that a library brings (the library's weights)" in cards[name]
 
 
 def card_of_few(tmp_path, finding):
