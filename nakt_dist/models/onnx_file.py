@@ -9,7 +9,7 @@ values whose size is huge or cannot be known beforehand, is refused.
 import hashlib
 import importlib
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from nakt_dist.errors import CheckpointError, ConfigurationError
 
 if TYPE_CHECKING:
-    from onnx import GraphProto, ModelProto, TensorProto, ValueInfoProto
+    from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto
 
 ONNX_SUFFIX = ".onnx"
 LARGEST_FILE = 2**31 - 1
@@ -38,6 +38,7 @@ _PASSING = (
     "Cast", "Clip", "Dropout", "Flatten", "Identity", "Reshape", "Resize", "Slice", "Squeeze",
     "Transpose", "Unsqueeze", "Upsample",
 )  # fmt: skip
+_LINEAR = ("Conv", "Gemm", "MatMul")
 _RANDOM = (
     "Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform",
     "RandomUniformLike",
@@ -128,10 +129,25 @@ def producer(model: "ModelProto", name: str) -> str:
 
     Of probabilities these leave probabilities: they move, choose, bound or interpolate them.
     """
+    node = _maker(model, name)
+    return str(node.op_type) if node else ""
+
+
+def ends_linearly(model: "ModelProto", name: str) -> bool:
+    """Says whether a layer without bounds makes a value, be its bias added by itself."""
+    unbounding = tuple(each for each in _PASSING if each != "Clip")
+    node = _maker(model, name, unbounding)
+    makers = [node]
+    if node is not None and node.op_type == "Add":
+        makers = [_maker(model, each, unbounding) for each in node.input]
+    return any(each.op_type in _LINEAR for each in makers if each is not None)
+
+
+def _maker(model: "ModelProto", name: str, passing: Sequence[str] = _PASSING) -> "NodeProto | None":
     made = {output: node for node in model.graph.node for output in node.output}
-    while name in made and made[name].op_type in _PASSING:
+    while name in made and made[name].op_type in passing:
         name = made[name].input[0]
-    return str(made[name].op_type) if name in made else ""
+    return made.get(name)
 
 
 def _check_graphs(path: Path, model: "ModelProto") -> None:

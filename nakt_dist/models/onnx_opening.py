@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from nakt_dist.errors import CheckpointError, ConfigurationError, nearest_name
-from nakt_dist.models.onnx_file import OnnxFile, producer, read_onnx, type_name
+from nakt_dist.models.onnx_file import OnnxFile, ends_linearly, producer, read_onnx, type_name
 from nakt_dist.models.onnx_metadata import OnnxMetadata, read_metadata
 from nakt_dist.models.onnx_network import ACTIVATIONS, Activation, OnnxNetwork
 from nakt_dist.models.onnx_shapes import value_shapes
@@ -48,12 +48,18 @@ class OpenedOnnx:
 
 @dataclass(frozen=True)
 class _Answer:
-    """An output of the graph: its name, its shape for one batch, and what was put on it."""
+    """An output of the graph: its name, its shape for one batch, and what was put on it.
+
+    Attributes:
+        source: how that was guessed, in words; empty where it is said.
+        linear: made by a layer without bounds.
+    """
 
     name: str
     shape: tuple[int, ...]
     activation: Activation
     source: str
+    linear: bool
 
     @property
     def classifies(self) -> bool:
@@ -174,7 +180,7 @@ def _find_answer(
             "options: {output: …}}, or export it without what comes after them, such as argmax"
         )
     activation, source = _activation(file, metadata, options, name, shape)
-    answer = _Answer(name, shape, activation, source)
+    answer = _Answer(name, shape, activation, source, ends_linearly(file.model, name))
     if answer.exclusive and activation == "sigmoid":
         raise ConfigurationError(
             f"{path}: '{name}' has {shape[1]} planes with a sigmoid each, which do not exclude "
@@ -289,9 +295,10 @@ def _try_out(network: OnnxNetwork, answer: _Answer, shape: tuple[int, ...], path
 
 
 def _check_probabilities(path: Path, answer: _Answer, found: torch.Tensor) -> None:
-    """Refuses masks of a softmax over something else than classes, and logits that are none."""
-    if answer.classifies:
-        return
+    """Refuses masks of a softmax over something else than classes, and logits that are none.
+
+    A few logits of findings may be from 0 to 1 by chance, unlike those of all pixels.
+    """
     bounded = bool(found.min() >= 0 and found.max() <= 1)
     sums_to_one = bool(((found.sum(1) - 1).abs() < _TOLERANCE).all())
     if answer.exclusive and answer.activation == "softmax" and not sums_to_one:
@@ -299,12 +306,13 @@ def _check_probabilities(path: Path, answer: _Answer, found: torch.Tensor) -> No
             f"{path}: '{answer.name}' has {answer.shape[1]} planes that do not sum to 1, as those "
             "of a softmax over all classes do; export it before its softmax"
         )
-    taken_for_logits = answer.source and answer.activation == "none"
+    by_chance = answer.classifies and answer.linear
+    taken_for_logits = answer.source and answer.activation == "none" and not by_chance
     if taken_for_logits and bounded and (sums_to_one or not answer.exclusive):
-        kind = "softmax" if answer.exclusive else "sigmoid"
+        kind = "softmax" if answer.shape[1] > 1 and sums_to_one else "sigmoid"
         raise CheckpointError(
             f"{path}: '{answer.name}' would be {answer.source}, and all its values are from 0 to 1"
-            f"{' and sum to 1' if answer.exclusive else ''}, as probabilities are; say what it is "
+            f"{' and sum to 1' if kind == 'softmax' else ''}, as probabilities are; say what it is "
             f"with model: {{name: onnx, options: {{activation: {kind}}}}}, or none if these are "
             "logits"
         )

@@ -249,6 +249,25 @@ def test_what_cannot_be_told_from_probabilities_has_to_be_said(
         open_network(path)
 
 
+def test_findings_that_may_be_probabilities_have_to_be_said_unless_a_linear_layer_ends(
+    tmp_path: Path,
+) -> None:
+    path, weights = (
+        tmp_path / "a.onnx",
+        {"w": torch.full((64, 2), 1e-4), "b": torch.full((2,), 0.5)},
+    )
+    linear = [node("Flatten", "images", "f"), node("MatMul", "f w", "m"), node("Add", "m b", "s")]
+    for last in ("HardSigmoid", "Clip", "Identity"):
+        model = make_model([*linear, node(last, "s", "answer")], weights, output=(FLOAT, ("n", 2)))
+        onnx.save(model, path)
+        if last == "Identity":
+            assert "logits, since it ends in Add" in open_network(path).notices[0]
+            continue
+        with pytest.raises(CheckpointError, match="activation: sigmoid"):
+            open_network(path)
+        open_network(path, ModelSpec("onnx", options={"activation": "sigmoid"}))
+
+
 def test_a_file_of_one_size_is_not_seen_at_other_scales(folder: Path) -> None:
     found = open_network(folder / "mask.onnx")
     with pytest.raises(CheckpointError, match="cannot run images of shape"):
