@@ -2,6 +2,7 @@
 
 import copy
 import json
+import math
 
 import numpy as np
 import pytest
@@ -168,6 +169,7 @@ KWARGS = "architecture/arch_kwargs"
         ({f"{KWARGS}/norm_op_kwargs": {"eps": 1}}, LABELS, "norm_op_kwargs"),
         ({f"{KWARGS}/features_per_stage": "many"}, LABELS, "'features' is many"),
         ({f"{KWARGS}/features_per_stage": [10**6] * 2}, LABELS, "far larger"),
+        ({f"{KWARGS}/features_per_stage": [math.inf] * 2}, LABELS, r"plans\.json: options of net"),
         ({f"{KWARGS}/strides": [[1, 1], [2, 2, 2]]}, LABELS, "'strides' is .2, 2, 2., expected 2"),
         ({f"{KWARGS}/strides": 2}, LABELS, "'strides'"),
         ({f"{KWARGS}/n_stages": "2"}, LABELS, "n_stages is '2', expected int"),

@@ -213,6 +213,7 @@ def test_a_folder_of_smp_with_its_activation(tmp_path, activation, classes, more
         ({"encoder_name": 3}, "encoder_name is 3, expected str"),
         ({"url": "https://example.org"}, "option 'url', which opens a path or an address"),
         ({"decoder_channels": [10**7] * 5}, "is far larger than"),
+        ({"encoder_depth": float("inf")}, r"config\.json: options of network"),
     ],
 )
 def test_a_description_of_smp_that_cannot_be_used_is_refused(tmp_path, wrong, message):

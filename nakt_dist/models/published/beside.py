@@ -4,8 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from nakt_dist.errors import CheckpointError
-from nakt_dist.models.spec import is_nested_deeper
+from nakt_dist.errors import CheckpointError, ConfigurationError
+from nakt_dist.models.spec import ModelSpec, is_nested_deeper
 
 _MOST_BYTES = 2**24
 _MOST_NESTED = 40
@@ -44,3 +44,17 @@ def take(value: dict[str, Any], name: str, kind: type, path: Path) -> Any:
             "the weights that lies alone"
         )
     return found
+
+
+def spec_beside(
+    path: Path, name: str, channels: int, outputs: int, options: dict[str, Any]
+) -> ModelSpec:
+    """Returns the architecture that a file describes.
+
+    Raises:
+        CheckpointError: it describes none, as with numbers that are not finite.
+    """
+    try:
+        return ModelSpec(name, channels, outputs, options)
+    except ConfigurationError as error:
+        raise CheckpointError(f"{path}: {error}; copy it again from its origin") from None

@@ -7,9 +7,8 @@ from typing import Any
 from torch import Tensor
 
 from nakt_dist.errors import CheckpointError
-from nakt_dist.models.published.beside import read_beside, take
+from nakt_dist.models.published.beside import read_beside, spec_beside, take
 from nakt_dist.models.published.described import AS_PACKED, LEVELS, described
-from nakt_dist.models.spec import ModelSpec
 from nakt_dist.models.weights import LoadedWeights
 
 _CONVOLUTIONS = {"PlainConvUNet": "n_conv_per_stage", "ResidualEncoderUNet": "n_blocks_per_stage"}
@@ -44,9 +43,8 @@ def recognise(loaded: LoadedWeights) -> LoadedWeights | None:
     channels = dataset.get("channel_names", dataset.get("modality")) or {}
     options = _options(take(configuration, "architecture", dict, path), path)
     kind, preprocessing = _input(configuration, path)
-    spec = ModelSpec(
-        "nnunet", len(channels), len(classes), {**options, "input_normalisation": kind}
-    )
+    options["input_normalisation"] = kind
+    spec = spec_beside(path, "nnunet", len(channels), len(classes), options)
     state = _as_here(loaded.state_dict)
     patch = configuration.get("patch_size")
     notice = (

@@ -1,9 +1,8 @@
 """Folders that smp's ``save_pretrained`` writes: weights beside ``config.json``."""
 
 from nakt_dist.errors import CheckpointError
-from nakt_dist.models.published.beside import read_beside, take
+from nakt_dist.models.published.beside import read_beside, spec_beside, take
 from nakt_dist.models.published.described import described
-from nakt_dist.models.spec import ModelSpec
 from nakt_dist.models.weights import LoadedWeights
 
 _CONFIG = "config.json"
@@ -37,6 +36,6 @@ def recognise(loaded: LoadedWeights) -> LoadedWeights | None:
             "have one target (sigmoid), or classes of which each pixel has one (softmax)"
         )
     options = {name: value for name, value in config.items() if name not in _NOT_OPTIONS}
-    spec = ModelSpec(f"smp:{architecture}/{encoder}", channels, classes, options)
+    spec = spec_beside(path, f"smp:{architecture}/{encoder}", channels, classes, options)
     notice = f"taken for what {_CONFIG} beside it says: {spec.name}, activation {activation}"
     return described(loaded, notice, spec, loaded.state_dict, {}, {})
