@@ -150,7 +150,7 @@ class ClassificationScores(TaskScores):
             text += _spell_difference(result.comparison)
         if result.operating_points is not None:
             text += _spell_points(result.operating_points)
-        cautions = result.rests_on.get("cautions", [])
+        cautions = result.cautions
         return text + "".join(f"\nevaluate {record.name}: warning: {each}" for each in cautions)
 
     def _read_other(self, folder: Path, identity: Mapping[str, Any]) -> tuple[RunRecord, pa.Table]:

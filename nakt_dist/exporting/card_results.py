@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 
+from nakt_dist.evaluation.classification_summary import LARGEST_SHARE_WITHOUT_A_LABEL
 from nakt_dist.exporting.few import (
     FEWEST,
     findings_not_told,
@@ -9,8 +10,9 @@ from nakt_dist.exporting.few import (
     show_hidden,
     show_people,
 )
+from nakt_dist.records.fields import read_if_there
 from nakt_dist.records.operating_points import FindingPoints, OperatingPoints, PointScore
-from nakt_dist.records.results import FindingScore, GroupScore
+from nakt_dist.records.results import ClassificationResult, FindingScore, GroupScore
 from nakt_dist.report.cautions import not_known
 from nakt_dist.report.class_tables import class_tables
 from nakt_dist.report.classification_tables import show_percent
@@ -52,6 +54,9 @@ def result_blocks(runs: Sequence[Evaluation], capabilities: Mapping[str, float])
     for run in runs:
         for words in run.warnings:
             yield Notice(f"{WARNING} On {run.tested_on.label}: it {words}.")
+    for each in findings:
+        for words in each.result.cautions:
+            yield Notice(f"{WARNING} On {each.tested_on.label}: {words}.")
     yield from map(Paragraph, not_known(runs))
     if masks:
         yield _dice_table(masks, capabilities)
@@ -106,20 +111,28 @@ def _findings_table(run: ClassifierRun) -> Table:
             Column("Positive images", lambda each: count(each, each.positives)),
             Column("Negative", lambda each: count(each, each.negatives)),
             Column("AUROC %", lambda each: f"{show_percent(each.auroc)}{run.warned}"),
-            Column(
-                "95 % interval",
-                lambda each: NOTHING if each.interval is None else show_interval(each.interval),
-            ),
+            Column("95 % interval", lambda each: _interval(each, result)),
             Column("Average precision %", lambda each: show_percent(each.average_precision)),
             Column("Calibration error", lambda each: show_percent(each.calibration_points)),
         ),
         result.findings,
         (
             _means(run, len(hidden)),
+            f"An interval is marked {WARNING} where more than a tenth of its resamples lack a "
+            "class: it rests on few patients.",
             "Calibration error: expected, in percentage points; AUROC – lacks a class"
             + (" or rests on too few images." if hidden else "."),
         ),
     )
+
+
+def _interval(finding: FindingScore, result: ClassificationResult) -> str:
+    """Returns the limits of an interval, marked where many resamples lack a class."""
+    if finding.interval is None:
+        return NOTHING
+    drawn = read_if_there(result.rests_on, "resamples", int) or 0
+    rough = finding.resamples_left_out > LARGEST_SHARE_WITHOUT_A_LABEL * drawn
+    return f"{show_interval(finding.interval)}{f' {WARNING}' if rough else ''}"
 
 
 def _means(run: ClassifierRun, hidden: int) -> str:

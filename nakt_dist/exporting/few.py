@@ -4,9 +4,12 @@ Findings and groups with 1 to 4 images or patients are few. Whatever would give 
 left out as well: the rest of a whole, rates and areas, and means to which they contribute.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
+from nakt_dist.evaluation.classification_summary import FEWEST_PATIENTS
+from nakt_dist.records.fields import read_if_there
 from nakt_dist.records.operating_points import OperatingPoints
 from nakt_dist.records.results import ClassificationResult, FindingScore, GroupScore, MaskScore
 from nakt_dist.report.evaluations import ClassifierRun, Evaluation, SegmentationRun
@@ -106,6 +109,7 @@ def without_few(result: ClassificationResult) -> ClassificationResult:
         result,
         auroc=_mean([each.auroc for each in told]),
         interval=None,
+        rests_on=_cautioned(result.rests_on),
         means={name: _mean([each.metrics[name] for each in told]) for name in result.means},
         findings=tuple(_counted(each) if each.name in hidden else each for each in result.findings),
         groups=tuple(
@@ -115,6 +119,14 @@ def without_few(result: ClassificationResult) -> ClassificationResult:
         gaps={name: None if name in unsure else gap for name, gap in result.gaps.items()},
         operating_points=_points_told(result.operating_points, hidden),
     )
+
+
+def _cautioned(rests_on: Mapping[str, Any]) -> dict[str, Any]:
+    """Leaves out how many resamples lack a class, which tells of the fewest that show one."""
+    drawn = read_if_there(rests_on, "patients_drawn", int)
+    unreliable = drawn is not None and drawn < FEWEST_PATIENTS
+    words = f"intervals rest on fewer than {FEWEST_PATIENTS} patients: they are not to be relied on"
+    return {**rests_on, "cautions": [words] if unreliable else []}
 
 
 def _counted(finding: FindingScore) -> FindingScore:

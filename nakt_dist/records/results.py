@@ -308,6 +308,12 @@ class ClassificationResult:
         return tuple(each.name for each in self.findings if each.auroc is None)
 
     @property
+    def cautions(self) -> tuple[str, ...]:
+        """Why to distrust the interval of the mean, in words."""
+        told = self.rests_on.get("cautions")
+        return tuple(printable(each) for each in told or () if isinstance(each, str))
+
+    @property
     def counted(self) -> int:
         """Findings behind the means."""
         return len(self.findings) - len(self.left_out)

@@ -220,6 +220,7 @@ def test_the_card_warns_of_test_images_that_were_met_and_hides_few_patients(tmp_
     assert "⚠ On chexpert (phantom), split train: it learnt from the very splits" in card
     group = record["details"]["subgroups"][0]
     assert f"| {group['attribute']}: {group['group']} | not told | < 5 |" in card
+    assert ModelCard(card).data.eval_results is None  # no figure without its warning
     assert "| sex: M | not told | not told |" in card  # else all less the others would tell
 
 
@@ -254,6 +255,7 @@ def card_of_few(tmp_path, finding):
     record = json.loads((tests / "record.json").read_text())
     record["inputs"] |= inputs
     record["details"]["labels"][0] |= finding
+    record["details"]["interval"]["cautions"] = ["87 % of the resamples lack a class"]
     (tests / "record.json").write_text(json.dumps(record))
     export.run(plain(run, records=[str(tmp_path)]))
     return ModelCard((tmp_path / "runs" / "student-export" / "README.md").read_text()), record
@@ -272,6 +274,14 @@ def test_a_finding_with_few_images_cannot_be_counted_back(tmp_path, few):
     assert mean.metric_value == pytest.approx(sum(others) / 3)
     assert "interval_95" not in mean.metric_args
     assert "| sex: F | 40 | 20 | – | 0 |" in card.text
+    assert "87 %" not in card.text  # the share tells how many patients show the rarest finding
+
+
+def test_a_caution_of_an_evaluation_is_on_the_card(tmp_path):
+    card, record = card_of_few(tmp_path, {"resamples_left_out": 6})  # of 50
+    assert "⚠ On chexpert (phantom), split test: 87 % of the resamples lack a class." in card.text
+    low, high = record["details"]["labels"][0]["auroc_interval_95"]
+    assert f"{low:.2f} to {high:.2f} ⚠" in card.text
 
 
 def test_parts_of_a_whole_leave_no_few_behind():
