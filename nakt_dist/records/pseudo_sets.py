@@ -187,8 +187,9 @@ def with_beta_found(rule: ExclusionRule, manifest: PseudoLabelManifest) -> Exclu
         )
     # Upwards, so that the image of that entropy stays.
     beta = math.ceil(1000 * float(np.percentile(entropies, asked.percentile))) / 1000
+    form = _in_another_form(own.manifest, manifest)
     say(f"exclusion: β is {beta:g} bits, above {asked.percentile:g} % of {len(entropies)} masks of "
-        f"{own.manifest.dataset}{_doubt(own.manifest)}")  # fmt: skip
+        f"{own.manifest.dataset}{form}{_doubt(own.manifest)}")  # fmt: skip
     return replace(rule, beta=beta, calibration=replace(asked, pseudo_labels=None))
 
 
@@ -216,10 +217,33 @@ def _doubt(manifest: PseudoLabelManifest) -> str:
 
 
 def _made_by(manifest: PseudoLabelManifest) -> list[Any]:
-    """Returns what decides the masks of an image: the teachers, and how they are combined."""
-    apart = ("name", "lineage")
+    """Returns what decides the masks of an image: the teachers, and how they are combined.
+
+    An ONNX file is the network that it says it was exported from.
+    """
+    apart, sides = ("name", "lineage", "exported_from"), ("height", "width")
     teachers = [{k: v for k, v in each.items() if k not in apart} for each in manifest.teachers]
+    for told, each in zip(teachers, manifest.teachers, strict=True):
+        told["weights_sha256"] = each.get("exported_from") or each.get("weights_sha256")
+        stored = each.get("preprocessing")
+        seen = dict(stored) if isinstance(stored, Mapping) else {"stored": stored}
+        # An ONNX file always says its size.
+        own = {side: seen.get(side) or getattr(manifest, side) for side in sides}
+        told["preprocessing"] = seen | own
     return [teachers, manifest.config.get("combination"), manifest.classes]
+
+
+def _in_another_form(own: PseudoLabelManifest, other: PseudoLabelManifest) -> str:
+    """Says that masks of the same networks were written by other files of them."""
+    pairs = zip(own.teachers, other.teachers, strict=True)
+    names = [
+        printable(str(one.get("name")))
+        for one, another in pairs
+        if one.get("weights_sha256") != another.get("weights_sha256")
+    ]
+    if not names:
+        return ""
+    return f"; {', '.join(names)} wrote them in another form (ONNX says which weights it is of)"
 
 
 def _describe(manifest: PseudoLabelManifest) -> str:

@@ -12,7 +12,7 @@ from nakt_dist.records.evaluation_set import EvaluationSet
 from nakt_dist.records.exposure import Exposure
 from nakt_dist.records.lineage import Lineage, Network, TrainingSet
 from nakt_dist.records.lineage_reading import read_lineage
-from nakt_dist.report.evaluations import SegmentationRun
+from nakt_dist.report.evaluations import EXPORTED_FROM, SegmentationRun
 from nakt_dist.report.predictions import read_predictions
 from nakt_dist.report.runs import Collection, LeftOut, read_each
 from nakt_dist.report.wording import grouped
@@ -202,6 +202,12 @@ class _Recipes:
             for each in collection.pseudo_sets
             for teacher in each.manifest.teachers
         }
+        self._originals = {
+            str(teacher.get("weights_sha256")): str(teacher[EXPORTED_FROM])
+            for each in collection.pseudo_sets
+            for teacher in each.manifest.teachers
+            if teacher.get(EXPORTED_FROM)
+        }
         self._made: dict[str, Alike] = {}
 
     def alike(self, run: SegmentationRun) -> Alike:
@@ -236,7 +242,8 @@ class _Recipes:
         )
 
     def _network(self, network: Network) -> str:
-        return self._alike(network.weights_sha256).made
+        weights = network.weights_sha256
+        return self._alike(self._originals.get(str(weights), weights)).made
 
     def _images(self, part: TrainingSet) -> list[Any]:
         """Describes the images of a source, and who taught them; of annotations also how many."""

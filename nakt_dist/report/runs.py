@@ -318,8 +318,10 @@ def _teachers(lineages: Iterable[Lineage], pseudo_sets: Sequence[PseudoSet]) -> 
         if teacher.weights_sha256 is not None
     }
     written = {
-        str(teacher.get("weights_sha256"))
+        str(teacher[name])
         for each in pseudo_sets
         for teacher in each.manifest.teachers
+        for name in ("weights_sha256", EXPORTED_FROM)
+        if teacher.get(name)
     }
     return named | written

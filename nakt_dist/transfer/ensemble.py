@@ -43,9 +43,11 @@ class Teacher:
         """What a manifest says about it."""
         names = ("findings", "flips", "scales", "classes")
         more = {name: getattr(self, name) for name in names}
+        original = self.trained.exported_from
         return {
             "name": self.trained.name,
             "weights_sha256": self.trained.weights_sha256,
+            **({"exported_from": original} if original else {}),
             "architecture": asdict(self.trained.spec),
             "preprocessing": asdict(self.trained.preprocessing),
             "weight": self.weight,

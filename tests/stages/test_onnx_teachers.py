@@ -83,6 +83,7 @@ def test_its_pseudo_masks_are_those_of_the_checkpoint(
     (told,) = PseudoLabelManifest.read(tmp_path / "onnx").teachers
     (known,) = PseudoLabelManifest.read(tmp_path / "safetensors").teachers
     assert told["weights_sha256"] == file_sha256(folder / f"{name}.onnx")
+    assert told["exported_from"] == known["weights_sha256"] and "exported_from" not in known
     assert told["lineage"] == known["lineage"] and told["architecture"] == known["architecture"]
 
 

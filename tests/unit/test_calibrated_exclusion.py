@@ -1,5 +1,6 @@
 """β found on the teachers' own images, without a label."""
 
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -57,6 +58,29 @@ def test_what_was_found_is_said_and_that_nobody_can_tell_of_images_packed_again(
     assert capsys.readouterr().err == own
     assert found(folder, name="repacked").beta == 9.5
     assert f"{own[:-1]}; teacher did not learn from this packing" in capsys.readouterr().err
+
+
+def test_masks_by_the_onnx_form_of_a_teacher_are_its_own_and_that_is_said(folder, capsys):
+    own = read_pseudo_set(folder / "others").manifest
+
+    def by(original, height=64):
+        seen = {"height": height, "width": None, "mean": 0.0, "std": 1.0}
+        told = {"weights_sha256": sha("onnx"), "exported_from": original, "preprocessing": seen}
+        return replace(own, teachers=tuple({**each, **told} for each in own.teachers))
+
+    def with_input(manifest):
+        seen = {"height": None, "width": None, "mean": 0.0, "std": 1.0}
+        return tuple({**each, "preprocessing": seen} for each in manifest.teachers)
+
+    calibrated = read_pseudo_set(folder / "own").manifest
+    written = folder / "as onnx"
+    shutil.copytree(folder / "own", written)
+    replace(calibrated, teachers=with_input(calibrated)).write(written)
+    assert with_beta_found(rule_of(folder, "as onnx"), by(sha("teacher"))).beta == 9.5
+    assert "; teacher wrote them in another form" in capsys.readouterr().err
+    for other in (by(sha("another")), by(None), by(sha("teacher"), height=32)):
+        with pytest.raises(ConfigurationError, match="the same teachers"):
+            with_beta_found(rule_of(folder, "as onnx"), other)
 
 
 def test_a_beta_beside_it_is_refused(folder):
