@@ -9,6 +9,7 @@ from nakt_dist.exporting.card_results import result_blocks
 from nakt_dist.exporting.few import told_of
 from nakt_dist.models.onnx_metadata import INPUT_NAME, OnnxMetadata, OnnxOutput
 from nakt_dist.models.preprocessing import value_range
+from nakt_dist.records.fields import printable, read_if_there
 from nakt_dist.records.lineage import Lineage
 from nakt_dist.report.cautions import PHANTOM_NOTICE
 from nakt_dist.report.document import (
@@ -23,6 +24,7 @@ from nakt_dist.report.document import (
 )
 from nakt_dist.report.evaluations import Evaluation, name_network
 from nakt_dist.report.markdown import to_markdown
+from nakt_dist.sources.cards import DatasetCard
 
 CARD_NAME = "README.md"
 
@@ -58,6 +60,7 @@ class CardFacts:
         intended_use: a sentence; None for research alone.
         not_for: what it must not be used for, besides what holds always.
         version: of nakt_dist.
+        datasets: the cards of some of the datasets behind it.
     """
 
     told: OnnxMetadata
@@ -72,6 +75,7 @@ class CardFacts:
     intended_use: str | None = None
     not_for: Sequence[str] = ()
     version: str = ""
+    datasets: Sequence[DatasetCard] = ()
 
     @property
     def phantom(self) -> bool:
@@ -89,10 +93,11 @@ def make_card(facts: CardFacts) -> str:
         f"A network for {told.task}: {network.label}, {facts.parameters:,} parameters. "
         f"Exported by nakt_dist {facts.version}."
     )
+    origin = origin_blocks(facts.lineage, facts.datasets)
     sections = (
         Section("use", "Intended use", tuple(_use(facts))),
         Section("input", "Input and output", tuple(_input_and_output(told))),
-        Section("origin", "What it learnt from", tuple(origin_blocks(facts.lineage))),
+        Section("origin", "What it learnt from", tuple(origin)),
         Section("results", "Results", tuple(result_blocks(runs, facts.capabilities))),
         Section("files", "Files", tuple(_files(facts))),
     )
@@ -137,6 +142,7 @@ def _input_and_output(told: OnnxMetadata) -> Iterator[Block]:
         (
             f"Images: {colour.get(channels, f'{channels} channels')}, {seen.height} × {seen.width} "
             f"pixels{fit}.",
+            *_packing(told),
             f"Values: pixels in [0, 1], less the mean {seen.mean}, divided by the deviation "
             f"{seen.std}: from {low:.4g} to {high:.4g}.",
             f"In the ONNX file and the test vector the input “{INPUT_NAME}” has been brought there "
@@ -148,12 +154,29 @@ def _input_and_output(told: OnnxMetadata) -> Iterator[Block]:
     yield Table("Outputs", ("Output", "What it is", "Channels in order"), tuple(rows))
 
 
+def _packing(told: OnnxMetadata) -> Iterator[str]:
+    """Says how the images were packed that it learnt from, where its lineage does."""
+    image = read_if_there(told.lineage, "trained_on.image", Mapping) or {}
+    encoding, quality = image.get("encoding"), image.get("jpeg_quality")
+    if encoding is None:
+        return
+    stored = f"JPEG of quality {quality}" if encoding == "jpg" else str(encoding).upper()
+    yield (
+        "Those that it learnt from were resized with Pillow's bilinear filter and stored as "
+        f"{printable(stored)} before it saw them; nakt predict does the same."
+    )
+
+
 def _probabilities(told: OnnxMetadata) -> str:
     if told.task == "classification":
-        return "Output: a logit for each finding; its sigmoid is the probability."
+        return "Output: a logit for each finding; its sigmoid is the probability that it is there."
     several = told.model.num_outputs > 1
     which = "softmax over the channels" if several else "sigmoid"
-    return f"Output: logits of each pixel, (N, K, H, W); their {which} is the probability."
+    call = "the most probable class is taken" if several else "from 0.5 on it is usually called so"
+    return (
+        f"Output: logits of each pixel, (N, K, H, W); their {which} is the probability that the "
+        f"pixel is of the class or target; {call}."
+    )
 
 
 def _names(output: OnnxOutput) -> str:
@@ -186,6 +209,7 @@ def _how_to(facts: CardFacts) -> str:
         "`FOLDER` is where this card lies. With nakt_dist:",
         "",
         "```bash",
+        "nakt predict FOLDER images/ --output predicted",
         "nakt evaluate --weights FOLDER --dataset shards/yours --output runs/test",
         "nakt teach --teachers '[{weights: FOLDER}]' --dataset shards/yours --output shards/taught",
         "nakt train --init FOLDER --config yours.yaml",

@@ -1,7 +1,7 @@
 """What a model card says of data, labels, exclusions and teachers."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from nakt_dist.records.evaluation_set import describe_splits
 from nakt_dist.records.lineage import ANNOTATIONS, NO_LABELS, RANDOM, Lineage, Network, TrainingSet
@@ -10,13 +10,22 @@ from nakt_dist.report.roles import describe_lineage, describe_rule
 from nakt_dist.report.tables import NOTHING
 from nakt_dist.report.wording import describe_policy
 from nakt_dist.signals.kind import Kind
+from nakt_dist.sources.cards import DatasetCard
 
 _PACKING_DIGITS = 12
 _NOT_KNOWN = "not known"
+_PATIENTS = (
+    "Splits share no patient whom the dataset names; where it names none they are by image, and "
+    "one patient's images may be in two."
+)
 
 
-def origin_blocks(lineage: Lineage) -> Iterator[Block]:
-    """Yields all that is known of what a network learnt from."""
+def origin_blocks(lineage: Lineage, datasets: Sequence[DatasetCard] = ()) -> Iterator[Block]:
+    """Yields all that is known of what a network learnt from.
+
+    Args:
+        datasets: the cards of some of its datasets.
+    """
     if not lineage.is_whole:
         yield Paragraph(
             "Its weights file does not say what it learnt from: whether it met the images of any "
@@ -25,7 +34,9 @@ def origin_blocks(lineage: Lineage) -> Iterator[Block]:
         return
     yield Paragraph(f"It learnt from {describe_lineage(lineage)}.")
     yield _images(lineage)
-    yield Bullets(tuple(_facts(lineage)))
+    yield Bullets((*_facts(lineage), _PATIENTS))
+    if datasets:
+        yield _datasets(datasets)
     networks = _networks(lineage)
     if networks:
         yield tabulate(
@@ -38,6 +49,30 @@ def origin_blocks(lineage: Lineage) -> Iterator[Block]:
             ),
             networks,
         )
+
+
+def _datasets(cards: Sequence[DatasetCard]) -> Block:
+    return tabulate(
+        "Datasets of these names",
+        (
+            Column("Dataset", lambda each: each.name),
+            Column("What it is", lambda each: each.title),
+            Column("Images", lambda each: each.modality),
+            Column("Where to get it", lambda each: each.source),
+            Column("Its licence", lambda each: each.licence),
+            Column("Cite", lambda each: each.citation),
+            Column("Worth knowing", lambda each: each.notes or NOTHING),
+        ),
+        cards,
+        ("As published; that the images above are these was not compared.",),
+    )
+
+
+def dataset_names(lineage: Lineage) -> tuple[str, ...]:
+    """Names the datasets, no phantoms, of a network's trainings, of those before and teachers'."""
+    followed = [each.learnt for each in lineage.teachers]
+    parts = [part for each in (*reversed(lineage.trainings), *followed) for part in each.parts]
+    return tuple(dict.fromkeys(each.dataset for each in parts if not each.phantom))
 
 
 def _images(lineage: Lineage) -> Block:

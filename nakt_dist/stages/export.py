@@ -1,5 +1,6 @@
 """``nakt export RUN``: a trained network as a folder that others can use, and upload as it is."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -11,6 +12,7 @@ from nakt_dist.config import ExportConfig, as_plain
 from nakt_dist.config.exporting import ONNX
 from nakt_dist.errors import DatasetError
 from nakt_dist.exporting.card import CARD_NAME, CardFacts, make_card
+from nakt_dist.exporting.card_origin import dataset_names
 from nakt_dist.exporting.description import describe_network, tap_paths
 from nakt_dist.exporting.evaluations import FoundEvaluations, find_evaluations
 from nakt_dist.exporting.folder import EXPORT_NAME, is_exported, whole_folder, write_contents
@@ -39,7 +41,9 @@ from nakt_dist.records.run_record import RunRecord, Stopwatch, package_versions
 from nakt_dist.runtime.files import write_bytes
 from nakt_dist.runtime.outputs import check_output
 from nakt_dist.runtime.processes import require_one_process, say
+from nakt_dist.sources.cards import load_card
 from nakt_dist.stages.opening import NotOpened, Opening
+from nakt_dist.stages.pack_plan import CARDS_FOLDER
 from nakt_dist.studies.folder import STUDY_FOLDER
 
 _FILES = {
@@ -205,9 +209,10 @@ def _facts(export: Export, written: TrainedNetwork, parity: Mapping[str, float])
     config, files = export.config, dict(_FILES)
     if ONNX not in config.formats:
         del files[ONNX_NAME]
+    lineage = _lineage(export.told)
     return CardFacts(
         told=replace(export.told, weights_sha256=written.weights_sha256),
-        lineage=_lineage(export.told),
+        lineage=lineage,
         parameters=sum(each.numel() for each in written.network.parameters()),
         files=files,
         formats=config.formats,
@@ -218,6 +223,11 @@ def _facts(export: Export, written: TrainedNetwork, parity: Mapping[str, float])
         intended_use=config.intended_use,
         not_for=config.not_for,
         version=__version__,
+        datasets=[
+            load_card(name, CARDS_FOLDER)
+            for name in dataset_names(lineage)
+            if re.fullmatch(r"\w+", name) and (CARDS_FOLDER / f"{name}.yaml").is_file()
+        ],
     )
 
 

@@ -246,6 +246,21 @@ def test_the_card_says_what_first_weights_learnt_from(tmp_path):
         assert "pretrained ones that a library brings (the library's weights)" in cards[name]
 
 
+def test_the_card_tells_of_its_dataset_and_how_images_were_packed(tmp_path):
+    images = {"image": {"encoding": "jpg", "jpeg_quality": 91}}
+    for name, phantom in (("real", False), ("drawn", True)):
+        told = classifier(images_of("chestxray14", phantom=phantom) | SIZE | images, RESNET.name)
+        run, _ = write_run(tmp_path, told, RESNET, name=name)
+        export.run(plain(run))
+    card = (tmp_path / "runs" / "real-export" / "README.md").read_text()
+    for words in (
+        "chest X-ray, frontal", "No restrictions on use", "CXR8", "JPEG of quality 91",
+        "Pillow's bilinear filter", "nakt predict FOLDER images/", "may be in two",
+    ):  # fmt: skip
+        assert words in card, words
+    assert "CXR8" not in (tmp_path / "runs" / "drawn-export" / "README.md").read_text()
+
+
 def card_of_few(tmp_path, finding):
     """Returns the card of a classifier whose first finding is changed so in its evaluation."""
     told = classifier(images_of() | SIZE, network=RESNET.name)
