@@ -31,7 +31,7 @@ _KNOWN = {
 }
 _MEANS = (
     "Mean over the test images with its 95 % bootstrap interval; images without a value, because "
-    "a mask is empty, are left out and counted (docs/metrics.md)."
+    "a mask is empty, are left out and counted."
 )
 
 
