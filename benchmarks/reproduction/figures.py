@@ -74,7 +74,7 @@ def _draw_claim(axes: Axes, claim: Claim, rows: Sequence[Row]) -> None:
     axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.grid(axis="y", visible=False)
     axes.tick_params(axis="y", length=0)
-    axes.set_title(f"{claim.key}: {claim.verdict}", fontsize=9)
+    axes.set_title(wrap(f"{claim.words}: {claim.verdict}", 52), fontsize=9)
     axes.set_xlabel(claim.unit, fontsize=8)
 
 
