@@ -14,7 +14,6 @@ from nakt_dist.watch.collector import Collector
 from nakt_dist.watch.summary import summarise
 from nakt_dist.watch.terminal import print_table
 
-_SECONDS_TO_END = 5
 KEY_PATH = Path("~/.cache/nakt_dist/watch.key")
 """The same for each start, so that an open page and its links go on."""
 
@@ -79,5 +78,3 @@ def _serve(config: WatchConfig, collector: Collector) -> None:
             pass
         finally:
             stop.set()
-            # A thread that reads while the interpreter ends may keep it from ending.
-            follower.join(_SECONDS_TO_END)

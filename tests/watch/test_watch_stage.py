@@ -53,9 +53,12 @@ def test_the_page_is_served_to_whoever_has_the_address_until_ctrl_c(
     root: Path, tmp_path: Path
 ) -> None:
     words = [sys.executable, "-m", "nakt_dist", "watch", str(root), "--port=0"]
+    # Tests that a shell runs in the background ignore Ctrl-C, and so would what they start.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     process = subprocess.Popen(
         words, stdout=subprocess.PIPE, text=True, env={**os.environ, "HOME": str(tmp_path)}
     )
+    signal.signal(signal.SIGINT, before)
     try:
         assert process.stdout is not None
         url = process.stdout.readline().split(" at ")[1].split()[0]
