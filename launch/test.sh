@@ -59,7 +59,7 @@ fi
 export NAKT_TEST_SLURM="${wish/try/yes}"
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
 status=0
-python -m pytest --numprocesses "${NAKT_TEST_WORKERS:-4}" --dist worksteal "$@" || status=$?
+python -m pytest --numprocesses "${NAKT_TEST_WORKERS:-3}" --dist worksteal "$@" || status=$?
 wait "$typing" || status=1
 cat "$complaints"
 rm "$complaints"
