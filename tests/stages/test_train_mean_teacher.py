@@ -11,10 +11,12 @@ from torch import nn
 
 from nakt_dist.config import LabelConfig, MeanTeacherConfig, SourceConfig, TrainConfig
 from nakt_dist.errors import ConfigurationError
+from nakt_dist.loading.sampler import Share
 from nakt_dist.models.spec import ModelSpec
 from nakt_dist.records.lineage_reading import read_lineage
 from nakt_dist.report.roles import describe_lineage
 from nakt_dist.stages import train
+from nakt_dist.training.inputs import TrainingInputs
 from nakt_dist.training.mean_teacher import Consistency, batch_statistics, weight_at
 from tests.datasets import make_chest_dataset, make_packed_dataset
 from tests.labelled import make_labelled_dataset
@@ -116,6 +118,29 @@ def test_it_does_not_depend_on_how_a_batch_is_divided(
         for folder in (trained, tmp_path / "out")
     ]
     assert losses[0] == pytest.approx(losses[1], abs=1e-4)
+
+
+def test_both_views_are_alike_for_any_processes_and_unlike_each_other(sites: Path) -> None:
+    config = semi_supervised(Path("unused"), sites)
+    images = train.make_plan(config, train.open_parts(config, train.Opening())).training.images(0)
+    by_launch = []
+    for world_size, micro in ((1, 8), (2, 4), (2, 2)):
+        share = Share.of(8, world_size, micro)
+        ranks = [
+            TrainingInputs(replace(config, workers=0), images, share, rank, torch.device("cpu"))
+            for rank in range(world_size)
+        ]
+        for each in ranks:
+            each.open(1, 3)
+        parts = [[seen for step in (1, 2) for seen in each.micro_batches(step)] for each in ranks]
+        order = [seen for together in zip(*parts, strict=True) for seen in together]
+        by_launch.append(
+            [torch.cat([getattr(e, n) for e in order]) for n in ("image", "other_view")]
+        )
+    for seen in by_launch[1:]:
+        assert all(torch.equal(*each) for each in zip(seen, by_launch[0], strict=True))
+    first, second = by_launch[0]
+    assert not any(torch.equal(*each) for each in zip(first, second, strict=True))
 
 
 @pytest.mark.parametrize("network", ["timm:test_convnext", "timm:test_resnet"])
