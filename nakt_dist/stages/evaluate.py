@@ -3,7 +3,7 @@
 import contextlib
 import sys
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -15,7 +15,7 @@ from nakt_dist.evaluation.classification_scores import ClassificationScores
 from nakt_dist.evaluation.network_lineage import lineage_of, task_of
 from nakt_dist.evaluation.scores import PREDICTIONS_NAME
 from nakt_dist.evaluation.segmentation_scores import SegmentationScores
-from nakt_dist.loading.batches import Batch, as_float, read_ahead
+from nakt_dist.loading.batches import Batch, as_float, batches_of_pieces, read_ahead
 from nakt_dist.loading.samples import SelectedSamples, image_form, select_samples
 from nakt_dist.models.inference import for_inference
 from nakt_dist.models.network_file import TrainedNetwork
@@ -165,7 +165,10 @@ class Evaluation(SharedJob[RunRecord]):
         """Scores the images of pieces; yields each with its receipt, which holds their rows."""
         rows: list[dict[str, Any]] = []
         taken: deque[tuple[int, range]] = deque()
-        read = read_ahead(self.scores.dataset, self._batches(pieces, taken), own_cores())
+        numbers_of_batches = batches_of_pieces(
+            pieces, self.images_of, self.config.batch_size, taken
+        )
+        read = read_ahead(self.scores.dataset, numbers_of_batches, own_cores())
         with contextlib.closing(read) as batches:
             for batch in batches:
                 piece, numbers = taken.popleft()
@@ -173,17 +176,6 @@ class Evaluation(SharedJob[RunRecord]):
                 if numbers.stop == self.images_of(piece).stop:
                     yield piece, {"rows": rows}
                     rows = []
-
-    def _batches(
-        self, pieces: Iterable[int], taken: deque[tuple[int, range]]
-    ) -> Iterator[Sequence[int]]:
-        """Yields the numbers of each batch, none across pieces, and notes what it has yielded."""
-        size = self.config.batch_size
-        for piece in pieces:
-            numbers = self.images_of(piece)
-            for start in range(0, len(numbers), size):
-                taken.append((piece, numbers[start : start + size]))
-                yield taken[-1][1]
 
     def _rows(self, numbers: range, read: Batch) -> list[dict[str, Any]]:
         advice = (

@@ -18,7 +18,7 @@ import torch
 from nakt_dist.config import ImageConfig, PredictConfig, as_plain, save_config
 from nakt_dist.errors import ConfigurationError, DatasetError
 from nakt_dist.evaluation.network_lineage import task_of
-from nakt_dist.loading.batches import Batch, as_float, read_ahead
+from nakt_dist.loading.batches import Batch, as_float, batches_of_pieces, read_ahead
 from nakt_dist.models.inference import for_inference
 from nakt_dist.models.network_file import TrainedNetwork
 from nakt_dist.models.preprocessing import ImageForm
@@ -181,7 +181,10 @@ class Prediction(SharedJob[RunRecord]):
         taken: deque[tuple[int, range]] = deque()
         written: deque[tuple[int, range, list[Future[dict[str, Any]]]]] = deque()
         rows: list[dict[str, Any]] = []
-        read = read_ahead(self.images, self._batches(pieces, taken), own_cores())
+        numbers_of_batches = batches_of_pieces(
+            pieces, self.images_of, self.config.batch_size, taken
+        )
+        read = read_ahead(self.images, numbers_of_batches, own_cores())
         with contextlib.closing(read) as batches, ThreadPoolExecutor(own_cores()) as writers:
             for batch in _and_none(batches):
                 if batch is not None:
@@ -193,17 +196,6 @@ class Prediction(SharedJob[RunRecord]):
                     if numbers.stop == self.images_of(piece).stop:
                         yield piece, {"rows": rows, "set_aside": self._set_aside(piece)}
                         rows = []
-
-    def _batches(
-        self, pieces: Iterable[int], taken: deque[tuple[int, range]]
-    ) -> Iterator[Sequence[int]]:
-        """Yields the numbers of each batch, none across pieces, and notes what it has yielded."""
-        size = self.config.batch_size
-        for piece in pieces:
-            numbers = self.images_of(piece)
-            for start in range(0, len(numbers), size):
-                taken.append((piece, numbers[start : start + size]))
-                yield taken[-1][1]
 
     def _submit(
         self, numbers: range, read: Batch, writers: ThreadPoolExecutor
