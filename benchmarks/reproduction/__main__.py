@@ -11,6 +11,7 @@ import argparse
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping
+from functools import partial
 from pathlib import Path
 
 from benchmarks.reproduction.claims import Claim
@@ -20,7 +21,7 @@ from benchmarks.reproduction.collecting import collect_study
 from benchmarks.reproduction.figures import draw_by_size, draw_claims, draw_curves, draw_dice
 from benchmarks.reproduction.page import fill
 from benchmarks.reproduction.records import ABOUT, Records, read_records
-from benchmarks.reproduction.tables import all_numbers, all_tables
+from benchmarks.reproduction.tables import all_numbers, all_tables, verdict_of
 from nakt_dist.cli import parse_config
 from nakt_dist.errors import NaktError
 from nakt_dist.runtime.files import write_bytes
@@ -77,7 +78,8 @@ def draw_figures(found: Found) -> dict[str, bytes]:
             continue
         about = records.digest
         own = [claim for claim in claims if claim.paper.lower() == name]
-        drawn[f"reproduction-{name}-claims.svg"] = draw_claims(own, about)
+        verdict = partial(verdict_of, found=found)
+        drawn[f"reproduction-{name}-claims.svg"] = draw_claims(own, about, verdict)
         if name == "a":
             drawn["reproduction-a-dice.svg"] = draw_dice(records, about)
         else:

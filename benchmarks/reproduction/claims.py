@@ -4,13 +4,15 @@ A row is *supported* where all its 95 % intervals (over images, patients or trai
 and over repetitions, where there are several) lie above the threshold that its claim names, *not
 supported* where all lie below it, else *undecided*. A claim is not supported where one of the rows
 that decide it is not, supported where all are, *not run yet* where none has a figure, else
-undecided.
+undecided. What Student's t would make of few repetitions is said beside it and decides nothing.
 """
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
 from benchmarks.reproduction.contrasts import Estimate
+from benchmarks.reproduction.repetitions import Interval
 
 
 class Verdict(StrEnum):
@@ -60,6 +62,8 @@ class Claim:
         unit: in a few words, for figures.
         threshold: above which the figure supports it.
         rows: the figures.
+        drawn: what is drawn anew.
+        counted: what the figures are means over.
     """
 
     key: str
@@ -70,6 +74,8 @@ class Claim:
     unit: str
     threshold: float
     rows: tuple[Row, ...]
+    drawn: str = "images"
+    counted: str = "images"
 
     def show(self, value: float) -> str:
         """Returns a value as text, differences with their sign."""
@@ -81,7 +87,14 @@ class Claim:
             return Verdict.NOT_TESTABLE
         if row.estimate is None:
             return Verdict.NOT_RUN
-        intervals = row.estimate.intervals
+        return self._read(row.estimate.intervals)
+
+    def judge_by_student_t(self, row: Row) -> Verdict:
+        """Judges it with Student's t in place of 1.96."""
+        told = self.judge(row)
+        return told if row.estimate is None else self._read(row.estimate.wider_intervals)
+
+    def _read(self, intervals: Sequence[Interval]) -> Verdict:
         if all(low > self.threshold for low, _ in intervals):
             return Verdict.SUPPORTED
         if all(high < self.threshold for _, high in intervals):
@@ -91,13 +104,19 @@ class Claim:
     @property
     def verdict(self) -> Verdict:
         """Judges the claim."""
-        found = [self.judge(row) for row in self.rows if row.decides]
-        if Verdict.NOT_SUPPORTED in found:
-            return Verdict.NOT_SUPPORTED
-        for verdict in (Verdict.SUPPORTED, Verdict.NOT_TESTABLE, Verdict.NOT_RUN):
-            if all(each == verdict for each in found):
-                return verdict
-        return Verdict.UNDECIDED
+        return _join(self.judge(row) for row in self.rows if row.decides)
+
+    @property
+    def verdict_by_student_t(self) -> Verdict:
+        """Judges the claim with Student's t in place of 1.96."""
+        return _join(self.judge_by_student_t(row) for row in self.rows if row.decides)
+
+
+def _join(verdicts: Iterable[Verdict]) -> Verdict:
+    found = set(verdicts)
+    if Verdict.NOT_SUPPORTED in found:
+        return Verdict.NOT_SUPPORTED
+    return found.pop() if len(found) == 1 else Verdict.UNDECIDED if found else Verdict.NOT_RUN
 
 
 def signed(value: float) -> str:

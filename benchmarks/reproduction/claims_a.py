@@ -1,7 +1,7 @@
 """The claims of paper A, "Network-Agnostic Knowledge Transfer for Medical Image Segmentation"."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,20 +14,34 @@ from benchmarks.reproduction.contrasts import (
     capability,
     difference_of_dice,
     gain_over_best,
-    pair,
+    whole_pairs,
 )
 from benchmarks.reproduction.records import Records, Run
+from benchmarks.reproduction.repetitions import Pairs
+from benchmarks.reproduction.runs_a import (
+    DERMOSCOPY,
+    NERVE,
+    TOGETHER,
+    change_of,
+    counterpart,
+    differs,
+    fold_of,
+    name_of,
+    pairs_of_exclusion,
+    planned_sets,
+    slug,
+    students,
+    teachers_beside,
+    teachers_of,
+    tests_breast,
+)
 from nakt_dist.report import paper
 from nakt_dist.report.roles import Role
-from nakt_dist.report.wording import grouped
+from nakt_dist.report.wording import grouped, show_count
 
 CLOSE = 95.0
 """Knowledge-transfer capability above which a student counts as close to its teacher, in percent;
 the paper calls 93.19 to 105.66 close or above, and excepts dermoscopy with 81.16 and 87.30."""
-
-DERMOSCOPY, NERVE = "Skin Lesion", "Nerve Structure"
-_ULTRASOUND = (paper.BAHEYA, paper.BREAST_LESION_2, "Thyroid Nodule", NERVE)
-_PHOTOGRAPHS = ("bsds", "photo", "voc")
 
 
 def claims_of_a(records: Records | None) -> tuple[Claim, ...]:
@@ -42,45 +56,10 @@ def claims_of_a(records: Records | None) -> tuple[Claim, ...]:
     )
 
 
-def students(runs: Iterable[Run]) -> list[Run]:
-    """Returns students of one teacher that learnt pseudo masks alone, tested on its task."""
-    return [
-        run for run in runs
-        if run.role == Role.STUDENT and run.teachers == 1 and tests_breast(run)
-    ]  # fmt: skip
-
-
-def tests_breast(run: Run) -> bool:
-    """Says whether it was tested on breast ultrasound."""
-    return paper.dataset_name(run.tested_on) in (paper.BAHEYA, paper.BREAST_LESION_2)
-
-
-def counterpart(dataset: str) -> str | None:
-    """Returns the paper's dataset that one of ours stands for; photographs stand for VOC."""
-    if any(word in dataset.lower() for word in _PHOTOGRAPHS):
-        return "PASCAL VOC2012"
-    return paper.dataset_name(dataset)
-
-
-def is_single(dataset: str) -> bool:
-    """Says whether it is one dataset, and not several at once."""
-    return " + " not in dataset
-
-
-def differs(dataset: str) -> bool:
-    """Says whether a transferal dataset is of another modality than the teacher's ultrasound."""
-    return is_single(dataset) and counterpart(dataset) not in _ULTRASOUND
-
-
-def change_of(run: Run) -> str:
-    """Returns what a run varies of the main one, by the study's axis ``change``; else empty."""
-    return run.axes.get("change", "")
-
-
 def _close(records: Records | None, runs: Sequence[Run]) -> Claim:
     def row(key: tuple[str, str, str], found: Sequence[Run]) -> Row:
         dataset, _, change = key
-        theirs = counterpart(dataset) if is_single(dataset) else None
+        theirs = counterpart(dataset)
         return Row(
             key=slug(*key),
             label=_label_student(*key),
@@ -91,7 +70,12 @@ def _close(records: Records | None, runs: Sequence[Run]) -> Claim:
 
     varied = [run for run in runs if change_of(run) and tests_breast(run) and not run.taught_by]
     shown = [*students(runs), *varied]
-    groups = grouped(shown, lambda run: (run.transferal, run.teacher_start, change_of(run)))
+    groups: dict[tuple[str, str, str], list[Run]] = grouped(
+        shown, lambda run: (name_of(run.transferal), run.teacher_start, change_of(run))
+    )
+    main = Counter(run.teacher_start for run in students(runs)).most_common(1)
+    for name in planned_sets(records):
+        groups.setdefault((name, main[0][0] if main else "imagenet", ""), [])
     return Claim(
         key="close",
         paper="A",
@@ -121,28 +105,10 @@ def _label_student(dataset: str, start: str, change: str) -> str:
 def _capability_of(
     records: Records | None, found: Sequence[Run], runs: Sequence[Run]
 ) -> Estimate | None:
-    if records is None:
+    if records is None or not found:
         return None
     by_student = grouped(found, lambda run: (run.network, run.rule))
-    taught = found if found[0].taught_by else _main(runs, found[0])
-    return capability(records, list(by_student.values()), teachers_of(taught, runs))
-
-
-def _main(runs: Sequence[Run], like: Run) -> list[Run]:
-    """Returns the students beside which one without a teacher belongs, with that of most."""
-    main = [
-        run for run in students(runs)
-        if not change_of(run) and (run.tested_on, run.size) == (like.tested_on, like.size)
-    ]  # fmt: skip
-    starts = Counter(run.teacher_start for run in main).most_common(1)
-    return [run for run in main if run.teacher_start == starts[0][0]]
-
-
-def teachers_of(found: Iterable[Run], runs: Iterable[Run]) -> list[Run]:
-    """Returns the evaluations of those who taught some students, on the same test set."""
-    taught = {(digits, run.tested_on, run.size) for run in found
-              for digits in run.taught_by.split(" + ")}  # fmt: skip
-    return [run for run in runs if (run.weights, run.tested_on, run.size) in taught]
+    return capability(records, list(by_student.values()), teachers_beside(records, found, runs))
 
 
 def _printed_capability(dataset: str | None) -> tuple[Printed, ...]:
@@ -151,27 +117,23 @@ def _printed_capability(dataset: str | None) -> tuple[Printed, ...]:
 
 
 def _exclusion(records: Records | None, runs: Sequence[Run], rule: str, key: str) -> Claim:
-    def same(run: Run) -> tuple[Any, ...]:
-        return (run.teacher_start, run.transferal, run.network, run.seed, run.size,
-                fold_of(records, run))  # fmt: skip
+    def row(name: str, pairs: Pairs) -> Row:
+        return Row(
+            key=slug(name),
+            label=name,
+            estimate=None if records is None else difference_of_dice(records, pairs),
+            printed=_printed_exclusion([counterpart(name)]),
+            decides=False,
+            obstacle=_starved(records, rule, lambda other: other == name),
+        )
 
-    main = [run for run in students(runs) if not change_of(run)]
-
-    def pairs(kept: Callable[[Run], bool]) -> list[tuple[Run, Run]]:
-        chosen = [run for run in main if kept(run)]
-        without = [run for run in chosen if not run.rule]
-        return pair([run for run in chosen if run.rule == rule], without, same)
-
-    def estimate(kept: Callable[[Run], bool]) -> Estimate | None:
-        return None if records is None else difference_of_dice(records, pairs(kept))
-
-    single = dict.fromkeys(run.transferal for run in main if is_single(run.transferal))
-    of_sets = [
-        Row(slug(name), name, estimate(lambda run, name=name: run.transferal == name),
-            _printed_exclusion([counterpart(name)]), decides=False,
-            obstacle=_starved(records, rule, lambda other, name=name: other == name))
-        for name in single
-    ]  # fmt: skip
+    pairs = pairs_of_exclusion(records, runs, rule)
+    of_sets = grouped(pairs, lambda each: name_of(each[0].transferal))
+    known = [name_of(run.transferal) for run in students(runs) if not change_of(run)]
+    names = [name for name in dict.fromkeys(known) if name in of_sets or name != TOGETHER]
+    differing = [each for each in pairs if differs(each[0].transferal)]
+    counted = whole_pairs(records, differing) if records is not None else ()
+    which = ", ".join(sorted({ours.transferal for ours, _ in counted}))
     how = "at the paper's thresholds" if rule == AS_PRINTED else "with β calibrated on the teacher"
     return Claim(
         key=key,
@@ -183,10 +145,12 @@ def _exclusion(records: Records | None, runs: Sequence[Run], rule: str, key: str
         unit="Dice, points",
         threshold=0.0,
         rows=(
-            Row("differ", "All sets of another modality", estimate(lambda r: differs(r.transferal)),
+            Row("differ", f"Sets of another modality: {which}" if which
+                else "All sets of another modality",
+                None if records is None else difference_of_dice(records, differing),
                 _printed_exclusion([DERMOSCOPY, "PASCAL VOC2012"]),
                 obstacle=_starved(records, rule, differs)),
-            *of_sets,
+            *(row(name, of_sets.get(name, [])) for name in names),
         ),
     )  # fmt: skip
 
@@ -204,7 +168,10 @@ def _starved(records: Records | None, rule: str, concerned: Callable[[str], bool
     if not told or trained & names or any(names & axes and "printed" in axes for axes in waiting):
         return ""
     before, after = (sum(each[name] for each in told) for name in ("before", "after"))
-    return f"{after} of {before} images are left, over all folds: too few to learn from"
+    return (
+        f"no student is planned on the {after:,} of {before:,} images that are left in "
+        f"{show_count(len(told), 'set')} of pseudo masks, of {', '.join(sorted(names))}"
+    )
 
 
 def _printed_exclusion(datasets: Sequence[str | None]) -> tuple[Printed, ...]:
@@ -227,13 +194,26 @@ def _fine_tuned(records: Records | None, runs: Sequence[Run]) -> Claim:
                 fold_of(records, run))  # fmt: skip
 
     tuned = [run for run in runs if run.role == Role.FINE_TUNED_STUDENT]
-    scratch = by_key((run for run in runs if run.role == Role.FROM_SCRATCH), same)
+    wanted = set(map(same, tuned))
+    plain = [run for run in runs if run.role == Role.FROM_SCRATCH and same(run) in wanted]
+    scratch = by_key(plain, same)
+    pairs = [(run, scratch[same(run)]) for run in tuned if same(run) in scratch]
 
-    def estimate(is_breast: bool) -> Estimate | None:
-        chosen = [run for run in tuned if tests_breast(run) == is_breast and same(run) in scratch]
-        pairs = [(run, scratch[same(run)]) for run in chosen]
-        return None if records is None else difference_of_dice(records, pairs)
+    def row(key: str, label: str, table: str, dataset: str = "") -> Row:
+        chosen = [
+            each for each in pairs
+            if tests_breast(each[0]) == (key == "breast")
+            and dataset in ("", name_of(each[0].transferal))
+        ]  # fmt: skip
+        return Row(
+            key=slug(key, dataset),
+            label=f"{label}, students of {dataset}" if dataset else label,
+            estimate=None if records is None else difference_of_dice(records, chosen),
+            printed=_printed_tuned(table, dataset),
+            decides=not dataset,
+        )
 
+    of_thyroid = [name_of(ours.transferal) for ours, _ in pairs if not tests_breast(ours)]
     return Claim(
         key="tuned",
         paper="A",
@@ -245,19 +225,24 @@ def _fine_tuned(records: Records | None, runs: Sequence[Run]) -> Claim:
         unit="Dice, points",
         threshold=0.0,
         rows=(
-            Row("breast", "Breast ultrasound", estimate(True), _printed_tuned("table 4")),
-            Row("thyroid", "Thyroid ultrasound", estimate(False), _printed_tuned("table 5")),
+            row("breast", "Breast ultrasound", "table 4"),
+            row("thyroid", "Thyroid ultrasound", "table 5"),
+            *(row("thyroid", "Thyroid ultrasound", "table 5", name)
+              for name in sorted(set(of_thyroid))),
         ),
-    )
+    )  # fmt: skip
 
 
-def _printed_tuned(table: str) -> tuple[Printed, ...]:
-    found = [each for each in paper.all_dice() if each.where == table]
-    tuned, scratch = (
-        np.mean([each.mean for each in found if each.role == role])
-        for role in ("fine-tuned student", "from scratch")
-    )
-    return ((float(tuned - scratch), table),)
+def _printed_tuned(table: str, dataset: str) -> tuple[Printed, ...]:
+    """Returns the paper's mean difference over networks, of one transferal dataset or of all."""
+    of_table = [each for each in paper.all_dice() if each.where == table]
+    tuned = [
+        each.mean for each in of_table
+        if each.role == Role.FINE_TUNED_STUDENT
+        and (not dataset or each.transferal_dataset == counterpart(dataset))
+    ]  # fmt: skip
+    scratch = [each.mean for each in of_table if each.role == Role.FROM_SCRATCH]
+    return ((float(np.mean(tuned) - np.mean(scratch)), table),) if tuned else ()
 
 
 def _weak(records: Records | None, runs: Sequence[Run]) -> Claim:
@@ -296,14 +281,3 @@ def _printed_weak() -> tuple[Printed, ...]:
         best = max(e.mean for e in of_set if e.role == "one of several teachers")
         found.append((student - best, test_set))
     return tuple(found)
-
-
-def fold_of(records: Records | None, run: Run) -> tuple[int, ...]:
-    """Returns the images that a run was tested on: what tells folds apart, whatever their name."""
-    return () if records is None else tuple(records.values[run.name].rows.tolist())
-
-
-def slug(*words: str) -> str:
-    """Returns a short word for names of figures."""
-    text = "-".join(word for word in words if word).lower()
-    return "".join(each if each.isalnum() else "-" for each in text).strip("-")

@@ -6,14 +6,10 @@ from typing import Any
 import numpy as np
 
 from benchmarks.reproduction.claims import Claim, Printed, Row
-from benchmarks.reproduction.contrasts import (
-    Estimate,
-    Pairs,
-    difference_of_auroc,
-    later_least_loss,
-    pair,
-)
+from benchmarks.reproduction.contrasts import Estimate, pair
+from benchmarks.reproduction.contrasts_auroc import difference_of_auroc, later_least_loss
 from benchmarks.reproduction.records import Records, Run
+from benchmarks.reproduction.repetitions import Pairs
 from nakt_dist.report import paper
 from nakt_dist.signals.kind import TRANSFER_LEARNING, Kind
 
@@ -94,6 +90,7 @@ def _few(found: _Students) -> Claim:
         "transfer learning, in points, over all networks and first weights",
         unit="AUROC, points",
         threshold=0.0,
+        drawn="patients",
         rows=(
             Row("fewest", f"{fewest} images" if fewest else "Fewest images",
                 found.estimate(least), _printed_gain(1000)),
@@ -141,6 +138,8 @@ def _overfitting(found: _Students) -> Claim:
         "the training, attention transfer against transfer learning",
         unit="% of the training",
         threshold=0.0,
+        drawn="pairs of trainings",
+        counted="pairs",
         rows=(
             Row("all", "All students", records and later_least_loss(records, pairs)),
             *(
@@ -170,6 +169,7 @@ def _in_domain(found: _Students) -> Claim:
         "ImageNet's, in points, over all networks and first weights",
         unit="AUROC, points",
         threshold=0.0,
+        drawn="patients",
         rows=(
             *(
                 Row("fewest" if size in fewest else f"size-{size}", f"{size} images",
@@ -214,6 +214,7 @@ def _small(found: _Students) -> Claim:
         "decides",
         unit="AUROC, points",
         threshold=0.0,
+        drawn="patients",
         rows=tuple(rows) or (Row("network-0", "The smallest network", None,
                                  _printed_network("DenseNet-40")),),
     )  # fmt: skip

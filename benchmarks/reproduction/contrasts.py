@@ -1,31 +1,32 @@
 """Differences and ratios of runs with their intervals, by the product's own statistics.
 
 Two runs are a pair when they share what a claim holds equal. Images, or patients, are drawn alike
-for all runs of a contrast; repetitions and folds are averaged within each resample.
+for all runs of a contrast; repetitions and folds are averaged within each resample. A mean is of
+settings that all have the same repetitions.
 """
 
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from benchmarks.reproduction.records import Records, Run
+from benchmarks.reproduction.repetitions import (
+    Interval,
+    Pairs,
+    around,
+    by_student_t,
+    repetition,
+    rows_of,
+    whole_block,
+)
 from nakt_dist.errors import DatasetError
-from nakt_dist.evaluation.resampling import (
-    percentile_interval,
-    resample_auroc,
-    resampled_weights,
-    summarise_difference,
-)
-from nakt_dist.evaluation.summary import (
-    bootstrap_interval,
-    confidence_over_runs,
-    knowledge_transfer_capability,
-)
+from nakt_dist.evaluation.resampling import percentile_interval, resampled_weights
+from nakt_dist.evaluation.summary import bootstrap_interval, knowledge_transfer_capability
 
 RESAMPLES, SEED = 1000, 0
-Interval = tuple[float, float]
-Pairs = Sequence[tuple[Run, Run]]
+_capability = np.vectorize(knowledge_transfer_capability, otypes=[float])
 
 
 @dataclass(frozen=True)
@@ -35,10 +36,12 @@ class Estimate:
     Attributes:
         value: in percent, percentage points, or percent of a training.
         drawn: 95 % interval over what is drawn anew: images, patients or trainings.
-        over_repeats: mean ± 1.96 s / √n over repetitions; None for one.
+        over_repeats: value ± 1.96 s / √n over repetitions; None for one.
         images: test images, or trainings, behind it.
         runs: evaluations behind it.
-        repeats: trainings that differ in their fold or seed.
+        repeats: folds where there are several, else seeds.
+        waiting: evaluations that are there, and count once their like are.
+        met: how networks behind it may have met their test images.
     """
 
     value: float
@@ -47,11 +50,35 @@ class Estimate:
     images: int
     runs: int
     repeats: int
+    waiting: int = 0
+    met: tuple[str, ...] = ()
 
     @property
     def intervals(self) -> list[Interval]:
         """All that there are."""
         return [self.drawn] if self.over_repeats is None else [self.drawn, self.over_repeats]
+
+    @property
+    def wider_intervals(self) -> list[Interval]:
+        """The same, with Student's t over repetitions."""
+        if self.over_repeats is None:
+            return [self.drawn]
+        return [self.drawn, by_student_t(self.over_repeats, self.repeats)]
+
+
+def basis(counted: Iterable[Run], there: Iterable[Run]) -> dict[str, Any]:
+    """Returns what an estimate rests on, of the runs that are there, by field."""
+    runs = {run.name: run for run in counted}
+    return {
+        "runs": len(runs),
+        "waiting": len({run.name for run in there} - runs.keys()),
+        "met": tuple(dict.fromkeys(run.met for run in runs.values() if run.met)),
+    }
+
+
+def flat(pairs: Pairs) -> list[Run]:
+    """Returns the runs of both sides."""
+    return [run for pair in pairs for run in pair]
 
 
 def pair(
@@ -84,22 +111,29 @@ def difference_of_dice(records: Records, pairs: Pairs) -> Estimate | None:
 
     Folds are put together: each image counts once, with the mean over the pairs that tested it.
     """
-    if not pairs:
+    counted = whole_pairs(records, pairs)
+    if not counted:
         return None
-    of_pairs = [_difference_by_row(records, each) for each in pairs]
+    unit = repetition(records, flat(counted))
+    of_pairs = [_difference_by_row(records, each) for each in counted]
     values = _mean_by_row(of_pairs)
     repeats: dict[Hashable, list[float]] = {}
-    for (ours, _), each in zip(pairs, of_pairs, strict=True):
-        key = ours.seed, frozenset(each)  # folds may share a seed, and seeds a fold
-        repeats.setdefault(key, []).append(float(np.mean(list(each.values()))))
+    for (ours, _), each in zip(counted, of_pairs, strict=True):
+        repeats.setdefault(unit(ours), []).append(float(np.mean(list(each.values()))))
+    value = float(values.mean())
     return Estimate(
-        value=float(values.mean()),
+        value=value,
         drawn=bootstrap_interval(values, RESAMPLES, SEED),
-        over_repeats=_over_repeats([float(np.mean(each)) for each in repeats.values()]),
+        over_repeats=around(value, [float(np.mean(each)) for each in repeats.values()]),
         images=len(values),
-        runs=len({run.name for each in pairs for run in each}),
         repeats=len(repeats),
+        **basis(flat(counted), flat(pairs)),
     )
+
+
+def whole_pairs(records: Records, pairs: Pairs) -> Pairs:
+    """Returns those pairs of segmentation that count: all settings in the same folds or seeds."""
+    return whole_block(pairs, repetition(records, flat(pairs)))
 
 
 def _difference_by_row(records: Records, runs: tuple[Run, Run]) -> dict[int, float]:
@@ -121,12 +155,6 @@ def _mean_by_row(tables: Sequence[Mapping[int, float]]) -> np.ndarray:
     return np.array([np.mean([each[row] for each in tables if row in each]) for row in rows])
 
 
-def _over_repeats(values: Sequence[float]) -> Interval | None:
-    half_width = confidence_over_runs(values)
-    mean = float(np.mean(values))
-    return None if half_width is None else (mean - half_width, mean + half_width)
-
-
 def capability(
     records: Records, students: Sequence[Sequence[Run]], teacher: Sequence[Run]
 ) -> Estimate | None:
@@ -139,151 +167,97 @@ def capability(
         students: of each student its runs, over folds and seeds.
         teacher: its runs, over folds.
     """
-    return ratio_or_gain(records, students, [teacher], knowledge_transfer_capability)
+    return _compare_best(records, students, [teacher], _capability)
 
 
 def gain_over_best(
     records: Records, student: Sequence[Run], teachers: Sequence[Sequence[Run]]
 ) -> Estimate | None:
     """Returns a student's Dice less that of the best of several teachers, chosen likewise."""
-    return ratio_or_gain(records, [student], teachers, lambda ours, theirs: ours - theirs)
+    return _compare_best(records, [student], teachers, np.subtract)
 
 
-def ratio_or_gain(
+def _compare_best(
     records: Records,
     ours: Sequence[Sequence[Run]],
     theirs: Sequence[Sequence[Run]],
-    compare: Callable[[float, float], float],
+    compare: Callable[[np.ndarray, np.ndarray], np.ndarray],
 ) -> Estimate | None:
     """Compares the best of some networks with the best of others, each over folds and seeds."""
-    tables = [[dice_by_row(records, runs) for runs in side if runs] for side in (ours, theirs)]
-    if not all(tables):
+
+    def tested(runs: Sequence[Run]) -> set[int]:
+        return {row for run in runs for row in rows_of(records, run)}
+
+    rows = max(map(tested, (*ours, *theirs)), key=len, default=set())
+    first, second = ([runs for runs in side if tested(runs) == rows] for side in (ours, theirs))
+    if not (rows and first and second):
         return None
-    most = max(len(table) for side in tables for table in side)
-    whole = [[table for table in side if len(table) == most] for side in tables]
-    if not all(whole):
-        return None
-    rows = sorted(set.intersection(*(set(table) for side in whole for table in side)))
-    if len(rows) < most:
-        return None
-    first, second = (np.array([[t[row] for row in rows] for t in side]) for side in whole)
-    drawn = [
-        np.array([compare(*pair) for pair in zip(_best(first, w), _best(second, w), strict=True)])
-        for w in resampled_weights([None] * most, RESAMPLES, SEED)
-    ]
-    interval = percentile_interval(np.concatenate(drawn))
-    assert interval is not None
-    runs = [run for side in (ours, theirs) for each in side for run in each]
-    repeats = {(run.seed, _rows(records, run)) for each in ours for run in each}
-    value = compare(float(first.mean(1).max()), float(second.mean(1).max()))
-    return Estimate(value, interval, None, most, len(runs), len(repeats))
+
+    def statistic(means: np.ndarray) -> np.ndarray:
+        return compare(means[: len(first)].max(0), means[len(first) :].max(0))
+
+    there = [run for runs in (*ours, *theirs) for run in runs]
+    return _estimate(records, [*first, *second], statistic, there)
 
 
-def _best(values: np.ndarray, weights: np.ndarray) -> list[float]:
-    """Returns the mean of the best network in each resample; (K, N) by (N, S)."""
-    return (values @ weights / weights.sum(0)).max(0).tolist()
+def capability_gain(
+    records: Records,
+    ours: Sequence[Run],
+    our_teacher: Sequence[Run],
+    theirs: Sequence[Run],
+    their_teacher: Sequence[Run],
+) -> Estimate | None:
+    """Returns the capability of one student less that of another, each of its own teacher's."""
+    groups = [ours, our_teacher, theirs, their_teacher]
+    if len({frozenset(dice_by_row(records, runs)) for runs in groups}) > 1:
+        return None  # an evaluation of some images is not there yet
+
+    def statistic(means: np.ndarray) -> np.ndarray:
+        return _capability(means[0], means[1]) - _capability(means[2], means[3])
+
+    return _estimate(records, groups, statistic, [run for runs in groups for run in runs])
 
 
-def difference_of_auroc(records: Records, pairs: Pairs, less: Pairs = ()) -> Estimate | None:
-    """Returns the mean AUROC of the first less that of the second, in percentage points.
+def _estimate(
+    records: Records,
+    groups: Sequence[Sequence[Run]],
+    statistic: Callable[[np.ndarray], np.ndarray],
+    there: Iterable[Run],
+) -> Estimate:
+    """Computes a number from the mean Dice of several networks, all on the same images.
+
+    Over repetitions, that is folds, by leaving out one at a time (the jackknife): of a difference
+    of means this is value ± 1.96 s / √n of the folds' differences.
 
     Args:
-        less: pairs whose mean difference is taken off.
-
-    Raises:
-        DatasetError: not all were tested on the same images.
+        groups: of each network its runs, over folds and seeds.
+        statistic: of means, float64 (networks, S), in each of S resamples.
     """
-    sides = [(pairs, 1.0), *([(less, -1.0)] if less else [])]
-    if not pairs:
-        return None
-    drawn, values, by_seed = np.zeros(RESAMPLES), 0.0, _SeedMeans()
-    for side, sign in sides:
-        of_pairs = [_draws(records, ours) - _draws(records, theirs) for ours, theirs in side]
-        drawn = drawn + sign * np.mean(of_pairs, axis=0)
-        values += sign * float(np.mean([ours.mean - theirs.mean for ours, theirs in side]))
-        by_seed.add(side, sign)
-    _require_same_images(records, [run for side, _ in sides for each in side for run in each])
-    found = summarise_difference(values, 100 * drawn)
-    assert found is not None
-    runs = {run.name: run for side, _ in sides for each in side for run in each}
+    tables = [dice_by_row(records, runs) for runs in groups]
+    rows = list(tables[0])
+    values = np.array([[table[row] for row in rows] for table in tables])
+    folds = _number_folds(records, groups[0], rows)
+
+    def of(weights: np.ndarray) -> np.ndarray:
+        return statistic(values @ weights / weights.sum(0))
+
+    drawn = [of(weights) for weights in resampled_weights([None] * len(rows), RESAMPLES, SEED)]
+    interval = percentile_interval(np.concatenate(drawn))
+    assert interval is not None
+    value, count = float(of(np.ones((len(rows), 1)))[0]), int(folds.max()) + 1
+    without = [of((folds != each)[:, None].astype(float))[0] for each in range(count) if count > 1]
     return Estimate(
-        value=found.difference,
-        drawn=found.interval,
-        over_repeats=_over_repeats(by_seed.values) if by_seed.values else None,
-        images=next(iter(runs.values())).images,
-        runs=len(runs),
-        repeats=len({run.seed for run in runs.values()}),
+        value=value,
+        drawn=interval,
+        over_repeats=around(value, [float(count * value - (count - 1) * w) for w in without]),
+        images=len(rows),
+        repeats=count,
+        **basis([run for runs in groups for run in runs], there),
     )
 
 
-class _SeedMeans:
-    """The mean difference of each seed that every side has."""
-
-    def __init__(self) -> None:
-        self._sides: list[dict[int, float]] = []
-
-    def add(self, pairs: Pairs, sign: float) -> None:
-        found: dict[int, list[float]] = {}
-        for ours, theirs in pairs:
-            found.setdefault(ours.seed, []).append(sign * (ours.mean - theirs.mean))
-        self._sides.append({seed: float(np.mean(each)) for seed, each in found.items()})
-
-    @property
-    def values(self) -> list[float]:
-        shared = set.intersection(*map(set, self._sides))
-        return [sum(side[seed] for side in self._sides) for seed in sorted(shared)]
-
-
-_DRAWN: dict[tuple[str, str], np.ndarray] = {}
-
-
-def _draws(records: Records, run: Run) -> np.ndarray:
-    """Returns a run's mean AUROC in each resample of patients, in [0, 1], float64 (S,)."""
-    key = records.digest, run.name
-    if key not in _DRAWN:
-        assert records.images is not None
-        told = records.values[run.name]
-        patients = [records.images.patients[row] or None for row in told.rows]
-        targets = records.images.targets[told.rows]
-        _DRAWN[key] = resample_auroc(told.values, targets, patients, RESAMPLES, SEED).mean
-    return _DRAWN[key]
-
-
-def _rows(records: Records, run: Run) -> tuple[int, ...]:
-    return tuple(records.values[run.name].rows.tolist())
-
-
-def _require_same_images(records: Records, runs: Iterable[Run]) -> None:
-    rows = {_rows(records, run): run.name for run in runs}
-    if len(rows) > 1:
-        raise DatasetError(
-            f"{' and '.join(sorted(rows.values()))} were tested on other images; AUROC is compared "
-            "on the same ones"
-        )
-
-
-def later_least_loss(records: Records, pairs: Pairs) -> Estimate | None:
-    """Returns by how much later the validation loss of the first is least, in % of the training.
-
-    Trainings are drawn anew, in pairs.
-    """
-    known = [each for each in pairs if all(run.name in records.curves for run in each)]
-    if not known:
-        return None
-    places = [[_least_loss(records, run) for run in each] for each in known]
-    values = np.array([ours - theirs for ours, theirs in places])
-    seeds = [ours.seed for ours, _ in known]
-    by_seed = [float(values[np.equal(seeds, each)].mean()) for each in sorted(set(seeds))]
-    return Estimate(
-        value=float(values.mean()),
-        drawn=bootstrap_interval(values, RESAMPLES, SEED),
-        over_repeats=_over_repeats(by_seed),
-        images=len(known),
-        runs=len({run.name for each in known for run in each}),
-        repeats=len(set(seeds)),
-    )
-
-
-def _least_loss(records: Records, run: Run) -> float:
-    curve = records.curves[run.name]
-    return float(100 * curve.epochs[curve.loss.argmin()] / curve.epochs[-1])
+def _number_folds(records: Records, runs: Iterable[Run], rows: Sequence[int]) -> np.ndarray:
+    """Returns the number of each image's fold, int64 (rows,)."""
+    folds = dict.fromkeys(rows_of(records, run) for run in runs)
+    number = {row: fold for fold, own in enumerate(folds) for row in own}
+    return np.array([number[row] for row in rows])

@@ -1,6 +1,6 @@
 """Figures of the page, as SVG: what each claim hangs on, Dice and AUROC, and learning curves."""
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from itertools import cycle
 
 import numpy as np
@@ -8,10 +8,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 
 from benchmarks.reproduction.claims import Claim, Row, Verdict
-from benchmarks.reproduction.claims_a import change_of, students, teachers_of
 from benchmarks.reproduction.claims_b import knows_imagenet_alone
 from benchmarks.reproduction.contrasts import RESAMPLES, SEED, dice_by_row
 from benchmarks.reproduction.records import Records, Run
+from benchmarks.reproduction.runs_a import change_of, students, teachers_of
 from nakt_dist.drawing.style import (
     BLACK,
     BLUE,
@@ -43,8 +43,14 @@ _LONGEST_OF_TWO = 50
 _ROW_INCHES, _WIDTH = 0.26, 7.2
 
 
-def draw_claims(claims: Sequence[Claim], about: str) -> bytes | None:
-    """Draws every figure that a claim has, with its intervals and the paper's; None without any."""
+def draw_claims(
+    claims: Sequence[Claim], about: str, verdict: Callable[[Claim], str]
+) -> bytes | None:
+    """Draws every figure that a claim has, with its intervals and the paper's; None without any.
+
+    Args:
+        verdict: of a claim, in words.
+    """
     shown = [claim for claim in claims if any(row.estimate for row in claim.rows)]
     if not shown:
         return None
@@ -54,11 +60,11 @@ def draw_claims(claims: Sequence[Claim], about: str) -> bytes | None:
         canvas = Canvas(figsize=(_WIDTH, _ROW_INCHES * sum(heights) + 0.5 * len(rows)))
         grid = canvas.subplots(len(shown), 1, squeeze=False, height_ratios=heights)
         for axes, claim, each in zip(grid[:, 0], shown, rows, strict=True):
-            _draw_claim(axes, claim, each)
+            _draw_claim(axes, claim, each, verdict(claim))
         return to_svg(canvas, about)
 
 
-def _draw_claim(axes: Axes, claim: Claim, rows: Sequence[Row]) -> None:
+def _draw_claim(axes: Axes, claim: Claim, rows: Sequence[Row], verdict: str) -> None:
     for place, row in enumerate(rows):
         estimate, colour = row.estimate, _COLOURS[claim.judge(row)]
         assert estimate is not None
@@ -74,7 +80,7 @@ def _draw_claim(axes: Axes, claim: Claim, rows: Sequence[Row]) -> None:
     axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.grid(axis="y", visible=False)
     axes.tick_params(axis="y", length=0)
-    axes.set_title(wrap(f"{claim.words}: {claim.verdict}", 52), fontsize=9)
+    axes.set_title(wrap(f"{claim.words}: {verdict}", 52), fontsize=9)
     axes.set_xlabel(claim.unit, fontsize=8)
 
 
@@ -99,19 +105,21 @@ def draw_dice(records: Records, about: str) -> bytes | None:
 
 def _draw_students(axes: Axes, records: Records, runs: Sequence[Run], rules: Sequence[str]) -> None:
     networks = sorted({run.network for run in runs})
+    teacher = dice_by_row(records, teachers_of(runs, records.runs))
     for number, rule in enumerate(rules):
         shift = 0.22 * (number - (len(rules) - 1) / 2)
         for place, network in enumerate(networks):
             alike = [run for run in runs if (run.network, run.rule) == (network, rule)]
             if not alike:
                 continue
-            values = np.array(list(dice_by_row(records, alike).values()))
+            found = dice_by_row(records, alike)
+            values, colour = np.array(list(found.values())), _LINES[number]
             interval = bootstrap_interval(values, RESAMPLES, SEED)
-            axes.plot([place + shift] * 2, interval, color=_LINES[number], linewidth=2, alpha=0.6)
-            axes.plot(place + shift, values.mean(), "o", color=_LINES[number])
-    teacher = teachers_of(runs, records.runs)
+            axes.plot([place + shift] * 2, interval, color=colour, linewidth=2, alpha=0.6)
+            face = colour if found.keys() == teacher.keys() else "white"  # of other images
+            axes.plot(place + shift, values.mean(), "o", color=colour, mfc=face)
     if teacher:
-        mean = float(np.mean(list(dice_by_row(records, teacher).values())))
+        mean = float(np.mean(list(teacher.values())))
         axes.axhline(mean, color=BLACK, linewidth=1, linestyle=":")
     axes.set_xticks(range(len(networks)), [shorten(n.split(" (")[0], 14) for n in networks])
     axes.set_xlim(-0.6, len(networks) - 0.4)
@@ -128,7 +136,8 @@ def _share_limits(panels: Sequence[Axes]) -> None:
 def method_of(run: Run) -> str:
     """Names how a classifier was trained, and by whom."""
     if "findings of" in run.parts:
-        return "Labels and pseudo-findings" if "labels and" in run.parts else "Pseudo-findings"
+        whose = run.parts.split("findings of ", 1)[1]
+        return f"{'Labels and p' if 'labels and' in run.parts else 'P'}seudo-findings of {whose}"
     whose = ""
     if run.method != TRANSFER_LEARNING.value:
         whose = ", ImageNet's teacher" if knows_imagenet_alone(run) else ", the domain's teacher"
@@ -204,6 +213,7 @@ def draw_curves(records: Records, about: str) -> bytes | None:
             title = f"{key[0]}, from {key[1]}, {key[2]:,} images"
             axes.set_title(wrap(title, 34), fontsize=8.5)
             axes.set_xlabel("epoch", fontsize=8)
+        grid[0][0].set_ylabel("cross-entropy", fontsize=8)
         _legend(canvas, colours)
         return to_svg(canvas, about)
 

@@ -1,20 +1,16 @@
 """Tables and numbers of the page, from records and the claims on them."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from benchmarks.reproduction.claims import Claim, Row, Verdict
-from benchmarks.reproduction.claims_a import change_of, students
-from benchmarks.reproduction.contrasts import (
-    RESAMPLES,
-    SEED,
-    Interval,
-    dice_by_row,
-)
+from benchmarks.reproduction.contrasts import RESAMPLES
 from benchmarks.reproduction.figures import method_of
 from benchmarks.reproduction.records import Records, Run
-from nakt_dist.evaluation.summary import bootstrap_interval, confidence_over_runs
+from benchmarks.reproduction.repetitions import Interval
+from benchmarks.reproduction.tables_a import numbers_of_a, tables_of_a, warn_of, warned
+from nakt_dist.evaluation.summary import confidence_over_runs
 from nakt_dist.report.document import WARNING, Column, Table, tabulate
 from nakt_dist.report.markdown import table_to_markdown
 from nakt_dist.report.tables import NOTHING
@@ -28,7 +24,7 @@ def all_tables(claims: Sequence[Claim], found: Mapping[str, Records | None]) -> 
     """Returns the page's tables as Markdown, by name."""
     tables = {f"claim-{claim.key}": _claim_table(claim) for claim in claims}
     tables |= {"verdicts": _verdicts(claims, found), "standing": _standing(found)}
-    tables["students"] = _students_table(found["a"])
+    tables |= tables_of_a(found["a"])
     tables["classifiers"] = _classifiers_table(found["b"])
     shown = {name: table_to_markdown(table) for name, table in tables.items()}
     return shown | {"missing": _missing(found)}
@@ -36,9 +32,9 @@ def all_tables(claims: Sequence[Claim], found: Mapping[str, Records | None]) -> 
 
 def all_numbers(claims: Sequence[Claim], found: Mapping[str, Records | None]) -> dict[str, str]:
     """Returns the numbers, and the words, that the page's prose may hold, by name."""
-    numbers = {"resamples": f"{RESAMPLES:,}"}
+    numbers = {"resamples": f"{RESAMPLES:,}"} | numbers_of_a(found["a"])
     for claim in claims:
-        numbers[f"{claim.key}/verdict"] = _verdict(claim, found)
+        numbers[f"{claim.key}/verdict"] = verdict_of(claim, found)
         numbers[f"{claim.key}/threshold"] = f"{claim.threshold:g}"
         for row in claim.rows:
             numbers[f"{claim.key}/{row.key}"] = _with_interval(claim, row)
@@ -69,7 +65,10 @@ def sizes_of(records: Records) -> list[int]:
 def _with_interval(claim: Claim, row: Row) -> str:
     if row.estimate is None:
         return claim.judge(row).value
-    return f"{claim.show(row.estimate.value)} ({_interval(claim, row.estimate.drawn)})"
+    told = f"{_interval(claim, row.estimate.drawn)} over {claim.drawn}"
+    if (over_repeats := row.estimate.over_repeats) is not None:
+        told += f"; {_interval(claim, over_repeats)} over {row.estimate.repeats} repetitions"
+    return f"{claim.show(row.estimate.value)} ({told})"
 
 
 def _interval(claim: Claim, interval: Interval | None) -> str:
@@ -88,34 +87,46 @@ def _claim_table(claim: Claim) -> Table:
     def count(row: Row, name: str) -> str:
         return NOTHING if row.estimate is None else f"{getattr(row.estimate, name)}"
 
+    def runs(row: Row) -> str:
+        waiting = row.estimate.waiting if row.estimate else 0
+        return f"{count(row, 'runs')}, {waiting} wait" if waiting else count(row, "runs")
+
     def reading(row: Row) -> str:
-        words = claim.judge(row).value
+        verdict, by_t = claim.judge(row), claim.judge_by_student_t(row)
+        words = (
+            verdict.value if by_t == verdict else f"{verdict.value}, by Student's t {by_t.value}"
+        )
         return f"{words}: {row.obstacle}" if row.obstacle else words
 
+    def label(row: Row) -> str:
+        return f"{row.label} {WARNING}" if row.estimate and row.estimate.met else row.label
+
     columns = (
-        Column("What", lambda row: row.label),
+        Column("What", label),
         Column("Ours", ours),
-        Column("95 % interval", lambda row: _interval(claim, row.estimate and row.estimate.drawn)),
-        Column(
-            "95 % over repetitions",
-            lambda row: _interval(claim, row.estimate and row.estimate.over_repeats),
-        ),
-        Column("Images", lambda row: count(row, "images")),
-        Column("Runs", lambda row: count(row, "runs")),
+        Column(f"95 % over {claim.drawn}",
+               lambda row: _interval(claim, row.estimate and row.estimate.drawn)),
+        Column("95 % over repetitions",
+               lambda row: _interval(claim, row.estimate and row.estimate.over_repeats)),
+        Column(claim.counted.capitalize(), lambda row: count(row, "images")),
+        Column("Runs", runs),
         Column("Repetitions", lambda row: count(row, "repeats")),
         Column("The paper's", lambda row: _printed(claim, row)),
         Column("Decides", lambda row: "yes" if row.decides else "no"),
         Column("Reading", reading),
-    )
-    return tabulate(claim.measure, columns, claim.rows)
+    )  # fmt: skip
+    met = [words for row in claim.rows if row.estimate for words in row.estimate.met]
+    return tabulate(claim.measure, columns, claim.rows, warn_of(met))
 
 
-def _verdict(claim: Claim, found: Mapping[str, Records | None]) -> str:
+def verdict_of(claim: Claim, found: Mapping[str, Records | None]) -> str:
     """Returns a claim's verdict, which may change while evaluations of its study are to come."""
     records, verdict = found[claim.paper.lower()], claim.verdict
     is_whole = records is not None and not records.about["not_run_yet"]
     final = is_whole or verdict in (Verdict.NOT_RUN, Verdict.NOT_TESTABLE)
-    return verdict.value if final else f"{verdict.value} so far"
+    told = verdict.value if final else f"{verdict.value} so far"
+    by_t = claim.verdict_by_student_t
+    return told if by_t == verdict else f"{told} (by Student's t {by_t.value})"
 
 
 def _verdicts(claims: Sequence[Claim], found: Mapping[str, Records | None]) -> Table:
@@ -124,15 +135,18 @@ def _verdicts(claims: Sequence[Claim], found: Mapping[str, Records | None]) -> T
         return "; ".join(f"{row.label}: {_with_interval(claim, row)}" for row in rows)
 
     def theirs(claim: Claim) -> str:
-        told = [_printed(claim, row) for row in claim.rows if row.decides]
-        return "; ".join(dict.fromkeys(each for each in told if each != NOTHING)) or NOTHING
+        rows = [row for row in claim.rows if row.decides and row.printed]
+        told = [(row.label, _printed(claim, row)) for row in rows]
+        if len(told) < 2 or len({text for _, text in told}) == 1:
+            return told[0][1] if told else NOTHING
+        return "; ".join(f"{label}: {text}" for label, text in told)
 
     columns = (
         Column("Paper", lambda claim: claim.paper),
         Column("Claim", lambda claim: claim.words),
         Column("Ours", ours),
         Column("The paper's", theirs),
-        Column("Verdict", lambda claim: _verdict(claim, found)),
+        Column("Verdict", lambda claim: verdict_of(claim, found)),
     )
     return tabulate("The claims at a glance", columns, claims)
 
@@ -180,56 +194,6 @@ def _missing(found: Mapping[str, Records | None]) -> str:
     return "\n".join(parts)
 
 
-def _students_table(records: Records | None) -> Table:
-    """Shows teachers and students over all folds and seeds, after the paper's tables."""
-    runs = () if records is None else records.runs
-    shown = students(runs)
-    names = {run.name for run in shown}
-    groups = grouped(
-        [*(run for run in runs if run.name not in names), *shown],
-        lambda r: (r.role, r.tested_on, r.network, r.start, r.teacher_start, r.transferal, r.rule,
-                   change_of(r), r.size, r.steps, r.samples if not r.transferal else 0),
-    )  # fmt: skip
-
-    def dice(alike: Sequence[Run]) -> np.ndarray:
-        assert records is not None
-        return np.array(list(dice_by_row(records, alike).values()))
-
-    def interval(alike: Sequence[Run]) -> str:
-        low, high = bootstrap_interval(dice(alike), RESAMPLES, SEED)
-        return f"{low:.1f} to {high:.1f}"
-
-    columns = (
-        Column("Role", lambda alike: _warned(alike[0].role, alike)),
-        Column("Network", lambda alike: alike[0].network),
-        Column("From", lambda alike: alike[0].start),
-        Column("Teacher from", lambda alike: alike[0].teacher_start or NOTHING),
-        Column("Transferal", lambda alike: alike[0].transferal or NOTHING),
-        Column("Exclusion", lambda alike: alike[0].rule or NOTHING),
-        Column("Kept %", _kept),
-        Column("Changed", lambda alike: change_of(alike[0]) or NOTHING),
-        Column("Pixels", lambda alike: str(alike[0].size)),
-        Column("Steps", lambda alike: f"{alike[0].steps:,}"),
-        Column("Tested on", lambda alike: alike[0].tested_on),
-        Column("Dice %", lambda alike: f"{dice(alike).mean():.1f} ± {dice(alike).std():.1f}"),
-        Column("95 % interval", interval),
-        Column("Images", lambda alike: str(len(dice(alike)))),
-        Column("Runs", lambda alike: str(len(alike))),
-    )
-    return tabulate("Dice over all folds and seeds", columns, groups.values())
-
-
-def _kept(alike: Sequence[Run]) -> str:
-    if not alike[0].transferal:
-        return NOTHING
-    shares = [100 * run.samples / run.before for run in alike if run.before and run.rule]
-    return f"{np.mean(shares):.0f}" if shares else NOTHING
-
-
-def _warned(text: str, alike: Iterable[Run]) -> str:
-    return f"{text} {WARNING}" if any(run.met for run in alike) else text
-
-
 def _classifiers_table(records: Records | None) -> Table:
     """Shows mean AUROC over seeds, after paper B's tables."""
     runs = () if records is None else records.runs
@@ -242,8 +206,13 @@ def _classifiers_table(records: Records | None) -> Table:
         half_width = confidence_over_runs(means)
         return f"{np.mean(means):.2f}" + ("" if half_width is None else f" ± {half_width:.2f}")
 
+    def findings(alike: Sequence[Run]) -> str:
+        assert records is not None
+        told = [records.values[run.name].values for run in alike]
+        return ", ".join(sorted({str((~np.isnan(each).all(0)).sum()) for each in told}))
+
     columns = (
-        Column("Role", lambda alike: _warned(alike[0].role, alike)),
+        Column("Role", lambda alike: warned(alike[0].role, alike)),
         Column("Network", lambda alike: alike[0].network),
         Column("From", lambda alike: alike[0].start),
         Column("Images", lambda alike: f"{alike[0].samples:,}"),
@@ -251,6 +220,13 @@ def _classifiers_table(records: Records | None) -> Table:
         Column("Teacher", lambda alike: alike[0].teacher_learnt or NOTHING),
         Column("AUROC %", auroc),
         Column("Seeds", lambda alike: str(len(alike))),
+        Column("Findings", findings),
     )
+    remarks = [
+        "AUROC is compared in rows of as many findings alone: it is the mean over those that a "
+        "network names.",
+        *warn_of(run.met for run in runs),
+    ]
     order = sorted(groups, key=lambda key: (key[0] != "student", *map(str, key[1:3]), *key[3:]))
-    return tabulate("Mean AUROC, ± 1.96 s / √n over seeds", columns, map(groups.get, order))
+    title = "Mean AUROC, ± 1.96 s / √n over seeds"
+    return tabulate(title, columns, map(groups.get, order), remarks)

@@ -8,17 +8,25 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from scipy import stats
 
 from benchmarks.reproduction import __main__ as reproduction
 from benchmarks.reproduction.claims import Claim, Row, Verdict
 from benchmarks.reproduction.claims_a import claims_of_a
 from benchmarks.reproduction.claims_b import claims_of_b
 from benchmarks.reproduction.collecting import collect_study
-from benchmarks.reproduction.contrasts import Estimate
+from benchmarks.reproduction.contrasts import (
+    Estimate,
+    capability,
+    difference_of_dice,
+    gain_over_best,
+)
 from benchmarks.reproduction.figures import draw_dice
 from benchmarks.reproduction.page import fill, loose_numbers
 from benchmarks.reproduction.per_image import mean_auroc_percent
-from benchmarks.reproduction.records import Records, read_records
+from benchmarks.reproduction.records import Records, Run, Values, read_records
+from benchmarks.reproduction.repetitions import by_student_t
+from benchmarks.reproduction.tables import all_tables, verdict_of
 from nakt_dist.errors import DatasetError
 from nakt_dist.report.differences import find_differences
 from nakt_dist.report.runs import collect
@@ -102,6 +110,9 @@ def test_a_run_of_fewer_findings_is_kept_beside_the_others(tmp_path):
     assert np.isnan(fewer[:, 3]).all() and not np.isnan(whole).any()
     assert not np.isnan(fewer[:, :3]).any()
     assert records.images is not None and not np.isnan(records.images.targets).any()
+    found = {"a": None, "b": records}
+    rows = all_tables(reproduction.judge(found), found)["classifiers"].splitlines()
+    assert {line.split(" | ")[-1] for line in rows[4:6]} == {"3 |", "4 |"}
 
 
 def test_a_difference_is_that_of_the_report(classifiers):
@@ -156,11 +167,90 @@ def test_capability_is_of_the_best_student(masks):
 
 
 def test_claims_without_runs_say_so(masks):
-    claims = claims_of_a(masks[1])
-    assert {claim(claims, key).verdict for key in ("calibrated", "tuned", "weak")} == {
+    claims = claims_of_a(masks[1])  # of the capability there is dermoscopy alone, which is excepted
+    assert {claim(claims, key).verdict for key in ("close", "calibrated", "tuned", "weak")} == {
         Verdict.NOT_RUN
     }
     assert {each.verdict for each in (*claims_of_a(None), *claims_of_b(None))} == {Verdict.NOT_RUN}
+
+
+def of_folds(masks, differences: dict[str, float]) -> tuple[Records, list[tuple[Run, Run]]]:
+    """Returns records, and pairs named "fold seed", that differ by so many points in each image."""
+    records = masks[1]
+    pairs, values = [], dict(records.values)
+    for name, points in differences.items():
+        fold, seed = name.split()
+        theirs = next(run for run in records.runs if run.name == f"tests/all-{fold}")
+        ours = replace(theirs, name=f"tests/{name}", seed=int(seed))
+        told = values[theirs.name]
+        values[ours.name] = Values(told.rows, told.values + points)
+        pairs.append((ours, theirs))
+    runs = (*records.runs, *(ours for ours, _ in pairs))
+    return replace(records, runs=runs, values=values), pairs
+
+
+def test_seeds_of_one_fold_are_no_repetitions_of_their_own(masks):
+    given = {"0 1": 1.0, "0 2": 2.0, "0 3": 3.0, "1 1": 5.0, "1 2": 6.0, "1 3": 7.0}
+    found = difference_of_dice(*of_folds(masks, given))
+    assert found is not None and (found.value, found.repeats) == (pytest.approx(4), 2)
+    half_width = 1.96 * np.std([2, 6], ddof=1) / np.sqrt(2)
+    assert found.over_repeats == pytest.approx((4 - half_width, 4 + half_width))
+
+
+def test_folds_left_out_one_at_a_time_give_what_their_differences_do(masks):
+    records, pairs = of_folds(masks, {"0 1": 1.0, "1 1": 5.0})
+    difference = difference_of_dice(records, pairs)
+    ours, theirs = zip(*pairs, strict=True)
+    assert difference is not None
+    gain = gain_over_best(records, ours, [theirs])
+    assert gain is not None and gain.repeats == difference.repeats == 2
+    assert gain.value == pytest.approx(difference.value)
+    assert gain.over_repeats == pytest.approx(difference.over_repeats)
+    ratio = capability(records, [ours], theirs)
+    assert ratio is not None and ratio.over_repeats is not None
+    assert sum(ratio.over_repeats) / 2 == pytest.approx(ratio.value)
+
+
+def test_a_mean_is_of_settings_that_have_the_same_repetitions(classifiers):
+    records = classifiers[2]
+    students = [run for run in records.runs if run.role == "student"]
+    gone = next(run for run in students if run.samples == 256 and run.seed == 1)
+    kept = tuple(run for run in records.runs if run.name != gone.name)
+    estimate = claim(claims_of_b(replace(records, runs=kept)), "small").rows[0].estimate
+    assert estimate is not None and estimate.over_repeats is not None
+    assert (estimate.runs, estimate.waiting, estimate.repeats) == (4, 2, 2)
+    assert sum(estimate.over_repeats) / 2 == pytest.approx(estimate.value)
+
+
+def test_students_t_reads_few_repetitions_more_carefully():
+    for repeats in range(2, 7):
+        told = by_student_t((1 - 1.96, 1 + 1.96), repeats)
+        assert told[1] - 1 == pytest.approx(stats.t.ppf(0.975, repeats - 1), abs=5e-4)
+    rows = (Row("a", "a", Estimate(2.0, (1, 3), (0.5, 3.5), 9, 6, 3)),)
+    told = Claim("key", "A", "", "", "", "", 0.0, rows)
+    assert told.verdict == Verdict.SUPPORTED and told.verdict_by_student_t == Verdict.UNDECIDED
+    assert verdict_of(told, {"a": None}) == "supported so far (by Student's t undecided)"
+
+
+def test_a_claim_says_where_test_images_were_met(masks):
+    records = masks[1]
+    met = tuple(
+        replace(run, met="learnt from images of the test") if "chosen" in run.name else run
+        for run in records.runs
+    )
+    found = {"a": replace(records, runs=met), "b": None}
+    shown = all_tables(reproduction.judge(found), found)["claim-exclusion"]
+    assert "| isic ⚠ |" in shown and "- ⚠ learnt from images of the test." in shown
+
+
+def test_a_rule_that_no_student_is_trained_with_says_how_much_it_leaves(masks):
+    records = masks[1]
+    plain = tuple(run for run in records.runs if not run.rule)
+    kept = [{"rule": "as printed", "transferal": "isic", "before": 100, "after": 80, "name": "x"}]
+    about = {**records.about, "kept": kept}
+    exclusion = claim(claims_of_a(replace(records, about=about, runs=plain)), "exclusion")
+    assert exclusion.verdict == Verdict.NOT_TESTABLE
+    assert "on the 80 of 100 images that are left in 1 set of" in exclusion.rows[0].obstacle
 
 
 def test_runs_that_nothing_tells_apart_are_refused(masks):
