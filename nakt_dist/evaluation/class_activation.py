@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from nakt_dist.models.planes import as_planes
+from nakt_dist.models.planes import as_planes, upright
 
 _TOLERANCE = 1e-4
 
@@ -102,7 +102,7 @@ def exact_class_activation(
     features = kept[-1].float()
     features = features.relu() if pooled.rectified else features
     weight = pooled.head.weight[list(outputs)].float()
-    return torch.einsum("kf,nfhw->nkhw", weight, features)
+    return upright(torch.einsum("kf,nfhw->nkhw", weight, features), network)
 
 
 def gradient_class_activation(

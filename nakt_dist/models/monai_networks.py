@@ -67,6 +67,7 @@ class MonaiDenseNet121(DenseNet121):
     ) -> None:
         super().__init__(in_channels, num_outputs)
         self._seen = _Seen(input_normalisation, normalised_by_channel, transposed)
+        self.columns_first = transposed  # for ``planes.upright``
 
     def forward(self, images: Tensor) -> Tensor:
         """Maps float images (N, in_channels, H, W), H and W at least 32, to (N, num_outputs)."""
@@ -149,6 +150,7 @@ class MonaiUNet(nn.Sequential):
         strides = list(strides)[: len(channels) - 1]
         self._multiple = math.prod(strides)
         self._seen = _Seen(input_normalisation, normalised_by_channel, transposed)
+        self.columns_first = transposed
         self.extend(self._level(in_channels, num_outputs, list(channels), strides, True))
 
     def forward(self, images: Tensor) -> Tensor:

@@ -1,7 +1,8 @@
-"""Activations of any network as planes (N, C, h, w): tokens of transformers, maps of channels last.
+"""Activations of any network as planes (N, C, h, w), rows and columns as the image has them.
 
 A transformer works on a list of tokens: some that belong to no place (class, registers), then
-one for each patch, row by row. Swin and others keep maps, with their channels last.
+one for each patch, row by row. Swin and others keep maps, with their channels last. Networks of
+MONAI see images with columns first, and so lie their maps.
 """
 
 from typing import Any
@@ -47,8 +48,13 @@ def as_planes(
     if activation.ndim == _TOKENS:
         return _from_tokens(activation, network, images, path)
     if _is_channels_last(activation, network, module, images):
-        return activation.permute(0, 3, 1, 2)
-    return activation
+        activation = activation.permute(0, 3, 1, 2)
+    return upright(activation, network)
+
+
+def upright(maps: Tensor, network: nn.Module) -> Tensor:
+    """Exchanges rows and columns of maps (N, C, h, w) of a network that sees columns first."""
+    return maps.mT if getattr(network, "columns_first", False) else maps
 
 
 def _from_tokens(tokens: Tensor, network: nn.Module, images: Tensor, path: str) -> Tensor:

@@ -8,7 +8,12 @@ import torch
 from torch import nn
 
 from nakt_dist.errors import ConfigurationError
-from nakt_dist.evaluation.class_activation import gradient_class_activation
+from nakt_dist.evaluation.class_activation import (
+    exact_class_activation,
+    find_pooled_features,
+    gradient_class_activation,
+)
+from nakt_dist.models import build_model
 from nakt_dist.models.planes import as_planes
 from nakt_dist.models.taps import TappedNetwork, TeacherTap
 
@@ -129,6 +134,29 @@ def test_what_has_no_place_is_refused(
     size = 224 if "hiera" in name else 32
     with pytest.raises(ConfigurationError, match=message):
         TeacherTap(network, [path]).activations(images(size, size))
+
+
+@pytest.mark.parametrize(
+    ("name", "path"), [("monai_unet", "0"), ("monai_densenet121", "features.denseblock1")]
+)
+def test_maps_of_a_network_that_sees_columns_first_lie_as_the_image_does(
+    name: str, path: str
+) -> None:
+    turned = build_model(name, 1, 2, transposed=True).eval()
+    plain = build_model(name, 1, 2).eval()
+    plain.load_state_dict(turned.state_dict())
+    seen = torch.rand(2, 1, 64, 96)
+    (expected,) = TeacherTap(plain, [path]).activations(seen.mT)
+    (found,) = TeacherTap(turned, [path]).activations(seen)
+    assert found.shape[2] * 96 == found.shape[3] * 64
+    assert torch.equal(found, expected.mT)
+    if name == "monai_densenet121":
+        pooled = find_pooled_features(turned, seen)
+        assert pooled is not None
+        exact = exact_class_activation(turned, pooled, seen, [0])
+        module = turned.get_submodule(path)
+        maps = gradient_class_activation(turned, module, seen, [0])
+        assert (exact.shape[2:], maps.shape[2:]) == ((2, 3), found.shape[2:])
 
 
 def test_planes_and_features_stay_as_they_are() -> None:
