@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from nakt_dist.models.heads import SoftmaxHead
 from nakt_dist.models.planes import as_planes, upright
 
 _TOLERANCE = 1e-4
@@ -45,7 +46,8 @@ def find_pooled_features(network: nn.Module, image: torch.Tensor) -> PooledFeatu
         image: float (N, C, H, W), as the network wants it.
 
     Returns:
-        Where the map and the layer are; None when the network does not end so.
+        Where the map and the layer are; None when the network does not end so, as where the
+        logits are those of a softmax, of which no place has a share.
     """
     inputs: dict[nn.Linear, torch.Tensor] = {}
     outputs: dict[nn.Module, torch.Tensor] = {}
@@ -58,7 +60,11 @@ def find_pooled_features(network: nn.Module, image: torch.Tensor) -> PooledFeatu
             outputs[module] = output
 
     logits = _with_hooks(network, image, list(network.modules()), keep)
-    heads = [module for module in inputs if torch.equal(outputs[module], logits)]
+    heads = [
+        module
+        for module in inputs
+        if torch.equal(outputs[module], logits) and not isinstance(module, SoftmaxHead)
+    ]
     if not heads:
         return None
     means = inputs[heads[-1]]

@@ -108,6 +108,9 @@ def test_a_network_that_pools_otherwise_has_no_exact_map():
     image = torch.rand(2, 1, 4, 4)
     assert find_pooled_features(SmallClassifier(lambda x: x.amax((2, 3))), image) is None
     assert find_pooled_features(build("unet", 1, 1), torch.rand(1, 1, 32, 32)) is None
+    # The logit of a softmax is not linear in its map.
+    softmax = build_model("densenet121", 3, 2, softmax=True).eval()
+    assert find_pooled_features(softmax, torch.rand(2, 3, 64, 96)) is None
     # MobileNetV3 has a convolution between its pooling and its last layer.
     mobile = build("timm:mobilenetv3_small_050")
     assert find_pooled_features(mobile, torch.rand(2, 3, 64, 96)) is None
