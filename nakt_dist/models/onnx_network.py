@@ -15,7 +15,7 @@ Activation = Literal["none", "sigmoid", "softmax"]
 ACTIVATIONS = ("none", "sigmoid", "softmax")
 
 _LEAST_PROBABILITY = 1e-7
-"""Nearer to 0 or 1 than this a probability has no logit in float32."""
+"""Nearer to 0 or 1 than this no probability is taken to be, but for a softmax over findings."""
 _NAMES_SHOWN = 8
 
 
@@ -154,7 +154,11 @@ class OnnxNetwork(nn.Module):
             return answer
         if self._exclusive:
             return answer.clamp(min=_LEAST_PROBABILITY).log()
-        return torch.logit(answer, eps=_LEAST_PROBABILITY)
+        if self._activation == "sigmoid":  # ONNX Runtime's ends at about that
+            return torch.logit(answer, eps=_LEAST_PROBABILITY)
+        numbers = torch.finfo(answer.dtype)  # of findings the ranking is measured
+        answer = answer.clamp(numbers.tiny, 1 - numbers.eps / 2)
+        return answer.log() - (-answer).log1p()
 
     def _session(self, device: torch.device) -> Any:
         if device not in self._sessions:

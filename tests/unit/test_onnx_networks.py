@@ -132,6 +132,17 @@ def test_an_activation_in_the_file_is_taken_off(
     assert any("since it ends in" in each for each in found.notices) is not ours
 
 
+def test_findings_of_a_file_that_is_sure_of_them_keep_their_ranking(tmp_path: Path) -> None:
+    nodes = [node("Flatten", "images", "flat"), node("Softmax", "flat", "answer", axis=1)]
+    model = make_model(nodes, shape=("n", 1, 1, 2), output=(FLOAT, ("n", 2)))
+    onnx.save(model, tmp_path / "sure.onnx")
+    logits = torch.tensor([-60.0, -30.0, -20.0, -5.0, 5.0, 15.0])
+    with torch.no_grad():
+        seen = torch.stack([logits, torch.zeros(6)], dim=1)[:, None, None]
+        found = open_network(tmp_path / "sure.onnx").network(seen)[:, 0]
+    torch.testing.assert_close(found, logits, rtol=1e-3, atol=0.2)
+
+
 def test_a_value_of_its_graph_is_a_tap(folder: Path) -> None:
     """Attention transfer from the ONNX file costs what it does from the network itself."""
     losses = []
