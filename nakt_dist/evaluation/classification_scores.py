@@ -64,6 +64,7 @@ class ClassificationScores(TaskScores):
             "task": "classification",
             "labels": list(self._labels.names),
             "label_policy": asdict(self._labels.targets.policy),
+            **({"outputs": list(self._labels.named)} if self._labels.named else {}),
         }
         unused = self._labels.describe()
         if unused is not None:
@@ -181,7 +182,7 @@ class ClassificationScores(TaskScores):
         record, table = read_evaluation(
             folder,
             setting,
-            ("task", "weights_sha256", "preprocessing"),
+            ("task", "weights_sha256", "preprocessing", "outputs"),
             identity,
             self._labels.names,
             "an evaluation of this network on validation images",

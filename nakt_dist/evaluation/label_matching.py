@@ -17,12 +17,14 @@ class MatchedLabels:
     Attributes:
         targets: of these labels, in the network's order.
         outputs: number of the network's output for each.
+        named: all outputs in order, where the settings name them; None where the weights do.
         outputs_not_used: names of the outputs that the test set has no label for.
         labels_not_used: names of the labels that the network has no output for.
     """
 
     targets: LabelledTargets
     outputs: tuple[int, ...]
+    named: tuple[str, ...] | None
     outputs_not_used: tuple[str, ...]
     labels_not_used: tuple[str, ...]
 
@@ -60,11 +62,11 @@ def match_labels(
         CheckpointError: the weights' own names are damaged.
     """
     config = config or LabelConfig()
-    outputs = stored_output_names(trained, weights)
+    outputs, named = stored_output_names(trained, weights), None
     available = images.manifest.findings
     wanted = tuple(available)
     if outputs is None:
-        outputs = require_output_names(
+        outputs = named = require_output_names(
             trained, weights, config.names, "labels.names", "nakt evaluate"
         )
     elif config.names is not None:
@@ -80,6 +82,7 @@ def match_labels(
         # A test set without any findings is refused here.
         targets=labelled_targets(images, replace(config, names=shared or None)),
         outputs=tuple(outputs.index(name) for name in shared),
+        named=named,
         outputs_not_used=tuple(name for name in outputs if name not in shared),
         labels_not_used=tuple(name for name in wanted if name not in shared),
     )

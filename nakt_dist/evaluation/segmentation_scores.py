@@ -84,6 +84,8 @@ class SegmentationScores(TaskScores):
             "surface_distances": config.surface_distances,
             **({"classes": list(classes)} if self._several else {}),
             **({} if planes.is_plain else {"class_map": list(planes.places)}),
+            # Where outputs are in the order of the classes, those are enough.
+            **({} if sorted(self._places) == self._places else {"places": self._places}),
         }
         plain = _WITH_SURFACES if config.surface_distances else PREDICTIONS_SCHEMA
         self._columns = plain.names[1:]

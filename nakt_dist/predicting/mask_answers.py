@@ -93,6 +93,8 @@ class MaskAnswers(Answers):
             "threshold": config.threshold,
             "files": sorted(self._files),
             "probability_bits": config.probability_bits,
+            # Where outputs are in the order of the classes, those are enough.
+            **({} if sorted(self._places) == self._places else {"places": self._places}),
         }
         colours = (f"#{bytes(each).hex()}" for each in self._palette)
         self.described = {

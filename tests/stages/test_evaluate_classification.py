@@ -419,6 +419,16 @@ def test_the_outputs_of_foreign_weights_are_named_by_the_configuration(
         assert found[column] == pytest.approx(expected[column], abs=1e-6)
 
 
+def test_other_names_for_the_outputs_are_another_evaluation(
+    dataset: Path, evaluated: tuple[Path, Any], tmp_path: Path
+) -> None:
+    names = ["Nodule", "Something Else", "Effusion"]
+    evaluate.run(foreign(tmp_path / "out", dataset, tmp_path, names))
+
+    with pytest.raises(DatasetError, match="already holds another evaluation"):
+        evaluate.run(foreign(tmp_path / "out", dataset, tmp_path, [names[0], *names[:0:-1]]))
+
+
 def test_a_file_in_the_style_of_chexnet_is_evaluated(
     dataset: Path, weights: Path, evaluated: tuple[Path, Any], tmp_path: Path
 ) -> None:

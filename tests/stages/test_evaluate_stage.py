@@ -23,6 +23,7 @@ from nakt_dist.records.run_record import read_record
 from nakt_dist.runtime.files import file_sha256
 from nakt_dist.shards.reader import IndexedShards
 from nakt_dist.stages import evaluate, pack, teach, train
+from nakt_dist.transfer.classes import ONE_TARGET
 from tests.datasets import make_chest_dataset, make_packed_dataset, make_weights, publish_images
 from tests.recipes import (
     TINY_UNET,
@@ -105,6 +106,21 @@ def test_a_finished_evaluation_is_left_alone(dataset: Path, weights: Path, tmp_p
 
     assert evaluate.run(config) == first
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out").iterdir()} == before
+
+
+def test_the_order_of_classes_belongs_to_what_decides_an_evaluation(
+    dataset: Path, tmp_path: Path
+) -> None:
+    weights = make_weights(tmp_path / "two.safetensors", seed=3, classes=ONE_TARGET)
+    config = evaluate_config(tmp_path / "out", dataset, weights)
+    first = evaluate.run(config)
+
+    with pytest.raises(DatasetError, match="already holds another evaluation"):
+        evaluate.run(replace(config, classes=["target", "background"]))
+
+    turned = replace(config, classes=["target", "background"], output=str(tmp_path / "turned"))
+    assert evaluate.run(turned).metrics["dice_mean"] != first.metrics["dice_mean"]
+    assert evaluate.run(replace(config, classes=["background", "target"])) == first
 
 
 @pytest.mark.parametrize(

@@ -26,6 +26,7 @@ from nakt_dist.records.results import ClassificationResult
 from nakt_dist.records.run_record import read_record
 from nakt_dist.shards.reader import IndexedShards, PseudoLabels
 from nakt_dist.stages import evaluate, pack, predict, teach
+from nakt_dist.transfer.classes import ONE_TARGET
 from tests.datasets import (
     CLASSES,
     make_chest_dataset,
@@ -337,6 +338,15 @@ def test_a_finished_prediction_is_left_alone_and_another_is_refused(
     assert file_hashes(tmp_path / "out") == before
     with pytest.raises(DatasetError, match="predict has written"):
         evaluate.run(evaluate_config(tmp_path / "out", make_packed_dataset(tmp_path), weights))
+
+
+def test_the_order_of_classes_belongs_to_what_decides_a_prediction(tmp_path: Path) -> None:
+    publish_images(tmp_path / "images")
+    weights = make_weights(tmp_path / "two.safetensors", seed=3, classes=ONE_TARGET)
+    config = predict_config(tmp_path / "out", weights, tmp_path / "images")
+    predict.run(config)
+    with pytest.raises(DatasetError, match="already holds another prediction"):
+        predict.run(replace(config, classes=["target", "background"]))
 
 
 def test_outputs_that_are_no_numbers_are_an_error(tmp_path: Path, weights: Path) -> None:
