@@ -96,13 +96,15 @@ class ClassificationScores(TaskScores):
             rows.append(row)
         return rows
 
-    def check_references(self, identity: Mapping[str, Any]) -> None:
+    def check_references(self, identity: Mapping[str, Any]) -> Mapping[str, RunRecord]:
         """Reads the evaluations to compare with and to choose on; see ``TaskScores``."""
         if self._config.compare_with is not None:
             self._other = self._read_other(Path(self._config.compare_with), identity)
         points = self._config.operating_points
         if points is not None:
             self._validation = self._read_validation(Path(points.validation), identity)
+        both = {"compare_with": self._other, "operating_points": self._validation}
+        return {name: found[0] for name, found in both.items() if found is not None}
 
     def summarise(self, table: pa.Table) -> tuple[dict[str, Any], dict[str, Any]]:
         """Returns the metrics, those of each label, and those of subgroups."""

@@ -68,11 +68,14 @@ class TaskScores(ABC):
         """
 
     @abstractmethod
-    def check_references(self, identity: Mapping[str, Any]) -> None:
-        """Reads the other evaluation that this one refers to; a wrong one costs no forward pass.
+    def check_references(self, identity: Mapping[str, Any]) -> Mapping[str, RunRecord]:
+        """Reads the other evaluations that this one refers to; a wrong one costs no forward pass.
 
         Args:
             identity: of this evaluation: what decides its predictions.
+
+        Returns:
+            Their records, by the settings that name them.
 
         Raises:
             DatasetError: it is absent, or is no match.

@@ -149,10 +149,13 @@ class SegmentationScores(TaskScores):
             joined.append((np.nansum(values, 0) / np.where(counts, counts, np.nan)).tolist())
         return joined
 
-    def check_references(self, identity: Mapping[str, Any]) -> None:
+    def check_references(self, identity: Mapping[str, Any]) -> Mapping[str, RunRecord]:
         """Reads the teacher's record, where one is given; see ``TaskScores``."""
-        if self._config.teacher_record is not None:
-            self._teacher_dice = self._read_teacher(Path(self._config.teacher_record), identity)
+        if self._config.teacher_record is None:
+            return {}
+        record = self._read_teacher(Path(self._config.teacher_record), identity)
+        self._teacher_dice = SegmentationResult.from_json(record.metrics).dice.mean
+        return {"teacher_record": record}
 
     def summarise(self, table: pa.Table) -> tuple[dict[str, Any], dict[str, Any]]:
         """Returns Dice in percent and, against a teacher's record, the capability.
@@ -206,8 +209,7 @@ class SegmentationScores(TaskScores):
             + (f", KTC {capability:.1f} %" if capability is not None else "")
         )
 
-    def _read_teacher(self, path: Path, identity: Mapping[str, Any]) -> float | None:
-        """The mean Dice in the teacher's record, None where none was defined."""
+    def _read_teacher(self, path: Path, identity: Mapping[str, Any]) -> RunRecord:
         record = read_reference(
             path / RECORD_NAME if path.is_dir() else path,
             ("dataset_fingerprint", "splits", "both_empty", "classes", "class_map"),
@@ -220,7 +222,7 @@ class SegmentationScores(TaskScores):
                 f"{path}: this network did not teach {self._config.weights}, which names "
                 f"{len(teachers)} teachers; give the evaluation of one of them as teacher_record"
             )
-        return SegmentationResult.from_json(record.metrics).dice.mean
+        return record
 
 
 def _capability(student_dice: float | None, teacher_dice: float | None) -> float | None:

@@ -30,6 +30,7 @@ from nakt_dist.records.run_record import (
     read_record,
 )
 from nakt_dist.runtime.devices import choose_device, explain_full_memory, peak_memory_bytes
+from nakt_dist.runtime.files import value_sha256
 from nakt_dist.runtime.processes import own_cores, process_place, say
 from nakt_dist.runtime.progress import progress_bar
 from nakt_dist.runtime.shared_job import Done, SharedJob
@@ -42,6 +43,8 @@ _IMAGES_PER_PIECE = 64
 _ONLY_IN_THE_RECORD = (
     "teacher_record", "compare_with", "operating_points", "bootstrap_samples", "seed", "overlays",
 )  # fmt: skip
+_REFERENCES = "references"
+"""By the setting that names it, SHA-256 of what decides another evaluation."""
 
 
 def run(config: EvaluateConfig) -> RunRecord:
@@ -134,7 +137,11 @@ class Evaluation(SharedJob[RunRecord]):
             **self.scores.settings,
         }
         super().__init__(config.output, identity, -(-len(self.scores.dataset) // _IMAGES_PER_PIECE))
-        self.scores.check_references(self.identity)
+        # As they are now: under the same path another evaluation may lie since.
+        self.references = {
+            name: value_sha256(record.inputs)
+            for name, record in self.scores.check_references(self.identity).items()
+        }
 
     def read(self) -> tuple[Mapping[str, Any], RunRecord]:
         """Reads the record, whose inputs are the identity."""
@@ -154,6 +161,7 @@ class Evaluation(SharedJob[RunRecord]):
         same = all(record.config.get(name) == asked[name] for name in _ONLY_IN_THE_RECORD)
         known = {role: each for role, each in self.met.get(MET, {}).items() if each is not None}
         told = record.details.get(MET, {})
+        same &= record.details.get(_REFERENCES, self.references) == self.references
         return record if same and told == {**told, **known} else None
 
     def images_of(self, piece: int) -> range:
@@ -271,6 +279,7 @@ def _finalise(job: Evaluation, stopwatch: Stopwatch, speed: Mapping[str, float])
                 manifest, config.splits, image_form(manifest).fit
             ).to_json(),
             **({"exported_from": trained.exported_from} if trained.exported_from else {}),
+            **({_REFERENCES: job.references} if job.references else {}),
             **met,
             **details,
         },

@@ -3,6 +3,7 @@
 import io
 import json
 import math
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -106,6 +107,25 @@ def test_a_finished_evaluation_is_left_alone(dataset: Path, weights: Path, tmp_p
 
     assert evaluate.run(config) == first
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out").iterdir()} == before
+
+
+def test_a_teacher_that_was_evaluated_anew_since_is_read_again(
+    dataset: Path, weights: Path, tmp_path: Path
+) -> None:
+    named = [{"weights_sha256": file_sha256(weights)}]
+    lineage = json.dumps({"trained_on": {"teachers": named}})
+    student = make_weights(tmp_path / "student.safetensors", seed=4, lineage=lineage)
+    record = str(tmp_path / "teacher")
+    config = evaluate_config(tmp_path / "out", dataset, student, teacher_record=record)
+    shares = []
+    for threshold in (0.5, 0.45):
+        shutil.rmtree(tmp_path / "teacher", ignore_errors=True)
+        other = evaluate_config(tmp_path / "teacher", dataset, weights, threshold=threshold)
+        teacher = evaluate.run(other).metrics["dice_mean"]
+        metrics = evaluate.run(config).metrics
+        shares.append(metrics["knowledge_transfer_capability"])
+        assert shares[-1] == pytest.approx(100 * metrics["dice_mean"] / teacher)
+    assert shares[0] != pytest.approx(shares[1])
 
 
 def test_the_order_of_classes_belongs_to_what_decides_an_evaluation(
