@@ -83,12 +83,13 @@ def _result(run: Evaluation, task: str) -> dict[str, Any]:
 def _metrics(run: Evaluation) -> Iterator[dict[str, Any]]:
     match run:
         case SegmentationRun():
-            yield _metric("dice", "Dice, %", run.mean, run.interval, run.images)
+            cut = {} if run.classes else {"threshold": run.tested_on.threshold}
+            yield _metric("dice", "Dice, %", run.mean, run.interval, run.images, **cut)
             for each in run.others:
                 unit = "" if each.in_pixels else ", %"
                 if each.mean is not None:
                     title = f"{each.name}{unit}"
-                    yield _metric(each.name, title, each.mean, each.interval, each.images)
+                    yield _metric(each.name, title, each.mean, each.interval, each.images, **cut)
         case ClassifierRun(result=result):
             if result.auroc is not None:
                 title = "AUROC, %, mean over findings"
@@ -101,8 +102,13 @@ def _metrics(run: Evaluation) -> Iterator[dict[str, Any]]:
 
 
 def _metric(
-    kind: str, title: str, value: float, interval: tuple[float, float] | None, images: int
+    kind: str,
+    title: str,
+    value: float,
+    interval: tuple[float, float] | None,
+    images: int,
+    **more: Any,
 ) -> dict[str, Any]:
-    args: dict[str, Any] = {} if is_few(images) else {"images": images}
+    args: dict[str, Any] = more if is_few(images) else {"images": images, **more}
     args |= {} if interval is None else {"interval_95": list(interval)}
     return {"type": kind, "name": title, "value": value, "args": args}

@@ -33,7 +33,7 @@ from nakt_dist.report.evaluations import (
 )
 from nakt_dist.report.mask_tables import masks_table
 from nakt_dist.report.tables import NOTHING
-from nakt_dist.report.wording import show_count
+from nakt_dist.report.wording import describe_policy, show_count
 
 _NONE_FOUND = "No evaluation of it was found: nothing is known of how well it works."
 _INTERVALS = (
@@ -80,6 +80,7 @@ def _dice_table(runs: Sequence[SegmentationRun], capabilities: Mapping[str, floa
             Column("Test set", lambda run: run.tested_on.label),
             Column("Images", lambda run: show_people(run.images)),
             Column("Left out", lambda run: str(run.images_left_out)),
+            Column("Scored", _scored),
             Column("Dice %", lambda run: f"{run.dice}{run.warned}"),
             Column("95 % interval", lambda run: show_interval(run.interval)),
             Column(
@@ -95,6 +96,13 @@ def _dice_table(runs: Sequence[SegmentationRun], capabilities: Mapping[str, floa
             "and counted among the images.",
         ),
     )
+
+
+def _scored(run: SegmentationRun) -> str:
+    """Says how masks were made of probabilities, and what counts where there is nothing."""
+    test = run.tested_on
+    cut = "most probable class" if run.classes else f"target above {test.threshold:g}"
+    return f"{cut}; both masks empty: {'1' if test.both_empty == 'one' else 'left out'}"
 
 
 def _findings_table(run: ClassifierRun) -> Table:
@@ -118,6 +126,7 @@ def _findings_table(run: ClassifierRun) -> Table:
         result.findings,
         (
             _means(run, len(hidden)),
+            *_policy(run),
             f"An interval is marked {WARNING} where more than a tenth of its resamples lack a "
             "class: it rests on few patients.",
             "Calibration error: expected, in percentage points; AUROC – lacks a class"
@@ -133,6 +142,12 @@ def _interval(finding: FindingScore, result: ClassificationResult) -> str:
     drawn = read_if_there(result.rests_on, "resamples", int) or 0
     rough = finding.resamples_left_out > LARGEST_SHARE_WITHOUT_A_LABEL * drawn
     return f"{show_interval(finding.interval)}{f' {WARNING}' if rough else ''}"
+
+
+def _policy(run: ClassifierRun) -> Iterator[str]:
+    """Says how unsure labels of the test were read."""
+    if words := describe_policy(run.tested_on.policy):
+        yield f"Labels of the test: {'; '.join(words.values())}."
 
 
 def _means(run: ClassifierRun, hidden: int) -> str:

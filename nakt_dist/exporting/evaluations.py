@@ -3,8 +3,11 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from nakt_dist.records.fields import read_if_there
+from nakt_dist.models.network_file import TrainedNetwork
+from nakt_dist.records.fields import printable, read_if_there
+from nakt_dist.records.run_record import RunRecord
 from nakt_dist.report.evaluations import Evaluation
 from nakt_dist.report.runs import Collection, collect
 
@@ -28,28 +31,33 @@ class FoundEvaluations:
     notes: tuple[str, ...] = ()
 
 
-def find_evaluations(folders: Sequence[str | Path], weights_sha256: str) -> FoundEvaluations:
-    """Looks for the evaluations of a network, by its weights.
+def find_evaluations(folders: Sequence[str | Path], trained: TrainedNetwork) -> FoundEvaluations:
+    """Looks for the evaluations of a network, by its weights and by what it sees of images.
 
     Args:
         folders: that hold records, at any depth.
+        trained: with the input with which it is handed on.
 
     Raises:
         DatasetError: a folder does not exist.
     """
-    found = collect(folders, needs_tests=False)
-    ours: list[Evaluation] = [
-        run
-        for run in (*found.evaluations, *found.classified)
-        if run.weights_sha256 == weights_sha256
-    ]
+    found, weights_sha256 = collect(folders, needs_tests=False), trained.weights_sha256
     records = {each.folder: each for each in found.records}
+    ours: list[Evaluation] = []
+    notes = list(_left_out(found, weights_sha256))
+    for run in (*found.evaluations, *found.classified):
+        if run.weights_sha256 != weights_sha256:
+            continue
+        other = _seen_otherwise(records[run.folder].record, run, trained)
+        if other:
+            notes.append(f"{run.place} is not on the card: there the network saw {other}")
+        else:
+            ours.append(run)
     told = {str(run.folder): records[run.folder].record.metrics for run in ours}
     capabilities = {
         folder: read_if_there(metrics, _CAPABILITY, (int, float))
         for folder, metrics in told.items()
     }
-    notes = list(_left_out(found, weights_sha256))
     if not ours:
         where = ", ".join(map(str, folders))
         notes.append(
@@ -61,6 +69,25 @@ def find_evaluations(folders: Sequence[str | Path], weights_sha256: str) -> Foun
         capabilities={folder: each for folder, each in capabilities.items() if each is not None},
         records=tuple(records[run.folder].sha256 for run in ours),
         notes=tuple(notes),
+    )
+
+
+def _seen_otherwise(record: RunRecord, run: Evaluation, trained: TrainedNetwork) -> str:
+    """Says in what the input of an evaluation is not that of the export; empty where it is."""
+    tested, channels = run.tested_on, trained.spec.in_channels
+    sides = {"height": tested.height, "width": tested.width}
+
+    def full(name: str, value: Any) -> Any:
+        if name in sides:
+            return value or sides[name]
+        return value if isinstance(value, list) else [value] * channels
+
+    told = record.inputs.get("preprocessing")
+    stored = told if isinstance(told, Mapping) else {}  # earlier records do not say it
+    return ", ".join(
+        f"preprocessing.{name} {printable(str(stored[name]))}, and it is exported with {value}"
+        for name, value in vars(trained.preprocessing).items()
+        if name in stored and full(name, stored[name]) != full(name, value)
     )
 
 

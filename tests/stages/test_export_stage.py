@@ -189,6 +189,35 @@ def test_the_card_of_a_network_that_segments(masks):
         assert words in card.text, words
 
 
+def test_the_card_tells_how_masks_were_scored_and_leaves_out_what_was_seen_otherwise(
+    tmp_path, capsys
+):
+    run = write_masks(tmp_path)
+    record = json.loads((tmp_path / "tests/student/record.json").read_text())
+    for name, inputs in {
+        "bold": {"threshold": 0.3, "both_empty": "nan"},
+        "alike": {"splits": ["validation"], "preprocessing": vars(SEEN) | {"height": 64}},
+        "dark": {"preprocessing": vars(SEEN) | {"mean": 0.5}},
+        "large": {"preprocessing": vars(SEEN) | {"height": 512, "width": 512}},
+    }.items():
+        told = record | {"name": name, "inputs": record["inputs"] | inputs}
+        (tmp_path / "tests" / name).mkdir()
+        (tmp_path / "tests" / name / "record.json").write_text(json.dumps(told))
+    export.run(plain(run))
+    card = ModelCard((run.with_name("student-export") / "README.md").read_text())
+    assert len(card.data.eval_results) == 3
+    assert {each.metric_args["threshold"] for each in card.data.eval_results} == {0.5, 0.3}
+    assert card.text.count("target above 0.5; both masks empty: 1 |") == 2
+    assert card.text.count("target above 0.3; both masks empty: left out |") == 1
+    said = capsys.readouterr().err
+    for words in (
+        "/dark is not on the card",
+        "mean 0.5, and it is exported with 0.0",
+        "height 512",
+    ):
+        assert words in said, words
+
+
 def test_the_card_of_a_classifier(findings):
     card = ModelCard((findings / "README.md").read_text())
     told = card.data.to_dict()
@@ -198,9 +227,9 @@ def test_the_card_of_a_classifier(findings):
     assert values["AUROC, %, mean over findings"] == record["metrics"]["auroc_mean"]
     assert {f"AUROC, %, {name}" for name in FINDINGS} <= values.keys()
     for words in (
-        "uncertain labels as zero", "attention transfer", "sex: F", "Images of children.",
-        "Findings other than its 4", "| Edema | youden |", "| Edema | sensitivity 0.9 |",
-        "less the mean 0.5, divided by the deviation 0.25",
+        "Labels of the test: uncertain labels as zero", "attention transfer", "sex: F",
+        "Images of children.", "Findings other than its 4", "| Edema | youden |",
+        "| Edema | sensitivity 0.9 |", "less the mean 0.5, divided by the deviation 0.25",
     ):  # fmt: skip
         assert words in card.text, words
 
