@@ -110,7 +110,7 @@ def main(words: list[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return 1
     for claim in judge(found):
-        print(f"{claim.paper} {claim.key}: {claim.verdict}")
+        print(f"{claim.paper} {claim.key}: {verdict_of(claim, found)}")
     return 0
 
 

@@ -21,6 +21,7 @@ from nakt_dist.studies.folder import Plan, StudyFolder
 from nakt_dist.transfer.exclusion import ExclusionRule
 
 AS_PRINTED, CALIBRATED = "as printed", "calibrated"
+_UNPLANNED = "the study does not plan it, so that nobody can say what it varies"
 _DIGITS = 8
 _WEIGHTS = ("best_weights_sha256", "last_weights_sha256")
 
@@ -42,7 +43,15 @@ def collect_study(root: Path, plan: Plan, commit: str, ran_on: str | None = None
     if found.evaluations and found.classified:
         raise DatasetError(f"{root}: evaluations of masks and of findings; expected those of one")
     left_out = list(found.left_out)
-    runs = [_Collected(each, found, plan) for each in evaluations]
+    axes = {run.name: run.axes for run in plan.runs}
+    left_out += [
+        LeftOut(each.place, _UNPLANNED) for each in evaluations if _name_in(each) not in axes
+    ]
+    runs = [
+        _Collected(each, found, axes[_name_in(each)])
+        for each in evaluations
+        if _name_in(each) in axes
+    ]
     _refuse_unlike(root, evaluations, found.records)
     read = DiceReader() if found.evaluations else PlacesReader(found.classified)
     values = {each.run.name: read_each([each.evaluation], read, left_out) for each in runs}
@@ -127,15 +136,17 @@ def _versions(records: Iterable[FoundRecord]) -> dict[str, set[str]]:
     return found
 
 
+def _name_in(evaluation: Evaluation) -> str:
+    return evaluation.place.split("/", 1)[-1]
+
+
 class _Collected:
     """An evaluation, its line, and the curve of the training behind it."""
 
-    def __init__(self, evaluation: Evaluation, found: Collection, plan: Plan) -> None:
+    def __init__(self, evaluation: Evaluation, found: Collection, axes: Mapping[str, str]) -> None:
         self.evaluation = evaluation
-        name = evaluation.place.split("/", 1)[-1]
-        axes = next((run.axes for run in plan.runs if run.name == name), {})
         training = _training_of(evaluation.weights_sha256, found)
-        self.run = _describe(name, evaluation, found, training, axes)
+        self.run = _describe(evaluation, found, training, axes)
         self.curve = None if training is None else _curve(training)
 
 
@@ -147,7 +158,6 @@ def _training_of(weights: str | None, found: Collection) -> FoundRecord | None:
 
 
 def _describe(
-    name: str,
     evaluation: Evaluation,
     found: Collection,
     training: FoundRecord | None,
@@ -158,7 +168,7 @@ def _describe(
     teachers = list(dict.fromkeys(lineage.teachers))
     interval = _interval(evaluation)
     return Run(
-        name=name,
+        name=_name_in(evaluation),
         tested_on=evaluation.tested_on.dataset,
         role=_role(evaluation, found),
         network=evaluation.network.label,

@@ -1,10 +1,10 @@
 """Tables of study A beside its claims: all networks, what one change gives, what β leaves."""
 
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from benchmarks.reproduction.claims import signed
+from benchmarks.reproduction.claims import Verdict, signed
 from benchmarks.reproduction.collecting import AS_PRINTED, CALIBRATED
 from benchmarks.reproduction.contrasts import (
     RESAMPLES,
@@ -23,6 +23,7 @@ from benchmarks.reproduction.runs_a import (
     change_of,
     name_of,
     pairs_of_exclusion,
+    planned_sets,
     slug,
     students,
     teachers_beside,
@@ -34,6 +35,8 @@ from nakt_dist.report.document import WARNING, Column, Table, tabulate
 from nakt_dist.report.roles import Role
 from nakt_dist.report.tables import NOTHING
 from nakt_dist.report.wording import grouped
+
+_NOT_RUN = Verdict.NOT_RUN.value
 
 
 def tables_of_a(records: Records | None) -> dict[str, Table]:
@@ -47,13 +50,17 @@ def tables_of_a(records: Records | None) -> dict[str, Table]:
 
 def numbers_of_a(records: Records | None) -> dict[str, str]:
     """Returns numbers that the page's prose may hold, by name."""
-    numbers = {
-        f"causes/{slug(change)}": _with_interval(gain)
-        for change, (_, _, gain) in _causes(records).items()
-        if gain is not None
-    }
-    for name, kept in _kept_by_set(records).items():
-        numbers |= {f"kept/{slug(name)}/{slug(rule)}": share for rule, share in kept.items()}
+    waiting = {} if records is None else records.about["not_run_yet"]
+    changes = [axes["change"] for axes in waiting.values() if "change" in axes]
+    numbers = {f"causes/{slug(change)}": _NOT_RUN for change in changes}
+    for change, (_, _, gain) in _causes(records).items():
+        numbers[f"causes/{slug(change)}"] = _NOT_RUN if gain is None else _with_interval(gain)
+    kept: dict[str, dict[str, str]] = {name: {} for name in planned_sets(records)} | _kept_by_set(
+        records
+    )
+    for name, shares in kept.items():
+        for rule in (CALIBRATED, AS_PRINTED):
+            numbers[f"kept/{slug(name)}/{slug(rule)}"] = shares.get(rule, _NOT_RUN)
     return numbers
 
 
@@ -122,7 +129,10 @@ def _share(alike: Iterable[Run]) -> str:
 
 
 Cause = tuple[Estimate | None, Estimate | None, Estimate | None]
-"""The capability of a changed student and of the main one, and the former less the latter."""
+"""The capability of a changed student and of another one, and the former less the latter."""
+
+_BESIDE = (("own_organ", "fewer"),)
+"""Changes of the study that differ from each other in one thing, as both do from the main one."""
 
 
 def _causes(records: Records | None) -> dict[str, Cause]:
@@ -132,17 +142,19 @@ def _causes(records: Records | None) -> dict[str, Cause]:
     runs = records.runs
     plain = [run for run in students(runs) if not change_of(run) and not run.rule]
     kinds = grouped(plain, lambda run: (run.transferal, run.network, run.teacher_start, run.size))
-    alike = max(kinds.values(), key=len, default=[])
-    main = {(run.seed, rows_of(records, run)): run for run in alike}
+    main = max(kinds.values(), key=len, default=[])
     changed = [run for run in runs if change_of(run) and tests_breast(run)]
-    return {
-        change: _cause(records, found, main)
-        for change, found in grouped(changed, change_of).items()
-    }
+    by_change = grouped(changed, change_of)
+    told = {change: _cause(records, found, main) for change, found in by_change.items()}
+    for one, other in _BESIDE:
+        if one in by_change and other in by_change:
+            told[f"{one}, beside {other}"] = _cause(records, by_change[one], by_change[other])
+    return told
 
 
-def _cause(records: Records, changed: Sequence[Run], main: Mapping[Hashable, Run]) -> Cause:
-    beside = [(run, main.get((run.seed, rows_of(records, run)))) for run in changed]
+def _cause(records: Records, changed: Sequence[Run], others: Sequence[Run]) -> Cause:
+    known = {(run.seed, rows_of(records, run)): run for run in others}
+    beside = [(run, known.get((run.seed, rows_of(records, run)))) for run in changed]
     ours = [run for run, other in beside if other is not None]
     theirs = [other for _, other in beside if other is not None]
     if not ours:
@@ -170,7 +182,7 @@ def _causes_table(records: Records | None) -> Table:
     columns = (
         Column("Changed", lambda item: item[0]),
         Column("Capability %", lambda item: number(item[1][0])),
-        Column("The main student's", lambda item: number(item[1][1])),
+        Column("The other's", lambda item: number(item[1][1])),
         Column("Gain", lambda item: NOTHING if item[1][2] is None else signed(item[1][2].value)),
         Column("95 % over images", lambda item: interval(item, "drawn")),
         Column("95 % over repetitions", lambda item: interval(item, "over_repeats")),

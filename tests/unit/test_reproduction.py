@@ -149,6 +149,16 @@ def test_what_is_not_run_yet_is_listed(classifiers):
     assert about["not_run_yet"] == {NOT_RUN: {"seed": "0"}} and about["commit"] == "abc1234"
 
 
+def test_an_evaluation_that_the_study_does_not_plan_is_left_out_and_said(classifiers):
+    root = classifiers[0]
+    planned = plan(root)
+    first, *rest = planned.runs
+    records = collect_study(root, replace(planned, runs=tuple(rest)), "abc1234")
+    assert first.name not in {run.name for run in records.runs}
+    assert [line for line in records.about["left_out"] if first.name in line]
+    assert records.about["done"] == len(records.runs) == len(rest) - 1
+
+
 def test_folds_are_put_together_image_by_image(masks):
     claims = claims_of_a(masks[1])
     exclusion = row(claims, "differ", "exclusion").estimate

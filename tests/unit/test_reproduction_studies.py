@@ -19,7 +19,7 @@ from benchmarks.reproduction.claims_b import claims_of_b
 from benchmarks.reproduction.collecting import AS_PRINTED, CALIBRATED
 from benchmarks.reproduction.records import Curve, Images, Records, Run, Values
 from benchmarks.reproduction.tables import verdict_of
-from benchmarks.reproduction.tables_a import tables_of_a
+from benchmarks.reproduction.tables_a import numbers_of_a, tables_of_a
 from nakt_dist.cli import STAGES, parse_config
 from nakt_dist.config import StudyConfig, as_plain
 from nakt_dist.report.roles import Role
@@ -262,7 +262,9 @@ def test_what_one_change_gives_stands_beside_the_main_student_of_the_same_images
         row[0].text: [cell.text for cell in row]
         for row in tables_of_a(made_up("open_data_a"))["causes"].rows
     }
-    assert len(shown) == 8
+    assert len(shown) == 9
+    aside = shown.pop("own_organ, beside fewer")
+    assert (aside[1], aside[2]) == (shown["own_organ"][1], shown["fewer"][1])
     for told in shown.values():
         assert told[6:] == [str(3 * IMAGES), "3"]
         gain = float(told[3].replace("−", "-"))
@@ -275,6 +277,10 @@ def test_what_each_rule_keeps_stands_beside_what_it_gives():
     assert [row[0] for row in rows] == ["chest", "ddti", "isic", "photographs", "all sets together"]
     assert all(row[1:3] == ["100", "3"] and "over 5 repetitions" in row[5] for row in rows)
     assert [row[6] != "–" for row in rows] == [False, True, False, False, False]
+    early = numbers_of_a(begun("open_data_a", 1))
+    whole = numbers_of_a(made_up("open_data_a"))
+    assert (early["causes/longer"], early["kept/isic/calibrated"]) == ("not run yet",) * 2
+    assert whole["kept/isic/calibrated"] == "100" and "over images" in whole["causes/longer"]
 
 
 def test_the_whole_page_can_be_made():
