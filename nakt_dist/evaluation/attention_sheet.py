@@ -19,8 +19,9 @@ from nakt_dist.evaluation.class_activation import (
 from nakt_dist.loading.batches import as_float
 from nakt_dist.loading.masked import MaskedImages
 from nakt_dist.loading.samples import ImagesAlone
-from nakt_dist.models.network_file import TrainedNetwork
+from nakt_dist.models.network_file import TrainedNetwork, stored_output_names
 from nakt_dist.models.taps import find_module
+from nakt_dist.transfer.classes import BACKGROUND, ONE_TARGET
 
 _HALF = 127
 _WORDS = {1: "present", 0: "absent", -1: "uncertain", None: "not mentioned"}
@@ -140,11 +141,13 @@ def attention_rows(
                 activations=tuple(maps[place]) if maps is not None else (),
                 captions=tuple(captions),
                 strong=tuple(findings.is_present(number, name) for name in findings.outputs),
-                outlines=_outlines(images, number, attention.output[place]),
+                outlines=_outlines(images, number, attention.output[place], reader.student),
             )
 
 
-def _outlines(images: ShownImages, number: int, logits: torch.Tensor) -> tuple[Outline, ...]:
+def _outlines(
+    images: ShownImages, number: int, logits: torch.Tensor, student: TrainedNetwork
+) -> tuple[Outline, ...]:
     """Returns annotation and prediction of a segmentation network; nothing of a classifier."""
     if logits.ndim != 3:
         return ()
@@ -153,8 +156,18 @@ def _outlines(images: ShownImages, number: int, logits: torch.Tensor) -> tuple[O
     mask = images.mask(number)
     return (
         Outline(np.zeros(shape, dtype=bool) if mask is None else mask, "annotation"),
-        Outline((resized[0, 0] > 0).cpu().numpy(), "student's prediction"),
+        Outline(_predicted(resized[0], student).cpu().numpy(), "student's prediction"),
     )
+
+
+def _predicted(logits: torch.Tensor, student: TrainedNetwork) -> torch.Tensor:
+    """Returns where logits (K, H, W) say target, or the most probable class is no background."""
+    if len(logits) == 1:
+        return logits[0] > 0
+    names = (
+        stored_output_names(student, f"the weights of '{student.name}'", "classes") or ONE_TARGET
+    )
+    return logits.argmax(0) != names.index(BACKGROUND)
 
 
 def _as_picture(pixels: torch.Tensor) -> np.ndarray:

@@ -174,14 +174,18 @@ def test_a_foreign_teacher_of_any_number_of_outputs_may_be_looked_at(
     assert record.metrics["similarity_mean"] is not None
 
 
+@pytest.mark.parametrize("classes", [(), ("background", "target"), ("target", "background")])
 def test_segmentation_networks_are_shown_with_outlines_and_without_class_activation(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, classes: tuple[str, ...]
 ) -> None:
     dataset = make_packed_dataset(tmp_path)
     networks = tuple(
-        make_weights(tmp_path / f"{seed}.safetensors", base_channels=4 * seed, seed=seed)
+        make_weights(
+            tmp_path / f"{seed}.safetensors", base_channels=4 * seed, seed=seed, classes=classes
+        )
         for seed in (1, 2)
     )
+    student = open_network(networks[0])
     layers = [name for name, _ in open_network(networks[0]).network.named_modules()]
     layer = next(name for name in layers if name.count(".") == 1)
     config = attention_config(tmp_path / "out", dataset, networks, taps=[TapConfig(layer, layer)])
@@ -201,7 +205,10 @@ def test_segmentation_networks_are_shown_with_outlines_and_without_class_activat
     for row in rows:
         annotation, prediction = row.outlines
         assert (annotation.mask == images[row.image.tobytes()]).all()
-        assert prediction.mask.shape == (32, 32)
+        with torch.no_grad():
+            seen = torch.tensor(row.image / 255, dtype=torch.float32)[None, None]
+            planes = dict(zip(classes or ["target"], student.probability(seen)[0], strict=True))
+        assert (prediction.mask == (planes["target"] > 0.5).numpy()).all()
     assert record.details["labels"] == []
     assert record.details["figure"] is None
     assert record.metrics["similarity_mean"] is not None
