@@ -144,9 +144,10 @@ def describe_training(config: TrainConfig, mixture: Mixture) -> dict[str, Any]:
     weights = config.weights or [None] * len(each)
     named = zip(mixture.names, weights, each, strict=True)
     samples = [learnt.samples for _, learnt in sources]
+    forms = [image_form(one.images.manifest) for one in samples]
     return {
         **together([one.learnt for one in samples]).to_json(),
-        **asdict(image_form(samples[0].images.manifest)),
+        **asdict(replace(forms[0], fit=_common([form.fit for form in forms]))),
         "image": _common([one["image"] for one in each]) or {},
         "splits": _all_splits([data.splits for data, _ in sources]),
         "exclusion": _common([one["exclusion"] for one in each if one["labels"] == PSEUDO_MASKS]),

@@ -12,7 +12,9 @@ import torch
 
 from nakt_dist.cli import main, parse_config
 from nakt_dist.config import (
+    ImageConfig,
     LabelConfig,
+    PackConfig,
     RecipeConfig,
     SourceConfig,
     TrainConfig,
@@ -34,7 +36,7 @@ from nakt_dist.records.run_tags import run_tags
 from nakt_dist.report.roles import Role, describe_lineage, describe_rules, role_of
 from nakt_dist.shards.pictures import read_pictures
 from nakt_dist.shards.reader import IndexedShards
-from nakt_dist.stages import train
+from nakt_dist.stages import pack, train
 from nakt_dist.studies.paths import paths_of
 from nakt_dist.training.inputs import TrainingInputs
 from nakt_dist.transfer.exclusion import ExclusionRule
@@ -215,6 +217,19 @@ def test_a_finding_that_no_site_knows_is_refused(sites: Path, tmp_path: Path) ->
 
 
 # ------------------------------------------------------------------------------- refusals
+
+
+def test_sources_that_were_fitted_otherwise_have_no_fit_in_common(
+    folder: Path, tmp_path: Path
+) -> None:
+    source, output = str(folder / "site-published"), str(tmp_path / "padded")
+    form = ImageConfig(32, 32, fit="pad", encoding="png")
+    pack.run(PackConfig("image_folder", source, output, image=form, workers=1))
+    data = [SourceConfig(str(folder / "squares")), SourceConfig(output)]
+    train.run(mixed_config(tmp_path / "out", folder, 1, data=data))
+    stored = json.loads((tmp_path / "out" / "record.json").read_text())["details"]["lineage"]
+    assert stored["trained_on"]["fit"] is None
+    assert [each["fit"] for each in stored["trained_on"]["sources"]] == ["stretch", "pad"]
 
 
 def test_sources_of_other_sizes_are_refused_by_name(folder: Path, tmp_path: Path) -> None:
