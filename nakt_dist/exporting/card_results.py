@@ -186,7 +186,7 @@ def _points_table(run: ClassifierRun, points: OperatingPoints) -> Table:
         (
             Column("Finding", lambda row: row[0].name),
             Column("Rule", lambda row: row[1].rule),
-            Column("Threshold", lambda row: f"{row[1].threshold:.4f}"),
+            Column("Threshold", lambda row: f"{row[1].threshold:.6g}"),
             rate("sensitivity"),
             rate("specificity"),
             Column("Temperature", lambda row: f"{row[0].temperature:.3g}"),

@@ -299,6 +299,7 @@ def card_of_few(tmp_path, finding):
     record = json.loads((tests / "record.json").read_text())
     record["inputs"] |= inputs
     record["details"]["labels"][0] |= finding
+    record["details"]["operating_points"]["findings"][1]["points"][0]["threshold"] = 3.25e-5
     record["details"]["interval"]["cautions"] = ["87 % of the resamples lack a class"]
     (tests / "record.json").write_text(json.dumps(record))
     export.run(plain(run, records=[str(tmp_path)]))
@@ -324,6 +325,7 @@ def test_a_finding_with_few_images_cannot_be_counted_back(tmp_path, few):
 def test_a_caution_of_an_evaluation_is_on_the_card(tmp_path):
     card, record = card_of_few(tmp_path, {"resamples_left_out": 6})  # of 50
     assert "⚠ On chexpert (phantom), split test: 87 % of the resamples lack a class." in card.text
+    assert f"| {FINDINGS[1]} | youden | 3.25e-05 |" in card.text
     low, high = record["details"]["labels"][0]["auroc_interval_95"]
     assert f"{low:.2f} to {high:.2f} ⚠" in card.text
 
