@@ -6,7 +6,8 @@ import torch
 
 GREY_LEVELS = 256
 TARGET_LEVEL = 128
-"""Smallest stored level that counts as target: round(255 y) >= 128 where y > 0.5."""
+"""Smallest stored level that counts as target: round(255 y) >= 128 where y > 0.5, and where y is
+0.5, as where teachers of binary masks are evenly divided."""
 
 
 def quantise(probability: torch.Tensor) -> torch.Tensor:
@@ -22,7 +23,7 @@ def quantise(probability: torch.Tensor) -> torch.Tensor:
 
 
 def target_pixels(mask: torch.Tensor) -> torch.Tensor:
-    """Counts target pixels (paper A: value above 0.5).
+    """Counts target pixels (paper A: value above 0.5), see ``TARGET_LEVEL``.
 
     Args:
         mask: uint8 (N, H, W) or (N, 1, H, W), stored masks of one target.
