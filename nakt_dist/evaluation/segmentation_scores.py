@@ -212,9 +212,9 @@ class SegmentationScores(TaskScores):
     def _read_teacher(self, path: Path, identity: Mapping[str, Any]) -> RunRecord:
         record = read_reference(
             path / RECORD_NAME if path.is_dir() else path,
-            ("dataset_fingerprint", "splits", "both_empty", "classes", "class_map"),
+            ("dataset_fingerprint", "splits", "threshold", "both_empty", "classes", "class_map"),
             identity,
-            f"{path}: the teacher was evaluated on other images",
+            f"{path}: the teacher was evaluated on other images, or scored otherwise",
         )
         teachers = {each.weights_sha256 for each in lineage_of(self.trained).teachers}
         if record.inputs.get("weights_sha256") not in {*teachers, self.trained.weights_sha256}:

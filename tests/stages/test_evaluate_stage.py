@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from nakt_dist.config import ImageConfig, PackConfig
+from nakt_dist.config import ImageConfig, PackConfig, PreprocessingConfig
 from nakt_dist.errors import CheckpointError, DatasetError
 from nakt_dist.models.network_file import TrainedNetwork
 from nakt_dist.models.weights import save_weights
@@ -118,9 +118,10 @@ def test_a_teacher_that_was_evaluated_anew_since_is_read_again(
     record = str(tmp_path / "teacher")
     config = evaluate_config(tmp_path / "out", dataset, student, teacher_record=record)
     shares = []
-    for threshold in (0.5, 0.45):
+    for mean in (0.0, 0.2):
         shutil.rmtree(tmp_path / "teacher", ignore_errors=True)
-        other = evaluate_config(tmp_path / "teacher", dataset, weights, threshold=threshold)
+        seen = PreprocessingConfig(mean=mean, std=1.0)
+        other = evaluate_config(tmp_path / "teacher", dataset, weights, preprocessing=seen)
         teacher = evaluate.run(other).metrics["dice_mean"]
         metrics = evaluate.run(config).metrics
         shares.append(metrics["knowledge_transfer_capability"])
@@ -148,6 +149,7 @@ def test_the_order_of_classes_belongs_to_what_decides_an_evaluation(
     [
         ({"splits": ["test"]}, "splits: found None"),
         ({"threshold": 0.4}, "threshold: found 0.5, expected 0.4"),
+        ({"threshold": 0.4}, "threshold: found 0.4, expected 0.5"),
         ({"both_empty": "nan"}, "both_empty: found 'one', expected 'nan'"),
     ],
 )
