@@ -149,7 +149,6 @@ def test_the_order_of_classes_belongs_to_what_decides_an_evaluation(
     [
         ({"splits": ["test"]}, "splits: found None"),
         ({"threshold": 0.4}, "threshold: found 0.5, expected 0.4"),
-        ({"threshold": 0.4}, "threshold: found 0.4, expected 0.5"),
         ({"both_empty": "nan"}, "both_empty: found 'one', expected 'nan'"),
     ],
 )
@@ -307,6 +306,7 @@ def test_the_capability_may_be_asked_for_later(
     ("change", "named"),
     [
         ({"splits": ["test"]}, "splits: found ['test'], expected None"),
+        ({"threshold": 0.4}, "threshold: found 0.4, expected 0.5"),
         ({"both_empty": "nan"}, "both_empty: found 'nan', expected 'one'"),
         ({"dataset": "other"}, "dataset_fingerprint"),
     ],
