@@ -15,13 +15,9 @@ from benchmarks.reproduction.runs_a import change_of, students, teachers_of
 from nakt_dist.drawing.style import (
     BLACK,
     BLUE,
-    GREEN,
     GREY,
-    ORANGE,
-    PURPLE,
-    SKY,
+    LINES,
     VERMILION,
-    YELLOW,
     figure_style,
     make_panels,
     shorten,
@@ -37,7 +33,6 @@ _COLOURS = {
     Verdict.NOT_SUPPORTED: VERMILION,
     Verdict.UNDECIDED: GREY,
 }
-_LINES = (BLACK, BLUE, VERMILION, GREEN, ORANGE, PURPLE, SKY, GREY, YELLOW)
 _OTHER_REDUCTIONS = ("batch_frobenius", "zagoruyko")
 _LONGEST_OF_TWO = 50
 _ROW_INCHES, _WIDTH = 0.26, 7.2
@@ -99,7 +94,7 @@ def draw_dice(records: Records, about: str) -> bytes | None:
             axes.set_title(wrap(f"{key[1]}, teacher from {key[0]}", 32), fontsize=8.5)
         _share_limits([axes for (axes,) in grid])
         grid[0][0].set_ylabel("Dice (%)")
-        _legend(canvas, {rule or "no exclusion": _LINES[n] for n, rule in enumerate(rules)})
+        _legend(canvas, {rule or "no exclusion": LINES[n] for n, rule in enumerate(rules)})
         return to_svg(canvas, about)
 
 
@@ -113,7 +108,7 @@ def _draw_students(axes: Axes, records: Records, runs: Sequence[Run], rules: Seq
             if not alike:
                 continue
             found = dice_by_row(records, alike)
-            values, colour = np.array(list(found.values())), _LINES[number]
+            values, colour = np.array(list(found.values())), LINES[number]
             interval = bootstrap_interval(values, RESAMPLES, SEED)
             axes.plot([place + shift] * 2, interval, color=colour, linewidth=2, alpha=0.6)
             face = colour if found.keys() == teacher.keys() else "white"  # of other images
@@ -185,7 +180,7 @@ def _draw_sizes(axes: Axes, runs: Sequence[Run], colours: Mapping[str, str]) -> 
 def _colours(records: Records, shown: Sequence[Run]) -> dict[str, str]:
     """Returns the colours of the methods that are shown; a method has one in all figures."""
     names = {method_of(run) for run in records.runs if run.role == "student"}
-    colours = dict(zip(sorted(names, reverse=True), cycle(_LINES), strict=False))
+    colours = dict(zip(sorted(names, reverse=True), cycle(LINES), strict=False))
     wanted = {method_of(run) for run in shown}
     return {name: colour for name, colour in colours.items() if name in wanted}
 

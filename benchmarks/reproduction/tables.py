@@ -11,9 +11,8 @@ from benchmarks.reproduction.records import Records, Run
 from benchmarks.reproduction.repetitions import Interval
 from benchmarks.reproduction.tables_a import numbers_of_a, tables_of_a, warn_of, warned
 from nakt_dist.evaluation.summary import confidence_over_runs
-from nakt_dist.report.document import WARNING, Column, Table, tabulate
+from nakt_dist.report.document import NOTHING, WARNING, Column, Table, tabulate
 from nakt_dist.report.markdown import table_to_markdown
-from nakt_dist.report.tables import NOTHING
 from nakt_dist.report.wording import grouped
 
 STUDIES = {"a": "A, segmentation", "b": "B, chest X-rays"}

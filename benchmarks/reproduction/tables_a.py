@@ -31,9 +31,8 @@ from benchmarks.reproduction.runs_a import (
     tests_breast,
 )
 from nakt_dist.evaluation.summary import bootstrap_interval
-from nakt_dist.report.document import WARNING, Column, Table, tabulate
+from nakt_dist.report.document import NOTHING, WARNING, Column, Table, tabulate
 from nakt_dist.report.roles import Role
-from nakt_dist.report.tables import NOTHING
 from nakt_dist.report.wording import grouped
 
 _NOT_RUN = Verdict.NOT_RUN.value

@@ -14,6 +14,8 @@ from matplotlib.figure import Figure as Canvas
 BLACK, ORANGE, SKY, GREEN = "#000000", "#E69F00", "#56B4E9", "#009E73"
 YELLOW, BLUE, VERMILION, PURPLE = "#F0E442", "#0072B2", "#D55E00", "#CC79A7"
 GREY = "#8A8F98"
+LINES = (BLACK, BLUE, VERMILION, GREEN, ORANGE, PURPLE, SKY, GREY, YELLOW)
+"""Of things that are told apart by colour alone, in this order."""
 
 _DOTS_PER_INCH = 144
 

@@ -5,9 +5,8 @@ from collections.abc import Iterator, Sequence
 
 from nakt_dist.records.evaluation_set import describe_splits
 from nakt_dist.records.lineage import ANNOTATIONS, NO_LABELS, RANDOM, Lineage, Network, TrainingSet
-from nakt_dist.report.document import Block, Bullets, Column, Paragraph, tabulate
+from nakt_dist.report.document import NOTHING, Block, Bullets, Column, Paragraph, tabulate
 from nakt_dist.report.roles import describe_lineage, describe_rule
-from nakt_dist.report.tables import NOTHING
 from nakt_dist.report.wording import describe_policy
 from nakt_dist.signals.kind import Kind
 from nakt_dist.sources.cards import DatasetCard

@@ -32,7 +32,6 @@ from nakt_dist.report.evaluations import (
     show_interval,
 )
 from nakt_dist.report.mask_tables import masks_table
-from nakt_dist.report.tables import NOTHING
 from nakt_dist.report.wording import describe_policy, show_count
 
 _NONE_FOUND = "No evaluation of it was found: nothing is known of how well it works."
@@ -137,11 +136,10 @@ def _findings_table(run: ClassifierRun) -> Table:
 
 def _interval(finding: FindingScore, result: ClassificationResult) -> str:
     """Returns the limits of an interval, marked where many resamples lack a class."""
-    if finding.interval is None:
-        return NOTHING
     drawn = read_if_there(result.rests_on, "resamples", int) or 0
     rough = finding.resamples_left_out > LARGEST_SHARE_WITHOUT_A_LABEL * drawn
-    return f"{show_interval(finding.interval)}{f' {WARNING}' if rough else ''}"
+    marked = f" {WARNING}" if rough and finding.interval else ""
+    return f"{show_interval(finding.interval)}{marked}"
 
 
 def _policy(run: ClassifierRun) -> Iterator[str]:
@@ -156,11 +154,11 @@ def _means(run: ClassifierRun, hidden: int) -> str:
     test = f"{show_people(result.images)} images of {show_people(result.patients)} patients."
     if result.auroc is None:
         return f"No finding has at least {FEWEST} images of each class; {test}"
-    interval = NOTHING if result.interval is None else show_interval(result.interval)
     means = (
         f"Mean over {show_count(result.counted, 'finding')}: AUROC {result.auroc:.2f} %, 95 % "
-        f"interval {interval}, average precision {show_percent(result.means['average_precision'])} "
-        f"%, calibration error {show_percent(result.calibration_points)} points; {test}"
+        f"interval {show_interval(result.interval)}, average precision "
+        f"{show_percent(result.means['average_precision'])} %, calibration error "
+        f"{show_percent(result.calibration_points)} points; {test}"
     )
     if hidden:
         means += (

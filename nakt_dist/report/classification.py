@@ -1,6 +1,6 @@
 """The parts of a report that are about classifiers (paper B)."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 
 from nakt_dist.report.attention import attention_figures, read_attention
@@ -19,7 +19,16 @@ from nakt_dist.report.differences import (
     find_differences,
     summarise_differences,
 )
-from nakt_dist.report.document import WARNING, Block, Bullets, Paragraph, Section, Table, Wing
+from nakt_dist.report.document import (
+    WARNING,
+    Block,
+    Bullets,
+    Paragraph,
+    Section,
+    Table,
+    Wing,
+    present,
+)
 from nakt_dist.report.finding_differences import finding_differences_table
 from nakt_dist.report.finding_tables import findings_table, subgroups_table
 from nakt_dist.report.operating_tables import operating_tables
@@ -47,10 +56,10 @@ def classification_wing(
                 (*result_tables(studies), *_reference(studies))),
         Section("teacher-gives", "What a teacher gives", tuple(_gains(studies, differences))),
         Section("curves", "Learning curves",
-                (*draw_auroc_curves(curves), *_present([weight_table(curves)]))),
+                (*draw_auroc_curves(curves), *present(weight_table(curves)))),
         Section("by-finding", "Findings", tuple(_findings(studies, differences))),
         Section("operating", "Operating points", tuple(_operating(studies))),
-        Section("groups", "Groups of patients", _present(map(subgroups_table, taught))),
+        Section("groups", "Groups of patients", present(*map(subgroups_table, taught))),
         Section("attention", "Where the networks look",
                 tuple(_attention(collection, left_out, show_images))),
         Section("auroc-comparable", "What is not comparable: classification",
@@ -118,7 +127,7 @@ def _gains(
 ) -> Iterator[Block]:
     for number, (study, found) in enumerate(zip(studies, differences, strict=True), start=1):
         figure = draw_by_size(study, found, number) if found else None
-        yield from _present((figure, differences_table(study, found)))
+        yield from present(figure, differences_table(study, found))
 
 
 def _findings(
@@ -127,17 +136,13 @@ def _findings(
     taught = [each for each in zip(studies, differences, strict=True) if each[0].cells]
     for number, (study, found) in enumerate(taught, start=1):
         by_finding = finding_differences_table(study, found)
-        yield from _present((draw_findings(study, number), findings_table(study), by_finding))
+        yield from present(draw_findings(study, number), findings_table(study), by_finding)
 
 
 def _operating(studies: Sequence[Study]) -> Iterator[Block]:
     for number, study in enumerate(studies, start=1):
         yield from operating_tables(study)
-        yield from _present([draw_reliability(study, number)])
-
-
-def _present(blocks: Iterable[Block | None]) -> tuple[Block, ...]:
-    return tuple(block for block in blocks if block is not None)
+        yield from present(draw_reliability(study, number))
 
 
 def _attention(

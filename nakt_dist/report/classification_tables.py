@@ -6,10 +6,9 @@ from functools import partial
 
 from nakt_dist.records.lineage import RANDOM, Lineage, Method
 from nakt_dist.report import paper
-from nakt_dist.report.document import WARNING, Cell, Column, Table, tabulate
+from nakt_dist.report.document import NOTHING, WARNING, Cell, Column, Table, tabulate
 from nakt_dist.report.evaluations import ClassifierRun, show_interval
 from nakt_dist.report.studies import Repeats, Setting, Study
-from nakt_dist.report.tables import NOTHING
 from nakt_dist.report.wording import grouped, list_some, show_count
 from nakt_dist.signals.kind import ATTENTION_TRANSFER, TRANSFER_LEARNING
 
@@ -203,7 +202,7 @@ def others_table(studies: Sequence[Study]) -> Table | None:
         Column("Learnt from", lambda row: _learnt_from(row[1])),
         Column("Test set", lambda row: row[0].label),
         Column("AUROC %", lambda row: _marked(row[1])),
-        Column("95 % interval", lambda row: _interval(row[1])),
+        Column("95 % interval", lambda row: show_interval(row[1].result.interval)),
         Column("Images", lambda row: str(row[1].images)),
     )
     remarks = (
@@ -222,10 +221,6 @@ def _learnt_from(run: ClassifierRun) -> str:
     return f"{trained_on.samples:,} images of {trained_on.label}"
 
 
-def _interval(run: ClassifierRun) -> str:
-    return NOTHING if run.result.interval is None else show_interval(run.result.interval)
-
-
 def evaluations_table(studies: Sequence[Study]) -> Table:
     """Lists every evaluation of a classifier once."""
     rows = [(study, run) for study in studies for run in study.runs]
@@ -238,7 +233,7 @@ def evaluations_table(studies: Sequence[Study]) -> Table:
         Column("Seed", lambda row: _of_lineage(row[1], lambda it: str(it.repetition[0]))),
         Column("Test set", lambda row: row[0].label),
         Column("AUROC %", lambda row: _marked(row[1])),
-        Column("95 % interval over patients", lambda row: _interval(row[1])),
+        Column("95 % interval over patients", lambda row: show_interval(row[1].result.interval)),
         Column("AP %", lambda row: show_percent(row[1].result.means["average_precision"])),
         Column("Patients", lambda row: str(row[1].result.patients)),
     )

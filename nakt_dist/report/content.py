@@ -9,6 +9,7 @@ from nakt_dist.records.run_record import RunRecord
 from nakt_dist.report.cautions import PHANTOM_NOTICE, uses_phantoms
 from nakt_dist.report.classification import classification_wing, result_tables
 from nakt_dist.report.document import (
+    NOTHING,
     Block,
     Bullets,
     Cell,
@@ -22,8 +23,8 @@ from nakt_dist.report.document import (
 )
 from nakt_dist.report.evaluations import FoundRecord
 from nakt_dist.report.runs import Collection, LeftOut
-from nakt_dist.report.segmentation import results_table, segmentation_wing
-from nakt_dist.report.tables import NOTHING
+from nakt_dist.report.segmentation import segmentation_wing
+from nakt_dist.report.tables import main_table
 from nakt_dist.report.wording import show_count
 from nakt_dist.runtime.files import value_sha256
 
@@ -49,7 +50,7 @@ def make_document(collection: Collection, title: str, show_images: bool = False)
 
 def terminal_tables(collection: Collection) -> list[Table]:
     """Returns the main tables, for the end of the command."""
-    tables = [results_table(collection)] if collection.evaluations else []
+    tables = [main_table(collection.evaluations)] if collection.evaluations else []
     return tables + result_tables(collection.studies[0])
 
 

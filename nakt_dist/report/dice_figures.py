@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 
 import numpy as np
-import pyarrow as pa
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 
@@ -11,7 +10,7 @@ from nakt_dist.drawing.style import BLACK, figure_style, shorten, to_png
 from nakt_dist.report.document import Figure
 from nakt_dist.report.evaluations import SegmentationRun
 from nakt_dist.report.methods import ROLE_COLOURS
-from nakt_dist.report.predictions import read_predictions
+from nakt_dist.report.predictions import read_dice
 from nakt_dist.report.roles import Role
 from nakt_dist.report.runs import LeftOut, read_each
 
@@ -74,18 +73,9 @@ def draw_distribution(
 
 
 def _read_dice(run: SegmentationRun) -> np.ndarray:
-    """Returns the Dice of each image in percent, float64 (images,), without undefined ones.
-
-    Raises:
-        DatasetError: the file is absent, damaged, or not what the record sums up.
-    """
-
-    def read(table: pa.Table) -> tuple[np.ndarray, int, float]:
-        values = 100 * table["dice"].cast(pa.float64()).to_numpy()
-        values = values[~np.isnan(values)]
-        return values, len(values), float(values.mean()) if len(values) else np.nan
-
-    return read_predictions(run, read, "Dice per image", ["dice"])
+    """Returns the Dice of each image in percent, float64 (images,), without undefined ones."""
+    values = np.array(list(read_dice(run, "Dice per image").values()))
+    return values[~np.isnan(values)]
 
 
 def _draw_scatter(axes: Axes, values: np.ndarray, row: float, colour: str) -> None:

@@ -16,12 +16,11 @@ from nakt_dist.evaluation.resampling import (
 from nakt_dist.evaluation.summary import confidence_over_runs
 from nakt_dist.records.lineage import Method
 from nakt_dist.report.classification_tables import warn_of
-from nakt_dist.report.document import WARNING, Cell, Column, Table, tabulate
+from nakt_dist.report.document import NOTHING, WARNING, Cell, Column, Table, tabulate
 from nakt_dist.report.evaluations import ClassifierRun
 from nakt_dist.report.predictions import read_predictions
 from nakt_dist.report.runs import LeftOut, read_each
 from nakt_dist.report.studies import Setting, Study, baselines
-from nakt_dist.report.tables import NOTHING
 from nakt_dist.report.wording import show_count
 from nakt_dist.signals.kind import TRANSFER_LEARNING
 

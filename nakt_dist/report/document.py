@@ -7,6 +7,9 @@ from typing import Any
 WARNING = "⚠"
 """Stands beside numbers that are known to mislead."""
 
+NOTHING = "–"
+"""Stands where there is no number."""
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -124,6 +127,11 @@ class Bar:
 
 
 Block = Paragraph | Notice | Bullets | Table | Figure | Bar
+
+
+def present(*blocks: Block | None) -> tuple[Block, ...]:
+    """Returns those blocks that there are."""
+    return tuple(block for block in blocks if block is not None)
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from nakt_dist.records.results import (
     SegmentationResult,
 )
 from nakt_dist.records.run_record import RunRecord
-from nakt_dist.report.document import WARNING
+from nakt_dist.report.document import NOTHING, WARNING
 from nakt_dist.report.paper import NETWORKS
 from nakt_dist.report.roles import Role, role_of
 
@@ -309,6 +309,6 @@ def is_classifier_test(record: RunRecord) -> bool:
     return record.stage == "evaluate" and record.metrics.get("task") == "classification"
 
 
-def show_interval(interval: tuple[float, float]) -> str:
-    """Returns the limits of an interval as text."""
-    return "{:.2f} to {:.2f}".format(*interval)
+def show_interval(interval: tuple[float, float] | None) -> str:
+    """Returns the limits of an interval as text, or a dash."""
+    return NOTHING if interval is None else "{:.2f} to {:.2f}".format(*interval)

@@ -2,25 +2,14 @@
 
 from collections.abc import Sequence
 
-from nakt_dist.drawing.style import (
-    BLUE,
-    GREEN,
-    ORANGE,
-    PURPLE,
-    SKY,
-    VERMILION,
-    figure_style,
-    make_panels,
-    shorten,
-    to_png,
-)
+from nakt_dist.drawing.style import LINES, figure_style, make_panels, shorten, to_png
 from nakt_dist.records.lineage import NOT_SAID, TrainingSet
 from nakt_dist.report.document import Figure
 from nakt_dist.report.evaluations import SegmentationRun
 from nakt_dist.report.roles import Role, describe_rule
 from nakt_dist.report.wording import grouped
 
-_COLOURS = (BLUE, VERMILION, GREEN, ORANGE, PURPLE, SKY)
+_COLOURS = LINES[1:7]  # neither black nor grey
 
 
 def draw_excluded(runs: Sequence[SegmentationRun], number: int) -> Figure | None:

@@ -7,10 +7,9 @@ from nakt_dist.evaluation.many_comparisons import holm
 from nakt_dist.report.auroc_figures import over_strongest
 from nakt_dist.report.classification_tables import warn_of
 from nakt_dist.report.differences import Difference, signed, warnings_of
-from nakt_dist.report.document import WARNING, Cell, Column, Table, tabulate
+from nakt_dist.report.document import NOTHING, WARNING, Cell, Column, Table, tabulate
 from nakt_dist.report.finding_tables import chosen_settings
 from nakt_dist.report.studies import Study
-from nakt_dist.report.tables import NOTHING
 from nakt_dist.report.wording import show_count
 
 _SHOWN = 0.05

@@ -7,11 +7,10 @@ from functools import partial
 from nakt_dist.records.fields import label_dataset, printable
 from nakt_dist.records.operating_points import RATES, FindingPoints, OperatingPoints, PointScore
 from nakt_dist.report.classification_tables import show_percent
-from nakt_dist.report.document import WARNING, Cell, Column, Table, tabulate
+from nakt_dist.report.document import NOTHING, WARNING, Cell, Column, Table, tabulate
 from nakt_dist.report.evaluations import ClassifierRun
 from nakt_dist.report.finding_tables import chosen_settings
 from nakt_dist.report.studies import Study, mean_of_known
-from nakt_dist.report.tables import NOTHING
 from nakt_dist.report.wording import show_count
 
 _MEAN = "Mean"

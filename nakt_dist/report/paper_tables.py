@@ -6,11 +6,10 @@ from functools import partial
 from nakt_dist.records.evaluation_set import describe_splits
 from nakt_dist.records.lineage import Network
 from nakt_dist.report import paper
-from nakt_dist.report.document import Cell, Column, Table, tabulate
+from nakt_dist.report.document import NOTHING, Cell, Column, Table, tabulate
 from nakt_dist.report.evaluations import NetworkName, SegmentationRun, show_interval
 from nakt_dist.report.roles import Role, describe_rules
 from nakt_dist.report.tables import (
-    NOTHING,
     Capability,
     Transfer,
     capabilities,

@@ -2,18 +2,18 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import takewhile
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
 from nakt_dist.records.evaluation_set import EvaluationSet
 from nakt_dist.records.exposure import Exposure
 from nakt_dist.records.lineage import Lineage, Network, TrainingSet
 from nakt_dist.records.lineage_reading import read_lineage
 from nakt_dist.report.evaluations import EXPORTED_FROM, SegmentationRun
-from nakt_dist.report.predictions import read_predictions
+from nakt_dist.report.predictions import read_dice
 from nakt_dist.report.runs import Collection, LeftOut, read_each
 from nakt_dist.report.wording import grouped
 from nakt_dist.runtime.files import value_sha256
@@ -134,7 +134,7 @@ def _pool(alike: Alike, runs: Sequence[SegmentationRun], left_out: list[LeftOut]
     disjoint = len(by_fold) == 1 or (None not in by_fold and len(splits) == len(set(splits)))
     if len(runs) < 2 or not disjoint:
         return None
-    found = read_each(runs, _read_dice, left_out)
+    found = read_each(runs, partial(read_dice, purpose="pooling over folds"), left_out)
     if len(found) < len(runs):
         return None
     values: dict[str, list[float]] = {}
@@ -148,18 +148,6 @@ def _pool(alike: Alike, runs: Sequence[SegmentationRun], left_out: list[LeftOut]
     name = _common([run.name for run in runs])
     dice = np.array(list(known.values()))
     return Pooled(name, tuple(runs), alike, len(by_fold), tuple(known), dice)
-
-
-def _read_dice(run: SegmentationRun) -> dict[str, float]:
-    """Returns the Dice of each image in percent by its key; NaN where it is not defined."""
-
-    def read(table: pa.Table) -> tuple[dict[str, float], int, float]:
-        values = 100 * table["dice"].cast(pa.float64()).to_numpy()
-        known = values[~np.isnan(values)]
-        found = dict(zip(table["key"].to_pylist(), values.tolist(), strict=True))
-        return found, len(known), float(known.mean()) if len(known) else np.nan
-
-    return read_predictions(run, read, "pooling over folds", ["key", "dice"])
 
 
 def _common(names: Sequence[str]) -> str:

@@ -12,11 +12,10 @@ from nakt_dist.evaluation.resampling import (
     summarise_difference,
 )
 from nakt_dist.report.differences import signed
-from nakt_dist.report.document import WARNING, Cell, Column, Table, tabulate
+from nakt_dist.report.document import NOTHING, WARNING, Cell, Column, Table, tabulate
 from nakt_dist.report.evaluations import SegmentationRun, show_interval
 from nakt_dist.report.pooled import Pooled, find_alike, shared_images
 from nakt_dist.report.roles import Role, describe_rule
-from nakt_dist.report.tables import NOTHING
 from nakt_dist.report.wording import grouped, show_count, show_range
 from nakt_dist.transfer.exclusion import ExclusionRule
 

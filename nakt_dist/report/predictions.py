@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -12,6 +13,22 @@ from nakt_dist.report.evaluations import Evaluation
 
 PREDICTIONS_NAME = "predictions.parquet"
 Item = TypeVar("Item")
+
+
+def read_dice(run: Evaluation, purpose: str) -> dict[str, float]:
+    """Reads the Dice of each image in percent by its key; NaN where it is not defined.
+
+    Raises:
+        DatasetError: as ``read_predictions``.
+    """
+
+    def read(table: pa.Table) -> tuple[dict[str, float], int, float]:
+        values = 100 * table["dice"].cast(pa.float64()).to_numpy()
+        known = values[~np.isnan(values)]
+        found = dict(zip(table["key"].to_pylist(), values.tolist(), strict=True))
+        return found, len(known), float(known.mean()) if len(known) else np.nan
+
+    return read_predictions(run, read, purpose, ["key", "dice"])
 
 
 def read_predictions(

@@ -13,11 +13,11 @@ from nakt_dist.report.document import (
     WARNING,
     Block,
     Bullets,
-    Figure,
     Paragraph,
     Section,
     Table,
     Wing,
+    present,
 )
 from nakt_dist.report.evaluations import SegmentationRun
 from nakt_dist.report.excluded_figures import draw_excluded
@@ -63,10 +63,10 @@ def segmentation_wing(collection: Collection, left_out: list[LeftOut]) -> Wing:
                 "results",
                 "Results",
                 (
-                    *_tables(pooled_table(pooled), pooled_differences(pooled)),
-                    results_table(collection),
+                    *present(pooled_table(pooled), pooled_differences(pooled)),
+                    main_table(runs),
                     *class_tables(runs),
-                    *_tables(masks_table(runs)),
+                    *present(masks_table(runs)),
                 ),
             ),
             Section("comparable", "What is not comparable", comparable),
@@ -74,15 +74,6 @@ def segmentation_wing(collection: Collection, left_out: list[LeftOut]) -> Wing:
             Section("figures", "Figures", tuple(_figures(collection, left_out))),
         ),
     )
-
-
-def _tables(*tables: Table | None) -> tuple[Table, ...]:
-    return tuple(table for table in tables if table is not None)
-
-
-def results_table(collection: Collection) -> Table:
-    """Returns the main table: teacher, students, from scratch, fine-tuned, and their KTC."""
-    return main_table(collection.evaluations)
 
 
 def _trainings(collection: Collection) -> list[TrainingSet]:
@@ -117,19 +108,13 @@ def tables_beside_the_paper(collection: Collection) -> list[Table]:
     ]
 
 
-def _figures(collection: Collection, left_out: list[LeftOut]) -> Iterator[Figure]:
+def _figures(collection: Collection, left_out: list[LeftOut]) -> Iterator[Block]:
     groups = grouped(collection.evaluations, lambda run: run.tested_on)
     for number, runs in enumerate(groups.values(), start=1):
         yield draw_dice(runs, number)
         distribution = draw_distribution(runs, number, left_out)
-        if distribution is not None:
-            yield distribution
-        excluded = draw_excluded(runs, number)
-        if excluded is not None:
-            yield excluded
-    curves = draw_learning_curves(collection.trainings, left_out)
-    if curves is not None:
-        yield curves
+        yield from present(distribution, draw_excluded(runs, number))
+    yield from present(draw_learning_curves(collection.trainings, left_out))
     judged = _judged_sets(collection)
     if judged:
         yield draw_entropy(judged)

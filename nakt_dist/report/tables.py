@@ -9,13 +9,12 @@ from nakt_dist.records.lineage import Network, TrainingSet
 from nakt_dist.records.pseudo_sets import PseudoSet, apply_rule
 from nakt_dist.report import paper
 from nakt_dist.report.cautions import meetings
-from nakt_dist.report.document import WARNING, Cell, Column, Table, tabulate
+from nakt_dist.report.document import NOTHING, WARNING, Cell, Column, Table, tabulate
 from nakt_dist.report.evaluations import SegmentationRun, show_interval
 from nakt_dist.report.roles import Role, describe_lineage, describe_rule, describe_rules
 from nakt_dist.report.wording import grouped
 from nakt_dist.transfer.exclusion import ExclusionRule
 
-NOTHING = "–"
 _DICE = (
     "Dice: mean ± standard deviation over the test images, in percent; the interval is a 95 % "
     "bootstrap interval of the mean."

@@ -34,8 +34,8 @@ from nakt_dist.report.page import to_html
 from nakt_dist.report.paper_differences import differences_from_paper
 from nakt_dist.report.roles import Role, describe_lineage, describe_rule, role_of
 from nakt_dist.report.runs import Collection, collect
-from nakt_dist.report.segmentation import results_table, tables_beside_the_paper
-from nakt_dist.report.tables import capabilities, exclusion_table
+from nakt_dist.report.segmentation import tables_beside_the_paper
+from nakt_dist.report.tables import capabilities, exclusion_table, main_table
 from nakt_dist.transfer.exclusion import ExclusionRule
 from tests.records import (
     RULE,
@@ -188,7 +188,7 @@ def test_capability_of_a_teacher_without_any_overlap(tmp_path: Path):
 
 
 def test_the_main_table_holds_every_run_once(collection: Collection):
-    table = results_table(collection)
+    table = main_table(collection.evaluations)
     assert table.title == "Tested on breast (phantom), split test"
     runs = [row[1].text for row in table.rows]
     assert len(runs) == len(set(runs)) == 10
@@ -308,7 +308,7 @@ def test_ways_of_scoring_are_never_mixed(tmp_path: Path):
         value.best.name: value.percent for value in capabilities(collection.evaluations).values()
     }
     assert found == {"student": pytest.approx(50), "other-threshold": None}
-    assert "Test set" in results_table(collection).header
+    assert "Test set" in main_table(collection.evaluations).header
     assert any("2 test sets or ways of scoring" in each for each in cautions(collection))
 
 

@@ -7,7 +7,7 @@ import pytest
 from nakt_dist.report.content import make_document
 from nakt_dist.report.markdown import to_markdown
 from nakt_dist.report.runs import collect
-from nakt_dist.report.segmentation import results_table
+from nakt_dist.report.tables import main_table
 from tests.records import annotations, lineage, pseudo_masks, scores, sha, write_evaluation
 
 
@@ -66,7 +66,7 @@ def test_a_network_that_follows_a_teacher_is_its_student(tmp_path: Path, taken: 
 def test_a_row_that_met_its_test_images_is_marked(tmp_path: Path, trained: dict, words: str):
     dataset = "thyroid" if "transfer" in trained else "breast"
     write_evaluation(tmp_path / "run", trained, scores(0.7), dataset=dataset)
-    table = results_table(collect([tmp_path]))
+    table = main_table(collect([tmp_path]).evaluations)
     assert table.rows[0][3].text == "70.00 ± 10.00 ⚠"
     assert any(each.startswith(f"⚠ run: {words}") for each in table.remarks)
 
@@ -75,7 +75,7 @@ def test_splits_apart_raise_no_warning(tmp_path: Path):
     trained = lineage(annotations("x")) | following(attention={"beta": 1.0})
     trained |= {"validated_on": annotations("thyroid", split="validation")}
     write_evaluation(tmp_path / "run", trained, scores(0.7), dataset="thyroid")
-    assert results_table(collect([tmp_path])).rows[0][3].text == "70.00 ± 10.00"
+    assert main_table(collect([tmp_path]).evaluations).rows[0][3].text == "70.00 ± 10.00"
 
 
 def test_a_warning_stands_beside_the_number_in_the_brief(tmp_path: Path):
