@@ -53,26 +53,6 @@ def indexed_batches(
     return read_ahead(dataset, parts, threads, pinned)
 
 
-def batches_of_pieces(
-    pieces: Iterable[int],
-    images_of: Callable[[int], range],
-    size: int,
-    taken: deque[tuple[int, range]],
-) -> Iterator[Sequence[int]]:
-    """Yields the numbers of each batch of pieces of work, none across pieces.
-
-    Args:
-        images_of: gives the numbers of a piece's images.
-        size: most images of a batch.
-        taken: gets the piece and the numbers of each batch, before it is yielded.
-    """
-    for piece in pieces:
-        numbers = images_of(piece)
-        for start in range(0, len(numbers), size):
-            taken.append((piece, numbers[start : start + size]))
-            yield taken[-1][1]
-
-
 def read_ahead(
     dataset: Images,
     batches: Iterable[Sequence[int]],

@@ -2,7 +2,6 @@
 
 import contextlib
 import sys
-from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -15,31 +14,24 @@ from nakt_dist.evaluation.classification_scores import ClassificationScores
 from nakt_dist.evaluation.network_lineage import lineage_of, task_of
 from nakt_dist.evaluation.scores import PREDICTIONS_NAME
 from nakt_dist.evaluation.segmentation_scores import SegmentationScores
-from nakt_dist.loading.batches import Batch, as_float, batches_of_pieces, read_ahead
+from nakt_dist.loading.batches import as_float
 from nakt_dist.loading.samples import SelectedSamples, image_form, select_samples
 from nakt_dist.models.inference import for_inference
 from nakt_dist.models.network_file import TrainedNetwork
 from nakt_dist.models.weights_path import weights_path
 from nakt_dist.records.evaluation_set import EvaluationSet
 from nakt_dist.records.exposure import MET, describe_exposure, describe_unknown, judge
-from nakt_dist.records.run_record import (
-    RECORD_NAME,
-    RunRecord,
-    Stopwatch,
-    package_versions,
-    read_record,
-)
-from nakt_dist.runtime.devices import choose_device, explain_full_memory, peak_memory_bytes
+from nakt_dist.records.run_record import RunRecord, Stopwatch, package_versions
+from nakt_dist.runtime.devices import choose_device
 from nakt_dist.runtime.files import value_sha256
-from nakt_dist.runtime.processes import own_cores, process_place, say
-from nakt_dist.runtime.progress import progress_bar
-from nakt_dist.runtime.shared_job import Done, SharedJob
+from nakt_dist.runtime.processes import say
+from nakt_dist.runtime.shared_job import Done
 from nakt_dist.shards.picture_lists import name_numbers
 from nakt_dist.shards.pictures import read_pictures
 from nakt_dist.shards.tables import read_table, write_table
+from nakt_dist.stages.image_pieces import ImagePieces
 from nakt_dist.stages.opening import NotOpened, Opening
 
-_IMAGES_PER_PIECE = 64
 _ONLY_IN_THE_RECORD = (
     "teacher_record", "compare_with", "operating_points", "bootstrap_samples", "seed", "overlays",
 )  # fmt: skip
@@ -91,13 +83,12 @@ def plan(config: EvaluateConfig, opening: Opening) -> "Evaluation":
     raise NotOpened
 
 
-class Evaluation(SharedJob[RunRecord]):
+class Evaluation(ImagePieces):
     """The evaluation of one network; a piece is some images.
 
     Args:
         config: of the evaluation, with the preprocessing of the network.
         met: what ``look_for_exposure`` found.
-        device: that the network works on; it is not there before ``_evaluate``.
 
     Raises:
         ConfigurationError: a setting does not fit the network's task, or both share no label.
@@ -106,8 +97,8 @@ class Evaluation(SharedJob[RunRecord]):
     """
 
     stage = "evaluate"
-    written_last = RECORD_NAME
     others = "another evaluation"
+    config: EvaluateConfig
 
     def __init__(
         self,
@@ -117,9 +108,6 @@ class Evaluation(SharedJob[RunRecord]):
         met: Mapping[str, Any],
         device: torch.device,
     ) -> None:
-        self.config = config
-        self.device = device
-        self.trained = trained
         self.met = met
         # The task is chosen by the architecture, which the weights may not contradict.
         classifies = task_of(trained) == "classification"
@@ -127,26 +115,18 @@ class Evaluation(SharedJob[RunRecord]):
             config, trained, samples
         )
         manifest = samples.images.manifest
-        identity = {
-            "weights_sha256": trained.weights_sha256,
+        decides = {
             "dataset": manifest.dataset,
             "dataset_fingerprint": manifest.fingerprint,
             "splits": config.splits,
-            "preprocessing": vars(trained.preprocessing),
-            "batch_size": config.batch_size,
             **self.scores.settings,
         }
-        super().__init__(config.output, identity, -(-len(self.scores.dataset) // _IMAGES_PER_PIECE))
+        super().__init__(config, trained, self.scores.dataset, device, decides)
         # As they are now: under the same path another evaluation may lie since.
         self.references = {
             name: value_sha256(record.inputs)
             for name, record in self.scores.check_references(self.identity).items()
         }
-
-    def read(self) -> tuple[Mapping[str, Any], RunRecord]:
-        """Reads the record, whose inputs are the identity."""
-        record = read_record(self.output / RECORD_NAME)
-        return record.inputs, record
 
     def finished(self) -> RunRecord | None:
         """Returns the record that is there, unless it should now say something else besides.
@@ -164,35 +144,16 @@ class Evaluation(SharedJob[RunRecord]):
         same &= record.details.get(_REFERENCES, self.references) == self.references
         return record if same and told == {**told, **known} else None
 
-    def images_of(self, piece: int) -> range:
-        """Returns the numbers of a piece's images."""
-        first = piece * _IMAGES_PER_PIECE
-        return range(first, min(first + _IMAGES_PER_PIECE, len(self.scores.dataset)))
-
     def score(self, pieces: Iterable[int]) -> Done:
         """Scores the images of pieces; yields each with its receipt, which holds their rows."""
         rows: list[dict[str, Any]] = []
-        taken: deque[tuple[int, range]] = deque()
-        numbers_of_batches = batches_of_pieces(
-            pieces, self.images_of, self.config.batch_size, taken
-        )
-        read = read_ahead(self.scores.dataset, numbers_of_batches, own_cores())
-        with contextlib.closing(read) as batches:
-            for batch in batches:
-                piece, numbers = taken.popleft()
-                rows += self._rows(numbers, batch)
+        with contextlib.closing(self.batches(pieces)) as batches:
+            for piece, numbers, batch in batches:
+                with self.asking():
+                    rows += self.scores.rows(numbers, *as_float(batch, self.device))
                 if numbers.stop == self.images_of(piece).stop:
                     yield piece, {"rows": rows}
                     rows = []
-
-    def _rows(self, numbers: range, read: Batch) -> list[dict[str, Any]]:
-        advice = (
-            f"Lower batch_size (now {self.config.batch_size}), into another --output since it "
-            "decides the last digits, or set --device cpu"
-        )
-        with torch.inference_mode(), explain_full_memory(str(self.output), advice):
-            image, target = as_float(read, self.device)
-            return self.scores.rows(numbers, image, target)
 
 
 JOB = Evaluation
@@ -227,25 +188,7 @@ def _evaluate(job: Evaluation, stopwatch: Stopwatch) -> RunRecord:
     """Does this process's pieces; whoever finds all of them done writes the record."""
     manifest = job.scores.dataset.samples.images.manifest
     job.scores.trained = for_inference(job.trained, job.device, (manifest.height, manifest.width))
-    scored, scoring = 0, Stopwatch()
-    with progress_bar(f"evaluate {job.output.name}", len(job.scores.dataset)) as advance:
-        for piece in job.work(job.score):
-            scored += len(job.images_of(piece))
-            advance(len(job.images_of(piece)))
-    speed = scoring.speed(scored)
-    if scored:
-        gpu = job.device if job.device.type == "cuda" else None
-        speed["peak_memory_bytes"] = peak_memory_bytes(gpu)
-    record = job.finalise(lambda: _finalise(job, stopwatch, speed))
-    if record is not None:
-        return record
-    say(f"evaluate: process {process_place().rank} is done; others still work on {job.output}")
-    return RunRecord(
-        stage="evaluate",
-        name=job.output.name,
-        config=as_plain(job.config),
-        inputs=job.identity,
-    )
+    return job.do_pieces(job.score, lambda speed: _finalise(job, stopwatch, speed))
 
 
 def _finalise(job: Evaluation, stopwatch: Stopwatch, speed: Mapping[str, float]) -> RunRecord:
@@ -272,9 +215,7 @@ def _finalise(job: Evaluation, stopwatch: Stopwatch, speed: Mapping[str, float])
         counts={"images": len(images)},
         metrics=metrics,
         details={
-            "network": trained.name,
-            "lineage": dict(trained.lineage),
-            "model": {"name": trained.spec.name, "options": trained.spec.options},
+            **job.describe_network(),
             "test_set": EvaluationSet.of(
                 manifest, config.splits, image_form(manifest).fit
             ).to_json(),

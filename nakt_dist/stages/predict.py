@@ -1,11 +1,12 @@
 """``nakt predict``: masks or findings of images that nobody packed, in any number of processes."""
 
 import contextlib
+import itertools
 import json
 import shlex
 import sys
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
@@ -18,7 +19,7 @@ import torch
 from nakt_dist.config import ImageConfig, PredictConfig, as_plain, save_config
 from nakt_dist.errors import ConfigurationError, DatasetError
 from nakt_dist.evaluation.network_lineage import task_of
-from nakt_dist.loading.batches import Batch, as_float, batches_of_pieces, read_ahead
+from nakt_dist.loading.batches import Batch, as_float
 from nakt_dist.models.inference import for_inference
 from nakt_dist.models.network_file import TrainedNetwork
 from nakt_dist.models.preprocessing import ImageForm
@@ -28,24 +29,17 @@ from nakt_dist.predicting.finding_answers import FindingAnswers
 from nakt_dist.predicting.image_form import choose_form
 from nakt_dist.predicting.listing import ImageListing, list_images
 from nakt_dist.predicting.mask_answers import MaskAnswers
-from nakt_dist.records.run_record import (
-    RECORD_NAME,
-    RunRecord,
-    Stopwatch,
-    package_versions,
-    read_record,
-)
-from nakt_dist.runtime.devices import choose_device, explain_full_memory, peak_memory_bytes
+from nakt_dist.records.run_record import RunRecord, Stopwatch, package_versions
+from nakt_dist.runtime.devices import choose_device
 from nakt_dist.runtime.files import atomic_write
-from nakt_dist.runtime.processes import own_cores, process_place, say
-from nakt_dist.runtime.progress import progress_bar
-from nakt_dist.runtime.shared_job import Done, SharedJob
+from nakt_dist.runtime.processes import own_cores, say
+from nakt_dist.runtime.shared_job import Done
 from nakt_dist.shards.tables import read_table, write_table
+from nakt_dist.stages.image_pieces import ImagePieces
 from nakt_dist.stages.opening import NotOpened, Opening
 
 PREDICTED_NAME, PREDICTED_CSV = "predicted.parquet", "predicted.csv"
 SOURCES_NAME, SET_ASIDE_NAME = "sources.csv", "set_aside.csv"
-_IMAGES_PER_PIECE = 64
 _BATCHES_BEHIND = 1
 """Being written while the network sees the next one."""
 
@@ -131,18 +125,18 @@ def _check_apart(config: PredictConfig) -> None:
         )
 
 
-class Prediction(SharedJob[RunRecord]):
+class Prediction(ImagePieces):
     """The prediction of some images by one network; a piece is some of them.
 
     Args:
         form: to which the images are brought.
         answers: what is written of each.
-        device: that the network works on; it is not there before ``_predict``.
     """
 
     stage = "predict"
-    written_last = RECORD_NAME
     others = "another prediction"
+    config: PredictConfig
+    images: FileImages
 
     def __init__(
         self,
@@ -153,44 +147,23 @@ class Prediction(SharedJob[RunRecord]):
         answers: Answers,
         device: torch.device,
     ) -> None:
-        self.config, self.trained, self.listing = config, trained, listing
-        self.form, self.answers, self.device = form, answers, device
-        self.images = FileImages(listing.images, form)
-        identity = {
-            "weights_sha256": trained.weights_sha256,
-            "images": listing.fingerprint,
-            "image": asdict(form),
-            "preprocessing": vars(trained.preprocessing),
-            "batch_size": config.batch_size,
-            **answers.settings,
-        }
-        super().__init__(config.output, identity, -(-len(self.images) // _IMAGES_PER_PIECE))
-
-    def read(self) -> tuple[Mapping[str, Any], RunRecord]:
-        """Reads the record, whose inputs are the identity."""
-        record = read_record(self.output / RECORD_NAME)
-        return record.inputs, record
-
-    def images_of(self, piece: int) -> range:
-        """Returns the numbers of a piece's images."""
-        first = piece * _IMAGES_PER_PIECE
-        return range(first, min(first + _IMAGES_PER_PIECE, len(self.images)))
+        self.listing, self.form, self.answers = listing, form, answers
+        decides = {"images": listing.fingerprint, "image": asdict(form), **answers.settings}
+        super().__init__(config, trained, FileImages(listing.images, form), device, decides)
 
     def predict(self, pieces: Iterable[int]) -> Done:
         """Predicts the images of pieces; yields each with its receipt, once its files are there."""
-        taken: deque[tuple[int, range]] = deque()
         written: deque[tuple[int, range, list[Future[dict[str, Any]]]]] = deque()
         rows: list[dict[str, Any]] = []
-        numbers_of_batches = batches_of_pieces(
-            pieces, self.images_of, self.config.batch_size, taken
-        )
-        read = read_ahead(self.images, numbers_of_batches, own_cores())
-        with contextlib.closing(read) as batches, ThreadPoolExecutor(own_cores()) as writers:
-            for batch in _and_none(batches):
-                if batch is not None:
-                    piece, numbers = taken.popleft()
+        with (
+            contextlib.closing(self.batches(pieces)) as batches,
+            ThreadPoolExecutor(own_cores()) as writers,
+        ):
+            for read in itertools.chain(batches, [None]):
+                if read is not None:
+                    piece, numbers, batch = read
                     written.append((piece, numbers, self._submit(numbers, batch, writers)))
-                while len(written) > (0 if batch is None else _BATCHES_BEHIND):
+                while len(written) > (0 if read is None else _BATCHES_BEHIND):
                     piece, numbers, futures = written.popleft()
                     rows += [each.result() for each in futures]
                     if numbers.stop == self.images_of(piece).stop:
@@ -201,11 +174,7 @@ class Prediction(SharedJob[RunRecord]):
         self, numbers: range, read: Batch, writers: ThreadPoolExecutor
     ) -> list[Future[dict[str, Any]]]:
         """Asks the network about a batch, and has the answers written."""
-        advice = (
-            f"Lower batch_size (now {self.config.batch_size}), into another --output since it "
-            "decides the last digits, or set --device cpu"
-        )
-        with torch.inference_mode(), explain_full_memory(str(self.output), advice):
+        with self.asking():
             answers = self.answers.ask(as_float(read, self.device)[0])
         return [
             writers.submit(self._write, number, answer)
@@ -227,29 +196,11 @@ class Prediction(SharedJob[RunRecord]):
 JOB = Prediction
 
 
-def _and_none(batches: Iterable[Batch]) -> Iterator[Batch | None]:
-    yield from batches
-    yield None
-
-
 def _predict(job: Prediction, stopwatch: Stopwatch) -> RunRecord:
     """Does this process's pieces; whoever finds all of them done writes tables and record."""
     size = (job.form.height, job.form.width)
     job.answers.trained = for_inference(job.trained, job.device, size)
-    predicted, predicting = 0, Stopwatch()
-    with progress_bar(f"predict {job.output.name}", len(job.images)) as advance:
-        for piece in job.work(job.predict):
-            predicted += len(job.images_of(piece))
-            advance(len(job.images_of(piece)))
-    speed = predicting.speed(predicted)
-    if predicted:
-        gpu = job.device if job.device.type == "cuda" else None
-        speed["peak_memory_bytes"] = peak_memory_bytes(gpu)
-    record = job.finalise(lambda: _finalise(job, stopwatch, speed))
-    if record is not None:
-        return record
-    say(f"predict: process {process_place().rank} is done; others still work on {job.output}")
-    return RunRecord("predict", job.output.name, as_plain(job.config), job.identity)
+    return job.do_pieces(job.predict, lambda speed: _finalise(job, stopwatch, speed))
 
 
 def _finalise(job: Prediction, stopwatch: Stopwatch, speed: Mapping[str, float]) -> RunRecord:
@@ -278,9 +229,7 @@ def _finalise(job: Prediction, stopwatch: Stopwatch, speed: Mapping[str, float])
             "left_out": listing.left_out,
         },
         details={
-            "network": job.trained.name,
-            "lineage": dict(job.trained.lineage),
-            "model": {"name": job.trained.spec.name, "options": job.trained.spec.options},
+            **job.describe_network(),
             "set_aside": dict(sorted(Counter(why for _, why, _ in refused).items())),
             "ignored_files": dict(listing.ignored),
             **job.answers.described,
