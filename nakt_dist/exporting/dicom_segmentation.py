@@ -23,8 +23,6 @@ def dicom_segmentation(
     mask: np.ndarray,
     names: Sequence[str],
     weights_sha256: str,
-    category: tuple[str, str, str] = _CATEGORY,
-    kind: tuple[str, str, str] = _TYPE,
 ) -> "Dataset":
     """Makes a segmentation object of one image; the same mask gives the same identifiers.
 
@@ -37,8 +35,6 @@ def dicom_segmentation(
             segment.
         names: of the K segments, such as ``("lesion",)``; the background is none.
         weights_sha256: of the network, which is noted as the algorithm's.
-        category: what kind of thing is segmented: code value, scheme and meaning.
-        kind: what it is, likewise.
 
     Returns:
         To be written by ``save_as``.
@@ -51,8 +47,7 @@ def dicom_segmentation(
     highdicom = require_highdicom()
     _check(source, mask, names)
     described = [
-        _segment(highdicom, number, name, weights_sha256, category, kind)
-        for number, name in enumerate(names, 1)
+        _segment(highdicom, number, name, weights_sha256) for number, name in enumerate(names, 1)
     ]
     try:
         return highdicom.seg.Segmentation(
@@ -114,8 +109,6 @@ def _segment(
     number: int,
     name: str,
     weights_sha256: str,
-    category: tuple[str, str, str],
-    kind: tuple[str, str, str],
 ) -> Any:
     algorithm = highdicom.AlgorithmIdentificationSequence(
         name=_MAKER,
@@ -125,8 +118,8 @@ def _segment(
     return highdicom.seg.SegmentDescription(
         segment_number=number,
         segment_label=name,
-        segmented_property_category=highdicom.sr.CodedConcept(*category),
-        segmented_property_type=highdicom.sr.CodedConcept(*kind),
+        segmented_property_category=highdicom.sr.CodedConcept(*_CATEGORY),
+        segmented_property_type=highdicom.sr.CodedConcept(*_TYPE),
         algorithm_type=highdicom.seg.SegmentAlgorithmTypeValues.AUTOMATIC,
         algorithm_identification=algorithm,
     )

@@ -68,14 +68,11 @@ def _renamed_when_whole(output: Path) -> Iterator[Path]:
     flush_folder(output.parent)
 
 
-def write_contents(
-    folder: Path, identity: Mapping[str, Any], parity: Mapping[str, float]
-) -> dict[str, str]:
-    """Writes what a folder holds; returns the SHA-256 of its files by name."""
+def write_contents(folder: Path, identity: Mapping[str, Any], parity: Mapping[str, float]) -> None:
+    """Writes what a folder holds: its files with their SHA-256."""
     files = {path.name: file_sha256(path) for path in sorted(folder.iterdir())}
     told = {"format": _FORMAT, "identity": identity, "files": files, "parity": parity}
     write_json(folder / EXPORT_NAME, {**told, "versions": package_versions()})
-    return files
 
 
 def is_exported(output: Path, identity: Mapping[str, Any]) -> bool:

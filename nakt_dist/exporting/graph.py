@@ -55,9 +55,7 @@ class ExportedNetwork(nn.Module):
         ConfigurationError: a tap is no layer, or there is no exact class activation.
     """
 
-    def __init__(
-        self, network: nn.Module, taps: Sequence[str] = (), example: Tensor | None = None
-    ) -> None:
+    def __init__(self, network: nn.Module, taps: Sequence[str], example: Tensor | None) -> None:
         super().__init__()
         repeated = [each for each in taps if each in (INPUT_NAME, ANSWER_NAME, ACTIVATIONS_NAME)]
         if repeated or len(set(taps)) < len(taps):

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from nakt_dist.mirroring.runs import FoundRun
+from nakt_dist.mirroring.runs import FoundRun, is_number
 from nakt_dist.records.fields import label_dataset
 from nakt_dist.records.pseudo_sets import read_pseudo_set
 from nakt_dist.records.run_tags import run_tags
@@ -86,10 +86,10 @@ def summary_of_run(run: FoundRun) -> dict[str, Any]:
     if run.record is None:
         return {} if run.manifest is None else _facts(run.manifest)
     record = run.record
-    found = {name: value for name, value in record.metrics.items() if _is_shown(value)}
-    found |= {f"count/{name}": value for name, value in record.counts.items() if _is_shown(value)}
+    found = {name: value for name, value in record.metrics.items() if is_number(value)}
+    found |= {f"count/{name}": value for name, value in record.counts.items() if is_number(value)}
     for row in record.details.get("labels") or []:
-        if isinstance(row, Mapping) and _is_shown(row.get("auroc")):
+        if isinstance(row, Mapping) and is_number(row.get("auroc")):
             found[f"auroc/{row.get('name')}"] = row["auroc"]
     return {**found, "seconds": record.seconds}
 
@@ -205,7 +205,3 @@ def _cell(value: Any) -> Any:
             f"{each:.2f}" if isinstance(each, float) else str(each) for each in value
         )
     return value
-
-
-def _is_shown(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -147,7 +147,7 @@ class FoundRun:
         """
         rows: dict[int, dict[str, float]] = {}
         for _, line in _lines_of(self.folder / METRICS_NAME):
-            numbers = {name: value for name, value in line.items() if name and _is_number(value)}
+            numbers = {name: value for name, value in line.items() if name and is_number(value)}
             rows.setdefault(numbers.pop("step"), {}).update(numbers)
         steps = sorted(rows)
         return [Row(step, rows[step]) for step in (steps if self.ended else steps[:-1])]
@@ -271,5 +271,6 @@ def _lines_of(path: Path) -> list[tuple[str, dict[str, Any]]]:
         raise DatasetError(f"{path}: cannot be read: {error.strerror}") from None
 
 
-def _is_number(value: Any) -> bool:
+def is_number(value: Any) -> bool:
+    """Says whether a value can be drawn or compared as a number."""
     return isinstance(value, int | float) and not isinstance(value, bool)

@@ -10,13 +10,12 @@ from nakt_dist.mirroring.glance import StudyGlance
 from nakt_dist.mirroring.runs import FoundRun
 from nakt_dist.mirroring.sent import Sent, SentFiles
 from nakt_dist.mirroring.target import Target
+from nakt_dist.records.fields import ODD_VALUES
 from nakt_dist.runtime.files import value_sha256
 from nakt_dist.runtime.processes import printable
 from nakt_dist.runtime.wandb_run import read_run_id
 
 _LENGTH_OF_ID = 16
-# What odd values raise when read: a file that anybody may have written must not end the mirror.
-_DAMAGE = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
 
 
 def send_all(
@@ -48,7 +47,7 @@ def send_all(
                 left_out.append(printable(run.damage))
         except DatasetError as error:
             left_out.append(printable(str(error)))
-        except _DAMAGE as error:
+        except ODD_VALUES as error:
             left_out.append(printable(f"{run.place}: damaged: {type(error).__name__}: {error}"))
     return counts
 

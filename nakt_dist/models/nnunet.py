@@ -8,7 +8,7 @@ Outputs of deep supervision, which only training reads, are left out.
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -40,24 +40,6 @@ class _Unit(nn.Module):
         return normalised if self._bare else nn.functional.leaky_relu(normalised, _SLOPE)
 
 
-class _Units(nn.Module):
-    """Units one after the other, the first of which may have a stride."""
-
-    def __init__(
-        self, given: int, wanted: int, kernel: Pair, stride: Pair, number: int, bias: bool
-    ) -> None:
-        super().__init__()
-        self.convs = nn.Sequential(
-            *(
-                _Unit(wanted if n else given, wanted, kernel, (1, 1) if n else stride, bias)
-                for n in range(number)
-            )
-        )
-
-    def forward(self, features: Tensor) -> Tensor:
-        return self.convs(features)
-
-
 class _Block(nn.Module):
     """Two units and what they got added: pooled by a stride, and convolved to other channels."""
 
@@ -76,22 +58,30 @@ class _Block(nn.Module):
         return nn.functional.leaky_relu(added, _SLOPE)
 
 
-class _Blocks(nn.Module):
-    """Residual blocks one after the other, the first of which may have a stride."""
+class _Units(nn.Module):
+    """Units one after the other, the first of which may have a stride."""
+
+    called: ClassVar[str] = "convs"
+    kind: ClassVar[type[nn.Module]] = _Unit
 
     def __init__(
         self, given: int, wanted: int, kernel: Pair, stride: Pair, number: int, bias: bool
     ) -> None:
         super().__init__()
-        self.blocks = nn.Sequential(
-            *(
-                _Block(wanted if n else given, wanted, kernel, (1, 1) if n else stride, bias)
-                for n in range(number)
-            )
+        units = (
+            self.kind(wanted if n else given, wanted, kernel, (1, 1) if n else stride, bias)
+            for n in range(number)
         )
+        setattr(self, self.called, nn.Sequential(*units))
 
     def forward(self, features: Tensor) -> Tensor:
-        return self.blocks(features)
+        return getattr(self, self.called)(features)
+
+
+class _Blocks(_Units):
+    """Residual blocks one after the other, the first of which may have a stride."""
+
+    called, kind = "blocks", _Block
 
 
 class _Encoder(nn.Module):

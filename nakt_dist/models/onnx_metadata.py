@@ -91,10 +91,6 @@ class OnnxMetadata:
         """The output with what the network says."""
         return self.outputs[0]
 
-    def outputs_of(self, kind: str) -> tuple[OnnxOutput, ...]:
-        """Returns the outputs of a kind, in the graph's order."""
-        return tuple(each for each in self.outputs if each.kind == kind)
-
 
 def write_metadata(model: "onnx.ModelProto", metadata: OnnxMetadata) -> None:
     """Puts what an ONNX model is into it, in place; equal metadata give equal bytes."""

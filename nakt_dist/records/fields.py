@@ -10,6 +10,9 @@ from nakt_dist.runtime.processes import printable
 Value = TypeVar("Value")
 _LARGEST = 2**63 - 1
 
+ODD_VALUES = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
+"""What odd values raise when read: a file that anybody may have written must not end a program."""
+
 
 class FieldError(DatasetError):
     """A field of a record holds what it should not.

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from nakt_dist.errors import DatasetError
 from nakt_dist.records.exposure import join
-from nakt_dist.records.fields import printable, read_field
+from nakt_dist.records.fields import ODD_VALUES, printable, read_field
 from nakt_dist.records.lineage import Lineage, Lineages
 from nakt_dist.records.lineage_reading import is_classification, lineages_in, read_lineage
 from nakt_dist.records.pseudo_sets import PseudoSet, read_pseudo_set
@@ -32,8 +32,6 @@ _NUMBER = (int, float)
 Item = TypeVar("Item")
 Run = TypeVar("Run", bound=Evaluation)
 Place = TypeVar("Place", bound=Found)
-# What odd values raise when read: a file that anybody may have written must not end the report.
-_DAMAGE = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
 
 
 @dataclass(frozen=True)
@@ -60,7 +58,7 @@ def read_each(
         except DatasetError as error:
             reason = str(error).replace(f"{each.folder}/", "")
             left_out.append(LeftOut(each.place, printable(reason)))
-        except _DAMAGE as error:
+        except ODD_VALUES as error:
             shown = printable(f"{type(error).__name__}: {error}")[:120]
             left_out.append(LeftOut(each.place, f"damaged: {shown}. Run its stage again"))
     return items

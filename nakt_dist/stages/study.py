@@ -13,7 +13,7 @@ from nakt_dist.runtime.files import read_regular_file
 from nakt_dist.runtime.processes import process_place, say
 from nakt_dist.runtime.work import sole_user
 from nakt_dist.stages.opening import Opening
-from nakt_dist.studies.dry_run import print_study
+from nakt_dist.studies.dry_run import lines_of
 from nakt_dist.studies.estimates import with_estimates
 from nakt_dist.studies.folder import StudyFolder
 from nakt_dist.studies.local import LocalRuns, Outcome
@@ -52,7 +52,7 @@ def run(config: StudyConfig) -> RunRecord:
     if config.dry_run:
         standings = stand(study, folder)
         study = with_draws(with_estimates(study, folder, config.records))
-        print_study(study, standings)
+        print("\n".join(lines_of(study, standings)), flush=True)
         return _record(study, Outcome(), stopwatch)
     folder.folder.mkdir(parents=True, exist_ok=True)
     part = config.task is not None or config.only is not None

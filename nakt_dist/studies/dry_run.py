@@ -9,16 +9,11 @@ from nakt_dist.studies.standing import Standing
 _SHOWN = 4
 
 
-def print_study(study: Study, standings: Mapping[str, Standing]) -> None:
-    """Prints a line for each step and each run, with what it waits for.
+def lines_of(study: Study, standings: Mapping[str, Standing]) -> list[str]:
+    """Returns a line for each step and each run, with what it waits for.
 
     Runs of one step that wait for the same are told together.
     """
-    print("\n".join(lines_of(study, standings)), flush=True)
-
-
-def lines_of(study: Study, standings: Mapping[str, Standing]) -> list[str]:
-    """Returns what ``print_study`` prints."""
     config = study.config
     lines = [f"study {config.study_name}: {len(study.runs)} runs below {config.root}"]
     groups: dict[str, list[StudyRun]] = {}

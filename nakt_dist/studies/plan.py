@@ -185,7 +185,6 @@ def _with_edges(drafts: Sequence[Draft], root: str) -> Iterator[StudyRun]:
             needs=tuple(names[each] for each in waits.needs),
             after=tuple(names[each] for each in waits.after),
             processes=draft.step.launch.processes,
-            estimate_seconds=None,
         )
         yield StudyRun(
             planned, draft.place, draft.config, draft.choices, draft.step.launch, draft.resolve,

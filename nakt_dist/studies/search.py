@@ -1,6 +1,5 @@
 """A search on disk: each trial in a file beside what its run leaves; and the choice among them."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -192,21 +191,3 @@ def check_search(settings: SearchSettings, config: Any) -> None:
 def length_of(config: TrainConfig) -> int:
     """Returns the epochs of a training, or its steps."""
     return config.recipe.epochs or config.recipe.steps or 0
-
-
-def refuse_searches(searches: Sequence[str], what: str) -> None:
-    """Refuses what cannot draw trials.
-
-    Args:
-        searches: names of steps.
-        what: cannot.
-
-    Raises:
-        ConfigurationError: there is a search.
-    """
-    if searches:
-        raise ConfigurationError(
-            f"{what} cannot do the step {searches[0]}: its trials are drawn one after the other, "
-            "by one process that sees how they end. Run nakt study FILE --jobs N, on a cluster "
-            "inside one allocation (salloc or sbatch)"
-        )

@@ -12,7 +12,6 @@ from nakt_dist.errors import ConfigurationError
 from nakt_dist.runtime.files import write_bytes
 from nakt_dist.runtime.processes import say
 from nakt_dist.studies.plan import Study, StudyRun
-from nakt_dist.studies.search import refuse_searches
 
 METRICS = {"segmentation": "best_dice", "classification": "best_auroc"}
 
@@ -28,10 +27,15 @@ def write_sweeps(study: Study, path: Path) -> list[Path]:
 
     Raises:
         ConfigurationError: no run is tracked by W&B, or one that would be given to an agent is
-            not.
+            not; or there is a search.
     """
     searches = [run.planned.group for run in study.runs if run.trial is not None]
-    refuse_searches(searches, "a sweep of W&B")
+    if searches:
+        raise ConfigurationError(
+            f"a sweep of W&B cannot do the step {searches[0]}: its trials are drawn one after the "
+            "other, by one process that sees how they end. Run nakt study FILE --jobs N, on a "
+            "cluster inside one allocation (salloc or sbatch)"
+        )
     tracked = [run for run in study.runs if isinstance(run.config, TrainConfig)]
     unseen = [run.name for run in tracked if run.config.tracking.wandb == "off"]
     if unseen or not tracked:

@@ -52,7 +52,7 @@ def curves(request: Request) -> Response:
 
     Without ``metrics`` all of them.
     """
-    ids = _ids(request, "ids")[:_MOST_CURVES]
+    ids = _ids(request)[:_MOST_CURVES]
     wanted = [name for name in request.query.get("metrics", "").split(",") if name]
     found: dict[str, Any] = {}
     for id in ids:
@@ -67,21 +67,18 @@ def curves(request: Request) -> Response:
 
 def settings(request: Request) -> Response:
     """``/api/settings?ids=A,B``: what runs were started with, nested names joined by dots."""
-    ids = _ids(request, "ids")
+    ids = _ids(request)
     return json_response({id: _flat(request.collector.settings(id)) for id in ids[:50]})
 
 
 def last_lines(request: Request) -> Response:
     """``/api/log?ids=A``: the last lines that runs printed."""
-    return json_response(
-        {id: request.collector.last_lines(id, 40) for id in _ids(request, "ids")[:50]}
-    )
+    return json_response({id: request.collector.last_lines(id, 40) for id in _ids(request)[:50]})
 
 
-def _ids(request: Request, name: str) -> list[str]:
-    ids = [id for id in request.query.get(name, "").split(",") if id]
-    unknown = next((id for id in ids if request.collector.get(id) is None), None)
-    if unknown is not None:
+def _ids(request: Request) -> list[str]:
+    ids = [id for id in request.query.get("ids", "").split(",") if id]
+    if any(request.collector.get(id) is None for id in ids):
         raise NotFound("there is no such run; it may have been removed")
     return ids
 

@@ -10,7 +10,7 @@ import yaml
 from nakt_dist.config.saving import CONFIG_NAME
 from nakt_dist.config.yaml_files import load_document
 from nakt_dist.errors import DatasetError, NaktError
-from nakt_dist.records.fields import printable
+from nakt_dist.records.fields import ODD_VALUES, printable
 from nakt_dist.records.lineage_reading import is_classification, read_lineage
 from nakt_dist.records.run_record import RECORD_NAME
 from nakt_dist.records.run_tags import method_of
@@ -23,7 +23,6 @@ MARKS = frozenset({RECORD_NAME, METRICS_NAME, IDENTITY_NAME, MANIFEST_NAME})
 """Names of files that make a folder a run's."""
 
 _MOST_BYTES = 2**26
-_DAMAGE = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
 _NO_INPUTS = ("output", "cache", "project", "entity")
 
 
@@ -38,7 +37,6 @@ class Facts:
         is_done: whether it has written what it writes last.
         metrics: of its record.
         batch_size: of training, over all processes.
-        settings: what it was started with, nested.
         problem: what is wrong with a file, or None.
     """
 
@@ -60,7 +58,7 @@ def read_settings(folder: Path) -> dict[str, Any]:
                        (MANIFEST_NAME, _config_of_json)):  # fmt: skip
         try:
             value = read(folder / name)
-        except (NaktError, OSError, yaml.YAMLError, *_DAMAGE):
+        except (NaktError, OSError, yaml.YAMLError, *ODD_VALUES):
             continue
         if isinstance(value, dict):
             return value
@@ -73,7 +71,7 @@ def read_facts(folder: Path) -> Facts:
         return _read(folder)
     except NaktError as error:
         problem = str(error).replace(f"{folder}/", "")
-    except (OSError, yaml.YAMLError, *_DAMAGE) as error:
+    except (OSError, yaml.YAMLError, *ODD_VALUES) as error:
         problem = f"damaged: {type(error).__name__}: {error}".replace(f"{folder}/", "")[:200]
     return Facts(problem=printable(problem))
 
@@ -119,7 +117,7 @@ def _of_lineage(stored: Any) -> dict[str, str]:
     try:
         lineage = read_lineage(stored, lenient=True)
         method = method_of(lineage, is_classification(stored)) if lineage.is_whole else None
-    except (DatasetError, *_DAMAGE):
+    except (DatasetError, *ODD_VALUES):
         return {}
     excluded = _part(stored, "trained_on").get("exclusion")
     found = {

@@ -41,22 +41,22 @@ class WatchServer(ThreadingHTTPServer):
         collector: refreshed by whoever made it.
         token: what each request must bring: as ``?token=`` of the first, as the cookie that it
             is answered with, or as ``Authorization: Bearer``. None asks for none.
-        routes: by path.
 
     Raises:
         NaktError: no port is free.
     """
 
     daemon_threads = True
+    routes: Mapping[str, Handler] = ROUTES
+    """By path."""
 
     def __init__(
         self,
         config: WatchConfig,
         collector: Collector,
         token: str | None = None,
-        routes: Mapping[str, Handler] = ROUTES,
     ) -> None:
-        self.config, self.collector, self.token, self.routes = config, collector, token, routes
+        self.config, self.collector, self.token = config, collector, token
         # Of its own for each key: cookies do not tell ports, and so tunnels, apart.
         self.cookie = f"nakt_{hashlib.sha256((token or '').encode()).hexdigest()[:8]}"
         self.hosts = frozenset((*_LOOPBACK, *(host.lower() for host in config.hosts)))
