@@ -60,7 +60,6 @@ class Group:
     """Images under one heading.
 
     Attributes:
-        title: the heading.
         panels: the images; may be empty.
     """
 

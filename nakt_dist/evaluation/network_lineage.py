@@ -151,7 +151,6 @@ def classes_of(
 
     Args:
         given: by the configuration, instead of those that the file names.
-        setting: its name, for messages.
         weights: as the user named the file, for messages.
 
     Raises:

@@ -41,7 +41,6 @@ class _Point:
     """A threshold, and how it was chosen.
 
     Attributes:
-        finding: its number.
         validation: sensitivity and specificity on the validation images, in percent.
     """
 

@@ -50,16 +50,13 @@ class CardFacts:
     Attributes:
         told: what travels inside an ONNX file, whether or not there is one.
         lineage: of ``told``, as it was read.
-        parameters: how many the network has.
         files: what each file is, by its name.
         formats: in which the network is handed on.
-        runs: its evaluations.
         capabilities: knowledge-transfer capability by the evaluation's folder, in percent.
         records: SHA-256 of the records of ``runs``.
         parity: largest difference between PyTorch and ONNX Runtime, by output.
         intended_use: a sentence; None for research alone.
         not_for: what it must not be used for, besides what holds always.
-        version: of nakt_dist.
         datasets: the cards of some of the datasets behind it.
     """
 

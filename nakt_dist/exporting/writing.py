@@ -33,7 +33,6 @@ def write_weights(
     what evaluations and students know the network by.
 
     Args:
-        source: the weights file.
         told: what is said of the network; its outputs are named in a file of others, too.
         as_is: whether no setting replaces what it says.
 

@@ -69,7 +69,6 @@ class Converted:
     """One image, read and brought to its form.
 
     Attributes:
-        content: the bytes of its file.
         pixels: uint8, as published and upright, perhaps reduced while it was decoded.
         info: what the file was, as ``read_image`` says.
         encoded: the image in its form, as it is packed.

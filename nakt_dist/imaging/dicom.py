@@ -27,7 +27,6 @@ class DicomPicture:
     Attributes:
         pixels: uint8, height × width (grey) or height × width × 3 (RGB); larger is brighter.
         photometric: ``PhotometricInterpretation`` of the file; MONOCHROME1 has been inverted.
-        bits_stored: bits of a stored value.
         scaling: how stored values became 8 bits: ``"window"`` or ``"lut"`` as the file asks
             for, else ``"kept"``, ``"min_max"`` or ``"full_range"``; or ``"mimic_jpg"``.
         range: the two values, after rescaling, that became 0 and 255 before any inversion and

@@ -37,7 +37,6 @@ def indexed_batches(
     """Yields one process's micro-batches, from the first step up to the last, exclusive.
 
     Args:
-        last_step: where to stop.
         threads: see ``read_ahead``.
         pinned: in memory that a GPU copies from while this process goes on.
 

@@ -34,7 +34,6 @@ class DecodedStore:
 
     Args:
         name: tells these samples' pixels from all others'.
-        samples: their number.
         record_bytes: of a decoded sample.
         most_bytes: that it may take; None for half of the memory that is left.
     """

@@ -204,7 +204,6 @@ class Share:
 
     Attributes:
         batch_size: images per optimiser step, over all processes.
-        world_size: number of processes.
         micro_batch_size: images per forward pass and process.
     """
 

@@ -246,7 +246,6 @@ class CachedImages(Images):
             machine together; None for half of the memory that is left, 0 for none.
 
     Attributes:
-        samples: what is read.
         decoded_bytes: that a decoded sample takes.
     """
 

@@ -18,8 +18,6 @@ class StudyGlance:
     """How the runs of a study stand.
 
     Attributes:
-        root: the study's folder.
-        plan: what it runs.
         found: one for each run, in the order of the plan.
     """
 

@@ -45,8 +45,6 @@ class StudyRun(NamedTuple):
 
     Attributes:
         plan: of the study, as it is now.
-        root: the study's folder.
-        name: of the run in it.
         planned: what the plan says of it; None where it is of an earlier plan.
     """
 
@@ -61,13 +59,10 @@ class FoundRun:
     """A run, finished or not.
 
     Attributes:
-        folder: where it lies.
         place: the same from the folder that was given, whose name comes first; where two are
             called alike, with those above it.
-        stage: that wrote it.
         record: of a finished ``train``, ``evaluate`` or ``attention``.
         manifest: of a finished ``pack`` or ``teach``.
-        study: where it belongs to one.
     """
 
     folder: Path

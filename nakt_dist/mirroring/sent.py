@@ -34,7 +34,6 @@ class SentFiles:
     """Keeps what was sent.
 
     Args:
-        folder: for the files.
         destination: where to, such as the project; what was sent elsewhere counts as not sent.
     """
 

@@ -16,9 +16,7 @@ class Place:
     """Where runs are mirrored to.
 
     Attributes:
-        output: folder for the target's files.
         mode: of W&B, ``offline`` or ``online``.
-        project: their project.
         entity: W&B's team or user.
         group: instead of the study's name.
         tags: of each run, besides its own.

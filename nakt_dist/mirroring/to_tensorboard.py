@@ -22,9 +22,6 @@ FOLDER_NAME = "tensorboard"
 class TensorBoardTarget:
     """One folder for each run; each sending adds a file with the steps that are new.
 
-    Args:
-        place: where to.
-
     Raises:
         ConfigurationError: TensorBoard is not installed.
     """

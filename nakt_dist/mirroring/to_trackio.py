@@ -19,9 +19,6 @@ FOLDER_NAME = "trackio"
 class TrackioTarget:
     """One run of trackio for each of ours, in a folder beside the others.
 
-    Args:
-        place: where to.
-
     Raises:
         ConfigurationError: trackio is not installed.
     """

@@ -28,9 +28,6 @@ class WandbTarget:
     Offline, a run that has changed is written whole again and replaces what was written before,
     since W&B lets offline folders of one run replace each other when they are synced. Online, the
     server says which step comes next.
-
-    Args:
-        place: where to.
     """
 
     def __init__(self, place: Place) -> None:

@@ -64,9 +64,6 @@ def describe_imagenet(
 ) -> tuple[dict[str, Tensor], ModelSpec | None, dict[str, str]]:
     """Gives the package's file, wherever it lies, timm's names, and says what it is.
 
-    Args:
-        state_dict: what the file holds.
-
     Returns:
         Its tensors, its network, and what our own files say of input and lineage; of any other
         file the tensors as they are, None and nothing.

@@ -51,10 +51,8 @@ class TrainedNetwork:
     Attributes:
         name: of the run it comes from, or of the file.
         network: on the CPU, in eval mode, without gradients.
-        spec: its architecture.
         seen: its input, in full, and how it is known.
         lineage: what it was trained on, and from; empty for files that are not ours.
-        weights_sha256: of the file.
         notices: what else is worth knowing of the file, a sentence each.
         exported_from: SHA-256 of the weights that an ONNX file is another form of, if it says so.
     """

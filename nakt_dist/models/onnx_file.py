@@ -47,13 +47,7 @@ _RANDOM = (
 
 @dataclass(frozen=True)
 class OnnxFile:
-    """An ONNX file that may be run.
-
-    Attributes:
-        path: the file.
-        model: what it holds.
-        sha256: of its bytes.
-    """
+    """An ONNX file that may be run."""
 
     path: Path
     model: "ModelProto"

@@ -56,9 +56,7 @@ class OnnxMetadata:
     """What an ONNX file says of its network.
 
     Attributes:
-        name: what the network is called.
         task: ``segmentation`` or ``classification``.
-        model: the architecture that was exported.
         preprocessing: its input, in full: all four are given.
         fit: how its images were brought to their size, such as ``pad``; None if unsaid.
         outputs: in the graph's order, the answer first.
@@ -108,7 +106,6 @@ def read_metadata(properties: Mapping[str, str], path: Path) -> OnnxMetadata | N
     Args:
         properties: the file's metadata by key: ONNX Runtime's ``custom_metadata_map``, or
             ``{each.key: each.value for each in model.metadata_props}``.
-        path: the file, for messages.
 
     Raises:
         CheckpointError: it is there and cannot be read; names the field.

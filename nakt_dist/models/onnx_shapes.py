@@ -47,9 +47,6 @@ _SHAPED = {"ConstantOfShape": 0, "Expand": 1}
 def value_shapes(file: OnnxFile, shape: Sequence[int]) -> Shapes:
     """Finds out what each value of a network will be for one batch, without running it.
 
-    Args:
-        shape: of the images.
-
     Raises:
         CheckpointError: one is larger than any, or its size cannot be known.
     """

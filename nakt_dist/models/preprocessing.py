@@ -34,8 +34,6 @@ class ImageForm:
     """The form in which a packed dataset has its images.
 
     Attributes:
-        height: rows.
-        width: columns.
         fit: how they were brought to it, such as ``pad``; None where nobody says.
     """
 

@@ -35,7 +35,6 @@ class LoadedWeights:
     """What a weights file holds.
 
     Attributes:
-        path: the file.
         state_dict: tensors by name on the CPU, with the dtypes of the file.
         spec: the network they belong to; None for a file that nakt_dist did not write, but for
             that of ``models.imagenet`` and those that ``published`` knows.

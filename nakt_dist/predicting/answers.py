@@ -62,7 +62,6 @@ class Answers(ABC):
         Args:
             shape: height and width of the image as published.
             answer: what ``ask`` gave for it.
-            staging: folder for unfinished files.
 
         Returns:
             Its row of the table, but for ``ABOUT_THE_IMAGE``.

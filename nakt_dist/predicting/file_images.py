@@ -22,10 +22,6 @@ class FileImages(Images):
     Attributes:
         shapes: height and width of each published picture that was read, by its number.
         problems: reason and detail of each that cannot be used.
-
-    Args:
-        listed: the files.
-        image: the form.
     """
 
     def __init__(self, listed: Sequence[ListedImage], image: ImageConfig) -> None:

@@ -27,7 +27,6 @@ class ListedImage:
 
     Attributes:
         source: its path as it is listed, valid Unicode; may name a patient.
-        path: the file.
         problem: reason and detail why it is set aside unread, else None.
         name: of its outputs, with folders and without a suffix.
         series: number of its DICOM series, from 1; None for other files.

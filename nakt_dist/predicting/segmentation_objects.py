@@ -32,7 +32,6 @@ def write_segmentation(
         mask: uint8, the class of each pixel of the image.
         classes: their names, the background first.
         max_pixels: of the image's file, see ``read_content``.
-        staging: folder for the unfinished file.
 
     Returns:
         ``WRITTEN``, or why none can be; None for images that are not DICOM.

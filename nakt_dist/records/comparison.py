@@ -12,9 +12,6 @@ class FindingDifference:
     """The AUROC of one finding less that of another classifier, on the same images; in percent.
 
     Attributes:
-        name: of the finding.
-        difference: of the two.
-        interval_95: of the difference.
         p_value: two-sided, in (0, 1].
         p_holm: corrected for the number of findings, see ``evaluation.many_comparisons``.
     """
@@ -32,9 +29,7 @@ class Comparison:
 
     Attributes:
         compared_with: name of the other network.
-        weights_sha256: of it.
         difference: of the two means.
-        interval_95: of the difference.
         p_value: two-sided, in (0, 1].
         auroc_mean: of this network, over the findings that count for both; None in records of
             earlier versions.

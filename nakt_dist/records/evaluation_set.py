@@ -23,12 +23,8 @@ class EvaluationSet:
     """The images of a test and how they were scored; equal ones compare.
 
     Attributes:
-        dataset: name of the dataset.
-        fingerprint: of its manifest.
         splits: splits tested; None for all.
         phantom: whether the images are procedural.
-        height: rows of the images.
-        width: columns of the images.
         threshold: of segmentation: the probability above which a pixel is target.
         both_empty: likewise, Dice where mask and prediction are empty: ``"one"`` or ``"nan"``.
         findings: of classification: their names, in order.

@@ -15,12 +15,7 @@ ODD_VALUES = (ArithmeticError, AttributeError, LookupError, RecursionError, Type
 
 
 class FieldError(DatasetError):
-    """A field of a record holds what it should not.
-
-    Attributes:
-        path: of the field.
-        value: what it holds.
-    """
+    """A field of a record holds what it should not."""
 
     def __init__(self, path: str, value: Any, expected: str) -> None:
         said = f"beyond ±{_LARGEST}" if _is_huge(value) else f"{value!r:.60}"

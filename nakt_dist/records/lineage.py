@@ -254,7 +254,6 @@ class Lineage:
         policy: what unsure labels count as for it, sorted JSON.
         parts: which parts of it learn, such as ``"all layers"``.
         parameters: how many of it learn.
-        seed: of its training.
         pretrained: the library's weights that it began with; None for random ones.
         classifies: whether it is known to be a classifier's.
         mean_teacher: how its average taught it meanwhile, in words; empty where it did not.

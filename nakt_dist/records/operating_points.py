@@ -34,8 +34,6 @@ class PointScore:
     Attributes:
         rule: by which the threshold was chosen, such as ``"youden"`` or ``"sensitivity 0.9"``.
         threshold: probability from which on an image is called positive.
-        validation_sensitivity: on the validation images.
-        validation_specificity: likewise.
         true_positives: test images that show the finding and are called positive.
         false_positives: test images that do not show it and are called positive.
         rates: of the test images, those of ``RATES`` by name.
@@ -82,13 +80,9 @@ class FindingPoints:
     """One finding at its thresholds, and how sure its scaled probabilities are.
 
     Attributes:
-        name: of the finding.
-        validation_positives: validation images that show it.
-        validation_negatives: those that do not.
         temperature: by which its logits are divided.
         calibration_error_scaled: of the test images, then, in [0, 1]; None without an image.
         reliability_scaled: likewise.
-        points: one for each rule.
     """
 
     name: str

@@ -35,8 +35,6 @@ class PseudoSet:
     """The pseudo-labels of one dataset.
 
     Attributes:
-        name: of their folder.
-        manifest: what they are.
         statistics: a row per sample, as ``pseudo_index_schema`` says.
     """
 

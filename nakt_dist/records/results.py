@@ -94,8 +94,6 @@ class SegmentationResult:
     """The evaluation of a segmentation network.
 
     Attributes:
-        dice: its Dice.
-        others: other metrics of its masks.
         compared: whether a teacher's evaluation was given.
         capability: the knowledge-transfer capability against it, in percent; None where one of
             them has no Dice.
@@ -132,12 +130,7 @@ class SegmentationResult:
 
 @dataclass(frozen=True)
 class ClassScore:
-    """How well one of several classes is segmented.
-
-    Attributes:
-        name: of the class.
-        result: of its masks alone.
-    """
+    """How well one of several classes is segmented."""
 
     name: str
     result: SegmentationResult
@@ -164,7 +157,6 @@ class FindingScore:
     """How well one finding is recognised.
 
     Attributes:
-        name: of the finding.
         positives: images that show it.
         negatives: images that do not.
         ignored: images that do not say.
@@ -236,7 +228,6 @@ class GroupScore:
     Attributes:
         attribute: such as ``"sex"``.
         group: such as ``"F"``; ``"unknown"`` where the dataset does not say.
-        images: how many.
         patients: how many known ones.
         auroc_mean: over the findings with both classes in every compared group, in percent;
             None for a group that is not compared, or without such a finding.
@@ -272,7 +263,6 @@ class ClassificationResult:
     """The evaluation of a classifier. AUROC and the like are in percent.
 
     Attributes:
-        images: how many.
         patients: how many known ones.
         auroc: mean over the findings that have both classes; None where none has.
         interval: 95 % bootstrap interval of it over patients; None where there is none.

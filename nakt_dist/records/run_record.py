@@ -32,7 +32,6 @@ class RunRecord:
     Attributes:
         stage: the verb, such as ``"evaluate"``.
         name: what the user calls the run, by default its output folder.
-        config: the resolved configuration.
         inputs: fingerprints of what was read, such as ``{"dataset": sha256}``.
         counts: how many items went where.
         metrics: the numbers the stage is run for.

@@ -14,7 +14,6 @@ def run_tags(stored: Mapping[str, Any], more: Iterable[str] = ()) -> tuple[str, 
 
     Args:
         stored: the network's lineage as ``nakt train`` writes it; empty where nobody says.
-        more: of the user.
 
     Returns:
         Such as ``dataset:ddti``, ``network:unet``, ``method:pseudo masks``, ``images:350`` and

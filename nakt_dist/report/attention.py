@@ -44,10 +44,8 @@ class Attention(Found):
     """One comparison of a student's attention with a teacher's.
 
     Attributes:
-        teacher_sha256: of its weights.
         taught: whether the student followed this teacher while it learnt; None if unknown.
         tested_on: the images, as figures name them.
-        phantom: whether the images are procedural.
         labels: per finding ``name``, ``images``, ``similarity_mean``, ``similarity_std`` and
             ``similarity_to_other_image_mean``.
     """

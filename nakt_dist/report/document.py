@@ -64,9 +64,7 @@ class Column:
     """One column of a table whose rows each show one item.
 
     Attributes:
-        name: above it.
         show: what it shows of an item, a cell or its text alone.
-        shown: whether this table has it.
         minor: whether its cells may be set smaller, and left out where there is no room.
     """
 
@@ -113,7 +111,6 @@ class Bar:
     """A whole and its parts, side by side.
 
     Attributes:
-        title: above it.
         parts: their names, and shares that sum to 1; at most eleven.
     """
 

@@ -32,7 +32,6 @@ class Found:
 
     Attributes:
         place: its folder as the page names it, below the folder the user gave.
-        folder: its folder.
     """
 
     place: str
@@ -98,8 +97,6 @@ class Evaluation(Found):
 
     Attributes:
         name: of the network where that tells the runs apart, else of the evaluation.
-        weights_sha256: of the network's weights file.
-        network: what the network is called.
         lineage: what it learnt from; not whole for weights that are not ours.
         tested_on: which images, and how they were scored.
         images: how many of them count.
@@ -193,7 +190,6 @@ class SegmentationRun(Evaluation):
 
     Attributes:
         network_given_name: what the network's own weights file is called; empty if unknown.
-        role: the part it plays.
         images_left_out: how many have no defined Dice.
         std: population standard deviation of the images' Dice, in percent.
         interval: 95 % bootstrap interval of their mean, in percent.

@@ -27,7 +27,6 @@ class LearningCurve:
     """The numbers of one training.
 
     Attributes:
-        name: of the run.
         loss_steps: int (logged,), steps of the losses.
         loss: float64 (logged,), total loss of each.
         dice_steps: int (validations,), steps of the validations.

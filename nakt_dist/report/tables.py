@@ -32,7 +32,6 @@ class Transfer:
 
     Attributes:
         dataset: the transferal dataset as tables show it.
-        fingerprint: of its manifest.
     """
 
     teachers: tuple[Network, ...]

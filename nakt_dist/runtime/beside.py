@@ -10,9 +10,6 @@ class Beside:
     """Does pieces of work in one thread, in the order they are given.
 
     After a piece that failed no other is done, and ``wait`` raises what it raised.
-
-    Args:
-        name: of the thread.
     """
 
     def __init__(self, name: str) -> None:

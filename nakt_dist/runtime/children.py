@@ -75,7 +75,6 @@ class Child:
         work: what it does; its exit code.
         log: gets all that it prints, behind what is there.
         environment: variables to set, or with None to take away.
-        share: of the machine.
     """
 
     def __init__(

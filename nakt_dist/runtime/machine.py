@@ -24,7 +24,6 @@ class Machine:
     """One process's view of its machine.
 
     Attributes:
-        host: its name.
         cores: CPU cores this process may use.
         threads: CPU threads of torch.
         device: in words, such as ``cuda:0 NVIDIA H100 (70.2 of 79.1 GiB free)``.

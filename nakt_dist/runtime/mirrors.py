@@ -14,10 +14,8 @@ class TrackedRun(NamedTuple):
     Attributes:
         config: its settings, to be shown.
         wandb_mode: ``off``, ``offline`` or ``online``.
-        project: W&B project.
         entity: W&B team or user; None takes that of the account.
         group: the study it belongs to, if any.
-        stage: that runs.
         tags: by which it is found.
     """
 

@@ -26,8 +26,6 @@ class RankTextfile:
 
     Args:
         folder: that the node exporter reads; made where it is not there.
-        output: of the run.
-        stage: the verb.
         place: of the process in its launch.
         gpu: UUID of its GPU as the driver has it, such as ``GPU-5ba1…``; empty on a CPU.
 

@@ -25,7 +25,6 @@ class Job(ABC):
     """An output, and what decides it: the same command takes it up, another one is refused.
 
     Attributes:
-        stage: the verb.
         written_last: the file with which the output is complete.
 
     Args:
@@ -63,8 +62,6 @@ class SharedJob(Job, Generic[Result]):
 
     Args:
         output: as for ``Job``; the ledger lies in ``OUTPUT/.STAGE``.
-        identity: as for ``Job``.
-        pieces: how many there are.
     """
 
     others: ClassVar[str]

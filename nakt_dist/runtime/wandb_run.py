@@ -124,7 +124,6 @@ class WandbRun:
 
         Args:
             direction: ``read`` or ``wrote``.
-            name: of the artifact.
             kind: its type, such as ``model``.
             facts: with ``sha256``, what it refers to.
         """

@@ -70,8 +70,6 @@ class ShardEntry:
         name: file name below the dataset's folder.
         split: the split its samples belong to.
         samples: number of samples, zero allowed when all of its inputs were rejected.
-        bytes: size of the file.
-        sha256: of the file.
     """
 
     __pydantic_config__ = ConfigDict(extra="forbid")
@@ -185,8 +183,6 @@ class ShardManifest(_Manifest):
         files: SHA-256 of each table beside them.
         dataset: the dataset's name, such as ``"busi"``.
         phantom: whether the images are procedural.
-        height: rows of every image.
-        width: columns of every image.
         channels: 1 for grey, 3 for RGB.
         mask_kind: ``"none"``, ``"binary"`` or ``"classes"``.
         splits: number of samples per split.
@@ -238,8 +234,6 @@ class _TaughtManifest(_Manifest):
     """What teachers wrote for one packed dataset.
 
     Attributes:
-        dataset: name of the dataset.
-        dataset_fingerprint: ``ShardManifest.fingerprint`` of the dataset.
         phantom: whether the images are procedural.
         teachers: per teacher its name, weights_sha256, architecture, preprocessing, weight
             and output kind.
@@ -278,8 +272,6 @@ class PseudoLabelManifest(_TaughtManifest):
     Attributes:
         shards: the sidecar tars, in the order of the dataset's shards.
         files: SHA-256 of each table beside them.
-        height: rows of every soft mask.
-        width: columns of every soft mask.
         classes: of the masks, the background first, where there are several besides it; a soft mask
             then has a plane for each but the background, one below the other. Empty for one target.
         soft: whether at least one teacher gave soft masks; without one the entropy

@@ -107,7 +107,6 @@ def write_table(
 
     Args:
         pieces: rows as mappings; each piece of more than zero rows becomes a row group.
-        staging: folder for the unfinished file.
     """
     with (
         atomic_write(path, staging) as stream,

@@ -36,7 +36,6 @@ class TarMember(NamedTuple):
     Attributes:
         name: ``KEY.EXTENSION``.
         offset: first byte of the content.
-        size: bytes of content.
     """
 
     name: str

@@ -21,7 +21,6 @@ class Member:
 
     Attributes:
         offset: first byte of the content in the tar.
-        size: bytes of content.
         crc32: of the content; names the damaged key when a shard's SHA-256 differs.
     """
 
@@ -113,7 +112,6 @@ def write_shard(
 
     Args:
         samples: key and files by extension, in order; consumed lazily.
-        staging: folder for the unfinished file.
 
     Returns:
         The shard's manifest entry, and per key where its files lie.

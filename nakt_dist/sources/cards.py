@@ -59,8 +59,6 @@ class CountComparison:
 
     Attributes:
         what: what is counted, such as ``"class benign"``.
-        expected: the card's number.
-        found: the number in the listing.
     """
 
     what: str

@@ -61,10 +61,7 @@ class Export:
     """What is handed on, and where to.
 
     Attributes:
-        source: the weights file.
-        output: the folder.
         told: what is said of the network.
-        tests: its evaluations.
     """
 
     config: ExportConfig

@@ -25,7 +25,6 @@ class ShardPlan:
     """The samples of one shard.
 
     Attributes:
-        name: file name of the tar.
         inputs: in the order in which they are written.
     """
 

@@ -37,7 +37,6 @@ class PackInput:
     """One published image that is to be packed.
 
     Attributes:
-        key: of its sample.
         record: where its files are, and what the dataset says of it.
         own_key: the key that it has without ``deidentify``; splits follow from it.
         patient: the patient as the dataset names them, or None.

@@ -37,7 +37,6 @@ class FileTimes(NamedTuple):
     """What tells at a glance whether a file has changed; -1 where it cannot be looked at.
 
     Attributes:
-        size: bytes.
         modified: time of the last change of its content, nanoseconds; a copy can keep it.
         changed: time of the last change of anything, nanoseconds; set by the system alone.
     """

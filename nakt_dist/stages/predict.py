@@ -130,7 +130,6 @@ class Prediction(ImagePieces):
 
     Args:
         form: to which the images are brought.
-        answers: what is written of each.
     """
 
     stage = "predict"

@@ -15,11 +15,7 @@ from nakt_dist.transfer.ensemble import ensemble_findings
 
 
 class FindingsOfTeachers(Sidecar):
-    """``pseudo-NNNNNN.parquet``: probability and disagreement of each finding.
-
-    Args:
-        findings: K.
-    """
+    """``pseudo-NNNNNN.parquet``: probability and disagreement of each finding."""
 
     def __init__(self, findings: int) -> None:
         self._findings = findings

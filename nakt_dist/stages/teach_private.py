@@ -34,7 +34,6 @@ class PrivateVotes(Sidecar):
 
     Args:
         config: noise, budget and key.
-        teachers: that vote.
         keys: of all samples of the dataset.
         identity: who is asked and how; decides the noise.
 

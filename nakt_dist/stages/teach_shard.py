@@ -59,7 +59,6 @@ class Sidecar(ABC):
 
         Args:
             samples: key and what ``encode`` gave for it, in order.
-            staging: folder for unfinished files.
 
         Returns:
             A receipt: the ``entry`` of the manifest, and ``rows`` of an index if there is one.
@@ -72,11 +71,8 @@ class ShardTeaching:
 
     Attributes:
         images: the dataset, all splits.
-        teachers: on the device.
-        sidecar: what they write.
         combination: how their answers become one.
         batch_size: images per forward pass.
-        device: where to compute.
         autocast: type of the forward pass; None for float32.
     """
 
@@ -97,7 +93,6 @@ def teach_shards(
     Args:
         numbers: of the shards; some are taken before those ahead of them are written.
         folder: of the pseudo-labels.
-        staging: folder for unfinished files.
 
     Yields:
         The number and the receipt.

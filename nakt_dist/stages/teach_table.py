@@ -48,7 +48,6 @@ class AnswersInTable:
 
         Args:
             folder: of the pseudo-labels.
-            staging: folder for unfinished files.
 
         Yields:
             Each one's number and receipt.

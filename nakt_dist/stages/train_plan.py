@@ -49,9 +49,7 @@ class Followed:
 
     Attributes:
         config: with what the teacher sees filled in.
-        network: the teacher, on the CPU.
         pairing: what of it and the student is compared.
-        met: the pictures that it met.
     """
 
     config: TrainingTeacherConfig
@@ -67,7 +65,6 @@ class TrainPlan:
     Attributes:
         config: with what the network and its teacher see filled in.
         start: the network and its first weights.
-        training: what is learnt from.
         validation: what the best epoch is chosen on, or None.
         teacher: whom the student follows, or None.
         notices: what is worth knowing of all this, a sentence each.

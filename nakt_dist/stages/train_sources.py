@@ -35,7 +35,6 @@ class LearningSet:
     """Samples of one dataset with what is to be learnt from them.
 
     Attributes:
-        samples: as selected.
         targets: their findings, or what becomes of their masks.
     """
 

@@ -35,12 +35,10 @@ class Start:
     """A network before its first step.
 
     Attributes:
-        spec: its architecture.
         seen: its input, and how that is known.
         parent: a network of ours that is trained further, head and all; or None.
         foreign: weights that a new network of ``spec`` starts from; or None.
         keeps_head: whether the foreign head's outputs are the findings to learn.
-        trainable: which parts learn.
     """
 
     spec: ModelSpec

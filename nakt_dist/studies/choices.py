@@ -21,9 +21,7 @@ class Candidate:
     """A run that may be chosen.
 
     Attributes:
-        name: of the run.
         values: of the axes that the choice is over.
-        output: its folder.
     """
 
     name: str
@@ -36,7 +34,6 @@ class Choice:
     """A choice that one run depends on.
 
     Attributes:
-        name: by which settings use it.
         by: the metric; the highest wins, of equal ones the first.
         candidates: all runs that are compared; those of equal values are averaged.
     """
@@ -111,8 +108,6 @@ def check_metric(by: str, configs: Sequence[Any], where: str) -> None:
     """Refuses to choose by anything but images that are kept for choosing.
 
     Args:
-        by: the metric.
-        configs: of the candidates.
         where: of the choice, for messages.
 
     Raises:
@@ -153,8 +148,6 @@ def check_apart(chosen: Sequence[Any], tests: Sequence[EvaluateConfig], where: s
     A split that is called validation may be evaluated too: the report says that it was chosen on.
 
     Args:
-        chosen: configurations of the candidates.
-        tests: of the study's evaluations.
         where: of the choice, for messages.
 
     Raises:

@@ -30,11 +30,9 @@ class Submission:
     """What is to be submitted of a study.
 
     Attributes:
-        folder: the study's files.
         place: of job files and logs.
         number: of the submission, from 1.
         todo: the runs to submit, each behind those that it waits for.
-        done: how many are done.
         queued: jobs of the runs that are in the queue already, by name.
         arrays: each behind those that it waits for.
         settings: of the jobs of each step.
@@ -99,7 +97,6 @@ def plan_submission(study: Study, config: SubmitConfig, settings: StepSettings) 
     """Finds what is neither done nor queued, and divides it into arrays; writes nothing.
 
     Args:
-        config: of the command line.
         settings: of the jobs of each step.
 
     Raises:

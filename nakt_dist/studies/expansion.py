@@ -55,8 +55,6 @@ class _Names(dict[str, Any]):
     """Names and their values, those of choices included, which notes the choices that are used.
 
     Args:
-        values: by name.
-        choices: names of choices.
         choose: returns the choice of a name.
     """
 

@@ -26,7 +26,6 @@ class PlannedRun:
     Attributes:
         name: its output relative to the study's root, such as ``runs/attention-0``; the stage
             and a number where the stage has no output. No two runs have one name.
-        stage: the verb.
         step: of the study's file, from 1.
         group: the step, for people; runs of one group differ in their axes alone.
         axes: the values of its axes, in words, by name.
@@ -88,7 +87,6 @@ class Plan:
     """All runs of a study, each behind those that it needs.
 
     Attributes:
-        name: what the study is called.
         root: the folder that holds all outputs.
     """
 
@@ -258,7 +256,6 @@ def statuses(
     """Says how each run of a plan stands.
 
     Args:
-        states: by name of the run.
         queue: SLURM's state and reason by job, such as ``{"123_4": "PENDING (Priority)"}``; None
             where it cannot be asked. A job that is queued or running by its own word and in no
             queue has been lost.

@@ -21,7 +21,6 @@ def job_options(config: SubmitConfig, name: str, log: str) -> dict[str, str | in
     """Returns options of sbatch by name; those that are None are left to the cluster.
 
     Args:
-        name: of the job.
         log: its path, with sbatch's ``%`` signs.
     """
     return {
@@ -61,7 +60,6 @@ class StepSettings:
 
     Args:
         config: of the command line.
-        read: checks values.
 
     Raises:
         ConfigurationError: the command line says how many processes there are, which each step

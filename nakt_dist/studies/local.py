@@ -64,13 +64,10 @@ class LocalRuns:
     """Does runs in processes of their own.
 
     Args:
-        study: all runs.
-        folder: its files.
         done: names of runs that need not be done any more.
         todo: the runs to do, each behind those that it waits for.
         jobs: at a time; each gets its share of the machine, and a run of several processes as
             many shares as there are, up to all.
-        main: the program.
         searches: what draws the study's trials; None where those that are drawn are to be done
             as far as they are to go for now.
     """

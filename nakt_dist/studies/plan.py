@@ -29,7 +29,6 @@ class StudyRun:
         place: where it stands in the file, for messages.
         config: its checked configuration; provisional where it depends on choices.
         choices: made before it starts.
-        launch: how it is started.
         trial: which of a search it is, if any; its values are drawn before it starts.
         before: outputs of the runs that it waits for, by name.
     """
@@ -128,7 +127,6 @@ def make_study(config: StudyConfig, parse: ParseConfig, stages: Sequence[str]) -
 
     Args:
         parse: builds the configuration of a stage.
-        stages: names of all stages.
 
     Raises:
         ConfigurationError: a step or a setting is wrong, two runs write to one output, runs wait

@@ -16,7 +16,6 @@ class Trial:
 
     Attributes:
         number: from 0.
-        values: that were drawn, by name.
         length: epochs, or steps, that it is to reach now.
         results: the metric by the lengths that it has reached.
         failed: it ended without a result.
@@ -52,7 +51,6 @@ def next_move(
     trial. When there are no more, and none runs, the best of the highest rung goes on alone.
 
     Args:
-        trials: that were drawn, by number.
         running: numbers of those that run now.
         count: of all trials.
         rungs: ascending lengths; the last is the end.

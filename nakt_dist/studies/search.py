@@ -19,10 +19,7 @@ class Search:
     """A step's search and the folders of its trials.
 
     Attributes:
-        name: of the step.
-        step: its number in the file.
         length: epochs, or steps, of a trial that is not stopped early.
-        outputs: of the trials, by number.
     """
 
     name: str
@@ -94,12 +91,7 @@ class Search:
 
 @dataclass(frozen=True)
 class OneTrial:
-    """The trial that a run is.
-
-    Attributes:
-        search: that it belongs to.
-        number: of the trial.
-    """
+    """The trial that a run is."""
 
     search: Search
     number: int
@@ -161,9 +153,6 @@ class SearchChoice(Choice):
 
 def check_search(settings: SearchSettings, config: Any) -> None:
     """Refuses a search of what is no training, or whose first epochs do not fit into it.
-
-    Args:
-        config: of a trial.
 
     Raises:
         ConfigurationError: names what is wrong.

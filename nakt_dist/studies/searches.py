@@ -32,7 +32,6 @@ class Searches:
     """Draws trials and says which go on; one process of a study has it.
 
     Args:
-        study: all runs.
         folder: its files; the journals of Optuna lie there.
         standings: of all runs, as they are now.
     """

@@ -94,9 +94,6 @@ class ChoiceStep:
 def read_steps(config: StudyConfig, stages: Sequence[str]) -> tuple[list[Step], list[ChoiceStep]]:
     """Reads the steps; their settings are not looked at yet.
 
-    Args:
-        stages: the names of all stages.
-
     Raises:
         ConfigurationError: a key is unknown or missing, a name is there twice, or a value is of
             the wrong type.

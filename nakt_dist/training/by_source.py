@@ -38,10 +38,6 @@ class SourceBatches:
 
     Attributes:
         images: of all sources; nothing is said where there is but one.
-        order: of the global batches.
-        share: how they are divided.
-        rank: of this process.
-        device: of the network.
         last: the losses told last, by their metric.
     """
 

@@ -47,7 +47,6 @@ class Progress:
     """How far a run has come.
 
     Attributes:
-        step: optimiser steps done.
         best_metric: best validation metric so far; None before the first.
         best_step: the step it was reached at.
         validated_step: the last step after which the network was scored.

@@ -23,7 +23,6 @@ class Pace:
     """Measures the steps of one process and tells of them every few seconds.
 
     Args:
-        device: the process's.
         share: how many images a step takes, and how many of them this process.
         checkpoints: folder of the run's checkpoints.
         lines: where the main process tells of the steps since it last did: ``step``,
@@ -71,7 +70,6 @@ class Pace:
 
         Args:
             step: how many are done, of all launches.
-            seconds: that it took.
             waited: seconds waited for images since the launch began.
         """
         self._step = step

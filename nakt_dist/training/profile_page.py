@@ -66,15 +66,12 @@ class RecordedSteps:
     """What was recorded of a run.
 
     Attributes:
-        name: of the run.
         asked: how many steps should have been recorded.
         after: how many steps of the launch were passed over before.
         times: of the steps that were.
         operators: the most expensive first.
         images: in a step of all processes.
         peak_memory_bytes: most that the process held so far, of its GPU where it has one.
-        device: its name.
-        processes: of the launch.
     """
 
     name: str

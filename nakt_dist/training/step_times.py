@@ -26,7 +26,6 @@ class StepTimes:
     """Where the time of some steps went, on average.
 
     Attributes:
-        steps: how many were recorded.
         seconds: of a step, by phase; together the whole step.
         on_gpu: whether these are a GPU's: what it computed for each phase, and what the process
             did while it had nothing to compute.
@@ -92,7 +91,6 @@ def operators(events: Iterable[Event], on_gpu: bool, steps: int) -> list[Operato
     Args:
         events: as for ``step_times``.
         on_gpu: whether a GPU's time is told, and not the process's.
-        steps: how many were recorded.
     """
     events = list(events)
     called = [each for each in events if each.get("cat") == "cpu_op"]

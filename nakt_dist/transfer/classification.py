@@ -31,7 +31,6 @@ def classification_loss(
             fall unevenly, the mean number per part makes the mean over parts that of the batch.
         weighting: by the ``certainty`` of each finding (``pixel``) or image of the teachers that
             wrote the target; the divisor stays.
-        loss: of an entry.
 
     Returns:
         ``loss`` and its only component, such as ``cross_entropy``, the same scalar: the mean over

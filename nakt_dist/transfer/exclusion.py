@@ -178,8 +178,6 @@ class ExclusionRule(Limited, group="exclusion"):
         Args:
             target_pixels: int (N,), target pixels per image; by class (N, C).
             entropy: float (N,), bits per image; likewise.
-            height: rows of the masks.
-            width: columns of the masks.
             soft: whether any teacher gave soft masks; β applies only then.
 
         Returns:

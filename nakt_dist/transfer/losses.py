@@ -103,7 +103,6 @@ def class_segmentation_loss(
         planes: (N, K - 1, H, W) in [0, 1], the share of each class but the background, which has
             the rest; or (N, K, H, W), of which the last is the share that is void.
         dice_weight: weight of the Dice loss, the mean over all classes but the background.
-        cross_entropy_weight: weight of the cross-entropy.
         constant: C of the Dice loss.
         weighting: as for ``segmentation_loss``, by how far the most probable class is above
             chance: (K max t - 1) / (K - 1).

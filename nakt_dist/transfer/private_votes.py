@@ -39,7 +39,6 @@ class VotingRule:
 
         Args:
             votes: (...,), how many of the teachers see the finding.
-            voters: number of teachers.
             noise: float64 (2, ...), standard normal: of the comparison and of the answer.
 
         Returns:
@@ -59,7 +58,6 @@ class Spending:
 
     Attributes:
         asked: queries, each of which is compared with the threshold if there is one.
-        answered: queries that were answered.
     """
 
     rule: VotingRule

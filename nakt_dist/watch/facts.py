@@ -35,7 +35,6 @@ class Facts:
         axes: dataset, network, method, size and seed, as far as settings tell.
         paths: settings that name folders it may read.
         is_done: whether it has written what it writes last.
-        metrics: of its record.
         batch_size: of training, over all processes.
         problem: what is wrong with a file, or None.
     """

@@ -37,7 +37,6 @@ class FollowedRun:
     """A run and the files that tell of it.
 
     Args:
-        id: what requests name it by.
         name: as its study or the folder calls it.
         root: the study's root, or the folder that was named.
         folder: its output, or None.

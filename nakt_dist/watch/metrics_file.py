@@ -64,8 +64,6 @@ class MetricsFile:
     everything is read again. A line without its end is left for the next time.
 
     Attributes:
-        curves: by name of the metric.
-        last: the last value of each.
         step: the last one; None before the first line.
         damaged: lines that could not be read.
         changed: when the file last grew, seconds since 1970.

@@ -14,7 +14,6 @@ class FollowedStudy:
     """A study's plan, read again when it changes.
 
     Attributes:
-        files: of the study.
         plan: the last one that could be read; None before.
         problem: why the one that is there now cannot be read, or None.
     """

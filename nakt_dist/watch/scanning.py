@@ -25,9 +25,6 @@ class FolderScan:
 
     Hidden folders and links to folders are not entered. A folder that has not changed is not
     read again.
-
-    Args:
-        root: an existing folder.
     """
 
     def __init__(self, root: Path) -> None:

@@ -33,7 +33,6 @@ class RunSnapshot:
         root: the study's root, or the folder that was named.
         folder: its output; None where it has none, or one that is no local folder.
         study: the name of its study, or None.
-        stage: the verb.
         step: of the study's file, from 1; 0 without a study.
         group: which runs it belongs with: the study's step, else the stage.
         axes: what tells it from others, in words: the study's axes, and dataset, network, method,
