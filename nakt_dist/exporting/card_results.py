@@ -16,21 +16,8 @@ from nakt_dist.records.results import ClassificationResult, FindingScore, GroupS
 from nakt_dist.report.cautions import not_known
 from nakt_dist.report.class_tables import class_tables
 from nakt_dist.report.classification_tables import show_percent
-from nakt_dist.report.document import (
-    WARNING,
-    Block,
-    Column,
-    Notice,
-    Paragraph,
-    Table,
-    tabulate,
-)
-from nakt_dist.report.evaluations import (
-    ClassifierRun,
-    Evaluation,
-    SegmentationRun,
-    show_interval,
-)
+from nakt_dist.report.document import WARNING, Block, Column, Notice, Paragraph, Table, tabulate
+from nakt_dist.report.evaluations import ClassifierRun, Evaluation, SegmentationRun, show_interval
 from nakt_dist.report.mask_tables import masks_table
 from nakt_dist.report.wording import describe_policy, show_count
 

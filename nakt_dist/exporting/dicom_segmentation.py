@@ -19,10 +19,7 @@ _SERIES_NUMBER = 900
 
 
 def dicom_segmentation(
-    source: "Dataset",
-    mask: np.ndarray,
-    names: Sequence[str],
-    weights_sha256: str,
+    source: "Dataset", mask: np.ndarray, names: Sequence[str], weights_sha256: str
 ) -> "Dataset":
     """Makes a segmentation object of one image; the same mask gives the same identifiers.
 
@@ -104,12 +101,7 @@ def _check(source: "Dataset", mask: np.ndarray, names: Sequence[str]) -> None:
         )
 
 
-def _segment(
-    highdicom: Any,
-    number: int,
-    name: str,
-    weights_sha256: str,
-) -> Any:
+def _segment(highdicom: Any, number: int, name: str, weights_sha256: str) -> Any:
     algorithm = highdicom.AlgorithmIdentificationSequence(
         name=_MAKER,
         version=f"{__version__}, weights {weights_sha256[:16]}",

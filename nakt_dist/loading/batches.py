@@ -53,10 +53,7 @@ def indexed_batches(
 
 
 def read_ahead(
-    dataset: Images,
-    batches: Iterable[Sequence[int]],
-    threads: int,
-    pinned: bool = False,
+    dataset: Images, batches: Iterable[Sequence[int]], threads: int, pinned: bool = False
 ) -> Generator[Batch, None, None]:
     """Yields batches of samples in order, while threads read the next ones.
 

@@ -238,10 +238,7 @@ class LabelledImages(CachedImages):
     """
 
     def __init__(
-        self,
-        samples: SelectedSamples,
-        targets: LabelledTargets,
-        cache_megabytes: float | None = 0,
+        self, samples: SelectedSamples, targets: LabelledTargets, cache_megabytes: float | None = 0
     ) -> None:
         if len(targets.values) != len(samples):
             raise ValueError(f"{len(targets.values)} targets for {len(samples)} samples")

@@ -5,12 +5,7 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 
-from nakt_dist.mirroring.describing import (
-    histograms_of,
-    links_of,
-    summary_of_run,
-    tables_of,
-)
+from nakt_dist.mirroring.describing import histograms_of, links_of, summary_of_run, tables_of
 from nakt_dist.mirroring.glance import StudyGlance
 from nakt_dist.mirroring.runs import FoundRun, Row
 from nakt_dist.mirroring.sent import Sent

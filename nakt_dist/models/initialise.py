@@ -15,12 +15,7 @@ from nakt_dist.models.building import check_finite
 from nakt_dist.models.entry_names import own_entries
 from nakt_dist.models.heads import head_prefixes
 from nakt_dist.models.imagenet import IMAGENET
-from nakt_dist.models.matching import (
-    LoadReport,
-    compare,
-    copy_matched,
-    explain_misfit,
-)
+from nakt_dist.models.matching import LoadReport, compare, copy_matched, explain_misfit
 from nakt_dist.models.published import recognise
 from nakt_dist.models.timm_files import in_timm_names
 from nakt_dist.models.weights import LoadedWeights, read_weights

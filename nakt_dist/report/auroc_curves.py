@@ -87,9 +87,7 @@ def _mean_between(logged: np.ndarray, steps: np.ndarray) -> np.ndarray:
 
 
 def collect_curves(
-    trainings: Iterable[FoundRecord],
-    left_out: list[LeftOut],
-    known: Lineages = NOT_KNOWN,
+    trainings: Iterable[FoundRecord], left_out: list[LeftOut], known: Lineages = NOT_KNOWN
 ) -> Curves:
     """Reads the curve of every training of a classifier, by setting and method."""
 

@@ -79,18 +79,11 @@ def _panel_title(study: Study, setting: Setting) -> tuple[str, str]:
     """Names network, first weights and, where that matters, dataset."""
     dataset = f" on {setting.trained_on.label}" if study.names_datasets else ""
     told = study.told(setting)
-    return (
-        f"{setting.network.label}{dataset}{f', {told}' if told else ''}",
-        setting.start.phrase,
-    )
+    return (f"{setting.network.label}{dataset}{f', {told}' if told else ''}", setting.start.phrase)
 
 
 def _draw_means(
-    axes: Axes,
-    study: Study,
-    settings: Sequence[Setting],
-    sizes: Sequence[int],
-    styles: Styles,
+    axes: Axes, study: Study, settings: Sequence[Setting], sizes: Sequence[int], styles: Styles
 ) -> None:
     for method, shift in zip(study.methods, _shifts(len(study.methods)), strict=True):
         found = [

@@ -8,11 +8,7 @@ import pyarrow as pa
 
 from nakt_dist.evaluation.auroc import mean_auroc
 from nakt_dist.evaluation.many_comparisons import holm
-from nakt_dist.evaluation.resampling import (
-    LabelDifference,
-    resample_auroc,
-    summarise_difference,
-)
+from nakt_dist.evaluation.resampling import LabelDifference, resample_auroc, summarise_difference
 from nakt_dist.evaluation.summary import confidence_over_runs
 from nakt_dist.records.lineage import Method
 from nakt_dist.report.classification_tables import warn_of

@@ -114,10 +114,7 @@ def method_styles(methods: Sequence[Method]) -> Styles:
 
 
 def draw_legend(
-    canvas: Canvas,
-    names: Mapping[Method, str],
-    styles: Styles,
-    dots: bool = False,
+    canvas: Canvas, names: Mapping[Method, str], styles: Styles, dots: bool = False
 ) -> None:
     """Puts the methods' names above all panels, and makes the figure so much higher.
 

@@ -199,9 +199,7 @@ def _without_copies(records: Sequence[FoundRecord], left_out: list[LeftOut]) -> 
 
 
 def _read_tests(
-    tests: Sequence[FoundRecord],
-    read: Callable[[FoundRecord], Run],
-    left_out: list[LeftOut],
+    tests: Sequence[FoundRecord], read: Callable[[FoundRecord], Run], left_out: list[LeftOut]
 ) -> list[Run]:
     """Reads evaluations; one network tested twice on the same images counts once.
 

@@ -17,11 +17,7 @@ import pyarrow.compute as pc
 from nakt_dist.errors import DatasetError
 from nakt_dist.runtime.files import file_sha256
 from nakt_dist.shards.location import DEFAULT_CACHE, DatasetLocation
-from nakt_dist.shards.manifest import (
-    MANIFEST_NAME,
-    PseudoFindingsManifest,
-    ShardEntry,
-)
+from nakt_dist.shards.manifest import MANIFEST_NAME, PseudoFindingsManifest, ShardEntry
 from nakt_dist.shards.reader import IndexedShards, rows_by_key
 from nakt_dist.shards.tables import TEXT, read_table, write_table
 

@@ -26,11 +26,7 @@ from nakt_dist.shards.manifest import (
     ShardEntry,
     ShardManifest,
 )
-from nakt_dist.shards.tables import (
-    TEXT,
-    check_member,
-    check_rows,
-)
+from nakt_dist.shards.tables import TEXT, check_member, check_rows
 
 _OPEN_SHARDS = 64
 

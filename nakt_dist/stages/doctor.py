@@ -15,13 +15,7 @@ from nakt_dist.errors import NaktError
 from nakt_dist.records.run_record import RunRecord, Stopwatch, package_versions
 from nakt_dist.runtime.barrier import Arrivals, Barrier
 from nakt_dist.runtime.files import value_sha256
-from nakt_dist.runtime.machine import (
-    free_bytes,
-    is_locked,
-    locks_work,
-    look_around,
-    nearest_folder,
-)
+from nakt_dist.runtime.machine import free_bytes, is_locked, locks_work, look_around, nearest_folder
 from nakt_dist.runtime.outputs import check_output, left_by
 from nakt_dist.runtime.processes import process_place
 from nakt_dist.runtime.shared_job import Job

@@ -29,12 +29,7 @@ from nakt_dist.exporting.writing import (
 from nakt_dist.models.input_images import prepare_image
 from nakt_dist.models.network_file import TrainedNetwork, open_network
 from nakt_dist.models.onnx_metadata import INPUT_NAME, OnnxMetadata
-from nakt_dist.models.weights_path import (
-    BEST_WEIGHTS,
-    EXPORTED_WEIGHTS,
-    LAST_WEIGHTS,
-    weights_path,
-)
+from nakt_dist.models.weights_path import BEST_WEIGHTS, EXPORTED_WEIGHTS, LAST_WEIGHTS, weights_path
 from nakt_dist.records.lineage import Lineage
 from nakt_dist.records.lineage_reading import read_lineage
 from nakt_dist.records.run_record import RunRecord, Stopwatch, package_versions

@@ -15,11 +15,7 @@ from nakt_dist.records.fields import label_dataset, printable
 from nakt_dist.records.run_record import RunRecord, Stopwatch, package_versions
 from nakt_dist.runtime.files import write_bytes, write_json
 from nakt_dist.shards.location import DatasetLocation
-from nakt_dist.shards.manifest import (
-    MANIFEST_NAME,
-    PseudoFindingsManifest,
-    read_taught_manifest,
-)
+from nakt_dist.shards.manifest import MANIFEST_NAME, PseudoFindingsManifest, read_taught_manifest
 from nakt_dist.shards.pseudo_findings import PseudoFindings
 from nakt_dist.shards.reader import IndexedShards
 from nakt_dist.stages.inspect_dataset import print_table

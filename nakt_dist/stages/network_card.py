@@ -7,11 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from nakt_dist.config.teaching import (
-    LearntImagesConfig,
-    NetworkCardConfig,
-    TrainingTeacherConfig,
-)
+from nakt_dist.config.teaching import LearntImagesConfig, NetworkCardConfig, TrainingTeacherConfig
 from nakt_dist.errors import ConfigurationError
 from nakt_dist.models.network_file import TrainedNetwork
 from nakt_dist.models.weights_path import weights_path

@@ -157,10 +157,7 @@ def _with_validation(
 
 
 def _cut_into_shards(
-    plan: PackPlan,
-    prepared: Sequence[Prepared],
-    split_of: Mapping[str, str],
-    order: Iterable[str],
+    plan: PackPlan, prepared: Sequence[Prepared], split_of: Mapping[str, str], order: Iterable[str]
 ) -> Iterator[ShardPlan]:
     """Shuffles the whole dataset, then cuts each split into shards numbered throughout."""
     size = plan.config.samples_per_shard

@@ -113,10 +113,7 @@ def finalise(
             "uncertain": cast(LabelUse, config.labels.uncertain),  # the settings allow no other
             "blank": config.labels.blank,
         },
-        patients={
-            "known": len(summary.patients),
-            "images_without": summary.without_patient,
-        },
+        patients={"known": len(summary.patients), "images_without": summary.without_patient},
         found={**plan.found, **found},
         config=dict(plan.settings),
     )

@@ -138,10 +138,7 @@ def find_changes(
 
 
 def remember_times(
-    folder: Path,
-    times: Mapping[str, Sequence[FileTimes]],
-    key: bytes,
-    staging: Path | None = None,
+    folder: Path, times: Mapping[str, Sequence[FileTimes]], key: bytes, staging: Path | None = None
 ) -> None:
     """Writes when the files of a dataset's source, which were read just now, were last changed.
 

@@ -33,12 +33,7 @@ from nakt_dist.stages.network_card import with_card
 from nakt_dist.stages.opening import Opening, tell_weights
 from nakt_dist.stages.train_sources import LearningSet, Mixture, answers, mix
 from nakt_dist.stages.train_start import Start, choose_start
-from nakt_dist.training.following import (
-    Following,
-    Pairing,
-    open_teacher,
-    pair,
-)
+from nakt_dist.training.following import Following, Pairing, open_teacher, pair
 from nakt_dist.training.tasks import ClassificationTask, SegmentationTask, TrainingTask
 from nakt_dist.transfer.classification import positive_weights
 

@@ -14,11 +14,7 @@ from nakt_dist.loading.images import Images, MixedImages
 from nakt_dist.loading.mask_planes import MaskPlanes, planes_of_samples
 from nakt_dist.loading.masked import MaskedImages
 from nakt_dist.loading.overlap import images_in_both
-from nakt_dist.loading.samples import (
-    CachedImages,
-    SelectedSamples,
-    image_form,
-)
+from nakt_dist.loading.samples import CachedImages, SelectedSamples, image_form
 from nakt_dist.loading.targets import (
     LabelledImages,
     LabelledTargets,

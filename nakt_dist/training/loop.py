@@ -173,11 +173,7 @@ class TrainingLoop:
         return Pace(device, self._run.share, output / CHECKPOINTS_NAME, lines, textfile)
 
     def _run_steps(
-        self,
-        first: int,
-        keys: JsonLines | None,
-        pace: Pace,
-        advance: Callable[[int], None],
+        self, first: int, keys: JsonLines | None, pace: Pace, advance: Callable[[int], None]
     ) -> None:
         advance(first)
         self._inputs.open(first, self.total_steps)

@@ -16,13 +16,7 @@ from nakt_dist.watch.facts import (
     read_facts,
 )
 from nakt_dist.watch.metrics_file import Curve, MetricsFile
-from nakt_dist.watch.snapshot import (
-    DATA_WAIT,
-    GPU_MEMORY,
-    STEP_SECONDS,
-    THROUGHPUT,
-    RunSnapshot,
-)
+from nakt_dist.watch.snapshot import DATA_WAIT, GPU_MEMORY, STEP_SECONDS, THROUGHPUT, RunSnapshot
 
 SILENT_SECONDS = 600.0
 """Without a line, after which nobody can tell whether a run without a study goes on."""

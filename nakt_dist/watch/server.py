@@ -50,12 +50,7 @@ class WatchServer(ThreadingHTTPServer):
     routes: Mapping[str, Handler] = ROUTES
     """By path."""
 
-    def __init__(
-        self,
-        config: WatchConfig,
-        collector: Collector,
-        token: str | None = None,
-    ) -> None:
+    def __init__(self, config: WatchConfig, collector: Collector, token: str | None = None) -> None:
         self.config, self.collector, self.token = config, collector, token
         # Of its own for each key: cookies do not tell ports, and so tunnels, apart.
         self.cookie = f"nakt_{hashlib.sha256((token or '').encode()).hexdigest()[:8]}"
