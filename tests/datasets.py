@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -52,6 +53,28 @@ def publish_images(
     return folder
 
 
+def pack_published(
+    folder: Path, layout: str, splits: Mapping[str, float], name: str, seed: int, **settings: Any
+) -> Path:
+    """Packs what lies in ``folder / "NAME-published"``, and returns ``folder / NAME``.
+
+    ``settings`` are further fields of ``PackConfig``; an image is 32 x 32, as PNG, by default.
+    """
+    output = folder / name
+    config = {
+        "layout": layout,
+        "source": f"{output}-published",
+        "output": str(output),
+        "name": name,
+        "image": ImageConfig(height=32, width=32, encoding="png"),
+        "splits": SplitConfig(fractions=dict(splits)),
+        "seed": seed,
+        "workers": 1,
+    }
+    pack.run(PackConfig(**{**config, **settings}))
+    return output
+
+
 def make_packed_dataset(
     folder: Path,
     images: int = 12,
@@ -78,22 +101,10 @@ def make_packed_dataset(
         seed: of the images, the splits and the order.
         encoding: ``png`` keeps the pixels of ``make_blob``; ``jpg`` does not.
     """
-    source = publish_images(folder / f"{name}-published", images, height, width, with_masks, seed)
-    pack.run(
-        PackConfig(
-            layout="image_folder",
-            source=str(source),
-            output=str(folder / name),
-            name=name,
-            image=ImageConfig(height=height, width=width, encoding=encoding),
-            masks=with_masks,
-            splits=SplitConfig(fractions=dict(splits)),
-            samples_per_shard=samples_per_shard,
-            seed=seed,
-            workers=1,
-        )
-    )
-    return folder / name
+    publish_images(folder / f"{name}-published", images, height, width, with_masks, seed)
+    settings = {"masks": with_masks, "samples_per_shard": samples_per_shard}
+    image = ImageConfig(height=height, width=width, encoding=encoding)
+    return pack_published(folder, "image_folder", splits, name, seed, image=image, **settings)
 
 
 CLASSES = ("background", "disc", "square")
@@ -134,21 +145,9 @@ def make_class_dataset(
     for number in range(images):
         for array, ending in zip(make_class_image(number, seed=seed), ("", "_mask"), strict=True):
             Image.fromarray(array).save(source / f"image_{number:03d}{ending}.png")
-    pack.run(
-        PackConfig(
-            layout="image_folder",
-            source=str(source),
-            output=str(folder / name),
-            name=name,
-            image=ImageConfig(height=32, width=32, encoding="png"),
-            mask_values=MaskValues(classes={"disc": [1], "square": [2]}, void=[255]),
-            splits=SplitConfig(fractions=dict(splits)),
-            samples_per_shard=samples_per_shard,
-            seed=seed,
-            workers=1,
-        )
-    )
-    return folder / name
+    values = MaskValues(classes={"disc": [1], "square": [2]}, void=[255])
+    settings = {"mask_values": values, "samples_per_shard": samples_per_shard}
+    return pack_published(folder, "image_folder", splits, name, seed, **settings)
 
 
 CHEST_FINDINGS = ("Nodule", "Effusion", "Cardiomegaly")
@@ -197,20 +196,7 @@ def make_chest_dataset(
         )
         lines.append(f"{file},{'|'.join(present) or 'No Finding'},{facts},32,32,0.14,0.14")
     (source / "Data_Entry_2017_v2020.csv").write_text("\n".join(lines) + "\n")
-    pack.run(
-        PackConfig(
-            layout="chestxray14",
-            source=str(source),
-            output=str(folder / name),
-            name=name,
-            image=ImageConfig(height=32, width=32, encoding="png"),
-            splits=SplitConfig(fractions=dict(splits)),
-            samples_per_shard=8,
-            seed=seed,
-            workers=1,
-        )
-    )
-    return folder / name
+    return pack_published(folder, "chestxray14", splits, name, seed, samples_per_shard=8)
 
 
 def make_weights(

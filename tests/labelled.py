@@ -6,9 +6,8 @@ from typing import Any
 
 from PIL import Image
 
-from nakt_dist.config import ImageConfig, PackConfig, SplitConfig
-from nakt_dist.stages import pack
-from tests.datasets import THREE_SPLITS, make_blob
+from nakt_dist.config import ImageConfig
+from tests.datasets import THREE_SPLITS, make_blob, pack_published
 
 
 def labels_of(number: int) -> list[str]:
@@ -51,23 +50,14 @@ def make_labelled_dataset(
     Returns ``folder / NAME``. ``settings`` are further fields of ``PackConfig``; the other
     arguments are those of ``make_packed_dataset``.
     """
-    source = publish_labelled_images(folder / f"{name}-published", images, height, width, seed)
-    pack.run(
-        PackConfig(
-            layout="images_csv",
-            source=str(source),
-            output=str(folder / name),
-            name=name,
-            layout_options={
-                "finding_columns": ["Edema", "Mass", "Nodule"],
-                **{f"{fact}_column": fact for fact in ("patient", "sex", "age", "view")},
-            },
-            image=ImageConfig(height=height, width=width, encoding="png"),
-            splits=SplitConfig(fractions=dict(splits)),
-            samples_per_shard=samples_per_shard,
-            seed=seed,
-            workers=1,
-            **settings,
-        )
-    )
-    return folder / name
+    publish_labelled_images(folder / f"{name}-published", images, height, width, seed)
+    settings = {
+        "layout_options": {
+            "finding_columns": ["Edema", "Mass", "Nodule"],
+            **{f"{fact}_column": fact for fact in ("patient", "sex", "age", "view")},
+        },
+        "image": ImageConfig(height=height, width=width, encoding="png"),
+        "samples_per_shard": samples_per_shard,
+        **settings,
+    }
+    return pack_published(folder, "images_csv", splits, name, seed, **settings)

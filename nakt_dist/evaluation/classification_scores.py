@@ -47,7 +47,6 @@ class ClassificationScores(TaskScores):
     """
 
     foreign_settings = ("overlays", "surface_distances", "teacher_record")
-    refusal = ("segmentation", "classifies")
 
     def __init__(
         self, config: EvaluateConfig, trained: TrainedNetwork, samples: SelectedSamples

@@ -35,6 +35,22 @@ def task_of(trained: TrainedNetwork) -> str:
     return task
 
 
+def refuse_other_task(config: Any, settings: Sequence[str], trained: TrainedNetwork) -> None:
+    """Refuses settings that are for networks of the other task.
+
+    Raises:
+        ConfigurationError: one of them is set.
+    """
+    classifies = is_classifier(trained.spec.name)
+    others = "segmentation" if classifies else "classifiers"
+    does = "classifies" if classifies else "segments"
+    for name in settings:
+        if getattr(config, name):
+            raise ConfigurationError(
+                f"{name} is for {others}, and {config.weights} {does}; leave it out"
+            )
+
+
 def lineage_of(trained: TrainedNetwork) -> Lineage:
     """Reads what a network learnt from, over all generations.
 

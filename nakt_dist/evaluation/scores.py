@@ -9,7 +9,8 @@ import pyarrow as pa
 import torch
 
 from nakt_dist.config import EvaluateConfig
-from nakt_dist.errors import CheckpointError, ConfigurationError, DatasetError
+from nakt_dist.errors import CheckpointError, DatasetError
+from nakt_dist.evaluation.network_lineage import refuse_other_task
 from nakt_dist.loading.samples import CachedImages
 from nakt_dist.models.network_file import TrainedNetwork
 from nakt_dist.records.run_record import RunRecord, read_record
@@ -27,7 +28,6 @@ class TaskScores(ABC):
         schema: columns of the predictions, the first of them ``key``; one row per image.
         settings: the settings and choices that decide the predictions, JSON-serialisable.
         foreign_settings: those of the other task, which are refused.
-        refusal: whom they are for, and what this task's networks do.
 
     Raises:
         ConfigurationError: one of them is set.
@@ -37,15 +37,9 @@ class TaskScores(ABC):
     schema: pa.Schema
     settings: Mapping[str, Any]
     foreign_settings: ClassVar[tuple[str, ...]]
-    refusal: ClassVar[tuple[str, str]]
 
     def __init__(self, config: EvaluateConfig, trained: TrainedNetwork) -> None:
-        for name in self.foreign_settings:
-            if getattr(config, name):
-                others, does = self.refusal
-                raise ConfigurationError(
-                    f"{name} is for {others}, and {config.weights} {does}; leave it out"
-                )
+        refuse_other_task(config, self.foreign_settings, trained)
         self._config = config
         self.trained = trained
 

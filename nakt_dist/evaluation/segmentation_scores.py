@@ -59,7 +59,6 @@ class SegmentationScores(TaskScores):
 
     dataset: MaskedImages
     foreign_settings = ("labels", "operating_points", "compare_with")
-    refusal = ("classifiers", "segments")
 
     def __init__(
         self, config: EvaluateConfig, trained: TrainedNetwork, samples: SelectedSamples

@@ -71,6 +71,14 @@ class TrainedNetwork:
         """Its input, in full."""
         return self.seen.preprocessing
 
+    def details(self) -> dict[str, Any]:
+        """Returns what the details of a record say of it."""
+        return {
+            "network": self.name,
+            "lineage": dict(self.lineage),
+            "model": {"name": self.spec.name, "options": self.spec.options},
+        }
+
     def prepare(self, images: torch.Tensor) -> torch.Tensor:
         """Brings images, float32 (N, C, H, W) in [0, 1], to the network's input."""
         return prepare_image(images, self.spec.in_channels, self.preprocessing)

@@ -9,8 +9,9 @@ import pyarrow as pa
 import torch
 
 from nakt_dist.config import PredictConfig
-from nakt_dist.errors import ConfigurationError, DatasetError
+from nakt_dist.errors import DatasetError
 from nakt_dist.evaluation.classification_scores import predict
+from nakt_dist.evaluation.network_lineage import refuse_other_task
 from nakt_dist.evaluation.temperature import scale
 from nakt_dist.loading.targets import require_output_names
 from nakt_dist.models.network_file import TrainedNetwork
@@ -19,8 +20,6 @@ from nakt_dist.predicting.naming import ListedImage
 from nakt_dist.records.operating_points import FindingPoints
 from nakt_dist.records.results import ClassificationResult
 from nakt_dist.records.run_record import RECORD_NAME, read_record
-
-_SEGMENTATION_SETTINGS = ("files", "classes")
 
 
 class FindingAnswers(Answers):
@@ -36,11 +35,7 @@ class FindingAnswers(Answers):
 
     def __init__(self, config: PredictConfig, trained: TrainedNetwork) -> None:
         super().__init__(config, trained)
-        for name in _SEGMENTATION_SETTINGS:
-            if getattr(config, name):
-                raise ConfigurationError(
-                    f"{name} is for segmentation, and {config.weights} classifies; leave it out"
-                )
+        refuse_other_task(config, ("files", "classes"), trained)
         self.names = require_output_names(
             trained, config.weights, config.labels, "labels", "nakt predict"
         )

@@ -13,7 +13,7 @@ from nakt_dist.config import ImageConfig, PredictConfig
 from nakt_dist.drawing.overlay import outlined
 from nakt_dist.errors import ConfigurationError
 from nakt_dist.evaluation.dice import predicted_classes
-from nakt_dist.evaluation.network_lineage import classes_of
+from nakt_dist.evaluation.network_lineage import classes_of, refuse_other_task
 from nakt_dist.exporting.dicom_segmentation import require_highdicom
 from nakt_dist.imaging.images import encode_mask_png, read_image
 from nakt_dist.imaging.packed import encode_index_png, encode_soft_png
@@ -29,7 +29,6 @@ from nakt_dist.transfer.ensemble import in_places
 from nakt_dist.transfer.statistics import grey_level_entropy, quantise
 
 _HALF = 0.5
-_CLASSIFICATION_SETTINGS = ("labels", "operating_points")
 
 
 class MaskAnswer(NamedTuple):
@@ -61,11 +60,7 @@ class MaskAnswers(Answers):
 
     def __init__(self, config: PredictConfig, trained: TrainedNetwork, form: ImageConfig) -> None:
         super().__init__(config, trained)
-        for name in _CLASSIFICATION_SETTINGS:
-            if getattr(config, name):
-                raise ConfigurationError(
-                    f"{name} is for classifiers, and {config.weights} segments; leave it out"
-                )
+        refuse_other_task(config, ("labels", "operating_points"), trained)
         self._form = form
         self._files = tuple(dict.fromkeys(["masks"] if config.files is None else config.files))
         outputs = classes_of(trained, config.classes, "classes", config.weights)

@@ -111,9 +111,7 @@ def run(config: AttentionConfig) -> RunRecord:
             "figure": figure.name if figure is not None else None,
             "taps": [{"student": tap[0], "teacher": tap[1]} for tap in reader.taps],
             "class_activation": shown["class_activation"],
-            "network": student.name,
-            "lineage": dict(student.lineage),
-            "model": {"name": student.spec.name, "options": student.spec.options},
+            **student.details(),
             "teacher": {
                 "name": teacher.name,
                 "weights_sha256": teacher.weights_sha256,

@@ -215,7 +215,7 @@ def _finalise(job: Evaluation, stopwatch: Stopwatch, speed: Mapping[str, float])
         counts={"images": len(images)},
         metrics=metrics,
         details={
-            **job.describe_network(),
+            **trained.details(),
             "test_set": EvaluationSet.of(
                 manifest, config.splits, image_form(manifest).fit
             ).to_json(),

@@ -113,12 +113,3 @@ class ImagePieces(SharedJob[RunRecord]):
         rank = process_place().rank
         say(f"{self.stage}: process {rank} is done; others still work on {self.output}")
         return RunRecord(self.stage, self.output.name, as_plain(self.config), self.identity)
-
-    def describe_network(self) -> dict[str, Any]:
-        """Returns what the record's details say of the network."""
-        spec = self.trained.spec
-        return {
-            "network": self.trained.name,
-            "lineage": dict(self.trained.lineage),
-            "model": {"name": spec.name, "options": spec.options},
-        }

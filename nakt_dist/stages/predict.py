@@ -228,7 +228,7 @@ def _finalise(job: Prediction, stopwatch: Stopwatch, speed: Mapping[str, float])
             "left_out": listing.left_out,
         },
         details={
-            **job.describe_network(),
+            **job.trained.details(),
             "set_aside": dict(sorted(Counter(why for _, why, _ in refused).items())),
             "ignored_files": dict(listing.ignored),
             **job.answers.described,

@@ -33,7 +33,7 @@ from nakt_dist.stages.train_sources import Mixture
 from nakt_dist.training.checkpoint import Progress
 from nakt_dist.training.fastest import describe
 from nakt_dist.training.gpu_memory import GpuMemoryFull, largest_part, remembered_micro_batch_size
-from nakt_dist.training.loop import CHECKPOINTS_NAME, TrainingLoop, describe_progress
+from nakt_dist.training.loop import CHECKPOINTS_NAME, TrainingLoop
 from nakt_dist.training.profile import PROFILE_PAGE
 from nakt_dist.training.run import TrainingRun
 from nakt_dist.training.zero import deepspeed_settings
@@ -162,7 +162,8 @@ def _train_with(config: TrainConfig, stop: StopRequests, stopwatch: Stopwatch) -
             "steps_now": progress.step - first_step,
         },
         details={
-            **describe_progress(progress),
+            "steps": progress.step,
+            "best_step": progress.best_step,
             "total_steps": loop.total_steps,
             "stopped_early": loop.milestones.stopped_early,
             "processes": accelerator.num_processes,

@@ -82,12 +82,13 @@ class TrainingState:
 
     def copy(self) -> "TrainingState":
         """Returns it as it is now, on the CPU: the tensors of an optimiser go on changing."""
-        moments = {name: _copies(kinds) for name, kinds in self.moments.items()}
-        weights = None if self.weights is None else _copies(self.weights)
-        return TrainingState(moments, self.scaler, _copies(self.beside), weights)
+        moments = {name: copies_of(kinds) for name, kinds in self.moments.items()}
+        weights = None if self.weights is None else copies_of(self.weights)
+        return TrainingState(moments, self.scaler, copies_of(self.beside), weights)
 
 
-def _copies(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def copies_of(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Returns tensors as they are now, on the CPU."""
     return {name: value.detach().to("cpu", copy=True) for name, value in tensors.items()}
 
 

@@ -296,8 +296,3 @@ class TrainingLoop:
                 rate = {"learning_rate": self._schedule.learning_rate(step)}
             epoch = self._inputs.order.epoch_of(step)
             self.milestones.tracker.log(step + 1, {"epoch": epoch, **losses, **rate})
-
-
-def describe_progress(progress: Progress) -> dict[str, Any]:
-    """Returns a run's progress for its record."""
-    return {"steps": progress.step, "best_step": progress.best_step}

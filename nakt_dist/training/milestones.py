@@ -21,7 +21,7 @@ from nakt_dist.runtime.distributed import Agreement, gather_rows
 from nakt_dist.runtime.files import file_sha256
 from nakt_dist.runtime.processes import own_cores, say
 from nakt_dist.runtime.tracking import JsonLines, Tracker
-from nakt_dist.training.checkpoint import CheckpointStore, Progress, TrainingState
+from nakt_dist.training.checkpoint import CheckpointStore, Progress, TrainingState, copies_of
 from nakt_dist.training.early_stopping import has_stopped_gaining
 from nakt_dist.training.finiteness import Finiteness
 from nakt_dist.training.learner import Learner
@@ -200,11 +200,7 @@ class Milestones:
         """Returns the weights as they are at this step, on the CPU; copied once a step."""
         step = self.progress.step
         if self._weights is None or self._weights[0] != step:
-            copies = {
-                name: value.detach().to("cpu", copy=True)
-                for name, value in network.state_dict().items()
-            }
-            self._weights = step, copies
+            self._weights = step, copies_of(network.state_dict())
         return self._weights[1]
 
     def _validate(self) -> None:

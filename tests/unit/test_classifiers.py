@@ -11,9 +11,7 @@ DENSENETS = ("densenet121", "densenet40")
 SMALL_TIMM = ("timm:test_resnet", "timm:test_vit", "timm:test_efficientnet")
 
 
-@pytest.fixture(autouse=True)
-def _seed():
-    torch.manual_seed(0)
+pytestmark = pytest.mark.usefixtures("seeded")
 
 
 def count(module):

@@ -11,6 +11,8 @@ from nakt_dist.models.initialise import initialise, read_initial_weights
 from nakt_dist.models.network_file import open_network
 from nakt_dist.models.normalisation import normalise_images
 
+pytestmark = pytest.mark.usefixtures("seeded")
+
 UNET = {
     "_target_": "UNet",
     "spatial_dims": 2,
@@ -52,13 +54,6 @@ def bundle(
     (folder / "configs" / "metadata.json").write_text(json.dumps(metadata))
     torch.save(state, folder / "models" / "model.pt")
     return folder
-
-
-@pytest.fixture(autouse=True)
-def _seed():
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        yield
 
 
 def test_a_unet_of_ones_gives_what_is_counted_by_hand():

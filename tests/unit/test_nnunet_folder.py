@@ -13,6 +13,8 @@ from nakt_dist.errors import CheckpointError, ConfigurationError
 from nakt_dist.models import ModelSpec, build_model
 from nakt_dist.models.network_file import open_network
 
+pytestmark = pytest.mark.usefixtures("seeded")
+
 PLAIN = {
     "features": [4, 8],
     "kernel_sizes": [[3, 3], [3, 3]],
@@ -101,13 +103,6 @@ def training(folder, state, plans, labels=LABELS):
     }
     torch.save(content, folder / "fold_0" / "checkpoint_final.pth")
     return folder
-
-
-@pytest.fixture(autouse=True)
-def _seed():
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        yield
 
 
 @pytest.mark.parametrize("residual", [False, True])

@@ -24,12 +24,7 @@ from nakt_dist.records.lineage_reading import read_lineage
 from nakt_dist.sources.findings import TORCHXRAYVISION_FINDINGS
 from nakt_dist.stages.network_card import with_card
 
-
-@pytest.fixture(autouse=True)
-def _seed():
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        yield
+pytestmark = pytest.mark.usefixtures("seeded")
 
 
 def test_operating_points_come_to_a_half():
