@@ -88,10 +88,16 @@ class SelectedSamples:
             return
         known = self.images.manifest.findings
         findings = f", or for its {len(known)} findings {with_findings}" if known else ""
+        remedy = (
+            "(--masks true)"
+            if len(without) == len(self)
+            else "(one that is all background where there is no target), or without these images "
+            "(of image_folder --layout_options.require_masks true)"
+        )
         raise DatasetError(
             f"{self.images.root}: {len(without)} of {len(self)} samples have no mask (the first: "
             f"{self.images.describe(without[0])}). Pack the dataset with a mask for each "
-            f"(--masks true){otherwise}{findings}"
+            f"{remedy}{otherwise}{findings}"
         )
 
     @property

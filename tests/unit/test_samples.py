@@ -144,8 +144,9 @@ def test_images_of_which_some_have_no_mask_are_counted_before_any_is_read(tmp_pa
     options = {"layout_options": {"require_masks": False}, "workers": 1}
     pack.run(PackConfig("image_folder", str(source), str(tmp_path / "packed"), **options))
     samples = select_samples(str(tmp_path / "packed"), None)
-    with pytest.raises(DatasetError, match="2 of 12 samples have no mask"):
+    with pytest.raises(DatasetError, match="2 of 12 samples have no mask") as caught:
         MaskedImages(samples)
+    assert "--layout_options.require_masks true" in str(caught.value)
     keys = samples.images.keys
     without = [keys.index(key) for key in ("image_003", "image_005")]
     rest = np.setdiff1d(np.arange(12), without)
