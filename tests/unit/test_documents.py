@@ -1,4 +1,4 @@
-"""What the pages name is there: modules and their classes, files, and the pages they link to."""
+"""What the pages name is there: modules and their classes, files, and the parts they link to."""
 
 import importlib
 import re
@@ -17,9 +17,12 @@ ROOMS = sorted(each.name for each in PACKAGE.iterdir() if (each / "__init__.py")
 def dangling(page: Path) -> list[str]:
     """What a page names and is not there; ``NAME`` stands for a name of the reader's."""
     text, missing = page.read_text(), []
-    for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", text):
-        if not (page.parent / target).exists():
+    for target, anchor in re.findall(r"\]\(([^)#:]*)(?:#([^)]*))?\)", text):
+        other = page.parent / target if target else page
+        if not other.exists():
             missing.append(target)
+        elif anchor and anchor not in anchors(other):
+            missing.append(f"{target}#{anchor}")
     for name in re.findall(r"`((?:nakt_dist|tests|launch|configs|benchmarks)/[\w./-]+)`", text):
         if "NAME" not in name and not (ROOT / name).exists():
             missing.append(name)
@@ -39,6 +42,13 @@ def dangling(page: Path) -> list[str]:
     return missing
 
 
+def anchors(page: Path) -> set[str]:
+    """The addresses of a page's headings, as GitHub makes them."""
+    text = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
+    headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings}
+
+
 def module_of(name: str) -> str:
     return "nakt_dist." + name.removesuffix(".py").replace("/", ".")
 
@@ -52,8 +62,8 @@ def test_what_is_not_there_is_found(tmp_path):
     page = tmp_path / "page.md"
     page.write_text(
         "`nakt_dist/gone.py` `stages/gone.py` `stages/pack.py: Gone` `runtime.gone.Thing` "
-        "[a page](gone.md) and `stages/pack.py: run`, `runtime.work.WorkLedger`, "
-        "`config.yaml`, `sources.parquet`, `report.html`"
+        "[a page](gone.md), [a part](#gone), [this](#of-it) and `stages/pack.py: run`, "
+        "`runtime.work.WorkLedger`, `config.yaml`, `sources.parquet`, `report.html`\n\n## Of it\n"
     )
-    expected = ["gone.md", "nakt_dist/gone.py", "stages/gone.py", "stages/pack.py: Gone"]
+    expected = ["gone.md", "#gone", "nakt_dist/gone.py", "stages/gone.py", "stages/pack.py: Gone"]
     assert dangling(page) == [*expected, "runtime.gone"]
