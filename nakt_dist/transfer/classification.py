@@ -67,5 +67,5 @@ def positive_weights(targets: np.ndarray, limit: float = 100.0) -> torch.Tensor:
     """
     positives, negatives = np.nansum(targets, 0, np.float64), np.nansum(1 - targets, 0, np.float64)
     both = (positives > 0) & (negatives > 0)
-    ratio = np.where(both, negatives / np.maximum(positives, 1), 1.0)
+    ratio = np.divide(negatives, positives, where=both, out=np.ones_like(positives))
     return torch.from_numpy(ratio.clip(1 / limit, limit).astype(np.float32))

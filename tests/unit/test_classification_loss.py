@@ -116,6 +116,11 @@ def test_weights_are_clipped_and_labels_of_one_class_weigh_1():
     assert positive_weights(targets)[0].item() == 100
 
 
+def test_probabilities_count_in_part_however_few_they_make_together():
+    targets = np.full((20, 1), 0.0125, dtype=np.float32)  # 0.25 positives, 19.75 negatives
+    assert positive_weights(targets).item() == pytest.approx(79)
+
+
 def test_a_common_divisor_makes_the_mean_over_parts_that_of_the_batch() -> None:
     logits = torch.tensor([[1.0], [2.0], [-1.0], [0.5]])
     target = torch.tensor([[1.0], [float("nan")], [float("nan")], [float("nan")]])
