@@ -8,6 +8,9 @@ import numpy as np
 from nakt_dist.errors import ConfigurationError
 from nakt_dist.limits import Limited, within
 
+_ROUNDING = 1e-5
+"""More than what was stored of an answer is off by, and less than the next one is away."""
+
 _PROBABILITY = within(0, 1, "in [0, 1], or null for no limit")
 _DISAGREEMENT = within(0, 0.5, "in [0, 0.5], or null for no limit")
 
@@ -47,6 +50,8 @@ class ConfidenceRule(Limited, group="confidence"):
     def judge(self, probability: np.ndarray, disagreement: np.ndarray) -> np.ndarray:
         """Makes targets of what teachers say.
 
+        At a limit an answer counts, whichever way it was rounded when it was stored.
+
         Args:
             probability: float (N, K) in [0, 1]; NaN where no teacher knows the finding.
             disagreement: float (N, K) in [0, 0.5]; likewise.
@@ -56,9 +61,10 @@ class ConfidenceRule(Limited, group="confidence"):
         """
         dropped = np.isnan(probability)
         if self.positive is not None and self.negative is not None:
-            dropped |= (probability < self.positive) & (probability > self.negative)
+            below = probability < self.positive - _ROUNDING
+            dropped |= below & (probability > self.negative + _ROUNDING)
         if self.largest_disagreement is not None:
-            dropped |= disagreement > self.largest_disagreement
+            dropped |= disagreement > self.largest_disagreement + _ROUNDING
         targets = probability >= 0.5 if self.targets == "hard" else probability
         return np.where(dropped, np.nan, targets).astype(np.float32)
 

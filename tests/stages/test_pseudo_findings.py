@@ -28,7 +28,7 @@ from nakt_dist.models.network_file import open_network
 from nakt_dist.models.spec import ModelSpec
 from nakt_dist.records.lineage_reading import read_lineage
 from nakt_dist.shards.manifest import PseudoFindingsManifest
-from nakt_dist.shards.pseudo_findings import PseudoFindings
+from nakt_dist.shards.pseudo_findings import UNITS, PseudoFindings
 from nakt_dist.shards.reader import IndexedShards
 from nakt_dist.stages import inspect, teach, train, verify
 from nakt_dist.stages.opening import Opening
@@ -181,6 +181,19 @@ def test_what_is_not_sure_is_ignored_by_hand() -> None:
         rule.judge(probability, disagreement), [[1, 1], [nan, 1], [0, nan]]
     )
     np.testing.assert_array_equal(ConfidenceRule().judge(probability, disagreement), probability)
+
+
+@pytest.mark.parametrize("limit", [0.55, 0.7, 0.75, 0.8, 0.9, 0.95, 0.99])
+def test_an_answer_at_a_limit_counts_however_it_was_rounded(limit: float) -> None:
+    said = np.array([[limit, 1 - limit], [limit / 2, limit / 2]])
+    units = np.rint(said * UNITS)
+    beside = units + np.array([[-2, 2], [2, 2]])  # those that no rounding of these gives
+    rules = ConfidenceRule(limit, 1 - limit), ConfidenceRule(largest_disagreement=limit / 2)
+    for stored, counts in ((units, True), (beside, False)):
+        probability, disagreement = (stored / UNITS).astype(np.float32)[:, None]
+        for rule in rules:
+            kept = ~np.isnan(rule.judge(probability, disagreement))
+            assert kept.tolist() == [[counts, counts]]
 
 
 @pytest.mark.parametrize(
