@@ -119,7 +119,9 @@ def class_segmentation_loss(
     weight = None
     if weighting != "none":
         above_chance = (classes * target.amax(1, keepdim=True) - 1) / (classes - 1)
-        weight = certainty((above_chance.clamp(min=0) + 1) / 2, weighting).expand_as(background)
+        # Nobody says anything of what is void: it makes no image less sure.
+        sure = ((above_chance.clamp(min=0) + 1) / 2).masked_fill(void > 0.5, torch.nan)
+        weight = certainty(sure, weighting).nan_to_num(0.0).expand_as(background)
     if weight is None:
         cross_entropy = functional.cross_entropy(logits.float(), target)
     else:

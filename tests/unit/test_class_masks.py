@@ -216,6 +216,20 @@ def test_void_pixels_teach_nothing() -> None:
     assert found["dice_loss"].item() == pytest.approx(inside["dice_loss"].item())
 
 
+def test_void_pixels_make_no_image_less_sure() -> None:
+    """Annotations count fully, whatever part of them is void."""
+    logits, planes = torch.randn(2, 3, 4, 4), torch.zeros(2, 3, 4, 4)
+    planes[:, 0, :2], planes[0, 2, 2:] = 1, 1
+    plain = class_segmentation_loss(logits, planes)
+    for weighting in ("image", "pixel"):
+        found = class_segmentation_loss(logits, planes, weighting=weighting)
+        for name, value in plain.items():
+            assert found[name].item() == pytest.approx(value.item(), rel=1e-6)
+    everything = torch.zeros(1, 3, 4, 4)
+    everything[:, 2] = 1
+    assert class_segmentation_loss(logits[:1], everything, weighting="image")["loss"] == 0
+
+
 def test_dice_by_class_is_that_of_numpy_and_void_is_in_neither_mask() -> None:
     random = np.random.default_rng(2)
     predicted, annotated = random.integers(0, 3, (2, 4, 8, 8))
