@@ -266,7 +266,7 @@ class TrainingLoop:
         if config is None or view is None:
             return None
         average = self._learner.whole_network().eval()
-        with batch_statistics(average):
+        with batch_statistics(average, self._learner.network):
             return Consistency(self._run.task.logits(average, view), weight_at(config, step))
 
     def _look(self) -> None:

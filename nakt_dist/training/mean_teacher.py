@@ -60,13 +60,18 @@ def describe_mean_teacher(recipe: RecipeConfig) -> dict[str, str]:
 
 
 @contextmanager
-def batch_statistics(network: nn.Module) -> Iterator[None]:
+def batch_statistics(network: nn.Module, student: nn.Module) -> Iterator[None]:
     """Lets the BatchNorms of a network in eval mode use the batch's statistics, and learn none.
 
     The running ones differ from process to process between two scorings; what they give would
-    depend on when a run was interrupted.
+    depend on when a run was interrupted. Those that the student keeps frozen are alike everywhere,
+    and are used as there.
+
+    Args:
+        student: of the same modules, in the mode in which it learns.
     """
-    norms = [each for each in network.modules() if isinstance(each, _BatchNorm)]
+    pairs = zip(network.modules(), student.modules(), strict=True)
+    norms = [mine for mine, its in pairs if isinstance(mine, _BatchNorm) and its.training]
     tracked = [each.track_running_stats for each in norms]
     try:
         for each in norms:

@@ -1,6 +1,7 @@
 """Mean teacher: the average of a student's weights teaches it, on images without labels as well."""
 
 import json
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,13 @@ import pytest
 import torch
 from torch import nn
 
-from nakt_dist.config import LabelConfig, MeanTeacherConfig, SourceConfig, TrainConfig
+from nakt_dist.config import (
+    AugmentationConfig,
+    LabelConfig,
+    MeanTeacherConfig,
+    SourceConfig,
+    TrainConfig,
+)
 from nakt_dist.errors import ConfigurationError
 from nakt_dist.loading.sampler import Share
 from nakt_dist.models.spec import ModelSpec
@@ -74,12 +81,34 @@ def test_batch_norms_use_the_batch_and_learn_nothing() -> None:
     network = nn.Sequential(nn.Conv2d(1, 2, 1), nn.BatchNorm2d(2), nn.Dropout(0.9)).eval()
     images = torch.rand(4, 1, 3, 3) * 7
     before = {name: value.clone() for name, value in network.state_dict().items()}
-    with batch_statistics(network):
+    student = deepcopy(network).train()
+    with batch_statistics(network, student):
         found = network(images)
     assert found.mean((0, 2, 3)).abs().max() < 1e-5
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
     assert not any(module.training for module in network.modules())
     assert not torch.allclose(network(images), found)
+    student[1].eval()  # as with frozen_bn_eval
+    with batch_statistics(network, student):
+        assert torch.equal(network(images), network.eval()(images))
+
+
+@pytest.mark.parametrize("frozen_bn_eval", [True, False])
+def test_an_average_that_is_the_student_agrees_with_it(
+    sites: Path, tmp_path: Path, frozen_bn_eval: bool
+) -> None:
+    """Before the first step, of the same view, whatever BatchNorms are frozen."""
+    config = semi_supervised(
+        tmp_path / "out", sites, network="timm:test_resnet", recipe={"epochs": None, "steps": 1}
+    )
+    train.run(
+        replace(
+            config, trainable=["layer4", "fc"], frozen_bn_eval=frozen_bn_eval,
+            augmentation=AugmentationConfig(enabled=False),
+        )
+    )  # fmt: skip
+    (first,) = [line for line in read_lines(tmp_path / "out/metrics.jsonl") if "loss" in line]
+    assert first["consistency"] == pytest.approx(0, abs=1e-12)
 
 
 @pytest.fixture(scope="module")
