@@ -75,8 +75,8 @@ class AttentionTransferConfig(Signal, group="attention"):
         ]
         loss = torch.stack(each).mean()
         if self.reduction == "batch_frobenius":
-            # It grows with the square root of the images it sees: as of the whole step,
-            # whatever number of processes and parts that is divided among.
+            # It grows with the square root of the images it sees: as of the whole step, of which
+            # the parts' mean is a little less than the norm, unless all are equally far apart.
             loss = loss * (seen.images_per_step / len(seen.student)) ** 0.5
         return loss, weighted(loss, self.beta, self.weight_mode)
 

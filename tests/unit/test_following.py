@@ -215,7 +215,7 @@ def test_logits_of_another_task_are_refused() -> None:
         follow(config, network(), "unet", None)
 
 
-def test_the_norm_over_the_batch_does_not_depend_on_how_it_is_divided() -> None:
+def test_the_norm_over_the_batch_is_that_of_the_whole_where_its_parts_are_alike() -> None:
     """Equal parts of a batch have half its squared norm each."""
     attention = AttentionTransferConfig(
         taps=[TapConfig("layer3", "layer3")], reduction="batch_frobenius"
