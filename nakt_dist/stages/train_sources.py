@@ -14,6 +14,7 @@ from nakt_dist.loading.images import Images, MixedImages
 from nakt_dist.loading.mask_planes import MaskPlanes, planes_of_samples
 from nakt_dist.loading.masked import MaskedImages
 from nakt_dist.loading.overlap import images_in_both
+from nakt_dist.loading.sampler import batch_order
 from nakt_dist.loading.samples import CachedImages, SelectedSamples, image_form
 from nakt_dist.loading.targets import (
     LabelledImages,
@@ -104,6 +105,7 @@ def mix(config: TrainConfig, samples: Sequence[SelectedSamples]) -> tuple[Mixtur
     """
     names = _names(config.sources, samples)
     _check_forms(names, samples)
+    _check_drawn(config, names, samples)
     found = _targets(config, samples)
     doubled, notices = _in_several(names, samples)
     learnt = tuple(LearningSet(*each) for each in zip(samples, found, strict=True))
@@ -133,7 +135,7 @@ def answers(
 def describe_training(config: TrainConfig, mixture: Mixture) -> dict[str, Any]:
     """Returns the ``trained_on`` of a lineage; of several sources each, and all together."""
     sources = list(zip(config.sources, mixture.sources, strict=True))
-    each = [_source(data, learnt) for data, learnt in sources]
+    each = [_source(data, learnt, mixture.policy) for data, learnt in sources]
     if len(each) == 1:
         return each[0]
     weights = config.weights or [None] * len(each)
@@ -162,9 +164,13 @@ def _common(values: Sequence[Any]) -> Any:
     return values[0] if values and all(each == values[0] for each in values) else None
 
 
-def _source(data: DataConfig, learnt: LearningSet) -> dict[str, Any]:
-    own, targets = data.labels if isinstance(data, SourceConfig) else None, learnt.targets
-    policy = targets.policy if own and isinstance(targets, LabelledTargets) else None
+def _source(data: DataConfig, learnt: LearningSet, of_run: LabelPolicy | None) -> dict[str, Any]:
+    """Describes a source; its label policy where it was asked for, or its dataset has another."""
+    told = data.labels if isinstance(data, SourceConfig) else None
+    policy = learnt.targets.policy if isinstance(learnt.targets, LabelledTargets) else None
+    annotated = learnt.samples.pseudo_labels is None and not learnt.samples.unlabelled
+    if not told and not (annotated and policy != of_run):
+        policy = None
     return {
         **learnt.samples.describe(),
         "splits": data.splits,
@@ -198,6 +204,24 @@ def _check_forms(names: Sequence[str], samples: Sequence[SelectedSamples]) -> No
             f"data: the images of its sources differ in height × width × channels: {told}. Pack "
             "all with one image.height, image.width and image.colour"
         )
+
+
+def _check_drawn(
+    config: TrainConfig, names: Sequence[str], samples: Sequence[SelectedSamples]
+) -> None:
+    """Refuses a weight so small that an epoch would have no image of its source."""
+    weights, size = config.weights, config.recipe.global_batch_size
+    if weights is None:
+        return
+    order = batch_order([len(each) for each in samples], weights, size, config.seed)
+    drawn = order.drawn(order.steps_per_epoch)
+    for name, weight, count in zip(names, weights, drawn, strict=True):
+        if not count:
+            raise ConfigurationError(
+                f"data: {name} has a weight of {weight:g} of {sum(weights):g}, which is no image "
+                f"of the {order.steps_per_epoch * size} that an epoch draws; raise it, or leave "
+                "the source out"
+            )
 
 
 def _planes(config: TrainConfig, samples: Sequence[SelectedSamples]) -> list[MaskPlanes]:

@@ -36,6 +36,7 @@ from nakt_dist.records.run_tags import run_tags
 from nakt_dist.report.roles import Role, describe_lineage, describe_rules, role_of
 from nakt_dist.shards.pictures import read_pictures
 from nakt_dist.shards.reader import IndexedShards
+from nakt_dist.sources.findings import LabelPolicy
 from nakt_dist.stages import pack, train
 from nakt_dist.studies.paths import paths_of
 from nakt_dist.training.inputs import TrainingInputs
@@ -209,6 +210,25 @@ def test_a_source_has_a_label_policy_of_its_own(sites: Path, tmp_path: Path) -> 
     trained_on = train.lineage_of(plan, 1)["trained_on"]["sources"]
     assert trained_on[0]["label_policy"]["uncertain"] == "one"
     assert "label_policy" not in trained_on[1]
+
+
+def test_a_policy_that_only_its_dataset_says_is_told_as_well(sites: Path, tmp_path: Path) -> None:
+    make_labelled_dataset(tmp_path, 12, splits=ALL, name="ones", labels=LabelPolicy("one"))
+    config = classify(tmp_path / "out", sites, ["Mass", "Nodule"])
+    config = replace(config, data=[*config.data, SourceConfig(str(tmp_path / "ones"), weight=1)])
+    plan = train.make_plan(config, train.open_parts(config, train.Opening()))
+    learnt = [each.targets.values[:, 0].sum() for each in plan.training.sources]
+    assert learnt[0] == 3 and learnt[2] == 6
+    lineage = train.lineage_of(plan, 1)
+    told = [each.get("label_policy") for each in lineage["trained_on"]["sources"]]
+    assert lineage["label_policy"] == {"uncertain": "zero", "blank": "zero"}
+    assert told == [None, None, {"uncertain": "one", "blank": "zero"}]
+
+
+def test_a_weight_that_draws_nothing_is_refused(folder: Path, tmp_path: Path) -> None:
+    config = mixed_config(tmp_path / "out", folder, data=sources_of(folder, 1000, 1, 1000))
+    with pytest.raises(ConfigurationError, match=r"data: taught has a weight of 1 of 2001, .* 32 "):
+        train.run(config)
 
 
 def test_a_finding_that_no_site_knows_is_refused(sites: Path, tmp_path: Path) -> None:
