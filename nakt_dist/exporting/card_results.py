@@ -10,7 +10,7 @@ from nakt_dist.exporting.few import (
     show_hidden,
     show_people,
 )
-from nakt_dist.records.fields import read_if_there
+from nakt_dist.records.fields import printable, read_if_there
 from nakt_dist.records.operating_points import FindingPoints, OperatingPoints, PointScore
 from nakt_dist.records.results import ClassificationResult, FindingScore, GroupScore
 from nakt_dist.report.cautions import not_known
@@ -19,6 +19,7 @@ from nakt_dist.report.classification_tables import show_percent
 from nakt_dist.report.document import WARNING, Block, Column, Notice, Paragraph, Table, tabulate
 from nakt_dist.report.evaluations import ClassifierRun, Evaluation, SegmentationRun, show_interval
 from nakt_dist.report.mask_tables import masks_table
+from nakt_dist.report.operating_tables import name_validation
 from nakt_dist.report.wording import describe_policy, show_count
 
 _NONE_FOUND = "No evaluation of it was found: nothing is known of how well it works."
@@ -178,8 +179,9 @@ def _points_table(run: ClassifierRun, points: OperatingPoints) -> Table:
         ),
         [(finding, point) for finding in points.findings for point in finding.points],
         (
-            "Chosen on validation images: an image is called positive from this probability on, "
-            "before its logit is divided by the temperature, which calibrates.",
+            f"Chosen on {printable(name_validation(points))}: an image is called positive from "
+            "this probability on, before its logit is divided by the temperature, which "
+            "calibrates.",
         ),
     )
 

@@ -113,11 +113,16 @@ def _show(interval: tuple[float, float] | None) -> str:
 
 
 def _describe_validation(points: OperatingPoints) -> str:
+    images = points.validation.get("images")
+    return printable(f"Chosen on {images} images of {name_validation(points)}.")
+
+
+def name_validation(points: OperatingPoints) -> str:
+    """Names the images that thresholds were chosen on: their dataset and splits."""
     told = points.validation
     splits = told.get("splits")
     where = "all splits" if splits is None else f"split {' + '.join(map(str, splits))}"
-    dataset = label_dataset(str(told.get("dataset")), told.get("phantom") is True)
-    return printable(f"Chosen on {told.get('images')} images of {dataset}, {where}.")
+    return f"{label_dataset(str(told.get('dataset')), told.get('phantom') is True)}, {where}"
 
 
 def _left_out(points: OperatingPoints) -> Iterator[str]:

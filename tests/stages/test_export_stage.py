@@ -326,6 +326,7 @@ def test_a_caution_of_an_evaluation_is_on_the_card(tmp_path):
     card, record = card_of_few(tmp_path, {"resamples_left_out": 6})  # of 50
     assert "⚠ On chexpert (phantom), split test: 87 % of the resamples lack a class." in card.text
     assert f"| {FINDINGS[1]} | youden | 3.25e-05 |" in card.text
+    assert "Chosen on chexpert (phantom), split validation: an image is called" in card.text
     low, high = record["details"]["labels"][0]["auroc_interval_95"]
     assert f"{low:.2f} to {high:.2f} ⚠" in card.text
 
