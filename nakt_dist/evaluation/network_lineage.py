@@ -10,7 +10,7 @@ from nakt_dist.models.network_file import TrainedNetwork, stored_output_names
 from nakt_dist.models.registry import is_classifier
 from nakt_dist.models.taps import PRESETS, preset_taps
 from nakt_dist.records.fields import FieldError, read_if_there
-from nakt_dist.records.lineage import Lineage
+from nakt_dist.records.lineage import NO_LABELS, PSEUDO_FINDINGS, Lineage
 from nakt_dist.records.lineage_reading import read_lineage
 from nakt_dist.sources.findings import use_of
 from nakt_dist.transfer.classes import ONE_TARGET, check_classes
@@ -73,22 +73,31 @@ def other_policy(
         findings: that are tested; others may have been read otherwise.
 
     Returns:
-        ``{"trained": …, "tested": …}``; None where both are the same, or the lineage says
-        nothing.
+        ``{"trained": …, "tested": …}``, of several sources the first that differs; None where both
+        are the same, or the lineage says nothing.
 
     Raises:
         CheckpointError: the lineage is damaged.
     """
     try:
-        learnt = read_if_there(trained.lineage, "label_policy", Mapping)
+        of_run = read_if_there(trained.lineage, "label_policy", Mapping)
+        sources = read_if_there(trained.lineage, "trained_on.sources", list) or []
+        read = [read_if_there({"source": each}, "source.label_policy", Mapping) for each in sources]
     except FieldError as error:
         raise _damaged(trained, error.path, error.value) from None
-    if learnt is None or all(
-        learnt.get(kind) == use or _used_alike(learnt.get(kind), use, findings)
-        for kind, use in tested.items()
-    ):
-        return None
-    return {"trained": {kind: learnt.get(kind) for kind in tested}, "tested": dict(tested)}
+    annotated = [
+        policy
+        for source, policy in zip(sources, read, strict=True)
+        if source.get("labels") not in (NO_LABELS, PSEUDO_FINDINGS)
+    ]
+    for learnt in annotated or [None]:
+        used = learnt or of_run or tested
+        if not all(
+            used.get(kind) == use or _used_alike(used.get(kind), use, findings)
+            for kind, use in tested.items()
+        ):
+            return {"trained": {kind: used.get(kind) for kind in tested}, "tested": dict(tested)}
+    return None
 
 
 def _used_alike(learnt: Any, tested: Any, findings: Sequence[str]) -> bool:

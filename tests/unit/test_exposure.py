@@ -357,8 +357,13 @@ def test_another_policy_is_found():
     by_finding = {"uncertain": {"default": "one", "Edema": "zero"}, "blank": "zero"}
     assert other_policy(trained({"label_policy": by_finding}), POLICY, ["Edema"]) is None
     assert other_policy(trained({"label_policy": by_finding}), POLICY, ["Edema", "Mass"])
-    with pytest.raises(CheckpointError, match="as label_policy"):
-        other_policy(trained({"label_policy": "zero"}), POLICY)
+    mixed = {"label_policy": POLICY, "trained_on": {"sources": [{}, other]}}
+    assert other_policy(trained(mixed), POLICY) == other_policy(trained(other), POLICY)
+    mixed["trained_on"]["sources"] = [other, {"labels": "no labels"}]
+    assert other_policy(trained(mixed), other["label_policy"]) is None
+    for damaged in ({"label_policy": "zero"}, {"trained_on": {"sources": ["label_policy"]}}):
+        with pytest.raises(CheckpointError, match=r"as (source\.)?label_policy"):
+            other_policy(trained(damaged), POLICY)
 
 
 def test_the_task_is_the_architectures():
