@@ -132,7 +132,7 @@ class RecipeConfig(Limited, group="recipe"):
             ``pixel`` (or finding), or each ``image`` by its mean; annotations count fully. Ours;
             ``none`` in the papers.
         positive_weighting: ``balanced`` weighs each finding's positives by its negatives /
-            positives (classification); the papers do not.
+            positives, from 1/100 to 100 (classification); the papers do not.
         largest_gradient_norm: clips the gradient; None, as in the paper, does not.
         not_finite: what follows a loss or gradient that is not a number: ``stop``, or ``skip``
             the batch; its keys go to ``not_finite.jsonl`` either way.
