@@ -1,5 +1,6 @@
 """Every experiment of the papers is a file of `configs/study`, with as many runs as they print."""
 
+import re
 from collections import Counter, defaultdict
 from functools import cache
 from pathlib import Path
@@ -83,6 +84,17 @@ def test_files_make_the_papers_runs_and_have_twins(name: str) -> None:
     stages = [step.get("stage", "choose") for step in twin.config.steps if step]
     assert stages[0] == "phantoms" and set(stages[1:]) >= {"pack", "train", "evaluate", "report"}
     assert Path(twin.config.root).name.startswith("phantom")
+
+
+def test_the_page_counts_their_trainings() -> None:
+    page = (Path(__file__).parents[2] / "docs/papers.md").read_text()
+    counted = {
+        name: int(number) for name, number in re.findall(r"`(\w+)\.yaml`.* \| (\d+) \|", page)
+    }
+    assert set(counted) == {*COUNTS, "phantom_two_sets_a"}
+    for name, number in counted.items():
+        stages = Counter(run.planned.stage for run in study_of(name).runs)
+        assert number == stages["train"], name
 
 
 @pytest.mark.parametrize(
