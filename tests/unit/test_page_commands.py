@@ -12,6 +12,8 @@ import yaml
 from nakt_dist.cli import STAGES, parse_config
 from nakt_dist.config import DoctorConfig, SubmitConfig
 from nakt_dist.errors import ConfigurationError
+from nakt_dist.stages import submit
+from nakt_dist.stages.opening import Opening
 from tests.unit.test_documents import PAGES, ROOT
 
 LEFT_OUT = ("arguments are required", "no such file", "expected one argument")
@@ -45,11 +47,13 @@ def misunderstood(stage: str, words: list[str], values: Any = None) -> str | Non
     """What the program says to a command or to settings, but for what is left to the reader."""
     try:
         config = parse_config(stage, words, values)
+        if isinstance(config, SubmitConfig):
+            submit.plan(config, Opening())
     except ConfigurationError as error:
         return None if any(each in str(error) for each in LEFT_OUT) else str(error)
     if isinstance(config, DoctorConfig) and config.stage is not None:
         return misunderstood(config.stage, config.settings)
-    return misunderstood(config.stage, config.words) if isinstance(config, SubmitConfig) else None
+    return None
 
 
 def settings(kind: type, prefix: str = "") -> Iterator[tuple[str, bool]]:
