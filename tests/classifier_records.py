@@ -213,8 +213,12 @@ def write_classifier_training(
     auroc: Sequence[float] = (0.6, 0.7, 0.65),
     loss: Sequence[float] = (0.6, 0.5, 0.55),
     recipe: Mapping[str, Any] | None = None,
+    **settings: Any,
 ) -> Path:
-    """Writes the record and the metrics of a training with one validation an epoch."""
+    """Writes the record and the metrics of a training with one validation an epoch.
+
+    ``settings`` are further ones of the training.
+    """
     folder.mkdir(parents=True)
     lines: list[dict[str, Any]] = []
     for epoch, pair in enumerate(zip(auroc, loss, strict=True)):
@@ -233,7 +237,7 @@ def write_classifier_training(
         config={
             "output": str(folder), "seed": lineage["seed"],
             "recipe": {"epochs": epochs, "steps": None, "learning_rate": 1e-4, **(recipe or {})},
-            "data": {"dataset": "/somewhere", "splits": ["train"]},
+            "data": {"dataset": "/somewhere", "splits": ["train"]}, **settings,
         },
         inputs={"dataset": lineage["trained_on"]["fingerprint"]},
         counts={"images": lineage["trained_on"]["samples"]},

@@ -30,7 +30,7 @@ _PREPROCESSING = "preprocessing"
 # What may differ between runs that are counted as repetitions, or is said in a column's name.
 _OF_THE_RUN = (
     "output", "seed", "init", "device", "workers", "threads", "memory_cache_megabytes",
-    "checkpoint", "tracking", "profile", "log_keys", "teacher", "trainable", "frozen_bn_eval",
+    "checkpoint", "tracking", "profile", "log_keys", "teacher", "trainable",
 )  # fmt: skip
 _OF_THE_DATA = ("dataset", "cache")
 

@@ -485,10 +485,12 @@ def test_unlike_recipes_and_starts_are_named(tmp_path: Path):
         parent = start("imagenet") | {"weights_sha256": sha(weights)}
         trained = classifier(seed=seed, transfer=transfer, parent=parent)
         write_classified(tmp_path / "tests" / name, trained)
-        write_classifier_training(tmp_path / "runs" / name, trained, recipe=recipe)
+        write_classifier_training(
+            tmp_path / "runs" / name, trained, recipe=recipe, frozen_bn_eval=name == "b"
+        )
     text = cautions_of(tmp_path)
     assert "the first weights called imagenet are 2 different files" in text
-    assert "differ in more than the seed: recipe.learning_rate." in text
+    assert "differ in more than the seed: frozen_bn_eval, recipe.learning_rate." in text
     assert "were also trained differently: recipe.global_batch_size." in text
 
 
