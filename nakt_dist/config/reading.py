@@ -83,6 +83,23 @@ class _Parser(jsonargparse.ArgumentParser):
     def error(self, message: str, ex: Exception | None = None) -> typing.Never:
         raise ConfigurationError(message) from None
 
+    def dump(self, *given: Any, **options: Any) -> str:
+        """Writes settings; on the way the parser reads its own words, where groups are classes."""
+        mode, self.parser_mode = self.parser_mode, "yaml"
+        try:
+            values = yaml.safe_load(super().dump(*given, **options))
+        finally:
+            self.parser_mode = mode
+        return yaml.safe_dump(_without_classes(values), sort_keys=False, allow_unicode=True)
+
+
+def _without_classes(value: Any) -> Any:
+    """Returns settings as they are read: of a group what it holds, and not its class."""
+    if isinstance(value, Mapping):
+        inside = value.get("init_args", {}) if "class_path" in value else value
+        return {name: _without_classes(item) for name, item in inside.items()}
+    return [_without_classes(item) for item in value] if isinstance(value, list) else value
+
 
 @functools.cache  # a study reads hundreds of settings of a kind
 def _parser(kind: type, program: str, summary: str) -> _Parser:

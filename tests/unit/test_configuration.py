@@ -70,6 +70,31 @@ def test_the_printed_configuration_gives_the_same_configuration_again(stage, tmp
     assert parse_config(stage, [as_file(tmp_path, capsys.readouterr().out)]) == config
 
 
+FILES = [path for stage in STAGES if stage != "study" for path in CONFIGS.glob(f"{stage}/*.yaml")]
+WITH_GROUPS = {
+    "teach": ["--teachers=[{weights: w, model: {name: unet}, class_map: {unknown: background}}]"],
+    "inspect": ["--exclusion.calibration={pseudo_labels: p}"],
+    "evaluate": ["--operating_points.validation=v", "--preprocessing.mean=[0.5, 0.4, 0.3]"],
+    "attention": ["--taps=[{student: a, teacher: b}]", "--student.model={name: densenet121}"],
+}
+
+
+@pytest.mark.parametrize(
+    ("stage", "words"),
+    [
+        *((path.parent.name, [f"--config={path}"]) for path in FILES),
+        *((stage, [*MINIMAL[stage], *words]) for stage, words in WITH_GROUPS.items()),
+    ],
+    ids=[*(path.stem for path in FILES), *WITH_GROUPS],
+)
+def test_groups_that_may_be_absent_are_printed_as_they_are_read(stage, words, tmp_path, capsys):
+    config = parse_config(stage, words)
+    with pytest.raises(SystemExit) as ended:
+        parse_config(stage, [*words, "--print_config"])
+    assert ended.value.code == 0
+    assert parse_config(stage, [as_file(tmp_path, capsys.readouterr().out)]) == config
+
+
 @pytest.mark.parametrize("stage", STAGES)
 def test_the_saved_configuration_gives_the_same_configuration_again(stage, tmp_path):
     config = parse_config(stage, MINIMAL[stage])
