@@ -42,4 +42,5 @@ def test_the_walk_leads_from_a_folder_of_images_to_a_page(
     page = (tmp_path / "page/report.html").read_text()
     assert "teacher" in page and "student" in page and "KTC" in page
     assert (tmp_path / "sheets/ours/masks.png").exists()
+    assert "Dice" in (tmp_path / "runs/student-export/README.md").read_text()
     assert len(list((tmp_path / "masks/masks").glob("*.png"))) == 2
