@@ -20,6 +20,7 @@ from PIL import Image
 
 from nakt_dist.config import (
     AttentionConfig,
+    ExportConfig,
     ImageConfig,
     LabelConfig,
     PackConfig,
@@ -32,7 +33,7 @@ from nakt_dist.config import (
 )
 from nakt_dist.models.spec import ModelSpec
 from nakt_dist.shards.reader import IndexedShards
-from nakt_dist.stages import attention, evaluate, pack, report, teach, train
+from nakt_dist.stages import attention, evaluate, export, pack, report, teach, train
 from tests.datasets import (
     CHEST_FINDINGS,
     THREE_SPLITS,
@@ -46,8 +47,8 @@ NAMES = ("MillerAnna", "MRN7390551", "ACC5520417")
 """In every file's name, in every patient's number, in every study's number."""
 
 SHAREABLE = (
-    "*/record.json", "*/metrics.jsonl", "*/wandb*", "*/wandb/**/*", "*/*.safetensors",
-    "*/profile/*", "report/**/*",
+    "*/record.json", "*/metrics.jsonl", "*/pace.jsonl", "*/wandb*", "*/wandb/**/*",
+    "*/*.safetensors", "*/profile/*", "report/**/*", "export/*",
 )  # fmt: skip
 LABELS = ["Nodule", "Pleural Effusion", "Cardiomegaly"]
 _IMAGES = (b"\x89PNG\r\n", b"\xff\xd8\xff", b"iVBORw0KGgo", b"/9j/")
@@ -136,6 +137,9 @@ def run_stages(folder: Path, root: Path, deidentify: bool) -> None:
         )
     )
     report.run(ReportConfig([str(root)], str(root / "report")))
+    export.run(
+        ExportConfig(str(root / "train"), output=str(root / "export"), formats=["safetensors"])
+    )
 
 
 @pytest.fixture(scope="module", params=[False, True], ids=["plain", "deidentified"])
@@ -197,7 +201,8 @@ def embedded(page: Path) -> list[bytes]:
 def test_files_that_are_passed_on_name_no_image_no_patient_and_no_study(study: Study) -> None:
     shareable = study.files(*SHAREABLE)
     kinds = {path.name for path in shareable} | {path.suffix for path in shareable}
-    wanted = {"record.json", "metrics.jsonl", "report.html", "report.md", "page.html"}
+    wanted = {"record.json", "metrics.jsonl", "pace.jsonl", "README.md", "export.json"}
+    wanted |= {"report.html", "report.md", "page.html"}
     assert wanted | {".wandb", ".safetensors", ".gz"} <= kinds
     assert found_in(shareable, study.identifiers) == {}
 
