@@ -52,7 +52,7 @@ def run(config: StudyConfig) -> RunRecord:
     if config.dry_run:
         standings = stand(study, folder)
         study = with_draws(with_estimates(study, folder, config.records))
-        print("\n".join(lines_of(study, standings)), flush=True)
+        print("\n".join(lines_of(study, standings, _asked(study))), flush=True)
         return _record(study, Outcome(), stopwatch)
     folder.folder.mkdir(parents=True, exist_ok=True)
     part = config.task is not None or config.only is not None
@@ -149,6 +149,12 @@ def _chosen(study: Study) -> list[StudyRun]:
     return study.by_name(names) if names is not None else list(study.runs)
 
 
+def _asked(study: Study) -> list[StudyRun]:
+    """The runs chosen, and what they need where that is asked for as well."""
+    chosen = _chosen(study)
+    return study.with_needs(chosen) if study.config.with_needs else chosen
+
+
 def _names_of_task(path: Path, task: int) -> list[str]:
     try:
         tasks = json.loads(read_regular_file(path, 2**26))
@@ -176,9 +182,7 @@ def _run_here(study: Study, folder: StudyFolder) -> Outcome:
         if config.only is None:
             searches = Searches(study, folder, standings)
             folder.write_plan(study.plan)
-        chosen = _chosen(study)
-    if config.with_needs:
-        chosen = study.with_needs(chosen)
+    chosen = _asked(study)
     todo = [run for run in chosen if run.name not in done]
     for run in todo if searches is None else ():
         if run.trial is not None:

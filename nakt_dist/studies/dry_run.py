@@ -9,23 +9,26 @@ from nakt_dist.studies.standing import Standing
 _SHOWN = 4
 
 
-def lines_of(study: Study, standings: Mapping[str, Standing]) -> list[str]:
-    """Returns a line for each step and each run, with what it waits for.
+def lines_of(
+    study: Study, standings: Mapping[str, Standing], chosen: Sequence[StudyRun]
+) -> list[str]:
+    """Returns a line for each step and each run that is asked for, with what it waits for.
 
     Runs of one step that wait for the same are told together.
     """
     config = study.config
-    lines = [f"study {config.study_name}: {len(study.runs)} runs below {config.root}"]
+    part = "" if len(chosen) == len(study.runs) else f"{len(chosen)} of "
+    lines = [f"study {config.study_name}: {part}{len(study.runs)} runs below {config.root}"]
     groups: dict[str, list[StudyRun]] = {}
-    for run in study.runs:
+    for run in chosen:
         groups.setdefault(run.planned.group, []).append(run)
-    group_of = {run.name: group for group, runs in groups.items() for run in runs}
+    group_of = {run.name: run.planned.group for run in study.runs}
     for group, runs in groups.items():
         if len(runs) > 1:
             lines.append(_line_of_group(group, runs, standings, group_of))
         indent = "    " if len(runs) > 1 else f"  {group}: "
         lines += [f"{indent}{_line_of_run(run, standings[run.name])}" for run in runs]
-    return [*lines, *_summary(study, standings)]
+    return [*lines, *_summary(study, standings, chosen)]
 
 
 def _line_of_group(
@@ -67,18 +70,20 @@ def _line_of_run(run: StudyRun, standing: Standing) -> str:
     return f"{word:<6}{run.name}{axes}{processes}{chosen}{waits}{searched}{changed}"
 
 
-def _summary(study: Study, standings: Mapping[str, Standing]) -> list[str]:
-    todo = [run for run in study.runs if not standings[run.name].done]
+def _summary(
+    study: Study, standings: Mapping[str, Standing], chosen: Sequence[StudyRun]
+) -> list[str]:
+    todo = [run for run in chosen if not standings[run.name].done]
     known = [run.planned.estimate_seconds for run in todo]
     seconds = sum(each for each in known if each is not None)
     unknown = sum(each is None for each in known)
-    shared = _shared(study)
-    lines = [f"{len(study.runs) - len(todo)} done, {len(todo)} to do"]
+    shared = _shared(chosen)
+    lines = [f"{len(chosen) - len(todo)} done, {len(todo)} to do"]
     if shared:
         lines.append(f"shared: {shared}")
     if todo and unknown < len(todo):
-        done = {name for name, standing in standings.items() if standing.done}
-        longest = max(remaining_seconds(study, done).values())
+        others = {run.name for run in study.runs} - {run.name for run in todo}
+        longest = max(remaining_seconds(study, others).values())
         unlike = f"; {unknown} {_plural(unknown)} like none that is done" if unknown else ""
         lines.append(
             f"estimate: {_hours(seconds)} one after the other, at least {_hours(longest)} however "
@@ -86,7 +91,7 @@ def _summary(study: Study, standings: Mapping[str, Standing]) -> list[str]:
         )
     elif todo:
         lines.append("estimate: none yet, as no run like these is done (--records adds folders)")
-    changed = sum(bool(standing.changed) for standing in standings.values())
+    changed = sum(bool(standings[run.name].changed) for run in chosen)
     if changed:
         lines.append(
             f"{changed} {_plural(changed)} ended with other settings than the file has now: give "
@@ -95,10 +100,10 @@ def _summary(study: Study, standings: Mapping[str, Standing]) -> list[str]:
     return lines
 
 
-def _shared(study: Study) -> str:
+def _shared(chosen: Sequence[StudyRun]) -> str:
     """Names the runs that most others need."""
     counts: dict[str, int] = {}
-    for run in study.runs:
+    for run in chosen:
         for need in run.planned.needs:
             counts[need] = counts.get(need, 0) + 1
     most = sorted(counts.items(), key=lambda item: -item[1])[:_SHOWN]

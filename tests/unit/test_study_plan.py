@@ -579,9 +579,22 @@ def test_a_changed_setting_is_never_silently_the_old_run(tmp_path: Path) -> None
 
     assert not standing.done
     assert standing.changed == ("recipe.learning_rate: found 0.5, expected 0.0001",)
-    told = "\n".join(lines_of(study, stand(study, folder)))
+    told = "\n".join(lines_of(study, stand(study, folder), study.runs))
     assert "CHANGED SETTINGS: recipe.learning_rate: found 0.5" in told
     assert "1 run ended with other settings" in told
+
+
+def test_of_a_part_of_a_study_that_part_is_told_alone(tmp_path: Path) -> None:
+    study, folder = chosen_study(tmp_path), StudyFolder(tmp_path / "r")
+    (run,) = study.by_name(["runs/0.1-0"])
+    write_record(run.config.output, run.config)
+    standings = stand(study, folder)
+    (final, *_) = (each for each in study.runs if "final" in each.name)
+    told = lines_of(study, standings, study.with_needs([final]))
+    assert told[0].startswith(f"study r: 4 of {len(study.runs)} runs below ")
+    assert "1 done, 3 to do" in told
+    assert not any("-1" in line for line in told)
+    assert "0 done, 1 to do" in lines_of(study, standings, [final])
 
 
 def test_hours_come_from_runs_like_these(tmp_path: Path) -> None:
