@@ -163,8 +163,10 @@ def describe(submission: Submission) -> dict[str, str]:
     for array in arrays:
         config = submission.settings.of(array.runs[0])
         asks = {"nodes": config.nodes, "tasks_per_node": config.tasks, "time": config.time,
-                "gpus_per_node": config.gpus_per_node, "partition": config.partition}  # fmt: skip
+                "partition": config.partition, "gpus_per_node": config.gpus_per_node}  # fmt: skip
         told = ", ".join(f"{key} {value}" for key, value in asks.items() if value is not None)
+        idle = (config.gpus_per_node or 0) - max(config.tasks, config.jobs)
+        told += f", of which {idle} stay idle" if idle > 0 else ""
         command = sbatch_command(submission.job_path(array), submission.options(array, jobs))
         lines[f"array {array.number}"] = (
             f"{array.runs[0].planned.group}, {len(array.runs)} runs in {len(array.tasks)} tasks "

@@ -205,6 +205,16 @@ def test_a_dry_run_prints_arrays_and_commands_and_leaves_nothing(
     assert not (here / "sbatch").exists()
 
 
+def test_gpus_that_no_process_takes_are_told(here: Path, capsys: pytest.CaptureFixture) -> None:
+    write_study(here)
+    for given, told in (
+        (["--gpus-per-node=8"], "gpus_per_node 8, of which 7 stay idle)"),
+        (["--gpus-per-node=2", "--runs-per-task=3", "--jobs=2"], "gpus_per_node 2)"),
+    ):
+        assert submit(here, "--dry-run", *given) == 0
+        assert told in capsys.readouterr().out.splitlines()[2]
+
+
 def test_several_processes_of_a_run_are_tasks_on_nodes(here: Path) -> None:
     write_study(here, processes=8, retries=2, job={"gpus_per_node": 4})
     assert submit(here, "--runs-per-task=3") == 0
