@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from nakt_dist.errors import DatasetError
-from nakt_dist.sources.chest import label_of
+from nakt_dist.sources.chest import Problem, label_of
 from nakt_dist.sources.csv_tables import column_names, find_table, quoted, read_rows
 from nakt_dist.sources.files import FoundFile, walk
 from nakt_dist.sources.isic_archive import ISIC_NAME, compared_name, image_stem
@@ -47,8 +47,9 @@ def scan(root: Path) -> SourceListing:
     if tables[0] is None:
         raise wrong_layout(root, "isic2019", f"the table '{LABEL_TABLE}'")
     found: Counter[str] = Counter()
-    rows = _read_rows(tables[0], found)
-    facts = _read_rows(tables[1], found) if tables[1] else {}
+    faults: dict[str, Problem] = {}
+    rows = _read_rows(tables[0], found, faults)
+    facts = _read_rows(tables[1], found, faults) if tables[1] else {}
 
     records, images, other_part = [], [], 0
     for file in contents.images:
@@ -65,7 +66,7 @@ def scan(root: Path) -> SourceListing:
     _require_a_row(rows, images, tables[0])
     if tables[1]:
         _require_a_row(facts, images, tables[1])
-    records += [_record(image, rows, facts) for image in images]
+    records += [_record(image, rows, facts, faults) for image in images]
     for key in rows.keys() - {compared_name(image.stem) for image in images}:
         name = f"{IMAGE_FOLDER}/{image_stem(rows[key]['image'])}.jpg"
         records.append(missing_image(name, root / name, f"'{LABEL_TABLE}'"))
@@ -86,8 +87,14 @@ def _require_a_row(
         )
 
 
-def _read_rows(table: FoundFile, found: Counter[str]) -> dict[str, dict[str, str]]:
-    """Reads a table whose column ``image`` names the images, keyed by the compared name."""
+def _read_rows(
+    table: FoundFile, found: Counter[str], faults: dict[str, Problem]
+) -> dict[str, dict[str, str]]:
+    """Reads a table whose column ``image`` names the images, keyed by the compared name.
+
+    Args:
+        faults: gets what is wrong with rows, such as a cell too many: theirs are not to be used.
+    """
     rows: dict[str, dict[str, str]] = {}
     names = column_names(table, ("image",))
     if len(names) < 2:
@@ -104,14 +111,21 @@ def _read_rows(table: FoundFile, found: Counter[str]) -> dict[str, dict[str, str
                 "there for the second time; remove one of the two lines"
             )
         rows[key] = cells
+        if row.fault:
+            faults[key] = ("unreadable_row", f"'{table.name}', line {row.line}: {row.fault}")
     return rows
 
 
 def _record(
-    image: FoundFile, rows: Mapping[str, Mapping[str, str]], facts: Mapping[str, Mapping[str, str]]
+    image: FoundFile,
+    rows: Mapping[str, Mapping[str, str]],
+    facts: Mapping[str, Mapping[str, str]],
+    faults: Mapping[str, Problem],
 ) -> SourceRecord:
     key = compared_name(image.stem)
     diagnosis, problem = _diagnosis(rows[key]) if key in rows else (None, None)
+    if key in faults:
+        return image_record(image, problem=problem or faults[key])
     known = facts.get(key, {})
     lesion = (known.get("lesion_id") or "").strip()
     labels = {fact: known[fact] for fact in FACTS if known.get(fact)}

@@ -51,7 +51,7 @@ def scan(
         present = [name for name in MASK_FOLDERS if (folder / name).is_dir()]
         mask_folder = (present or MASK_FOLDERS)[0]
     contents = walk(folder)
-    splits = _read_splits(folder, contents)
+    splits, in_both = _read_splits(folder, contents)
     pairs = sort_files(
         contents,
         partial(_role, mask_folder),
@@ -79,6 +79,13 @@ def scan(
         },
         several=True,
     )
+    both = " and ".join(map(_split_file, SPLITS))
+    records = [
+        replace(each, problem=("conflicting_split", f"{both} both name this image"))
+        if each.image.stem in in_both and not each.problem
+        else each
+        for each in records
+    ]
     for stem in splits.keys() - stems:
         name = f"{IMAGE_FOLDER}/{stem}.jpg"
         records.append(missing_image(name, folder / name, f"'{splits[stem]}.txt'"))
@@ -121,21 +128,23 @@ def _split_file(split: str) -> str:
     return f"ImageSets/Segmentation/{split}.txt"
 
 
-def _read_splits(folder: Path, contents: FolderContents) -> dict[str, str]:
-    """Returns the split of each image that the lists name."""
+def _read_splits(folder: Path, contents: FolderContents) -> tuple[dict[str, str], set[str]]:
+    """Returns the split of each image that the lists name, and the images that both name."""
     listed = {file.name for file in contents.others}
     splits: dict[str, str] = {}
+    in_both: set[str] = set()
     for split in SPLITS:
         if _split_file(split) in listed:
             text = (folder / _split_file(split)).read_text(encoding="utf-8", errors="replace")
+            in_both.update(splits.keys() & set(text.split()))
             splits |= dict.fromkeys(text.split(), split)
-    return splits
+    return splits, in_both
 
 
 def _role(mask_folder: str, file: FoundFile) -> tuple[str, Key] | None:
     if file.folder == IMAGE_FOLDER and file.suffix in (".jpg", ".jpeg"):
         return IMAGE, (file.stem,)
-    if file.folder == mask_folder and file.name.endswith(".png"):
+    if file.folder == mask_folder and file.suffix == ".png":
         return MASK, (file.stem,)
     if file.folder in OTHER_FOLDERS and file.folder != mask_folder:
         return f"{file.folder}/*{file.suffix}", ()

@@ -157,6 +157,23 @@ class TestIsic2019:
         expected = ["ambiguous_label", "unreadable_label", "unreadable_label", "unrecognised_name"]
         assert found == expected
 
+    def test_rows_with_a_cell_too_many_say_nothing(self, tmp_path: Path) -> None:
+        rows = "ISIC_0000001,1,0,0\nISIC_0000002,0,1,0,0,1\nISIC_0000003,0,1,0\n"
+        root = self.tree(tmp_path, rows)
+        (root / "ISIC_2019_Training_Metadata.csv").write_text(
+            "image,age_approx,anatom_site_general,lesion_id,sex\n"
+            "ISIC_0000001,55,lower, extremity,BCN_1,male\nISIC_0000003,50,torso,BCN_1,female\n"
+        )
+        listing = scan_source("isic2019", root, {})
+        assert [r.problem and r.problem[0] for r in listing.records[:3]] == [
+            "unreadable_row",
+            "unreadable_row",
+            None,
+        ]
+        patients = [r.patient_id for r in listing.records if not r.problem]
+        assert patients == ["lesion BCN_1"]
+        assert all(": it has 6 cells; expected" in r.problem[1] for r in listing.records[:2])
+
     def test_refused_tables(self, tmp_path: Path) -> None:
         root = self.tree(tmp_path, "ISIC_0000001,1,0,0\nISIC_0000001,0,1,0\n")
         with pytest.raises(DatasetError, match=r"line 3.*second time"):
@@ -176,7 +193,7 @@ class TestVoc2012:
         root = write_tree(
             tmp_path / "VOCdevkit" / "VOC2012",
             *(f"JPEGImages/{name}.jpg" for name in "abcd"),
-            *(f"SegmentationClass/{name}.png" for name in "abx"),
+            *(f"SegmentationClass/{name}" for name in ("a.png", "b.PNG", "x.png")),
             "SegmentationObject/a.png",
             "Annotations/a.xml",
             "stray.png",
@@ -209,6 +226,13 @@ class TestVoc2012:
         }
         assert listing.ignored_files == {".xml": 1, "SegmentationObject/*.png": 1}
         assert scan_source("voc2012", root / "VOCdevkit" / "VOC2012", {}) == listing
+
+    def test_an_image_in_both_lists_is_set_aside(self, root: Path) -> None:
+        lists = root / "VOCdevkit" / "VOC2012" / "ImageSets" / "Segmentation"
+        (lists / "val.txt").write_text("a\nb\n")
+        record = by_name(scan_source("voc2012", root, {}))["JPEGImages/a.jpg"]
+        assert record.problem[0] == "conflicting_split"
+        assert "train.txt and ImageSets/Segmentation/val.txt both name" in record.problem[1]
 
     def test_classes_make_the_mask_binary(self, root: Path) -> None:
         options = {"classes": ["person", 5, "bottle"], "only_segmented": True}
