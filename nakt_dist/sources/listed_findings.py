@@ -14,6 +14,7 @@ MOST_JOINED = 10
 
 UNITED = "findings united from several spellings"
 NEARLY_ALIKE = "findings whose names are nearly alike, taken as several"
+UNLISTED = "wanted findings that no row lists, so that all images count as without them"
 
 _MOST_SPELLINGS = 10 * MOST_FINDINGS
 _NEVER_IN_NAMES = ("|", ";", "\t", "\n")
@@ -96,7 +97,7 @@ class FindingCounter:
         return True
 
     def _alike(self, names: Sequence[str]) -> tuple[dict[str, int], dict[str, str]]:
-        """Returns counts of findings spelt in several ways, and an example of each count."""
+        """Returns counts of findings spelt in several ways or never, each with an example."""
         found: dict[str, int] = {}
         examples: dict[str, str] = {}
         several = {name: self._spellings.get(_form(name), Counter()) for name in names}
@@ -106,6 +107,10 @@ class FindingCounter:
             found[UNITED] = len(united)
             others = (quoted(each) for each in spellings if each != name)
             examples[UNITED] = f"{quoted(name)}, also written {', '.join(list(others)[:4])}"
+        unlisted = [name for name in names if not several[name]]
+        if unlisted:
+            found[UNLISTED] = len(unlisted)
+            examples[UNLISTED] = quoted(unlisted[0])
         nearly: dict[str, list[str]] = defaultdict(list)
         for name in names:
             letters = "".join(sign for sign in _form(name) if sign.isalnum())

@@ -11,7 +11,7 @@ from nakt_dist.cli import parse_config
 from nakt_dist.errors import ConfigurationError, DatasetError
 from nakt_dist.imaging.images import read_image
 from nakt_dist.sources import SourceListing, scan_source
-from nakt_dist.sources.listed_findings import NEARLY_ALIKE, UNITED
+from nakt_dist.sources.listed_findings import NEARLY_ALIKE, UNITED, UNLISTED
 from nakt_dist.sources.named_files import LOOSELY_SPELT, OTHER_FOLDERS
 from nakt_dist.sources.patients import SPELT_APART
 from tests.unit.source_trees import by_name, reasons, write_tree
@@ -148,6 +148,13 @@ def test_the_findings_asked_for_meet_other_spellings(tmp_path: Path) -> None:
     assert by_name(listing)["images/a.png"].findings == {"Sarcoidosis": 1, "Pleural Effusion": 0}
     assert by_name(listing)["images/b.png"].findings == {"Sarcoidosis": 0, "Pleural Effusion": 1}
     assert listing.found["labels besides 'finding_names'"] == 1
+
+
+def test_a_finding_asked_for_that_no_row_lists_is_said(tmp_path: Path) -> None:
+    publish(tmp_path, "filename,finding", "a.png,Pneumonia", "b.png,Edema")
+    listing = scan(tmp_path, finding_names=["Pnuemonia", "Edema"], **IN_ONE_COLUMN)
+    assert (listing.found[UNLISTED], listing.examples[UNLISTED]) == (1, "'Pnuemonia'")
+    assert UNLISTED not in scan(tmp_path, finding_names=["Edema"], **IN_ONE_COLUMN).found
 
 
 def test_findings_that_are_nearly_alike_are_said(tmp_path: Path) -> None:
