@@ -133,8 +133,7 @@ def _told_of_absent(path: Path, folder: Path, said: Sequence[str]) -> str:
 
 def _paths(path: Path, column: str) -> list[str]:
     if path.suffix.lower() in _TABLES:
-        rows = read_rows(FoundFile(valid_unicode(path.name), path), [column])
-        return [row.cells[0] for row in rows if row.cells[0]]
+        return list(_cells(path, column))
     try:
         content = read_regular_file(path)
     except (OSError, ValueError) as error:
@@ -143,6 +142,15 @@ def _paths(path: Path, column: str) -> list[str]:
         raise DatasetError(f"{path}: is no text; expected a path on each line")
     lines = os.fsdecode(content.removeprefix(_BYTE_ORDER_MARK)).splitlines()
     return [line.strip() for line in lines if line.strip()]
+
+
+def _cells(path: Path, column: str) -> Iterator[str]:
+    """Yields the paths in a table; a row that names none would lack an answer without a word."""
+    for row in read_rows(FoundFile(valid_unicode(path.name), path), [column]):
+        if row.fault or not row.cells[0]:
+            told = row.fault or f"the column '{column}' is empty; expected the path of an image"
+            raise DatasetError(f"{path}, line {row.line}: {told}. Mend the row, or remove it")
+        yield row.cells[0]
 
 
 def _size_and_time(path: Path) -> tuple[int, int]:

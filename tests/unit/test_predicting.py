@@ -121,6 +121,16 @@ def test_what_looks_like_masks_is_told_with_the_patterns_that_leave_it_out(
     assert rest.left_out == sum(expected.values()) and not rest.likely_masks
 
 
+@pytest.mark.parametrize(("row", "told"), [(",4", "'filename' is empty"), ("a.png,4,5", "3 cells")])
+def test_a_row_of_a_list_that_names_no_image_is_refused(
+    tmp_path: Path, row: str, told: str
+) -> None:
+    (tmp_path / "a.png").touch()
+    (tmp_path / "list.csv").write_text(f"filename,age\na.png,3\n{row}\n")
+    with pytest.raises(DatasetError, match=f"list.csv, line 3: .*{told}.*Mend the row"):
+        list_images(str(tmp_path / "list.csv"), "paths", "filename")
+
+
 def test_paths_of_a_list_begin_at_a_folder_that_is_said(tmp_path: Path) -> None:
     table = tmp_path / "metadata.csv"
     table.write_text("filename,age\na.png,3\nabsent.png,4\n")
