@@ -1,13 +1,15 @@
 """Opens one image file that nobody vouches for: bounded, whole, and by its content alone."""
 
+import contextlib
 import errno
 import io
 import re
 import stat
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 from PIL import (
     BmpImagePlugin,
     GifImagePlugin,
@@ -52,9 +54,12 @@ _PASSING_FAULTS = {
 """Errors of the machine rather than of the file."""
 _MAX_BYTES_PER_PIXEL = 8  # four channels of 16 bits, uncompressed
 _HEADER_BYTES = 2**20
+_TIFF_KIND_OF_PAGE = 254
 _TIFF_BITS = 258
 _TIFF_PHOTOMETRIC = 262
 _TIFF_TILE = (322, 323)
+_TIFF_NUMBERS = 339
+_UNSIGNED, _SIGNED = 1, 2  # kinds of numbers
 _EXIF_ORIENTATION = 274
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -80,6 +85,7 @@ class DecodedImage:
         narrowed: the file has more than 8 bits in several channels, and these are the high bytes.
         size: width and height of the picture in the file, upright.
         reduction: how many of its rows and columns became one while it was decoded.
+        holds_more: the file has further pictures, such as the pages of a stack.
     """
 
     pixels: Image.Image
@@ -89,6 +95,7 @@ class DecodedImage:
     narrowed: bool
     size: tuple[int, int]
     reduction: int = 1
+    holds_more: bool = False
 
 
 Reduce = Callable[[tuple[int, int]], int]
@@ -180,7 +187,11 @@ def decode(
             _check_tiles(image, name, max_pixels)
         if image.format == "JPEG2000":
             _check_codestream(image, content, name)
-        return _load(image, content, reduce)
+        more = _holds_more(image, content)
+        decoded = replace(_load(image, content, reduce), holds_more=more)
+        if isinstance(image, TiffImagePlugin.TiffImageFile):
+            _check_signs(image, name)
+        return decoded
     except (UnusableSample, MemoryError):
         raise
     except Exception as error:  # what a decoder raises on hostile bytes is anybody's guess
@@ -239,6 +250,38 @@ def _check_codestream(image: ImageFile.ImageFile, content: bytes, name: str) -> 
             "unreadable",
             f"'{name}': its header says {width}×{height} and its picture {found}; expected the "
             "same size and at most 4 components",
+        )
+
+
+def _holds_more(image: ImageFile.ImageFile, content: bytes) -> bool:
+    """Says whether a file has further pictures; a smaller copy in a TIFF is none."""
+    if not isinstance(image, GifImagePlugin.GifImageFile | TiffImagePlugin.TiffImageFile):
+        return getattr(image, "is_animated", False)
+    with contextlib.suppress(Exception):  # what follows the first picture may be damaged
+        again = type(image)(io.BytesIO(content))  # to look ahead would disturb the one to be loaded
+        if not again.is_animated:
+            return False
+        again.seek(1)
+        tags = getattr(again, "tag_v2", {})
+        return not tags.get(_TIFF_KIND_OF_PAGE, 0) & 1
+    return False
+
+
+def _check_signs(image: TiffImagePlugin.TiffImageFile, name: str) -> None:
+    """Refuses numbers whose sign Pillow mistakes, so that dark and bright change places."""
+    bits, kind = image.tag_v2.get(_TIFF_BITS, (1,)), image.tag_v2.get(_TIFF_NUMBERS, (_UNSIGNED,))
+    if len(bits) != 1:
+        return
+    what = ""
+    if (bits[0], kind[0]) == (8, _SIGNED) and np.asarray(image).max() > 127:
+        what = "numbers of 8 bits with a sign, some of them negative"
+    elif (bits[0], kind[0]) == (32, _UNSIGNED) and np.asarray(image).min() < 0:
+        what = "numbers of 32 bits without a sign, some of them above 2147483647"
+    if what:
+        raise UnusableSample(
+            "unreadable",
+            f"'{name}' holds {what}, which Pillow reads otherwise; save it as grey of 8 or 16 bits "
+            "or as floating-point numbers",
         )
 
 

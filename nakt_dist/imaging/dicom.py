@@ -33,6 +33,7 @@ class DicomPicture:
             equalisation; None for a look-up table, a palette, a sigmoid window and colours of
             8 bits.
         other_bits: whether words hold anything beside their values, such as overlays; left out.
+        burned_in: the file says that text which may name the patient is part of the picture.
     """
 
     pixels: np.ndarray
@@ -41,6 +42,7 @@ class DicomPicture:
     scaling: str
     range: list[float] | None
     other_bits: bool = False
+    burned_in: bool = False
 
 
 def read_dicom(
@@ -81,7 +83,8 @@ def read_dicom(
                 picture = _as_mimic_jpg(header, stored)
             else:
                 picture = _grey_picture(pydicom, header, stored, padding, name, full_range)
-            return replace(picture, other_bits=other_bits)
+            burned_in = str(header.get("BurnedInAnnotation")).upper() == "YES"
+            return replace(picture, other_bits=other_bits, burned_in=burned_in)
     except (UnusableSample, ConfigurationError, MemoryError):
         raise
     except Exception as error:  # pydicom's messages may quote the header: only the kind is told

@@ -23,7 +23,7 @@ _ELEMENTS = [
     "GreenPaletteColorLookupTableData", "BluePaletteColorLookupTableData",
     "SegmentedRedPaletteColorLookupTableData", "SegmentedGreenPaletteColorLookupTableData",
     "SegmentedBluePaletteColorLookupTableData", "FloatPixelData", "DoubleFloatPixelData",
-    "PixelData",
+    "BurnedInAnnotation", "PixelData",
 ]  # fmt: skip
 _NEEDED = ("PhotometricInterpretation", "BitsAllocated", "BitsStored", "PixelRepresentation")
 _COLOURS = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")

@@ -71,8 +71,10 @@ def read_image(
         (``"none"``, ``"kept"``, ``"min_max"``, ``"full_range"``, or of a DICOM file
         ``"window"``, ``"lut"`` or ``"mimic_jpg"``), ``range`` (the two values that became 0
         and 255, or None), and of a DICOM file ``bits_stored`` and ``other_bits`` (whether
-        words hold anything beside their values). Nothing else of a DICOM header is read. Of a
-        reduced JPEG ``reduction``, by which the array has fewer rows and columns, rounded up.
+        words hold anything beside their values) and, where the file says so, ``burned_in``, True:
+        text is part of the picture. Nothing else of a DICOM header is read. Of a
+        reduced JPEG ``reduction``, by which the array has fewer rows and columns, rounded up;
+        of a file with further pictures ``holds_more``, True.
 
     Raises:
         UnusableSample: ``empty_file``, ``not_an_image``, ``truncated_image``,
@@ -106,8 +108,9 @@ def read_image(
         array = np.array(shown if shown.mode == wanted else shown.convert(wanted))
         if decoded.narrowed:  # high bytes are what full_range asks for
             scaling, value_range = "full_range", [0, _SIXTEEN_BIT_MAX]
-    reduced = {"reduction": decoded.reduction} if decoded.reduction > 1 else {}
-    return array, reduced | {
+    rare = {"reduction": decoded.reduction} if decoded.reduction > 1 else {}
+    rare |= {"holds_more": True} if decoded.holds_more else {}
+    return array, rare | {
         "format": decoded.format,
         "mode": pixels.mode,
         "width": decoded.size[0],
@@ -122,7 +125,7 @@ def _of_dicom(picture: DicomPicture, colour: Colour) -> tuple[np.ndarray, dict[s
     array = picture.pixels
     if array.ndim != (2 if colour == "grey" else 3):
         array = np.array(Image.fromarray(array).convert(_PILLOW_MODE[colour]))
-    return array, {
+    return array, ({"burned_in": True} if picture.burned_in else {}) | {
         "format": "DICOM",
         "mode": picture.photometric,
         "width": array.shape[1],

@@ -43,7 +43,12 @@ class MaskedRecord(Protocol):
 
 
 def read_mask(
-    record: MaskedRecord, size: tuple[int, int], max_pixels: int, rule: MaskRule, turn: int = 1
+    record: MaskedRecord,
+    size: tuple[int, int],
+    max_pixels: int,
+    rule: MaskRule,
+    turn: int = 1,
+    classes: int | None = None,
 ) -> tuple[np.ndarray, dict[str, int]]:
     """Reads the masks of a record.
 
@@ -58,12 +63,14 @@ def read_mask(
         max_pixels: width × height allowed, checked before decoding.
         rule: of the dataset, from ``judge``; used where values tell the target.
         turn: EXIF orientation of the image, 1 to 8, which was undone.
+        classes: how many indices of classes have a name; None where nobody says.
 
     Returns:
         uint8, height × width: 0 and 255 for the kind ``"binary"``, class indices (255 is
         void) for the kind ``"classes"``. And counts: pixels that are ``void`` or hold ``other``
         values than those named, both packed as background; masks that EXIF ``turned_apart``:
-        otherwise than their image, and no shape shows whether they lie on it.
+        otherwise than their image, and no shape shows whether they lie on it; and, where there
+        are any, files that ``holds_more`` pictures than the first, which alone is read.
 
     Raises:
         UnusableSample: the reasons of ``decode_file`` with ``mask_`` before them, those of
@@ -84,10 +91,12 @@ def read_mask(
         decoded = _decode(path, size, max_pixels, turn, rule.turn_masks)
         counts["turned_apart"] += _may_lie_otherwise(decoded.orientation, turn, size)
         name = valid_unicode(path.name)
+        if decoded.holds_more:
+            counts["holds_more"] = counts.get("holds_more", 0) + 1
         if record.mask_kind == "classes" and not rule.classes:
-            return _indices(decoded, name), counts
+            return _indices(decoded, name, classes), counts
         if record.mask_classes:
-            target |= np.isin(_indices(decoded, name), record.mask_classes)
+            target |= np.isin(_indices(decoded, name, classes), record.mask_classes)
             continue
         levels = mask_levels(decoded, name, rule.needs_colours)
         summary = summarise(decoded, levels, name)
@@ -110,7 +119,7 @@ def _may_lie_otherwise(own: int, turn: int, size: tuple[int, int]) -> bool:
     return not proven
 
 
-def _indices(decoded: DecodedImage, name: str) -> np.ndarray:
+def _indices(decoded: DecodedImage, name: str, classes: int | None) -> np.ndarray:
     """Returns the class indices of a mask, uint8 (height, width)."""
     pixels = decoded.pixels
     values = np.asarray(pixels)
@@ -120,6 +129,15 @@ def _indices(decoded: DecodedImage, name: str) -> np.ndarray:
             f"'{name}' has the mode {pixels.mode}; expected a grey or palette "
             "image whose values are class indices from 0 to 255. Convert its colours to indices",
         )
+    if classes is not None:
+        nameless = np.unique(values[(values >= classes) & (values != VOID)]).tolist()
+        if nameless:
+            raise UnusableSample(
+                "mask_not_class_indices",
+                f"'{name}' holds {', '.join(map(str, nameless[:5]))}; expected class indices from "
+                f"0 to {classes - 1}, or {VOID} for void. A palette that became grey holds the "
+                "brightness of its colours: take the masks as published",
+            )
     return values.astype(np.uint8)
 
 

@@ -26,7 +26,11 @@ _NOT_KEPT = ("output", "workers", "trust_times", "deidentify_key")
 _REMARKS = {
     "other_bits": "DICOM pictures with bits beside their values (overlays, or a header that says "
     "too few bits), left out",
+    "burned_in": "DICOM pictures that hold text, says their header (BurnedInAnnotation): it may "
+    "name patients, and is packed as it is",
     "constant": "pictures of one value everywhere",
+    "holds_more": "images of which a file, theirs or a mask's, holds several pictures (pages or "
+    "frames); the first alone is read",
     "void": "images with void pixels, packed as background",
     "other": "images with mask values that are neither 0 nor named, packed as background",
     "turned_apart": "images turned by EXIF otherwise than their masks: check the overlays, and set "

@@ -69,7 +69,12 @@ def prepare_all(
     config, pieces = plan.config, _cut(plan, plan.inputs)
     ledger = _ledger(folder / PREPARED_NAME, pieces)
     settings = PrepareSettings(
-        config.image, tolerated_problems(config), config.deidentify, plan.content_key, rule
+        config.image,
+        tolerated_problems(config),
+        config.deidentify,
+        plan.content_key,
+        rule,
+        len(plan.classes) or None,
     )
     sizes, done = [len(each) for each in pieces], "images are read"
     read_now = _complete(

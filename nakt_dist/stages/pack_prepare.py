@@ -39,6 +39,7 @@ class PrepareSettings:
         deidentified: tell no more than the reason why an input is set aside.
         content_key: keys the hashes of what files hold; may be empty.
         mask_rule: what is target in binary masks.
+        classes: how many indices of class masks have a name; None where nobody says.
     """
 
     image: ImageConfig
@@ -46,6 +47,7 @@ class PrepareSettings:
     deidentified: bool
     content_key: bytes
     mask_rule: MaskRule
+    classes: int | None = None
 
     @property
     def rule_sha256(self) -> str:
@@ -255,10 +257,12 @@ def _convert(
     pixels, info = made.pixels, made.info
     files: dict[str, bytes] = {form.encoding: made.encoded}
     facts: dict[str, Any] = {"image": content_hash(made.content, settings.content_key)}
-    remarks = ["other_bits"] if info.get("other_bits") else []
+    remarks = [what for what in ("other_bits", "burned_in", "holds_more") if info.get(what)]
     if record.masks:
         turn = info["orientation"]
-        whole, counts = read_mask(record, made.shape, form.max_pixels, settings.mask_rule, turn)
+        whole, counts = read_mask(
+            record, made.shape, form.max_pixels, settings.mask_rule, turn, settings.classes
+        )
         kind: Literal["binary", "classes"] = (
             "classes" if record.mask_kind == "classes" else "binary"
         )
@@ -274,7 +278,7 @@ def _convert(
         "pixels": None if constant else _picture_number(pixels, info.get("reduction", 1)),
         "constant": constant,
         "united_masks": len(record.masks) > 1,
-        "remarks": remarks,
+        "remarks": sorted(set(remarks)),
     }
     return files, facts
 

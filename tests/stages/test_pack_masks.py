@@ -172,11 +172,24 @@ def test_dicom_pictures_with_overlays_in_their_words_are_counted(tmp_path, capsy
     for number, overlay in enumerate((0, 0x1000, 0xF000)):
         values = dicom_files.RAMP + np.uint16(number)
         values[2, 3] |= overlay
-        dicom_files.save(source / f"{number}.dcm", dicom_files.dataset_of(values))
+        text = {"BurnedInAnnotation": "YES" if number else "NO"}
+        dicom_files.save(source / f"{number}.dcm", dicom_files.dataset_of(values, **text))
     places = [f"--source={source}", f"--output={tmp_path / 'packed'}"]
     assert main(["pack", "--layout=image_folder", *places, *FORM, ALL]) == 0
     words = "DICOM pictures with bits beside their values (overlays, or a header that says too few"
-    assert f"{words} bits), left out: 2" in printed(capsys)
+    said = printed(capsys)
+    assert f"{words} bits), left out: 2" in said
+    assert "it may name patients, and is packed as it is: 2" in said
+
+
+@pytest.mark.parametrize("of", ["image", "mask"])
+def test_files_of_several_pictures_are_counted(tmp_path, capsys, of):
+    source = publish(tmp_path / "source", [np.uint8(255) * disc(8)] * 3, "tif")
+    pages = [Image.fromarray(255 * disc(radius).astype(np.uint8)) for radius in (8, 4)]
+    path = next((source / of).glob("01.*"))
+    pages[0].save(path, "TIFF", save_all=True, append_images=pages[1:])
+    assert pack(source, tmp_path / "packed") == 0
+    assert "holds several pictures (pages or frames); the first alone is read: 1" in printed(capsys)
 
 
 def test_the_advice_for_inverted_jpeg_masks_makes_right_ones(tmp_path, capsys):

@@ -33,6 +33,49 @@ def reason(path: Path, max_pixels: int = MAX_PIXELS) -> str:
     return caught.value.reason
 
 
+def plain_tiff(values: np.ndarray, kind: int) -> bytes:
+    """Returns a TIFF of one strip; kinds of numbers are 1 (without sign) and 2 (with)."""
+    rows, columns = values.shape
+    data = values.tobytes()
+    tags = {
+        256: columns, 257: rows, 258: 8 * values.itemsize, 259: 1, 262: 1, 273: 8, 277: 1,
+        278: rows, 279: len(data), 339: kind,
+    }  # fmt: skip
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
+    head = struct.pack("<4sI", b"II*\0", 8 + len(data)) + data
+    return head + struct.pack("<H", len(tags)) + entries + bytes(4)
+
+
+@pytest.mark.parametrize(("kind", "signed"), [(np.int8, 2), (np.uint32, 1)])
+def test_numbers_whose_sign_pillow_mistakes_are_set_aside(tmp_path: Path, kind, signed) -> None:
+    sound = np.linspace(0, 127, 64).reshape(8, 8).astype(kind)
+    path = write(tmp_path / "a.tif", plain_tiff(sound, signed))
+    assert np.array_equal(read(path), sound)
+    wrong = np.linspace(*((-128, 127) if signed == 2 else (0, 2**32 - 1)), 64)
+    write(path, plain_tiff(wrong.reshape(8, 8).astype(kind), signed))
+    assert reason(path) == "unreadable"
+
+
+@pytest.mark.parametrize("file_format", ["TIFF", "GIF", "PNG", "WEBP"])
+def test_files_of_several_pictures_say_so(tmp_path: Path, file_format: str) -> None:
+    first, second = Image.fromarray(gradient(9, 9)), Image.fromarray(255 - gradient(9, 9))
+    lossless = {"lossless": True} if file_format == "WEBP" else {}
+    for others in ([], [second]):
+        path = tmp_path / f"{len(others)}"
+        more = {"save_all": True, "append_images": others, **lossless}
+        first.convert("RGB").save(path, file_format, **more)
+        pixels, info = read_image(path, "grey", MAX_PIXELS, "min_max")
+        assert info.get("holds_more", False) == bool(others)
+        assert np.abs(pixels.astype(int) - gradient(9, 9)).max() <= 8  # a GIF's palette
+
+
+def test_a_smaller_copy_in_a_tiff_is_no_further_picture(tmp_path: Path) -> None:
+    small = Image.fromarray(gradient(4, 4))
+    small.encoderinfo = {"tiffinfo": {254: 1}}
+    Image.fromarray(gradient(9, 9)).save(tmp_path / "a.tif", save_all=True, append_images=[small])
+    assert "holds_more" not in read_image(tmp_path / "a.tif", "grey", MAX_PIXELS, "min_max")[1]
+
+
 @pytest.mark.filterwarnings("ignore::UserWarning:PIL")  # what Pillow says of damaged TIFF files
 class TestDamage:
     def test_empty_file(self, tmp_path: Path) -> None:

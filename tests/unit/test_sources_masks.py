@@ -26,10 +26,10 @@ ZERO_ONE_OR_WHITE = MaskRule(targets=(1, 255, 65535))
 
 
 def read(
-    *masks: Path, kind: str = "binary", size=(2, 2), classes=(), rule=ZERO_ONE_OR_WHITE
+    *masks: Path, kind: str = "binary", size=(2, 2), classes=(), rule=ZERO_ONE_OR_WHITE, known=None
 ) -> np.ndarray:
     record = SourceRecord("x", Path("x"), masks, kind, mask_classes=classes)
-    return read_mask(record, size, 1_000_000, rule)[0]
+    return read_mask(record, size, 1_000_000, rule, classes=known)[0]
 
 
 def reason(*masks: Path, **settings) -> str:
@@ -127,6 +127,14 @@ class TestClassMasks:
         wide = save(tmp_path / "w.png", np.full((2, 2), 300, np.uint16))
         assert reason(wide, kind="classes") == "mask_not_class_indices"
         assert reason(palette, palette, kind="classes") == "mask_several_class_files"
+
+    def test_indices_that_name_no_class_are_none(self, tmp_path: Path, palette: Path) -> None:
+        grey = save(tmp_path / "g.png", array([[0, 147], [220, 255]]))  # VOC's person, turned grey
+        for settings in ({"kind": "classes"}, {"classes": (15,)}):
+            assert reason(grey, known=21, **settings) == "mask_not_class_indices"
+            assert np.array_equal(read(palette, known=16, **settings), read(palette, **settings))
+        with pytest.raises(UnusableSample, match=r"'g\.png' holds 147, 220; expected .* 0 to 20"):
+            read(grey, kind="classes", known=21)
 
 
 class TestResizing:
