@@ -11,6 +11,7 @@ from nakt_dist.sources.folder_names import Claim, ClaimFinder, split_of
 from nakt_dist.sources.mask_pairs import Pairing, pair_masks
 
 LOOK_LIKE_MASKS = "images that look like masks of others by their names or folders"
+NAMED_AS_MASKS = "images that are named as masks are, with no image to belong to"
 ENDINGS_ALIKE = "images named as another with one ending after it, which may be masks"
 FOLDERS_ALIKE = "images in folders of the same file names, one of which may hold masks"
 
@@ -62,7 +63,11 @@ def told_of_masks(
     if hidden:
         found[LOOK_LIKE_MASKS] = len(hidden)
         examples[LOOK_LIKE_MASKS] = quoted(hidden[0].file.name)
-    elif not pairing.masks:
+        return found, examples
+    if pairing.reverted:
+        found[NAMED_AS_MASKS] = len(pairing.reverted)
+        examples[NAMED_AS_MASKS] = quoted(pairing.reverted[0].file.name)
+    if not pairing.masks:
         alike = _alike(pairing.images)
         if folders_are_classes:
             alike.pop(FOLDERS_ALIKE, None)

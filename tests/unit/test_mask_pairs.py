@@ -7,7 +7,12 @@ from source_trees import by_name, mask_names, reasons, write_tree
 
 from nakt_dist.errors import ConfigurationError, DatasetError
 from nakt_dist.sources import SourceListing, scan_source
-from nakt_dist.sources.mask_search import ENDINGS_ALIKE, FOLDERS_ALIKE, LOOK_LIKE_MASKS
+from nakt_dist.sources.mask_search import (
+    ENDINGS_ALIKE,
+    FOLDERS_ALIKE,
+    LOOK_LIKE_MASKS,
+    NAMED_AS_MASKS,
+)
 
 
 def scan(root: Path, **options: object) -> SourceListing:
@@ -279,6 +284,16 @@ def test_what_may_be_masks_without_a_usual_name_is_said(tmp_path: Path) -> None:
     assert listing.found == {FOLDERS_ALIKE: 6}
     assert listing.examples == {FOLDERS_ALIKE: "'drawn' and 'us'"}
     assert pairs(scan(root, mask_folder="drawn"))["us/a.png"] == ["a.png"]
+
+
+def test_images_named_as_masks_that_belong_to_none_are_said(tmp_path: Path) -> None:
+    names = [f"{n}/{n}{e}.png" for n in ("p1", "p2") for e in ("_t1", "_t2", "_seg")]
+    listing = scan(write_tree(tmp_path, *names, "p1/q.png", "p1/q_roi.png", "p2/r_roi.png"))
+    assert listing.found == {NAMED_AS_MASKS: 2}
+    assert listing.examples == {NAMED_AS_MASKS: "'p1/p1_seg.png'"}
+    more = [f"{n}/{n}{e}.png" for n in ("p1", "p2") for e in ("", "_roi", "_R1_Label1")]
+    listing = scan(write_tree(tmp_path / "more", *more))
+    assert listing.found == {NAMED_AS_MASKS: 2, ENDINGS_ALIKE: 2}
 
 
 def test_series_and_augmented_numbers_are_no_masks(tmp_path: Path) -> None:
