@@ -259,11 +259,10 @@ def _holds_more(image: ImageFile.ImageFile, content: bytes) -> bool:
         return getattr(image, "is_animated", False)
     with contextlib.suppress(Exception):  # what follows the first picture may be damaged
         again = type(image)(io.BytesIO(content))  # to look ahead would disturb the one to be loaded
-        if not again.is_animated:
-            return False
-        again.seek(1)
-        tags = getattr(again, "tag_v2", {})
-        return not tags.get(_TIFF_KIND_OF_PAGE, 0) & 1
+        if not again.is_animated or isinstance(again, GifImagePlugin.GifImageFile):
+            return again.is_animated
+        again.seek(1)  # of a TIFF, which reads its tags alone
+        return not again.tag_v2.get(_TIFF_KIND_OF_PAGE, 0) & 1
     return False
 
 
