@@ -1,19 +1,25 @@
 """Takes the best of runs that differ in some axes, by a metric of images kept for choosing."""
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nakt_dist.config import EvaluateConfig, TrainConfig
+from nakt_dist.config import EvaluateConfig, TrainConfig, as_plain
 from nakt_dist.config.placeholders import Parts
 from nakt_dist.errors import ConfigurationError, DatasetError
+from nakt_dist.records.evaluation_set import describe_splits
+from nakt_dist.records.fields import sorted_json
 from nakt_dist.records.run_record import RECORD_NAME, read_record
 from nakt_dist.studies.paths import absolute
 
 _VALIDATION = "best_validation_"
 _FOR_CHOOSING = ("validation", "valid", "val", "dev")
+_PLACES = ("dataset", "pseudo_labels")
+_JUDGED_BY = (*_PLACES, "splits", "count", "subset_seed", "exclusion", "both_empty")
+_LESS_IS_BETTER = re.compile(r"error|loss|brier|_pixels_")
 
 
 @dataclass(frozen=True)
@@ -112,7 +118,7 @@ def check_metric(by: str, configs: Sequence[Any], where: str) -> None:
 
     Raises:
         ConfigurationError: the runs do not train with validation images, or test on others than
-            a validation split.
+            a validation split; or the highest of the metric is not the best.
     """
     for config in configs:
         if isinstance(config, TrainConfig):
@@ -136,6 +142,11 @@ def check_metric(by: str, configs: Sequence[Any], where: str) -> None:
                     f"({_VALIDATION}auroc, {_VALIDATION}dice), or of an evaluate step with splits: "
                     "[validation]"
                 )
+            if not by.endswith("_mean") or _LESS_IS_BETTER.search(by):
+                raise ConfigurationError(
+                    f"{where}: by is {by}, and the run with the highest is taken; expected the "
+                    "mean of a metric of which more is better, such as auroc_mean or dice_mean"
+                )
         else:
             raise ConfigurationError(
                 f"{where}: expected runs of train, or of evaluate on validation images"
@@ -145,28 +156,75 @@ def check_metric(by: str, configs: Sequence[Any], where: str) -> None:
 def check_apart(chosen: Sequence[Any], tests: Sequence[EvaluateConfig], where: str) -> None:
     """Refuses validation images that the study tests on, by whatever name.
 
-    A split that is called validation may be evaluated too: the report says that it was chosen on.
+    A split that is called validation may be evaluated by itself, too: nobody takes it for a test.
 
     Args:
         where: of the choice, for messages.
 
     Raises:
-        ConfigurationError: a candidate's validation images are the dataset and splits of a test.
+        ConfigurationError: a candidate's validation images are among those of a test.
     """
-    kept: dict[tuple[str, str], str] = {}
+    kept: dict[tuple[str, str | None], str] = {}
     for config in chosen:
         data = config.validation if isinstance(config, TrainConfig) else config
-        splits = (data.splits or ("all",)) if data is not None else ()
-        for split in splits:
-            if data is not None and split not in _FOR_CHOOSING:
-                kept.setdefault((absolute(data.dataset), split), config.output)
+        if data is None:
+            continue
+        for split in _splits(data):
+            kept.setdefault((absolute(data.dataset), split), config.output)
     for test in tests:
-        for split in test.splits or ("all",):
-            place = absolute(test.dataset)
-            met = next((each for each in (split, "all") if (place, each) in kept), None)
-            if met is not None:
+        tested, place = _splits(test), absolute(test.dataset)
+        if set(tested) <= set(_FOR_CHOOSING):
+            continue
+        for (dataset, split), output in kept.items():
+            if dataset == place and (split in tested or None in (split, *tested)):
+                told = describe_splits(split and [split])
                 raise ConfigurationError(
-                    f"{where}: {test.output} tests on the split {split} of {test.dataset}, by "
-                    f"which {kept[place, met]} is chosen. Keep validation and test "
-                    "images apart"
+                    f"{where}: {test.output} tests on {describe_splits(test.splits)} of "
+                    f"{test.dataset}, and {output} is chosen by {told} of it. Keep validation and "
+                    "test images apart"
                 )
+
+
+def _splits(images: Any) -> Sequence[str | None]:
+    """Returns the splits that are taken; None stands for all."""
+    return images.splits or (None,)
+
+
+def check_alike(choice: Choice, configs: Mapping[str, Any], where: str) -> None:
+    """Refuses to compare by unlike images or labels: of one packing, or read otherwise.
+
+    Args:
+        configs: of the candidates, by their output.
+        where: of the choice, for messages.
+
+    Raises:
+        ConfigurationError: names in what they differ.
+    """
+    groups: list[tuple[Candidate, dict[str, set[str]]]] = []
+    for candidate in choice.candidates:
+        judged = _judged_by(configs[candidate.output])
+        same = [found for first, found in groups if first.values == candidate.values]
+        if not same:
+            same = [{name: set() for name in judged}]
+            groups.append((candidate, same[0]))
+        for name, value in judged.items():
+            same[0][name].add(sorted_json(value))
+    first, expected = groups[0]
+    for other, found in groups[1:]:
+        unlike = [name for name in expected if found[name] != expected[name]]
+        if "dataset" in unlike:  # such as another size of the same images
+            unlike = [name for name in unlike if name not in _PLACES]
+        if unlike:
+            raise ConfigurationError(
+                f"{where}: {first.name} and {other.name} are judged by other "
+                f"{', '.join(unlike)}, so that the higher one need not be the better. Validate "
+                "them alike, or choose by evaluate steps that do"
+            )
+
+
+def _judged_by(config: Any) -> dict[str, Any]:
+    """Returns what decides, beside the network, the metric that a run is chosen by."""
+    plain = as_plain(config)
+    images = plain["validation"] if isinstance(config, TrainConfig) else plain
+    judged = {name: images.get(name) for name in _JUDGED_BY} | {"labels": plain["labels"]}
+    return judged | {name: absolute(path) for name in _PLACES if (path := judged[name])}

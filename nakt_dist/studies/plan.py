@@ -12,12 +12,12 @@ from nakt_dist.config import EvaluateConfig, StudyConfig, as_plain
 from nakt_dist.config.axes import describe
 from nakt_dist.errors import ConfigurationError, nearest_name
 from nakt_dist.runtime.files import value_sha256
-from nakt_dist.studies.choices import Choice, check_apart, check_metric
+from nakt_dist.studies.choices import Choice, check_alike, check_apart, check_metric
 from nakt_dist.studies.expansion import Draft, Expansion, ParseConfig
 from nakt_dist.studies.folder import Plan, PlannedRun
 from nakt_dist.studies.paths import absolute, edges_of
 from nakt_dist.studies.search import OneTrial
-from nakt_dist.studies.steps import Launch, read_steps
+from nakt_dist.studies.steps import ChoiceStep, Launch, read_steps
 
 
 @dataclass(frozen=True)
@@ -144,7 +144,21 @@ def make_study(config: StudyConfig, parse: ParseConfig, stages: Sequence[str]) -
         compared = {each.output for each in chosen}
         check_metric(by, chosen, place)
         check_apart(chosen, [test for test in tests if test.output not in compared], place)
+    _check_alike(runs, choices)
     return Study(config, tuple(_with_edges(runs, config.root)))
+
+
+def _check_alike(runs: Sequence[Draft], choices: Sequence[ChoiceStep]) -> None:
+    """Refuses choices among runs that are judged by unlike images."""
+    places = {choice.name: choice.place for choice in choices}
+    configs = {str(_output(run)): run.config for run in runs}
+    made = {
+        (choice.name, *(each.output for each in choice.candidates)): choice
+        for run in runs
+        for choice in run.choices
+    }
+    for choice in made.values():
+        check_alike(choice, configs, places[choice.name])
 
 
 def _check_outputs(runs: Sequence[Draft]) -> None:

@@ -322,6 +322,57 @@ def test_validation_images_that_the_study_tests_on_are_refused(tmp_path: Path) -
         read_study(StudyConfig(steps=[*steps[:3], other], root=str(tmp_path)))
 
 
+@pytest.mark.parametrize("splits", [None, ["validation", "test"]])
+def test_a_test_that_holds_validation_images_among_others_is_refused(
+    tmp_path: Path, splits: list[str] | None
+) -> None:
+    validation = {"dataset": "${root}/d", "splits": ["validation"]}
+    grid = {**GRID, "config": {**GRID["config"], "validation": validation}}
+    tested = {**TESTED, "config": {**EVALUATE, "splits": splits}}
+    with pytest.raises(ConfigurationError, match="Keep validation and test images apart"):
+        read_study(StudyConfig(steps=[grid, CHOOSE, FINAL, tested], root=str(tmp_path)))
+    alone = {**TESTED, "config": {**EVALUATE, "splits": ["validation"]}}
+    read_study(StudyConfig(steps=[grid, CHOOSE, FINAL, alone], root=str(tmp_path)))
+
+
+VALIDATED = {**TESTED, "config": {**EVALUATE, "splits": ["validation"]}}
+
+
+@pytest.mark.parametrize(
+    "by", ["calibration_error_mean", "brier_score_mean", "hd95_pixels_mean", "dice_std", "images"]
+)
+def test_nothing_is_chosen_by_the_highest_of_what_is_no_gain(tmp_path: Path, by: str) -> None:
+    choose = {**CHOOSE, "of": "tested"}
+    with pytest.raises(ConfigurationError, match="of which more is better"):
+        read_study(StudyConfig(steps=[VALIDATED, {**choose, "by": by}], root=str(tmp_path)))
+    read_study(StudyConfig(steps=[VALIDATED, {**choose, "by": "dice_mean"}], root=str(tmp_path)))
+
+
+@pytest.mark.parametrize(
+    ("unlike", "named"),
+    [
+        ({"splits": ["${beta}"]}, "splits"),
+        ({"pseudo_labels": "${root}/pseudo/${beta}"}, "pseudo_labels"),
+        ({"dataset": "${root}/d-${beta}", "pseudo_labels": "${root}/pseudo/${beta}"}, None),
+        ({"splits": ["part-${seed}"]}, None),  # each value is judged by all of them
+    ],
+)
+def test_runs_that_are_judged_by_unlike_images_are_not_compared(
+    tmp_path: Path, unlike: dict[str, Any], named: str | None
+) -> None:
+    validation = {"dataset": "${root}/d", "splits": ["validation"], **unlike}
+    config = {**GRID["config"], "validation": validation, "augmentation": {}}
+    grid = {**GRID, "matrix": {"beta": ["1", "2"], "seed": [0, 1]}, "config": config}
+    own = {"output": "${root}/final", "seed": 0, "init": "${root}/first-${best.beta}"}
+    final = {"stage": "train", "config": TRAIN | own}
+    config = StudyConfig(steps=[grid, CHOOSE, final], root=str(tmp_path))
+    if named is None:
+        read_study(config)
+        return
+    with pytest.raises(ConfigurationError, match=f"are judged by other {named}, so that"):
+        read_study(config)
+
+
 def test_several_runs_of_equal_values_have_no_output_to_choose(tmp_path: Path) -> None:
     config = TRAIN | {"output": "${root}/final", "seed": 0, "init": "${best.output}"}
     final = {"stage": "train", "config": config}
