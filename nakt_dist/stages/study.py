@@ -2,12 +2,12 @@
 
 import json
 import time
-from collections.abc import Container, Sequence
+from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from nakt_dist.config import StudyConfig, as_plain
-from nakt_dist.errors import ConfigurationError, NaktError
+from nakt_dist.errors import ConfigurationError, DatasetError, NaktError
 from nakt_dist.records.run_record import RunRecord, Stopwatch, package_versions
 from nakt_dist.runtime.files import read_regular_file
 from nakt_dist.runtime.processes import process_place, say
@@ -20,7 +20,7 @@ from nakt_dist.studies.local import LocalRuns, Outcome
 from nakt_dist.studies.one_run import is_elsewhere
 from nakt_dist.studies.plan import Study, StudyRun, make_study
 from nakt_dist.studies.searches import Searches, with_draws
-from nakt_dist.studies.standing import stand
+from nakt_dist.studies.standing import Standing, stand
 from nakt_dist.studies.sweep import write_sweeps
 from nakt_dist.studies.together import do_together
 
@@ -187,6 +187,7 @@ def _run_here(study: Study, folder: StudyFolder) -> Outcome:
     for run in todo if searches is None else ():
         if run.trial is not None:
             run.trial.drawn()
+        _refuse_changed_trials(run, study, standings)
     if len(chosen) > len(todo):
         say(f"study {config.study_name}: {len(chosen) - len(todo)} of {len(chosen)} runs are done")
     for stage in {run.planned.stage for run in todo if run.launch.is_alone}:
@@ -195,6 +196,22 @@ def _run_here(study: Study, folder: StudyFolder) -> Outcome:
     if is_task:
         _settle(chosen, folder, done, outcome.blocked)
     return outcome
+
+
+def _refuse_changed_trials(run: StudyRun, study: Study, standings: Mapping[str, Standing]) -> None:
+    """Refuses to choose among trials as the file had them once; they may have failed, not changed.
+
+    Raises:
+        DatasetError: one was trained with other settings than it has now.
+    """
+    trials = {each.name for each in study.runs if each.trial is not None} if run.choices else set()
+    for name in trials.intersection(run.planned.after):
+        if standings[name].changed:
+            raise DatasetError(
+                f"{run.name} chooses among trials of which {name} was trained with other settings "
+                f"({'; '.join(standings[name].changed)}). Give the trials other outputs, or "
+                "restore the settings"
+            )
 
 
 def _settle(

@@ -53,7 +53,7 @@ def stand(
         # Of trials that it chooses among some may fail: the choice says whether all have ended.
         before = [
             each for each in (*run.planned.needs, *run.planned.after)
-            if not (run.choices and each in trials) or found[each].done
+            if not (run.choices and each in trials) or found[each].done or found[each].changed
         ]  # fmt: skip
         state = states[run.name]
         standing = _stand_alone(run, folder, state)

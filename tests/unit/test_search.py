@@ -322,6 +322,17 @@ def test_only_the_study_draws(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert not list(tmp_path.glob("**/*.journal")) and not left(tmp_path)
 
 
+@pytest.mark.usefixtures("fast")
+def test_one_run_is_not_done_by_trials_of_other_settings(tmp_path: Path) -> None:
+    steps = searched(tmp_path).steps
+    run_all(searched(tmp_path))
+    study.run(searched(tmp_path, only="test"))
+    recipe = {**STEP["config"]["recipe"], "global_batch_size": 2}
+    steps = [*steps[:2], {**steps[2], "config": {**STEP["config"], "recipe": recipe}}]
+    with pytest.raises(DatasetError, match=r"with other settings \(recipe.global_batch_size"):
+        study.run(searched(tmp_path, steps=steps, only="test"))
+
+
 def test_without_optuna_one_line_says_what_to_install(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
