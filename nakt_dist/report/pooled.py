@@ -23,6 +23,10 @@ _DECIDES = (
     "task", "model", "recipe", "augmentation", "trainable", "frozen_bn_eval", "preprocessing",
 )  # fmt: skip
 """Settings of a training that make it another, whatever its images."""
+_OF_A_FOLD = (
+    "dataset", "splits", "pseudo_labels", "exclusion", "count", "subset_seed", "cache", "name",
+)  # fmt: skip
+"""Settings of images that differ between folds, or that its lineage says."""
 
 
 @dataclass(frozen=True)
@@ -172,10 +176,7 @@ class _Recipes:
             str(found.record.details.get("best_weights_sha256")): found.record
             for found in collection.trainings
         }
-        self._settings = {
-            weights: {name: record.config.get(name) for name in _DECIDES}
-            for weights, record in trained.items()
-        }
+        self._settings = {weights: _deciding(record.config) for weights, record in trained.items()}
         self._lineages = {
             weights: read_lineage(record.details["lineage"]) for weights, record in trained.items()
         }
@@ -244,6 +245,19 @@ class _Recipes:
             said,
             self._combined.get(pseudo),
         ]
+
+
+def _deciding(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the settings of a training that its repetitions share."""
+    images = {name: _without_folds(config.get(name)) for name in ("data", "validation")}
+    return {name: config.get(name) for name in _DECIDES} | images
+
+
+def _without_folds(images: Any) -> Any:
+    """Returns what settings say of images besides which they are; None where there are none."""
+    if isinstance(images, Mapping):
+        return {name: value for name, value in images.items() if name not in _OF_A_FOLD}
+    return list(map(_without_folds, images)) if isinstance(images, list) else images
 
 
 def _rule(rule: ExclusionRule | None) -> Any:

@@ -58,7 +58,11 @@ def _dice(each: Pooled) -> Cell:
 
 def _repeats(each: Pooled) -> str:
     means = [run.mean for run in each.runs]
-    runs = f"{each.folds} × {len(means) // each.folds}" if each.folds > 1 else f"{len(means)} runs"
+    of_folds = {len(runs) for runs in grouped(each.runs, lambda run: run.tested_on.splits).values()}
+    runs = f"{len(means)} runs"
+    if each.folds > 1:
+        alike = len(of_folds) == 1
+        runs = f"{each.folds} × {of_folds.pop()}" if alike else f"{runs} of {each.folds} folds"
     return f"{runs}: {min(means):.1f} to {max(means):.1f}"
 
 

@@ -212,6 +212,36 @@ def test_what_is_not_alike_is_not_pooled(tmp_path, changed):
     assert pool(collect([tmp_path]), []) == []
 
 
+@pytest.mark.parametrize(
+    "unlike",
+    [
+        {"validation": {"dataset": "breast", "splits": ["validation"]}},
+        {"data": [{"dataset": "breast", "weight": 2.0}, {"dataset": "skin", "weight": 1.0}]},
+        {"data": {"dataset": "breast", "class_map": {"names": {"cyst": "lesion"}}}},
+    ],
+)
+def test_runs_of_one_seed_whose_epoch_or_images_were_taken_otherwise_are_not_pooled(
+    tmp_path, unlike
+):
+    for fold in (1, 2, 3):
+        write_run(tmp_path, f"net-{fold}", lineage(annotations()), scores(0.5), fold)
+        path = tmp_path / "runs" / f"net-{fold}" / "record.json"
+        record = json.loads(path.read_text())
+        record["config"] |= {"data": {"dataset": "breast", "splits": [f"without-{fold}"]}}
+        record["config"] |= unlike if fold == 3 else {}
+        path.write_text(json.dumps(record))
+    (found,) = pool(collect([tmp_path]), [])
+    assert [run.name for run in found.runs] == ["net-1", "net-2"]
+
+
+def test_folds_that_were_repeated_unlike_often_are_counted_as_they_are(tmp_path):
+    for name in ("net-1", "net-2", "net-2b", "net-2c"):
+        trained = {**lineage(annotations()), "seed": len(name)}
+        write_run(tmp_path, name, trained, scores(0.5), int(name[4]))
+    (row,) = pooled_table(pool(collect([tmp_path]), [])).rows
+    assert row[-1].text.startswith("4 runs of 2 folds: ")
+
+
 def test_a_run_without_predictions_is_told_and_the_page_still_made(root, tmp_path):
     left_out = []
     for fold in (1, 2):
