@@ -128,6 +128,7 @@ def classifier_cautions(
     }
     sentences = [*_study_meetings(studies), *_teachers_met(studies), *_without_validation(studies)]
     sentences += not_known(run for study in studies for run in study.runs)
+    sentences += _untold(studies, settings)
     sentences += _several_tests(map(_identify_study, studies), "test sets")
     for study in studies:
         for setting, cell in study.cells.items():
@@ -192,6 +193,24 @@ def _without_validation(studies: Sequence[Study]) -> Iterator[str]:
         )
 
 
+def _untold(studies: Sequence[Study], settings: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    """Names the runs that are held against others, and whose trainings no record here tells of."""
+    compared = [
+        run
+        for study in studies
+        for cell in study.cells.values()
+        if sum(len(repeats.runs) for repeats in cell.values()) > 1
+        for repeats in cell.values()
+        for run in repeats.runs
+    ]
+    untold = sorted({run.name for run in compared if run.original not in settings})
+    if untold:
+        yield (
+            f"The records of the trainings of {list_some(untold)} are not here: whether they "
+            "differ from those beside them in more than the seed and the method is not known."
+        )
+
+
 def _identify_study(study: Study) -> str:
     tested_on = study.tested_on
     facts = (
@@ -242,7 +261,7 @@ def _differing(
     runs: Iterable[ClassifierRun], settings: Mapping[str, Mapping[str, Any]]
 ) -> list[str]:
     """Names the settings in which runs differ from the first whose settings are known."""
-    known = [settings[run.weights_sha256] for run in runs if run.weights_sha256 in settings]
+    known = [settings[run.original] for run in runs if run.original in settings]
     differing = {name for each in known for name in differing_fields(known[0], each)}
     return sorted({printable(name.split(":", 1)[0]) for name in differing})
 

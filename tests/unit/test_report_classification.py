@@ -494,6 +494,16 @@ def test_unlike_recipes_and_starts_are_named(tmp_path: Path):
     assert "were also trained differently: recipe.global_batch_size." in text
 
 
+def test_whether_runs_differ_is_not_known_without_the_records_of_their_trainings(tmp_path: Path):
+    for seed in (0, 1):
+        write_classified(tmp_path / "tests" / f"net-{seed}", classifier(seed=seed))
+    write_classifier_training(tmp_path / "runs" / "net-0", classifier(seed=0))
+    assert (
+        "The records of the trainings of net-1 are not here: whether they differ" in
+        cautions_of(tmp_path)
+    )  # fmt: skip
+
+
 def test_a_study_alike_in_all_but_seeds_and_teacher_raises_no_such_caution(study_folder: Path):
     text = cautions_of(study_folder)
     assert "differ" not in text and "very splits" not in text and "validation set" not in text
