@@ -9,7 +9,6 @@ from nakt_dist.records.fields import printable
 from nakt_dist.records.lineage import Method
 from nakt_dist.report.document import WARNING
 from nakt_dist.report.evaluations import (
-    ClassifierRun,
     Evaluation,
     SegmentationRun,
     is_classifier_test,
@@ -18,7 +17,7 @@ from nakt_dist.report.paper_differences import recipe_numbers
 from nakt_dist.report.roles import Role
 from nakt_dist.report.runs import Collection, FoundRecord
 from nakt_dist.report.studies import Repeats, Setting, Study
-from nakt_dist.report.wording import describe_packing, describe_policy, list_some
+from nakt_dist.report.wording import describe_packing, describe_policy, grouped, list_some
 from nakt_dist.runtime.files import differing_fields, value_sha256
 from nakt_dist.signals.kind import TRANSFER_LEARNING
 
@@ -33,6 +32,12 @@ _OF_THE_RUN = (
     "checkpoint", "tracking", "profile", "log_keys", "teacher", "trainable",
 )  # fmt: skip
 _OF_THE_DATA = ("dataset", "cache")
+# What lineages, and so the tables, say of the images.
+_OF_A_FOLD = tuple(
+    f"{part}.{name}"
+    for part in ("data", "validation")
+    for name in ("pseudo_labels", "exclusion", "splits", "count", "subset_seed")
+)
 
 
 def uses_phantoms(collection: Collection) -> bool:
@@ -57,6 +62,7 @@ def cautions(collection: Collection) -> tuple[str, ...]:
             f"{', '.join(sorted(chosen))}. Validation and test images should be apart."
         )
     taught = [found for found, told in lineages if "teachers" in told["trained_on"]]
+    sentences += _trained_differently(runs, _settings(collection.trainings))
     exclusion = {run.excluded for run in runs if run.role == Role.STUDENT}
     if len(exclusion) == 2 and recipe_numbers(taught, "epochs"):
         sentences.append(
@@ -118,14 +124,45 @@ def _identify(tested_on: EvaluationSet) -> str:
     )
 
 
+def _trained_differently(
+    runs: Sequence[SegmentationRun], settings: Mapping[str, Mapping[str, Any]]
+) -> Iterator[str]:
+    """Says in what else networks differ that the page holds against each other.
+
+    That is students of one transferal set by their exclusion, and fine-tuned networks with those
+    from scratch.
+    """
+
+    def compared(run: SegmentationRun) -> tuple[Any, ...]:
+        learnt = run.lineage.learnt
+        return run.role == Role.STUDENT, learnt.teachers, learnt.fingerprint, run.network
+
+    roles = (Role.STUDENT, Role.FROM_SCRATCH, Role.FINE_TUNED_STUDENT, Role.FINE_TUNED_TEACHER)
+    groups = grouped((run for run in runs if run.role in roles), compared)
+    for (taught, _, _, network), alike in groups.items():
+        names = [name for name in _differing(alike, settings) if not name.startswith(_OF_A_FOLD)]
+        if names:
+            learnt = alike[0].lineage.learnt
+            what = "Students of" if taught else "Networks from scratch, and fine-tuned, on"
+            yield (
+                f"{what} {learnt.label}, {network.label}, were trained differently: "
+                f"{list_some(names)}."
+            )
+
+
+def _settings(trainings: Iterable[FoundRecord]) -> dict[str, Mapping[str, Any]]:
+    """Returns the settings that decide what a network is, by its weights."""
+    return {
+        str(found.record.details.get("best_weights_sha256")): _deciding(found.record.config)
+        for found in trainings
+    }
+
+
 def classifier_cautions(
     studies: Sequence[Study], trainings: Sequence[FoundRecord]
 ) -> tuple[str, ...]:
     """Returns what a reader must know before comparing classifiers with each other."""
-    settings = {
-        str(found.record.details.get("best_weights_sha256")): _deciding(found.record.config)
-        for found in trainings
-    }
+    settings = _settings(trainings)
     sentences = [*_study_meetings(studies), *_teachers_met(studies), *_without_validation(studies)]
     sentences += not_known(run for study in studies for run in study.runs)
     sentences += _untold(studies, settings)
@@ -257,9 +294,7 @@ def _unlike(
             )
 
 
-def _differing(
-    runs: Iterable[ClassifierRun], settings: Mapping[str, Mapping[str, Any]]
-) -> list[str]:
+def _differing(runs: Iterable[Evaluation], settings: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """Names the settings in which runs differ from the first whose settings are known."""
     known = [settings[run.original] for run in runs if run.original in settings]
     differing = {name for each in known for name in differing_fields(known[0], each)}

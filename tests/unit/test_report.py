@@ -564,6 +564,17 @@ def test_fewer_steps_under_exclusion_are_said(collection: Collection):
     assert not any("took fewer steps" in each for each in cautions(without))
 
 
+@pytest.mark.parametrize("epochs", [6, 12])
+def test_students_that_also_differ_in_their_recipe_are_named(tmp_path: Path, epochs: int):
+    for name, rule, length in (("all", None, 6), ("chosen", RULE, epochs)):
+        student = lineage(pseudo_masks("thyroid", ["teacher"], exclusion=rule))
+        write_evaluation(tmp_path / "tests" / name, student, scores(0.5))
+        write_training(tmp_path / "runs" / name, student, epochs=length)
+    told = [each for each in cautions(collect([tmp_path])) if "trained differently" in each]
+    expected = "Students of thyroid (phantom), U-Net, were trained differently: recipe.epochs."
+    assert told == ([expected] if epochs == 12 else [])
+
+
 def test_every_name_of_a_phantom_says_so(document: Document):
     page = to_html(document)
     for dataset in ("thyroid", "photographs"):
