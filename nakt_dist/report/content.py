@@ -103,7 +103,7 @@ def _records_table(records: Sequence[FoundRecord], versions: Mapping[str, str]) 
     )
     remarks = (
         "Configuration, weights and dataset: the first digits of the SHA-256 of the resolved "
-        "configuration, of the weights file (training: the last weights) and of the dataset's "
+        "configuration, of the weights file (training: the best weights) and of the dataset's "
         "manifest.",
     )
     return tabulate("Every record found", columns, records, remarks)
