@@ -83,6 +83,6 @@ def glance_at(runs: Iterable[FoundRun]) -> list[StudyGlance]:
 def _row(status: RunStatus) -> tuple[str | int | float | None, ...]:
     run, state = status.run, status.state
     minutes, attempt = None, state.attempt if state is not None else None
-    if state is not None and state.started is not None and state.ended is not None:
-        minutes = round((state.ended - state.started) / 60, 1)
+    if state is not None and state.seconds is not None:
+        minutes = round(state.seconds / 60, 1)
     return run.name, run.stage, run.group, status.word, attempt, minutes

@@ -245,7 +245,11 @@ def _submit_array(
     note_jobs(folder, line)
     for task, names in array.tasks.items():
         for name in names:
-            folder.write_state(name, RunState("queued", job=f"{job}_{task}"))
+            before = folder.read_state(name)
+            earlier = 0.0 if before is None else before.seconds_before_next()
+            folder.write_state(
+                name, RunState("queued", job=f"{job}_{task}", earlier_seconds=earlier)
+            )
     return job
 
 

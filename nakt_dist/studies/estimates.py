@@ -73,8 +73,8 @@ def _amount(config: Mapping[str, Any]) -> float:
 def _of_study(study: Study, folder: StudyFolder) -> Iterator[_Known]:
     for run in study.runs:
         state = folder.read_state(run.name)
-        if state is not None and state.status == "done" and state.ended and state.started:
-            yield _Known(run.planned.stage, as_plain(run.config), state.ended - state.started)
+        if state is not None and state.status == "done" and state.seconds:
+            yield _Known(run.planned.stage, as_plain(run.config), state.seconds)
 
 
 def _of_folders(folders: Sequence[str]) -> Iterator[_Known]:

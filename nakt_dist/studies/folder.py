@@ -55,7 +55,7 @@ class RunState:
     Attributes:
         status: ``queued``, ``running``, ``interrupted`` (goes on later), ``failed`` or ``done``.
         attempt: number of the try, from 1; a try that was interrupted and goes on is the same.
-        started: seconds since 1970 of the try; ``ended`` likewise, None while it runs.
+        started: seconds since 1970 of its last launch; ``ended`` likewise, None while it runs.
         exit_code: of the try; negative for a signal.
         host: where it runs.
         pid: its process there.
@@ -65,6 +65,7 @@ class RunState:
         settings: SHA-256 of the resolved configuration.
         left: the files, such as its record and its weights, that it left in its output.
         inputs: of each run that it waited for, by name, its ``mark_of`` when this one began.
+        earlier_seconds: that launches before took which did not end it, if their end was noted.
     """
 
     status: str
@@ -80,6 +81,20 @@ class RunState:
     settings: str | None = None
     left: tuple[str, ...] = ()
     inputs: Mapping[str, str] = field(default_factory=dict)
+    earlier_seconds: float = 0.0
+
+    @property
+    def seconds(self) -> float | None:
+        """That it has taken, all launches together; None where its last one has not ended."""
+        if self.started is None or self.ended is None:
+            return None
+        return self.earlier_seconds + max(self.ended - self.started, 0.0)
+
+    def seconds_before_next(self, goes_on: bool = False) -> float:
+        """Returns the ``earlier_seconds`` of the next launch; ``goes_on``: though it is done."""
+        if self.status == "done" and not goes_on:
+            return 0.0
+        return self.earlier_seconds if self.seconds is None else self.seconds
 
 
 @dataclass(frozen=True)
@@ -178,7 +193,9 @@ class StudyFolder:
             known = {each.name for each in fields(RunState)}
             state = RunState(**{key: value[key] for key in known & set(value)})
             times = (state.started, state.ended, state.attempt)
-            if isinstance(state.status, str) and all(isinstance(t, _NUMBER) for t in times):
+            valid = all(isinstance(each, _NUMBER) for each in times)
+            valid &= isinstance(state.earlier_seconds, int | float)
+            if isinstance(state.status, str) and valid:
                 inputs = {str(run): str(mark) for run, mark in dict(state.inputs).items()}
                 return replace(state, left=tuple(map(str, state.left)), inputs=inputs)
         return None

@@ -57,6 +57,7 @@ def prepare(run: StudyRun, folder: StudyFolder, attempt: int, devices: str | Non
     note_settings(folder, run.name, config)
     if choices:
         write_json(place / CHOICES_NAME, choices)
+    before = folder.read_state(run.name)
     folder.write_state(
         run.name,
         RunState(
@@ -72,6 +73,9 @@ def prepare(run: StudyRun, folder: StudyFolder, attempt: int, devices: str | Non
                 name: mark_of(output, folder.read_state(name))
                 for name, output in run.before.items()
             },
+            earlier_seconds=0.0
+            if before is None
+            else before.seconds_before_next(goes_on=run.trial is not None),
         ),
     )
     return place / "config.yaml"

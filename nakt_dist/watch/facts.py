@@ -36,6 +36,7 @@ class Facts:
         paths: settings that name folders it may read.
         is_done: whether it has written what it writes last.
         batch_size: of training, over all processes.
+        seconds: that it took; of a training that went on, by the pace of its last launch.
         problem: what is wrong with a file, or None.
     """
 
@@ -93,7 +94,10 @@ def _read(folder: Path) -> Facts:
 def _of_record(record: Mapping[str, Any]) -> Facts:
     details, metrics = record["details"], record["metrics"]
     facts = _of_settings(str(record["stage"]), record["config"])
-    steps = details.get("total_steps")
+    steps, seconds = details.get("total_steps"), float(record["seconds"])
+    done, now = details.get("steps"), metrics.get("steps_now")
+    if type(done) is int and type(now) is int and 0 < now < done:  # it tells the last launch's
+        seconds *= done / now
     return replace(
         facts,
         axes={**facts.axes, **_of_lineage(details.get("lineage"))},
@@ -105,7 +109,7 @@ def _of_record(record: Mapping[str, Any]) -> Facts:
         },
         total_steps=steps if type(steps) is int else None,
         processes=max(int(details.get("processes") or 1), 1),
-        seconds=float(record["seconds"]),
+        seconds=seconds,
     )
 
 

@@ -170,6 +170,7 @@ class FollowedRun:
             data_wait=pace.get(DATA_WAIT),
             gpu_memory_bytes=pace.get(GPU_MEMORY),
             seconds=self._seconds(),
+            earlier_seconds=state.earlier_seconds,
             expected_end=self._expected_end(),
             estimate_seconds=planned.estimate_seconds if planned else None,
             changed=self.changed,
@@ -184,10 +185,8 @@ class FollowedRun:
         return config / 1e9 if config >= 0 and not self.facts.is_done else None
 
     def _seconds(self) -> float | None:
-        state = self.state
-        if state is not None and state.started and state.ended:
-            return max(state.ended - state.started, 0.0)
-        return self.facts.seconds
+        noted = None if self.state is None else self.state.seconds
+        return self.facts.seconds if noted is None else noted
 
     def _pace(self) -> float | None:
         """Returns steps a second: of the last minutes, else since the beginning."""
@@ -195,7 +194,8 @@ class FollowedRun:
         step, changed = self.metrics.step, self.metrics.changed
         if pace is not None or step is None or changed is None or started is None:
             return pace
-        return step / (changed - started) if changed > started else None
+        earlier = 0.0 if self.state is None else self.state.earlier_seconds
+        return step / (earlier + changed - started) if changed > started else None
 
     def _throughput(self) -> float | None:
         if THROUGHPUT in self.pace.last and not self.facts.is_done:
@@ -214,7 +214,9 @@ class FollowedRun:
             return self.metrics.changed + (total - step) / pace
         estimate = self.planned.estimate_seconds if self.planned else None
         started = self._started()
-        return started + estimate if estimate is not None and started is not None else None
+        if estimate is None or started is None:
+            return None
+        return started + max(estimate - (self.state.earlier_seconds if self.state else 0.0), 0.0)
 
     def _warnings(self) -> list[str]:
         told = list(self.judged)

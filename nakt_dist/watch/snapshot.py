@@ -52,7 +52,8 @@ class RunSnapshot:
         step_seconds: of one optimiser step, lately.
         data_wait: share of the time, 0 to 1.
         gpu_memory_bytes: most of one process.
-        seconds: that it has taken, once it has ended; else see ``seconds_at``.
+        seconds: that it has taken, all launches together, once it has ended; else ``seconds_at``.
+        earlier_seconds: that its launches before the last one took.
         expected_end: by the pace that was seen, else by the study's estimate; seconds since 1970.
         estimate_seconds: of the whole run, by the study.
         changed: when it last wrote something; seconds since 1970.
@@ -89,6 +90,7 @@ class RunSnapshot:
     data_wait: float | None = None
     gpu_memory_bytes: float | None = None
     seconds: float | None = None
+    earlier_seconds: float = 0.0
     expected_end: float | None = None
     estimate_seconds: float | None = None
     changed: float | None = None
@@ -99,7 +101,9 @@ class RunSnapshot:
         """Returns for how long it has run, of a live one up to ``now`` (seconds since 1970)."""
         if self.seconds is not None or self.started is None:
             return self.seconds
-        return max(now - self.started, 0.0) if self.status in LIVE else None
+        if self.status not in LIVE:
+            return None
+        return self.earlier_seconds + max(now - self.started, 0.0)
 
     def seconds_left_at(self, now: float) -> float | None:
         """Returns how long it will go on; None where nothing tells, or it does not run."""

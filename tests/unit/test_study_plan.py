@@ -1,6 +1,7 @@
 """A study's graph: axes, edges from paths, choices by validation images, and what is done."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -646,6 +647,23 @@ def test_of_a_part_of_a_study_that_part_is_told_alone(tmp_path: Path) -> None:
     assert "1 done, 3 to do" in told
     assert not any("-1" in line for line in told)
     assert "0 done, 1 to do" in lines_of(study, standings, [final])
+
+
+def test_a_run_that_went_on_has_taken_what_all_its_launches_took(tmp_path: Path) -> None:
+    study, folder = chosen_study(tmp_path), StudyFolder(tmp_path / "r")
+    run = study.by_name(["runs/0.1-0"])[0]
+    for status in ("interrupted", "failed"):
+        state = folder.read_state(run.name) or RunState("queued")
+        folder.write_state(run.name, replace(state, status=status, started=100.0, ended=160.0))
+        prepare(run, folder, 1, None)
+    told = folder.read_state(run.name)
+    assert told is not None and (told.seconds, told.earlier_seconds) == (None, 120.0)
+    folder.write_state(run.name, replace(told, status="done", started=0.0, ended=30.0))
+    estimates = with_estimates(study, folder, []).runs
+    assert {each.planned.estimate_seconds for each in estimates} == {150.0}
+    prepare(run, folder, 1, None)  # it is made again
+    again = folder.read_state(run.name)
+    assert again is not None and again.earlier_seconds == 0
 
 
 def test_hours_come_from_runs_like_these(tmp_path: Path) -> None:

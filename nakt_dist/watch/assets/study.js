@@ -46,7 +46,8 @@ export const timeLeft = (run) => (run.status === "running" && run.expected_end !
   && run.expected_end > now() ? run.expected_end - now() : null);
 
 export const secondsOf = (run) => run.seconds
-  ?? (run.started !== null && run.status === "running" ? Math.max(now() - run.started, 0) : null);
+  ?? (run.started !== null && run.status === "running"
+    ? run.earlier_seconds + Math.max(now() - run.started, 0) : null);
 
 export const progress = (run) => {
   const share = shareDone(run);
