@@ -67,12 +67,17 @@ def scan(root: Path) -> SourceListing:
     if tables[1]:
         _require_a_row(facts, images, tables[1])
     records += [_record(image, rows, facts, faults) for image in images]
-    for key in rows.keys() - {compared_name(image.stem) for image in images}:
+    there = {compared_name(image.stem) for image in images}
+    found["images without a row of diagnoses"] = len(there - rows.keys())
+    found["images without a row of facts, of no known lesion"] = (
+        len(there - facts.keys()) if tables[1] else 0
+    )
+    for key in rows.keys() - there:
         name = f"{IMAGE_FOLDER}/{image_stem(rows[key]['image'])}.jpg"
         records.append(missing_image(name, root / name, f"'{LABEL_TABLE}'"))
     used = [table.name for table in tables if table]
     listing = finish_listing(contents, records, {f"folder {TEST_FOLDER}": other_part}, used)
-    return replace(listing, found=dict(sorted(found.items())))
+    return replace(listing, found={words: n for words, n in sorted(found.items()) if n})
 
 
 def _require_a_row(

@@ -123,6 +123,10 @@ class TestIsic2019:
             "ISIC_2019_Training_Input/ISIC_0000007.jpg": "missing_image",
             "ISIC_2019_Training_Input/note.png": "unrecognised_name",
         }
+        assert listing.found == {
+            "images without a row of diagnoses": 1,
+            "images without a row of facts, of no known lesion": 1,
+        }
         assert listing.left_out == {"folder ISIC_2019_Test_Input": 1}
         assert listing.ignored_files == {".txt": 1}
 
@@ -132,7 +136,10 @@ class TestIsic2019:
         table.write_text("sep=;\n" + table.read_text().replace(",", ";"))
         listing = scan_source("isic2019", root, {})
         assert [r.stratum for r in listing.records if not r.problem] == ["MEL", "NV", ""]
-        assert listing.found == {"tables whose columns are separated by ';'": 1}
+        assert listing.found == {
+            "images without a row of diagnoses": 1,
+            "tables whose columns are separated by ';'": 1,
+        }
 
     @pytest.mark.parametrize("form", ["{}.jpg", "images/{}.JPG", "C:\\isic\\{}.jpeg"])
     def test_names_with_a_suffix_or_folders(self, tmp_path: Path, form: str) -> None:
