@@ -22,12 +22,14 @@ class FileImages(Images):
     Attributes:
         shapes: height and width of each published picture that was read, by its number.
         problems: reason and detail of each that cannot be used.
+        first_of_several: numbers of those whose file holds further pictures, which are not read.
     """
 
     def __init__(self, listed: Sequence[ListedImage], image: ImageConfig) -> None:
         self.listed, self.image = listed, image
         self.shapes: dict[int, tuple[int, int]] = {}
         self.problems: dict[int, tuple[str, str]] = {}
+        self.first_of_several: set[int] = set()
 
     @property
     def sizes(self) -> tuple[int, ...]:
@@ -65,3 +67,5 @@ class FileImages(Images):
             self.problems[number] = error.reason, error.detail
         else:
             self.shapes[number] = made.shape
+            if made.info.get("holds_more"):
+                self.first_of_several.add(number)

@@ -166,7 +166,9 @@ class Prediction(ImagePieces):
                     piece, numbers, futures = written.popleft()
                     rows += [each.result() for each in futures]
                     if numbers.stop == self.images_of(piece).stop:
-                        yield piece, {"rows": rows, "set_aside": self._set_aside(piece)}
+                        several = self.images.first_of_several.intersection(self.images_of(piece))
+                        aside = self._set_aside(piece)
+                        yield piece, {"rows": rows, "set_aside": aside, "several": len(several)}
                         rows = []
 
     def _submit(
@@ -208,6 +210,7 @@ def _finalise(job: Prediction, stopwatch: Stopwatch, speed: Mapping[str, float])
     path, schema = output / PREDICTED_NAME, job.answers.schema
     write_table(path, schema, (each["rows"] for each in ledger.receipts()), ledger.folder)
     table = read_table(path, schema)
+    several = sum(each.get("several", 0) for each in ledger.receipts())
     aside = {n: (why, detail) for one in ledger.receipts() for n, why, detail in one["set_aside"]}
     kept = [each for number, each in enumerate(listing.images) if number not in aside]
     if table["name"].to_pylist() != [each.name for each in kept]:
@@ -226,6 +229,7 @@ def _finalise(job: Prediction, stopwatch: Stopwatch, speed: Mapping[str, float])
         counts={
             "images": len(kept) + len(refused), "predicted": len(kept), "set_aside": len(refused),
             "left_out": listing.left_out,
+            **({"first_of_several": several} if several else {}),
         },
         details={
             **job.trained.details(),
@@ -263,4 +267,9 @@ def sentence(record: RunRecord) -> str:
     if counts["set_aside"]:
         why = ", ".join(f"{reason} {n:,}" for reason, n in record.details["set_aside"].items())
         text += f"; {counts['set_aside']:,} set aside ({why}), see {SET_ASIDE_NAME}"
+    if "first_of_several" in counts:
+        text += (
+            f"; of {counts['first_of_several']:,} the first picture alone, of several that their "
+            "file holds (pages or frames)"
+        )
     return text

@@ -303,6 +303,17 @@ def test_lists_name_images_from_their_own_folder(tmp_path: Path, weights: Path) 
         predict.run(predict_config(tmp_path / "c", weights, root / "some.csv", column="file"))
 
 
+def test_of_files_with_several_pictures_it_is_said_that_the_first_alone_is_read(
+    tmp_path: Path, weights: Path, capfd: Any
+) -> None:
+    root = publish_images(tmp_path / "in", images=2, with_masks=False)
+    pages = [Image.open(root / f"image_00{n}.png").convert("L") for n in (0, 1)]
+    pages[0].save(root / "stack.tif", save_all=True, append_images=pages[1:])
+    record = predict.run(predict_config(tmp_path / "out", weights, root))
+    assert record.counts["predicted"] == 3 and record.counts["first_of_several"] == 1
+    assert "3 of 3 images; of 1 the first picture alone, of several" in capfd.readouterr().err
+
+
 def test_nothing_usable_is_an_error_that_says_where_the_reasons_are(
     tmp_path: Path, weights: Path, capfd: Any
 ) -> None:
