@@ -18,6 +18,7 @@ from nakt_dist.config.placeholders import check_names, defined, fill_in
 from nakt_dist.config.repeated import RepeatedReader
 from nakt_dist.config.searching import TRIAL, read_search
 from nakt_dist.errors import ConfigurationError
+from nakt_dist.records.fields import sorted_json
 from nakt_dist.studies.choices import Candidate, Choice
 from nakt_dist.studies.paths import Paths, absolute, paths_of
 from nakt_dist.studies.search import OneTrial, Search, SearchChoice, check_search, length_of
@@ -229,7 +230,23 @@ class Expansion:
                 f"{choice.place}: '{choice.of}' has no run with "
                 f"{', '.join(f'{name} {combination[name]!r:.40}' for name in shared)} to choose"
             )
+        if "exclude" in step.axes:
+            _check_balanced(choice, candidates)
         return Choice(choice.name, choice.by, candidates)
+
+
+def _check_balanced(choice: ChoiceStep, candidates: Sequence[Candidate]) -> None:
+    """Refuses to compare means of which some are over runs that others lack."""
+    numbers: dict[str, list[str]] = {}
+    for each in candidates:
+        numbers.setdefault(sorted_json(each.values), []).append(each.name)
+    fewest, most = (pick(numbers.values(), key=len) for pick in (min, max))
+    if len(fewest) < len(most):
+        raise ConfigurationError(
+            f"{choice.place}: exclude leaves {len(fewest)} of the runs that are averaged with "
+            f"{fewest[0]}, and {len(most)} with {most[0]}, so that their means are of unlike runs. "
+            "Leave out alike of each value, or name the other axes in over, too"
+        )
 
 
 def _choice_of_trials(choice: ChoiceStep, drafts: Sequence[Draft], search: Search) -> Choice:

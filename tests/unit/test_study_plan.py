@@ -374,6 +374,19 @@ def test_runs_that_are_judged_by_unlike_images_are_not_compared(
         read_study(config)
 
 
+def test_means_over_runs_of_which_some_values_lack_some_are_not_compared(tmp_path: Path) -> None:
+    grid = {**GRID, "exclude": [{"beta": 0.1, "seed": 1}]}
+    final = {"stage": "train", "config": TRAIN | {
+        "output": "${root}/final", "seed": 0, "augmentation": {"largest_rotation": "${best.beta}"},
+    }}  # fmt: skip
+    with pytest.raises(ConfigurationError, match=r"exclude leaves 1 of .*/0.1-0, and 2 with .*0.5"):
+        read_study(StudyConfig(steps=[grid, CHOOSE, final], root=str(tmp_path)))
+    alike = {**GRID, "exclude": [{"seed": 1}]}
+    read_study(StudyConfig(steps=[alike, CHOOSE, final], root=str(tmp_path)))
+    both = {**CHOOSE, "over": ["beta", "seed"]}
+    read_study(StudyConfig(steps=[grid, both, final], root=str(tmp_path)))
+
+
 def test_several_runs_of_equal_values_have_no_output_to_choose(tmp_path: Path) -> None:
     config = TRAIN | {"output": "${root}/final", "seed": 0, "init": "${best.output}"}
     final = {"stage": "train", "config": config}
