@@ -19,7 +19,8 @@ from nakt_dist.report.learning_curves import can_be_drawn, read_metrics
 from nakt_dist.report.methods import draw_legend, method_styles, name_methods
 from nakt_dist.report.runs import FoundRecord, LeftOut, read_each
 from nakt_dist.report.studies import Setting, arrange, tell_settings
-from nakt_dist.report.wording import grouped
+from nakt_dist.report.trained import deciding, differing_names
+from nakt_dist.report.wording import grouped, list_some
 from nakt_dist.runtime.tracking import METRICS_NAME
 
 _COLUMNS = 3
@@ -59,6 +60,7 @@ class AurocCurve:
         return self.steps / (self.steps_per_epoch or 1)
 
 
+_Drawn = tuple[FoundRecord, AurocCurve]
 Curves = Mapping[Setting, Mapping[Method, Sequence[AurocCurve]]]
 
 
@@ -89,15 +91,30 @@ def _mean_between(logged: np.ndarray, steps: np.ndarray) -> np.ndarray:
 def collect_curves(
     trainings: Iterable[FoundRecord], left_out: list[LeftOut], known: Lineages = NOT_KNOWN
 ) -> Curves:
-    """Reads the curve of every training of a classifier, by setting and method."""
+    """Reads the curve of every training of a classifier, by setting and method.
 
-    def read(training: FoundRecord) -> tuple[NetworkName, Lineage, AurocCurve]:
+    Of trainings of one seed the first counts; those with other settings are listed.
+    """
+
+    def read(training: FoundRecord) -> tuple[NetworkName, Lineage, _Drawn]:
         lineage, steps = training.record.details["lineage"], _steps_per_epoch(training.record)
         classifier = read_lineage(lineage, known)
         curve = read_auroc_curve(training.folder / METRICS_NAME, steps)
-        return name_network(lineage["model"], PRETRAINED), classifier, curve
+        return name_network(lineage["model"], PRETRAINED), classifier, (training, curve)
 
-    curves, _ = arrange(read_each(trainings, read, left_out))
+    found, again = arrange(read_each(trainings, read, left_out))
+    for (later, _), (first, _) in again:
+        names = differing_names(deciding(each.record.config) for each in (first, later))
+        if names:
+            reason = (
+                f"no learning curve: repeats the seed of {first.place}, which is drawn, though "
+                f"trained with other settings: {list_some(names)}"
+            )
+            left_out.append(LeftOut(later.place, reason))
+    curves = {
+        setting: {method: [curve for _, curve in drawn] for method, drawn in methods.items()}
+        for setting, methods in found.items()
+    }
     # Unlike in tables, sizes of one start stand side by side.
     return dict(sorted(curves.items(), key=lambda each: _panel_order(each[0])))
 

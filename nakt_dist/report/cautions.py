@@ -17,6 +17,7 @@ from nakt_dist.report.paper_differences import recipe_numbers
 from nakt_dist.report.roles import Role
 from nakt_dist.report.runs import Collection, FoundRecord
 from nakt_dist.report.studies import Repeats, Setting, Study
+from nakt_dist.report.trained import Settings, differing, settings_of
 from nakt_dist.report.wording import describe_packing, describe_policy, grouped, list_some
 from nakt_dist.runtime.files import differing_fields, value_sha256
 from nakt_dist.signals.kind import TRANSFER_LEARNING
@@ -26,12 +27,6 @@ PHANTOM_NOTICE = (
     "software work; they say nothing about patients, and nothing about any hospital's images."
 )
 _PREPROCESSING = "preprocessing"
-# What may differ between runs that are counted as repetitions, or is said in a column's name.
-_OF_THE_RUN = (
-    "output", "seed", "init", "device", "workers", "threads", "memory_cache_megabytes",
-    "checkpoint", "tracking", "profile", "log_keys", "teacher", "trainable",
-)  # fmt: skip
-_OF_THE_DATA = ("dataset", "cache")
 # What lineages, and so the tables, say of the images.
 _OF_A_FOLD = tuple(
     f"{part}.{name}"
@@ -62,7 +57,7 @@ def cautions(collection: Collection) -> tuple[str, ...]:
             f"{', '.join(sorted(chosen))}. Validation and test images should be apart."
         )
     taught = [found for found, told in lineages if "teachers" in told["trained_on"]]
-    sentences += _trained_differently(runs, _settings(collection.trainings))
+    sentences += _trained_differently(runs, settings_of(collection.trainings))
     exclusion = {run.excluded for run in runs if run.role == Role.STUDENT}
     if len(exclusion) == 2 and recipe_numbers(taught, "epochs"):
         sentences.append(
@@ -124,9 +119,7 @@ def _identify(tested_on: EvaluationSet) -> str:
     )
 
 
-def _trained_differently(
-    runs: Sequence[SegmentationRun], settings: Mapping[str, Mapping[str, Any]]
-) -> Iterator[str]:
+def _trained_differently(runs: Sequence[SegmentationRun], settings: Settings) -> Iterator[str]:
     """Says in what else networks differ that the page holds against each other.
 
     That is students of one transferal set by their exclusion, and fine-tuned networks with those
@@ -140,7 +133,7 @@ def _trained_differently(
     roles = (Role.STUDENT, Role.FROM_SCRATCH, Role.FINE_TUNED_STUDENT, Role.FINE_TUNED_TEACHER)
     groups = grouped((run for run in runs if run.role in roles), compared)
     for (taught, _, _, network), alike in groups.items():
-        names = [name for name in _differing(alike, settings) if not name.startswith(_OF_A_FOLD)]
+        names = [name for name in differing(alike, settings) if not name.startswith(_OF_A_FOLD)]
         if names:
             learnt = alike[0].lineage.learnt
             what = "Students of" if taught else "Networks from scratch, and fine-tuned, on"
@@ -150,19 +143,11 @@ def _trained_differently(
             )
 
 
-def _settings(trainings: Iterable[FoundRecord]) -> dict[str, Mapping[str, Any]]:
-    """Returns the settings that decide what a network is, by its weights."""
-    return {
-        str(found.record.details.get("best_weights_sha256")): _deciding(found.record.config)
-        for found in trainings
-    }
-
-
 def classifier_cautions(
     studies: Sequence[Study], trainings: Sequence[FoundRecord]
 ) -> tuple[str, ...]:
     """Returns what a reader must know before comparing classifiers with each other."""
-    settings = _settings(trainings)
+    settings = settings_of(trainings)
     sentences = [*_study_meetings(studies), *_teachers_met(studies), *_without_validation(studies)]
     sentences += not_known(run for study in studies for run in study.runs)
     sentences += _untold(studies, settings)
@@ -230,7 +215,7 @@ def _without_validation(studies: Sequence[Study]) -> Iterator[str]:
         )
 
 
-def _untold(studies: Sequence[Study], settings: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+def _untold(studies: Sequence[Study], settings: Settings) -> Iterator[str]:
     """Names the runs that are held against others, and whose trainings no record here tells of."""
     compared = [
         run
@@ -263,7 +248,7 @@ def _unlike(
     study: Study,
     setting: Setting,
     cell: Mapping[Method, Repeats],
-    settings: Mapping[str, Mapping[str, Any]],
+    settings: Settings,
 ) -> Iterator[str]:
     """Says in what else runs of a setting differ: first weights, repetitions, and methods.
 
@@ -278,7 +263,7 @@ def _unlike(
             "different files."
         )
     for method, repeats in cell.items():
-        names = _differing(repeats.runs, settings)
+        names = differing(repeats.runs, settings)
         if names:
             yield (
                 f"{label}, {study.name(method)}: runs counted as repetitions differ in more than "
@@ -286,33 +271,12 @@ def _unlike(
             )
     first = next(iter(cell))
     for method in cell if first.kind == TRANSFER_LEARNING else ():
-        names = _differing([cell[first].runs[0], cell[method].runs[0]], settings)
+        names = differing([cell[first].runs[0], cell[method].runs[0]], settings)
         if names:
             yield (
                 f"{label}: {study.name(method)} and {study.name(first)} were also trained "
                 f"differently: {list_some(names)}."
             )
-
-
-def _differing(runs: Iterable[Evaluation], settings: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Names the settings in which runs differ from the first whose settings are known."""
-    known = [settings[run.original] for run in runs if run.original in settings]
-    differing = {name for each in known for name in differing_fields(known[0], each)}
-    return sorted({printable(name.split(":", 1)[0]) for name in differing})
-
-
-def _deciding(config: Mapping[str, Any]) -> Mapping[str, Any]:
-    plain = {name: value for name, value in config.items() if name not in _OF_THE_RUN}
-    for part in ("data", "validation"):
-        if isinstance(plain.get(part), Mapping):
-            plain[part] = _without_places(plain[part])
-        elif isinstance(plain.get(part), list):
-            plain[part] = list(map(_without_places, plain[part]))
-    return plain
-
-
-def _without_places(data: Mapping[str, Any]) -> Mapping[str, Any]:
-    return {name: value for name, value in data.items() if name not in _OF_THE_DATA}
 
 
 def unlike_inputs(records: Sequence[FoundRecord], classifiers: bool = False) -> Iterator[str]:

@@ -25,6 +25,7 @@ from nakt_dist.report.evaluations import (
     is_classifier_test,
 )
 from nakt_dist.report.studies import Study, make_studies
+from nakt_dist.report.trained import settings_of
 from nakt_dist.runtime.files import file_sha256, read_json, value_sha256
 from nakt_dist.shards.manifest import MANIFEST_NAME, PseudoLabelManifest
 
@@ -89,7 +90,8 @@ class Collection:
     @cached_property
     def studies(self) -> tuple[list[Study], list[LeftOut]]:
         """The evaluations of classifiers by test set, setting and method; and what repeats one."""
-        studies, repeated = make_studies(self.classified)
+        settings = settings_of(self.classifier_trainings)
+        studies, repeated = make_studies(self.classified, settings)
         return studies, [LeftOut(place, reason) for place, reason in repeated]
 
 

@@ -13,15 +13,18 @@ from nakt_dist.records.lineage import Lineage, Method, Start, TrainingSet
 from nakt_dist.report.document import WARNING
 from nakt_dist.report.evaluations import ClassifierRun, NetworkName
 from nakt_dist.report.methods import name_methods
+from nakt_dist.report.trained import Settings, differing
 from nakt_dist.report.wording import (
     describe_findings,
     describe_packing,
     describe_policy,
+    list_some,
     tell_apart,
 )
 from nakt_dist.signals.kind import TRANSFER_LEARNING
 
 Value = TypeVar("Value")
+NOT_KNOWN: Settings = {}
 
 
 @dataclass(frozen=True)
@@ -186,8 +189,13 @@ class Study:
         return ", ".join([setting.network.label, images, *([told] if told else [])])
 
 
-def make_studies(runs: Iterable[ClassifierRun]) -> tuple[list[Study], list[tuple[str, str]]]:
+def make_studies(
+    runs: Iterable[ClassifierRun], settings: Settings = NOT_KNOWN
+) -> tuple[list[Study], list[tuple[str, str]]]:
     """Groups evaluations by test set, setting and method.
+
+    Args:
+        settings: of their trainings, as far as they are known.
 
     Returns:
         The studies, those with most students first, and place and reason of runs that are left
@@ -205,7 +213,7 @@ def make_studies(runs: Iterable[ClassifierRun]) -> tuple[list[Study], list[tuple
         here = [run for run in runs if run.tested_on == tested_on]
         students = [run for run in here if _is_student(run, teachers, starts)]
         cells, again = arrange((run.network, run.lineage, run) for run in students)
-        left_out += [(run.place, _repeats(first)) for run, first in again]
+        left_out += [(run.place, _repeats(run, first, settings)) for run, first in again]
         methods = dict.fromkeys(method for cell in cells.values() for method in cell)
         ordered = tuple(sorted(methods, key=lambda method: method.order))
         places = {run.place for run in students}
@@ -218,8 +226,10 @@ def make_studies(runs: Iterable[ClassifierRun]) -> tuple[list[Study], list[tuple
     return sorted(studies, key=lambda study: -len(study.cells)), left_out
 
 
-def _repeats(first: ClassifierRun) -> str:
-    return f"repeats seed {first.lineage.repetition[0]} of {first.place}, which is counted"
+def _repeats(run: ClassifierRun, first: ClassifierRun, settings: Settings) -> str:
+    seed, names = first.lineage.repetition[0], differing((first, run), settings)
+    otherwise = f", though trained with other settings: {list_some(names)}" if names else ""
+    return f"repeats seed {seed} of {first.place}, which is counted{otherwise}"
 
 
 def _is_student(run: ClassifierRun, teachers: set[str | None], starts: set[str | None]) -> bool:

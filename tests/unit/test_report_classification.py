@@ -494,6 +494,21 @@ def test_unlike_recipes_and_starts_are_named(tmp_path: Path):
     assert "were also trained differently: recipe.global_batch_size." in text
 
 
+def test_a_repeated_seed_of_another_recipe_is_told_in_tables_and_curves(tmp_path: Path):
+    for name, recipe in (("a", {}), ("b", {"learning_rate": 1.0}), ("c", {})):
+        trained = classifier(seed=0)
+        write_classified(tmp_path / "tests" / name, trained)
+        write_classifier_training(tmp_path / "runs" / name, trained, recipe=recipe)
+    collection, left_out = collect([tmp_path]), []
+    reasons = {Path(each.place).name: each.reason for each in collection.studies[1]}
+    assert reasons["b"].endswith("is counted, though trained with other settings: "
+                                 "recipe.learning_rate")  # fmt: skip
+    assert reasons["c"].endswith("which is counted")
+    collect_curves(collection.classifier_trainings, left_out)
+    assert [Path(each.place).name for each in left_out] == ["b"]
+    assert "which is drawn, though trained with other settings" in left_out[0].reason
+
+
 def test_whether_runs_differ_is_not_known_without_the_records_of_their_trainings(tmp_path: Path):
     for seed in (0, 1):
         write_classified(tmp_path / "tests" / f"net-{seed}", classifier(seed=seed))

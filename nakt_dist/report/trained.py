@@ -1,0 +1,53 @@
+"""The settings of trainings that decide what a network is, and in which some differ."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from nakt_dist.records.fields import printable
+from nakt_dist.report.evaluations import Evaluation, FoundRecord
+from nakt_dist.runtime.files import differing_fields
+
+# What may differ between runs that are counted as repetitions, or is said in a column's name.
+_OF_THE_RUN = (
+    "output", "seed", "init", "device", "workers", "threads", "memory_cache_megabytes",
+    "checkpoint", "tracking", "profile", "log_keys", "teacher", "trainable",
+)  # fmt: skip
+_OF_THE_DATA = ("dataset", "cache")
+
+Settings = Mapping[str, Mapping[str, Any]]
+"""What decides a network, by the SHA-256 of its weights."""
+
+
+def settings_of(trainings: Iterable[FoundRecord]) -> Settings:
+    """Returns the settings of trainings by the weights that they left."""
+    return {
+        str(found.record.details.get("best_weights_sha256")): deciding(found.record.config)
+        for found in trainings
+    }
+
+
+def deciding(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Returns the settings that a training has in common with its repetitions."""
+    plain = {name: value for name, value in config.items() if name not in _OF_THE_RUN}
+    for part in ("data", "validation"):
+        if isinstance(plain.get(part), Mapping):
+            plain[part] = _without_places(plain[part])
+        elif isinstance(plain.get(part), list):
+            plain[part] = list(map(_without_places, plain[part]))
+    return plain
+
+
+def _without_places(data: Mapping[str, Any]) -> Mapping[str, Any]:
+    return {name: value for name, value in data.items() if name not in _OF_THE_DATA}
+
+
+def differing(runs: Iterable[Evaluation], settings: Settings) -> list[str]:
+    """Names the settings in which runs differ from the first whose settings are known."""
+    return differing_names(settings[run.original] for run in runs if run.original in settings)
+
+
+def differing_names(settings: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Names the fields in which some settings differ from the first."""
+    known = list(settings)
+    names = {name for each in known for name in differing_fields(known[0], each)}
+    return sorted({printable(name.split(":", 1)[0]) for name in names})
