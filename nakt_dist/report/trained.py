@@ -19,10 +19,11 @@ Settings = Mapping[str, Mapping[str, Any]]
 
 
 def settings_of(trainings: Iterable[FoundRecord]) -> Settings:
-    """Returns the settings of trainings by the weights that they left."""
+    """Returns the settings of trainings by the weights that they left, best and last."""
     return {
-        str(found.record.details.get("best_weights_sha256")): deciding(found.record.config)
+        str(found.record.details.get(name)): deciding(found.record.config)
         for found in trainings
+        for name in ("last_weights_sha256", "best_weights_sha256")
     }
 
 

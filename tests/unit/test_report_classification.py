@@ -512,7 +512,12 @@ def test_a_repeated_seed_of_another_recipe_is_told_in_tables_and_curves(tmp_path
 def test_whether_runs_differ_is_not_known_without_the_records_of_their_trainings(tmp_path: Path):
     for seed in (0, 1):
         write_classified(tmp_path / "tests" / f"net-{seed}", classifier(seed=seed))
+    write_classified(tmp_path / "tests" / "last-2", classifier(seed=2))
     write_classifier_training(tmp_path / "runs" / "net-0", classifier(seed=0))
+    path = write_classifier_training(tmp_path / "runs" / "net-2", classifier(seed=2))
+    record = json.loads((path / "record.json").read_text())
+    record["details"]["last_weights_sha256"] = sha("last-2")
+    (path / "record.json").write_text(json.dumps(record))
     assert (
         "The records of the trainings of net-1 are not here: whether they differ" in
         cautions_of(tmp_path)
