@@ -1,7 +1,7 @@
 """Learning curves of classifiers (paper B, figure 3): do students with a teacher overfit later?"""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +46,7 @@ class AurocCurve:
         training_loss: float64 (validations,), mean cross-entropy on the training images since
             the validation before; NaN where none was logged.
         steps_per_epoch: None where the training did not count epochs.
+        repetition: what tells it from others of its setting and method, such as the seed.
     """
 
     steps: np.ndarray
@@ -53,6 +54,7 @@ class AurocCurve:
     loss: np.ndarray
     training_loss: np.ndarray
     steps_per_epoch: float | None
+    repetition: tuple[int, int] = (0, 0)
 
     @property
     def places(self) -> np.ndarray:
@@ -100,6 +102,7 @@ def collect_curves(
         lineage, steps = training.record.details["lineage"], _steps_per_epoch(training.record)
         classifier = read_lineage(lineage, known)
         curve = read_auroc_curve(training.folder / METRICS_NAME, steps)
+        curve = replace(curve, repetition=classifier.repetition)
         return name_network(lineage["model"], PRETRAINED), classifier, (training, curve)
 
     found, again = arrange(read_each(trainings, read, left_out))

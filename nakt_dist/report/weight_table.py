@@ -1,7 +1,7 @@
 """How the weight of a teacher's attention does on the validation images (paper B's grid of β)."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,8 +14,8 @@ from nakt_dist.report.wording import grouped
 
 _BETA = "attention.beta"
 _REMARKS = (
-    "The highest mean AUROC over the findings that a validation reached, the mean over as many "
-    "seeds as all have, the lowest first; the test images played no part.",
+    "The highest mean AUROC over the findings that a validation reached, the mean over the seeds "
+    "that all have; the test images played no part.",
     "Bold: the best of those that differ in β alone.",
 )
 
@@ -62,15 +62,18 @@ def _rows(curves: Curves) -> Iterator[_Weighted]:
         for together in grouped(methods, _without_weight).values():
             if len(together) < 2:
                 continue
-            seeds = min(len(methods[method]) for method in together)
-            means = {method: _mean_of_best(methods[method][:seeds]) for method in together}
+            seeds = set.intersection(*({c.repetition for c in methods[m]} for m in together))
+            if not seeds:
+                continue
+            means = {method: _mean_of_best(methods[method], seeds) for method in together}
             ordered = sorted(together, key=_weight_of)
             for method in ordered:
                 chosen = means[method] == max(means.values())
                 is_at_end = method in (ordered[0], ordered[-1])
                 yield _Weighted(
-                    setting, method, _weight_of(method), means[method], seeds, chosen, is_at_end
-                )
+                    setting, method, _weight_of(method), means[method], len(seeds), chosen,
+                    is_at_end,
+                )  # fmt: skip
 
 
 def _without_weight(method: Method) -> tuple[object, ...]:
@@ -85,8 +88,8 @@ def _weight_of(method: Method) -> float:
     return float(json.loads(method.settings)[_BETA])
 
 
-def _mean_of_best(curves: Sequence[AurocCurve]) -> float:
-    return float(np.mean([curve.auroc.max() for curve in curves]))
+def _mean_of_best(curves: Sequence[AurocCurve], seeds: Container[tuple[int, int]]) -> float:
+    return float(np.mean([each.auroc.max() for each in curves if each.repetition in seeds]))
 
 
 def _learnt_from(row: _Weighted) -> str:

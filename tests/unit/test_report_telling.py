@@ -296,6 +296,20 @@ def test_the_weights_of_attention_stand_side_by_side(tmp_path: Path):
     assert table is not None and not any("beyond" in each for each in table.remarks)
 
 
+def test_weights_of_attention_are_compared_by_the_seeds_that_all_have(tmp_path: Path):
+    weighted = {1: {0: 0.5, 1: 0.6}, 20: {0: 0.7, 1: 0.75}, 400: {1: 0.72}}
+    for beta, best in weighted.items():
+        for seed, auroc in best.items():
+            taken = followed(attention={**ATTENTION, "beta": beta})
+            trained = classifier(transfer=taken, seed=seed)
+            write_classifier_training(tmp_path / f"{beta}-{seed}", trained, (0.4, auroc, 0.45))
+    write_classified(tmp_path / "test", classifier())
+    table = weight_table(collect_curves(collect([tmp_path]).classifier_trainings, []))
+    assert table is not None and column(table, "Seeds") == ["1"] * 3
+    assert column(table, "Validation AUROC %") == ["60.00", "75.00", "72.00"]
+    assert [any(cell.strong for cell in row) for row in table.rows] == [False, True, False]
+
+
 def test_one_column_of_one_seed_has_nothing_bold_and_no_note_on_intervals(tmp_path: Path):
     write_classified(tmp_path / "a", classifier())
     table = main_table(only_study(tmp_path))
