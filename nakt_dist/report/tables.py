@@ -140,6 +140,12 @@ def main_table(evaluations: Sequence[SegmentationRun]) -> Table:
         for run in evaluations
         if run in leading and leading[run].percent is None
     ]
+    remarks += [
+        f"The KTC of {run.name} is of Dice over {run.images} images by Dice over "
+        f"{found.teacher.images}: images without a defined Dice are others for its teacher."
+        for run, found in leading.items()
+        if found.percent is not None and found.teacher and found.teacher.images != run.images
+    ]
     title = "All evaluations" if several else f"Tested on {evaluations[0].tested_on.label}"
     return tabulate(title, columns, evaluations, dict.fromkeys(remarks))
 

@@ -564,6 +564,16 @@ def test_fewer_steps_under_exclusion_are_said(collection: Collection):
     assert not any("took fewer steps" in each for each in cautions(without))
 
 
+@pytest.mark.parametrize("left_out", [0, 2])
+def test_a_capability_of_dice_over_unlike_images_is_told(tmp_path: Path, left_out: int):
+    write_evaluation(tmp_path / "teacher", lineage(annotations()), scores(0.8))
+    few = [float("nan")] * left_out + list(scores(0.4))[left_out:]
+    write_evaluation(tmp_path / "student", lineage(pseudo_masks("thyroid", ["teacher"])), few)
+    remarks = " ".join(main_table(collect([tmp_path]).evaluations).remarks)
+    told = "The KTC of student is of Dice over 6 images by Dice over 8"
+    assert (told in remarks) == bool(left_out)
+
+
 @pytest.mark.parametrize("epochs", [6, 12])
 def test_students_that_also_differ_in_their_recipe_are_named(tmp_path: Path, epochs: int):
     for name, rule, length in (("all", None, 6), ("chosen", RULE, epochs)):
