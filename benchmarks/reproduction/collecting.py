@@ -5,19 +5,27 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from scipy.stats import rankdata
+
 from benchmarks.comparing import machine
 from benchmarks.reproduction.per_image import DiceReader, PlacesReader, numbered
 from benchmarks.reproduction.records import Curve, Records, Run
+from nakt_dist.config.saving import CONFIG_NAME
+from nakt_dist.config.yaml_files import load_settings_file
 from nakt_dist.errors import DatasetError
 from nakt_dist.records.lineage import Lineage
 from nakt_dist.records.lineage_reading import parse_rule
+from nakt_dist.records.pseudo_sets import ALL_SPLITS, read_pseudo_set
 from nakt_dist.report import paper
 from nakt_dist.report.auroc_curves import read_auroc_curve
 from nakt_dist.report.evaluations import ClassifierRun, Evaluation, FoundRecord, SegmentationRun
 from nakt_dist.report.roles import describe_rules
 from nakt_dist.report.runs import Collection, LeftOut, collect, read_each
+from nakt_dist.runtime.files import read_json
 from nakt_dist.runtime.tracking import METRICS_NAME
-from nakt_dist.studies.folder import Plan, StudyFolder
+from nakt_dist.stages.inspect import COUNTS_NAME
+from nakt_dist.studies.folder import Plan, PlannedRun, StudyFolder
 from nakt_dist.transfer.exclusion import ExclusionRule
 
 AS_PRINTED, CALIBRATED = "as printed", "calibrated"
@@ -87,7 +95,7 @@ def _about(
         "planned": len(planned),
         "done": len(kept),
         "not_run_yet": {run.name: dict(run.axes) for run in planned if run.name not in done},
-        "kept": [count for each in found.records for count in _kept(each, found)],
+        "kept": [count for run in plan.runs for count in _kept(root, run)],
         "left_out": [f"{each.place}: {each.reason}" for each in left_out],
     }
 
@@ -97,20 +105,30 @@ def _this_machine() -> str:
     return str(told["gpu"] or f"{told['cores']} cores of {told['processor']}")
 
 
-def _kept(inspected: FoundRecord, found: Collection) -> Iterable[dict[str, Any]]:
-    """Yields what a rule leaves of a set of pseudo-labels, from a record of ``nakt inspect``."""
-    record = inspected.record
-    if record.stage != "inspect" or not record.config.get("exclusion"):
+def _kept(root: Path, run: PlannedRun) -> Iterable[dict[str, Any]]:
+    """Yields what a rule leaves of a set of pseudo-labels, as ``nakt inspect`` has counted it.
+
+    Besides, whether β judges size: Spearman's correlation of entropy and target pixels over the
+    images of the set, None where either is alike in all.
+    """
+    folder = root / run.name
+    if run.stage != "inspect" or not (folder / COUNTS_NAME).is_file():
         return
-    for pseudo in found.pseudo_sets:
-        if pseudo.manifest.fingerprint == record.inputs.get("pseudo_labels"):
-            yield {
-                "name": inspected.place.split("/", 1)[-1],
-                "transferal": pseudo.manifest.dataset,
-                "rule": _kind_of_rules([parse_rule(record.config["exclusion"])]),
-                "before": record.counts["before"],
-                "after": record.counts["after"],
-            }
+    config = load_settings_file(folder / CONFIG_NAME)
+    counts = read_json(folder / COUNTS_NAME, "counts of an exclusion")["images"][ALL_SPLITS]
+    # The study may lie elsewhere by now than where it ran.
+    (name,) = (each for each in run.needs if config["pseudo_labels"].endswith(f"/{each}"))
+    pseudo = read_pseudo_set(root / name)
+    ranks = [rankdata(each) for each in (pseudo.entropy, pseudo.target_pixels)]
+    alike = any(np.ptp(each) == 0 for each in ranks)
+    yield {
+        "name": run.name,
+        "transferal": pseudo.manifest.dataset,
+        "entropy_by_size": None if alike else round(float(np.corrcoef(ranks)[0, 1]), 4),
+        "rule": _kind_of_rules([parse_rule(config["exclusion"])]),
+        "before": counts["before"],
+        "after": counts["after"],
+    }
 
 
 def _refuse_unlike(

@@ -1,5 +1,6 @@
 """Tables of study A beside its claims: all networks, what one change gives, what β leaves."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
@@ -60,7 +61,15 @@ def numbers_of_a(records: Records | None) -> dict[str, str]:
     for name, shares in kept.items():
         for rule in (CALIBRATED, AS_PRINTED):
             numbers[f"kept/{slug(name)}/{slug(rule)}"] = shares.get(rule, _NOT_RUN)
-    return numbers
+    return numbers | _entropy_by_size(records)
+
+
+def _entropy_by_size(records: Records | None) -> dict[str, str]:
+    """Returns how the entropy of pseudo masks follows their size, and in how many sets of them."""
+    counted = () if records is None else records.about["kept"]
+    found = [each["entropy_by_size"] for each in counted if each["entropy_by_size"] is not None]
+    told = f"{min(found):.2f} to {max(found):.2f}" if found else _NOT_RUN
+    return {"entropy_by_size": told, "entropy_by_size/sets": str(len(found))}
 
 
 def warned(text: str, alike: Iterable[Run]) -> str:
@@ -141,8 +150,10 @@ def _causes(records: Records | None) -> dict[str, Cause]:
     runs = records.runs
     plain = [run for run in students(runs) if not change_of(run) and not run.rule]
     kinds = grouped(plain, lambda run: (run.transferal, run.network, run.teacher_start, run.size))
-    main = max(kinds.values(), key=len, default=[])
     changed = [run for run in runs if change_of(run) and tests_breast(run)]
+    # The main one learnt from the set that most of the changed ones learnt from.
+    shared = Counter(run.transferal for run in changed)
+    main = max(kinds.values(), key=lambda own: (shared[own[0].transferal], len(own)), default=[])
     by_change = grouped(changed, change_of)
     told = {change: _cause(records, found, main) for change, found in by_change.items()}
     for one, other in _BESIDE:

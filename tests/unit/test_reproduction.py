@@ -27,11 +27,16 @@ from benchmarks.reproduction.per_image import mean_auroc_percent
 from benchmarks.reproduction.records import Records, Run, Values, read_records
 from benchmarks.reproduction.repetitions import by_student_t
 from benchmarks.reproduction.tables import all_tables, verdict_of
+from nakt_dist.config import InspectConfig
 from nakt_dist.errors import DatasetError
+from nakt_dist.records.pseudo_sets import read_pseudo_set
 from nakt_dist.report.differences import find_differences
 from nakt_dist.report.runs import collect
+from nakt_dist.stages import inspect
 from nakt_dist.studies.folder import Plan, PlannedRun
+from nakt_dist.transfer.exclusion import ExclusionRule
 from tests.classifier_records import FINDINGS, classifier, images_of, write_classified, write_study
+from tests.datasets import make_packed_dataset, make_pseudo_labels
 from tests.records import RULE, annotations, lineage, pseudo_masks, write_evaluation
 
 NOT_RUN = "tests/never-run"
@@ -256,11 +261,31 @@ def test_a_claim_says_where_test_images_were_met(masks):
 def test_a_rule_that_no_student_is_trained_with_says_how_much_it_leaves(masks):
     records = masks[1]
     plain = tuple(run for run in records.runs if not run.rule)
-    kept = [{"rule": "as printed", "transferal": "isic", "before": 100, "after": 80, "name": "x"}]
+    kept = [{"rule": "as printed", "transferal": "isic", "before": 100, "after": 80, "name": "x",
+             "entropy_by_size": None}]  # fmt: skip
     about = {**records.about, "kept": kept}
     exclusion = claim(claims_of_a(replace(records, about=about, runs=plain)), "exclusion")
     assert exclusion.verdict == Verdict.NOT_TESTABLE
     assert "on the 80 of 100 images that are left in 1 set of" in exclusion.rows[0].obstacle
+
+
+def test_what_a_rule_leaves_is_read_from_what_inspect_wrote(tmp_path):
+    root = tmp_path / "study"
+    fold(root / "tests" / "teacher", 0, 0.8, lineage(annotations("busi")))
+    pseudo = make_pseudo_labels(root, make_packed_dataset(tmp_path, images=4))
+    output, rule = root / "counts" / "printed", ExclusionRule(**RULE)
+    left = inspect.run(InspectConfig(str(pseudo), output=str(output), exclusion=rule)).counts
+    looked = PlannedRun("counts/printed", "inspect", 2, "inspect 2", needs=("pseudo",))
+    not_yet = PlannedRun("counts/not-yet", "inspect", 2, "inspect 2", needs=("pseudo",))
+    both = replace(plan(root), runs=(*plan(root).runs, looked, not_yet))
+    (told,) = collect_study(root, both, "abc1234").about["kept"]
+    masks = read_pseudo_set(pseudo)
+    rank = stats.spearmanr(masks.entropy, masks.target_pixels).statistic
+    assert told.pop("entropy_by_size") == pytest.approx(rank, abs=1e-4)
+    assert told == {
+        "name": "counts/printed", "transferal": "squares",
+        "rule": "as printed", "before": 4, "after": left["after"],
+    }  # fmt: skip
 
 
 def test_runs_that_nothing_tells_apart_are_refused(masks):

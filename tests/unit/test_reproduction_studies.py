@@ -160,6 +160,7 @@ class MadeUp:
         looked = [run for run in self.runs if run.planned.stage == "inspect"]
         return [
             {"rule": kind_of(run.config["exclusion"]), "before": 100, "after": 3,
+             "entropy_by_size": 0.5,
              "transferal": Path(run.config["pseudo_labels"]).name.rsplit("-", 1)[0]}
             for run in looked
         ]  # fmt: skip
@@ -270,6 +271,20 @@ def test_what_one_change_gives_stands_beside_the_main_student_of_the_same_images
         gain = float(told[3].replace("−", "-"))
         assert float(told[1]) - float(told[2]) == pytest.approx(gain, abs=0.11)
     assert len({told[2] for told in shown.values()}) == 1
+
+
+def test_the_main_student_is_of_the_images_that_those_with_a_change_saw():
+    made = made_up("open_data_a")
+    early = [run for run in made.runs if "-seed" not in run.name]  # all sets have as many runs
+    records = replace(made, runs=tuple(sorted(early, key=lambda run: run.name)))
+    unlike = ("ddti", "varied", "teacher")
+    fewer = {run.name: run for run in records.runs if not run.name.split("/")[1].startswith(unlike)}
+    values = {
+        name: replace(told, values=told.values / 2) if name in fewer else told
+        for name, told in records.values.items()
+    }
+    halved = numbers_of_a(replace(records, values=values))["causes/longer"]
+    assert halved == numbers_of_a(records)["causes/longer"]
 
 
 def test_what_each_rule_keeps_stands_beside_what_it_gives():
