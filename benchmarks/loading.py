@@ -100,8 +100,8 @@ def measure(scale: Scale) -> list[Table]:
         for augmentation, direct, cached in (
             (None, 1.7, 8.0), (CHEST, None, 4.0), (AugmentationConfig(), None, 2.5)
         ):  # fmt: skip
-            if scale.smoke and augmentation == CHEST:
-                continue  # the five kinds hold what it does
+            if scale.smoke and (augmentation == CHEST or bool(workers) != bool(augmentation)):
+                continue  # the five kinds hold what it does, and two tables all ways
             ways: dict[str, Way] = {
                 "nakt train": _ours(training_inputs(shards, augmentation, workers, 0)),
                 "nakt train, cached": _ours(training_inputs(shards, augmentation, workers, 2048)),

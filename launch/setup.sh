@@ -24,9 +24,10 @@ if [ "$(cat "$venv/.nakt-installed" 2>/dev/null || true)" != "$wanted" ]; then
     echo "Installing into .venv (a few minutes the first time) …" >&2
     "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-compile \
         --constraint constraints.txt --editable '.[dev]'
-    # On all cores, as pip does not; templates that are no Python fail, and what is left out here
-    # is compiled by whoever imports it.
-    "$venv/bin/python" -m compileall -qq -j 0 -x '/tests/|/transformers/models/' "$venv/lib" || true
+    # On all cores, as pip does not; templates that are no Python fail, and what is left out here,
+    # since little of it is ever imported, is compiled by whoever imports it.
+    seldom='/(tests|pip|setuptools|transformers|networkx|opentelemetry|sqlalchemy|fontTools)/'
+    "$venv/bin/python" -m compileall -qq -j 0 -x "$seldom" "$venv/lib" || true
     echo "$wanted" > "$venv/.nakt-installed"
 fi
 export PATH="$venv/bin:$PATH"
