@@ -14,6 +14,7 @@ SMALLER = {  # by stage and network
     "pack": ("--image.height=32", "--image.width=32", "--workers=1"),
     "train": ("--recipe.epochs=1", "--recipe.precision=no"),
     "evaluate": ("--bootstrap_samples=20",),
+    "export": ("--formats=[safetensors]",),
     "deeplabv3plus": ("--model.options.encoder_name=resnet18",),
     "sdu_net": ("--model.options.base_channels=16",),
 }
