@@ -15,6 +15,7 @@ from nakt_dist.records.lineage_reading import read_lineage
 from nakt_dist.report.evaluations import EXPORTED_FROM, SegmentationRun
 from nakt_dist.report.predictions import read_dice
 from nakt_dist.report.runs import Collection, LeftOut, read_each
+from nakt_dist.report.trained import without
 from nakt_dist.report.wording import grouped
 from nakt_dist.runtime.files import value_sha256
 from nakt_dist.transfer.exclusion import ExclusionRule
@@ -249,15 +250,8 @@ class _Recipes:
 
 def _deciding(config: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the settings of a training that its repetitions share."""
-    images = {name: _without_folds(config.get(name)) for name in ("data", "validation")}
+    images = {name: without(config.get(name), _OF_A_FOLD) for name in ("data", "validation")}
     return {name: config.get(name) for name in _DECIDES} | images
-
-
-def _without_folds(images: Any) -> Any:
-    """Returns what settings say of images besides which they are; None where there are none."""
-    if isinstance(images, Mapping):
-        return {name: value for name, value in images.items() if name not in _OF_A_FOLD}
-    return list(map(_without_folds, images)) if isinstance(images, list) else images
 
 
 def _rule(rule: ExclusionRule | None) -> Any:

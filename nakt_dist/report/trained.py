@@ -1,6 +1,6 @@
 """The settings of trainings that decide what a network is, and in which some differ."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from typing import Any
 
 from nakt_dist.records.fields import printable
@@ -30,16 +30,15 @@ def settings_of(trainings: Iterable[FoundRecord]) -> Settings:
 def deciding(config: Mapping[str, Any]) -> Mapping[str, Any]:
     """Returns the settings that a training has in common with its repetitions."""
     plain = {name: value for name, value in config.items() if name not in _OF_THE_RUN}
-    for part in ("data", "validation"):
-        if isinstance(plain.get(part), Mapping):
-            plain[part] = _without_places(plain[part])
-        elif isinstance(plain.get(part), list):
-            plain[part] = list(map(_without_places, plain[part]))
-    return plain
+    images = ((part, plain[part]) for part in ("data", "validation") if part in plain)
+    return plain | {part: without(told, _OF_THE_DATA) for part, told in images}
 
 
-def _without_places(data: Mapping[str, Any]) -> Mapping[str, Any]:
-    return {name: value for name, value in data.items() if name not in _OF_THE_DATA}
+def without(images: Any, left_out: Container[str]) -> Any:
+    """Returns settings of one dataset, of a list of them, or None of none, without some names."""
+    if isinstance(images, Mapping):
+        return {name: value for name, value in images.items() if name not in left_out}
+    return [without(each, left_out) for each in images] if isinstance(images, list) else images
 
 
 def differing(runs: Iterable[Evaluation], settings: Settings) -> list[str]:
