@@ -161,6 +161,8 @@ def write_pseudo_set(
 ) -> PseudoLabelManifest:
     """Writes pseudo-labels from (split, target pixels, entropy) per sample.
 
+    Their expected Dice is 1 without any entropy, and 0 from ten bits on.
+
     Args:
         folder: made here.
         rows: of the index.
@@ -194,6 +196,7 @@ def write_pseudo_set(
                 "entropy": entropy,
                 "mean_confidence": 0.9,
                 "teacher_disagreement": 0.0,
+                "expected_dice": max(0.0, 1 - entropy / 10),
             }
         )
     write_table(folder / INDEX_NAME, PSEUDO_INDEX_SCHEMA, [table], None)

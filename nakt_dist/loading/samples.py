@@ -18,7 +18,7 @@ from nakt_dist.loading.images import Images
 from nakt_dist.models.preprocessing import ImageForm
 from nakt_dist.records.lineage import NO_LABELS, PSEUDO_FINDINGS, PSEUDO_MASKS, Network, TrainingSet
 from nakt_dist.records.lineage_reading import readable
-from nakt_dist.records.pseudo_sets import kept_by, with_beta_found
+from nakt_dist.records.pseudo_sets import kept_by, with_threshold_found
 from nakt_dist.shards.location import DatasetLocation
 from nakt_dist.shards.manifest import (
     MANIFEST_NAME,
@@ -191,7 +191,7 @@ def select_samples(
         rows = np.flatnonzero(taught(pseudo))
         images, pseudo = images.select(rows), pseudo.select(rows)
     elif pseudo is not None and exclusion is not None:
-        exclusion = with_beta_found(exclusion, pseudo.manifest)
+        exclusion = with_threshold_found(exclusion, pseudo.manifest)
         images, pseudo = _exclude(images, pseudo, exclusion)
     if count is not None and count > len(images):
         raise ConfigurationError(

@@ -26,7 +26,7 @@ from nakt_dist.predicting.segmentation_objects import write_segmentation
 from nakt_dist.runtime.files import write_bytes
 from nakt_dist.transfer.classes import BACKGROUND, ONE_TARGET
 from nakt_dist.transfer.ensemble import in_places
-from nakt_dist.transfer.statistics import grey_level_entropy, quantise
+from nakt_dist.transfer.statistics import expected_dice, grey_level_entropy, quantise
 
 _HALF = 0.5
 
@@ -39,20 +39,22 @@ class MaskAnswer(NamedTuple):
         chosen: uint8 (H, W), the class of each pixel as ``evaluate`` counts it.
         entropy: grey-level entropy of each class but the background, in bits; as ``teach``.
         confidence: mean probability of what is most probable.
+        expected_dice: of the mask, if the probabilities hold; as ``teach``.
     """
 
     planes: np.ndarray
     chosen: np.ndarray
     entropy: list[float]
     confidence: float
+    expected_dice: float
 
 
 class MaskAnswers(Answers):
     """Masks: 0 and 255 of one target, class indices with a palette of several.
 
     Of each image the table has the target's pixels at the network's size (``predicted_pixels``, as
-    ``evaluate``) and at its own (``mask_pixels``), ``entropy`` and ``mean_confidence``; of several
-    classes these are of all together, and columns of each follow.
+    ``evaluate``) and at its own (``mask_pixels``), ``entropy``, ``mean_confidence`` and
+    ``expected_dice``; of several classes these are of all together, and columns of each follow.
 
     Raises:
         ConfigurationError: a setting is one of classification, or the classes have no names.
@@ -75,7 +77,8 @@ class MaskAnswers(Answers):
             )
         self._palette = class_palette()
         counts = [("predicted_pixels", pa.int64()), ("mask_pixels", pa.int64())]
-        columns = [*counts, ("entropy", pa.float64()), ("mean_confidence", pa.float64())]
+        means = ("entropy", "mean_confidence", "expected_dice")
+        columns = [*counts, *((name, pa.float64()) for name in means)]
         if "segmentations" in self._files:
             require_highdicom()
             columns.append(("segmentation", pa.string()))
@@ -105,10 +108,12 @@ class MaskAnswers(Answers):
             probability = in_places(probability, self._places)
         chosen = predicted_classes(probability, self.config.threshold).to(torch.uint8)
         shown = probability[:, -len(self.classes) + 1 :]  # all but the background
-        entropy = grey_level_entropy(quantise(shown).flatten(0, 1)).view(shown.shape[:2])
+        levels = quantise(shown)
+        entropy = grey_level_entropy(levels.flatten(0, 1)).view(shown.shape[:2])
         sure = torch.maximum(shown.amax(1), 1 - shown.sum(1)).double().flatten(1).mean(1)
-        columns = probability.cpu().numpy(), chosen.cpu().numpy(), entropy.tolist(), sure.tolist()
-        return [MaskAnswer(*each) for each in zip(*columns, strict=True)]
+        answers = probability.cpu().numpy(), chosen.cpu().numpy()
+        numbers = entropy.tolist(), sure.tolist(), expected_dice(levels).tolist()
+        return [MaskAnswer(*each) for each in zip(*answers, *numbers, strict=True)]
 
     def row(
         self, listed: ListedImage, shape: tuple[int, int], answer: MaskAnswer, staging: Path
@@ -135,6 +140,7 @@ class MaskAnswers(Answers):
             "mask_pixels": int(sizes[1][1:].sum()),
             "entropy": float(np.mean(answer.entropy)),
             "mean_confidence": answer.confidence,
+            "expected_dice": answer.expected_dice,
         }
         for number, name in enumerate(self._several, start=1):
             row[f"predicted_pixels:{name}"] = int(sizes[0][number])

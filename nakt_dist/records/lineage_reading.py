@@ -31,7 +31,7 @@ from nakt_dist.records.lineage import (
 from nakt_dist.records.run_record import RunRecord
 from nakt_dist.records.told_once import lineages_told
 from nakt_dist.signals import SIGNALS
-from nakt_dist.transfer.exclusion import Calibration, ExclusionRule
+from nakt_dist.transfer.exclusion import FURTHER_LIMITS, Calibration, ExclusionRule
 
 PRETRAINED = ("pretrained", "encoder_weights")
 """Options of a model that name weights which a library brings."""
@@ -270,7 +270,7 @@ def parse_rule(value: Mapping[str, Any] | None) -> ExclusionRule | None:
     number_or_none = (int, float, type(None))
     combine, scale_alpha = read_field(value, "combine", str), read_field(value, "scale_alpha", bool)
     thresholds = {name: read_field(value, name, number_or_none) for name in ("alpha", "beta")}
-    for name in ("smallest_confidence", "largest_disagreement"):
+    for name in FURTHER_LIMITS:
         thresholds[name] = read_if_there(value, name, number_or_none)
     for name, threshold in thresholds.items():
         if threshold is not None and not 0 <= threshold <= LARGEST_FACTOR:
@@ -285,6 +285,11 @@ def parse_rule(value: Mapping[str, Any] | None) -> ExclusionRule | None:
     named = read_if_there(value, "classes", list)
     percentile = read_if_there(value, "calibration.percentile", (int, float))
     splits = read_if_there(value, "calibration.splits", list)
+    measure: Any = read_if_there(value, "calibration.measure", str) or "entropy"
+    if measure not in ("entropy", "expected_dice"):
+        raise DatasetError(
+            f"calibration.measure is {measure!r:.60}, expected entropy or expected_dice"
+        )
     return ExclusionRule(
         **thresholds,
         combine=combine,
@@ -293,7 +298,7 @@ def parse_rule(value: Mapping[str, Any] | None) -> ExclusionRule | None:
         classes=tuple(map(str, named)) if named and judged != "image" else None,
         calibration=None
         if percentile is None or judged != "image" or not 0 <= percentile <= 100
-        else Calibration(None, tuple(map(str, splits)) if splits else None, percentile),
+        else Calibration(None, tuple(map(str, splits)) if splits else None, percentile, measure),
     )
 
 

@@ -1,7 +1,6 @@
 """Sets of pseudo-labels on disk: their statistics, and what an exclusion rule does to them."""
 
 import itertools
-import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,7 +19,7 @@ from nakt_dist.runtime.processes import say
 from nakt_dist.shards.location import DatasetLocation
 from nakt_dist.shards.manifest import INDEX_NAME, MANIFEST_NAME, PseudoLabelManifest
 from nakt_dist.shards.tables import per_class, pseudo_index_schema, read_table
-from nakt_dist.transfer.exclusion import ExclusionRule
+from nakt_dist.transfer.exclusion import FURTHER_LIMITS, ExclusionRule
 
 ALL_SPLITS = "all"
 NOT_EXCLUDED = ""
@@ -142,8 +141,8 @@ def read_pseudo_set(root: str | Path) -> PseudoSet:
     return PseudoSet(printable(Path(location.url).name), manifest, table)
 
 
-def with_beta_found(rule: ExclusionRule, manifest: PseudoLabelManifest) -> ExclusionRule:
-    """Returns a rule whose β is that of its calibration, where it has one.
+def with_threshold_found(rule: ExclusionRule, manifest: PseudoLabelManifest) -> ExclusionRule:
+    """Returns a rule whose threshold is that of its calibration, where it has one.
 
     Args:
         manifest: of the pseudo masks that it is to judge.
@@ -164,10 +163,10 @@ def with_beta_found(rule: ExclusionRule, manifest: PseudoLabelManifest) -> Exclu
         raise ConfigurationError(
             f"exclusion.calibration.pseudo_labels: {asked.pseudo_labels} was written by "
             f"{_describe(own.manifest)}, the masks of {manifest.dataset} by {_describe(manifest)}; "
-            "entropies compare between masks of the same teachers and size alone. Let those "
-            "teachers write both (nakt teach)"
+            "how sure they are compares between masks of the same teachers and size alone. Let "
+            "those teachers write both (nakt teach)"
         )
-    for learnt in itertools.chain(*map(_learnt_from, own.manifest.teachers)):
+    for learnt in itertools.chain(*map(learnt_from, own.manifest.teachers)):
         known = learnt.splits
         both = known is None or asked.splits is None or set(known) & set(asked.splits)
         if learnt.fingerprint == own.manifest.dataset_fingerprint and both:
@@ -176,23 +175,31 @@ def with_beta_found(rule: ExclusionRule, manifest: PseudoLabelManifest) -> Exclu
                 f"images of {own.manifest.dataset} in splits {known or 'all'}; it is surer of "
                 "these than of new ones. Name splits that no teacher learnt from"
             )
-    entropies = own.entropy[own.in_splits(asked.splits)]
-    if not len(entropies):
+    values = own.statistics[asked.measure].to_numpy()[own.in_splits(asked.splits)]
+    if not len(values):
         splits = sorted(own.statistics["split"].unique().to_pylist())
         raise ConfigurationError(
             f"exclusion.calibration.splits: {asked.pseudo_labels} has no mask in "
             f"{', '.join(asked.splits or ())}; its splits are {', '.join(splits)}"
         )
-    # Upwards, so that the image of that entropy stays.
-    beta = math.ceil(1000 * float(np.percentile(entropies, asked.percentile))) / 1000
+    found = rule.with_found(values)
+    told = (
+        f"β is {found.beta:g} bits, above"
+        if found.beta is not None
+        else f"the smallest expected Dice is {found.smallest_expected_dice:g}, below"
+    )
     form = _in_another_form(own.manifest, manifest)
-    say(f"exclusion: β is {beta:g} bits, above {asked.percentile:g} % of {len(entropies)} masks of "
+    say(f"exclusion: {told} {asked.percentile:g} % of {len(values)} masks of "
         f"{own.manifest.dataset}{form}{_doubt(own.manifest)}")  # fmt: skip
-    return replace(rule, beta=beta, calibration=replace(asked, pseudo_labels=None))
+    return found
 
 
-def _learnt_from(teacher: Mapping[str, Any]) -> Iterator[TrainingSet]:
-    """Yields what a teacher, its parents and its own teachers learnt from, as far as known."""
+def learnt_from(teacher: Mapping[str, Any]) -> Iterator[TrainingSet]:
+    """Yields what a teacher, its parents and its own teachers learnt from, as far as known.
+
+    Args:
+        teacher: as a manifest of pseudo-labels names it.
+    """
     met = images_by_role(read_lineage(teacher.get("lineage") or {}, lenient=True))
     for role in ("training", "parents", "teacher"):
         yield from (each.images for each in met[role] if not each.chosen)
@@ -203,14 +210,14 @@ def _doubt(manifest: PseudoLabelManifest) -> str:
     doubted = [
         printable(str(teacher.get("name")))
         for teacher in manifest.teachers
-        if all(e.fingerprint != manifest.dataset_fingerprint for e in _learnt_from(teacher))
+        if all(e.fingerprint != manifest.dataset_fingerprint for e in learnt_from(teacher))
     ]
     if not doubted:
         return ""
     return (
         f"; {', '.join(doubted)} did not learn from this packing of them, and whether it learnt "
-        "from these images in another cannot be told: then β is too small, and nakt evaluate on "
-        "them warns"
+        "from these images in another cannot be told: then too much is left out, and nakt "
+        "evaluate on them warns"
     )
 
 
@@ -255,11 +262,13 @@ def apply_rule(pseudo: PseudoSet, rule: ExclusionRule) -> RuleVerdict:
     def kept(by: ExclusionRule) -> np.ndarray:
         return kept_by(by, pseudo.manifest, lambda name: pseudo.statistics[name].to_numpy())
 
-    papers = replace(rule, smallest_confidence=None, largest_disagreement=None)
+    papers = rule.without(*FURTHER_LIMITS)
     few, high = ~kept(replace(papers, beta=None)), ~kept(replace(papers, alpha=None))
     # One class may pass the one rule, and another the other: no class passes both.
     neither = ~(kept(papers) | few | high)
-    unsure = None if papers == rule else ~kept(replace(rule, alpha=None, beta=None))
+    unsure = None
+    if any(getattr(rule, name) is not None for name in FURTHER_LIMITS):
+        unsure = ~kept(rule.without("alpha", "beta"))
     return RuleVerdict(few | neither, high | neither, unsure, kept(rule))
 
 
@@ -285,7 +294,7 @@ def kept_by(
 
     n, e = statistic("target_pixels"), statistic("entropy")
     kept = rule.kept(n, e, manifest.height, manifest.width, manifest.soft)
-    return kept & rule.sure(column("mean_confidence"), column("teacher_disagreement"))
+    return kept & rule.sure(column)
 
 
 def count_by_split(pseudo: PseudoSet, verdict: RuleVerdict) -> dict[str, dict[str, int]]:

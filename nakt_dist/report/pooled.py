@@ -255,11 +255,11 @@ def _deciding(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _rule(rule: ExclusionRule | None) -> Any:
-    """Describes a rule; β that was found differs between folds, and the way to it does not."""
+    """Describes a rule; what was found differs between folds, and the way to it does not."""
     if rule is None or rule.calibration is None:
         return None if rule is None else rule.to_json()
     way = replace(rule.calibration, splits=None)
-    return replace(rule, beta=None, calibration=way).to_json()
+    return replace(rule.without(rule.calibration.threshold), calibration=way).to_json()
 
 
 def find_alike(pooled: Iterable[Pooled], made: str, other: Pooled) -> Pooled | None:

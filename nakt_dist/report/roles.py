@@ -80,18 +80,21 @@ def describe_rule(rule: ExclusionRule | None) -> str:
     """Says in a few words which images a rule excludes."""
     if rule is None:
         return "no exclusion"
+    found = {rule.calibration.threshold: f" ({rule.calibration.share})"} if rule.calibration else {}
     parts = []
     if rule.alpha is not None:
         side = " at 384 × 384" if rule.scale_alpha else ""
         parts.append(f"N < {show_threshold(rule.alpha)}{side}")
     if rule.beta is not None:
-        found = f" ({rule.calibration.share})" if rule.calibration else ""
-        parts.append(f"E > {rule.beta:g} bits{found}")
+        parts.append(f"E > {rule.beta:g} bits{found.get('beta', '')}")
     words = (" or " if rule.combine == "either" else " and ").join(parts)
-    if rule.smallest_confidence is not None:
-        words += f"{' or ' if words else ''}confidence < {rule.smallest_confidence:g}"
-    if rule.largest_disagreement is not None:
-        words += f"{' or ' if words else ''}disagreement > {rule.largest_disagreement:g}"
+    for name, side in (
+        ("smallest_confidence", "confidence <"),
+        ("smallest_expected_dice", "expected Dice <"),
+        ("largest_disagreement", "disagreement >"),
+    ):
+        if (limit := getattr(rule, name)) is not None:
+            words += f"{' or ' if words else ''}{side} {limit:g}{found.get(name, '')}"
     if not words or rule.judged == "image":
         return words or "no exclusion"
     which = "every" if rule.judged == "any_class" else "any"  # an image is left out where …

@@ -67,6 +67,7 @@ PSEUDO_INDEX_SCHEMA = pa.schema(
         ("entropy", pa.float64()),
         ("mean_confidence", pa.float64()),
         ("teacher_disagreement", pa.float64()),
+        ("expected_dice", pa.float64()),
     ]
 )
 """One row per sample, in the order of the dataset's index; statistics of the stored mask."""

@@ -22,7 +22,7 @@ from nakt_dist.records.pseudo_sets import (
     count_by_class,
     count_by_split,
     read_pseudo_set,
-    with_beta_found,
+    with_threshold_found,
 )
 from nakt_dist.records.run_record import RunRecord, Stopwatch, package_versions
 from nakt_dist.report.histograms import JudgedSet, draw_entropy, draw_target_pixels
@@ -100,7 +100,7 @@ def run(config: InspectConfig) -> RunRecord:
             "confidence out"
         )
     pseudo = read_pseudo_set(config.pseudo_labels)
-    asked, rule = config, with_beta_found(config.exclusion, pseudo.manifest)
+    asked, rule = config, with_threshold_found(config.exclusion, pseudo.manifest)
     config = replace(asked, exclusion=rule)
     verdict = apply_rule(pseudo, config.exclusion)
     counts = count_by_split(pseudo, verdict)

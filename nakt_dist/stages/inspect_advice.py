@@ -16,14 +16,18 @@ _SHARE_TO_KEEP = 0.75
 
 
 def percentiles(pseudo: PseudoSet) -> dict[str, dict[str, float]]:
-    """Returns percentiles of N and E over all samples; empty where there is none.
+    """Returns percentiles of N, E and the expected Dice over all samples, empty of none.
 
     Returns:
-        ``{"target_pixels": {"5": …, …}, "entropy": {"5": …, …}}``.
+        ``{"target_pixels": {"5": …, …}, "entropy": {"5": …, …}, "expected_dice": …}``.
     """
     if not pseudo.statistics.num_rows:
         return {}
-    columns = {"target_pixels": pseudo.target_pixels, "entropy": pseudo.entropy}
+    columns = {
+        "target_pixels": pseudo.target_pixels,
+        "entropy": pseudo.entropy,
+        "expected_dice": pseudo.statistics["expected_dice"].to_numpy(),
+    }
     return {
         name: {
             str(percent): round(float(value), 3)
@@ -41,6 +45,7 @@ def show_percentiles(values: Mapping[str, Mapping[str, float]]) -> list[str]:
     for name, title, digits in (
         ("target_pixels", "N, target pixels (α)", 0),
         ("entropy", "E, entropy in bits (β)", 2),
+        ("expected_dice", "expected Dice", 2),
     ):
         shown = "".join(f"{values[name][str(percent)]:>10.{digits}f}" for percent in PERCENTS)
         lines.append(f"{title:<24}{shown}")
@@ -103,6 +108,7 @@ def _much_excluded(pseudo: PseudoSet, rule: ExclusionRule, verdict: RuleVerdict)
             f"{words} exclusion.{name}"
             for words, name in (
                 ("a smaller", "smallest_confidence"),
+                ("a smaller", "smallest_expected_dice"),
                 ("a greater", "largest_disagreement"),
             )
             if getattr(rule, name) is not None

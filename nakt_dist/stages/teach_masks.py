@@ -13,10 +13,21 @@ from nakt_dist.shards.tables import per_class
 from nakt_dist.shards.writer import write_shard
 from nakt_dist.stages.teach_shard import ShardTeaching, Sidecar, Taught
 from nakt_dist.transfer.ensemble import ensemble_probability
-from nakt_dist.transfer.statistics import class_pixels, grey_level_entropy, quantise
+from nakt_dist.transfer.statistics import (
+    class_pixels,
+    expected_dice,
+    grey_level_entropy,
+    quantise,
+)
 
 _COUNTS = "target_pixels"
-_STATISTICS = ("target_pixels", "entropy", "mean_confidence", "teacher_disagreement")
+_STATISTICS = (
+    "target_pixels",
+    "entropy",
+    "mean_confidence",
+    "teacher_disagreement",
+    "expected_dice",
+)
 
 
 class PseudoMasks(Sidecar):
@@ -41,7 +52,13 @@ class PseudoMasks(Sidecar):
         entropy = grey_level_entropy(planes.flatten(0, 1)).view(planes.shape[:2])
         # The mean of a mask that holds no number is none either, which is how it is noticed.
         confidence = torch.maximum(probability.amax(1), 1 - probability.sum(1)).flatten(1).mean(1)
-        columns = [pixels.sum(1), entropy.mean(1), confidence, disagreement]
+        columns = [
+            pixels.sum(1),
+            entropy.mean(1),
+            confidence,
+            disagreement,
+            expected_dice(planes),
+        ]
         if len(self._names) > len(columns):
             columns += [*pixels.unbind(1), *entropy.unbind(1)]
         return planes.flatten(1, 2), torch.stack([each.double() for each in columns], dim=1)

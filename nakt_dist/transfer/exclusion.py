@@ -1,7 +1,8 @@
 """Which pseudo-labelled images have a salient target (paper A, section 2, algorithm 1)."""
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -13,35 +14,62 @@ REFERENCE_PIXELS = 384 * 384
 """Image area, in pixels, for which the paper states α."""
 
 
+FURTHER_LIMITS = {
+    "smallest_confidence": "mean_confidence",
+    "smallest_expected_dice": "expected_dice",
+    "largest_disagreement": "teacher_disagreement",
+}
+"""Limits of ours beside α and β, and the statistic of a pseudo mask that each is of."""
+
 _LIMIT = within(0, LARGEST_FACTOR, f"from 0 to {LARGEST_FACTOR:g}, or null for no limit")
+_SHARE_OR_NONE = within(0, 1, "in [0, 1], or null for no limit")
 
 
 @dataclass(frozen=True)
 class Calibration(Limited, group="exclusion.calibration"):
-    """β as the teachers' masks of images of their own kind say it, without any label.
+    """A threshold as the teachers' masks of images of their own kind say it, without any label.
 
     A mask of a transferal image is trusted as long as the teachers are no less sure of it than
     they are of almost all images from where they learnt. Ours.
 
     Attributes:
-        pseudo_labels: folder of pseudo masks by the same teachers, of such images; None once β
-            is found.
+        pseudo_labels: folder of pseudo masks by the same teachers, of such images; None once the
+            threshold is found.
         splits: which of them, none learnt from by a teacher; None for all.
-        percentile: of their entropies; it becomes β.
+        percentile: share of them, in percent, that is no less sure than the threshold.
+        measure: how sure: by ``entropy``, the threshold is β; by ``expected_dice``, it is
+            ``smallest_expected_dice``, and β is left out.
     """
 
     pseudo_labels: str | None = field(metadata=PATH)
     splits: tuple[str, ...] | None = field(default=("validation",), metadata=SPLITS)
     percentile: float = field(default=95, metadata=within(0, 100, "from 0 to 100"))
+    measure: Literal["entropy", "expected_dice"] = "entropy"
 
     def __post_init__(self) -> None:
         super().__post_init__()
         object.__setattr__(self, "splits", self.splits and tuple(self.splits))
 
     @property
+    def threshold(self) -> str:
+        """The field of an exclusion rule that it finds."""
+        return "beta" if self.measure == "entropy" else "smallest_expected_dice"
+
+    @property
     def share(self) -> str:
-        """What β is, in words."""
-        return f"{self.percentile:g} % of its teachers' own images are below"
+        """What the threshold is, in words."""
+        side = "below" if self.measure == "entropy" else "above"
+        return f"{self.percentile:g} % of its teachers' own images are {side}"
+
+    def find(self, values: np.ndarray) -> float:
+        """Returns the threshold to three decimals, rounded so that the image of that value stays.
+
+        Args:
+            values: float64 (N,) with N > 0, ``measure`` of each of the images.
+        """
+        if self.measure == "entropy":
+            return math.ceil(1000 * float(np.percentile(values, self.percentile))) / 1000
+        return math.floor(1000 * float(np.percentile(values, 100 - self.percentile))) / 1000
 
 
 @dataclass(frozen=True)
@@ -65,22 +93,25 @@ class ExclusionRule(Limited, group="exclusion"):
             image; off as in the paper.
         smallest_confidence: of the mean over pixels of max(y, 1 - y), from 0.5 to 1; an image
             below is excluded, whatever α and β say. Ours; None leaves it out.
+        smallest_expected_dice: of the Dice that the mask has if each pixel is target with the
+            probability that the teachers give it, from 0 to 1; likewise. It says of a mask how far
+            it can be trusted whatever its size, which entropy does not.
         largest_disagreement: of the mean standard deviation between teachers, from 0 to 0.5;
             likewise.
         judged: the ``image`` as a whole; or its classes, each by the pixels where it is the most
             probable and the entropy of its own mask: an image stays where ``any_class`` passes
             both rules, or where ``every_class`` does.
         classes: those that are judged; None for all but the background.
-        calibration: where β is to be found, in place of ``beta``; None takes that.
+        calibration: where β, or ``smallest_expected_dice`` in its place, is to be found; None
+            takes them as they are.
     """
 
     alpha: float | None = field(default=256, metadata=_LIMIT)
     beta: float | None = field(default=2.5, metadata=_LIMIT)
     combine: Literal["either", "both"] = "either"
     scale_alpha: bool = False
-    smallest_confidence: float | None = field(
-        default=None, metadata=within(0, 1, "in [0, 1], or null for no limit")
-    )
+    smallest_confidence: float | None = field(default=None, metadata=_SHARE_OR_NONE)
+    smallest_expected_dice: float | None = field(default=None, metadata=_SHARE_OR_NONE)
     largest_disagreement: float | None = field(
         default=None, metadata=within(0, 0.5, "in [0, 0.5], or null for no limit")
     )
@@ -95,12 +126,13 @@ class ExclusionRule(Limited, group="exclusion"):
             "exclusion.judged",
             "image where exclusion.calibration is set",
         )
-        to_be_found = self.calibration is not None and self.calibration.pseudo_labels is not None
-        require(
-            not to_be_found or self.beta in (None, type(self).beta),
-            "exclusion.beta",
-            "left out where exclusion.calibration finds it",
-        )
+        asked = self.calibration
+        if asked is not None and asked.pseudo_labels is not None:
+            found = f"left out where exclusion.calibration finds {asked.threshold}"
+            require(self.beta in (None, type(self).beta), "exclusion.beta", found)
+            other = asked.threshold != "smallest_expected_dice"
+            given = self.smallest_expected_dice is not None
+            require(other or not given, "exclusion.smallest_expected_dice", found)
         if self.classes is not None:
             object.__setattr__(self, "classes", tuple(self.classes))
             by_class = self.judged != "image" and self.classes
@@ -114,7 +146,7 @@ class ExclusionRule(Limited, group="exclusion"):
     def to_json(self) -> dict[str, Any]:
         """Returns what a lineage holds of it; what is not the paper's only where it is set."""
         value = asdict(self)
-        for name in ("smallest_confidence", "largest_disagreement"):
+        for name in FURTHER_LIMITS:
             if value[name] is None:
                 del value[name]
         if self.calibration is None:
@@ -147,21 +179,36 @@ class ExclusionRule(Limited, group="exclusion"):
             )
         return self.classes or tuple(known[1:])
 
-    def sure(self, confidence: np.ndarray, disagreement: np.ndarray) -> np.ndarray:
-        """Says of which images the teachers are sure enough.
+    def without(self, *names: str) -> "ExclusionRule":
+        """Returns the rule without some thresholds, as if nothing had been found either."""
+        return replace(self, calibration=None, **dict.fromkeys(names))
+
+    def with_found(self, values: np.ndarray) -> "ExclusionRule":
+        """Returns the rule with the threshold of its calibration in place of β.
 
         Args:
-            confidence: float (N,), mean confidence per image.
-            disagreement: float (N,), mean disagreement per image.
+            values: as for ``Calibration.find``.
+        """
+        assert self.calibration is not None
+        found = {"beta": None, self.calibration.threshold: self.calibration.find(values)}
+        return replace(self, **found, calibration=replace(self.calibration, pseudo_labels=None))
+
+    def sure(self, column: Callable[[str], np.ndarray]) -> np.ndarray | bool:
+        """Says of which images the teachers are sure enough by ``FURTHER_LIMITS``.
+
+        Args:
+            column: gives a statistic of the masks by its name, float (N,).
 
         Returns:
-            bool (N,).
+            bool (N,), or True where no limit is set.
         """
-        sure = np.ones(len(confidence), dtype=bool)
-        if self.smallest_confidence is not None:
-            sure &= confidence >= self.smallest_confidence
-        if self.largest_disagreement is not None:
-            sure &= disagreement <= self.largest_disagreement
+        sure: np.ndarray | bool = True
+        for name, statistic in FURTHER_LIMITS.items():
+            limit = getattr(self, name)
+            if limit is not None:
+                values = column(statistic)
+                passes = values >= limit if name.startswith("smallest") else values <= limit
+                sure = sure & passes
         return sure
 
     def alpha_at(self, height: int, width: int) -> float | None:
@@ -183,7 +230,9 @@ class ExclusionRule(Limited, group="exclusion"):
         Returns:
             bool (N,).
         """
-        assert self.calibration is None or self.calibration.pseudo_labels is None, "β is not found"
+        assert self.calibration is None or self.calibration.pseudo_labels is None, (
+            "the threshold is not found"
+        )
         rules = []
         alpha = self.alpha_at(height, width)
         if alpha is not None:

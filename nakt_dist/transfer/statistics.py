@@ -60,11 +60,36 @@ def class_pixels(planes: torch.Tensor) -> torch.Tensor:
     Returns:
         int64 (N, P).
     """
+    return _shown(planes).flatten(2).sum(2)
+
+
+def _shown(planes: torch.Tensor) -> torch.Tensor:
+    """Says where each class that has a plane is the most probable, bool (N, P, H, W)."""
     if planes.shape[1] == 1:
-        return target_pixels(planes)[:, None]
+        return planes >= TARGET_LEVEL
     winners = class_of_pixels(planes)
-    numbers = range(1, planes.shape[1] + 1)
-    return torch.stack([(winners == number).flatten(1).sum(1) for number in numbers], dim=1)
+    return torch.stack([winners == number for number in range(1, planes.shape[1] + 1)], dim=1)
+
+
+def expected_dice(planes: torch.Tensor) -> torch.Tensor:
+    """Dice that each mask has if a pixel is target with the probability that it holds.
+
+    Of the pixels that count as target, half of whose number and of all probabilities is what Dice
+    divides by: 2 Σ y [y > 0.5] / (Σ y + Σ [y > 0.5]). It is 1 for a binary mask, whatever its size,
+    and small where a teacher has no clear target; where there is no target pixel it is 0. Ours.
+
+    Args:
+        planes: as for ``class_of_pixels``; of several classes it is the mean over those that are
+            anywhere the most probable.
+
+    Returns:
+        float64 (N,), from 0 to 1; exact in whole numbers until the divisions.
+    """
+    shown = _shown(planes)
+    hits = torch.where(shown, planes, 0).flatten(2).sum(2)
+    counts, levels = shown.flatten(2).sum(2), planes.flatten(2).sum(2)
+    dice = 2 * hits.double() / (levels + (GREY_LEVELS - 1) * counts).clamp(min=1)
+    return dice.sum(1) / (counts > 0).sum(1).clamp(min=1)
 
 
 def grey_level_entropy(mask: torch.Tensor) -> torch.Tensor:

@@ -29,12 +29,14 @@ _COLUMNS = {
     "entropy": "<f8",  # as it is stored: a rule compares it with β to the last digit
     "mean_confidence": "<f4",
     "teacher_disagreement": "<f4",
+    "expected_dice": "<f4",
 }
 _WORDS = {
     "target_pixels": "no count of target pixels: α excludes none of them",
     "entropy": "no entropy: β excludes none of them",
     "mean_confidence": "no mean confidence",
     "teacher_disagreement": "no disagreement of the teachers",
+    "expected_dice": "no expected Dice",
 }
 
 

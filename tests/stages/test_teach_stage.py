@@ -190,6 +190,10 @@ def test_statistics_are_those_of_the_stored_mask(
         assert rows[key]["entropy"] == pytest.approx(shannon_entropy(mask), abs=1e-9)
         confidence = np.maximum(probability, 1 - probability).mean()
         assert rows[key]["mean_confidence"] == pytest.approx(confidence, abs=1 / 255)
+        target = mask >= 128
+        divisor = probability.sum() + target.sum()
+        expected = 2 * probability[target].sum() / divisor if target.any() else 0
+        assert rows[key]["expected_dice"] == pytest.approx(expected, abs=1e-12)
     assert len({row["target_pixels"] for row in rows.values()}) > 1
 
 

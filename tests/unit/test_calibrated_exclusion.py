@@ -1,5 +1,6 @@
-"""β found on the teachers' own images, without a label."""
+"""A threshold found on the teachers' own images, without a label."""
 
+import json
 import shutil
 from dataclasses import replace
 
@@ -9,7 +10,7 @@ from nakt_dist.config import DataConfig, InspectConfig, TrainConfig
 from nakt_dist.config.recipe import RecipeConfig
 from nakt_dist.errors import ConfigurationError
 from nakt_dist.records.lineage_reading import parse_rule
-from nakt_dist.records.pseudo_sets import apply_rule, read_pseudo_set, with_beta_found
+from nakt_dist.records.pseudo_sets import apply_rule, read_pseudo_set, with_threshold_found
 from nakt_dist.report.roles import describe_rule
 from nakt_dist.stages import inspect
 from nakt_dist.studies.paths import paths_of
@@ -39,7 +40,9 @@ def rule_of(folder, name="own", **settings):
 
 
 def found(folder, **settings):
-    return with_beta_found(rule_of(folder, **settings), read_pseudo_set(folder / "others").manifest)
+    return with_threshold_found(
+        rule_of(folder, **settings), read_pseudo_set(folder / "others").manifest
+    )
 
 
 @pytest.mark.parametrize(("percentile", "beta"), [(95, 9.5), (50, 5.0), (100, 10.0)])
@@ -76,11 +79,33 @@ def test_masks_by_the_onnx_form_of_a_teacher_are_its_own_and_that_is_said(folder
     written = folder / "as onnx"
     shutil.copytree(folder / "own", written)
     replace(calibrated, teachers=with_input(calibrated)).write(written)
-    assert with_beta_found(rule_of(folder, "as onnx"), by(sha("teacher"))).beta == 9.5
+    assert with_threshold_found(rule_of(folder, "as onnx"), by(sha("teacher"))).beta == 9.5
     assert "; teacher wrote them in another form" in capsys.readouterr().err
     for other in (by(sha("another")), by(None), by(sha("teacher"), height=32)):
         with pytest.raises(ConfigurationError, match="the same teachers"):
-            with_beta_found(rule_of(folder, "as onnx"), other)
+            with_threshold_found(rule_of(folder, "as onnx"), other)
+
+
+def test_the_smallest_expected_dice_is_found_likewise_and_takes_the_place_of_beta(folder, capsys):
+    others = read_pseudo_set(folder / "others")
+    rule = found(folder, measure="expected_dice", percentile=50)  # of 0, 0.01, …, 1
+    told = "the smallest expected Dice is 0.5, below 50 % of 101 masks of breast"
+    assert told in capsys.readouterr().err
+    assert (rule.alpha, rule.beta, rule.smallest_expected_dice) == (10, None, 0.5)
+    words = "expected Dice < 0.5 (50 % of its teachers' own images are above)"
+    assert describe_rule(rule) == f"N < 10 or {words}"
+    assert parse_rule(json.loads(json.dumps(rule.to_json()))) == rule
+    verdict = apply_rule(others, rule)
+    assert verdict.kept.tolist() == [True, True, False, False, False, False]
+    assert not verdict.high_entropy.any() and verdict.counts(verdict.kept)["unsure"] == 0
+    assert verdict.reasons[2:] == ["teachers not sure"] * 3 + ["target pixels below alpha"]
+
+
+@pytest.mark.parametrize("field", ["beta", "smallest_expected_dice"])
+def test_a_threshold_beside_the_expected_dice_that_is_to_be_found_is_refused(folder, field):
+    rule = rule_of(folder, measure="expected_dice")
+    with pytest.raises(ConfigurationError, match=rf"exclusion\.{field} must be left out .* finds"):
+        replace(rule, **{field: 0.5})
 
 
 def test_a_beta_beside_it_is_refused(folder):
@@ -93,7 +118,7 @@ def test_what_a_lineage_holds_is_beta_and_how_it_was_found_and_no_path(folder):
     rule = found(folder)
     told = rule.to_json()
     assert told["calibration"] == {
-        "pseudo_labels": None, "splits": ("validation",), "percentile": 95,
+        "pseudo_labels": None, "splits": ("validation",), "percentile": 95, "measure": "entropy",
     }  # fmt: skip
     assert parse_rule({**told, "calibration": {"splits": ["validation"], "percentile": 95}}) == rule
     assert "calibration" not in ExclusionRule().to_json()
@@ -102,7 +127,7 @@ def test_what_a_lineage_holds_is_beta_and_how_it_was_found_and_no_path(folder):
 def test_the_rule_is_applied_with_the_beta_that_was_found_alone(folder):
     others = read_pseudo_set(folder / "others")
     assert apply_rule(others, found(folder)).kept.tolist() == [True] * 3 + [False] * 3
-    with pytest.raises(AssertionError, match="β is not found"):
+    with pytest.raises(AssertionError, match="the threshold is not found"):
         apply_rule(others, rule_of(folder))
 
 
@@ -125,7 +150,7 @@ def test_what_says_nothing_of_the_teachers_certainty_is_refused(folder, settings
 def test_no_folder_and_a_rule_by_class_are_refused(folder):
     manifest = read_pseudo_set(folder / "others").manifest
     with pytest.raises(ConfigurationError, match=r"calibration\.pseudo_labels must be a folder"):
-        with_beta_found(ExclusionRule(calibration=Calibration(None)), manifest)
+        with_threshold_found(ExclusionRule(calibration=Calibration(None)), manifest)
     with pytest.raises(ConfigurationError, match=r"exclusion\.judged must be image"):
         replace(rule_of(folder), judged="any_class")
 

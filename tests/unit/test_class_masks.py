@@ -23,7 +23,12 @@ from nakt_dist.transfer.classes import ClassMap, check_classes
 from nakt_dist.transfer.ensemble import Teacher, ensemble_probability, in_places
 from nakt_dist.transfer.exclusion import ExclusionRule
 from nakt_dist.transfer.losses import class_segmentation_loss, segmentation_loss
-from nakt_dist.transfer.statistics import class_of_pixels, class_pixels, target_pixels
+from nakt_dist.transfer.statistics import (
+    class_of_pixels,
+    class_pixels,
+    expected_dice,
+    target_pixels,
+)
 
 OWN = ("background", "liver", "tumour")
 
@@ -179,6 +184,16 @@ def test_the_class_of_a_pixel_is_the_most_probable_and_background_what_is_left()
     one = torch.arange(256, dtype=torch.uint8).reshape(1, 1, 16, 16)
     assert class_pixels(one).tolist() == [target_pixels(one).tolist()] == [[128]]
     assert (class_of_pixels(one) > 0).sum().item() == 128
+
+
+def test_the_expected_dice_of_classes_is_the_mean_over_those_that_are_there() -> None:
+    planes = torch.zeros(3, 2, 1, 4, dtype=torch.uint8)
+    planes[:2, 0, 0] = torch.tensor([0, 100, 200, 255], dtype=torch.uint8)
+    planes[1, 1, 0] = torch.tensor([150, 101, 0, 0], dtype=torch.uint8)  # 105 and 54 of background
+    first = 2 * 455 / (555 + 2 * 255)
+    among_two = [2 * 455 / (555 + 2 * 255), 2 * 251 / (251 + 2 * 255)]
+    expected = [first, sum(among_two) / 2, 0]
+    assert expected_dice(planes).tolist() == pytest.approx(expected, abs=1e-12)
 
 
 def test_the_loss_of_classes_is_that_of_numpy() -> None:

@@ -9,7 +9,12 @@ from skimage.measure import shannon_entropy
 
 from nakt_dist.errors import ConfigurationError
 from nakt_dist.transfer.exclusion import ExclusionRule
-from nakt_dist.transfer.statistics import grey_level_entropy, quantise, target_pixels
+from nakt_dist.transfer.statistics import (
+    expected_dice,
+    grey_level_entropy,
+    quantise,
+    target_pixels,
+)
 
 PIXELS = np.array([0, 255, 256, 9000, 100, 9000])
 ENTROPY = np.array([0.0, 1.0, 2.5, 2.5001, 3.0, 0.5])
@@ -71,6 +76,34 @@ def test_a_batch_is_measured_like_each_of_its_masks_alone(seed, count):
         assert measure(masks).tolist() == [measure(mask[None]).item() for mask in masks]
 
 
+def expected_dice_of(levels):
+    mask = torch.as_tensor(np.asarray(levels, dtype=np.uint8))
+    return expected_dice(mask.reshape(1, 1, -1, mask.shape[-1])).item()
+
+
+def test_expected_dice_by_hand():
+    assert expected_dice_of([[0, 0, 255, 255]]) == 1
+    assert expected_dice_of([[0, 127, 128, 255]]) == pytest.approx(2 * 383 / (510 + 510), abs=1e-12)
+    assert expected_dice_of([[0, 1, 127, 127]]) == 0  # nothing is target
+    assert expected_dice_of([[0, 0, 0, 0]]) == 0
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(1, 5))
+def test_expected_dice_does_not_depend_on_how_large_a_target_is(seed, times):
+    levels = np.random.default_rng(seed).integers(0, 256, (6, 5))
+    larger = np.pad(np.tile(levels, (times, 1)), 3)
+    assert expected_dice_of(larger) == pytest.approx(expected_dice_of(levels), abs=1e-12)
+
+
+def test_expected_dice_is_the_mean_over_truths_drawn_by_the_probabilities():
+    random = np.random.default_rng(0)
+    levels = (255 * random.random((40, 40)) ** 4).round().astype(np.uint8)
+    truths, target = random.random((500, 40, 40)) < levels / 255, levels >= 128
+    dice = 2 * (truths & target).sum((1, 2)) / (truths.sum((1, 2)) + target.sum())
+    assert dice.std() > 0.005
+    assert expected_dice_of(levels) == pytest.approx(dice.mean(), abs=0.005)
+
+
 @given(st.integers(1, 8), st.integers(0, 2**32 - 1))
 def test_the_mean_of_binary_teachers_has_too_little_entropy_for_beta(teachers, seed):
     random = np.random.default_rng(seed)
@@ -130,10 +163,16 @@ def test_no_images_give_no_verdicts():
 
 
 def test_what_teachers_are_not_sure_of_is_excluded_besides():
-    confidence, disagreement = np.array([0.95, 0.8, 0.95]), np.array([0.0, 0.0, 0.2])
+    columns = {
+        "mean_confidence": np.array([0.95, 0.8, 0.95, 0.9]),
+        "teacher_disagreement": np.array([0.0, 0.0, 0.2, 0.1]),
+        "expected_dice": np.array([0.6, 0.9, 0.9, 0.5]),
+    }
     rule = ExclusionRule(smallest_confidence=0.9, largest_disagreement=0.1)
-    assert rule.sure(confidence, disagreement).tolist() == [True, False, False]
-    assert ExclusionRule().sure(confidence, disagreement).all()
+    assert rule.sure(columns.__getitem__).tolist() == [True, False, False, True]
+    dice = ExclusionRule(smallest_expected_dice=0.6)
+    assert dice.sure(columns.__getitem__).tolist() == [True, True, True, False]
+    assert ExclusionRule().sure(columns.__getitem__) is True
     assert rule.to_json()["smallest_confidence"] == 0.9
     assert "largest_disagreement" not in ExclusionRule().to_json()
     with pytest.raises(ConfigurationError, match=r"exclusion\.largest_disagreement must be in"):

@@ -6,8 +6,9 @@ import {Scatter, drawHistogram, drawOverlay, drawRamp, logPlace, marksOf, scaleO
 
 const COUNTS = {before: "before", after: "after", excluded: "excluded", below_alpha_alone: "by α alone",
   above_beta_alone: "by β alone", below_alpha_and_above_beta: "by both"};
-const COLOURS = {verdict: "kept or excluded", mean_confidence: "mean confidence",
+const MEASURES = {expected_dice: "expected Dice", mean_confidence: "mean confidence",
   teacher_disagreement: "disagreement of the teachers"};
+const COLOURS = {verdict: "kept or excluded", ...MEASURES};
 const ALL = "", EDGE_IMAGES = 4, SLIDER_STEPS = 1000;
 const find = id => document.getElementById(id);
 const scatter = new Scatter(find("scatter"));
@@ -300,8 +301,8 @@ function showEdge(found) {
 function point(event) {
   const i = scatter.set ? scatter.nearest(event.offsetX, event.offsetY) : -1;
   if (i < 0) return -1;
-  const also = ["mean_confidence", "teacher_disagreement"].filter(name => !Number.isNaN(set[name][i]))
-    .map(name => `${COLOURS[name]} ${Number(set[name][i].toPrecision(3))}`);
+  const also = Object.keys(MEASURES).filter(name => !Number.isNaN(set[name][i]))
+    .map(name => `${MEASURES[name]} ${Number(set[name][i].toPrecision(3))}`);
   find("point").textContent = [numbersOf(i), ...also].join(", ") + (told.images ? ". Click to see it." : ".");
   return i;
 }
@@ -330,7 +331,7 @@ async function open(place) {
 
 function show(opened) {
   const wanted = fromAddress();
-  set = {...opened, scales: {mean_confidence: scaleOf(opened.mean_confidence), teacher_disagreement: scaleOf(opened.teacher_disagreement)}};
+  set = {...opened, scales: Object.fromEntries(Object.keys(MEASURES).map(name => [name, scaleOf(opened[name])]))};
   rule = rule ?? wanted.rule;
   const modes = Object.keys(COLOURS).filter(name => name === "verdict" || set.scales[name]);
   options(find("split"), [[ALL, "all"], ...set.splits.map(name => [name, name])], wanted.split);
