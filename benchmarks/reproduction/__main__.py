@@ -1,10 +1,11 @@
 """Makes `docs/reproduction.md` again: its tables, the numbers of its prose, its figures.
 
-    python -m benchmarks.reproduction [--a FOLDER] [--b FOLDER] [--ran_on WORDS]
+    python -m benchmarks.reproduction [--a FOLDER] [--b FOLDER] [--beside] [--ran_on WORDS]
 
 With a folder of the study (the --root of `nakt study configs/study/open_data_a.yaml`), its records
 are collected into `benchmarks/results/open_data_a` first, whatever is done by then; what is not is
-listed. Without, the page is made from what is committed.
+listed. With --beside what is committed stays, of a folder that is gone, and the new is set beside
+it. Without a folder, the page is made from what is committed.
 """
 
 import argparse
@@ -19,6 +20,7 @@ from benchmarks.reproduction.claims_a import claims_of_a
 from benchmarks.reproduction.claims_b import claims_of_b
 from benchmarks.reproduction.collecting import collect_study
 from benchmarks.reproduction.figures import draw_by_size, draw_claims, draw_curves, draw_dice
+from benchmarks.reproduction.joining import join
 from benchmarks.reproduction.page import fill
 from benchmarks.reproduction.records import ABOUT, Records, read_records
 from benchmarks.reproduction.tables import all_numbers, all_tables, verdict_of
@@ -94,11 +96,12 @@ def main(words: list[str] | None = None) -> int:
     parser.add_argument("--a", type=Path, metavar="FOLDER", help="of study A")
     parser.add_argument("--b", type=Path, metavar="FOLDER", help="of study B")
     parser.add_argument("--ran_on", metavar="WORDS", help="kind of machine, where not this one")
+    parser.add_argument("--beside", action="store_true", help="keep what is committed, too")
     given = parser.parse_args(words)
     try:
         for name, folder in (("a", given.a), ("b", given.b)):
             if folder is not None:
-                _collect(folder, f"open_data_{name}", given.ran_on)
+                _collect(folder, f"open_data_{name}", given.ran_on, given.beside)
         found = read_all()
         figures = draw_figures(found)
         page = make_page(PAGE.read_text(encoding="utf-8"), found, figures)
@@ -114,10 +117,12 @@ def main(words: list[str] | None = None) -> int:
     return 0
 
 
-def _collect(folder: Path, name: str, ran_on: str | None) -> None:
+def _collect(folder: Path, name: str, ran_on: str | None, beside: bool) -> None:
     words = [f"--config={ROOT}/configs/study/{name}.yaml", f"--root={folder}", "--data=data"]
     plan = read_study(parse_config("study", words)).plan
     records = collect_study(folder, plan, _commit(), ran_on)
+    if beside:
+        records = join(read_records(RESULTS / name), records)
     records.write(RESULTS / name)
     about = records.about
     print(f"{folder.name}: {about['done']} of {about['planned']} evaluations; not run yet:")

@@ -7,13 +7,14 @@ from typing import Any
 import numpy as np
 
 from benchmarks.reproduction.claims import Claim, Printed, Row
-from benchmarks.reproduction.collecting import AS_PRINTED, CALIBRATED
+from benchmarks.reproduction.collecting import AS_PRINTED, CALIBRATED, EXPECTED_DICE
 from benchmarks.reproduction.contrasts import (
     Estimate,
     by_key,
     capability,
     difference_of_dice,
     gain_over_best,
+    of_one_collection,
     whole_pairs,
 )
 from benchmarks.reproduction.records import Records, Run
@@ -51,6 +52,7 @@ def claims_of_a(records: Records | None) -> tuple[Claim, ...]:
         _close(records, runs),
         _exclusion(records, runs, AS_PRINTED, "exclusion"),
         _exclusion(records, runs, CALIBRATED, "calibrated"),
+        _exclusion(records, runs, EXPECTED_DICE, "expected-dice"),
         _fine_tuned(records, runs),
         _weak(records, runs),
     )
@@ -107,8 +109,9 @@ def _capability_of(
 ) -> Estimate | None:
     if records is None or not found:
         return None
-    by_student = grouped(found, lambda run: (run.network, run.rule))
-    return capability(records, list(by_student.values()), teachers_beside(records, found, runs))
+    one = of_one_collection(found)
+    by_student = grouped(one, lambda run: (run.network, run.rule))
+    return capability(records, list(by_student.values()), teachers_beside(records, one, runs))
 
 
 def _printed_capability(dataset: str | None) -> tuple[Printed, ...]:
@@ -134,7 +137,11 @@ def _exclusion(records: Records | None, runs: Sequence[Run], rule: str, key: str
     differing = [each for each in pairs if differs(each[0].transferal)]
     counted = whole_pairs(records, differing) if records is not None else ()
     which = ", ".join(sorted({ours.transferal for ours, _ in counted}))
-    how = "at the paper's thresholds" if rule == AS_PRINTED else "with β calibrated on the teacher"
+    how = {
+        AS_PRINTED: "at the paper's thresholds",
+        CALIBRATED: "with β calibrated on the teacher",
+        EXPECTED_DICE: "with the smallest expected Dice calibrated on the teacher, in place of β",
+    }[rule]
     return Claim(
         key=key,
         paper="A",
@@ -194,10 +201,15 @@ def _fine_tuned(records: Records | None, runs: Sequence[Run]) -> Claim:
                 fold_of(records, run))  # fmt: skip
 
     tuned = [run for run in runs if run.role == Role.FINE_TUNED_STUDENT]
-    wanted = set(map(same, tuned))
-    plain = [run for run in runs if run.role == Role.FROM_SCRATCH and same(run) in wanted]
+    wanted = {(run.collection, same(run)) for run in tuned}
+    plain = [
+        run
+        for run in runs
+        if run.role == Role.FROM_SCRATCH and (run.collection, same(run)) in wanted
+    ]
     scratch = by_key(plain, same)
-    pairs = [(run, scratch[same(run)]) for run in tuned if same(run) in scratch]
+    beside = [(run, scratch.get((run.collection, same(run)))) for run in tuned]
+    pairs = [(run, other) for run, other in beside if other is not None]
 
     def row(key: str, label: str, table: str, dataset: str = "") -> Row:
         chosen = [
@@ -250,6 +262,7 @@ def _weak(records: Records | None, runs: Sequence[Run]) -> Claim:
         run for run in runs
         if run.role == Role.STUDENT and run.teachers > 1 and tests_breast(run)
     ]  # fmt: skip
+    of_several = of_one_collection(of_several)
     weak = teachers_of(of_several, runs)
     each_weak = list(grouped(weak, lambda run: (run.network, run.seed)).values())
     groups = grouped(of_several, lambda run: (run.transferal, run.rule))

@@ -9,6 +9,7 @@ import numpy as np
 from scipy.stats import rankdata
 
 from benchmarks.comparing import machine
+from benchmarks.reproduction.mask_quality import judge_measures
 from benchmarks.reproduction.per_image import DiceReader, PlacesReader, numbered
 from benchmarks.reproduction.records import Curve, Records, Run
 from nakt_dist.config.saving import CONFIG_NAME
@@ -28,7 +29,9 @@ from nakt_dist.stages.inspect import COUNTS_NAME
 from nakt_dist.studies.folder import Plan, PlannedRun, StudyFolder
 from nakt_dist.transfer.exclusion import ExclusionRule
 
-AS_PRINTED, CALIBRATED = "as printed", "calibrated"
+AS_PRINTED, CALIBRATED, EXPECTED_DICE = "as printed", "calibrated", "expected Dice"
+RULES = (CALIBRATED, EXPECTED_DICE, AS_PRINTED)
+"""The paper's thresholds; β found, or in its place the smallest expected Dice."""
 _UNPLANNED = "the study does not plan it, so that nobody can say what it varies"
 _DIGITS = 8
 _WEIGHTS = ("best_weights_sha256", "last_weights_sha256")
@@ -96,6 +99,7 @@ def _about(
         "done": len(kept),
         "not_run_yet": {run.name: dict(run.axes) for run in planned if run.name not in done},
         "kept": [count for run in plan.runs for count in _kept(root, run)],
+        "judged_masks": judge_measures(root),
         "left_out": [f"{each.place}: {each.reason}" for each in left_out],
     }
 
@@ -243,7 +247,7 @@ def _role(evaluation: Evaluation, found: Collection) -> str:
 
 
 def _kind_of_rule(lineage: Lineage) -> str:
-    """Says whether images were excluded by the paper's thresholds, or by others."""
+    """Says by which of ``RULES`` images were excluded."""
     return (
         _kind_of_rules(part.exclusion for part in lineage.transfer.parts)
         if lineage.transfer
@@ -255,6 +259,8 @@ def _kind_of_rules(rules: Iterable[ExclusionRule | None]) -> str:
     chosen = [rule for rule in rules if rule is not None]
     if not chosen:
         return ""
+    if all(rule.smallest_expected_dice is not None for rule in chosen):
+        return EXPECTED_DICE
     return AS_PRINTED if all(map(_is_printed, chosen)) else CALIBRATED
 
 

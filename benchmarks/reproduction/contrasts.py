@@ -24,6 +24,7 @@ from benchmarks.reproduction.repetitions import (
 from nakt_dist.errors import DatasetError
 from nakt_dist.evaluation.resampling import percentile_interval, resampled_weights
 from nakt_dist.evaluation.summary import bootstrap_interval, knowledge_transfer_capability
+from nakt_dist.report.wording import grouped
 
 RESAMPLES, SEED = 1000, 0
 _capability = np.vectorize(knowledge_transfer_capability, otypes=[float])
@@ -84,7 +85,7 @@ def flat(pairs: Pairs) -> list[Run]:
 def pair(
     first: Iterable[Run], second: Iterable[Run], same: Callable[[Run], Hashable]
 ) -> list[tuple[Run, Run]]:
-    """Pairs runs that share what ``same`` returns.
+    """Pairs runs of one collection that share what ``same`` returns.
 
     Raises:
         DatasetError: two runs of one side share it, so that chance would choose between them.
@@ -94,16 +95,21 @@ def pair(
 
 
 def by_key(runs: Iterable[Run], same: Callable[[Run], Hashable]) -> dict[Hashable, Run]:
-    """Returns runs by what ``same`` returns; refuses two that share it, as ``pair`` does."""
+    """Returns runs by collection and ``same``; refuses two that share both, as ``pair`` does."""
     found: dict[Hashable, Run] = {}
     for run in runs:
-        other = found.setdefault(same(run), run)
+        other = found.setdefault((run.collection, same(run)), run)
         if other is not run:
             raise DatasetError(
                 f"{other.name} and {run.name}: the claim tells them apart by nothing; say in "
                 "benchmarks/reproduction which of them it is about"
             )
     return found
+
+
+def of_one_collection(runs: Iterable[Run]) -> list[Run]:
+    """Returns the runs of that collection which has the most of them, the first of equals."""
+    return max(grouped(runs, lambda run: run.collection).values(), key=len, default=[])
 
 
 def difference_of_dice(records: Records, pairs: Pairs) -> Estimate | None:

@@ -38,7 +38,7 @@ class DiceReader:
 
     def numbers(self) -> dict[tuple[str, str], int]:
         """Returns the number of each image, in an order that says nothing of its name."""
-        return _in_no_order(self._seen)
+        return in_no_order(self._seen)
 
     def images(self, numbers: Mapping[tuple[str, str], int]) -> Images | None:
         """Masks are not told."""
@@ -92,12 +92,12 @@ class PlacesReader:
 
     def numbers(self) -> dict[tuple[str, str], int]:
         """Returns the number of each image, in an order that says nothing of its name."""
-        return _in_no_order(self._seen)
+        return in_no_order(self._seen)
 
     def images(self, numbers: Mapping[tuple[str, str], int]) -> Images | None:
         """Returns patients and findings by the numbers of images."""
         told = [self._seen[key] for key in numbers]
-        of_patients = _in_no_order(("patient", name) for name, _ in told if name is not None)
+        of_patients = in_no_order(("patient", name) for name, _ in told if name is not None)
         patients = ["" if name is None else str(of_patients["patient", name]) for name, _ in told]
         return Images(self._findings, tuple(patients), np.stack([each for _, each in told]))
 
@@ -108,9 +108,11 @@ def mean_auroc_percent(places: np.ndarray, targets: np.ndarray) -> float:
     return np.nan if mean is None else 100 * mean
 
 
-def _in_no_order(keys: Iterable[tuple[str, str]]) -> dict[tuple[str, str], int]:
-    def hashed(key: tuple[str, str]) -> str:
-        return hashlib.sha256("\0".join(key).encode()).hexdigest()
+def in_no_order(keys: Iterable[tuple[str, str]]) -> dict[tuple[str, str], int]:
+    """Numbers images, one dataset after the other: a later one does not move an earlier one's."""
+
+    def hashed(key: tuple[str, str]) -> tuple[str, str]:
+        return key[0], hashlib.sha256("\0".join(key).encode()).hexdigest()
 
     return {key: number for number, key in enumerate(sorted(set(keys), key=hashed))}
 

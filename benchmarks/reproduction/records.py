@@ -2,8 +2,9 @@
 
 A folder of `benchmarks/results` holds
 
-    about.json      the study, when, on what, which evaluations are planned and not run yet,
-                    and how many pseudo-labelled images a rule of exclusion leaves
+    about.json      the study, when, on what, which evaluations are planned and not run yet, how
+                    many pseudo-labelled images a rule of exclusion leaves, and what the measures
+                    of pseudo masks tell of their Dice
     runs.csv        a line per evaluation: its network, what that learnt from, what it reached
     values.parquet  per evaluation and image: Dice in percent, or for each finding the image's
                     place in the order of the probabilities, from which AUROC follows exactly
@@ -32,6 +33,8 @@ from nakt_dist.runtime.files import file_sha256, read_json, value_sha256, write_
 ABOUT, RUNS, VALUES = "about.json", "runs.csv", "values.parquet"
 IMAGES, CURVES = "images.csv", "curves.csv"
 DICE = "dice"
+COLLECTION_MARK = "@"
+"""Behind it stands the number of the collection, from 2 on, in names of runs (see ``joining``)."""
 _FILES = (ABOUT, RUNS, VALUES, IMAGES, CURVES)
 
 
@@ -49,7 +52,7 @@ class Run:
         learnt: the dataset, or datasets, of its last training.
         samples: images of that training.
         before: images before exclusion.
-        rule: ``""``, ``"as printed"`` in the paper, or ``"calibrated"``.
+        rule: ``""``, or a word of ``collecting``: as printed in the paper, or what is calibrated.
         exclusion: the rule in words.
         transferal: the dataset whose pseudo-labels it or its parents learnt.
         teachers: how many wrote those, or were followed.
@@ -100,6 +103,11 @@ class Run:
     high: float
     met: str
     axes: Mapping[str, str] = field(hash=False)
+
+    @property
+    def collection(self) -> str:
+        """Which of several collections it is of; empty of the first."""
+        return self.name.partition(COLLECTION_MARK)[2]
 
 
 @dataclass(frozen=True)

@@ -78,7 +78,7 @@ def teachers_beside(records: Records, found: Sequence[Run], runs: Sequence[Run])
     folds = {rows_of(records, run) for run in found}
     main = [
         run for run in students(runs)
-        if not change_of(run)
+        if not change_of(run) and run.collection == found[0].collection
         and (run.tested_on, run.size) == (found[0].tested_on, found[0].size)
         and rows_of(records, run) in folds
     ]  # fmt: skip
@@ -88,9 +88,9 @@ def teachers_beside(records: Records, found: Sequence[Run], runs: Sequence[Run])
 
 def teachers_of(found: Iterable[Run], runs: Iterable[Run]) -> list[Run]:
     """Returns the evaluations of those who taught some students, on the same test set."""
-    taught = {(digits, run.tested_on, run.size) for run in found
+    taught = {(run.collection, digits, run.tested_on, run.size) for run in found
               for digits in run.taught_by.split(" + ")}  # fmt: skip
-    return [run for run in runs if (run.weights, run.tested_on, run.size) in taught]
+    return [run for run in runs if (run.collection, run.weights, run.tested_on, run.size) in taught]
 
 
 def pairs_of_exclusion(

@@ -6,17 +6,20 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 
 from benchmarks.reproduction.claims import Verdict, signed
-from benchmarks.reproduction.collecting import AS_PRINTED, CALIBRATED
+from benchmarks.reproduction.collecting import AS_PRINTED, CALIBRATED, EXPECTED_DICE, RULES
 from benchmarks.reproduction.contrasts import (
     RESAMPLES,
     SEED,
     Estimate,
+    by_key,
     capability,
     capability_gain,
     dice_by_row,
     difference_of_dice,
+    of_one_collection,
     whole_pairs,
 )
+from benchmarks.reproduction.mask_quality import MEASURES
 from benchmarks.reproduction.records import Records, Run
 from benchmarks.reproduction.repetitions import Interval, rows_of
 from benchmarks.reproduction.runs_a import (
@@ -45,6 +48,7 @@ def tables_of_a(records: Records | None) -> dict[str, Table]:
         "students": _students_table(records),
         "causes": _causes_table(records),
         "rule": _rule_table(records),
+        "measures": _measures_table(records),
     }
 
 
@@ -59,9 +63,52 @@ def numbers_of_a(records: Records | None) -> dict[str, str]:
         records
     )
     for name, shares in kept.items():
-        for rule in (CALIBRATED, AS_PRINTED):
+        for rule in RULES:
             numbers[f"kept/{slug(name)}/{slug(rule)}"] = shares.get(rule, _NOT_RUN)
-    return numbers | _entropy_by_size(records)
+    return numbers | _entropy_by_size(records) | _measures(records)
+
+
+def _measures(records: Records | None) -> dict[str, str]:
+    """Returns how each measure of pseudo masks goes with their Dice, by dataset."""
+    told = grouped(
+        [] if records is None else records.about["judged_masks"], lambda each: each["dataset"]
+    )
+    found = {}
+    for dataset, sets in told.items():
+        for name in ("dice", *MEASURES):
+            values = [each[name] for each in sets if each[name] is not None]
+            limits = " to ".join(_shown(name, each) for each in (min(values), max(values)))
+            found[f"measures/{slug(dataset)}/{name}"] = limits
+    return found
+
+
+def _shown(name: str, value: float) -> str:
+    return f"{value:.1f}" if name == "dice" else signed(value)
+
+
+def _measures_table(records: Records | None) -> Table:
+    """Shows which measure of pseudo masks tells the good ones."""
+    sets = [] if records is None else records.about["judged_masks"]
+    told, numbers = grouped(sets, lambda each: each["dataset"]), _measures(records)
+
+    def column(name: str, title: str) -> Column:
+        return Column(title, lambda dataset: numbers[f"measures/{slug(dataset)}/{name}"])
+
+    columns = (
+        Column("Pseudo masks of", lambda dataset: str(dataset)),
+        Column("Teachers", lambda dataset: str(len(told[dataset]))),
+        Column("Images", lambda dataset: str(max(each["images"] for each in told[dataset]))),
+        column("dice", "Their Dice %"),
+        column("entropy", "ρ of entropy"),
+        column("expected_dice", "of the expected Dice"),
+        column("mean_confidence", "of the mean confidence"),
+        column("target_pixels", "of the target's pixels"),
+    )
+    remarks = [
+        "ρ: Spearman's correlation with the Dice of the pseudo mask, least and greatest over the "
+        "teachers. A rule that leaves out a mask for much entropy needs a negative one."
+    ]
+    return tabulate("What is measured of a pseudo mask, and its Dice", columns, told, remarks)
 
 
 def _entropy_by_size(records: Records | None) -> dict[str, str]:
@@ -163,10 +210,10 @@ def _causes(records: Records | None) -> dict[str, Cause]:
 
 
 def _cause(records: Records, changed: Sequence[Run], others: Sequence[Run]) -> Cause:
-    known = {(run.seed, rows_of(records, run)): run for run in others}
-    beside = [(run, known.get((run.seed, rows_of(records, run)))) for run in changed]
-    ours = [run for run, other in beside if other is not None]
-    theirs = [other for _, other in beside if other is not None]
+    known = by_key(others, lambda run: (run.seed, rows_of(records, run)))
+    told = {run: (run.collection, (run.seed, rows_of(records, run))) for run in changed}
+    ours = of_one_collection(run for run in changed if told[run] in known)
+    theirs = [known[told[run]] for run in ours]
     if not ours:
         return None, None, None
     our_teacher = teachers_beside(records, ours, records.runs)
@@ -219,7 +266,7 @@ def _kept_by_set(records: Records | None) -> dict[str, dict[str, str]]:
     counted = records.about["kept"]
     found: dict[str, dict[str, str]] = {name: {} for name in names}
     for name in names:
-        for rule in (CALIBRATED, AS_PRINTED):
+        for rule in RULES:
             own = [run for run in trained if name_of(run.transferal) == name and run.rule == rule]
             told = _counted(counted, rule, name, set(names) - {TOGETHER}) or _share(own)
             if told:
@@ -238,10 +285,10 @@ def _counted(kept: Iterable[Mapping[str, object]], rule: str, name: str, singles
 
 
 def _rule_table(records: Records | None) -> Table:
-    """Shows what β leaves, and what that gives, for each transferal dataset."""
+    """Shows what each rule leaves, and what that gives, for each transferal dataset."""
     kept = _kept_by_set(records)
     runs = () if records is None else records.runs
-    pairs = {rule: pairs_of_exclusion(records, runs, rule) for rule in (CALIBRATED, AS_PRINTED)}
+    pairs = {rule: pairs_of_exclusion(records, runs, rule) for rule in RULES}
 
     def own(rule: str, name: str) -> Sequence[tuple[Run, Run]]:
         chosen = [each for each in pairs[rule] if name_of(each[0].transferal) == name]
@@ -260,11 +307,13 @@ def _rule_table(records: Records | None) -> Table:
     columns = (
         Column("Transferal", lambda name: name),
         Column("Kept %, calibrated", lambda name: kept[name].get(CALIBRATED, NOTHING)),
+        Column("Kept %, expected Dice", lambda name: kept[name].get(EXPECTED_DICE, NOTHING)),
         Column("Kept %, as printed", lambda name: kept[name].get(AS_PRINTED, NOTHING)),
         Column("Dice without %", lambda name: dice(CALIBRATED, name, 1)),
         Column("Dice calibrated %", lambda name: dice(CALIBRATED, name, 0)),
         Column("Calibrated less without", lambda name: gain(CALIBRATED, name)),
+        Column("Expected Dice less without", lambda name: gain(EXPECTED_DICE, name)),
         Column("As printed less without", lambda name: gain(AS_PRINTED, name)),
     )
     remarks = ["Both sides of a difference are of the same images, networks, folds and seeds."]
-    return tabulate("What β leaves of the images, and gives", columns, kept, remarks)
+    return tabulate("What each rule leaves of the images, and gives", columns, kept, remarks)

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from scipy import stats
+from sklearn.metrics import f1_score
 
 from benchmarks.reproduction import __main__ as reproduction
 from benchmarks.reproduction.claims import Claim, Row, Verdict
@@ -22,16 +23,21 @@ from benchmarks.reproduction.contrasts import (
     gain_over_best,
 )
 from benchmarks.reproduction.figures import draw_dice
+from benchmarks.reproduction.joining import join
+from benchmarks.reproduction.mask_quality import judge_measures
 from benchmarks.reproduction.page import fill, loose_numbers
-from benchmarks.reproduction.per_image import mean_auroc_percent
+from benchmarks.reproduction.per_image import in_no_order, mean_auroc_percent
 from benchmarks.reproduction.records import Records, Run, Values, read_records
 from benchmarks.reproduction.repetitions import by_student_t
 from benchmarks.reproduction.tables import all_tables, verdict_of
 from nakt_dist.config import InspectConfig
 from nakt_dist.errors import DatasetError
+from nakt_dist.imaging.packed import decode_pixels
 from nakt_dist.records.pseudo_sets import read_pseudo_set
 from nakt_dist.report.differences import find_differences
 from nakt_dist.report.runs import collect
+from nakt_dist.shards.manifest import PseudoLabelManifest
+from nakt_dist.shards.reader import IndexedShards, PseudoLabels
 from nakt_dist.stages import inspect
 from nakt_dist.studies.folder import Plan, PlannedRun
 from nakt_dist.transfer.exclusion import ExclusionRule
@@ -286,6 +292,72 @@ def test_what_a_rule_leaves_is_read_from_what_inspect_wrote(tmp_path):
         "name": "counts/printed", "transferal": "squares",
         "rule": "as printed", "before": 4, "after": left["after"],
     }  # fmt: skip
+
+
+def test_measures_are_judged_by_annotations_of_the_same_pictures_that_no_teacher_learnt(tmp_path):
+    shards, pseudo = tmp_path / "shards", tmp_path / "pseudo"
+    shards.mkdir()
+    pseudo.mkdir()
+    annotated = make_packed_dataset(shards, images=8)
+    bare = make_packed_dataset(shards, images=8, with_masks=False, name="bare", seed=0)
+    written = make_pseudo_labels(pseudo, bare, seeds=(0,))
+    (told,) = judge_measures(tmp_path)
+    masks, truth = (IndexedShards(each) for each in (bare, annotated))
+    labels = PseudoLabels(written, masks)
+    soft = {key: decode_pixels(labels.soft_mask_bytes(i))[0] for i, key in enumerate(masks.keys)}
+    true = {key: decode_pixels(truth.mask_bytes(i))[0] for i, key in enumerate(truth.keys)}
+    dice = [100 * f1_score(true[key].ravel() > 0, soft[key].ravel() >= 128) for key in masks.keys]
+    assert (told["name"], told["dataset"], told["images"]) == ("pseudo/pseudo", "bare", 8)
+    assert told["dice"] == pytest.approx(np.mean(dice), abs=1e-4)
+    for name in ("entropy", "expected_dice"):
+        rank = stats.spearmanr(labels.statistics[name].to_numpy(), dice).statistic
+        assert told[name] == pytest.approx(rank, abs=1e-4)
+
+    manifest = PseudoLabelManifest.read(written)
+    learnt = annotations("bare") | {"fingerprint": masks.manifest.fingerprint}
+    lineage_of = {"trained_on": learnt, "parent": None}
+    taught = tuple({**each, "lineage": lineage_of} for each in manifest.teachers)
+    replace(manifest, teachers=taught).write(written)
+    (told,) = judge_measures(tmp_path)
+    assert told["images"] == 8 - masks.column("split").to_pylist().count("train") < 8
+
+
+def test_images_of_a_later_dataset_do_not_move_the_numbers_of_one():
+    one = [("busi", f"{number}") for number in range(20)]
+    numbers = in_no_order(one)
+    both = in_no_order([*one, *(("ddti", f"{number}") for number in range(30))])
+    assert {key: both[key] for key in one} == numbers
+    assert set(numbers.values()) == set(range(20))
+    assert [numbers[key] for key in one] != list(range(20))
+
+
+def test_two_collections_stand_side_by_side_and_no_pair_mixes_them(masks):
+    records = masks[1]
+    better = {
+        name: replace(each, values=each.values + (2.0 if "chosen" in name else 1.0))
+        for name, each in records.values.items()
+    }
+    both = join(records, replace(records, values=better))
+    assert {run.collection for run in both.runs} == {"", "2"}
+    assert (both.about["done"], both.about["collections"]) == (records.about["done"], 2)
+    assert both.about["not_run_yet"].keys() == {NOT_RUN}
+    one, two = (row(claims_of_a(each), "isic", "exclusion") for each in (records, both))
+    assert one.estimate is not None and two.estimate is not None
+    assert two.estimate.value == pytest.approx(one.estimate.value + 0.5)  # the mean of + 0 and + 1
+    assert (two.estimate.images, two.estimate.repeats) == (one.estimate.images, 2)
+    assert two.estimate.runs == 2 * one.estimate.runs
+    close = [claim(claims_of_a(each), "close").rows[0].estimate for each in (records, both)]
+    assert close[0] is not None and close[0] == close[1]  # of the first of equals alone
+
+
+def test_collections_that_do_not_belong_together_are_refused(masks):
+    records = masks[1]
+    newer = replace(records, about={**records.about, "versions": {"torch": "9"}})
+    with pytest.raises(DatasetError, match=r"versions is .* not set side by side"):
+        join(records, newer)
+    other = {name: replace(each, rows=each.rows + 1) for name, each in records.values.items()}
+    with pytest.raises(DatasetError, match="was tested on other images than before"):
+        join(records, replace(records, values=other))
 
 
 def test_runs_that_nothing_tells_apart_are_refused(masks):

@@ -16,7 +16,7 @@ from benchmarks.reproduction import __main__ as reproduction
 from benchmarks.reproduction.claims import Verdict
 from benchmarks.reproduction.claims_a import claims_of_a
 from benchmarks.reproduction.claims_b import claims_of_b
-from benchmarks.reproduction.collecting import AS_PRINTED, CALIBRATED
+from benchmarks.reproduction.collecting import AS_PRINTED, CALIBRATED, EXPECTED_DICE
 from benchmarks.reproduction.records import Curve, Images, Records, Run, Values
 from benchmarks.reproduction.tables import verdict_of
 from benchmarks.reproduction.tables_a import numbers_of_a, tables_of_a
@@ -165,9 +165,23 @@ class MadeUp:
             for run in looked
         ]  # fmt: skip
 
+    def judged(self) -> list[dict[str, Any]]:
+        """Returns what the measures of two sets of pseudo masks tell of their Dice."""
+        told = {
+            "dataset": "ddti",
+            "images": 7,
+            "dice": 21.25,
+            "entropy": 0.456,
+            "target_pixels": 0.7,
+        }
+        told |= {"mean_confidence": -0.5, "expected_dice": 0.655}
+        return [told, {**told, "images": 9, "entropy": -0.1}]
+
 
 def kind_of(rule: Mapping[str, Any]) -> str:
-    return CALIBRATED if rule.get("calibration") else AS_PRINTED
+    if asked := rule.get("calibration"):
+        return EXPECTED_DICE if asked.get("measure") == "expected_dice" else CALIBRATED
+    return AS_PRINTED
 
 
 @cache
@@ -184,7 +198,7 @@ def made_up(name: str) -> Records:
         values[run.name] = Values(rows, np.full((IMAGES, 1), run.mean))
     about: Mapping[str, Any] = {
         "planned": len(runs), "done": len(runs), "not_run_yet": {}, "kept": study.kept(),
-        "left_out": [],
+        "left_out": [], "judged_masks": study.judged(),
         "last_run": "2026-12-01", "commit": "abc", "versions": {}, "phantom": False,
         "machine": "2 cores",
     }  # fmt: skip
@@ -290,12 +304,21 @@ def test_the_main_student_is_of_the_images_that_those_with_a_change_saw():
 def test_what_each_rule_keeps_stands_beside_what_it_gives():
     rows = [[c.text for c in row] for row in tables_of_a(made_up("open_data_a"))["rule"].rows]
     assert [row[0] for row in rows] == ["chest", "ddti", "isic", "photographs", "all sets together"]
-    assert all(row[1:3] == ["100", "3"] and "over 5 repetitions" in row[5] for row in rows)
-    assert [row[6] != "–" for row in rows] == [False, True, False, False, False]
+    assert all(row[1:4] == ["100", "100", "3"] for row in rows)
+    assert all("over 5 repetitions" in each for row in rows for each in row[6:8])
+    assert [row[8] != "–" for row in rows] == [False, True, False, False, False]
     early = numbers_of_a(begun("open_data_a", 1))
     whole = numbers_of_a(made_up("open_data_a"))
     assert (early["causes/longer"], early["kept/isic/calibrated"]) == ("not run yet",) * 2
     assert whole["kept/isic/calibrated"] == "100" and "over images" in whole["causes/longer"]
+
+
+def test_what_measures_of_pseudo_masks_tell_stands_by_dataset():
+    (row,) = tables_of_a(made_up("open_data_a"))["measures"].rows
+    assert [c.text for c in row] == [
+        "ddti", "2", "9", "21.2 to 21.2", "−0.10 to +0.46", "+0.66 to +0.66", "−0.50 to −0.50",
+        "+0.70 to +0.70",
+    ]  # fmt: skip
 
 
 def test_the_whole_page_can_be_made():
