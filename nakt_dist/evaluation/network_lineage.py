@@ -5,7 +5,6 @@ from typing import Any
 
 from nakt_dist.config import AttentionConfig
 from nakt_dist.errors import CheckpointError, ConfigurationError
-from nakt_dist.loading.targets import name_outputs
 from nakt_dist.models.network_file import TrainedNetwork, stored_output_names
 from nakt_dist.models.registry import is_classifier
 from nakt_dist.models.taps import PRESETS, preset_taps
@@ -150,23 +149,6 @@ def is_taught_by(student: TrainedNetwork, teacher: TrainedNetwork) -> bool | Non
     """
     following = lineage_of(student).following
     return None if following is None else following.teacher.weights_sha256 == teacher.weights_sha256
-
-
-def output_names(trained: TrainedNetwork, given: str | Sequence[str] | None) -> tuple[str, ...]:
-    """Returns the names of a classifier's outputs; empty when nobody says them.
-
-    Args:
-        trained: its lineage names them, when it is ours.
-        given: by the configuration, instead: a label set, or a list in order; other datasets'
-            words for a finding are understood.
-
-    Raises:
-        ConfigurationError: those given are not as many as the outputs, or one is there twice.
-        CheckpointError: those of the lineage are not.
-    """
-    if given is not None:
-        return name_outputs(given, trained.spec.num_outputs, "student.labels")
-    return stored_output_names(trained, f"the weights of '{trained.name}'") or ()
 
 
 def classes_of(

@@ -9,8 +9,8 @@ from nakt_dist.errors import ConfigurationError
 from nakt_dist.evaluation.network_lineage import classes_of, task_of
 from nakt_dist.exporting.graph import ACTIVATIONS_NAME, ANSWER_NAME
 from nakt_dist.exporting.places import without_places
-from nakt_dist.loading.targets import name_outputs
-from nakt_dist.models.network_file import TrainedNetwork, stored_output_names
+from nakt_dist.loading.targets import output_names
+from nakt_dist.models.network_file import TrainedNetwork
 from nakt_dist.models.onnx_metadata import OnnxMetadata, OnnxOutput
 from nakt_dist.models.spec import PreprocessingConfig
 from nakt_dist.models.taps import PRESETS, preset_taps
@@ -63,9 +63,7 @@ def tap_paths(config: ExportConfig, trained: TrainedNetwork) -> list[str]:
 def _names(config: ExportConfig, trained: TrainedNetwork, task: str) -> tuple[str, ...] | None:
     """Returns what the channels of the answer stand for; None of a classifier that nobody names."""
     if task == "classification":
-        if config.labels is not None:
-            return name_outputs(config.labels, trained.spec.num_outputs, "labels")
-        return stored_output_names(trained, config.weights)
+        return output_names(trained, config.weights, config.labels, "labels")
     classes: Sequence[str] = classes_of(trained, config.classes, "classes", config.weights)
     return tuple(classes[-trained.spec.num_outputs :])  # of one output the target
 

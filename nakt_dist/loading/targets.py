@@ -211,19 +211,56 @@ def require_output_names(
         wanted_by: who cannot do without.
 
     Raises:
-        ConfigurationError: neither names them; or as ``name_outputs``.
+        ConfigurationError: neither names them; or as ``output_names``.
         CheckpointError: the file's own names are damaged.
     """
-    count = trained.spec.num_outputs
-    if given is not None:
-        return name_outputs(given, count, field)
-    names = stored_output_names(trained, weights)
+    names = output_names(trained, weights, given, field)
     if names is None:
         raise ConfigurationError(
-            f"{weights}: does not say what its {count} outputs mean, which {wanted_by} needs; name "
-            f"them, in order, as {field}: a list, or a label set such as chestxray14"
+            f"{weights}: does not say what its {trained.spec.num_outputs} outputs mean, which "
+            f"{wanted_by} needs; name them, in order, as {field}: a list, or a label set such as "
+            "chestxray14"
         )
     return names
+
+
+def output_names(
+    trained: TrainedNetwork, weights: str, given: str | Sequence[str] | None, field: str
+) -> tuple[str, ...] | None:
+    """Returns the findings that a classifier's outputs stand for; None when nobody says them.
+
+    Args:
+        weights: as the user named them, for messages.
+        given: by the configuration, in the place of the file's own, see ``name_outputs``.
+        field: the setting's name.
+
+    Raises:
+        ConfigurationError: a name is the file's own for another output; or as ``name_outputs``.
+        CheckpointError: the file's own names are damaged.
+    """
+    own = stored_output_names(trained, weights)
+    if given is None:
+        return own
+    names = name_outputs(given, trained.spec.num_outputs, field)
+    refuse_moved(names, own or (), field, weights)
+    return names
+
+
+def refuse_moved(names: Sequence[str], own: Sequence[str], field: str, weights: str) -> None:
+    """Refuses names of outputs of which one is, by the file itself, that of another output.
+
+    Args:
+        own: the file's; empty where it says none.
+
+    Raises:
+        ConfigurationError: one is.
+    """
+    for number, name in enumerate(names):
+        if name in own and own.index(name) != number:
+            raise ConfigurationError(
+                f"{field} calls output {number + 1} '{name}', and {weights} itself says that this "
+                f"is output {own.index(name) + 1} of {', '.join(own)}; leave {field} out"
+            )
 
 
 class LabelledImages(CachedImages):

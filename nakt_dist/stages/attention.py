@@ -27,8 +27,9 @@ from nakt_dist.evaluation.attention_sheet import (
 )
 from nakt_dist.evaluation.image_choice import choose_images, choose_other_images
 from nakt_dist.evaluation.image_metadata import read_metadata
-from nakt_dist.evaluation.network_lineage import choose_taps, is_taught_by, output_names
+from nakt_dist.evaluation.network_lineage import choose_taps, is_taught_by
 from nakt_dist.loading.samples import SelectedSamples, image_form, select_samples
+from nakt_dist.loading.targets import output_names
 from nakt_dist.models.network_file import TrainedNetwork
 from nakt_dist.models.registry import is_classifier
 from nakt_dist.records.evaluation_set import EvaluationSet
@@ -213,7 +214,8 @@ def _choose_findings(
     """Chooses the findings whose class activation is shown; those asked for must be outputs."""
     names: tuple[str, ...] = ()
     if is_classifier(student.spec.name):
-        names = output_names(student, config.student.labels)
+        told = config.student
+        names = output_names(student, told.weights, told.labels, "student.labels") or ()
     asked = [name if name in names else canonical_finding(name) for name in config.labels or ()]
     for label in asked:
         if asked.count(label) > 1:

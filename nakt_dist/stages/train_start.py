@@ -7,7 +7,7 @@ from torch import nn
 
 from nakt_dist.config import TrainConfig
 from nakt_dist.errors import CheckpointError, ConfigurationError
-from nakt_dist.loading.targets import name_outputs
+from nakt_dist.loading.targets import name_outputs, refuse_moved
 from nakt_dist.models.assumed_design import describe_assumed_design
 from nakt_dist.models.building import build_configured
 from nakt_dist.models.initialise import initialise
@@ -127,9 +127,12 @@ def choose_start(
 
 def _same_findings(config: TrainConfig, foreign: LoadedWeights, names: list[str] | None) -> bool:
     """Whether the outputs of the weights started from mean what this network's will."""
+    own = stored_lineage(foreign).get("labels")
     if config.init_labels is None:
-        return stored_lineage(foreign).get("labels") == names
-    return list(name_outputs(config.init_labels, None, "init_labels")) == names
+        return own == names
+    given = name_outputs(config.init_labels, None, "init_labels")
+    refuse_moved(given, own if isinstance(own, list) else (), "init_labels", str(config.init))
+    return list(given) == names
 
 
 def _use_of(

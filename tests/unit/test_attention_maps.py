@@ -30,7 +30,8 @@ from nakt_dist.evaluation.class_activation import (
     gradient_class_activation,
 )
 from nakt_dist.evaluation.image_choice import choose_images, choose_other_images
-from nakt_dist.evaluation.network_lineage import choose_taps, is_taught_by, output_names
+from nakt_dist.evaluation.network_lineage import choose_taps, is_taught_by
+from nakt_dist.loading.targets import output_names
 from nakt_dist.models import ModelSpec, build_model
 from nakt_dist.models.network_file import TrainedNetwork
 from nakt_dist.models.preprocessing import NetworkInput
@@ -408,17 +409,31 @@ def test_whether_the_teacher_taught_the_student():
     assert is_taught_by(trained(lineage={"transfer": None}), trained()) is None
 
 
+def named(network, given):
+    return output_names(network, "weights", given, "student.labels")
+
+
 def test_outputs_are_named_by_the_setting_or_the_weights():
     names = ["A", "B", "C"]
-    assert output_names(trained(), None) == ()
-    assert output_names(trained(), names) == ("A", "B", "C")
-    assert output_names(trained(lineage={"labels": names}), None) == ("A", "B", "C")
+    assert named(trained(), None) is None
+    assert named(trained(), names) == ("A", "B", "C")
+    assert named(trained(lineage={"labels": names}), None) == ("A", "B", "C")
+    assert named(trained(lineage={"labels": names}), ["A", "D", "C"]) == ("A", "D", "C")
     published = ["Effusion", "Mass", "Pleural_Thickening"]
-    assert output_names(trained(), published) == ("Pleural Effusion", "Mass", "Pleural Thickening")
+    assert named(trained(), published) == ("Pleural Effusion", "Mass", "Pleural Thickening")
     with pytest.raises(ConfigurationError, match=r"student.labels gives 2 names \(A, B\)"):
-        output_names(trained(), ["A", "B"])
+        named(trained(), ["A", "B"])
     with pytest.raises(CheckpointError, match="its lineage names the labels"):
-        output_names(trained(lineage={"labels": ["A", "A", "B"]}), None)
+        named(trained(lineage={"labels": ["A", "A", "B"]}), None)
+
+
+def test_a_setting_that_gives_an_output_the_name_of_another_is_refused():
+    """As a label set of another dataset would, which has as many findings."""
+    network = trained(lineage={"labels": ["Cardiomegaly", "Edema", "Fracture"]})
+    with pytest.raises(
+        ConfigurationError, match="calls output 1 'Edema', and weights itself says that this is o"
+    ):
+        named(network, ["Edema", "Mass", "Nodule"])
 
 
 # Pictures
