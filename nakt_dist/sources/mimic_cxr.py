@@ -29,6 +29,8 @@ _SUFFIXES = (".jpg", ".dcm", ".dicom", "")
 _NUMBER = re.compile(r"[0-9]{1,12}")
 _StudyLabels = tuple[str, Mapping[str, int] | None, Problem | None]
 _PATIENT_FACTS = ("gender", "anchor_age", "anchor_year")
+_OLDEST_TOLD = 89
+_NOT_TOLD = "ages before a year in which the patient was above 89, taken as unknown"
 
 
 def scan(root: Path, labeler: str = "chexpert", views: Sequence[str] = VIEWS) -> SourceListing:
@@ -64,7 +66,7 @@ def scan(root: Path, labeler: str = "chexpert", views: Sequence[str] = VIEWS) ->
     known = _Known(
         labels=_read_labels(tables, labels),
         splits=_read_splits(tables, files["split"]),
-        patients=_read_patients(files["patients"]),
+        patients=_read_patients(tables, files["patients"]),
     )
     _read_metadata(tables, metadata, known)
     _count_studies(tables, known)
@@ -127,10 +129,11 @@ def _read_splits(tables: ChestTables, table: FoundFile | None) -> dict[str, str]
     return splits
 
 
-def _read_patients(table: FoundFile | None) -> dict[str, tuple[str, ...]]:
+def _read_patients(tables: ChestTables, table: FoundFile | None) -> dict[str, tuple[str, ...]]:
     if table is None:
         return {}
-    rows = read_rows(table, ("subject_id", *_PATIENT_FACTS))
+    rows = list(read_rows(table, ("subject_id", *_PATIENT_FACTS)))
+    tables.found["rows of patients that cannot be read"] = sum(bool(row.fault) for row in rows)
     return {row.cells[0]: row.cells[1:] for row in rows if not row.fault}
 
 
@@ -196,14 +199,24 @@ def _split_of(known: _Known, dicom: str) -> tuple[str | None, Problem | None]:
 def _sex_and_age(
     tables: ChestTables, patient: tuple[str, ...] | None, date: str
 ) -> dict[str, str | int | None]:
-    """Returns a patient's sex, and age in the year of the study as MIMIC-IV shifts the years."""
+    """Returns a patient's sex, and age in the year of the study as MIMIC-IV shifts the years.
+
+    Who is above 89 in the anchor year has one age in MIMIC-IV, whatever the true one: it stands
+    for above 89 from then on, and of the years before nothing is known.
+    """
     if patient is None:
         return {}
     sex, anchor_age, anchor_year = patient
-    years = (anchor_age, anchor_year, date[:4])
+    texts = (anchor_age, anchor_year, date[:4])
     age = None
-    if all(re.fullmatch("[0-9]{1,4}", year) for year in years):
-        age = tables.age(str(int(anchor_age) + int(date[:4]) - int(anchor_year)))
+    if all(re.fullmatch("[0-9]{1,4}", text) for text in texts):
+        at_anchor, since = int(anchor_age), int(date[:4]) - int(anchor_year)
+        if at_anchor <= _OLDEST_TOLD:
+            age = tables.age(str(at_anchor + since))
+        elif since >= 0:
+            age = tables.age(anchor_age)
+        else:
+            tables.found[_NOT_TOLD] += 1
     return {"sex": tables.sex(sex), "age": age}
 
 

@@ -366,13 +366,25 @@ class TestMimicCxr:
             tmp_path / "hosp/patients.csv.gz",
             "subject_id,gender,anchor_age,anchor_year,anchor_year_group,dod",
             "10000032,F,52,2180,2014 - 2016,",
-            "11000001,M,91,2080,2014 - 2016,",
+            "11000001,M,89,2080,2014 - 2016,",
+            "cut",
         )
         listing = scan_source("mimic_cxr", tmp_path, {})
         records = {Path(r.name).stem: r.labels for r in listing.records}
         assert [records[name].get("age") for name in ("aa-1", "bb-1", "cc-1")] == [52, 54, None]
         assert [records[name].get("sex") for name in ("aa-1", "cc-1")] == ["F", "M"]
         assert listing.found["ages above 120, taken as unknown"] == 2
+        assert listing.found["rows of patients that cannot be read"] == 1
+
+    def test_who_is_above_89_has_no_other_age_in_mimic_iv(self, tmp_path: Path) -> None:
+        self.publish(tmp_path)
+        patients = "subject_id,gender,anchor_age,anchor_year"
+        write_table(tmp_path / "patients.csv", patients, "10000032,F,91,2181")
+        listing = scan_source("mimic_cxr", tmp_path, {})
+        ages = {Path(r.name).stem: r.labels.get("age") for r in listing.records}
+        assert [ages[name] for name in ("aa-1", "aa-2", "bb-1")] == [None, None, 91]
+        words = "ages before a year in which the patient was above 89, taken as unknown"
+        assert listing.found[words] == 2
 
     def test_damaged_tables(self, tmp_path: Path) -> None:
         self.publish(tmp_path)
