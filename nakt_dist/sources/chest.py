@@ -43,6 +43,7 @@ _LABELS = {"": None, "1": 1, "0": 0, "-1": -1}
 _LABELS |= dict.fromkeys(_PRESENT, 1) | dict.fromkeys(_ABSENT, 0)
 _ZEROS_AFTER = re.compile(r"(?<=\d)\.0*")
 _MISSING = ("missing_image", "a table of the dataset names this image and no such file is there")
+_ALL_BLANK = "images of which every label is blank"
 _UNNAMED = "no row of the dataset's tables names this file"
 
 Problem = tuple[str, str]
@@ -288,6 +289,7 @@ def _counted(tables: ChestTables, files_of: Callable[[str], Sequence[FoundFile]]
     found["images named by the tables"] += len(tables.images)
     found["images named without a file"] += len(tables.images) - len(there)
     found["images"] += len(there)
+    found[_ALL_BLANK] += sum(image.findings == {} for image in there)
     found.update(f"view {image.labels.get('view', 'unknown')}" for image in there)
     splits = (image.official_split for image in there if image.official_split)
     found.update(f"official split {split}" for split in splits)
