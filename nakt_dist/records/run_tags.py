@@ -37,7 +37,7 @@ def method_of(lineage: Lineage, classifies: bool) -> str:
     if lineage.following is not None:
         return lineage.method.kind.value.lower()
     if lineage.learnt.teachers:
-        return "pseudo masks"
+        return lineage.learnt.taught
     if lineage.parent is not None or lineage.pretrained:
         return "transfer learning" if classifies else "fine-tuning"
     return "from scratch"

@@ -17,6 +17,8 @@ CLASSIFIER = {"task": "classification", "parent": TEACHER | {"lineage": {}}}
         (CLASSIFIER, "transfer learning"),
         ({"trained_on": TRAINED_ON | {"labels": "pseudo masks", "teachers": [TEACHER]}},
          "pseudo masks"),
+        (CLASSIFIER | {"trained_on": TRAINED_ON | {"labels": "pseudo-findings",
+                                                   "teachers": [TEACHER]}}, "pseudo-findings"),
         (CLASSIFIER | {"transfer": {"teacher": TEACHER, "attention": {"beta": 1000}}},
          "attention transfer"),
     ],
