@@ -39,7 +39,7 @@ class FindingAnswers(Answers):
         self.names = require_output_names(
             trained, config.weights, config.labels, "labels", "nakt predict"
         )
-        points = [] if config.operating_points is None else _points(config, trained)
+        points = [] if config.operating_points is None else _points(config, trained, self.names)
         self._points = [each for each in points if each.name in self.names]
         columns = [(f"probability {name}", pa.float64()) for name in self.names]
         for each in self._points:
@@ -81,8 +81,14 @@ def binary_entropy(probabilities: np.ndarray) -> float:
     return float(terms.sum(0).mean())
 
 
-def _points(config: PredictConfig, trained: TrainedNetwork) -> Sequence[FindingPoints]:
-    """Reads thresholds and temperatures from an evaluation of this very network."""
+def _points(
+    config: PredictConfig, trained: TrainedNetwork, names: Sequence[str]
+) -> Sequence[FindingPoints]:
+    """Reads thresholds and temperatures from an evaluation of this very network.
+
+    Args:
+        names: of its outputs, as they were called there.
+    """
     folder = Path(str(config.operating_points))
     record = read_record(folder / RECORD_NAME)
     expected = {
@@ -93,6 +99,13 @@ def _points(config: PredictConfig, trained: TrainedNetwork) -> Sequence[FindingP
         raise DatasetError(
             f"{folder}: operating_points needs an evaluation of {config.weights}, and this is one "
             f"of another network or input ({', '.join(wrong) or f'stage {record.stage}'})"
+        )
+    named = record.inputs.get("outputs", list(names))  # where the weights do not say it
+    if named != list(names):
+        raise DatasetError(
+            f"{folder}: operating_points calls the outputs {', '.join(map(str, named))}, and "
+            f"labels {', '.join(names)}, so that thresholds would be those of other outputs. Give "
+            "labels as the evaluation's labels.names"
         )
     points = ClassificationResult.from_record(record).operating_points
     if points is None:
