@@ -42,6 +42,12 @@ class LabelledTargets:
     policy: LabelPolicy
     values: np.ndarray
 
+    @property
+    def with_both_classes(self) -> tuple[str, ...]:
+        """The findings that images show both present and absent: an AUROC is of these alone."""
+        both = (self.values == 1).any(0) & (self.values == 0).any(0)
+        return tuple(name for name, counts in zip(self.names, both, strict=True) if counts)
+
 
 def labelled_targets(
     images: IndexedShards, config: LabelConfig, names: tuple[str, ...] | None = None

@@ -22,6 +22,9 @@ _CAPABILITY, _DIFFERENCE = "knowledge_transfer_capability", "paired_difference"
 CLASSES = "classes"
 """Of a record's details: the scores of each of several classes."""
 
+VALIDATED_FINDINGS = "validated_findings"
+"""Of a training's details: those that the mean AUROC is over by which its best epoch is chosen."""
+
 _PRECISION, _CALIBRATION = "average_precision", "calibration_error"
 _POINTS = "operating_points"
 PARTIAL_AUROC = "partial_auroc"

@@ -11,8 +11,10 @@ import torch
 from nakt_dist.config import DataConfig, TrainConfig, as_plain, save_config
 from nakt_dist.loading.sampler import Share
 from nakt_dist.loading.samples import SelectedSamples
+from nakt_dist.loading.targets import LabelledTargets
 from nakt_dist.models.network_file import describe_for_file
 from nakt_dist.models.weights_path import BEST_WEIGHTS
+from nakt_dist.records.results import VALIDATED_FINDINGS
 from nakt_dist.records.run_record import RECORD_NAME, RunRecord, Stopwatch, package_versions
 from nakt_dist.runtime.devices import choose_device
 from nakt_dist.runtime.distributed import explain_lost_peers, make_accelerator
@@ -29,7 +31,7 @@ from nakt_dist.stages import train_forecast
 from nakt_dist.stages.opening import Opening
 from nakt_dist.stages.train_identity import Training, lineage_of, pictures_met, resolve_auto
 from nakt_dist.stages.train_plan import TrainPlan, make_plan, make_task, open_parts
-from nakt_dist.stages.train_sources import Mixture
+from nakt_dist.stages.train_sources import LearningSet, Mixture
 from nakt_dist.training.checkpoint import Progress
 from nakt_dist.training.fastest import describe
 from nakt_dist.training.gpu_memory import GpuMemoryFull, largest_part, remembered_micro_batch_size
@@ -169,6 +171,7 @@ def _train_with(config: TrainConfig, stop: StopRequests, stopwatch: Stopwatch) -
             "processes": accelerator.num_processes,
             "lineage": lineage,
             **_of_sources(plan.training, loop),
+            **_validated_findings(plan.validation),
             **loop.milestones.weights_sha256(),
         },
         seconds=stopwatch.seconds,
@@ -194,6 +197,13 @@ def _of_sources(training: Mixture, loop: TrainingLoop) -> dict[str, Any]:
     if len(training.sources) == 1:
         return {}
     return {"sources": loop.describe_sources(), "images_in_several_sources": training.doubled}
+
+
+def _validated_findings(validation: LearningSet | None) -> dict[str, Any]:
+    """Says over which findings the mean AUROC is that the best epoch is chosen by."""
+    if validation is None or not isinstance(validation.targets, LabelledTargets):
+        return {}
+    return {VALIDATED_FINDINGS: list(validation.targets.with_both_classes)}
 
 
 def _steps(before: int, done: int) -> str:

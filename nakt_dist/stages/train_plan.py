@@ -244,12 +244,7 @@ def _check_validation(
         for notice in _check_apart(data, config, source.samples, validation.samples)
     ]
     if isinstance(validation.targets, LabelledTargets):
-        values = validation.targets.values
-        if not ((values == 1).any(0) & (values == 0).any(0)).any():
-            raise ConfigurationError(
-                f"validation: none of its {len(values)} samples has a finding both present and "
-                "absent, so no AUROC is defined. Choose more samples or other labels"
-            )
+        notices += _check_findings(validation.targets)
     both = (training.sources[0], validation)
     learnt, chosen = (image_form(each.samples.images.manifest) for each in both)
     if learnt != chosen:
@@ -263,6 +258,24 @@ def _check_validation(
             "leave validation.pseudo_labels out to take the dataset's own masks"
         )
     return notices
+
+
+def _check_findings(targets: LabelledTargets) -> list[str]:
+    """Refuses labels of which no AUROC is defined; says which findings its mean leaves out."""
+    counted = targets.with_both_classes
+    if not counted:
+        raise ConfigurationError(
+            f"validation: none of its {len(targets.values)} samples has a finding both present "
+            "and absent, so no AUROC is defined. Choose more samples or other labels"
+        )
+    left_out = [name for name in targets.names if name not in counted]
+    if not left_out:
+        return []
+    return [
+        f"validation: the best epoch is chosen by the mean AUROC of {len(counted)} of "
+        f"{len(targets.names)} findings; its {len(targets.values)} images do not show the others "
+        f"both present and absent: {', '.join(left_out)}"
+    ]
 
 
 def _check_apart(

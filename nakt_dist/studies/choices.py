@@ -11,8 +11,10 @@ from nakt_dist.config import EvaluateConfig, TrainConfig, as_plain
 from nakt_dist.config.placeholders import Parts
 from nakt_dist.errors import ConfigurationError, DatasetError
 from nakt_dist.records.evaluation_set import describe_splits
-from nakt_dist.records.fields import sorted_json
-from nakt_dist.records.run_record import RECORD_NAME, read_record
+from nakt_dist.records.fields import read_if_there, sorted_json
+from nakt_dist.records.results import VALIDATED_FINDINGS
+from nakt_dist.records.run_record import RECORD_NAME, RunRecord, read_record
+from nakt_dist.sources.findings import use_of
 from nakt_dist.studies.paths import absolute
 
 _VALIDATION = "best_validation_"
@@ -61,17 +63,19 @@ class Choice:
             metric of each value, by its name.
 
         Raises:
-            DatasetError: a candidate has no record, or none of this metric.
+            DatasetError: a candidate has no record, or none of this metric, or that of other
+                findings.
         """
-        groups: list[tuple[Candidate, list[float]]] = []
+        groups: list[tuple[Candidate, list[Reached]]] = []
         for candidate in self.candidates:
-            value = metric_of(candidate.output, self.by, self.name)
+            reached = read_reached(candidate.output, self.by, self.name)
             same = [found for first, found in groups if first.values == candidate.values]
             if same:
-                same[0].append(value)
+                same[0].append(reached)
             else:
-                groups.append((candidate, [value]))
-        means = [sum(found) / len(found) for _, found in groups]
+                groups.append((candidate, [reached]))
+        require_same_findings(self.name, self.by, [(it.name, found) for it, found in groups])
+        means = [sum(each.value for each in found) / len(found) for _, found in groups]
         best, _ = groups[means.index(max(means))]
         return self._told(best), {
             first.name: mean for (first, _), mean in zip(groups, means, strict=True)
@@ -89,7 +93,20 @@ class Choice:
         )
 
 
-def metric_of(output: str, by: str, name: str) -> float:
+@dataclass(frozen=True)
+class Reached:
+    """What a run has reached.
+
+    Attributes:
+        value: of the metric.
+        findings: that it is a mean over, and what unsure labels of each count as; empty of masks.
+    """
+
+    value: float
+    findings: Mapping[str, Any]
+
+
+def read_reached(output: str, by: str, name: str) -> Reached:
     """Reads a metric of the record in a folder.
 
     Args:
@@ -99,15 +116,56 @@ def metric_of(output: str, by: str, name: str) -> float:
         DatasetError: there is no record, or no such number in it.
     """
     path = Path(output) / RECORD_NAME
-    metrics = read_record(path).metrics
-    value = metrics.get(by)
+    record = read_record(path)
+    value = record.metrics.get(by)
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        known = [name for name in metrics if name.startswith(_VALIDATION)]
+        known = [name for name in record.metrics if name.startswith(_VALIDATION)]
         raise DatasetError(
             f"{path}: its metric {by} is {value}, so that {name} cannot be chosen by it. Known: "
             f"{', '.join(known) or 'none of validation images'}"
         )
-    return float(value)
+    return Reached(float(value), _findings_of(record))
+
+
+def _findings_of(record: RunRecord) -> dict[str, Any]:
+    """Returns the findings behind the mean of a record, and how their unsure labels were read."""
+    policy = read_if_there(record.details, "lineage.label_policy", Mapping) or {}
+    names = read_if_there(record.details, VALIDATED_FINDINGS, list) or []
+    if record.stage != "train":
+        policy = read_if_there(record.inputs, "label_policy", Mapping) or {}
+        labels = read_if_there(record.details, "labels", list) or []
+        names = [each["name"] for each in labels if each["auroc"] is not None]
+    return {name: [use_of(policy.get("uncertain"), name), policy.get("blank")] for name in names}
+
+
+def require_same_findings(
+    name: str, by: str, reached: Sequence[tuple[str, Sequence[Reached]]]
+) -> None:
+    """Refuses to compare means over unlike findings, of which some are easier than others.
+
+    Args:
+        name: of the choice, for messages.
+        reached: by the name of a value's first run, what all of its runs have reached.
+
+    Raises:
+        DatasetError: names two values, and in what they differ.
+    """
+    (first, expected), *others = [
+        (value, {sorted_json(each.findings) for each in runs}) for value, runs in reached
+    ]
+    ours = reached[0][1][0].findings
+    for (other, found), (_, runs) in zip(others, reached[1:], strict=True):
+        if found == expected:
+            continue
+        theirs = runs[0].findings
+        apart = [each for each in {**ours, **theirs} if ours.get(each) != theirs.get(each)]
+        raise DatasetError(
+            f"{name} cannot be chosen: {by} is of {len(ours)} findings for {first} and of "
+            f"{len(theirs)} for {other}, which are not the same, read alike (apart: "
+            f"{', '.join(apart) or 'those of repetitions'}), so that the higher one need not be "
+            "the better. Judge all by findings that each of them knows: by labels.names, or by "
+            "evaluate steps on validation images with such"
+        )
 
 
 def check_metric(by: str, configs: Sequence[Any], where: str) -> None:
@@ -211,15 +269,39 @@ def check_alike(choice: Choice, configs: Mapping[str, Any], where: str) -> None:
             same[0][name].add(sorted_json(value))
     first, expected = groups[0]
     for other, found in groups[1:]:
-        unlike = [name for name in expected if found[name] != expected[name]]
-        if "dataset" in unlike:  # such as another size of the same images
-            unlike = [name for name in unlike if name not in _PLACES]
-        if unlike:
+        if unlike := _unlike(expected, found):
             raise ConfigurationError(
                 f"{where}: {first.name} and {other.name} are judged by other "
                 f"{', '.join(unlike)}, so that the higher one need not be the better. Validate "
                 "them alike, or choose by evaluate steps that do"
             )
+
+
+def check_trials_alike(configs: Sequence[TrainConfig]) -> None:
+    """Refuses a search whose values change by what its trials are judged.
+
+    Args:
+        configs: of trials that together have each value of a choice, and the ends of all ranges.
+
+    Raises:
+        ConfigurationError: names in what they differ.
+    """
+    validated = [_judged_by(each) for each in configs if each.validation is not None]
+    for judged in validated[1:]:
+        if unlike := _unlike(validated[0], judged):
+            raise ConfigurationError(
+                f"search.values change by what trials are judged ({', '.join(unlike)}), so that "
+                "the higher one need not be the better. Draw what decides the training alone, "
+                "such as labels.uncertain of a source of data, and validate all alike"
+            )
+
+
+def _unlike(first: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
+    """Names what differs between what decides a metric of two runs, or of several each."""
+    unlike = [name for name in first if other[name] != first[name]]
+    if "dataset" in unlike:  # such as another size of the same images
+        return [name for name in unlike if name not in _PLACES]
+    return unlike
 
 
 def _judged_by(config: Any) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from nakt_dist.config.repeated import RepeatedReader
 from nakt_dist.config.searching import TRIAL, read_search
 from nakt_dist.errors import ConfigurationError
 from nakt_dist.records.fields import sorted_json
-from nakt_dist.studies.choices import Candidate, Choice
+from nakt_dist.studies.choices import Candidate, Choice, check_trials_alike
 from nakt_dist.studies.paths import Paths, absolute, paths_of
 from nakt_dist.studies.search import OneTrial, Search, SearchChoice, check_search, length_of
 from nakt_dist.studies.steps import ChoiceStep, Step
@@ -145,6 +145,7 @@ class Expansion:
                 )
             for end in ends:
                 check_search(settings, end.config)
+            check_trials_alike([end.config for end in ends])
         reads = tuple(dict.fromkeys(path for end in ends for path in end.paths.reads))
         first = settings.corners[0]
         drafts = [self._draft(step, {TRIAL: each}, first) for each in range(settings.count)]

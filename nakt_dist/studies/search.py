@@ -8,7 +8,7 @@ from nakt_dist.config import TrainConfig
 from nakt_dist.config.searching import TRIAL, SearchSettings
 from nakt_dist.errors import ConfigurationError, DatasetError
 from nakt_dist.runtime.files import read_json, value_sha256, write_json
-from nakt_dist.studies.choices import Choice, metric_of
+from nakt_dist.studies.choices import Choice, read_reached, require_same_findings
 from nakt_dist.studies.rungs import Trial, next_move
 
 TRIAL_NAME = "trial.json"
@@ -145,7 +145,10 @@ class SearchChoice(Choice):
         if not ended:
             raise DatasetError(f"no trial of {self.search.name} has a result to choose by")
         outputs = self.search.outputs
-        metrics = [metric_of(outputs[trial.number], self.by, self.name) for trial in ended]
+        reached = [read_reached(outputs[trial.number], self.by, self.name) for trial in ended]
+        named = [(outputs[trial.number], [it]) for trial, it in zip(ended, reached, strict=True)]
+        require_same_findings(self.name, self.by, named)
+        metrics = [each.value for each in reached]
         best = ended[metrics.index(max(metrics))]
         told = dict(zip((outputs[trial.number] for trial in ended), metrics, strict=True))
         return {TRIAL: best.number, **best.values, "output": outputs[best.number]}, told

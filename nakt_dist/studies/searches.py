@@ -6,7 +6,7 @@ from dataclasses import replace
 from nakt_dist.config.axes import describe
 from nakt_dist.errors import DatasetError
 from nakt_dist.runtime.processes import say
-from nakt_dist.studies.choices import metric_of
+from nakt_dist.studies.choices import read_reached
 from nakt_dist.studies.folder import StudyFolder
 from nakt_dist.studies.plan import Study, StudyRun
 from nakt_dist.studies.rungs import Move, Trial, next_move
@@ -157,11 +157,11 @@ def _as_it_is(place: OneTrial, trial: Trial, standing: Standing) -> Trial:
 def _with_result(place: OneTrial, trial: Trial) -> Trial:
     search = place.search
     try:
-        value = metric_of(search.outputs[place.number], search.settings.by, search.name)
+        found = read_reached(search.outputs[place.number], search.settings.by, search.name)
     except DatasetError as error:
         say(f"trial {place.number} of {search.name} counts as failed: {error}")
         return replace(trial, failed=True)
-    return replace(trial, results={**trial.results, trial.length: value}, failed=False)
+    return replace(trial, results={**trial.results, trial.length: found.value}, failed=False)
 
 
 def _searches(runs: Sequence[StudyRun]) -> list[Search]:

@@ -88,7 +88,7 @@ def test_a_classifier_learns_and_its_record_says_what(dataset: Path, tmp_path: P
     assert record.metrics["best_validation_auroc"] > 0.75
     lineage = record.details["lineage"]
     assert lineage["task"] == "classification"
-    assert lineage["labels"] == LABELS.names
+    assert lineage["labels"] == record.details["validated_findings"] == LABELS.names
     assert lineage["label_policy"] == {"uncertain": "zero", "blank": "zero"}
     assert lineage["trainable"] == {
         "parts": "all",

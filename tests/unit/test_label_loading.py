@@ -15,13 +15,14 @@ from nakt_dist.errors import ConfigurationError, DatasetError
 from nakt_dist.loading.batches import as_float, streamed_batches
 from nakt_dist.loading.overlap import patients_in_both
 from nakt_dist.loading.samples import select_samples
-from nakt_dist.loading.targets import LabelledImages, labelled_targets
+from nakt_dist.loading.targets import LabelledImages, LabelledTargets, labelled_targets
 from nakt_dist.runtime.files import file_sha256, value_sha256
 from nakt_dist.shards.findings import parse_findings, patients_in_two_splits
 from nakt_dist.shards.manifest import INDEX_NAME, MANIFEST_NAME, ShardManifest
 from nakt_dist.shards.reader import IndexedShards
 from nakt_dist.shards.tables import INDEX_SCHEMA, read_table, write_table
 from nakt_dist.sources.findings import LabelPolicy
+from nakt_dist.stages.train_plan import _check_findings
 from tests.datasets import make_blob, make_packed_dataset
 from tests.labelled import labels_of, make_labelled_dataset
 
@@ -266,3 +267,18 @@ def test_each_patient_of_several_splits_is_told_once():
     patients = ["a", "b", None, "a", "a", None, "b", "c"]
     splits = ["train", "train", "train", "test", "validation", "test", "train", "test"]
     assert list(patients_in_two_splits(patients, splits)) == [("a", "train", "test")]
+
+
+def test_a_validation_says_which_findings_its_mean_auroc_leaves_out() -> None:
+    def targets(*rows: list[float]) -> LabelledTargets:
+        return LabelledTargets(NAMES, LabelPolicy(), np.asarray(rows, np.float32))
+
+    whole = targets([0, 1, 0], [1, 0, 1])
+    assert whole.with_both_classes == NAMES and _check_findings(whole) == []
+    some = targets([0, 0, 0], [1, 0, NAN])
+    assert some.with_both_classes == ("Edema",)
+    (told,) = _check_findings(some)
+    assert "the mean AUROC of 1 of 3 findings; its 2 images do not show the others" in told
+    assert told.endswith("both present and absent: Mass, Nodule")
+    with pytest.raises(ConfigurationError, match="no AUROC is defined"):
+        _check_findings(targets([0, 1, NAN], [0, 1, 1]))

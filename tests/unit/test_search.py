@@ -168,6 +168,18 @@ def test_a_search_that_is_wrong_is_refused(changes: dict[str, Any], message: str
         study.read_study(StudyConfig(steps=[step]))
 
 
+def test_what_trials_are_judged_by_is_not_drawn() -> None:
+    values = {**VALUES, "use": {"choice": ["zero", "one"]}}
+    labels = {"names": ["Edema"], "uncertain": "${use}"}
+    config = {**STEP["config"], "task": "classification", "model": None, "labels": labels}
+    search = {**SEARCH, "by": "best_validation_auroc", "values": values}
+    with pytest.raises(ConfigurationError, match=r"change by what trials are judged \(labels\)"):
+        study.read_study(StudyConfig(steps=[{**STEP, "search": search, "config": config}]))
+    data = [{"dataset": "d", "labels": {"uncertain": "${use}"}}]
+    config |= {"data": data, "labels": {"names": ["Edema"], "uncertain": "zero"}}
+    study.read_study(StudyConfig(steps=[{**STEP, "search": search, "config": config}]))
+
+
 def test_trials_that_go_on_need_a_schedule_that_does() -> None:
     recipe = {"epochs": 9, "learning_rate": "${rate}", "schedule": {"name": "cosine"}}
     step = {**STEP, "search": STOPPING, "config": {**STEP["config"], "recipe": recipe}}

@@ -374,6 +374,57 @@ def test_runs_that_are_judged_by_unlike_images_are_not_compared(
         read_study(config)
 
 
+def trained_on(validated: list[str], edema: str = "zero") -> dict[str, Any]:
+    policy = {"uncertain": {"default": "zero", "Edema": edema}, "blank": "zero"}
+    return {"validated_findings": validated, "lineage": {"label_policy": policy}}
+
+
+def tested_with(names: list[str]) -> dict[str, Any]:
+    labels = [{"name": name, "auroc": 80.0} for name in names]
+    return {"labels": [*labels, {"name": "Fracture", "auroc": None}]}
+
+
+@pytest.mark.parametrize(
+    ("step", "stage", "metric", "first", "second", "message"),
+    [
+        ({**GRID, "matrix": {"beta": [1, 2]}}, "train", "best_validation_auroc",
+         trained_on(["Edema", "Mass"]), trained_on(["Edema"]), "2 findings for .*1 and of 1 for"),
+        ({**GRID, "matrix": {"beta": [1, 2]}}, "train", "best_validation_auroc",
+         trained_on(["Edema"]), trained_on(["Edema"], "one"), r"\(apart: Edema\)"),
+        (VALIDATED, "evaluate", "auroc_mean",
+         tested_with(["Edema", "Mass"]), tested_with(["Edema"]), r"\(apart: Mass\)"),
+    ],
+)  # fmt: skip
+def test_means_over_unlike_findings_are_not_compared(
+    tmp_path: Path, step: dict[str, Any], stage: str, metric: str,
+    first: dict[str, Any], second: dict[str, Any], message: str,
+) -> None:  # fmt: skip
+    if stage == "train":
+        output = {"output": "${root}/tests/${beta}", "seed": 0}
+        step = {**step, "config": {**step["config"], **output}}
+    choose = {**CHOOSE, "of": step["name"], "by": metric}
+    own = {
+        "output": "${root}/final",
+        "seed": 0,
+        "augmentation": {"largest_rotation": "${best.beta}"},
+    }
+    steps = [step, choose, {"stage": "train", "config": TRAIN | own}]
+    final = read_study(StudyConfig(steps=steps, root=str(tmp_path))).by_name(["final"])[0]
+
+    def write(name: str, details: dict[str, Any]) -> None:
+        output = tmp_path / "tests" / name
+        output.mkdir(parents=True, exist_ok=True)
+        value = 0.9 if name == "1" else 0.8
+        RunRecord(stage, "r", {}, metrics={metric: value}, details=details).write(output)
+
+    write("1", first)
+    write("2", second)
+    with pytest.raises(DatasetError, match=message):
+        final.decided()
+    write("2", first)
+    assert final.decided()[0].augmentation.largest_rotation == 1
+
+
 def test_means_over_runs_of_which_some_values_lack_some_are_not_compared(tmp_path: Path) -> None:
     grid = {**GRID, "exclude": [{"beta": 0.1, "seed": 1}]}
     final = {"stage": "train", "config": TRAIN | {
