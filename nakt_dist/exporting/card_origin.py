@@ -4,9 +4,17 @@ import json
 from collections.abc import Iterator, Sequence
 
 from nakt_dist.records.evaluation_set import describe_splits
-from nakt_dist.records.lineage import ANNOTATIONS, NO_LABELS, RANDOM, Lineage, Network, TrainingSet
+from nakt_dist.records.lineage import (
+    ANNOTATIONS,
+    NO_LABELS,
+    PSEUDO_FINDINGS,
+    RANDOM,
+    Lineage,
+    Network,
+    TrainingSet,
+)
 from nakt_dist.report.document import NOTHING, Block, Bullets, Column, Paragraph, tabulate
-from nakt_dist.report.roles import describe_lineage, describe_rule
+from nakt_dist.report.roles import describe_confidence, describe_lineage, describe_rule
 from nakt_dist.report.wording import describe_policy
 from nakt_dist.signals.kind import Kind
 from nakt_dist.sources.cards import DatasetCard
@@ -116,7 +124,10 @@ def _taught(images: TrainingSet) -> str:
 
 
 def _exclusion(images: TrainingSet) -> str:
-    return describe_rule(images.exclusion) if images.teachers else NOTHING
+    if not images.teachers:
+        return NOTHING
+    findings = images.taught == PSEUDO_FINDINGS
+    return describe_confidence(images.confidence) if findings else describe_rule(images.exclusion)
 
 
 def _facts(lineage: Lineage) -> Iterator[str]:

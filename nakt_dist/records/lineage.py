@@ -8,6 +8,7 @@ from nakt_dist.records.fields import label_dataset, sorted_json
 from nakt_dist.runtime.files import value_sha256
 from nakt_dist.signals import SIGNALS
 from nakt_dist.signals.kind import TRANSFER_LEARNING, Kind
+from nakt_dist.transfer.confidence import ConfidenceRule
 from nakt_dist.transfer.exclusion import ExclusionRule
 
 RANDOM = "random"
@@ -121,6 +122,7 @@ class TrainingSet:
         before_exclusion: images before exclusion, of pseudo-labels only.
         pseudo_labels_fingerprint: of their manifest.
         exclusion: the rule, or None where nothing was excluded.
+        confidence: which pseudo-findings were learnt; None where all were, as they are.
         splits_known: whether ``splits`` says anything.
         subset_seed: of the choice of these images.
         sources: the images of each source, where there are several; this is then all of them.
@@ -138,6 +140,7 @@ class TrainingSet:
     exclusion: ExclusionRule | None = None
     splits_known: bool = field(default=True, compare=False)
     subset_seed: int = field(default=0, compare=False)
+    confidence: ConfidenceRule | None = field(default=None, compare=False)
     sources: tuple["TrainingSet", ...] = ()
 
     @property

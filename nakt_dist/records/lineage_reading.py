@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
-from nakt_dist.errors import DatasetError
+from nakt_dist.errors import ConfigurationError, DatasetError
 from nakt_dist.limits import LARGEST_FACTOR
 from nakt_dist.records.fields import (
     printable,
@@ -31,6 +31,7 @@ from nakt_dist.records.lineage import (
 from nakt_dist.records.run_record import RunRecord
 from nakt_dist.records.told_once import lineages_told
 from nakt_dist.signals import SIGNALS
+from nakt_dist.transfer.confidence import ConfidenceRule
 from nakt_dist.transfer.exclusion import FURTHER_LIMITS, Calibration, ExclusionRule
 
 PRETRAINED = ("pretrained", "encoder_weights")
@@ -191,6 +192,8 @@ def _read_set(
         return replace(
             learnt,
             teachers=tuple(_read_network(each, known, True) for each in authors),
+            before_exclusion=read_if_there(lineage, f"{at}.before_exclusion", int) or 0,
+            confidence=parse_confidence(read_if_there(lineage, f"{at}.confidence", Mapping)),
             taught=taught if taught in (PSEUDO_FINDINGS, NO_LABELS) else PSEUDO_MASKS,
         )
     labels = (read_field if masks else read_if_there)(lineage, f"{at}.labels", str)
@@ -214,6 +217,7 @@ def _read_set(
         exclusion=parse_rule(read_field(lineage, f"{at}.exclusion", (Mapping, type(None))))
         if masks
         else None,
+        confidence=parse_confidence(read_if_there(lineage, f"{at}.confidence", Mapping)),
     )
 
 
@@ -300,6 +304,25 @@ def parse_rule(value: Mapping[str, Any] | None) -> ExclusionRule | None:
         if percentile is None or judged != "image" or not 0 <= percentile <= 100
         else Calibration(None, tuple(map(str, splits)) if splits else None, percentile, measure),
     )
+
+
+def parse_confidence(value: Mapping[str, Any] | None) -> ConfidenceRule | None:
+    """Reads which pseudo-findings were learnt.
+
+    Raises:
+        DatasetError: a field is of another type, or outside of its limits.
+    """
+    if value is None:
+        return None
+    limits = ("positive", "negative", "largest_disagreement")
+    found: dict[str, Any] = {name: read_if_there(value, name, (int, float)) for name in limits}
+    targets: Any = read_if_there(value, "targets", str) or "soft"
+    if targets not in ("soft", "hard"):
+        raise DatasetError(f"targets is {targets!r:.60}, expected 'soft' or 'hard'")
+    try:
+        return ConfidenceRule(**found, targets=targets)
+    except ConfigurationError as error:
+        raise DatasetError(printable(str(error))) from None
 
 
 def _describe_parts(parts: str | list[Any]) -> str:

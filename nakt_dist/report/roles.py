@@ -5,6 +5,7 @@ from enum import StrEnum
 
 from nakt_dist.records.lineage import ANNOTATIONS, NO_LABELS, Lineage, TrainingSet
 from nakt_dist.signals.kind import Kind, following_kinds
+from nakt_dist.transfer.confidence import EVERYTHING, ConfidenceRule
 from nakt_dist.transfer.exclusion import ExclusionRule
 
 
@@ -100,6 +101,18 @@ def describe_rule(rule: ExclusionRule | None) -> str:
     which = "every" if rule.judged == "any_class" else "any"  # an image is left out where …
     of = f" of {', '.join(rule.classes)}" if rule.classes else ""
     return f"{words} in {which} class{of}"
+
+
+def describe_confidence(rule: ConfidenceRule | None) -> str:
+    """Says in a few words which pseudo-findings are not learnt, and as what the others are."""
+    rule = rule or EVERYTHING
+    parts = []
+    if rule.positive is not None and rule.negative is not None:
+        parts.append(f"{rule.negative:g} < p < {rule.positive:g}")
+    if rule.largest_disagreement is not None:
+        parts.append(f"disagreement > {rule.largest_disagreement:g}")
+    words = f"findings of {' or '.join(parts)}" if parts else "no exclusion"
+    return words + (", others as 0 or 1" if rule.targets == "hard" else "")
 
 
 def describe_rules(training: TrainingSet) -> str:
