@@ -11,8 +11,11 @@ from matplotlib.ticker import MaxNLocator
 
 from nakt_dist.drawing.style import figure_style, make_panels, to_png, wrap
 from nakt_dist.errors import DatasetError
-from nakt_dist.records.lineage import NOT_KNOWN, Lineage, Lineages, Method
+from nakt_dist.records.fields import read_if_there
+from nakt_dist.records.lineage import NOT_KNOWN, PSEUDO_FINDINGS, Lineage, Lineages, Method
 from nakt_dist.records.lineage_reading import PRETRAINED, read_lineage
+from nakt_dist.records.results import VALIDATED_FINDINGS
+from nakt_dist.records.run_record import RunRecord
 from nakt_dist.report.document import Figure
 from nakt_dist.report.evaluations import NetworkName, name_network
 from nakt_dist.report.learning_curves import can_be_drawn, read_metrics
@@ -33,6 +36,11 @@ _CAPTION = (
     "mean over seeds; thin: each seed. Rings, in both panels: the epoch with the highest mean "
     "AUROC; AUROC chooses the epoch whose weights are kept, for each seed on its own."
 )
+_OTHER_SCALE = (
+    " Where positives or the teachers' certainty are weighed, or pseudo-findings learnt, the "
+    "cross-entropy on the training images is of these weights and labels: its level and that on "
+    "the validation images do not compare."
+)
 
 
 @dataclass(frozen=True)
@@ -47,6 +55,8 @@ class AurocCurve:
             the validation before; NaN where none was logged.
         steps_per_epoch: None where the training did not count epochs.
         repetition: what tells it from others of its setting and method, such as the seed.
+        other_scale: whether the training loss weighs labels, or is of others than people's.
+        judged_by: what tells apart the images and findings that AUROC is of.
     """
 
     steps: np.ndarray
@@ -55,6 +65,8 @@ class AurocCurve:
     training_loss: np.ndarray
     steps_per_epoch: float | None
     repetition: tuple[int, int] = (0, 0)
+    other_scale: bool = False
+    judged_by: tuple[Any, ...] = ()
 
     @property
     def places(self) -> np.ndarray:
@@ -102,7 +114,15 @@ def collect_curves(
         lineage, steps = training.record.details["lineage"], _steps_per_epoch(training.record)
         classifier = read_lineage(lineage, known)
         curve = read_auroc_curve(training.folder / METRICS_NAME, steps)
-        curve = replace(curve, repetition=classifier.repetition)
+        curve = replace(
+            curve,
+            repetition=classifier.repetition,
+            other_scale=_has_other_scale(training.record, classifier),
+            judged_by=(
+                classifier.validated_on,
+                *(read_if_there(training.record.details, VALIDATED_FINDINGS, list) or ()),
+            ),
+        )
         return name_network(lineage["model"], PRETRAINED), classifier, (training, curve)
 
     found, again = arrange(read_each(trainings, read, left_out))
@@ -125,6 +145,13 @@ def collect_curves(
 def _panel_order(setting: Setting) -> tuple[Any, ...]:
     trained_on = setting.trained_on
     return (setting.network.order, trained_on.label, setting.start.label, trained_on.samples)
+
+
+def _has_other_scale(record: RunRecord, lineage: Lineage) -> bool:
+    recipe = read_if_there(record.config, "recipe", Mapping) or {}
+    weights = {recipe.get(f"{what}_weighting", "none") for what in ("positive", "certainty")}
+    taught = any(each.taught == PSEUDO_FINDINGS for each in lineage.learnt.parts)
+    return taught or weights != {"none"}
 
 
 def _steps_per_epoch(record: Any) -> float | None:
@@ -150,10 +177,14 @@ def draw_auroc_curves(curves: Curves) -> list[Figure]:
             f"learning-curves-auroc-{number}.png",
             _draw({setting: drawn[setting] for setting in shown}),
             f"Learning curves of classifiers that learn from {dataset}",
-            _CAPTION,
+            _caption(curve for it in shown for repeats in drawn[it].values() for curve in repeats),
         )
         for number, (dataset, shown) in enumerate(datasets.items(), start=1)
     ]
+
+
+def _caption(curves: Iterable[AurocCurve]) -> str:
+    return _CAPTION + (_OTHER_SCALE if any(curve.other_scale for curve in curves) else "")
 
 
 def _draw(curves: Curves) -> bytes:

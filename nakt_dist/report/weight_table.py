@@ -8,7 +8,7 @@ import numpy as np
 
 from nakt_dist.records.lineage import Method
 from nakt_dist.report.auroc_curves import AurocCurve, Curves
-from nakt_dist.report.document import Cell, Column, Table, tabulate
+from nakt_dist.report.document import WARNING, Cell, Column, Table, tabulate
 from nakt_dist.report.studies import Setting
 from nakt_dist.report.wording import grouped
 
@@ -17,6 +17,10 @@ _REMARKS = (
     "The highest mean AUROC over the findings that a validation reached, the mean over the seeds "
     "that all have; the test images played no part.",
     "Bold: the best of those that differ in β alone.",
+)
+_UNLIKE = (
+    f"{WARNING} Trainings that differ in β here were validated on other images or findings, too: "
+    "of these, the highest need not be the best."
 )
 
 
@@ -29,6 +33,7 @@ class _Weighted:
     seeds: int
     chosen: bool
     is_at_end: bool
+    alike: bool
 
 
 def weight_table(curves: Curves) -> Table | None:
@@ -48,13 +53,14 @@ def weight_table(curves: Curves) -> Table | None:
 
 def _remarks(rows: Sequence[_Weighted]) -> tuple[str, ...]:
     ends = dict.fromkeys(f"{row.beta:g}" for row in rows if row.chosen and row.is_at_end)
+    remarks = _REMARKS if all(row.alike for row in rows) else (_UNLIKE, *_REMARKS)
     if not ends:
-        return _REMARKS
+        return remarks
     told = (
         f"The best β ({', '.join(ends)}) is the smallest or the largest tried beside it: a better "
         "one may lie beyond."
     )
-    return (*_REMARKS, told)
+    return (*remarks, told)
 
 
 def _rows(curves: Curves) -> Iterator[_Weighted]:
@@ -65,6 +71,7 @@ def _rows(curves: Curves) -> Iterator[_Weighted]:
             seeds = set.intersection(*({c.repetition for c in methods[m]} for m in together))
             if not seeds:
                 continue
+            alike = len({c.judged_by for m in together for c in methods[m]}) == 1
             means = {method: _mean_of_best(methods[method], seeds) for method in together}
             ordered = sorted(together, key=_weight_of)
             for method in ordered:
@@ -72,7 +79,7 @@ def _rows(curves: Curves) -> Iterator[_Weighted]:
                 is_at_end = method in (ordered[0], ordered[-1])
                 yield _Weighted(
                     setting, method, _weight_of(method), means[method], len(seeds), chosen,
-                    is_at_end,
+                    is_at_end, alike,
                 )  # fmt: skip
 
 

@@ -424,6 +424,20 @@ def test_curves_are_grouped_by_network_size_and_method(study_folder: Path):
     assert figure.title.endswith("chexpert (phantom)")
 
 
+def test_a_training_loss_that_weighs_labels_is_said_not_to_compare(tmp_path: Path):
+    write_classified(tmp_path / "test", classifier())
+    write_classifier_training(tmp_path / "plain", classifier())
+
+    def caption() -> str:
+        curves = collect_curves(collect([tmp_path]).classifier_trainings, [])
+        return draw_auroc_curves(curves)[0].caption
+
+    assert "do not compare" not in caption()
+    balanced = {"positive_weighting": "balanced", "certainty_weighting": "none"}
+    write_classifier_training(tmp_path / "balanced", classifier(seed=1), recipe=balanced)
+    assert caption().endswith("its level and that on the validation images do not compare.")
+
+
 @pytest.mark.parametrize(
     "text",
     [

@@ -296,6 +296,18 @@ def test_the_weights_of_attention_stand_side_by_side(tmp_path: Path):
     assert table is not None and not any("beyond" in each for each in table.remarks)
 
 
+def test_weights_of_attention_that_were_validated_otherwise_are_warned_of(tmp_path: Path):
+    for beta in (1, 20):
+        trained = classifier(transfer=followed(attention={**ATTENTION, "beta": beta}))
+        if beta == 20:
+            trained = {**trained, "validated_on": {**trained["validated_on"], "splits": ["dev"]}}
+        write_classifier_training(tmp_path / f"{beta}", trained)
+    write_classified(tmp_path / "test", classifier())
+    table = weight_table(collect_curves(collect([tmp_path]).classifier_trainings, []))
+    assert table is not None
+    assert "were validated on other images or findings, too" in table.remarks[0]
+
+
 def test_weights_of_attention_are_compared_by_the_seeds_that_all_have(tmp_path: Path):
     weighted = {1: {0: 0.5, 1: 0.6}, 20: {0: 0.7, 1: 0.75}, 400: {1: 0.72}}
     for beta, best in weighted.items():
