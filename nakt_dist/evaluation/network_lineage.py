@@ -80,7 +80,8 @@ def other_policy(
     """
     try:
         of_run = read_if_there(trained.lineage, "label_policy", Mapping)
-        sources = read_if_there(trained.lineage, "trained_on.sources", list) or []
+        whole = read_if_there(trained.lineage, "trained_on", Mapping) or {}
+        sources = read_if_there(whole, "sources", list) or [whole]
         read = [read_if_there({"source": each}, "source.label_policy", Mapping) for each in sources]
     except FieldError as error:
         raise _damaged(trained, error.path, error.value) from None

@@ -142,6 +142,10 @@ def _facts(lineage: Lineage) -> Iterator[str]:
         )
     if json.loads(lineage.policy):
         yield f"Label policy: {'; '.join(describe_policy(lineage.policy).values())}."
+    for part in lineage.learnt.parts:
+        if part.policy:
+            words = "; ".join(describe_policy(part.policy).values())
+            yield f"Label policy of the images of {part.label}: {words}."
     for each in lineage.generations:
         if each.following is not None:
             kind: Kind = each.following.kind

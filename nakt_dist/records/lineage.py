@@ -123,6 +123,7 @@ class TrainingSet:
         pseudo_labels_fingerprint: of their manifest.
         exclusion: the rule, or None where nothing was excluded.
         confidence: which pseudo-findings were learnt; None where all were, as they are.
+        policy: what unsure labels count as, sorted JSON, where that is not the run's; else empty.
         splits_known: whether ``splits`` says anything.
         subset_seed: of the choice of these images.
         sources: the images of each source, where there are several; this is then all of them.
@@ -141,6 +142,7 @@ class TrainingSet:
     splits_known: bool = field(default=True, compare=False)
     subset_seed: int = field(default=0, compare=False)
     confidence: ConfidenceRule | None = field(default=None, compare=False)
+    policy: str = field(default="", compare=False)
     sources: tuple["TrainingSet", ...] = ()
 
     @property

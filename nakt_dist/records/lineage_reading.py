@@ -184,6 +184,7 @@ def _read_set(
         samples=read(lineage, f"{at}.samples", int) or 0,
         splits_known=splits_known,
         subset_seed=seed if isinstance(seed, int) else 0,
+        policy=read_policy(value, "label_policy") if value.get("label_policy") else "",
         sources=tuple(_read_source(each, known, lenient, masks) for each in sources),
     )
     if lenient:

@@ -361,6 +361,8 @@ def test_another_policy_is_found():
     assert other_policy(trained(mixed), POLICY) == other_policy(trained(other), POLICY)
     mixed["trained_on"]["sources"] = [other, {"labels": "no labels"}]
     assert other_policy(trained(mixed), other["label_policy"]) is None
+    alone = {"label_policy": POLICY, "trained_on": other}  # one source, with labels of its own
+    assert other_policy(trained(alone), POLICY) == other_policy(trained(other), POLICY)
     for damaged in ({"label_policy": "zero"}, {"trained_on": {"sources": ["label_policy"]}}):
         with pytest.raises(CheckpointError, match=r"as (source\.)?label_policy"):
             other_policy(trained(damaged), POLICY)

@@ -8,6 +8,7 @@ from nakt_dist.errors import DatasetError
 from nakt_dist.exporting.card_origin import origin_blocks
 from nakt_dist.records.lineage import PSEUDO_FINDINGS, Following, Network, TrainingSet
 from nakt_dist.records.lineage_reading import read_lineage
+from nakt_dist.report.document import Bullets
 from nakt_dist.signals.kind import Kind
 from tests.classifier_records import classifier
 from tests.records import annotations, lineage, sha
@@ -65,6 +66,18 @@ def test_a_card_says_which_pseudo_findings_were_learnt(rule, told, lenient):
     (table,) = (each for each in origin_blocks(found) if getattr(each, "title", "")[:6] == "Images")
     row = dict(zip(table.header, (cell.text for cell in table.rows[0]), strict=True))
     assert (row["Images"], row["Exclusion"]) == ("350 of 400", told)
+
+
+def test_a_card_says_how_a_source_was_read_that_has_labels_of_its_own():
+    policy = {"uncertain": {"default": "zero", "Edema": "one"}, "blank": "ignore"}
+    images = classifier()["trained_on"]
+    (bullets,) = (
+        each
+        for each in origin_blocks(read_lineage(classifier(images | {"label_policy": policy})))
+        if isinstance(each, Bullets)
+    )
+    told = "uncertain labels as zero, of Edema as one; blank labels ignored"
+    assert f"Label policy of the images of chexpert (phantom): {told}." in bullets.items
 
 
 def test_a_rule_of_confidence_that_cannot_be_is_refused():
