@@ -26,6 +26,8 @@ NETWORKS = {
 }
 """Our names of the papers' networks, and the papers', in the order of their columns."""
 
+CHEST_FINDINGS = {"CheXpert": 14, "MIMIC-CXR": 14, "ChestX-ray14": 15}
+"""How many findings paper B's mean AUROC is over; none of them unsure: U-zero, also of blanks."""
 IMAGE_SIZE = (384, 384)
 CHEST_IMAGE_SIZE = (256, 256)
 ENCODER = "resnet50"

@@ -2,14 +2,17 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from nakt_dist.records.fields import label_dataset
+from nakt_dist.records.fields import label_dataset, sorted_json
 from nakt_dist.records.lineage import TrainingSet
 from nakt_dist.report import paper
 from nakt_dist.report.evaluations import SegmentationRun
 from nakt_dist.report.roles import Role
 from nakt_dist.report.runs import Collection, FoundRecord
 from nakt_dist.report.studies import Study
-from nakt_dist.report.wording import grouped, show_range
+from nakt_dist.report.wording import describe_policy, grouped, show_range
+
+_AS_THE_PAPER = ("{}", sorted_json({"uncertain": "zero", "blank": "zero"}))
+"""Of a test whose labels are read as the paper does, or that does not say how."""
 
 
 def differences_from_paper(collection: Collection) -> tuple[str, ...]:
@@ -46,9 +49,28 @@ def differences_from_paper_b(studies: Sequence[Study]) -> tuple[str, ...]:
         *(f"{sentence}{apart}" for sentence in _phantoms(images, "AUROC")),
         *_image_sizes(sizes, paper.CHEST_IMAGE_SIZE),
         *_other_networks(other, "or not as it builds them"),
+        *_findings(studies),
         "The paper prints means over three repetitions; which images it drew, and its teacher's "
         "weights, are not public, so no number here repeats one of its experiments.",
     )
+
+
+def _findings(studies: Iterable[Study]) -> Iterator[str]:
+    """Says where the mean is over other findings than the paper's, or labels are read otherwise."""
+    for study in studies:
+        tested_on = study.tested_on
+        theirs = paper.CHEST_FINDINGS.get(paper.chest_dataset_name(tested_on.dataset) or "")
+        if tested_on.phantom or theirs is None or not study.cells:
+            continue
+        counted = {run.result.counted for run in study.runs}
+        if counted != {theirs}:
+            yield (
+                f"{study.label}: the mean AUROC is over {show_range(counted)} findings here, in "
+                f"the paper over {theirs}."
+            )
+        if tested_on.policy not in _AS_THE_PAPER:
+            words = "; ".join(describe_policy(tested_on.policy).values())
+            yield f"{study.label}: {words}; the paper takes all of them for absent."
 
 
 def _phantoms(images: Iterable[tuple[str, bool | None]], metric: str) -> Iterator[str]:

@@ -19,6 +19,7 @@ from nakt_dist.report.document import Document, Figure, Table
 from nakt_dist.report.finding_tables import findings_table
 from nakt_dist.report.markdown import to_markdown
 from nakt_dist.report.methods import name_methods
+from nakt_dist.report.paper_differences import differences_from_paper_b
 from nakt_dist.report.runs import collect
 from nakt_dist.report.studies import Study, make_studies
 from nakt_dist.report.weight_table import weight_table
@@ -270,6 +271,21 @@ def test_tables_are_numbered_as_the_papers(tmp_path: Path, dataset, taught, plai
         trained = classifier(images_of(dataset), "densenet40", transfer=taken)
         write_classified(tmp_path / f"by-{name}", trained, dataset=dataset)
     assert main_table(only_study(tmp_path)).title.startswith(title)
+
+
+def test_other_findings_and_labels_than_the_papers_are_told_of_real_images(tmp_path: Path):
+    real = classifier(images_of("chexpert", phantom=False))
+    write_classified(tmp_path / "run", real, phantom=False)
+    told = "\n".join(differences_from_paper_b([only_study(tmp_path)]))
+    counted = only_study(tmp_path).runs[0].result.counted
+    assert f"mean AUROC is over {counted} findings here, in the paper over 14." in told
+    assert "takes all of them for absent" not in told
+    path = tmp_path / "run" / "record.json"
+    record = json.loads(path.read_text())
+    record["inputs"]["label_policy"] = {"uncertain": "one", "blank": "zero"}
+    path.write_text(json.dumps(record))
+    told = "\n".join(differences_from_paper_b([only_study(tmp_path)]))
+    assert "uncertain labels as one; blank labels as zero; the paper takes all of them" in told
 
 
 def test_the_weights_of_attention_stand_side_by_side(tmp_path: Path):
