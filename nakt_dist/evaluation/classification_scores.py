@@ -31,7 +31,9 @@ from nakt_dist.loading.targets import LabelledImages
 from nakt_dist.models.network_file import TrainedNetwork
 from nakt_dist.records.comparison import Comparison
 from nakt_dist.records.evaluation_set import EvaluationSet
-from nakt_dist.records.operating_points import RATES, YOUDEN, OperatingPoints
+from nakt_dist.records.exposure import MET
+from nakt_dist.records.fields import read_if_there
+from nakt_dist.records.operating_points import LEARNT_FROM, RATES, YOUDEN, OperatingPoints
 from nakt_dist.records.results import ClassificationResult
 from nakt_dist.records.run_record import RunRecord
 from nakt_dist.runtime.processes import say
@@ -150,9 +152,10 @@ class ClassificationScores(TaskScores):
             text += ", 95 % interval {:.2f} to {:.2f}".format(*result.interval)
         if result.comparison is not None:
             text += _spell_difference(result.comparison)
-        if result.operating_points is not None:
-            text += _spell_points(result.operating_points)
-        cautions = result.cautions
+        points = result.operating_points
+        if points is not None:
+            text += _spell_points(points)
+        cautions = [*result.cautions, *filter(None, [points.caution if points else ""])]
         return text + "".join(f"\nevaluate {record.name}: warning: {each}" for each in cautions)
 
     def _read_other(self, folder: Path, identity: Mapping[str, Any]) -> tuple[RunRecord, pa.Table]:
@@ -220,6 +223,7 @@ class ClassificationScores(TaskScores):
             {
                 "images": len(known),
                 "phantom": EvaluationSet.from_record(record, tuple(names)).phantom,
+                LEARNT_FROM: read_if_there(record.details, f"{MET}.training", bool),
                 **{name: record.inputs[name] for name in told},
             },
             self._config.bootstrap_samples,

@@ -179,6 +179,7 @@ def _points_table(run: ClassifierRun, points: OperatingPoints) -> Table:
         ),
         [(finding, point) for finding in points.findings for point in finding.points],
         (
+            *([f"{WARNING} Its {points.caution}."] if points.caution else []),
             f"Chosen on {printable(name_validation(points))}: an image is called positive from "
             "this probability on, before its logit is divided by the temperature, which "
             "calibrates.",

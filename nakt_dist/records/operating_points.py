@@ -21,6 +21,9 @@ RATES = ("sensitivity", "specificity", "ppv", "npv")
 YOUDEN = "youden"
 """The rule that is always there."""
 
+LEARNT_FROM = "learnt_from"
+"""Of the validation images: whether the network is known to have learnt from some of them."""
+
 Curve = tuple[tuple[float, float, float], ...]
 """Per bin of probabilities: images, sum of their probabilities, positive ones among them."""
 
@@ -134,6 +137,16 @@ class OperatingPoints:
     validation: Mapping[str, Any]
     findings: tuple[FindingPoints, ...]
     without: tuple[str, ...]
+
+    @property
+    def caution(self) -> str:
+        """Why to distrust thresholds and temperatures, in words; empty where nothing is known."""
+        if self.validation.get(LEARNT_FROM) is not True:
+            return ""
+        return (
+            "thresholds and temperatures were chosen on images that the network learnt from, of "
+            "which it is surer than of new ones; choose them on others"
+        )
 
     def mean(self, rule: str, rate: str) -> float | None:
         """Returns the mean of a rate of ``RATES`` by a rule, over the findings that have it."""

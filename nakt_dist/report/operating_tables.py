@@ -59,6 +59,7 @@ def _tabulate(study: Study, run: ClassifierRun, points: OperatingPoints, seeds: 
         *(Column(_name_rule(rule), partial(_rule_cell, rule=rule)) for rule in rules),
     )
     warnings = [f"{WARNING} It {words}." for words in run.warnings]
+    warnings += [f"{WARNING} Its {points.caution}."] if points.caution else []
     remarks = [*warnings, _describe_validation(points), *_left_out(points)]
     if seeds > 1:
         remarks.append(f"The first of {show_count(seeds, 'seed')}.")

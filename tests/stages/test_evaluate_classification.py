@@ -691,6 +691,21 @@ def test_thresholds_of_other_images_are_applied_and_may_be_asked_for_later(
     assert evaluate.run(replace(config, operating_points=points)) == written  # nothing is to do
 
 
+def test_thresholds_chosen_on_images_that_were_learnt_from_are_warned_of(
+    dataset: Path, weights: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    fingerprint = IndexedShards(dataset).manifest.fingerprint
+    learnt = {"dataset": "chest", "fingerprint": fingerprint, "splits": ["train"]}
+    path = with_lineage(weights, tmp_path / "w.safetensors", trained_on=learnt)
+    evaluate.run(evaluate_config(tmp_path / "train", dataset, path, splits=["train"]))
+    config = evaluate_config(tmp_path / "out", dataset, path, splits=["test"])
+    points = OperatingPointConfig(str(tmp_path / "train"))
+    record = evaluate.run(replace(config, operating_points=points))
+    assert record.details["operating_points"]["validation"]["learnt_from"] is True
+    told = "warning: thresholds and temperatures were chosen on images that the network learnt from"
+    assert told in capfd.readouterr().err
+
+
 def refused_points(config: Any, folder: Path) -> str:
     with pytest.raises(DatasetError) as refusal:
         evaluate.run(replace(config, operating_points=OperatingPointConfig(str(folder))))

@@ -714,6 +714,19 @@ def test_operating_points_of_each_methods_first_seed_stand_in_a_table_of_its_own
     assert draw_reliability(study, 1).name == "reliability-1.png"
 
 
+@pytest.mark.parametrize("learnt", [True, False, None])
+def test_thresholds_chosen_on_what_was_learnt_are_warned_of(tmp_path: Path, learnt: bool | None):
+    write_classified(tmp_path / "run", classifier(), operating=True)
+    path = tmp_path / "run" / "record.json"
+    record = json.loads(path.read_text())
+    record["details"]["operating_points"]["validation"]["learnt_from"] = learnt
+    path.write_text(json.dumps(record))
+    (table,) = operating_tables(only_study(tmp_path))
+    assert any("chosen on images that the network learnt" in it for it in table.remarks) is (
+        learnt is True
+    )
+
+
 def test_records_without_operating_points_or_of_earlier_versions_are_shown(tmp_path: Path):
     write_classified(tmp_path / "run", classifier())
     study = only_study(tmp_path)
