@@ -2,7 +2,7 @@
 
 import itertools
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -113,6 +113,7 @@ def mix(config: TrainConfig, samples: Sequence[SelectedSamples]) -> tuple[Mixtur
     if isinstance(first, MaskPlanes):
         return Mixture(names, learnt, None, None, doubled, first.classes), notices
     policy = label_policy(samples[0].images, config.labels or LabelConfig(), first.names)
+    notices += _ignored(names, samples, first.names)
     return Mixture(names, learnt, first.names, policy, doubled), notices
 
 
@@ -243,10 +244,7 @@ def _targets(
     labels, names = config.labels or LabelConfig(), None
     if len(samples) > 1:
         known = dict.fromkeys(
-            finding
-            for each in samples
-            if not each.unlabelled
-            for finding in (each.pseudo_findings or each.images).manifest.findings
+            finding for each in samples if not each.unlabelled for finding in _findings(each)
         )
         names = resolve_label_names(labels.names, tuple(known))
     found: list[LabelledTargets] = []
@@ -267,6 +265,24 @@ def _targets(
             targets = labelled_targets(each.images, asked, names)
         found.append(_checked(targets, each))
     return found
+
+
+def _findings(samples: SelectedSamples) -> tuple[str, ...]:
+    """Returns the findings that samples have labels of, by people or by teachers."""
+    return tuple((samples.pseudo_findings or samples.images).manifest.findings)
+
+
+def _ignored(
+    names: Sequence[str], samples: Sequence[SelectedSamples], findings: Sequence[str]
+) -> Iterator[str]:
+    """Says which findings are ignored in a source, as it does not know them, or not so called."""
+    for name, each in zip(names, samples, strict=True):
+        lacking = [] if each.unlabelled else [it for it in findings if it not in _findings(each)]
+        if lacking:
+            yield (
+                f"data: {name} labels {len(findings) - len(lacking)} of the {len(findings)} "
+                f"findings; the others are ignored there: {', '.join(lacking)}"
+            )
 
 
 def _checked(targets: LabelledTargets, samples: SelectedSamples) -> LabelledTargets:

@@ -192,6 +192,8 @@ def test_findings_that_a_site_does_not_know_are_ignored_there(sites: Path, tmp_p
     own, chest = (each.targets for each in plan.training.sources)
     assert np.isnan(own.values).all(0).tolist() == [False, True, False]
     assert not np.isnan(chest.values).any()
+    told = "findings labels 2 of the 3 findings; the others are ignored there: Cardiomegaly"
+    assert [each for each in plan.notices if "ignored" in each] == [f"data: {told}"]
     record = train.run(config)
     assert record.details["lineage"]["labels"] == names
     for line in read_lines(tmp_path / "out/metrics.jsonl"):
