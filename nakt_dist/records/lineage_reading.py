@@ -7,6 +7,7 @@ from typing import Any
 from nakt_dist.errors import ConfigurationError, DatasetError
 from nakt_dist.limits import LARGEST_FACTOR
 from nakt_dist.records.fields import (
+    FieldError,
     printable,
     read_field,
     read_if_there,
@@ -319,11 +320,11 @@ def parse_confidence(value: Mapping[str, Any] | None) -> ConfidenceRule | None:
     found: dict[str, Any] = {name: read_if_there(value, name, (int, float)) for name in limits}
     targets: Any = read_if_there(value, "targets", str) or "soft"
     if targets not in ("soft", "hard"):
-        raise DatasetError(f"targets is {targets!r:.60}, expected 'soft' or 'hard'")
+        raise FieldError("confidence.targets", targets, "'soft' or 'hard'")
     try:
         return ConfidenceRule(**found, targets=targets)
     except ConfigurationError as error:
-        raise DatasetError(printable(str(error))) from None
+        raise FieldError("confidence", dict(value), f"a rule ({error})") from None
 
 
 def _describe_parts(parts: str | list[Any]) -> str:
