@@ -14,6 +14,22 @@ GREY_OF_RGB = (0.299, 0.587, 0.114)
 """ITU-R BT.601 luma, what Pillow's conversion to grey uses."""
 
 
+def check_channels(in_channels: int, whose: str) -> None:
+    """Refuses a network for images of other channels than grey or RGB ones can be brought to.
+
+    Args:
+        whose: the network as the user knows it, for the message.
+
+    Raises:
+        ConfigurationError: it has neither 1 nor 3.
+    """
+    if in_channels not in (1, 3):
+        raise ConfigurationError(
+            f"{whose}: the network wants {in_channels} channels, and images are grey or RGB, which "
+            "can be brought to 1 or 3"
+        )
+
+
 def prepare_image(image: torch.Tensor, in_channels: int, seen: PreprocessingConfig) -> torch.Tensor:
     """Brings images in [0, 1] to a network's channels, size and normalisation.
 

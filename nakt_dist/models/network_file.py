@@ -14,7 +14,7 @@ from nakt_dist.models.assumed_design import describe_assumed_design
 from nakt_dist.models.building import build_configured, build_described, check_finite
 from nakt_dist.models.entry_names import own_entries
 from nakt_dist.models.heads import head_prefixes
-from nakt_dist.models.input_images import at_size, prepare_image
+from nakt_dist.models.input_images import at_size, check_channels, prepare_image
 from nakt_dist.models.matching import load_into
 from nakt_dist.models.onnx_file import ONNX_SUFFIX
 from nakt_dist.models.onnx_network import OnnxNetwork
@@ -151,8 +151,10 @@ class TrainedNetwork:
         """Says what is worth knowing before the network sees images of a form.
 
         Raises:
-            ConfigurationError: it cannot see them, since it takes another size.
+            ConfigurationError: it cannot see them, since it takes another size, or channels that
+                images do not have.
         """
+        check_channels(self.spec.in_channels, self.name)
         check_size(self.network, self.size_of(form), self.name)
         return [*self.notices, *self.seen.describe(self.name, self.lineage, form)]
 

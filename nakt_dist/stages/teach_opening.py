@@ -87,11 +87,6 @@ def open_teacher(
     """
     trained = open_network(config.weights, config.model, config.preprocessing, name=config.name)
     trained.require_outputs(config.weights, "nakt teach")
-    if trained.spec.in_channels not in (1, 3):
-        raise ConfigurationError(
-            f"{config.weights}: the network wants {trained.spec.in_channels} channels; images "
-            f"have {images.manifest.channels}, which can be brought to 1 or 3"
-        )
     seen = tuple(config.flips), tuple(config.scales)
     teacher = Teacher(trained, config.weight, config.output, None, *seen)
     if task_of(trained) == "classification":

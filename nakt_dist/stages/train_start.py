@@ -11,6 +11,7 @@ from nakt_dist.loading.targets import name_outputs, refuse_moved
 from nakt_dist.models.assumed_design import describe_assumed_design
 from nakt_dist.models.building import build_configured
 from nakt_dist.models.initialise import initialise
+from nakt_dist.models.input_images import check_channels
 from nakt_dist.models.network_file import (
     TrainedNetwork,
     open_network,
@@ -113,6 +114,7 @@ def choose_start(
     """
     parent, foreign = _use_of(config, loaded, names, classes)
     spec = _spec_of(config, parent, foreign, names, classes)
+    check_channels(spec.in_channels, f"model {spec.name}")
     return Start(
         spec=spec,
         seen=parent.seen if parent else resolve_preprocessing(config.preprocessing, foreign, spec),

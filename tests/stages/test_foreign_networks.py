@@ -35,9 +35,9 @@ from nakt_dist.models.preprocessing import ImageForm
 from nakt_dist.models.spec import ModelSpec
 from nakt_dist.models.weights import save_weights
 from nakt_dist.shards.tables import read_table
-from nakt_dist.stages import attention, doctor, evaluate, pack, teach, train
+from nakt_dist.stages import attention, doctor, evaluate, pack, predict, teach, train
 from tests.datasets import make_chest_dataset, make_classifier, make_packed_dataset, publish_images
-from tests.recipes import TINY_UNET, evaluate_config, teach_config, train_config
+from tests.recipes import TINY_UNET, evaluate_config, predict_config, teach_config, train_config
 
 ONE_STEP = {"steps": 1, "global_batch_size": 2}
 TAPS = [TapConfig("encoder.1", "encoder.1")]
@@ -88,7 +88,10 @@ def stage_configs(
     }  # fmt: skip
 
 
-RUNS = {"teach": teach, "evaluate": evaluate, "attention": attention, "train": train}
+RUNS = {
+    "teach": teach, "evaluate": evaluate, "attention": attention, "train": train,
+    "predict": predict,
+}  # fmt: skip
 
 
 def check_said_everywhere(
@@ -224,6 +227,21 @@ def test_outputs_without_names_have_no_dice(dataset: Path, tmp_path: Path) -> No
     config = evaluate_config(tmp_path / "out", dataset, tmp_path / "w.safetensors")
     with pytest.raises(ConfigurationError, match="has 3 outputs, and classes does not name them"):
         evaluate.run(config)
+
+
+def test_a_network_of_channels_that_images_do_not_have_is_refused_in_every_role(
+    dataset: Path, tmp_path: Path
+) -> None:
+    spec = ModelSpec("unet", in_channels=2, options=TINY_UNET.options)
+    save_weights(tmp_path / "w.safetensors", spec.build().state_dict(), spec, {})
+    configs = stage_configs(tmp_path, dataset, tmp_path / "w.safetensors", None)
+    configs["train"] = train_config(tmp_path / "new", dataset, ONE_STEP, model=spec)
+    configs["predict"] = predict_config(
+        tmp_path / "predicted", tmp_path / "w.safetensors", publish_images(tmp_path / "images")
+    )
+    for name, config in configs.items():
+        with pytest.raises(ConfigurationError, match="wants 2 channels, and images are grey or"):
+            RUNS[name.split()[0]].run(config)
 
 
 def test_doctor_finds_layers_that_attention_has_none_of(
