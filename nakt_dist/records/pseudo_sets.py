@@ -149,8 +149,8 @@ def with_threshold_found(rule: ExclusionRule, manifest: PseudoLabelManifest) -> 
 
     Raises:
         DatasetError: the masks of the calibration are absent or damaged.
-        ConfigurationError: they are of other teachers or another size, none is in its splits, or
-            the teachers learnt from some of them.
+        ConfigurationError: they are of other teachers or another size, none is in its splits,
+            the teachers learnt from some of them, or no teacher gave soft masks.
     """
     asked = rule.calibration
     if asked is None:
@@ -165,6 +165,11 @@ def with_threshold_found(rule: ExclusionRule, manifest: PseudoLabelManifest) -> 
             f"{_describe(own.manifest)}, the masks of {manifest.dataset} by {_describe(manifest)}; "
             "how sure they are compares between masks of the same teachers and size alone. Let "
             "those teachers write both (nakt teach)"
+        )
+    if asked.threshold == "beta" and not manifest.soft:
+        raise ConfigurationError(
+            f"exclusion.calibration: every teacher of the masks of {manifest.dataset} gave binary "
+            "ones, to which no β applies; leave it out"
         )
     for learnt in itertools.chain(*map(learnt_from, own.manifest.teachers)):
         known = learnt.splits
