@@ -202,7 +202,8 @@ def _print_counts(
     print(" " * width, *(f"{_COLUMNS[name]:>11}" for name in shown))
     for split, numbers in counts.items():
         print(f"{split:<{width}}", *(f"{numbers[name]:>11}" for name in shown))
-    if rule.combine == "both":
+    applies = (rule.alpha is not None, rule.beta is not None and pseudo.manifest.soft)
+    if rule.combine == "both" and all(applies):  # else the other decides alone
         print("  α or β alone excludes nothing here: the rule asks for both")
 
 

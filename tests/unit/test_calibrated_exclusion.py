@@ -172,6 +172,16 @@ def test_inspect_shows_the_beta_that_was_found(folder, tmp_path, capsys):
     assert str(folder / "own") in (tmp_path / "out" / "config.yaml").read_text()
 
 
+@pytest.mark.parametrize(("soft", "rule"), [(True, {}), (True, {"beta": None}), (False, {})])
+def test_inspect_says_that_a_rule_asks_for_both_where_both_apply(tmp_path, capsys, soft, rule):
+    write_pseudo_set(tmp_path / "masks", OTHERS, soft=soft)
+    exclusion = ExclusionRule(alpha=10, combine="both", **rule)
+    record = inspect.run(InspectConfig(str(tmp_path / "masks"), exclusion=exclusion))
+    applies = soft and not rule
+    assert record.counts["excluded"] == (0 if applies else 1)
+    assert ("alone excludes nothing" in capsys.readouterr().out) == applies
+
+
 def test_a_study_waits_for_the_masks_that_beta_comes_from(folder):
     data = DataConfig("shards", pseudo_labels="masks", exclusion=rule_of(folder))
     config = TrainConfig("out", data=data, recipe=RecipeConfig(steps=1))
