@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from nakt_dist.models.network_file import TrainedNetwork
+from nakt_dist.models.onnx_metadata import OnnxMetadata
 from nakt_dist.records.fields import printable, read_if_there
 from nakt_dist.records.run_record import RunRecord
 from nakt_dist.report.evaluations import Evaluation
@@ -31,32 +31,31 @@ class FoundEvaluations:
     notes: tuple[str, ...] = ()
 
 
-def find_evaluations(folders: Sequence[str | Path], trained: TrainedNetwork) -> FoundEvaluations:
+def find_evaluations(folders: Sequence[str | Path], told: OnnxMetadata) -> FoundEvaluations:
     """Looks for the evaluations of a network, by its weights and by what it sees of images.
 
     Args:
         folders: that hold records, at any depth.
-        trained: with the input with which it is handed on.
+        told: what is said of the network; with the input in full with which it is handed on.
 
     Raises:
         DatasetError: a folder does not exist.
     """
-    found, weights_sha256 = collect(folders, needs_tests=False), trained.weights_sha256
+    found, weights_sha256 = collect(folders, needs_tests=False), told.weights_sha256
     records = {each.folder: each for each in found.records}
     ours: list[Evaluation] = []
     notes = list(_left_out(found, weights_sha256))
     for run in (*found.evaluations, *found.classified):
         if run.weights_sha256 != weights_sha256:
             continue
-        other = _seen_otherwise(records[run.folder].record, run, trained)
+        other = _seen_otherwise(records[run.folder].record, run, told)
         if other:
             notes.append(f"{run.place} is not on the card: there the network saw {other}")
         else:
             ours.append(run)
-    told = {str(run.folder): records[run.folder].record.metrics for run in ours}
+    metrics = {str(run.folder): records[run.folder].record.metrics for run in ours}
     capabilities = {
-        folder: read_if_there(metrics, _CAPABILITY, (int, float))
-        for folder, metrics in told.items()
+        folder: read_if_there(each, _CAPABILITY, (int, float)) for folder, each in metrics.items()
     }
     if not ours:
         where = ", ".join(map(str, folders))
@@ -72,22 +71,24 @@ def find_evaluations(folders: Sequence[str | Path], trained: TrainedNetwork) -> 
     )
 
 
-def _seen_otherwise(record: RunRecord, run: Evaluation, trained: TrainedNetwork) -> str:
+def _seen_otherwise(record: RunRecord, run: Evaluation, told: OnnxMetadata) -> str:
     """Says in what the input of an evaluation is not that of the export; empty where it is."""
-    tested, channels = run.tested_on, trained.spec.in_channels
+    tested, channels = run.tested_on, told.model.in_channels
     sides = {"height": tested.height, "width": tested.width}
 
     def full(name: str, value: Any) -> Any:
         if name in sides:
-            return value or sides[name]
+            return value or sides[name]  # of the images, where the network sees them as packed
         return value if isinstance(value, list) else [value] * channels
 
-    told = record.inputs.get("preprocessing")
-    stored = told if isinstance(told, Mapping) else {}  # earlier records do not say it
+    asked = record.inputs.get("preprocessing")
+    stored = asked if isinstance(asked, Mapping) else {}  # earlier records do not say it
+    saw = {name: full(name, value) for name, value in stored.items()}
     return ", ".join(
-        f"preprocessing.{name} {printable(str(stored[name]))}, and it is exported with {value}"
-        for name, value in vars(trained.preprocessing).items()
-        if name in stored and full(name, stored[name]) != full(name, value)
+        f"preprocessing.{name} {printable(str(saw[name] if name in sides else stored[name]))}, and "
+        f"it is exported with {value}"
+        for name, value in vars(told.preprocessing).items()
+        if name in saw and saw[name] != full(name, value)
     )
 
 

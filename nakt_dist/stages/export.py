@@ -139,7 +139,7 @@ def plan(config: ExportConfig, opening: Opening) -> Export:
             trained.require_weights(config.weights, "nakt export")
             told = describe_network(config, trained)
             _exported(config, trained, told)  # finds what is wrong with taps
-            tests = find_evaluations(_folders(config, source), trained)
+            tests = find_evaluations(_folders(config, source), told)
             opening.note(*trained.notices, *tests.notes)
             export = Export(config, source, output, trained, told, tests)
             with opening.part("output"):
