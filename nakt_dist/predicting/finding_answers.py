@@ -14,9 +14,11 @@ from nakt_dist.evaluation.classification_scores import predict
 from nakt_dist.evaluation.network_lineage import refuse_other_task
 from nakt_dist.evaluation.temperature import scale
 from nakt_dist.loading.targets import require_output_names
-from nakt_dist.models.network_file import TrainedNetwork
+from nakt_dist.models.network_file import TrainedNetwork, stored_output_names
+from nakt_dist.models.preprocessing import ImageForm
 from nakt_dist.predicting.answers import ABOUT_THE_IMAGE, Answers
 from nakt_dist.predicting.naming import ListedImage
+from nakt_dist.records.evaluation_set import EvaluationSet
 from nakt_dist.records.operating_points import FindingPoints
 from nakt_dist.records.results import ClassificationResult
 from nakt_dist.records.run_record import RECORD_NAME, read_record
@@ -30,16 +32,19 @@ class FindingAnswers(Answers):
 
     Raises:
         ConfigurationError: a setting is one of segmentation, or nobody names the outputs.
-        DatasetError: the operating points are another network's, or absent.
+        DatasetError: the operating points are another network's, or of other names of its outputs
+            or another size of images, or absent.
     """
 
-    def __init__(self, config: PredictConfig, trained: TrainedNetwork) -> None:
+    def __init__(self, config: PredictConfig, trained: TrainedNetwork, form: ImageForm) -> None:
         super().__init__(config, trained)
         refuse_other_task(config, ("files", "classes"), trained)
         self.names = require_output_names(
             trained, config.weights, config.labels, "labels", "nakt predict"
         )
-        points = [] if config.operating_points is None else _points(config, trained, self.names)
+        points: Sequence[FindingPoints] = []
+        if config.operating_points is not None:
+            points = _points(config, trained, form, self.names)
         self._points = [each for each in points if each.name in self.names]
         columns = [(f"probability {name}", pa.float64()) for name in self.names]
         for each in self._points:
@@ -82,12 +87,13 @@ def binary_entropy(probabilities: np.ndarray) -> float:
 
 
 def _points(
-    config: PredictConfig, trained: TrainedNetwork, names: Sequence[str]
+    config: PredictConfig, trained: TrainedNetwork, form: ImageForm, names: tuple[str, ...]
 ) -> Sequence[FindingPoints]:
     """Reads thresholds and temperatures from an evaluation of this very network.
 
     Args:
-        names: of its outputs, as they were called there.
+        form: of the images to predict, which the network has to see at the size of those.
+        names: of its outputs, which have to be called so there.
     """
     folder = Path(str(config.operating_points))
     record = read_record(folder / RECORD_NAME)
@@ -100,12 +106,20 @@ def _points(
             f"{folder}: operating_points needs an evaluation of {config.weights}, and this is one "
             f"of another network or input ({', '.join(wrong) or f'stage {record.stage}'})"
         )
-    named = record.inputs.get("outputs", list(names))  # where the weights do not say it
-    if named != list(names):
+    stored = stored_output_names(trained, config.weights) or ()
+    called = tuple(record.inputs.get("outputs") or stored)
+    if called != names:
         raise DatasetError(
-            f"{folder}: operating_points calls the outputs {', '.join(map(str, named))}, and "
-            f"labels {', '.join(names)}, so that thresholds would be those of other outputs. Give "
-            "labels as the evaluation's labels.names"
+            f"{folder}: operating_points is an evaluation in which the outputs of {config.weights} "
+            f"are {', '.join(called)}, and here they are {', '.join(names)}; set labels as there"
+        )
+    tested = EvaluationSet.from_record(record, called)
+    there, here = trained.size_of(ImageForm(tested.height, tested.width)), trained.size_of(form)
+    if there != here:
+        raise DatasetError(
+            f"{folder}: operating_points is an evaluation in which {config.weights} saw images of "
+            f"{there[0]} × {there[1]} pixels, and here it would see {here[0]} × {here[1]}; bring "
+            "these to that size with image.height and image.width, or as_packed"
         )
     points = ClassificationResult.from_record(record).operating_points
     if points is None:

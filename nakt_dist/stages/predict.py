@@ -96,7 +96,7 @@ def plan(config: PredictConfig, opening: Opening) -> "Prediction":
                 seen = ImageForm(form.height, form.width, form.fit)
                 opening.note(*notes, *trained.describe(seen))
                 answers = (
-                    FindingAnswers(config, trained)
+                    FindingAnswers(config, trained, seen)
                     if task_of(trained) == "classification"
                     else MaskAnswers(config, trained, form)
                 )
