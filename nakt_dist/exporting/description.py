@@ -15,6 +15,7 @@ from nakt_dist.models.onnx_metadata import OnnxMetadata, OnnxOutput
 from nakt_dist.models.spec import PreprocessingConfig
 from nakt_dist.models.taps import PRESETS, preset_taps
 from nakt_dist.models.timm_files import check_size
+from nakt_dist.transfer.classes import BACKGROUND
 
 
 def describe_network(config: ExportConfig, trained: TrainedNetwork) -> OnnxMetadata:
@@ -65,7 +66,9 @@ def _names(config: ExportConfig, trained: TrainedNetwork, task: str) -> tuple[st
     if task == "classification":
         return output_names(trained, config.weights, config.labels, "labels")
     classes: Sequence[str] = classes_of(trained, config.classes, "classes", config.weights)
-    return tuple(classes[-trained.spec.num_outputs :])  # of one output the target
+    if trained.spec.num_outputs == 1:
+        return tuple(name for name in classes if name != BACKGROUND)
+    return tuple(classes)
 
 
 def _input(trained: TrainedNetwork) -> PreprocessingConfig:

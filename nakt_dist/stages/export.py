@@ -179,7 +179,7 @@ def _write(export: Export) -> Mapping[str, float]:
     """Writes the folder; returns the largest difference of each output in ONNX Runtime."""
     config, told = export.config, export.told
     with whole_folder(export.output) as folder:
-        as_is = config.model is None and config.preprocessing is None
+        as_is = config.model is None and config.preprocessing is None and _is_named_so(export)
         is_copy = write_weights(folder, export.source, export.trained, told, as_is)
         written = open_network(folder / EXPORTED_WEIGHTS, name=told.name)
         network = _exported(config, written, told)
@@ -191,10 +191,18 @@ def _write(export: Export) -> Mapping[str, float]:
         write_contents(folder, export.identity, parity)
     if not is_copy:
         say(
-            f"export {told.name}: its weights file does not say all, or names places of this "
-            f"machine: {EXPORTED_WEIGHTS} was written anew and has another SHA-256"
+            f"export {told.name}: its weights file does not say all as it is exported, or names "
+            f"places of this machine: {EXPORTED_WEIGHTS} was written anew and has another SHA-256"
         )
     return parity
+
+
+def _is_named_so(export: Export) -> bool:
+    """Says whether the weights file calls its outputs as the settings do, where these do."""
+    told, config = export.told, export.config
+    if told.naming_field is None or not (config.labels or config.classes):
+        return True
+    return export.trained.lineage.get(told.naming_field) == list(told.answer.names or ())
 
 
 def _facts(export: Export, written: TrainedNetwork, parity: Mapping[str, float]) -> CardFacts:

@@ -17,6 +17,7 @@ from nakt_dist.evaluation.class_activation import exact_class_activation, find_p
 from nakt_dist.evaluation.classification_summary import summarise_classification
 from nakt_dist.exporting import folder, writing
 from nakt_dist.exporting.card_header import card_header
+from nakt_dist.exporting.description import describe_network
 from nakt_dist.exporting.few import findings_not_told, not_told, told_of
 from nakt_dist.exporting.places import without_places
 from nakt_dist.models import ModelSpec
@@ -494,6 +495,24 @@ def test_what_does_not_fit_the_network_is_refused(tmp_path, monkeypatch, setting
     monkeypatch.chdir(run)
     with pytest.raises((ConfigurationError, DatasetError), match=message):
         export.run(ExportConfig(str(run), **settings))
+
+
+def test_the_one_output_is_the_target_s_in_whatever_order_classes_are_given(tmp_path):
+    run, _ = write_run(tmp_path, lineage(PSEUDO))
+    for classes in (["background", "lesion"], ["lesion", "background"]):
+        told = describe_network(plain(run, classes=classes), open_network(run))
+        assert told.answer.names == ("lesion",)
+
+
+def test_names_that_replace_the_file_s_are_in_all_forms(tmp_path, capsys):
+    run, _ = write_run(tmp_path, classifier(images_of() | SIZE, network=RESNET.name), RESNET)
+    export.run(plain(run, labels=list(FINDINGS[::-1])))
+    assert open_network(tmp_path / "runs/student-export").lineage["labels"] == list(FINDINGS[::-1])
+    assert "was written anew" in capsys.readouterr().err
+    export.run(plain(run, labels=list(FINDINGS), output=str(tmp_path / "same")))
+    assert (tmp_path / "same/model.safetensors").read_bytes() == (
+        run / "best.safetensors"
+    ).read_bytes()
 
 
 def test_weights_of_others_say_their_size_and_classes(tmp_path):
