@@ -134,7 +134,7 @@ class PreprocessingConfig(Limited, group="preprocessing"):
 
     Each setting that is left out is that of the weights file, or, where that says nothing or there
     is none, what is usual: the dataset's size, mean 0 and deviation 1; for a classifier of three
-    channels that nakt_dist did not write what timm has for it, or ImageNet's.
+    channels that nakt_dist did not write what timm has for its weights, or ImageNet's.
 
     Attributes:
         height: rows.

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from torch import nn
 
@@ -21,6 +22,7 @@ from nakt_dist.models.network_file import (
 from nakt_dist.models.preprocessing import ImageForm, NetworkInput, resolve_preprocessing
 from nakt_dist.models.registry import is_classifier
 from nakt_dist.models.spec import ModelSpec
+from nakt_dist.models.timm_files import is_of_timm, usual_input
 from nakt_dist.models.trainable import select_trainable
 from nakt_dist.models.weights import LoadedWeights, describe_left
 from nakt_dist.models.weights_path import name_of_weights
@@ -115,9 +117,12 @@ def choose_start(
     parent, foreign = _use_of(config, loaded, names, classes)
     spec = _spec_of(config, parent, foreign, names, classes)
     check_channels(spec.in_channels, f"model {spec.name}")
+    library = None if parent else _input_of_library(spec, foreign)
     return Start(
         spec=spec,
-        seen=parent.seen if parent else resolve_preprocessing(config.preprocessing, foreign, spec),
+        seen=parent.seen
+        if parent
+        else resolve_preprocessing(config.preprocessing, foreign, spec, library),
         parent=parent,
         foreign=foreign,
         keeps_head=foreign is not None
@@ -125,6 +130,14 @@ def choose_start(
         and _same_findings(config, foreign, names),
         trainable=config.trainable,
     )
+
+
+def _input_of_library(spec: ModelSpec, foreign: LoadedWeights | None) -> dict[str, Any] | None:
+    """Returns what images timm knows a network to be used to; None for one that starts afresh."""
+    is_theirs = spec.options.get("pretrained") if foreign is None else foreign.spec is None
+    if not (is_theirs and is_of_timm(spec)):
+        return None
+    return usual_input(build_configured(spec.without_encoder_weights()), spec)
 
 
 def _same_findings(config: TrainConfig, foreign: LoadedWeights, names: list[str] | None) -> bool:

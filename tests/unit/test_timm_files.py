@@ -16,6 +16,8 @@ from nakt_dist.models.preprocessing import ImageForm
 from nakt_dist.models.spec import IMAGENET_MEAN, IMAGENET_STD, ModelSpec, PreprocessingConfig
 from nakt_dist.models.timm_files import usual_input
 from nakt_dist.models.weights import save_weights
+from nakt_dist.stages.train_start import choose_start
+from tests.recipes import train_config
 
 TINY = {"depth": 2, "embed_dim": 32, "num_heads": 2, "img_size": 56}
 DINO = "vit_small_patch14_dinov2"
@@ -65,6 +67,24 @@ def test_another_mean_than_imagenet_s_is_timm_s(tmp_path: Path) -> None:
     assert opened.preprocessing == PreprocessingConfig(32, 32, [0.5] * 3, [0.5] * 3)
     asked = open_network(path, spec_of(name, img_size=32), PreprocessingConfig(mean=0.4))
     assert (asked.preprocessing.mean, asked.preprocessing.std) == (0.4, 1.0)
+
+
+def test_what_starts_from_timm_s_weights_sees_what_these_are_used_to(tmp_path: Path) -> None:
+    name = "vit_tiny_patch16_224"
+    loaded = read_initial_weights(write(tmp_path, state_of(name, img_size=32)))
+    half = PreprocessingConfig(32, 32, [0.5] * 3, [0.5] * 3)
+    plain = PreprocessingConfig(None, None, IMAGENET_MEAN, IMAGENET_STD)
+    for foreign, options, sees in (
+        (loaded, {}, half), (None, {"pretrained": True}, half), (None, {}, plain),
+    ):  # fmt: skip
+        spec = spec_of(name, img_size=32, **options)
+        config = train_config(
+            tmp_path, tmp_path, task="classification", model=spec, init=foreign and "theirs"
+        )
+        start = choose_start(config, foreign, ["Edema", "Nodule"], ())
+        assert start.seen.preprocessing == sees
+        said = start.describe(ImageForm(64, 64))
+        assert any(f"(as timm has it for {name})" in each for each in said) == bool(foreign)
 
 
 def test_what_takes_one_size_alone_sees_that_unless_it_was_built_for_another() -> None:
