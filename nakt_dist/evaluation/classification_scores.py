@@ -186,7 +186,7 @@ class ClassificationScores(TaskScores):
         record, table = read_evaluation(
             folder,
             setting,
-            ("task", "weights_sha256", "preprocessing", "outputs"),
+            ("task", "weights_sha256", "preprocessing", "model", "outputs"),
             identity,
             self._labels.names,
             "an evaluation of this network on validation images",

@@ -1,15 +1,17 @@
 """The evaluations of a network that is handed on, found among records."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from nakt_dist.exporting.places import without_places
 from nakt_dist.models.onnx_metadata import OnnxMetadata
 from nakt_dist.records.fields import printable, read_if_there
 from nakt_dist.records.run_record import RunRecord
 from nakt_dist.report.evaluations import Evaluation
 from nakt_dist.report.runs import Collection, collect
+from nakt_dist.runtime.files import differing_fields
 
 _CAPABILITY = "knowledge_transfer_capability"
 
@@ -48,8 +50,12 @@ def find_evaluations(folders: Sequence[str | Path], told: OnnxMetadata) -> Found
     for run in (*found.evaluations, *found.classified):
         if run.weights_sha256 != weights_sha256:
             continue
-        other = _seen_otherwise(records[run.folder].record, run, told)
-        if other:
+        record = records[run.folder].record
+        if differs := _built_otherwise(record, told):
+            notes.append(
+                f"{run.place} is not on the card: there the network was another ({differs})"
+            )
+        elif other := _seen_otherwise(record, run, told):
             notes.append(f"{run.place} is not on the card: there the network saw {other}")
         else:
             ours.append(run)
@@ -69,6 +75,13 @@ def find_evaluations(folders: Sequence[str | Path], told: OnnxMetadata) -> Found
         records=tuple(records[run.folder].sha256 for run in ours),
         notes=tuple(notes),
     )
+
+
+def _built_otherwise(record: RunRecord, told: OnnxMetadata) -> str:
+    """Says in what a network of these weights was another; records say it where weights do not."""
+    model = without_places(record.inputs.get("model"))
+    known = isinstance(model, Mapping)
+    return "; ".join(differing_fields(model, asdict(told.model), "model.")) if known else ""
 
 
 def _seen_otherwise(record: RunRecord, run: Evaluation, told: OnnxMetadata) -> str:

@@ -71,6 +71,17 @@ class TrainedNetwork:
         """Its input, in full."""
         return self.seen.preprocessing
 
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What decides its answers: weights, input, and what it is, unless its weights say that."""
+        model = asdict(self.spec)
+        told = self.lineage.get("model") == model
+        return {
+            "weights_sha256": self.weights_sha256,
+            "preprocessing": vars(self.preprocessing),
+            **({} if told else {"model": model}),
+        }
+
     def details(self) -> dict[str, Any]:
         """Returns what the details of a record say of it."""
         return {

@@ -97,9 +97,7 @@ def _points(
     """
     folder = Path(str(config.operating_points))
     record = read_record(folder / RECORD_NAME)
-    expected = {
-        "weights_sha256": trained.weights_sha256, "preprocessing": vars(trained.preprocessing),
-    }  # fmt: skip
+    expected = {"model": None, **trained.identity}
     wrong = [name for name, value in expected.items() if record.inputs.get(name) != value]
     if record.stage != "evaluate" or wrong:
         raise DatasetError(

@@ -41,12 +41,7 @@ class ImagePieces(SharedJob[RunRecord]):
         decides: Mapping[str, Any],
     ) -> None:
         self.config, self.trained, self.images, self.device = config, trained, images, device
-        identity = {
-            "weights_sha256": trained.weights_sha256,
-            "preprocessing": vars(trained.preprocessing),
-            "batch_size": config.batch_size,
-            **decides,
-        }
+        identity = {**trained.identity, "batch_size": config.batch_size, **decides}
         super().__init__(config.output, identity, -(-len(images) // _IMAGES_PER_PIECE))
 
     def read(self) -> tuple[Mapping[str, Any], RunRecord]:

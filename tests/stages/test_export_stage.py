@@ -198,6 +198,7 @@ def test_the_card_tells_how_masks_were_scored_and_leaves_out_what_was_seen_other
     for name, inputs in {
         "bold": {"threshold": 0.3, "both_empty": "nan"},
         "alike": {"splits": ["validation"], "preprocessing": vars(SEEN) | SIZE},
+        "built": {"model": vars(replace(UNET, options={"width": "classic"}))},
         "as packed": {"preprocessing": vars(SEEN)},  # at 64 × 64
         "dark": {"preprocessing": vars(SEEN) | {"mean": 0.5}},
         "large": {"preprocessing": vars(SEEN) | {"height": 512, "width": 512}},
@@ -216,6 +217,7 @@ def test_the_card_tells_how_masks_were_scored_and_leaves_out_what_was_seen_other
         "/dark is not on the card",
         "mean 0.5, and it is exported with 0.0",
         "height 512",
+        "/built is not on the card: there the network was another (model.options.",
         "/as packed is not on the card: there the network saw preprocessing.height 64, and it is "
         "exported with 32",
     ):

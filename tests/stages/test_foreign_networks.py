@@ -3,6 +3,7 @@
 The same sentence stands in the output of every stage, and among the notes of ``doctor``.
 """
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from nakt_dist.config import (
     ValidationConfig,
     as_plain,
 )
-from nakt_dist.errors import ConfigurationError, NaktError
+from nakt_dist.errors import ConfigurationError, DatasetError, NaktError
 from nakt_dist.evaluation.scores import PREDICTIONS_NAME
 from nakt_dist.evaluation.segmentation_scores import PREDICTIONS_SCHEMA
 from nakt_dist.models.network_file import open_network
@@ -227,6 +228,25 @@ def test_outputs_without_names_have_no_dice(dataset: Path, tmp_path: Path) -> No
     config = evaluate_config(tmp_path / "out", dataset, tmp_path / "w.safetensors")
     with pytest.raises(ConfigurationError, match="has 3 outputs, and classes does not name them"):
         evaluate.run(config)
+
+
+def test_options_without_a_trace_belong_to_what_decides_what_a_network_says(
+    dataset: Path, tmp_path: Path
+) -> None:
+    options = {"channels": [4, 8], "strides": [2], "input_normalisation": "min_max"}
+    seen, weights = ModelSpec("monai_unet", options=options), tmp_path / "theirs.safetensors"
+    save_file(seen.build().state_dict(), weights)
+    given = {"model": seen, "preprocessing": PreprocessingConfig(32, 32, 0.0, 1.0)}
+    tested = evaluate_config(tmp_path / "tested", dataset, weights, **given)
+    asked = predict_config(
+        tmp_path / "predicted", weights, publish_images(tmp_path / "images"), **given
+    )
+    for stage, config in ((evaluate, tested), (predict, asked)):
+        stage.run(config)
+        assert stage.run(config).inputs["model"]["options"] == options
+        other = replace(seen, options={**options, "input_normalisation": "none"})
+        with pytest.raises(DatasetError, match=r"another .*model\.options\.input_normalisation: f"):
+            stage.run(replace(config, model=other))
 
 
 def test_a_network_of_channels_that_images_do_not_have_is_refused_in_every_role(
