@@ -62,7 +62,8 @@ class EvaluateConfig(Limited):
             are many: ``nan`` leaves them out.
         surface_distances: of segmentation: measure, besides, how far the outlines of prediction
             and mask lie apart, in pixels (HD95 and average): milliseconds per image.
-        teacher_record: the teacher's evaluation, for the knowledge-transfer capability.
+        teacher_record: the teacher's evaluation, for the knowledge-transfer capability; with the
+            preprocessing with which it taught.
         operating_points: of classifiers: thresholds and temperatures from validation images.
         compare_with: output folder of another classifier's evaluation on the same test set, for
             the paired differences of AUROC, of the mean and of each finding.

@@ -26,6 +26,7 @@ from nakt_dist.loading.samples import SelectedSamples
 from nakt_dist.models.network_file import TrainedNetwork
 from nakt_dist.records.results import CLASSES, ClassScore, MaskScore, SegmentationResult
 from nakt_dist.records.run_record import RECORD_NAME, RunRecord
+from nakt_dist.records.teacher_input import seen_otherwise
 from nakt_dist.transfer.classes import BACKGROUND, ONE_TARGET
 from nakt_dist.transfer.ensemble import in_places
 
@@ -215,11 +216,23 @@ class SegmentationScores(TaskScores):
             identity,
             f"{path}: the teacher was evaluated on other images, or scored otherwise",
         )
-        teachers = {each.weights_sha256 for each in lineage_of(self.trained).teachers}
-        if record.inputs.get("weights_sha256") not in {*teachers, self.trained.weights_sha256}:
+        teachers, weights = lineage_of(self.trained).teachers, record.inputs.get("weights_sha256")
+        known = {each.weights_sha256 for each in teachers}
+        if weights not in {*known, self.trained.weights_sha256}:
             raise DatasetError(
                 f"{path}: this network did not teach {self._config.weights}, which names "
-                f"{len(teachers)} teachers; give the evaluation of one of them as teacher_record"
+                f"{len(known)} teachers; give the evaluation of one of them as teacher_record"
+            )
+        manifest, told = self.dataset.samples.images.manifest, record.inputs.get("preprocessing")
+        differs = [
+            seen_otherwise(each.seen, told, (manifest.height, manifest.width))
+            for each in teachers
+            if each.weights_sha256 == weights
+        ]
+        if differs and all(differs):
+            raise DatasetError(
+                f"{path}: this teacher saw other images when it taught {self._config.weights}: "
+                f"{differs[0]}. Evaluate it with the preprocessing with which it taught"
             )
         return record
 

@@ -131,7 +131,11 @@ class SelectedSamples:
 def _author(teacher: Mapping[str, Any]) -> Network:
     """Returns the teacher that a manifest of pseudo-labels names."""
     stored = readable(teacher.get("lineage", {}))
-    return Network(teacher["weights_sha256"], teacher["name"], stored=stored)
+    seen = teacher.get("preprocessing")
+    return Network(
+        teacher["weights_sha256"], teacher["name"], stored=stored,
+        seen=seen if isinstance(seen, Mapping) else {},
+    )  # fmt: skip
 
 
 def image_form(manifest: ShardManifest) -> ImageForm:

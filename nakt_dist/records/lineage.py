@@ -31,18 +31,21 @@ class Network:
         name: what the user called it; empty where that is not said.
         lineage: what it learnt from, as far as anybody says.
         stored: its lineage as its file holds it, for those that are written down.
+        seen: the preprocessing with which it wrote pseudo-labels; empty where that is not said.
     """
 
     weights_sha256: str | None
     name: str = field(default="", compare=False)
     lineage: "Lineage" = field(default_factory=lambda: Lineage(), compare=False)
     stored: Mapping[str, Any] = field(default_factory=dict, compare=False)
+    seen: Mapping[str, Any] = field(default_factory=dict, compare=False)
 
     def to_json(self) -> dict[str, Any]:
         """Returns what the lineages of its students and successors hold of it."""
         return {
             "name": self.name,
             "weights_sha256": self.weights_sha256,
+            **({"preprocessing": dict(self.seen)} if self.seen else {}),
             "lineage": dict(self.stored),
         }
 

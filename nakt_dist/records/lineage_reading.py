@@ -252,7 +252,8 @@ def _read_network(
     weights, name = read(value, "weights_sha256", str), read_if_there(value, "name", str)
     stored = read_if_there(value, "lineage", Mapping) or {}
     lineage = known.read(weights, stored, lenient_of_lineage)
-    return Network(weights, printable(name or ""), lineage, stored)
+    seen = read_if_there(value, "preprocessing", Mapping) or {}
+    return Network(weights, printable(name or ""), lineage, stored, seen)
 
 
 def _read_followed(value: Any, known: _Known, lenient: bool) -> Network:

@@ -106,6 +106,7 @@ class Evaluation(Found):
         forms: SHA-256 of its other files: of the weights that an ONNX file was exported from, or
             of the ONNX files whose evaluations this one stands for.
         is_onnx: whether it is an ONNX file that says which weights it was exported from.
+        seen: its preprocessing; empty where the record does not say it.
     """
 
     name: str
@@ -119,6 +120,7 @@ class Evaluation(Found):
     exposure: Verdicts = field(compare=False)
     forms: frozenset[str]
     is_onnx: bool
+    seen: Mapping[str, Any] = field(compare=False)
 
     @property
     def original(self) -> str:
@@ -181,6 +183,7 @@ def _read_shared(
         exposure=judge_record(record, tested_on, known),
         forms=frozenset([printable(original)] if original else ()),
         is_onnx=bool(original),
+        seen=read_if_there(record.inputs, "preprocessing", Mapping) or {},
     )
 
 

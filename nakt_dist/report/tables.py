@@ -7,6 +7,7 @@ from nakt_dist.evaluation.summary import knowledge_transfer_capability
 from nakt_dist.records.evaluation_set import EvaluationSet, describe_splits
 from nakt_dist.records.lineage import Network, TrainingSet
 from nakt_dist.records.pseudo_sets import PseudoSet, apply_rule
+from nakt_dist.records.teacher_input import seen_otherwise
 from nakt_dist.report import paper
 from nakt_dist.report.cautions import meetings
 from nakt_dist.report.document import NOTHING, WARNING, Cell, Column, Table, tabulate
@@ -80,11 +81,24 @@ def capabilities(evaluations: Sequence[SegmentationRun]) -> dict[Transfer, Capab
 def find_teacher(
     teacher: Network, tested_on: EvaluationSet, evaluations: Sequence[SegmentationRun]
 ) -> SegmentationRun | None:
-    """Finds a teacher's evaluation on the same images, whatever it is called."""
-    for run in evaluations:
-        if teacher.weights_sha256 in run.files and run.tested_on == tested_on:
-            return run
-    return None
+    """Finds a teacher's evaluation on the same images, seen as it saw those that it taught with."""
+    tests = _tests_of(teacher, tested_on, evaluations)
+    return next((run for run in tests if not _seen_otherwise(teacher, run)), None)
+
+
+def _tests_of(
+    teacher: Network, tested_on: EvaluationSet, evaluations: Sequence[SegmentationRun]
+) -> list[SegmentationRun]:
+    """Returns a teacher's evaluations on the same images, whatever it is called."""
+    return [
+        run
+        for run in evaluations
+        if teacher.weights_sha256 in run.files and run.tested_on == tested_on
+    ]
+
+
+def _seen_otherwise(teacher: Network, run: SegmentationRun) -> str:
+    return seen_otherwise(teacher.seen, run.seen, (run.tested_on.height, run.tested_on.width))
 
 
 def _capability(
@@ -101,6 +115,8 @@ def _capability(
             f"no evaluation of the teacher “{name.name}” (weights {f'{name.weights_sha256}'[:12]}) "
             "on these test images"
         )
+        if tests := _tests_of(name, transfer.tested_on, evaluations):
+            reason += f" as it saw images when it taught ({_seen_otherwise(name, tests[0])})"
         return Capability(None, reason, best, len(students))
     if teacher.mean == 0:
         return Capability(None, "the teacher's Dice is 0", best, len(students), teacher)

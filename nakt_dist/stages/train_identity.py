@@ -257,7 +257,8 @@ def _without_names(lineage: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _without_authors_lineage(images: Mapping[str, Any]) -> dict[str, Any]:
-    authors = [_without(each, ("lineage",)) for each in images.get("teachers", ())]
+    told = ("lineage", "preprocessing")  # by the fingerprint of what they wrote
+    authors = [_without(each, told) for each in images.get("teachers", ())]
     sources = [_without_authors_lineage(each) for each in images.get("sources", ())]
     return {
         **_without(images, _TOLD_BY_DATA),

@@ -289,6 +289,25 @@ def test_the_capability_is_the_share_of_the_teachers_dice(
         assert share != pytest.approx(100)
 
 
+def test_a_teacher_that_saw_its_images_otherwise_when_it_taught_is_refused(
+    dataset: Path, weights: Path, tmp_path: Path
+) -> None:
+    seen = {"height": 32, "width": None, "mean": 0.5, "std": [0.25]}
+    named = [{"weights_sha256": file_sha256(weights), "preprocessing": seen}]
+    lineage = json.dumps({"trained_on": {"teachers": named}})
+    student = make_weights(tmp_path / "student.safetensors", seed=4, lineage=lineage)
+    for mean in (0.5, 0.0):
+        record = str(tmp_path / f"teacher {mean}")
+        given = PreprocessingConfig(mean=mean, std=0.25)
+        evaluate.run(evaluate_config(Path(record), dataset, weights, preprocessing=given))
+        config = evaluate_config(tmp_path / "out", dataset, student, teacher_record=record)
+        if mean == 0.5:
+            assert "knowledge_transfer_capability" in evaluate.run(config).metrics
+            continue
+        with pytest.raises(DatasetError, match=r"mean 0\.5, and 0\.0 in the test\. Evaluate"):
+            evaluate.run(config)
+
+
 def test_the_capability_may_be_asked_for_later(
     dataset: Path, weights: Path, tmp_path: Path
 ) -> None:

@@ -13,7 +13,9 @@ from nakt_dist.signals.kind import Kind
 from tests.classifier_records import classifier
 from tests.records import annotations, lineage, sha
 
-TEACHER = Network(sha("teacher"), "teacher", stored=lineage(annotations("busi", 80)))
+TEACHER = Network(
+    sha("teacher"), "teacher", stored=lineage(annotations("busi", 80)), seen={"mean": 0.5}
+)
 
 
 def test_images_and_who_wrote_their_masks_come_back():
@@ -27,6 +29,7 @@ def test_images_and_who_wrote_their_masks_come_back():
         found = read_lineage(json.loads(json.dumps(lineage(stored))))
         assert found.trained_on == images
         assert [each.learnt.dataset for each in found.teachers] == ["busi"] * len(images.teachers)
+        assert [each.seen for each in found.teachers] == [{"mean": 0.5}] * len(images.teachers)
 
 
 def test_what_was_taken_from_a_teacher_comes_back():

@@ -180,6 +180,25 @@ def test_capability_without_the_teachers_record_says_why(tmp_path: Path):
     assert row == ["70.00 ± 10.00", "–"]
 
 
+def test_capability_takes_the_teacher_as_it_saw_images_when_it_taught(tmp_path: Path):
+    masks = pseudo_masks("thyroid", ["teacher"])
+    masks["teachers"][0]["preprocessing"] = {"height": 64, "width": None, "mean": [0.5], "std": 1.0}
+    write_evaluation(tmp_path / "student", lineage(masks), scores(0.6))
+    other = write_evaluation(tmp_path / "other" / "teacher", lineage(annotations()), scores(0.5))
+    for folder, dice, mean in ((other, 0.5, 0.0), (tmp_path / "teacher", 0.75, 0.5)):
+        if mean:
+            (capability,) = capabilities(collect([tmp_path]).evaluations).values()
+            assert capability.percent is None
+            assert "when it taught (preprocessing.mean [0.5], and 0.0 in the" in capability.reason
+            write_evaluation(folder, lineage(annotations()), scores(dice))
+        record = json.loads((folder / "record.json").read_text())
+        seen = {"height": None, "width": None, "mean": mean, "std": 1.0}
+        record["inputs"] |= {"preprocessing": seen}
+        (folder / "record.json").write_text(json.dumps(record))
+    (capability,) = capabilities(collect([tmp_path]).evaluations).values()
+    assert capability.percent == pytest.approx(100 * 60 / 75)
+
+
 def test_capability_of_a_teacher_without_any_overlap(tmp_path: Path):
     write_evaluation(tmp_path / "teacher", lineage(annotations()), [0.0, 0.0])
     write_evaluation(tmp_path / "student", lineage(pseudo_masks("a", ["teacher"])), [0.5, 0.5])

@@ -243,6 +243,7 @@ def test_a_description_names_data_by_fingerprint_and_holds_no_path(dataset, pseu
         plain["fingerprint"] == taught["fingerprint"] == IndexedShards(dataset).manifest.fingerprint
     )
     assert [teacher["name"] for teacher in taught["teachers"]] == ["pseudo-teacher-0"]
+    assert taught["teachers"][0]["preprocessing"].keys() == {"height", "width", "mean", "std"}
     assert str(dataset.parent) not in json.dumps([plain, taught])
 
 
