@@ -37,7 +37,7 @@ TORCHXRAYVISION_FINDINGS: tuple[str, ...] = (
 )  # fmt: skip
 LABEL_SETS: dict[str, tuple[str, ...]] = {
     "chexpert": CHEXPERT_FINDINGS,
-    "mimic_cxr": CHEXPERT_FINDINGS,
+    "mimic_cxr": tuple(sorted(CHEXPERT_FINDINGS)),  # as the columns of its table
     "chestxray14": CHESTXRAY14_FINDINGS,
     "chestxray14_with_no_finding": (*CHESTXRAY14_FINDINGS, NO_FINDING),
     "torchxrayvision": TORCHXRAYVISION_FINDINGS,
@@ -46,6 +46,8 @@ LABEL_SETS: dict[str, tuple[str, ...]] = {
         "Consolidation", "Edema", NO_FINDING,
     ),
 }  # fmt: skip
+"""By name, in the order of the published tables: so the outputs of networks of others lie that
+learnt from them."""
 _LONGEST_KEPT = 200
 _TARGET = {"zero": 0.0, "one": 1.0, "ignore": np.nan}
 

@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nakt_dist.errors import ConfigurationError, DatasetError
+from nakt_dist.loading.targets import name_outputs
 from nakt_dist.sources.findings import (
     CHESTXRAY14_FINDINGS,
     CHEXPERT_FINDINGS,
@@ -33,6 +34,18 @@ class TestVocabulary:
         }
         both = set(CHEXPERT_FINDINGS) & set(LABEL_SETS["chestxray14_with_no_finding"])
         assert set(LABEL_SETS["shared"]) == both
+
+    def test_sets_are_in_the_order_of_their_tables_as_the_outputs_of_others_are(self) -> None:
+        tables = {
+            "chexpert": "No Finding,Enlarged Cardiomediastinum,Cardiomegaly,Lung Opacity,Lung "
+            "Lesion,Edema,Consolidation,Pneumonia,Atelectasis,Pneumothorax,Pleural Effusion,"
+            "Pleural Other,Fracture,Support Devices",
+            "mimic_cxr": "Atelectasis,Cardiomegaly,Consolidation,Edema,Enlarged Cardiomediastinum,"
+            "Fracture,Lung Lesion,Lung Opacity,No Finding,Pleural Effusion,Pleural Other,"
+            "Pneumonia,Pneumothorax,Support Devices",
+        }
+        for name, columns in tables.items():
+            assert name_outputs(name, 14, "teachers.labels") == tuple(columns.split(","))
 
     def test_published_spellings(self) -> None:
         assert canonical_finding("Effusion") == "Pleural Effusion"
