@@ -143,6 +143,23 @@ def test_a_bundle_is_opened_with_its_input_and_classes(tmp_path):
     assert torch.allclose(opened.probability(images), expected, atol=1e-5)
 
 
+def test_what_comes_after_a_network_and_is_not_done_here_is_said(tmp_path):
+    state = build_model("monai_unet", 1, 3, **OURS).state_dict()
+    folder = bundle(tmp_path / "heart", state, UNET)
+    assert "postprocessing" not in " ".join(open_network(folder).notices)
+    path = folder / "configs/inference.json"
+    config = json.loads(path.read_text())
+    config["postprocessing"]["transforms"] += [
+        {"_target_": "AsDiscreted", "keys": "pred", "argmax": True},
+        {"_target_": "monai.transforms.AsDiscreted", "threshold": 0.3},
+        {"_target_": "KeepLargestConnectedComponentd", "keys": "pred"},
+        {"_target_": "SaveImaged", "keys": "pred"},
+    ]
+    path.write_text(json.dumps(config))
+    (said,) = (each for each in open_network(folder).notices if "postprocessing" in each)
+    assert said.endswith("AsDiscrete with a threshold of 0.3, KeepLargestConnectedComponent")
+
+
 def test_a_classifier_of_a_bundle_has_its_softmax(tmp_path):
     plain = build_model("densenet121", 1, 2).eval()
     state = {

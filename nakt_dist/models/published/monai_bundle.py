@@ -21,6 +21,11 @@ from nakt_dist.models.weights import LoadedWeights
 
 _CONFIGS = ("inference.json", "metadata.json")
 _NETWORKS = ("network_def", "network", "net")
+_DONE_AFTER = {
+    "Activations", "AsDiscrete", "CastToType", "EnsureType", "Invert", "SaveImage", "ToTensor",
+}  # fmt: skip
+"""Transforms of a prediction that change no mask here."""
+_HALF = 0.5
 _MOST_REFERENCES = 100
 _DENSE_LAYER = re.compile(r"(denselayer\d+\.)layers\.")
 
@@ -61,11 +66,10 @@ class _Bundle:
         spec = self._spec(target, arguments, seen, activation)
         self._check_activation(spec, activation)
         names = self._names(spec)
-        left_out = f"; of its preprocessing not done here: {', '.join(seen.others)}"
-        notice = (
-            f"taken for a bundle of MONAI: {target}, {activation or 'no activation'}"
-            f"{left_out if seen.others else ''}"
-        )
+        notice = f"taken for a bundle of MONAI: {target}, {activation or 'no activation'}"
+        for what, others in (("pre", seen.others), ("post", self._not_done_after())):
+            if others:
+                notice += f"; of its {what}processing not done here: {', '.join(others)}"
         state = _as_here(loaded.state_dict) if target.startswith("DenseNet") else loaded.state_dict
         return described(loaded, notice, spec, state, seen.preprocessing, names)
 
@@ -93,6 +97,17 @@ class _Bundle:
             if _target(each).rstrip("d") == "Activations":
                 return next((n for n in ("sigmoid", "softmax") if each.get(n) is True), "")
         return ""
+
+    def _not_done_after(self) -> list[str]:
+        """Returns what its postprocessing does besides that no stage here does."""
+        found = []
+        for each in _transforms(self._plain("postprocessing")):
+            name, threshold = _target(each).removesuffix("d"), each.get("threshold")
+            if name == "AsDiscrete" and threshold not in (None, _HALF):
+                found.append(f"{name} with a threshold of {threshold!r:.20}")
+            elif name not in _DONE_AFTER:
+                found.append(name[:40] or "a transform without a name")
+        return found
 
     def _check_activation(self, spec: ModelSpec, activation: str) -> None:
         segments = spec.name == "monai_unet"
