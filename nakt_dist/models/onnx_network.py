@@ -20,7 +20,13 @@ _NAMES_SHOWN = 8
 
 
 class OnnxValue(nn.Identity):
-    """A value of the graph, where a tap can listen."""
+    """A value of the graph, where a tap can listen.
+
+    Attributes:
+        columns_first: whether its maps have columns before rows, see ``planes.upright``.
+    """
+
+    columns_first = False
 
 
 class OnnxNetwork(nn.Module):
@@ -35,6 +41,8 @@ class OnnxNetwork(nn.Module):
         activation: that the file has put on it; it is taken off again.
         exclusive: whether its K outputs exclude each other, as those of ``softmax`` for masks do.
         values: names of all values of the graph that a tap may name.
+        columns_first: whether the network within sees images with columns first, and so has its
+            inner values; what the file gives is upright.
     """
 
     def __init__(
@@ -44,11 +52,12 @@ class OnnxNetwork(nn.Module):
         activation: Activation,
         exclusive: bool,
         values: Sequence[str],
+        columns_first: bool = False,
     ) -> None:
         super().__init__()
         self.answer = answer
         self._file, self._activation, self._exclusive = file, activation, exclusive
-        self._names = tuple(values)
+        self._names, self._columns_first = tuple(values), columns_first
         self._tapped: dict[str, OnnxValue] = {}  # no modules of this one: its names may have dots
         self._sessions: dict[torch.device, Any] = {}
         fingerprint = torch.tensor(list(bytes.fromhex(file.sha256)), dtype=torch.uint8)
@@ -63,15 +72,17 @@ class OnnxNetwork(nn.Module):
         Raises:
             ConfigurationError: the graph has no such value.
         """
+        outputs = [each.name for each in self._file.model.graph.output]
         if name not in self._names:
-            outputs = [each.name for each in self._file.model.graph.output]
             listed = ", ".join(outputs[:_NAMES_SHOWN])
             raise ConfigurationError(
                 f"{self._file.path}: there is no value '{name}'{nearest_name(name, self._names)} "
                 f"in its graph (its outputs: {listed}{', …' * (len(outputs) > _NAMES_SHOWN)})"
             )
         self._sessions.clear()
-        return self._tapped.setdefault(name, OnnxValue())
+        value = self._tapped.setdefault(name, OnnxValue())
+        value.columns_first = self._columns_first and name not in outputs
+        return value
 
     def check_size(self, size: tuple[int, int], name: str) -> None:
         """Refuses images of another size than the file was made for.

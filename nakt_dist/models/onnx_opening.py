@@ -108,7 +108,10 @@ def open_onnx(
     shapes = value_shapes(file, shape)
     answer = _find_answer(file, metadata, options, shapes)
     spec = _spec(answer, channels, metadata, options, path)
-    network = OnnxNetwork(file, answer.name, answer.activation, answer.exclusive, tuple(shapes))
+    network = OnnxNetwork(
+        file, answer.name, answer.activation, answer.exclusive, tuple(shapes),
+        columns_first=spec.options.get("transposed") is True,
+    )  # fmt: skip
     _try_out(network, answer, shape, path)
     said = {"preprocessing": stored, "lineage": _lineage(metadata)}
     loaded = LoadedWeights(

@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from nakt_dist.errors import ConfigurationError
+from nakt_dist.models.onnx_network import OnnxValue
 
 _TOKENS, _MAP = 3, 4
 _CHANNELS_LAST = "NHWC"
@@ -49,12 +50,16 @@ def as_planes(
         return _from_tokens(activation, network, images, path)
     if _is_channels_last(activation, network, module, images):
         activation = activation.permute(0, 3, 1, 2)
-    return upright(activation, network)
+    return upright(activation, module if isinstance(module, OnnxValue) else network)
 
 
-def upright(maps: Tensor, network: nn.Module) -> Tensor:
-    """Exchanges rows and columns of maps (N, C, h, w) of a network that sees columns first."""
-    return maps.mT if getattr(network, "columns_first", False) else maps
+def upright(maps: Tensor, owner: nn.Module) -> Tensor:
+    """Exchanges rows and columns of maps (N, C, h, w) of a network that sees columns first.
+
+    Args:
+        owner: the network, or a value of an ONNX file.
+    """
+    return maps.mT if getattr(owner, "columns_first", False) else maps
 
 
 def _from_tokens(tokens: Tensor, network: nn.Module, images: Tensor, path: str) -> Tensor:

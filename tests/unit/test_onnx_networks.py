@@ -21,7 +21,12 @@ from nakt_dist.config import (
 from nakt_dist.errors import CheckpointError, ConfigurationError
 from nakt_dist.models import ModelSpec
 from nakt_dist.models.network_file import open_network, stored_output_names
-from nakt_dist.models.onnx_metadata import METADATA_KEY
+from nakt_dist.models.onnx_metadata import (
+    METADATA_KEY,
+    OnnxMetadata,
+    OnnxOutput,
+    write_metadata,
+)
 from nakt_dist.models.preprocessing import ImageForm
 from nakt_dist.models.taps import TeacherTap
 from nakt_dist.models.weights import read_weights
@@ -181,6 +186,27 @@ def test_inner_values_are_taps_too_and_others_are_refused(folder: Path) -> None:
         TeacherTap(found.network, ["anwser"])
     with pytest.raises(ConfigurationError, match="OnnxValue, expected a linear layer"):
         TeacherTap(found.network, [inner], [inner])
+
+
+def test_inner_values_of_a_network_that_sees_columns_first_come_upright(tmp_path: Path) -> None:
+    turned = [
+        node("Transpose", "images", "a", perm=[0, 1, 3, 2]), node("Relu", "a", "inner"),
+        node("Transpose", "inner", "answer", perm=[0, 1, 3, 2]),
+    ]  # fmt: skip
+    model, images = make_model(turned), torch.randn(2, 1, 8, 8)
+    metadata = OnnxMetadata(
+        name="heart",
+        task="segmentation",
+        model=ModelSpec("monai_unet", options={"transposed": True}),
+        preprocessing=PreprocessingConfig(8, 8, 0.0, 1.0),
+        outputs=(OnnxOutput("answer", "answer", "logits"),),
+        weights_sha256="0" * 64,
+    )
+    write_metadata(model, metadata)
+    onnx.save(model, tmp_path / "monai.onnx")
+    taps = TeacherTap(open_network(tmp_path / "monai.onnx").network, ["answer", "inner"])
+    for found in taps.activations(images):
+        assert torch.equal(found, images.relu())
 
 
 def test_presets_name_the_taps_of_ours_and_none_of_theirs(folder: Path, tmp_path: Path) -> None:
