@@ -22,11 +22,8 @@ from nakt_dist.config.predicting import GivenImageConfig
 from nakt_dist.errors import CheckpointError, ConfigurationError, DatasetError
 from nakt_dist.imaging.palette import class_palette
 from nakt_dist.loading.samples import describe_images
-from nakt_dist.models.network_file import open_network
-from nakt_dist.models.spec import ModelSpec
-from nakt_dist.predicting.finding_answers import FindingAnswers
 from nakt_dist.records.results import ClassificationResult
-from nakt_dist.records.run_record import RunRecord, read_record
+from nakt_dist.records.run_record import read_record
 from nakt_dist.shards.reader import IndexedShards, PseudoLabels
 from nakt_dist.stages import evaluate, pack, predict, teach
 from nakt_dist.transfer.classes import ONE_TARGET
@@ -196,25 +193,6 @@ def test_probabilities_of_findings_are_those_of_evaluate_with_its_operating_poin
         predict.run(replace(config, image=larger, output=str(tmp_path / "b")))
     with pytest.raises(ConfigurationError, match="files is for segmentation"):
         predict.run(replace(config, files=["masks"], output=str(tmp_path / "b")))
-
-
-def test_thresholds_of_outputs_that_were_named_otherwise_are_refused(tmp_path: Path) -> None:
-    weights = make_classifier(tmp_path / "net.safetensors", None, outputs=2)
-    model = ModelSpec("densenet40", in_channels=3)
-    trained = open_network(str(weights), model)
-    inputs = {
-        "weights_sha256": trained.weights_sha256,
-        "preprocessing": vars(trained.preprocessing),
-        "outputs": ["Mass", "Edema"],
-    }
-    (tmp_path / "test").mkdir()
-    RunRecord("evaluate", "test", {}, inputs=inputs).write(tmp_path / "test")
-    config = predict_config(
-        tmp_path / "out", weights, tmp_path / "in", model=model, labels=["Edema", "Mass"],
-        operating_points=str(tmp_path / "test"),
-    )  # fmt: skip
-    with pytest.raises(DatasetError, match="calls the outputs Mass, Edema, and labels Edema, Mass"):
-        FindingAnswers(config, trained)
 
 
 def test_masks_of_several_classes_are_indices_with_a_palette_that_pack_reads_again(

@@ -150,7 +150,7 @@ def test_what_says_nothing_of_the_teachers_certainty_is_refused(folder, settings
 def test_a_beta_for_binary_masks_which_would_not_apply_is_refused(folder):
     binary = replace(read_pseudo_set(folder / "others").manifest, soft=False)
     with pytest.raises(ConfigurationError, match="gave binary ones, to which no β applies"):
-        with_beta_found(rule_of(folder), binary)
+        with_threshold_found(rule_of(folder), binary)
 
 
 def test_no_folder_and_a_rule_by_class_are_refused(folder):
