@@ -53,11 +53,9 @@ def prepare(run: StudyRun, folder: StudyFolder, attempt: int, devices: str | Non
     config, choices = run.decided()
     place = folder.of_run(run.name)
     place.mkdir(parents=True, exist_ok=True)
-    save_config(config, place)
-    note_settings(folder, run.name, config)
-    if choices:
-        write_json(place / CHOICES_NAME, choices)
     before = folder.read_state(run.name)
+    # First of all: that it was done before, and the settings with which it begins now, would
+    # together say that it is done with these.
     folder.write_state(
         run.name,
         RunState(
@@ -78,6 +76,10 @@ def prepare(run: StudyRun, folder: StudyFolder, attempt: int, devices: str | Non
             else before.seconds_before_next(goes_on=run.trial is not None),
         ),
     )
+    save_config(config, place)
+    note_settings(folder, run.name, config)
+    if choices:
+        write_json(place / CHOICES_NAME, choices)
     return place / "config.yaml"
 
 
