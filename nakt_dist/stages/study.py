@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -193,8 +193,8 @@ def _run_here(study: Study, folder: StudyFolder) -> Outcome:
     for stage in {run.planned.stage for run in todo if run.launch.is_alone}:
         load_stage(stage)  # once, for all that are forked from this process
     outcome = LocalRuns(study, folder, done, todo, config.jobs, main, searches).run()
-    if is_task:
-        _settle(chosen, folder, done, outcome.blocked)
+    for name in outcome.blocked if is_task else ():
+        folder.forget_queued(name)
     return outcome
 
 
@@ -214,18 +214,6 @@ def _refuse_changed_trials(run: StudyRun, study: Study, standings: Mapping[str, 
             )
 
 
-def _settle(
-    chosen: Sequence[StudyRun], folder: StudyFolder, done: Container[str], blocked: Sequence[str]
-) -> None:
-    """Takes back that runs are queued which this task did not begin."""
-    for run in chosen:
-        state = folder.read_state(run.name)
-        if run.name in blocked:
-            folder.forget_queued(run.name)
-        elif run.name in done and state is not None and state.status == "queued":
-            folder.end(run.name, "done", 0, output=run.planned.output)
-
-
 def _run_together(
     run: StudyRun, study: Study, folder: StudyFolder, stopwatch: Stopwatch
 ) -> RunRecord:
@@ -235,7 +223,6 @@ def _run_together(
     _await_needs(run, study, folder)
     if stand(study, folder, [run.name])[run.name].done:
         say(f"{run.name}: is done")
-        _settle([run], folder, {run.name}, [])
         return _record(study, Outcome(), stopwatch)
     do_together(run, study, folder, load_stage(run.planned.stage).run)
     return _record(study, Outcome(done=[run.name]), stopwatch)

@@ -15,7 +15,7 @@ from nakt_dist.runtime.files import write_bytes, write_json
 from nakt_dist.runtime.processes import say
 from nakt_dist.runtime.slurm import highest_task, job_file, release, sbatch_command, submit
 from nakt_dist.studies.arrays import JobArray, make_arrays
-from nakt_dist.studies.folder import RunState, StudyFolder
+from nakt_dist.studies.folder import StudyFolder
 from nakt_dist.studies.job_settings import StepSettings, job_environment, job_options
 from nakt_dist.studies.plan import Study, StudyRun
 from nakt_dist.studies.standing import Standing, stand
@@ -245,11 +245,7 @@ def _submit_array(
     note_jobs(folder, line)
     for task, names in array.tasks.items():
         for name in names:
-            before = folder.read_state(name)
-            earlier = 0.0 if before is None else before.seconds_before_next()
-            folder.write_state(
-                name, RunState("queued", job=f"{job}_{task}", earlier_seconds=earlier)
-            )
+            folder.note_queued(name, f"{job}_{task}")
     return job
 
 

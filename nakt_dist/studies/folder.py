@@ -13,6 +13,8 @@ from nakt_dist.runtime.files import file_sha256, read_json, write_json
 STUDY_FOLDER = ".study"
 _FORMAT = "nakt-study/1"
 _MOST_BYTES = 2**28
+_STATE = "state.json"
+_BEFORE_QUEUED = "state_before_queued.json"
 _LONGEST_NAME = 150
 _NUMBER = (int, float, type(None))
 _LASTING = (".json", ".html", ".safetensors")
@@ -189,7 +191,7 @@ class StudyFolder:
     def read_state(self, name: str) -> RunState | None:
         """Returns how a run stands; None where nobody has begun it, or the file is damaged."""
         with contextlib.suppress(DatasetError, TypeError):
-            value = read_json(self.of_run(name) / "state.json", "state", 2**24)
+            value = read_json(self.of_run(name) / _STATE, "state", 2**24)
             known = {each.name for each in fields(RunState)}
             state = RunState(**{key: value[key] for key in known & set(value)})
             times = (state.started, state.ended, state.attempt)
@@ -204,7 +206,7 @@ class StudyFolder:
         """Writes how a run stands, atomically."""
         folder = self.of_run(name)
         folder.mkdir(parents=True, exist_ok=True)
-        write_json(folder / "state.json", asdict(state))
+        write_json(folder / _STATE, asdict(state))
 
     def end(
         self,
@@ -228,11 +230,28 @@ class StudyFolder:
         self.write_state(name, ended)
         return ended
 
+    def note_queued(self, name: str, job: str) -> None:
+        """Notes that a job is to do a run, and keeps how it stood before."""
+        before, kept = self.read_state(name), self.of_run(name) / _BEFORE_QUEUED
+        earlier = 0.0 if before is None else before.seconds_before_next()
+        if before is None:
+            kept.unlink(missing_ok=True)
+        elif before.status != "queued":
+            write_json(kept, asdict(before))
+        self.write_state(name, RunState("queued", job=job, earlier_seconds=earlier))
+
     def forget_queued(self, name: str) -> None:
-        """Takes back that a run is queued: its job has ended without beginning it."""
-        state = self.read_state(name)
-        if state is not None and state.status == "queued":
-            (self.of_run(name) / "state.json").unlink(missing_ok=True)
+        """Takes back that a run is queued: its job has ended without beginning it.
+
+        It stands as before: what there is of it was made of what it needed then.
+        """
+        state, place = self.read_state(name), self.of_run(name)
+        if state is None or state.status != "queued":
+            return
+        try:
+            (place / _BEFORE_QUEUED).replace(place / _STATE)
+        except FileNotFoundError:
+            (place / _STATE).unlink(missing_ok=True)
 
     def last_lines(self, name: str, count: int = 20, start: int = 0) -> list[str]:
         """Returns the last lines that a run printed; none where it has not begun.

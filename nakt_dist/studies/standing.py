@@ -36,9 +36,11 @@ def stand(
 ) -> dict[str, Standing]:
     """Says which runs are done, by name.
 
-    A run is done when its state or its record says so for the same settings, its output is
-    there as it was left, and all that it needs or looks for is done and is what it was when the run
-    began. Whatever is not sure is not done: its stage is started, and finds out at once.
+    A run is done when its state, or its record where it has no state, says so for the same
+    settings, its output is there as it was left, and all that it needs or looks for is done and is
+    what it was when the run began. Whatever is not sure is not done: its stage is started, and
+    finds out at once. So of a run that has begun and not ended: its record may be of before, and
+    of what it needed then.
 
     Args:
         names: looks at these alone, and at what they wait for; None looks at all.
@@ -128,7 +130,7 @@ def _stand_alone(run: StudyRun, folder: StudyFolder, state: RunState | None) -> 
     differences = differing_fields(before, now)
     # A record tells what the stage made of settings that are left open.
     changed = differences if noted else differing_fields(_left_open(before, now), now)
-    return Standing(not differences, tuple(changed))
+    return Standing(not differences and (ended or state is None), tuple(changed))
 
 
 def _left_open(before: Any, now: Any) -> Any:

@@ -11,7 +11,7 @@ from nakt_dist.stages.study import read_study
 from nakt_dist.studies.folder import StudyFolder
 from nakt_dist.studies.one_run import prepare
 from nakt_dist.studies.standing import stand
-from tests.unit.test_study_plan import note_done, small_study
+from tests.unit.test_study_plan import chosen_study, note_done, small_study, write_record
 
 
 def prepare_killed(run: Any, folder: StudyFolder, after: int) -> bool:
@@ -49,3 +49,33 @@ def test_a_run_killed_while_it_begins_with_other_settings_is_not_done_with_them(
         assert not stand(changed, folder)["s-0"].done, f"killed after {after} files"
         after += 1
     assert after > 3
+
+
+@pytest.mark.parametrize("then", ["running", "failed", "interrupted", "queued", "taken back"])
+def test_a_record_of_before_is_not_that_of_a_run_begun_anew(tmp_path: Path, then: str) -> None:
+    study, folder = chosen_study(tmp_path), StudyFolder(tmp_path / "r")
+    (final,) = study.by_name(["runs/final-0"])
+    for run in study.runs:
+        if "final" not in run.name:
+            write_record(run.config.output, run.config, best_validation_dice=0.5)
+            folder.end(run.name, "done", 0, None, run.config.output)
+    prepare(final, folder, 1, None)
+    write_record(final.config.output, final.decided()[0])
+    folder.end(final.name, "done", 0, None, final.config.output)
+    assert stand(study, folder)[final.name].done
+    needed = study.by_name(["runs/0.1-0"])[0].config
+    write_record(needed.output, needed, best_validation_dice=0.5, steps_now=3)  # made again
+    assert not stand(study, folder)[final.name].done
+
+    if then in ("queued", "taken back"):
+        folder.note_queued(final.name, "7_1")
+    else:
+        prepare(final, folder, 1, None)  # and its stage did not come to an end, or refused
+    if then in ("failed", "interrupted"):
+        folder.end(final.name, then, 1)
+    if then == "taken back":
+        folder.forget_queued(final.name)
+        state = folder.read_state(final.name)
+        assert state is not None and state.status == "done"
+
+    assert not stand(study, folder)[final.name].done
