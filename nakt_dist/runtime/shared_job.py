@@ -12,7 +12,7 @@ from nakt_dist.errors import DatasetError
 from nakt_dist.runtime.files import differing_fields
 from nakt_dist.runtime.outputs import check_output
 from nakt_dist.runtime.processes import process_place
-from nakt_dist.runtime.work import WorkLedger, hold_lock
+from nakt_dist.runtime.work import WorkLedger, hold_lock, ledger_folder
 
 _PATIENCE_SECONDS = 1800
 
@@ -68,7 +68,7 @@ class SharedJob(Job, Generic[Result]):
 
     def __init__(self, output: str, identity: Mapping[str, Any], pieces: int = 0) -> None:
         super().__init__(output, identity)
-        self.ledger = WorkLedger(self.output / f".{self.stage}", self.identity, pieces)
+        self.ledger = WorkLedger(ledger_folder(self.output, self.stage), self.identity, pieces)
 
     @abstractmethod
     def read(self) -> tuple[Mapping[str, Any], Result]:

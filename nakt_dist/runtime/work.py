@@ -40,6 +40,11 @@ _NO_FILE = (errno.ELOOP, errno.ENXIO, errno.EISDIR)  # a link, a pipe, a folder
 _HELD: set[IO[str]] = set()
 
 
+def ledger_folder(output: Path, stage: str) -> Path:
+    """Returns where the pieces of a stage's output are kept; it goes when the output is whole."""
+    return output / f".{stage}"
+
+
 class WorkLedger:
     """The pieces of one job and which of them are finished.
 

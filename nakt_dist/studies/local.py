@@ -145,13 +145,16 @@ class LocalRuns:
         for run in self._ready():
             slots = self._slots(run.launch.processes)
             if is_elsewhere(self._folder, run.name):
-                if run.name not in self._elsewhere:
-                    say(f"{run.name}: another process does it right now; waits for that one")
-                    self._elsewhere.add(run.name)
+                self._tell_elsewhere(run.name)
                 continue
             if slots is None:
                 return  # one that needs many is not passed by others for ever
             self._begin(run, slots)
+
+    def _tell_elsewhere(self, name: str) -> None:
+        if name not in self._elsewhere:
+            say(f"{name}: another process does it right now; waits for that one")
+            self._elsewhere.add(name)
 
     def _slots(self, processes: int) -> list[int] | None:
         """Returns free slots for a run, of other devices each as far as there are; None yet."""
@@ -203,6 +206,7 @@ class LocalRuns:
     def _end(self, begun: _Begun, code: int) -> None:
         run, name = begun.run, begun.run.name
         if code == ELSEWHERE_EXIT_CODE:
+            self._tell_elsewhere(name)
             self._open[name] = run
             return
         status, reason = status_after(code), reason_of(self._folder, name, code, begun.log_start)

@@ -18,7 +18,7 @@ from nakt_dist.runtime.processes import printable_lines
 from nakt_dist.runtime.relaunch import end_with_parent
 from nakt_dist.runtime.slurm import this_job
 from nakt_dist.runtime.work import hold_lock
-from nakt_dist.studies.folder import RunState, StudyFolder, mark_of
+from nakt_dist.studies.folder import RunState, StudyFolder, is_unfinished, mark_of
 from nakt_dist.studies.plan import StudyRun, settings_sha256
 from nakt_dist.studies.standing import note_settings
 
@@ -30,6 +30,7 @@ WRONG_SETTINGS_EXIT_CODE = 2
 """Of a command line or settings that are wrong: another try would say the same."""
 
 _LONGEST_REASON = 400
+_PAUSE_SECONDS = 10.0
 
 Main = Callable[[list[str]], int]
 """The program: words of a command line in, exit code out."""
@@ -112,7 +113,11 @@ def work_of(
                 print(printable_lines(f"nakt: error: {error}"), file=sys.stderr)
                 return WRONG_SETTINGS_EXIT_CODE if isinstance(error, ConfigurationError) else 1
             words = [run.planned.stage, "--config", str(settings)]
-            return main(words) if run.launch.is_alone else _launch(run, words)
+            code = main(words) if run.launch.is_alone else _launch(run, words)
+            if code == 0 and is_unfinished(run.planned.stage, run.planned.output):
+                time.sleep(_PAUSE_SECONDS)  # somebody does the rest, or has the lock of one who did
+                return ELSEWHERE_EXIT_CODE
+            return code
 
     return work
 

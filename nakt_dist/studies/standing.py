@@ -9,7 +9,7 @@ from nakt_dist.config import as_plain
 from nakt_dist.errors import DatasetError, NaktError
 from nakt_dist.records.run_record import RECORD_NAME, read_record
 from nakt_dist.runtime.files import differing_fields, read_json, with_new_nulls, write_json
-from nakt_dist.studies.folder import RunState, StudyFolder, left_in, mark_of
+from nakt_dist.studies.folder import RunState, StudyFolder, is_unfinished, left_in, mark_of
 from nakt_dist.studies.paths import absolute
 from nakt_dist.studies.plan import Study, StudyRun, settings_sha256
 
@@ -100,10 +100,13 @@ def _record_of(run: StudyRun) -> Path | None:
     return None if output is None or "://" in output else Path(output) / RECORD_NAME
 
 
-def _is_whole(output: str | None, state: RunState | None) -> bool:
-    """Says whether an output is there with what its run left."""
+def _is_whole(run: StudyRun, state: RunState | None) -> bool:
+    """Says whether an output is there with what its run left, and nothing of it to be done."""
+    output = run.planned.output
     if output is None or "://" in output:
         return True
+    if is_unfinished(run.planned.stage, output):
+        return False
     try:
         return any(Path(output).iterdir()) and set(state.left if state else ()) <= left_in(output)
     except OSError:
@@ -113,7 +116,7 @@ def _is_whole(output: str | None, state: RunState | None) -> bool:
 def _stand_alone(run: StudyRun, folder: StudyFolder, state: RunState | None) -> Standing:
     ended = state is not None and state.status == "done"
     record = _record_of(run)
-    if not _is_whole(run.planned.output, state) or not (ended or (record and record.exists())):
+    if not _is_whole(run, state) or not (ended or (record and record.exists())):
         return Standing(False)
     try:
         config, _ = run.decided()

@@ -12,7 +12,7 @@ from nakt_dist.errors import NaktError, StartAgain
 from nakt_dist.runtime.preemption import REQUEUE_ALONE_EXIT_CODE, REQUEUE_EXIT_CODE
 from nakt_dist.runtime.processes import process_place
 from nakt_dist.runtime.work import hold_lock
-from nakt_dist.studies.folder import StudyFolder
+from nakt_dist.studies.folder import StudyFolder, is_unfinished
 from nakt_dist.studies.one_run import lock_path, prepare, reason_of, shortened, status_after
 from nakt_dist.studies.plan import Study, StudyRun
 
@@ -23,6 +23,9 @@ def do_together(
     run: StudyRun, study: Study, folder: StudyFolder, work: Callable[[Any], Any]
 ) -> None:
     """Does a run; the first of the processes notes how it stands, or one that fails.
+
+    That it is done is noted by whichever process finds it so: the first may leave while others
+    do its last pieces.
 
     As a task of a scheduler's array, the processes write what they print to the run's log.
 
@@ -55,11 +58,17 @@ def do_together(
             reason = shortened(f"exit code 1: nakt: error: {error}")
             raise
         finally:
+            status = status_after(code)
+            if status == "done":
+                notes = not is_unfinished(run.planned.stage, run.planned.output)
+            else:
+                notes = place.is_main or reason is not None
             state = folder.read_state(run.name)
-            noted = state is not None and state.status == "failed"
-            if (place.is_main or reason) and not noted:  # who fails ends the others
+            # Who fails ends the others, who then tell of something else.
+            noted = state is not None and state.status in ("failed", status)
+            if notes and not noted:
                 told = reason or reason_of(folder, run.name, code)
-                folder.end(run.name, status_after(code), code, told, run.planned.output)
+                folder.end(run.name, status, code, told, run.planned.output)
 
 
 def _await_first(run: StudyRun, folder: StudyFolder) -> None:

@@ -7,10 +7,13 @@ from typing import Any
 import pytest
 
 from nakt_dist.config import StudyConfig
+from nakt_dist.runtime.work import ledger_folder
 from nakt_dist.stages.study import read_study
+from nakt_dist.studies import one_run
 from nakt_dist.studies.folder import StudyFolder
-from nakt_dist.studies.one_run import prepare
+from nakt_dist.studies.one_run import ELSEWHERE_EXIT_CODE, prepare, work_of
 from nakt_dist.studies.standing import stand
+from nakt_dist.studies.together import do_together
 from tests.unit.test_study_plan import chosen_study, note_done, small_study, write_record
 
 
@@ -79,3 +82,48 @@ def test_a_record_of_before_is_not_that_of_a_run_begun_anew(tmp_path: Path, then
         assert state is not None and state.status == "done"
 
     assert not stand(study, folder)[final.name].done
+
+
+def test_a_run_is_done_when_its_pieces_are_put_together_not_when_the_first_process_leaves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study, folder = small_study(tmp_path), StudyFolder(tmp_path)
+    note_done(folder, study.by_name(["p-0"])[0])
+    (packing,) = study.by_name(["s-0"])
+    output = Path(packing.config.output)
+    pieces = ledger_folder(output, "pack")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+
+    def status() -> str | None:
+        state = folder.read_state("s-0")
+        return state and state.status
+
+    monkeypatch.setenv("RANK", "0")
+    do_together(packing, study, folder, lambda config: pieces.mkdir(parents=True))
+    assert status() == "running" and not stand(study, folder)["s-0"].done  # if all is killed now
+
+    def put_together(config: Any) -> None:
+        (output / "manifest.json").write_text("whole")
+        pieces.rmdir()
+
+    monkeypatch.setenv("RANK", "1")
+    do_together(packing, study, folder, put_together)
+    assert status() == "done" and stand(study, folder)["s-0"].done
+    pieces.mkdir()  # it is made anew
+    assert not stand(study, folder)["s-0"].done
+
+
+def test_a_run_whose_last_pieces_others_do_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study, folder = small_study(tmp_path), StudyFolder(tmp_path)
+    (packing,) = study.by_name(["s-0"])
+    pieces = ledger_folder(Path(packing.config.output), "pack")
+    monkeypatch.setattr(one_run, "_PAUSE_SECONDS", 0.0)
+
+    def main(words: list[str]) -> int:
+        pieces.mkdir(parents=True, exist_ok=True)
+        return 0
+
+    assert work_of(packing, folder, 1, None, main)() == ELSEWHERE_EXIT_CODE
+    assert work_of(packing, folder, 1, None, lambda words: pieces.rmdir() or 0)() == 0
