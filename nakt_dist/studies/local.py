@@ -23,11 +23,13 @@ from nakt_dist.studies.one_run import (
 )
 from nakt_dist.studies.plan import Study, StudyRun
 from nakt_dist.studies.searches import Searches
+from nakt_dist.studies.standing import stand
 
 AGENT_VARIABLES = ("WANDB_SWEEP_ID", "WANDB_RUN_ID", "WANDB_SWEEP_PARAM_PATH")
 _TICK_SECONDS = 0.1
 _PATIENCE_SECONDS = 120
 _KILL_SECONDS = 5
+_NOTING_SECONDS = 2.0
 _MOST_INTERRUPTIONS = 50
 
 
@@ -92,7 +94,7 @@ class LocalRuns:
         self._begun: dict[str, _Begun] = {}
         self._tries: dict[str, int] = {}
         self._interruptions: dict[str, int] = {}
-        self._elsewhere: set[str] = set()
+        self._elsewhere: dict[str, float] = {}
         self._outcome = Outcome()
         self._number = 0
 
@@ -147,6 +149,8 @@ class LocalRuns:
             if is_elsewhere(self._folder, run.name):
                 self._tell_elsewhere(run.name)
                 continue
+            if self._was_done_elsewhere(run):
+                continue
             if slots is None:
                 return  # one that needs many is not passed by others for ever
             self._begin(run, slots)
@@ -154,7 +158,21 @@ class LocalRuns:
     def _tell_elsewhere(self, name: str) -> None:
         if name not in self._elsewhere:
             say(f"{name}: another process does it right now; waits for that one")
-            self._elsewhere.add(name)
+        self._elsewhere[name] = time.monotonic()
+
+    def _was_done_elsewhere(self, run: StudyRun) -> bool:
+        """Says whether another process has done a run, or is about to note how it ended."""
+        seen = self._elsewhere.get(run.name)
+        if seen is None or run.trial is not None:
+            return False
+        if time.monotonic() < seen + _NOTING_SECONDS:
+            return True
+        if not stand(self._study, self._folder, [run.name])[run.name].done:
+            return False
+        say(f"{run.name}: is done")
+        del self._open[run.name]
+        self._done.add(run.name)
+        return True
 
     def _slots(self, processes: int) -> list[int] | None:
         """Returns free slots for a run, of other devices each as far as there are; None yet."""

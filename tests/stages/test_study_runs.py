@@ -21,7 +21,7 @@ from nakt_dist.runtime.work import hold_lock
 from nakt_dist.stages import study
 from nakt_dist.studies.folder import StudyFolder
 from nakt_dist.studies.local import LocalRuns
-from nakt_dist.studies.one_run import lock_path, shortened
+from nakt_dist.studies.one_run import lock_path, prepare, shortened
 from tests.faults.chaos_launches import ForkedLaunch
 from tests.recipes import file_hashes
 
@@ -113,6 +113,28 @@ def test_a_run_that_another_process_does_is_waited_for(tmp_path: Path) -> None:
     os.waitpid(pid, 0)
     assert record.counts["done_now"] == 2
     assert time.monotonic() - started > 0.8
+
+
+def test_a_run_that_another_process_has_done_meanwhile_is_not_done_again(tmp_path: Path) -> None:
+    config = StudyConfig(steps=[PHANTOMS], root=str(tmp_path))
+    folder, output = StudyFolder(tmp_path), tmp_path / "published-0"
+    (run,) = study.read_study(config).by_name(["published-0"])
+    folder.of_run(run.name).mkdir(parents=True)
+    pid = os.fork()
+    if pid == 0:
+        with hold_lock(lock_path(folder, run.name)):
+            prepare(run, folder, 1, None)
+            time.sleep(1.0)
+            output.mkdir()
+            (output / "manifest.json").write_text("theirs")
+        time.sleep(0.5)  # who started it notes its end when it is gone
+        folder.end(run.name, "done", 0, None, str(output))
+        os._exit(0)
+    time.sleep(0.3)
+    record = study.run(config)
+    os.waitpid(pid, 0)
+    assert record.counts["done_now"] == 1
+    assert [path.name for path in output.iterdir()] == ["manifest.json"]
 
 
 def test_gpus_or_cores_are_shared_out(monkeypatch: pytest.MonkeyPatch) -> None:
