@@ -17,6 +17,7 @@ from nakt_dist.runtime.files import differing_fields, read_json, with_new_nulls,
 from nakt_dist.runtime.outputs import check_output
 from nakt_dist.runtime.processes import process_place, say
 from nakt_dist.runtime.shared_job import Job
+from nakt_dist.runtime.wandb_run import RUN_ID_NAME
 from nakt_dist.shards.pictures import PicturesMet, numbers_of, read_pictures
 from nakt_dist.stages.train_plan import TrainPlan
 from nakt_dist.stages.train_sources import describe_training
@@ -157,8 +158,19 @@ class Training(Job):
         Raises:
             DatasetError: as ``is_begun``.
         """
-        if not self.is_begun() and process_place().is_main:
-            write_json(self.output / _IDENTITY_NAME, self.identity)
+        if self.is_begun() or not process_place().is_main:
+            return
+        if self._was_another():  # W&B would keep its first steps, and leave out this one's
+            (self.output / RUN_ID_NAME).unlink(missing_ok=True)
+        write_json(self.output / _IDENTITY_NAME, self.identity)
+
+    def _was_another(self) -> bool:
+        """Says whether a run of other settings began here, which came to no checkpoint."""
+        path = self.output / _IDENTITY_NAME
+        try:
+            return path.exists() and read_json(path, "identity") != self.identity
+        except DatasetError:
+            return True
 
     def finished(self) -> RunRecord | None:
         """Returns the record of this run when it is done and no more was asked for.
