@@ -92,11 +92,16 @@ class WandbRun:
         return self._run.starting_step
 
     def log(self, data: Mapping[str, Any], *, step: int) -> None:
-        """Takes numbers at a step, which is their x axis, too."""
+        """Takes numbers at a step, which is their x axis, too.
+
+        A step that the run has already is left out, but not the last: a run that was killed, or
+        left, before its network was scored has the losses of that step alone.
+        """
         for name in data.keys() - self._defined:
             self._run.define_metric(name, step_metric="step", summary=summary_of(name))
         self._defined |= data.keys()
-        self._run.log({**data, "step": step}, step=step)
+        at = step + 1 if step == self.first_step - 1 else step
+        self._run.log({**data, "step": step}, step=at)
 
     def summarise(self, values: Mapping[str, Any]) -> None:
         """Sets results that belong to no step."""

@@ -8,6 +8,7 @@ from nakt_dist.errors import NaktError, NotFinite, StartAgain
 from nakt_dist.runtime import tracking
 from nakt_dist.runtime.mirrors import TrackedRun, summary_of
 from nakt_dist.runtime.tracking import METRICS_NAME, JsonLines, Tracker
+from nakt_dist.runtime.wandb_run import WandbRun
 
 
 def lines(path):
@@ -131,6 +132,34 @@ def test_wandb_offline_keeps_numbers_on_this_machine_and_no_image_or_path(tmp_pa
         assert not list(run.rglob(kind))
     for path in [stored, *run.glob("wandb/offline-run-*/files/**/*")]:
         assert path.is_dir() or b"patient-0815" not in path.read_bytes()
+
+
+class RunOfWandb:
+    """Takes no step twice, as W&B's own."""
+
+    def __init__(self, starting_step):
+        self.starting_step = self.step = starting_step
+        self.rows = {}
+
+    def define_metric(self, *_, **__):
+        pass
+
+    def log(self, data, step):
+        if step >= self.step:
+            self.step = step
+            self.rows.setdefault(step, {}).update(data)
+
+
+def test_wandb_gets_the_score_that_a_killed_run_still_owed():
+    run = RunOfWandb(starting_step=5)  # it has steps up to 4
+    resumed = WandbRun(run)
+    resumed.log({"loss": 0.3}, step=3)
+    resumed.log({"validation_dice": 0.5}, step=4)
+    resumed.log({"loss": 0.1}, step=6)
+    assert run.rows == {5: {"validation_dice": 0.5, "step": 4}, 6: {"loss": 0.1, "step": 6}}
+    first = RunOfWandb(starting_step=0)
+    WandbRun(first).log({"loss": 0.5}, step=1)
+    assert first.rows == {1: {"loss": 0.5, "step": 1}}
 
 
 def test_a_resumed_run_keeps_its_wandb_id(tmp_path):
