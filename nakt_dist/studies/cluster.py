@@ -124,7 +124,7 @@ def plan_submission(study: Study, config: SubmitConfig, settings: StepSettings) 
             raise ConfigurationError(
                 f"{run.place}: a search draws its trials in the one process that does the study, "
                 "so that they are no jobs of their own. Do the study in one job, as in: sbatch "
-                "--gpus-per-node 4 --wrap 'nakt study FILE --jobs 4'"
+                "--gpus-per-node 4 launch/slurm/job.sbatch study FILE --jobs 4"
             )
     _check_needs(todo, standings, queued)
     for run in study.runs:
