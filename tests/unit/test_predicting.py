@@ -71,6 +71,15 @@ def test_outlines_lie_inside_of_their_class_and_close_at_the_edge() -> None:
     assert (image == 7).all()
 
 
+@pytest.mark.timeout(60)
+def test_outlines_of_long_images_are_as_broad_as_is_said_and_take_no_longer() -> None:
+    classes = np.zeros((500, 30_000), np.uint8)
+    classes[100:400, 1_000:29_000] = 1
+    drawn = outlined(np.zeros_like(classes), classes, class_palette()).any(2)
+    assert drawn[200:300].sum(1).tolist() == [200] * 100
+    assert drawn[:, 2_000:28_000].sum(0).tolist() == [200] * 26_000
+
+
 @pytest.mark.parametrize(
     "syntax", [ExplicitVRLittleEndian, ImplicitVRLittleEndian, ExplicitVRBigEndian]
 )
