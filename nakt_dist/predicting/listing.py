@@ -1,5 +1,6 @@
 """Which images a path means: those of a folder, of a list, or one alone."""
 
+import errno
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -114,16 +115,27 @@ def _of_list(path: Path, column: str, image_folder: str) -> Iterator[ListedImage
     if paths and not all(each.is_relative_to(folder) for each in paths):
         folder = Path(os.path.commonpath([each.parent for each in paths]))
     for each in paths:
-        problem = None
-        if not each.is_file():
-            found = "something else" if each.exists() else "nothing"
-            problem = ("missing_image", f"the list names this file, and {found} is there")
+        found = _what_is_at(each)
+        problem = ("missing_image", f"the list names this file, and {found} is there")
+        problem = problem if found else None
         yield ListedImage(valid_unicode(each.relative_to(folder).as_posix()), each, problem)
+
+
+def _what_is_at(path: Path) -> str:
+    """Says what is at a path that a list names and is no file; empty where it is one."""
+    try:
+        if path.is_file():
+            return ""
+        return "something else" if path.exists() else "nothing"
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise  # a fault of the machine
+        return "a name too long for any file"
 
 
 def _told_of_absent(path: Path, folder: Path, said: Sequence[str]) -> str:
     beside = sorted(each.name for each in path.absolute().parent.iterdir() if each.is_dir())
-    fitting = [each for each in beside if (path.absolute().parent / each / said[0]).is_file()]
+    fitting = [each for each in beside if not _what_is_at(path.absolute().parent / each / said[0])]
     advice = f"; the first is in {fitting[0]}: set --image_folder {fitting[0]}" if fitting else ""
     return (
         f"{path}: none of the {len(said):,} files that it names is there; its relative paths begin "

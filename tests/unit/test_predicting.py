@@ -140,6 +140,22 @@ def test_a_row_of_a_list_that_names_no_image_is_refused(
         list_images(str(tmp_path / "list.csv"), "paths", "filename")
 
 
+def test_what_cannot_be_the_name_of_a_file_is_set_aside(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    table = tmp_path / "list.txt"
+    table.write_text(f"{'y' * 300}.png\n")
+    with pytest.raises(DatasetError, match="none of the 1 files that it names is there"):
+        list_images(str(table), "paths")
+    (tmp_path / "a.png").touch()
+    table.write_text(f"{'y' * 300}.png\nfolder\nabsent.png\na.png\n")
+    found = list_images(str(table), "paths")
+    assert [each.source for each in found.images] == ["a.png"]
+    told = [each.problem[1].split("and ")[1] for each in found.refused if each.problem]
+    assert told == [
+        "nothing is there", "something else is there", "a name too long for any file is there"
+    ]  # fmt: skip
+
+
 def test_paths_of_a_list_begin_at_a_folder_that_is_said(tmp_path: Path) -> None:
     table = tmp_path / "metadata.csv"
     table.write_text("filename,age\na.png,3\nabsent.png,4\n")
