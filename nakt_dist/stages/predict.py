@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv
 import torch
 
@@ -256,6 +257,11 @@ def _write_rows(
 
 
 def _write_csv(path: Path, table: pa.Table, staging: Path) -> None:
+    """Writes a table; a path that a spreadsheet would run as a formula begins with ``./`` there."""
+    for number, name in enumerate(table.schema.names):
+        if name in ("name", "source"):
+            marked = pc.replace_substring_regex(table[name], r"\A([=+\-@\t\r])", r"./\1")
+            table = table.set_column(number, name, marked)
     with atomic_write(path, staging) as stream:
         pyarrow.csv.write_csv(table, stream)
 

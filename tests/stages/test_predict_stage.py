@@ -243,6 +243,7 @@ def test_bad_images_are_set_aside_with_their_reasons_and_the_others_keep_their_p
     (deep / "x.y.png").write_bytes(good)
     (root / os.fsdecode(b"\xff.png")).write_bytes(good)
     (root / ("n" * 240 + ".png")).write_bytes(good)
+    (root / "=A1.png").write_bytes(good)
     (root / ".hidden.png").write_bytes(good)
     (root / "notes.txt").write_text("none")
     (root / "scan.MILLER").write_text("none")
@@ -272,17 +273,19 @@ def test_bad_images_are_set_aside_with_their_reasons_and_the_others_keep_their_p
     }  # fmt: skip
     sources = {row["name"]: row["source"] for row in rows_of(tmp_path / "out" / "sources.csv")}
     masks = tmp_path / "out" / "masks"
-    assert {f"{name}.png" for name in sources} == {
+    assert {str(Path(f"{name}.png")) for name in sources} == {
         str(path.relative_to(masks)) for path in masks.rglob("*") if path.is_file()
     }
     assert sources["a b/ü\n'=1/x.y"] == "a b/ü\n'=1/x.y.png"
     assert sources["image_000"] == "image_000.bmp"
-    assert record.counts == {"images": 15, "predicted": 6, "set_aside": 9, "left_out": 0}
+    assert sources["./=A1"] == "./=A1.png"  # no formula, and the same path
+    assert "./=A1" in {row["name"] for row in rows_of(tmp_path / "out" / "predicted.csv")}
+    assert record.counts == {"images": 16, "predicted": 7, "set_aside": 9, "left_out": 0}
     assert record.details["ignored_files"] == {
         ".txt": 1, "hidden": 1, "link to a folder inside the dataset": 1, "other suffixes": 1
     }  # fmt: skip
     said = capfd.readouterr().err
-    assert "6 of 15 images; 9 set aside (broken_link 1, empty_file 1," in said
+    assert "7 of 16 images; 9 set aside (broken_link 1, empty_file 1," in said
     assert "cut.png" not in said
     alone = predict_config(tmp_path / "alone", weights, root / "image_001.png", batch_size=4)
     predict.run(alone)
