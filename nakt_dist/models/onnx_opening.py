@@ -16,6 +16,7 @@ from nakt_dist.models.onnx_shapes import value_shapes
 from nakt_dist.models.registry import ONNX_PREFIX, find_network, is_classifier
 from nakt_dist.models.spec import ModelSpec, PreprocessingConfig
 from nakt_dist.models.weights import LoadedWeights
+from nakt_dist.runtime.processes import printable
 
 _OPTIONS = ("output", "activation")
 _TRIED_SIDE = 64
@@ -123,7 +124,7 @@ def open_onnx(
         source_format="onnx",
         notices=_notices(answer),
     )
-    called = metadata.name[:_LONGEST_NAME] if metadata else ""
+    called = printable(metadata.name[:_LONGEST_NAME]) if metadata else ""
     exported_from = metadata.weights_sha256 if metadata and not options else None
     return OpenedOnnx(network.requires_grad_(False).eval(), spec, loaded, called, exported_from)
 
@@ -175,7 +176,7 @@ def _find_answer(
         )
     kind, shape = shapes[name]
     numbers = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.DOUBLE)
-    if kind not in numbers or len(shape) not in (_MASKS, _FINDINGS):
+    if kind not in numbers or len(shape) not in (_MASKS, _FINDINGS) or 0 in shape:
         raise CheckpointError(
             f"{path}: its output '{name}' is {type_name(kind)} of shape {shape}; expected "
             "floating-point numbers: logits or probabilities (images, outputs) of a classifier, or "
@@ -217,7 +218,8 @@ def _activation(
     found: dict[str, Activation] = {"Sigmoid": "sigmoid", "Softmax": "softmax"}
     if operator in found:
         return found[operator], f"probabilities, since it ends in {operator}"
-    return "none", f"logits, since it ends in {operator}, neither Sigmoid nor Softmax"
+    ending = f"{operator}, " if operator else ""
+    return "none", f"logits, since it ends in {ending}neither Sigmoid nor Softmax"
 
 
 def _spec(

@@ -78,23 +78,25 @@ def _infer(path: Path, bare: "ModelProto", shape: Sequence[int]) -> tuple[Shapes
     missing: dict[str, str] = {}
     images, together = min(shape[0], _LARGEST_BATCH_COUNTED), 0
     for graph in graphs_in(path, inferred.graph):
-        found |= {each.name: (each.data_type, tuple(each.dims)) for each in graph.initializer}
+        # Two branches may call values alike: what is known of one says nothing of the other.
+        own: Shapes = {e.name: (e.data_type, tuple(e.dims)) for e in graph.initializer}
         for value in (*graph.input, *graph.value_info, *graph.output):
             kind = value.type.tensor_type
             sides = kind.shape.dim
             if kind.HasField("shape") and all(each.HasField("dim_value") for each in sides):
-                found[value.name] = kind.elem_type, tuple(each.dim_value for each in sides)
+                own[value.name] = kind.elem_type, tuple(each.dim_value for each in sides)
+        found |= own
         for node in graph.node:
             for name in filter(None, node.output):
-                if name not in found:
+                if name not in own:
                     missing[name] = node.op_type
                     continue
-                values = math.prod(found[name][1])
+                values = math.prod(own[name][1])
                 together += values
                 if values > MOST_VALUES * images or together > MOST_TOGETHER * images:
                     raise CheckpointError(
                         f"{path}: '{name[:80]}' ({node.op_type}) would be of shape "
-                        f"{found[name][1]} for images of shape {tuple(shape)}, expected at most "
+                        f"{own[name][1]} for images of shape {tuple(shape)}, expected at most "
                         f"{MOST_VALUES * images:,} values, and {MOST_TOGETHER * images:,} of all"
                     )
     return found, missing

@@ -66,6 +66,25 @@ def branches(inner: onnx.NodeProto, depth: int = 1) -> onnx.ModelProto:
     return make_model([chosen], {"yes": torch.tensor(True)}, opsets={"": 18, "theirs": 1})
 
 
+def branches_of_the_same_names() -> onnx.ModelProto:
+    """Of the values ``x`` in two branches one is small, the other as large as what is seen says."""
+    answer = [helper.make_tensor_value_info("out", FLOAT, ("n", 1, 8, 8))]
+    small = [node("Identity", "images", "x"), node("Relu", "x", "out")]
+    large = [
+        node("ConstantOfShape", "size", "x"), node("ReduceSum", "x", "s", keepdims=0),
+        node("Add", "images s", "out"),
+    ]  # fmt: skip
+    graphs = [helper.make_graph(nodes, "g", [], answer) for nodes in (small, large)]
+    nodes = [
+        node("ReduceMax", "images", "most", keepdims=0), node("Mul", "most many", "times"),
+        node("Cast", "times", "whole", to=onnx.TensorProto.INT64),
+        node("Reshape", "whole one", "size"),
+        node("Less", "most many", "dark"),
+        helper.make_node("If", ["dark"], ["answer"], then_branch=graphs[1], else_branch=graphs[0]),
+    ]  # fmt: skip
+    return make_model(nodes, {"many": torch.tensor(1e9), "one": torch.tensor([1])})
+
+
 def with_function() -> onnx.ModelProto:
     model = make_model([helper.make_node("Own", ["images"], ["answer"], domain="theirs")])
     opset = helper.make_opsetid("", 18)
@@ -195,6 +214,15 @@ HOSTILE: dict[str, tuple[Callable[[], onnx.ModelProto], str]] = {
     "an input of no type": (lambda: of_type(999), "type 999|damaged"),
     "an output of a long name": (lambda: called("a" * 10**5), "100000 letters"),
     "a size that depends on what is seen": (unknown_size, "cannot be known"),
+    "a size that is known of another branch": (branches_of_the_same_names, "cannot be known"),
+    "an answer of no pixel": (
+        lambda: make_model(
+            [node("Slice", "images zero zero two", "answer")],
+            {"zero": torch.tensor([0]), "two": torch.tensor([2])},
+            output=(FLOAT, ("n", 1, 0, 8)),
+        ),
+        r"float of shape \(2, 1, 0, 8\)",
+    ),
     "branches in branches": (lambda: branches(RELU, 12), "deep in each other"),
     "more operators than allowed": (many_nodes, "more than 100 operators"),
     "an input of another rank": (
