@@ -29,6 +29,8 @@ from nakt_dist.transfer.ensemble import in_places
 from nakt_dist.transfer.statistics import expected_dice, grey_level_entropy, quantise
 
 _HALF = 0.5
+_MOST_CLASSES = 255
+"""Of the indices of a mask: 255 is none, which ``nakt pack`` reads as void."""
 
 
 class MaskAnswer(NamedTuple):
@@ -74,6 +76,11 @@ class MaskAnswers(Answers):
                 f"threshold is {config.threshold}, and {config.weights} tells "
                 f"{len(self.classes)} classes apart, of which the most probable is taken; leave it "
                 "out"
+            )
+        if len(self.classes) > _MOST_CLASSES:
+            raise ConfigurationError(
+                f"{config.weights} tells {len(self.classes)} classes apart, expected at most "
+                f"{_MOST_CLASSES}, background among them, which a mask of indices holds"
             )
         self._palette = class_palette()
         counts = [("predicted_pixels", pa.int64()), ("mask_pixels", pa.int64())]

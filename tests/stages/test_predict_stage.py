@@ -368,6 +368,19 @@ def test_the_order_of_classes_belongs_to_what_decides_a_prediction(tmp_path: Pat
         predict.run(replace(config, classes=["target", "background"]))
 
 
+def test_more_classes_than_a_mask_has_indices_are_refused(tmp_path: Path) -> None:
+    root = publish_images(tmp_path / "in", images=1, with_masks=False)
+    for count in (255, 256):
+        classes = ["background", *(f"class {number}" for number in range(1, count))]
+        weights = make_weights(tmp_path / f"{count}.safetensors", classes=classes)
+        config = predict_config(tmp_path / "out", weights, root)
+        if count == 255:
+            predict.plan(config, predict.Opening())
+            continue
+        with pytest.raises(ConfigurationError, match="256 classes apart, expected at most 255"):
+            predict.plan(config, predict.Opening())
+
+
 def test_outputs_that_are_no_numbers_are_an_error(tmp_path: Path, weights: Path) -> None:
     root = publish_images(tmp_path / "in", images=1, with_masks=False)
     job = predict.plan(predict_config(tmp_path / "out", weights, root), predict.Opening())
