@@ -1,12 +1,13 @@
 """Fills names into settings: ``${name}`` stands for a value, ``${name.part}`` for a part of it."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from nakt_dist.errors import ConfigurationError, nearest_name
 
 _PLACE = re.compile(r"\$\{([^{}]*)\}")
+_MOST_CHARACTERS, _MOST_FILLED = 2**16, 100_000
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
 
 
@@ -52,9 +53,10 @@ def fill_in(value: Any, names: Mapping[str, Any]) -> Any:
 
     Raises:
         ConfigurationError: a name is unknown (names the nearest), stands for itself, or for
-            something that cannot be part of a longer text.
+            something that cannot be part of a longer text; or definitions that hold each other
+            many times over would become more than settings are.
     """
-    return _fill_in(value, names, ())
+    return _fill_in(value, names, (), iter(range(_MOST_FILLED)))
 
 
 def defined(value: Any, definitions: Mapping[str, Any]) -> Any:
@@ -70,21 +72,36 @@ def defined(value: Any, definitions: Mapping[str, Any]) -> Any:
     return value
 
 
-def _fill_in(value: Any, names: Mapping[str, Any], passed: tuple[str, ...]) -> Any:
+def _fill_in(
+    value: Any, names: Mapping[str, Any], passed: tuple[str, ...], left: Iterator[int]
+) -> Any:
     if isinstance(value, Mapping):
-        return {key: _fill_in(item, names, passed) for key, item in value.items()}
+        return {key: _fill_in(item, names, passed, left) for key, item in value.items()}
     if isinstance(value, list):
-        return [_fill_in(item, names, passed) for item in value]
+        return [_fill_in(item, names, passed, left) for item in value]
     if not isinstance(value, str):
         return value
 
     def value_of(name: str) -> Any:
-        return _fill_in(_look_up(name, names, passed), names, (*passed, name))
+        if next(left, None) is None:
+            raise _too_much((*passed, name))
+        return _fill_in(_look_up(name, names, passed), names, (*passed, name), left)
 
     whole = _PLACE.fullmatch(value)
     if whole is not None:
         return value_of(whole[1])
-    return _PLACE.sub(lambda found: _as_text(value_of(found[1]), found[1], value), value)
+    filled = _PLACE.sub(lambda found: _as_text(value_of(found[1]), found[1], value), value)
+    if filled != value and len(filled) > _MOST_CHARACTERS:
+        raise _too_much(passed)
+    return filled
+
+
+def _too_much(passed: Sequence[str]) -> ConfigurationError:
+    return ConfigurationError(
+        f"what {' → '.join(f'${{{name}}}' for name in passed) or 'a setting'} stands for is more "
+        f"than {_MOST_FILLED:,} names or {_MOST_CHARACTERS:,} characters of one text; definitions "
+        "hold each other too many times"
+    )
 
 
 def _look_up(name: str, names: Mapping[str, Any], passed: tuple[str, ...] | list[str]) -> Any:

@@ -369,3 +369,14 @@ def test_values_keep_their_type_unless_they_are_part_of_a_text(value: Any, fille
     }  # fmt: skip
     assert fill_in(value, names) == filled
     assert type(fill_in(value, names)) is type(filled)
+
+
+@pytest.mark.parametrize("as_list", [False, True])
+def test_definitions_that_hold_each_other_many_times_are_refused(as_list: bool) -> None:
+    def ten(name: str) -> Any:
+        return [f"${{{name}}}"] * 10 if as_list else f"${{{name}}}" * 10
+
+    names = {"a0": "x", **{f"a{n}": ten(f"a{n - 1}") for n in range(1, 13)}}
+    assert fill_in("${a1}", names) == (["x"] * 10 if as_list else "x" * 10)
+    with pytest.raises(ConfigurationError, match=r"\$\{a12\} → \$\{a11\} .* hold each other too"):
+        fill_in("${a12}", names)
