@@ -31,7 +31,8 @@ def whole_folder(output: Path) -> Iterator[Path]:
         output: must not exist, or be empty.
 
     Raises:
-        DatasetError: another process writes it, or has just written it.
+        DatasetError: another process writes it, or has just written it; or it is a link or a
+            mounted folder.
     """
     output.parent.mkdir(parents=True, exist_ok=True)
     lock = output.parent / f".{output.name}.lock"
@@ -61,11 +62,24 @@ def _renamed_when_whole(output: Path) -> Iterator[Path]:
     try:
         yield unfinished
         flush_folder(unfinished)
-        unfinished.rename(output)
+        _rename(unfinished, output)
     except BaseException:
         remove(unfinished)
         raise
     flush_folder(output.parent)
+
+
+def _rename(unfinished: Path, output: Path) -> None:
+    try:
+        unfinished.rename(output)
+    except OSError as error:
+        if not output.exists():
+            raise
+        raise DatasetError(
+            f"{output}: cannot be replaced by the finished export ({error.strerror}), as a link or "
+            f"a mounted folder cannot. Choose an --output that is not there yet, such as "
+            f"{output / 'export'}"
+        ) from None
 
 
 def write_contents(folder: Path, identity: Mapping[str, Any], parity: Mapping[str, float]) -> None:

@@ -18,7 +18,7 @@ from nakt_dist.models.network_file import TrainedNetwork, describe_for_file, ope
 from nakt_dist.models.onnx_metadata import INPUT_NAME, OnnxMetadata, write_metadata
 from nakt_dist.models.weights import read_weights, save_weights
 from nakt_dist.models.weights_path import EXPORTED_WEIGHTS
-from nakt_dist.runtime.files import write_bytes
+from nakt_dist.runtime.files import naming, write_bytes
 
 ONNX_NAME, VECTOR_NAME = "model.onnx", "test_vector.safetensors"
 PIXELS_NAME = "pixels"
@@ -42,7 +42,8 @@ def write_weights(
     path = folder / EXPORTED_WEIGHTS
     is_copy = as_is and _is_complete(source)
     if is_copy:
-        shutil.copyfile(source, path)
+        with naming(path):
+            shutil.copyfile(source, path)
     else:
         header = describe_for_file(trained.preprocessing, {**_names(told), **told.lineage})
         save_weights(path, trained.network.state_dict(), told.model, header)
