@@ -18,7 +18,7 @@ import pyarrow.csv
 import torch
 
 from nakt_dist.config import ImageConfig, PredictConfig, as_plain, save_config
-from nakt_dist.errors import ConfigurationError, DatasetError
+from nakt_dist.errors import ConfigurationError, DatasetError, NaktError
 from nakt_dist.evaluation.network_lineage import task_of
 from nakt_dist.loading.batches import Batch, as_float
 from nakt_dist.models.inference import for_inference
@@ -186,7 +186,17 @@ class Prediction(ImagePieces):
 
     def _write(self, number: int, answer: Any) -> dict[str, Any]:
         listed, shape = self.listing.images[number], self.images.shapes.pop(number)
-        row = self.answers.row(listed, shape, answer, self.ledger.folder)
+        try:
+            row = self.answers.row(listed, shape, answer, self.ledger.folder)
+        except (NaktError, OSError) as error:
+            fault = error if isinstance(error, OSError) else error.__cause__
+            if not isinstance(fault, OSError):
+                raise
+            raise NaktError(  # without its file, whose name is that of an image
+                f"{self.output}: the files of an image cannot be written: {fault.strerror}. Mend "
+                "that, or make room there, and run the same command again; what was finished is "
+                "kept"
+            ) from None
         about = (listed.name, *shape, listed.series, listed.slice)
         return dict(zip(self.answers.schema.names, about, strict=False)) | row
 

@@ -1,6 +1,7 @@
 """``nakt predict`` in one process: what evaluate says, of images as they are; and bad images."""
 
 import csv
+import errno
 import io
 import json
 import os
@@ -19,11 +20,13 @@ from nakt_dist.cli import main
 from nakt_dist.config import ImageConfig, PackConfig
 from nakt_dist.config.evaluating import OperatingPointConfig
 from nakt_dist.config.predicting import GivenImageConfig
-from nakt_dist.errors import CheckpointError, ConfigurationError, DatasetError
+from nakt_dist.errors import CheckpointError, ConfigurationError, DatasetError, NaktError
 from nakt_dist.imaging.palette import class_palette
 from nakt_dist.loading.samples import describe_images
+from nakt_dist.predicting import mask_answers
 from nakt_dist.records.results import ClassificationResult
 from nakt_dist.records.run_record import read_record
+from nakt_dist.runtime.files import naming
 from nakt_dist.shards.reader import IndexedShards, PseudoLabels
 from nakt_dist.stages import evaluate, pack, predict, teach
 from nakt_dist.transfer.classes import ONE_TARGET
@@ -387,6 +390,21 @@ def test_outputs_that_are_no_numbers_are_an_error(tmp_path: Path, weights: Path)
     answer = job.answers.ask(torch.full((1, 1, 384, 384), torch.nan))[0]
     with pytest.raises(CheckpointError, match="training has diverged"):
         job.answers.row(job.listing.images[0], (32, 32), answer, tmp_path)
+
+
+@pytest.mark.parametrize("fault", [errno.ENOSPC, errno.EROFS])
+def test_a_fault_of_the_output_names_its_folder_and_no_image(
+    tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch, fault: int
+) -> None:
+    def fail(path: Path, data: bytes, staging: Path) -> None:
+        with naming(path):
+            raise OSError(fault, os.strerror(fault))
+
+    root = publish_images(tmp_path / "in", images=1, with_masks=False)
+    monkeypatch.setattr(mask_answers, "write_bytes", fail)
+    with pytest.raises(NaktError, match=rf"out: the files of .*: {os.strerror(fault)}\.") as caught:
+        predict.run(predict_config(tmp_path / "out", weights, root))
+    assert "image_000" not in str(caught.value)
 
 
 # -------------------------------------------------------------------------------- DICOM
