@@ -282,6 +282,7 @@ _UNKNOWN_KEY = re.compile(
     r"|Group '(?P<group>[^']+)' does not accept option '(?P<in_group>[^']+)'"
     r"|Option '(?P<option>[^']+)' is not accepted"
 )
+_GROUP = re.compile(r'Parser key "([^"]+)"')
 
 
 def _explain(message: str, kind: type, program: str) -> str:
@@ -297,6 +298,13 @@ def _explain(message: str, kind: type, program: str) -> str:
     nearest = nearest_name(key, [*known, *(name.rsplit(".", 1)[-1] for name in known)])
     if inside:  # not misspelt, but a setting of a group
         nearest = f", did you mean '{inside[0]}'?"
+    group = _GROUP.search(message)
+    if group and f"{group[1]}.options" in known:  # not listed, as each network has its own
+        near = nearest_name(
+            key, [name.rsplit(".", 1)[-1] for name in _known_keys(_type_at(kind, [group[1]]))]
+        )
+        nearest = f"{near[:-1]}, or" if near else ", did you mean"
+        nearest += f" {group[1]}.options: {{{key}: …}}?"
     if ":" in key:
         nearest = "; a blank belongs after the colon, as in weights: FILE"
     return f"there is no setting '{key}'{nearest} ({program} --help lists them)"

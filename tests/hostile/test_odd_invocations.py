@@ -223,6 +223,18 @@ def test_a_setting_of_the_command_line_is_not_blamed_on_the_file(tmp_path, capsy
     assert capsys.readouterr().err.startswith("nakt: error: there is no setting 'recipe.stpes'")
 
 
+@pytest.mark.parametrize(
+    ("word", "told"),
+    [
+        ("--model.base_channels=8", "did you mean 'in_channels', or model.options: {base_chan"),
+        ("--model={name: unet, width: half}", "'width', did you mean model.options: {width: …}?"),
+    ],
+)
+def test_an_option_of_a_network_that_stands_beside_its_options_is_sent_there(word, told, capsys):
+    assert main(["train", "--output=o", "--data.dataset=d", word]) == 2
+    assert told in capsys.readouterr().err
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
 def test_a_settings_file_that_may_not_be_read_is_named(tmp_path, capsys):
     path = tmp_path / "settings.yaml"
