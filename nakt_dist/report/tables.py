@@ -23,7 +23,8 @@ _DICE = (
 _CAPABILITY = (
     "KTC, the knowledge-transfer capability of a transferal dataset, is 100 × the Dice of the "
     "best student trained on it, with or without exclusion, / the Dice of the teacher that wrote "
-    "its pseudo masks, on the same test images. It stands in the row of that student."
+    "its pseudo masks, on the same test images. It stands in the row of that student, whose Dice "
+    "is in bold."
 )
 
 

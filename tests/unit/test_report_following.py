@@ -78,6 +78,14 @@ def test_splits_apart_raise_no_warning(tmp_path: Path):
     assert main_table(collect([tmp_path]).evaluations).rows[0][3].text == "70.00 ± 10.00"
 
 
+def test_what_is_bold_is_told(tmp_path: Path):
+    write_evaluation(tmp_path / "teacher", lineage(annotations()), scores(0.8))
+    write_evaluation(tmp_path / "s", lineage(pseudo_masks("photos", ["teacher"])), scores(0.7))
+    table = main_table(collect([tmp_path]).evaluations)
+    assert [row[3].strong for row in table.rows] == [False, True]
+    assert any("that student, whose Dice is in bold" in each for each in table.remarks)
+
+
 def test_a_warning_stands_beside_the_number_in_the_brief(tmp_path: Path):
     write_evaluation(tmp_path / "teacher", lineage(annotations(split="test")), scores(0.8))
     write_evaluation(tmp_path / "s", lineage(pseudo_masks("photos", ["teacher"])), scores(0.7))
