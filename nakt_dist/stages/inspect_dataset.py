@@ -207,7 +207,7 @@ def draw_masks(images: IndexedShards, wanted: int) -> bytes:
     rows = rows[np.argsort(shares[rows], kind="stable")]
     empty = np.flatnonzero(shares == 0)
     last = len(rows) - 1
-    names = {last // 2: "median ", 0: "smallest ", last: "largest "}
+    names = {last // 2: "middle ", 0: "smallest ", last: "largest "}
     panels = [
         _mask_panel(images, int(rows[place]), f"{names.get(place, '')}{shares[rows[place]]:.2%}")
         for place in _spread(len(rows), wanted)
