@@ -150,6 +150,12 @@ def classifier_cautions(
     settings = settings_of(trainings)
     sentences = [*_study_meetings(studies), *_teachers_met(studies), *_without_validation(studies)]
     sentences += not_known(run for study in studies for run in study.runs)
+    sentences += [
+        f"On {study.label} {words}."
+        for study in studies
+        for run in study.runs
+        for words in run.result.cautions
+    ]
     sentences += _untold(studies, settings)
     sentences += _several_tests(map(_identify_study, studies), "test sets")
     for study in studies:

@@ -481,6 +481,14 @@ def test_a_network_that_may_have_met_its_test_images_is_named(tmp_path: Path, tr
     assert words in cautions_of(tmp_path)
 
 
+def test_an_interval_over_few_patients_is_told_once_for_each_test_set(tmp_path: Path):
+    for seed in (0, 1):
+        write_classified(tmp_path / f"run-{seed}", classifier(seed=seed), images=20)
+    told = cautions_of(tmp_path)
+    assert told.count("On chexpert (phantom), split test the interval rests on ") == 1
+    assert "from fewer than 20 it is not to be relied on." in told
+
+
 def test_a_teacher_that_learnt_from_the_test_images_is_named(tmp_path: Path):
     write_classified(tmp_path / "teacher", classifier(images_of(split="test")))
     write_classified(tmp_path / "student", classifier(transfer=followed("teacher", "chexpert")))
