@@ -30,6 +30,7 @@ def figure_style() -> Iterator[None]:
         "axes.spines.top": False,
         "axes.spines.right": False,
         "axes.axisbelow": True,
+        "axes.formatter.useoffset": False,  # ticks are values, and not what is added to +1e2
         "axes.grid": True,
         "grid.color": "#E3E6EA",
         "grid.linewidth": 0.8,

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from nakt_dist.drawing.sheets import Group, Outline, Panel, draw_sheet
-from nakt_dist.drawing.style import ORANGE, SKY, shorten
+from nakt_dist.drawing.style import ORANGE, SKY, figure_style, make_panels, shorten, to_png
 from nakt_dist.records.pseudo_sets import read_pseudo_set
 from nakt_dist.report.dice_figures import draw_dice, draw_distribution
 from nakt_dist.report.excluded_figures import draw_excluded
@@ -215,6 +215,16 @@ def test_a_sheet_takes_colour_images_and_groups_without_images():
         tuple(Outline(np.eye(24, 32, k, dtype=bool), str(k)) for k in (0, 4)),
     )
     assert count_colour(draw_sheet("Title", [Group("Both", (two,))]), ORANGE) > 100
+
+
+def test_ticks_of_values_that_hardly_differ_are_the_values():
+    with figure_style():
+        canvas, [[axes]] = make_panels(1, 1, (3, 2), 3)
+        axes.plot([1, 2], [100, 100])
+        axes.set_ylim(99.9, 100.1)
+        to_png(canvas)
+    assert axes.yaxis.get_offset_text().get_text() == ""
+    assert axes.get_yticklabels()[0].get_text() == "99.90"
 
 
 def test_long_names_keep_both_ends():
