@@ -21,7 +21,7 @@ def print_table(
     collector: Collector, runs: Sequence[RunSnapshot], summary: Summary, now: float, currency: str
 ) -> None:
     """Prints counts by state, what is running or queued, and what failed with its last lines."""
-    print(_headline(collector, summary, currency))
+    print(_headline(collector, runs, summary, currency))
     open_ = [run for run in runs if run.status in _OPEN]
     rows = [_row(run, now) for run in open_[:_MOST_ROWS]]
     if rows:
@@ -36,8 +36,12 @@ def print_table(
     sys.stdout.flush()
 
 
-def _headline(collector: Collector, summary: Summary, currency: str) -> str:
-    names = [plan.name for plan in collector.plans] or [each.name for each in collector.folders]
+def _headline(
+    collector: Collector, runs: Sequence[RunSnapshot], summary: Summary, currency: str
+) -> str:
+    names = [plan.name for plan in collector.plans]
+    if not names or any(run.study is None for run in runs):
+        names = [each.name for each in collector.folders]
     counts = ", ".join(f"{count} {word}" for word, count in summary.counts.items())
     words = [counts or "no runs yet", f"{summary.process_hours:.1f} process hours"]
     if summary.cost is not None:

@@ -39,6 +39,15 @@ def test_once_prints_what_runs_and_what_failed_with_its_last_lines(
     assert "failed: study/runs/[b]1: exit code 1\n    line 4\n" in out and "line 3" not in out
 
 
+def test_once_counts_runs_of_no_study_under_the_name_of_their_folder(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    append(root.parent / "alone" / "metrics.jsonl", learning_lines("0", 100))
+    assert main(["watch", str(root.parent), "--once"]) == 0
+    first = capsys.readouterr().out.splitlines()[0]
+    assert first.startswith(f"{root.parent.name}: 1 ready, 2 running, 1 failed · ")
+
+
 def test_once_draws_in_a_terminal(
     root: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
