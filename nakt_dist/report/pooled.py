@@ -100,6 +100,10 @@ def pool(collection: Collection, left_out: list[LeftOut]) -> list[Pooled]:
     Images whose Dice is not defined in a run are left out, and so are groups of which a run has no
     predictions. A training whose record is not there is told from others by its weights and pools
     with none.
+
+    Returns:
+        Groups of several runs, and each single run of a teacher of students among these, which
+        their capability and their difference from it are of.
     """
     recipes = _Recipes(collection)
     groups = grouped(
@@ -108,12 +112,16 @@ def pool(collection: Collection, left_out: list[LeftOut]) -> list[Pooled]:
             recipes.alike(run), replace(run.tested_on, splits=None), run.role, _met(run)
         ),
     )  # fmt: skip
-    pooled = [
+    alike_runs = [(alike, one) for (alike, *_), runs in groups.items() for one in _by_network(runs)]
+    pooled = [_pool(alike, one, left_out) for alike, one in alike_runs if len(one) > 1]
+    found = [each for each in pooled if each is not None]
+    taught = {made for each in found for made in each.alike.teachers}
+    single = [
         _pool(alike, one, left_out)
-        for (alike, *_), runs in groups.items()
-        for one in _by_network(runs)
+        for alike, one in alike_runs
+        if len(one) == 1 and alike.made in taught
     ]
-    return [each for each in pooled if each is not None]
+    return [*found, *(each for each in single if each is not None)]
 
 
 def _met(run: SegmentationRun) -> tuple[str, ...]:
@@ -137,7 +145,7 @@ def _pool(alike: Alike, runs: Sequence[SegmentationRun], left_out: list[LeftOut]
     by_fold = grouped(runs, lambda run: run.tested_on.splits)
     splits = [split for fold in by_fold for split in fold or ()]
     disjoint = len(by_fold) == 1 or (None not in by_fold and len(splits) == len(set(splits)))
-    if len(runs) < 2 or not disjoint:
+    if not disjoint:
         return None
     found = read_each(runs, partial(read_dice, purpose="pooling over folds"), left_out)
     if len(found) < len(runs):

@@ -31,10 +31,11 @@ _REMARKS = (
 
 
 def pooled_table(pooled: Sequence[Pooled]) -> Table | None:
-    """Shows each group of runs in one row; None where there is none."""
-    if not pooled:
+    """Shows each group of several runs in one row; None where there is none."""
+    rows = [each for each in pooled if len(each.runs) > 1]
+    if not rows:
         return None
-    several = len({each.first.tested_on.dataset for each in pooled}) > 1
+    several = len({each.first.tested_on.dataset for each in rows}) > 1
     columns = (
         Column("Role", lambda each: each.first.role.value),
         Column("Runs", lambda each: each.name),
@@ -48,7 +49,7 @@ def pooled_table(pooled: Sequence[Pooled]) -> Table | None:
         Column("Images learnt", _learnt, minor=True),
         Column("Folds and runs", _repeats, minor=True),
     )
-    return tabulate("Pooled over folds and seeds", columns, pooled, _REMARKS)
+    return tabulate("Pooled over folds and seeds", columns, rows, _REMARKS)
 
 
 def _dice(each: Pooled) -> Cell:
@@ -140,7 +141,8 @@ class Pair:
 
 def pairs(pooled: Sequence[Pooled]) -> Iterator[Pair]:
     """Yields what the paper compares: exclusion, fine-tuning, and several teachers."""
-    students = [each for each in pooled if each.first.role == Role.STUDENT]
+    several = [each for each in pooled if len(each.runs) > 1]
+    students = [each for each in several if each.first.role == Role.STUDENT]
     for group in grouped(students, lambda each: (each.alike.without_rule, each.scored)).values():
         ordered = sorted(group, key=lambda each: _rule(each.first) is not None)
         for number, second in enumerate(ordered):
@@ -149,8 +151,8 @@ def pairs(pooled: Sequence[Pooled]) -> Iterator[Pair]:
                 for first in ordered[number + 1 :]
                 if first.alike != second.alike
             )
-    scratch = [each for each in pooled if each.first.role == Role.FROM_SCRATCH]
-    for first in pooled:
+    scratch = [each for each in several if each.first.role == Role.FROM_SCRATCH]
+    for first in several:
         if first.first.role == Role.FINE_TUNED_STUDENT:
             yield from (
                 Pair("fine-tuning", first, second)

@@ -157,6 +157,21 @@ def test_seeds_of_one_test_set_are_pooled_image_by_image(tmp_path):
     assert np.allclose(found.dice, 100 * scores(0.5))
 
 
+def test_seeds_of_students_are_held_against_the_one_run_of_their_teacher(tmp_path):
+    write_run(tmp_path, "teacher", lineage(annotations()), scores(0.8), 1)
+    write_run(tmp_path, "other", lineage(annotations()), scores(0.9), 1, epochs=1)
+    for seed, dice in enumerate((0.4, 0.6)):
+        for name, teachers in (("one", ["teacher"]), ("two", ["teacher", "other"])):
+            trained = {**lineage(pseudo_masks("thyroid", teachers)), "seed": seed}
+            write_run(tmp_path, f"{name}-{seed}", trained, scores(dice), 1)
+    found = pool(collect([tmp_path]), [])
+    table = pooled_table(found)
+    place = table.header.index("KTC %")
+    assert {row[1].text: row[place].text for row in table.rows} == {"one-*": "62.5", "two-*": ""}
+    told = [[cell.text for cell in row[:4]] for row in pooled_differences(found).rows]
+    assert told == [["several teachers", "two-*", "other", "−40.00"]]
+
+
 @pytest.mark.parametrize("chosen", [False, True])
 def test_test_sets_of_the_same_weights_are_no_folds_and_seeds_are_pooled_on_each(tmp_path, chosen):
     trained = lineage(annotations())
