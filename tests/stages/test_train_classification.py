@@ -31,7 +31,7 @@ from nakt_dist.config import (
     TrainingTeacherConfig,
     ValidationConfig,
 )
-from nakt_dist.errors import ConfigurationError, DatasetError
+from nakt_dist.errors import CheckpointError, ConfigurationError, DatasetError
 from nakt_dist.loading.targets import LabelledTargets
 from nakt_dist.models.network_file import open_network
 from nakt_dist.models.spec import ModelSpec
@@ -179,7 +179,7 @@ def test_another_teacher_is_another_run(dataset: Path, teacher: Path, tmp_path: 
     train.run(classify(tmp_path / "out", dataset, teacher=follow(teacher), recipe={"steps": 2}))
     other = tmp_path / "other"
     train.run(classify(other, dataset, seed=8, recipe={"steps": 1}))
-    with pytest.raises(Exception, match="teacher"):
+    with pytest.raises(DatasetError, match=r"transfer\.teacher\.weights_sha256: differs"):
         train.run(classify(tmp_path / "out", dataset, teacher=follow(other)))
 
 
@@ -277,7 +277,7 @@ def test_a_foreign_file_starts_a_classifier(dataset: Path, tmp_path: Path) -> No
         "weights_sha256": record.details["lineage"]["parent"]["weights_sha256"],
         "lineage": {},
     }
-    with pytest.raises(Exception, match="does not say which network"):
+    with pytest.raises(CheckpointError, match="does not say which network"):
         train.run(classify(tmp_path / "b", dataset, model=None, init=str(tmp_path / "their.pth")))
 
 

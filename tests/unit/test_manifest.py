@@ -130,7 +130,7 @@ def test_a_name_that_could_lead_out_of_the_folder_is_refused(tmp_path, name, pla
 def test_a_name_that_is_no_text_is_refused(tmp_path, name):
     DATASET.write(tmp_path)
     change_stored(tmp_path, lambda value: value["shards"][0].update(name=name))
-    with pytest.raises(DatasetError):
+    with pytest.raises(DatasetError, match=r"field 'shards\[0\]\.name' is .*, expected"):
         ShardManifest.read(tmp_path)
 
 
@@ -221,7 +221,7 @@ def test_a_manifest_nested_too_deeply_is_refused(tmp_path):
     path = tmp_path / MANIFEST_NAME
     value = json.loads(path.read_text()) | {"config": {"deep": "here"}}
     path.write_text(json.dumps(value).replace('"here"', "[" * 800 + "]" * 800))
-    with pytest.raises(DatasetError):
+    with pytest.raises(DatasetError, match="nested too deeply"):
         ShardManifest.read(tmp_path)
 
 
