@@ -190,6 +190,28 @@ class Death:
         os.replace = replace
 
 
+@dataclass(frozen=True)
+class DeathBesideASlowRank:
+    """A death that its rank comes to: the other is too slow at first to do all the work itself."""
+
+    death: Death
+    rank: None = None
+
+    def arm(self) -> None:
+        """Prepares the death in one rank, and slows the first renames of the other."""
+        if int(os.environ["RANK"]) == self.death.rank:
+            self.death.arm()
+            return
+        rename, slow = os.replace, iter(range(6))
+
+        def replace(*arguments: Any, **options: Any) -> None:
+            if next(slow, None) is not None:
+                time.sleep(0.5)
+            rename(*arguments, **options)
+
+        os.replace = replace
+
+
 class Mishap(Protocol):
     """What befalls one rank, or with None each: a ``Death``, or one of ``tests.mishaps``."""
 

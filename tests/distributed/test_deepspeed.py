@@ -264,9 +264,12 @@ def test_a_checkpoint_goes_on_in_another_world_and_another_stage(
     """Pairs of processes and stage, of which 0 is one process or DDP."""
     config = in_single_images(tmp_path / "out", dataset)
 
-    run_ranks(config, before[0], 120, Signalled(step=2), environment=_environment(before[1]))
-    finish(config, after[0], 120, _environment(after[1]))
+    settings = (120, Signalled(step=2))
+    left = run_ranks(config, before[0], *settings, environment=_environment(before[1]))
+    assert all("saved at step 2 of 4" in str(outcome.error) for outcome in left)
+    (record, *_) = finish(config, after[0], 120, _environment(after[1]))
 
+    assert record.metrics["steps_now"] == 2
     found, expected = logged_losses(tmp_path / "out"), logged_losses(one_process)
     assert [loss for _, loss in found] == pytest.approx([loss for _, loss in expected], abs=1e-4)
 

@@ -9,7 +9,7 @@ from nakt_dist.config.evaluating import OperatingPointConfig
 from nakt_dist.records.run_record import read_record
 from nakt_dist.stages import evaluate
 from tests.datasets import make_chest_dataset, make_classifier
-from tests.launching import Death, finish, run_ranks
+from tests.launching import Death, DeathBesideASlowRank, finish, run_ranks
 from tests.recipes import evaluate_config, file_hashes
 
 pytestmark = [pytest.mark.distributed, pytest.mark.timeout(120)]
@@ -84,7 +84,8 @@ def test_a_killed_rank_costs_nothing_but_a_second_start(
 ) -> None:
     config = evaluate_config(tmp_path / "out", dataset, weights, **settings)
 
-    run_ranks(config, 2, death=Death(rename=2, rank=0))
-    finish(config, 1)
+    outcomes = run_ranks(config, 2, death=DeathBesideASlowRank(Death(rename=1, rank=0)))
+    assert [outcome.exitcode for outcome in outcomes] == [-9, 0]
+    finish(config)
 
     assert found(tmp_path / "out") == one_process

@@ -3,11 +3,8 @@
 import fcntl
 import os
 import signal
-import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -19,7 +16,15 @@ from nakt_dist.stages import pack, pack_pool
 from nakt_dist.stages.pack_pool import Workers
 from tests.datasets import publish_images
 from tests.faults.chaos_launches import ForkedLaunch
-from tests.launching import Death, errors_of, finish, program, run_ranks, torchrun
+from tests.launching import (
+    Death,
+    DeathBesideASlowRank,
+    errors_of,
+    finish,
+    program,
+    run_ranks,
+    torchrun,
+)
 from tests.recipes import file_hashes, pack_config
 
 pytestmark = [pytest.mark.distributed, pytest.mark.timeout(240)]
@@ -66,28 +71,6 @@ def test_any_number_of_processes_gives_the_same_bytes(
     assert file_hashes(tmp_path / "out") == one_process
     for record in records:
         assert record.counts["packed"] + record.counts["rejected"] == IMAGES
-
-
-@dataclass(frozen=True)
-class DeathBesideASlowRank:
-    """A death that its rank comes to: the other is too slow at first to do all the work itself."""
-
-    death: Death
-    rank: None = None
-
-    def arm(self) -> None:
-        """Prepares the death in one rank, and slows the first renames of the other."""
-        if int(os.environ["RANK"]) == self.death.rank:
-            self.death.arm()
-            return
-        rename, slow = os.replace, iter(range(6))
-
-        def replace(*arguments: Any, **options: Any) -> None:
-            if next(slow, None) is not None:
-                time.sleep(0.5)
-            rename(*arguments, **options)
-
-        os.replace = replace
 
 
 @pytest.mark.parametrize("rename", [1, 2, 4, 9, 15, 25])

@@ -134,7 +134,8 @@ def test_a_run_that_is_to_end_where_it_left_keeps_its_only_checkpoint(
         recipe={"ema_decay": 0.9},
     )  # fmt: skip
     finish(replace(config, recipe=replace(config.recipe, steps=2)), world_size)
-    run_ranks(config, world_size, death=Signalled(step=4))
+    left = run_ranks(config, world_size, death=Signalled(step=4))
+    assert all("saved at step 4 of 6" in str(outcome.error) for outcome in left)
     checkpoint = tmp_path / "out" / "checkpoints" / "step-000000004"
     before = checkpoint.stat().st_ino
 
@@ -155,9 +156,11 @@ def test_a_job_may_come_back_with_another_number_of_processes(
     finish(config_of(tmp_path / "undisturbed", dataset, model=plain))
     config = config_of(tmp_path / "out", dataset, model=plain)
 
-    run_ranks(config, worlds[0], death=Signalled(step=3))
-    finish(config, worlds[1])
+    left = run_ranks(config, worlds[0], death=Signalled(step=3))
+    assert all("saved at step 3 of 6" in str(outcome.error) for outcome in left)
+    (record, *_) = finish(config, worlds[1])
 
+    assert record.metrics["steps_now"] == 3
     found, expected = logged_losses(tmp_path / "out"), logged_losses(tmp_path / "undisturbed")
     assert [step for step, _ in found] == [step for step, _ in expected]
     assert [loss for _, loss in found] == pytest.approx([loss for _, loss in expected], abs=1e-4)
