@@ -18,8 +18,8 @@ from nakt_dist.config import (
 from nakt_dist.errors import StartAgain
 from nakt_dist.models.spec import ModelSpec
 from tests.datasets import make_packed_dataset
+from tests.faults.chaos_launches import ForkedLaunch
 from tests.launching import (
-    NAKT,
     accelerate_launch,
     finish,
     free_port,
@@ -75,8 +75,7 @@ def assert_same_bits(output: Path, undisturbed: Path) -> None:
     assert {name: found[name] for name in FINAL} == {name: expected[name] for name in FINAL}
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
-@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize(("number", "rank"), [(signal.SIGTERM, 0), (signal.SIGUSR1, 1)])
 def test_a_signal_to_one_rank_makes_both_save_at_the_same_step_and_go_on_unnoticed(
     dataset: Path, undisturbed: Path, tmp_path: Path, number: int, rank: int
 ) -> None:
@@ -173,8 +172,7 @@ def test_a_job_may_come_back_with_another_number_of_processes(
     [
         ("accelerate", signal.SIGTERM),
         ("accelerate", signal.SIGKILL),
-        ("torchrun", signal.SIGUSR1),
-        ("torchrun", signal.SIGKILL),
+        ("torchrun", signal.SIGUSR1),  # of which it dies as of SIGKILL, without a word to others
     ],
 )
 def test_a_launcher_that_dies_leaves_nobody_training(
@@ -185,27 +183,25 @@ def test_a_launcher_that_dies_leaves_nobody_training(
     alone = accelerate_launch("--cpu", "--num_processes=2")
     launch = torchrun(2) if launcher == "torchrun" else alone
     with program(*launch, *endless(output, dataset), log=tmp_path / "log") as training:
-        training.wait_until(lambda: (output / "metrics.jsonl").exists())
-        training.wait_until(lambda: len(logged_losses(output)) >= 3)
+        training.wait_until(lambda: is_training(output))
         os.kill(training.pid, number)
         assert training.wait(60) != 0
         assert not training.orphans(60)
 
-    assert "asked to leave by SIGTERM; saved at step" in training.output
-    assert (output / "checkpoints" / "latest").exists()
+    assert_left(output, training.output)
 
 
 def test_a_rank_that_waits_for_its_peer_ends_at_the_first_signal(
     dataset: Path, tmp_path: Path
 ) -> None:
     """Nothing is there to save, and where it waits no Python runs."""
-    alone = {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1"}
-    port = str(free_port())
-    words = (*NAKT, *endless(tmp_path / "out", dataset))
-    with program(*words, log=tmp_path / "log", **alone, MASTER_PORT=port) as training:
-        training.wait_until(lambda: listens(int(port)))
-        os.kill(training.pid, signal.SIGTERM)
-        assert training.wait(10) == -signal.SIGTERM
+    words, port = endless(tmp_path / "out", dataset), free_port()
+    place = {"MASTER_PORT": str(port)}
+    with ForkedLaunch(words, 2, tmp_path / "log", False, only=0, environment=place) as training:
+        training.wait_until(lambda: listens(port))
+        os.kill(training.members()["rank 0"], signal.SIGTERM)
+        training.finish(10)
+    assert training.statuses() == {"rank 0": -signal.SIGTERM}
 
 
 def listens(port: int) -> bool:
@@ -223,22 +219,39 @@ def endless(output: Path, dataset: Path) -> tuple[str, ...]:
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("processes", [1, 2])
-def test_the_whole_job_signalled_leaves_with_the_code_that_requeues(
-    dataset: Path, tmp_path: Path, processes: int
-) -> None:
-    output = tmp_path / "out"
-    words = endless(output, dataset)
-    launch = NAKT if processes == 1 else torchrun(2)
-    with program(*launch, *words, log=tmp_path / "log") as training:
-        training.wait_until(lambda: (output / "metrics.jsonl").exists())
-        training.wait_until(lambda: len(logged_losses(output)) >= 3)
-        for process in training.processes():
-            process.send_signal(signal.SIGTERM)  # torchrun passes it on: its children get it twice
-        status = training.wait(60)
-        assert not training.orphans()
+def is_training(output: Path) -> bool:
+    return (output / "metrics.jsonl").exists() and len(logged_losses(output)) >= 3
 
-    assert status == 75 if processes == 1 else status != 0  # torchrun has codes of its own
-    assert "asked to leave by SIGTERM; saved at step" in training.output
+
+def assert_left(output: Path, printed: str) -> None:
+    assert "asked to leave by SIGTERM; saved at step" in printed
     assert (output / "checkpoints" / "latest").exists()
     assert not (output / "record.json").exists()
+
+
+def test_a_job_of_one_process_leaves_with_the_code_that_requeues(
+    dataset: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "out"
+    with ForkedLaunch(endless(output, dataset), 1, tmp_path / "log", False) as training:
+        training.wait_until(lambda: is_training(output))
+        for process in training.processes():
+            process.send_signal(signal.SIGTERM)
+        training.finish(60)
+
+    assert training.statuses() == {"rank 0": 75}
+    assert_left(output, training.printed)
+
+
+def test_the_whole_job_signalled_leaves_though_its_launcher_signals_it_once_more(
+    dataset: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "out"
+    with program(*torchrun(2), *endless(output, dataset), log=tmp_path / "log") as training:
+        training.wait_until(lambda: is_training(output))
+        for process in training.processes():
+            process.send_signal(signal.SIGTERM)
+        assert training.wait(60) != 0  # torchrun has codes of its own
+        assert not training.orphans()
+
+    assert_left(output, training.output)

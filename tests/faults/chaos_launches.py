@@ -7,7 +7,7 @@ import signal
 import sys
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from multiprocessing import connection
 from pathlib import Path
 
@@ -151,16 +151,25 @@ class ForkedLaunch(Launch):
         world_size: number of ranks.
         log: file that they print to.
         stop_together: end the others when one was killed, as launchers do; else they go on.
+        only: the one rank that starts; None for all.
+        environment: variables besides those of a launcher.
     """
 
     def __init__(
-        self, words: Sequence[str], world_size: int, log: Path, stop_together: bool
+        self,
+        words: Sequence[str],
+        world_size: int,
+        log: Path,
+        stop_together: bool,
+        only: int | None = None,
+        environment: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(log)
         self._stop_together = stop_together
         self._ranks = {
-            f"rank {rank}": fork(_run_command, list(words), environment, log)
-            for rank, environment in enumerate(rank_environments(world_size))
+            f"rank {rank}": fork(_run_command, list(words), {**each, **(environment or {})}, log)
+            for rank, each in enumerate(rank_environments(world_size))
+            if only in (None, rank)
         }
 
     def members(self) -> dict[str, int]:

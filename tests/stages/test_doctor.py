@@ -37,7 +37,7 @@ from nakt_dist.stages.doctor_report import Diagnosis, Findings, diagnose
 from nakt_dist.stages.opening import in_words
 from tests.datasets import make_packed_dataset, make_pseudo_labels, make_weights
 from tests.faults.chaos_launches import ForkedLaunch
-from tests.launching import NAKT, program, rank_environments
+from tests.launching import rank_environments
 from tests.recipes import evaluate_config, file_hashes, teach_config, train_config
 
 
@@ -527,10 +527,11 @@ def test_a_process_that_is_missing_is_named_and_nobody_waits_for_ever(tmp_path: 
         (0, "nothing came from processes 1, 2 of 3 within the time"),
         (1, "process 1 of 3 and process 0 do not meet at 127.0.0.1:"),
     ):
-        words, launched = (*NAKT, "doctor", "--wait_seconds=2"), rank_environments(3)[rank]
-        with program(*words, log=tmp_path / f"{rank}", **launched) as started:
-            assert started.wait(timeout=120) == 1
-            assert told in started.output
+        words = ["doctor", "--wait_seconds=2"]
+        with ForkedLaunch(words, 3, tmp_path / f"{rank}", False, only=rank) as started:
+            started.finish(120)
+        assert started.statuses() == {f"rank {rank}": 1}
+        assert told in started.printed
 
 
 @pytest.mark.gpu
