@@ -57,6 +57,14 @@ def real_data() -> Path:
 
 
 @pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures are made, and never drawn: for tests of what a report says."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    monkeypatch.setattr(FigureCanvasAgg, "print_png", lambda *_, **__: None)
+
+
+@pytest.fixture
 def seeded() -> Iterator[None]:
     """Torch draws the same in each test, and as before after it."""
     import torch

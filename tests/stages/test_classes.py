@@ -167,7 +167,7 @@ def test_a_student_of_pseudo_masks_is_scored_by_class(folder: Path) -> None:
     assert open_network(folder / "student").lineage["trained_on"]["labels"] == "pseudo masks"
 
 
-def test_the_report_has_a_table_of_classes(folder: Path, tmp_path: Path) -> None:
+def test_the_report_has_a_table_of_classes(folder: Path, undrawn: None, tmp_path: Path) -> None:
     evaluations = [str(folder / name) for name in ("teacher-eval", "student-eval")]
     report.run(ReportConfig(evaluations, str(tmp_path)))
     text = (tmp_path / "report.md").read_text()

@@ -1,5 +1,7 @@
 """``nakt report`` on classifiers: the page, the files and what the terminal shows last."""
 
+import contextlib
+import io
 import re
 import sys
 from pathlib import Path
@@ -7,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from nakt_dist.config import ReportConfig
+from nakt_dist.records.run_record import RunRecord
 from nakt_dist.stages import report
 from tests.classifier_records import write_attention, write_study
 
@@ -21,12 +24,21 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def reported(
+    study: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, RunRecord, list[str]]:
+    """A report's folder, its record, and the lines that it printed."""
+    output, printed = tmp_path_factory.mktemp("reported") / "report", io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        record = report.run(ReportConfig([str(study)], str(output)))
+    return output, record, printed.getvalue().splitlines()
+
+
 def test_the_table_in_the_shape_of_table_2_comes_last_and_then_the_page(
-    study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    study: Path, reported: tuple[Path, RunRecord, list[str]]
 ):
-    output = tmp_path / "report"
-    record = report.run(ReportConfig([str(study)], str(output)))
-    lines = capsys.readouterr().out.splitlines()
+    output, record, lines = reported
     assert lines[-1] == str(output / "report.html")
     assert lines[0] == "**Table 2 (paper B): mean AUROC % on chexpert (phantom), split test**"
     (row,) = (line for line in lines if line.startswith("| DenseNet-121 | 100 | imagenet |"))
@@ -42,16 +54,19 @@ def test_the_table_in_the_shape_of_table_2_comes_last_and_then_the_page(
     assert "patient-00" not in page + text and "image-00" not in page + text
 
 
-def test_equal_records_give_equal_bytes(study: Path, tmp_path: Path):
-    outputs = [tmp_path / name for name in ("first", "second")]
-    for output in outputs:
-        report.run(ReportConfig([str(study)], str(output)))
-    first, second = ((output / "report.html").read_bytes() for output in outputs)
+def test_equal_records_give_equal_bytes(
+    study: Path, reported: tuple[Path, RunRecord, list[str]], tmp_path: Path
+):
+    report.run(ReportConfig([str(study)], str(tmp_path / "second")))
+    first, second = (
+        (each / "report.html").read_bytes() for each in (reported[0], tmp_path / "second")
+    )
     assert first == second
 
 
 def test_a_terminal_does_not_break_a_mean_with_its_interval(
     study: Path,
+    undrawn: None,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,

@@ -1,8 +1,10 @@
 """``nakt report``, ``nakt inspect`` and the overlays of ``nakt evaluate``, as whole stages."""
 
+import contextlib
 import io
 import json
 import re
+import shutil
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
@@ -15,6 +17,7 @@ from PIL import Image
 from nakt_dist.config import EvaluateConfig, InspectConfig, ReportConfig
 from nakt_dist.errors import ConfigurationError, DatasetError
 from nakt_dist.evaluation.overlays import spread_over
+from nakt_dist.records.run_record import RunRecord
 from nakt_dist.shards.reader import IndexedShards
 from nakt_dist.stages import evaluate, inspect, report
 from nakt_dist.transfer.exclusion import ExclusionRule
@@ -58,6 +61,17 @@ def experiment(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_experiment(tmp_path_factory.mktemp("experiment"))
 
 
+@pytest.fixture(scope="module")
+def reported(
+    experiment: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, RunRecord, list[str]]:
+    """A report's folder, its record, and the lines that it printed."""
+    output, printed = tmp_path_factory.mktemp("reported") / "report", io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        record = report.run(ReportConfig([str(experiment)], str(output)))
+    return output, record, printed.getvalue().splitlines()
+
+
 def is_png(path: Path) -> bool:
     with Image.open(path, formats=("PNG",)) as image:
         image.load()
@@ -65,11 +79,9 @@ def is_png(path: Path) -> bool:
 
 
 def test_report_writes_everything_and_ends_with_the_page(
-    experiment: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    reported: tuple[Path, RunRecord, list[str]],
 ):
-    output = tmp_path / "report"
-    record = report.run(ReportConfig([str(experiment)], str(output)))
-    lines = capsys.readouterr().out.splitlines()
+    output, record, lines = reported
     assert lines[-1] == str(output / "report.html") == record.details["page"]
     assert record.counts == {"evaluations": 10, "records": 15, "pseudo_sets": 1, "left_out": 0}
     rows = [line for line in lines if line.startswith("| student | student-chosen ")]
@@ -93,7 +105,7 @@ def test_report_writes_everything_and_ends_with_the_page(
     assert "# Knowledge transfer report" in text and "(phantom)" in text
 
 
-def test_the_page_needs_nothing_from_outside(experiment: Path, tmp_path: Path):
+def test_the_page_needs_nothing_from_outside(experiment: Path, undrawn: None, tmp_path: Path):
     output = tmp_path / "report"
     report.run(ReportConfig([str(experiment)], str(output), title="A & B"))
     text = (output / "report.html").read_text()
@@ -112,17 +124,23 @@ def test_the_page_needs_nothing_from_outside(experiment: Path, tmp_path: Path):
         assert words in text
 
 
-def test_equal_runs_give_equal_bytes_wherever_they_lie(experiment: Path, tmp_path: Path):
-    outputs = [tmp_path / name for name in ("first", "second")]
-    for output in outputs:
-        report.run(ReportConfig([str(experiment)], str(output)))
+def test_equal_runs_give_equal_bytes_wherever_they_lie(
+    experiment: Path, reported: tuple[Path, RunRecord, list[str]], tmp_path: Path
+):
+    moved = shutil.copytree(experiment, tmp_path / "elsewhere" / experiment.name)
+    report.run(ReportConfig([str(moved)], str(tmp_path / "second")))
     for name in ("report.md", "report.html", "figures/learning-curves.png"):
-        first, second = ((output / name).read_bytes() for output in outputs)
+        first, second = (
+            (output / name).read_bytes() for output in (reported[0], tmp_path / "second")
+        )
         assert first == second
 
 
 def test_a_terminal_gets_a_drawn_table(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    undrawn: None,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ):
     write_evaluation(tmp_path / "run", lineage(annotations()), scores(0.5), name="[red]name[/red]")
     monkeypatch.setenv("COLUMNS", "200")
@@ -135,6 +153,7 @@ def test_a_terminal_gets_a_drawn_table(
 
 def test_a_narrow_terminal_keeps_dice_interval_and_ktc(
     experiment: Path,
+    undrawn: None,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
