@@ -99,7 +99,7 @@ def test_masks_are_packed_with_the_names_of_their_classes(folder: Path) -> None:
     for key, planes in zip(keys, masks_of(folder / "first", None), strict=True):
         _, mask = make_class_image(int(key[-3:]))
         assert np.array_equal(planes, np.stack([mask == 1, mask == 2, mask == 255]) * 255)
-    assert not any(verify.run(VerifyConfig(str(folder / "first"))).details.get("damages", []))
+    verify.run(VerifyConfig(str(folder / "first")))  # refuses what is damaged
 
 
 def test_a_teacher_learns_the_classes_and_says_so(folder: Path) -> None:
@@ -134,7 +134,7 @@ def test_soft_masks_hold_a_plane_for_each_class_and_their_statistics(folder: Pat
     assert statistics["target_pixels"] == (whole.argmax(1) > 0).sum((1, 2)).tolist()
     halves = [statistics[f"entropy:{name}"] for name in CLASSES[1:]]
     assert statistics["entropy"] == pytest.approx(np.mean(halves, axis=0).tolist())
-    assert not any(verify.run(VerifyConfig(str(folder / "pseudo"))).details.get("damages", []))
+    verify.run(VerifyConfig(str(folder / "pseudo")))  # refuses what is damaged
 
 
 def entropy_of(mask: np.ndarray) -> float:

@@ -363,7 +363,9 @@ def test_weights_that_are_not_finite_never_replace_sound_ones(
     with pytest.raises(NaktError, match=r"(weight|loss|gradient).* is .* at step \d+"):
         train.run(config)
 
-    for weights in (tmp_path / "out").rglob("*.safetensors"):
+    saved = list((tmp_path / "out").rglob("*.safetensors"))
+    assert saved
+    for weights in saved:
         assert all(torch.isfinite(value).all() for value in load_file(weights).values())
 
 
