@@ -102,12 +102,14 @@ def test_killed_under_torchrun_and_started_again_in_another_number(
         assert packing.ranks().keys() == {0, 1, 2}
         packing.kill()
 
-    assert_gone_on_by_two(source, output, one_process)
+    assert_gone_on_by_two(source, output, one_process, workers=1)
 
 
-@pytest.mark.parametrize(("of", "finished"), [("masks", 2), (".", 5)], ids=["masks", "shards"])
+@pytest.mark.parametrize(
+    ("of", "finished", "workers"), [("masks", 2, 1), (".", 5, 2)], ids=["masks", "shards"]
+)
 def test_killed_together_and_started_again_in_another_number(
-    source: Path, one_process: dict[str, str], tmp_path: Path, of: str, finished: int
+    source: Path, one_process: dict[str, str], tmp_path: Path, of: str, finished: int, workers: int
 ) -> None:
     output = tmp_path / "out"
     with launched(source, output, 3) as packing:
@@ -115,7 +117,7 @@ def test_killed_together_and_started_again_in_another_number(
         assert packing.members().keys() == {"rank 0", "rank 1", "rank 2"}
         packing.kill(None)
 
-    assert_gone_on_by_two(source, output, one_process)
+    assert_gone_on_by_two(source, output, one_process, workers)
 
 
 def launched(source: Path, output: Path, world_size: int, workers: int = 1) -> ForkedLaunch:
@@ -123,10 +125,12 @@ def launched(source: Path, output: Path, world_size: int, workers: int = 1) -> F
     return ForkedLaunch(words, world_size, log, stop_together=False)
 
 
-def assert_gone_on_by_two(source: Path, output: Path, one_process: dict[str, str]) -> None:
-    """Starts it again as two processes with two workers each."""
+def assert_gone_on_by_two(
+    source: Path, output: Path, one_process: dict[str, str], workers: int
+) -> None:
+    """Starts it again as two processes with so many workers each."""
     assert not (output / "manifest.json").exists()
-    with launched(source, output, 2, workers=2) as packing:
+    with launched(source, output, 2, workers) as packing:
         packing.finish(120)
     printed = packing.printed
 

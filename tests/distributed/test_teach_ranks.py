@@ -204,7 +204,7 @@ def test_empty_shards_pass_through_every_stage_in_several_processes(
 def test_many_ranks_that_finish_at_once_leave_nothing_behind(
     dataset: Path, weights: Path, one_process: dict[str, str], tmp_path: Path
 ) -> None:
-    for attempt in map(str, range(5)):
+    for attempt in map(str, range(3)):
         finish(teach_config(tmp_path / attempt, dataset, weights), 6)
         assert file_hashes(tmp_path / attempt) == one_process
 
