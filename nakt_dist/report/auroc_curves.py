@@ -203,7 +203,7 @@ def _draw(curves: Curves) -> bytes:
                 draw_repeats(upper, lower, repeats, *styles[method])
             last = max(curve.places[-1] for repeats in cell.values() for curve in repeats)
             _finish(upper, last, "AUROC (%)", "")
-            upper.set_ylim(lowest - margin, highest + margin)
+            upper.set_ylim(lowest - margin, min(highest + margin, 100.0))
             _finish(lower, last, "cross-entropy", _unit(cell))
         draw_legend(canvas, names, styles)
         return to_png(canvas)

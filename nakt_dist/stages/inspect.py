@@ -195,6 +195,10 @@ def _print_counts(
     rule: ExclusionRule, pseudo: PseudoSet, counts: Mapping[str, Mapping[str, int]]
 ) -> None:
     print(f"{pseudo.label}: pseudo-labels {pseudo.name}; excluded: {describe_rule(rule)}")
+    height, width = pseudo.manifest.height, pseudo.manifest.width
+    alpha = rule.alpha_at(height, width)
+    if alpha is not None and alpha != rule.alpha:
+        print(f"  N < {show_threshold(alpha)} of the {height} × {width} pixels here")
     if rule.beta is not None and not pseudo.manifest.soft:
         print("  every teacher gave binary masks: β does not apply")
     width = max(map(len, counts))

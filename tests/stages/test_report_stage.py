@@ -321,7 +321,7 @@ def test_inspect_helps_to_choose_the_thresholds(
     inspect.run(InspectConfig("pseudo", exclusion=ExclusionRule(beta=3.74, scale_alpha=True)))
     printed = capsys.readouterr().out
     assert re.search(r"^all +100 +75 +25 ", printed, re.MULTILINE) and "would keep" not in printed
-    assert "of each" not in printed
+    assert "of each" not in printed and "  N < 7.1 of the 64 × 64 pixels here\n" in printed
 
 
 @pytest.mark.parametrize(
