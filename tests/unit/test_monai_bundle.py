@@ -179,13 +179,13 @@ def test_a_classifier_of_a_bundle_has_its_softmax(tmp_path):
     odd = {"_target_": "Spacingd", "pixdim": [1, 1]}
     off = {**ZSCORE, "_disabled_": True}  # MONAI leaves it out
     transforms = [*READ, off, RANGE, shifted, resized, odd, "$@preprocessing"]
-    folder = bundle(tmp_path / "b", {"model": state}, network, transforms, names=("no", "yes"))
+    folder = bundle(tmp_path / "b", {"model": state}, network, transforms, names=("no", "effusion"))
     opened = open_network(folder)
     assert opened.spec.options == {"transposed": True, "softmax": True}
     seen = opened.preprocessing
     assert (seen.height, seen.width) == (32, 48)  # rows first
     assert seen.mean == pytest.approx([0.6]) and seen.std == pytest.approx([0.25])
-    assert opened.lineage == {"labels": ["no", "yes"]}
+    assert opened.lineage == {"labels": ["no", "Pleural Effusion"]}  # as datasets have it
     assert "not done here: Spacingd, $@preprocessing" in opened.notices[0]
     images = torch.rand(2, 1, 32, 48)
     with torch.no_grad():

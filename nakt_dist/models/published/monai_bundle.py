@@ -18,6 +18,7 @@ from nakt_dist.models.published.described import described
 from nakt_dist.models.published.monai_transforms import Preparation, is_disabled, read_transforms
 from nakt_dist.models.spec import ModelSpec
 from nakt_dist.models.weights import LoadedWeights
+from nakt_dist.sources.findings import canonical_finding
 
 _CONFIGS = ("inference.json", "metadata.json")
 _NETWORKS = ("network_def", "network", "net")
@@ -130,6 +131,8 @@ class _Bundle:
         names = [name.strip() for name in found if isinstance(name, str)]
         if spec.name == "monai_unet":
             names = [n.lower() if n.lower() == "background" else n for n in names]
+        else:
+            names = list(map(canonical_finding, names))
         if len(set(names)) != spec.num_outputs:
             return {}
         if spec.name == "monai_unet":
