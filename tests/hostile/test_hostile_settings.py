@@ -317,7 +317,6 @@ def test_a_program_in_the_place_of_a_settings_file_is_refused_by_its_name(tmp_pa
         "{name: unet, options: {base_channels: 1000000}}",
         "{name: unet, options: {base_channels: 90000}}",
         "{name: attention_unet, options: {base_channels: 90000}}",
-        "{name: unet, in_channels: 999999999}",
         "{name: 'smp:Unet/resnet18', options: {decoder_channels: [90000, 90000, 9000, 9, 9]}}",
     ],
 )
@@ -327,6 +326,15 @@ def test_a_network_of_settings_that_no_memory_holds_is_refused(tmp_path, capsys,
     assert main(["train", *words, f"--output={tmp_path / 'out'}", "--device=cpu"]) == 2
     message = capsys.readouterr().err
     assert "lower in_channels, num_outputs or options" in message and "Traceback" not in message
+
+
+def test_channels_that_no_image_has_are_refused_before_a_network_is_built(tmp_path, capsys):
+    dataset = make_packed_dataset(tmp_path, 2, splits={"train": 1.0})
+    words = ["--data.dataset", str(dataset), "--recipe.steps=1", "--device=cpu"]
+    model = "--model={name: unet, in_channels: 999999999}"
+    assert main(["train", *words, model, f"--output={tmp_path / 'out'}"]) == 2
+    message = capsys.readouterr().err
+    assert "which can be brought to 1 or 3" in message and "Traceback" not in message
 
 
 def test_a_classifier_that_no_memory_holds_is_refused():
