@@ -358,14 +358,30 @@ class ClassificationResult:
             interval=read_interval_or_null(metrics, "auroc_interval_95"),
             means=_read_metrics(metrics, "_mean"),
             findings=tuple(map(FindingScore.from_json, read_field(details, "labels", list))),
-            rests_on=read_if_there(details, "interval", Mapping) or {},
+            rests_on=_read_rests_on(details),
             groups=tuple(map(GroupScore.from_json, details.get("subgroups") or [])),
             gaps={printable(str(name)): read_percent_or_null(gaps, name) for name in gaps},
-            findings_of_groups=read_if_there(details, "subgroup_labels", Mapping) or {},
+            findings_of_groups=_read_findings_of_groups(details),
             compared=_DIFFERENCE in metrics,
             comparison=None if compared is None else Comparison.from_json(compared),
             operating_points=None if points is None else OperatingPoints.from_json(points),
         )
+
+
+def _read_rests_on(details: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Reads what an interval rests on; of its fields those that pages show are what they should."""
+    found: Mapping[str, Any] = read_if_there(details, "interval", Mapping) or {}
+    for name, kind in (("cautions", list), ("patients_drawn", int), ("resamples", int)):
+        read_if_there(details, f"interval.{name}", kind)
+    return found
+
+
+def _read_findings_of_groups(details: Mapping[str, Any]) -> Mapping[str, list[str]]:
+    found: Mapping[str, Any] = read_if_there(details, "subgroup_labels", Mapping) or {}
+    for attribute, names in found.items():
+        if not isinstance(names, list) or not all(isinstance(each, str) for each in names):
+            raise FieldError(f"subgroup_labels.{attribute}", names, "a list of texts")
+    return found
 
 
 def _read_metrics(value: Mapping[str, Any], ending: str) -> dict[str, float | None]:

@@ -564,6 +564,9 @@ def test_a_study_alike_in_all_but_seeds_and_teacher_raises_no_such_caution(study
         ("details.lineage.transfer", {"attention": None, "distillation": None}, "neither"),
         ("details.model", {"options": {}}, "the field 'name' is missing"),
         ("details.subgroups", 5, "damaged: TypeError"),
+        ("details.interval.cautions", -1, "the field 'interval.cautions' is -1, expected list"),
+        ("details.interval.resamples", "", "the field 'interval.resamples' is '', expected int"),
+        ("details.subgroup_labels", {"sex": 5}, "'subgroup_labels.sex' is 5, expected a list"),
     ],
 )
 def test_a_wrong_record_is_left_out_with_its_reason(tmp_path: Path, path, value, reason: str):
