@@ -42,6 +42,15 @@ class PicturesMet:
         """Whether anything is kept beside the weights: a run knows what it learns from itself."""
         return "training" not in self.unknown
 
+    def completed_by(self, before: "PicturesMet") -> "PicturesMet":
+        """Returns what is known with what was known before of the same network.
+
+        Weights that it started from, or its teacher, may have left the folder that tells.
+        """
+        regained = self.unknown - before.unknown
+        known = {role: each for role, each in before.numbers.items() if role in regained}
+        return PicturesMet({**self.numbers, **known}, self.unknown - regained)
+
     def roles_with(self, pixels: pa.ChunkedArray, names: np.ndarray | None = None) -> set[str]:
         """Returns the roles in which images are known to have been met; see ``count``."""
         return {role for role, count in self.count(pixels, names).items() if count}

@@ -26,7 +26,7 @@ from nakt_dist.runtime.tracking import METRICS_NAME
 from nakt_dist.runtime.wandb_check import check_tracking
 from nakt_dist.runtime.watchdog import clear_stacks
 from nakt_dist.runtime.work import sole_user
-from nakt_dist.shards.pictures import write_pictures
+from nakt_dist.shards.pictures import read_pictures, write_pictures
 from nakt_dist.stages import train_forecast
 from nakt_dist.stages.opening import Opening
 from nakt_dist.stages.train_identity import Training, lineage_of, pictures_met, resolve_auto
@@ -110,7 +110,7 @@ def _train_with(config: TrainConfig, stop: StopRequests, stopwatch: Stopwatch) -
     plan.check_size(network)
     lineage = lineage_of(plan, trainable)
     job = Training(config, lineage)
-    job.begin()
+    begun = job.begin()
     output, finished = job.output, job.finished()
     if finished is not None:
         say(f"train: {output} is finished; nothing to do")
@@ -149,7 +149,10 @@ def _train_with(config: TrainConfig, stop: StopRequests, stopwatch: Stopwatch) -
     if accelerator.is_main_process:
         (output / RECORD_NAME).unlink(missing_ok=True)  # of fewer steps: no longer true
         save_config(config, output)
-        write_pictures(output, pictures_met(plan))
+        met = pictures_met(plan)
+        if begun:
+            met = met.completed_by(read_pictures(output / BEST_WEIGHTS))
+        write_pictures(output, met)
     first_step = loop.progress.step
     progress = loop.train()
     training = plan.training

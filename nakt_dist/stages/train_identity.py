@@ -152,17 +152,19 @@ class Training(Job):
         self.is_begun()
         return []
 
-    def begin(self) -> None:
-        """Notes which run begins here, unless it did before.
+    def begin(self) -> bool:
+        """Notes which run begins here, unless it did before; says whether it did.
 
         Raises:
             DatasetError: as ``is_begun``.
         """
-        if self.is_begun() or not process_place().is_main:
-            return
+        begun = self.is_begun()
+        if begun or not process_place().is_main:
+            return begun
         if self._was_another():  # W&B would keep its first steps, and leave out this one's
             (self.output / RUN_ID_NAME).unlink(missing_ok=True)
         write_json(self.output / _IDENTITY_NAME, self.identity)
+        return False
 
     def _was_another(self) -> bool:
         """Says whether a run of other settings began here, which came to no checkpoint."""

@@ -1,15 +1,18 @@
 """That test images were met is said on the console, in the record and on the page alike."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from nakt_dist.config import StudyConfig
 from nakt_dist.report.content import make_document
 from nakt_dist.report.markdown import to_markdown
 from nakt_dist.report.runs import collect
+from nakt_dist.shards.pictures import PicturesMet, read_pictures, write_pictures
 from nakt_dist.shards.reader import IndexedShards
 from nakt_dist.stages import evaluate, teach, train
 from nakt_dist.stages.study import read_study
@@ -56,6 +59,21 @@ def test_a_tainted_grandparent_is_told_everywhere(
         weights = make_weights(tmp_path / f"{split}.safetensors", lineage=json.dumps(lineage))
         told = is_told(dataset, weights, tmp_path / split, capsys)
         assert told == NOWHERE | {"parents": met}
+
+
+def test_what_a_parent_met_stays_known_where_its_weights_were_moved_before_a_run_goes_on(
+    dataset: Path, tmp_path: Path
+) -> None:
+    weights = make_weights(tmp_path / "parent.safetensors", lineage=json.dumps({}))
+    write_pictures(tmp_path, PicturesMet({"training": np.array([3, 5])}))
+    config = train_config(tmp_path / "out", dataset, ONE_STEP, model=None, init=str(weights))
+    train.run(config)
+    (tmp_path / "elsewhere").mkdir()
+    moved = weights.rename(tmp_path / "elsewhere" / "parent.safetensors")
+    longer = replace(config.recipe, steps=2)
+    train.run(replace(config, recipe=longer, init=str(moved)))
+    met = read_pictures(tmp_path / "out" / "best.safetensors")
+    assert met.numbers["parents"].tolist() == [3, 5] and not met.unknown
 
 
 def test_what_the_first_teacher_met_is_told_of_the_student_of_the_third_round(
