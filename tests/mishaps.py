@@ -1,5 +1,6 @@
 """What befalls a rank in the middle of training, at a step that the test chooses."""
 
+import itertools
 import os
 import signal
 import time
@@ -11,6 +12,7 @@ import torch
 
 from nakt_dist.training.inputs import MicroBatch, TrainingInputs
 from nakt_dist.training.loop import TrainingLoop
+from nakt_dist.training.tasks import SegmentationTask
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,25 @@ class Signalled(AtStep):
 
     def happen(self) -> None:
         os.kill(os.getpid(), self.number)
+
+
+@dataclass(frozen=True)
+class SignalledWhileScoring:
+    """The scheduler's warning reaches this rank while it scores its n-th batch, from 1."""
+
+    batch: int
+    rank: int = 0
+
+    def arm(self) -> None:
+        """Watches what this process scores from now on."""
+        undisturbed, scored = SegmentationTask.validation_rows, itertools.count(1)
+
+        def rows(task: SegmentationTask, *given: Any) -> Any:
+            if next(scored) == self.batch:
+                os.kill(os.getpid(), signal.SIGUSR1)
+            return undisturbed(task, *given)
+
+        SegmentationTask.validation_rows = rows
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from functools import partial
 from types import TracebackType
@@ -29,6 +30,8 @@ from nakt_dist.training.phases import Phase, phase
 from nakt_dist.training.run import TrainingRun
 
 _SECONDS_BETWEEN_LOOKS = 1.0
+_BATCHES_BETWEEN_LOOKS = 8
+"""Of images that are scored; all processes look at the same ones."""
 Weights = Mapping[str, torch.Tensor]
 
 
@@ -37,7 +40,8 @@ class Milestones:
     """Saves and scores a network while it learns; its methods are collective operations.
 
     A checkpoint is written first and the network scored then, since that may take longer than a
-    scheduler waits. A launch that was killed in between leaves the scoring to the next one.
+    scheduler waits. A launch that was killed or asked to leave meanwhile leaves the scoring to the
+    next one.
     The main process writes copies in a thread while all go on learning, and is done with one
     milestone before it begins to write the next. It is a context, which does not end before.
     ``beat`` is called before whatever takes time, ``look`` about once a second and before anything
@@ -251,18 +255,29 @@ class Milestones:
 
         Returns:
             float64 (images, D), in their order, alike on all processes.
+
+        Raises:
+            StartAgain: as ``leave_if_asked``; the network is on the disk, and scored later.
         """
         network.eval()
         accelerator, size = self.run.accelerator, self.run.share.micro_batch_size
-        numbers = range(accelerator.process_index, len(dataset), accelerator.num_processes)
+        world = accelerator.num_processes
+        numbers, most = (range(r, len(dataset), world) for r in (accelerator.process_index, 0))
         pieces: list[torch.Tensor] = []
         parts = [numbers[start : start + size] for start in range(0, len(numbers), size)]
-        for batch in read_ahead(dataset, parts, own_cores(self.run.config.workers)):
-            self.beat(f"validation, image {len(pieces) * size}")
-            image, target = as_float(batch, accelerator.device)
-            with self.learner.autocast():
-                logits = self.run.task.logits(network, image)
-            pieces.append(self.run.task.validation_rows(logits, target))
+        with closing(read_ahead(dataset, parts, own_cores(self.run.config.workers))) as batches:
+            for number, batch in enumerate(batches):
+                if number % _BATCHES_BETWEEN_LOOKS == 0:
+                    self.leave_if_asked()
+                self.beat(f"validation, image {number * size}")
+                image, target = as_float(batch, accelerator.device)
+                with self.learner.autocast():
+                    logits = self.run.task.logits(network, image)
+                pieces.append(self.run.task.validation_rows(logits, target))
+        # All look as often as the first process, which has the most batches.
+        looks = range(0, -(-len(most) // size), _BATCHES_BETWEEN_LOOKS)
+        for _ in looks[-(-len(parts) // _BATCHES_BETWEEN_LOOKS) :]:
+            self.leave_if_asked()
         return gather_rows(accelerator, pieces, len(dataset))
 
     def _write_weights(self, name: str, weights: Weights) -> None:

@@ -27,7 +27,7 @@ from tests.launching import (
     run_ranks,
     torchrun,
 )
-from tests.mishaps import Signalled
+from tests.mishaps import Signalled, SignalledWhileScoring
 from tests.recipes import file_hashes, logged_losses, read_lines, train_config
 
 pytestmark = [pytest.mark.distributed, pytest.mark.timeout(180)]
@@ -120,6 +120,33 @@ def test_a_validation_that_the_job_left_before_is_made_up_for(
     assert scored == [2]
     finish(config, world_size)
 
+    assert_same_bits(tmp_path / "out", tmp_path / "undisturbed")
+
+
+@pytest.mark.parametrize(
+    ("world_size", "rank", "batch", "first_epoch"),
+    [(1, 0, 3, True), (2, 1, 2, False), (2, 0, 3, False)],
+)
+def test_a_job_that_is_asked_to_leave_while_it_is_scored_leaves_at_once(
+    tmp_path: Path, world_size: int, rank: int, batch: int, first_epoch: bool
+) -> None:
+    """Of 17 images the second process has one batch less, and still looks as often."""
+    splits = {"train": 16 / 33, "validation": 17 / 33}
+    dataset = make_packed_dataset(tmp_path, images=33, splits=splits)
+    changes = {
+        "checkpoint": CheckpointConfig(every_epochs=1 if first_epoch else 99),
+        "recipe": {"ema_decay": 0.9, "micro_batch_size": 1},
+    }
+    finish(config_of(tmp_path / "undisturbed", dataset, **changes), world_size)
+    config = config_of(tmp_path / "out", dataset, **changes)
+
+    outcomes = run_ranks(config, world_size, death=SignalledWhileScoring(batch, rank))
+
+    step = 2 if first_epoch else 6
+    assert all(isinstance(outcome.error, StartAgain) for outcome in outcomes), outcomes
+    assert all(f"saved at step {step} of 6" in str(outcome.error) for outcome in outcomes)
+    assert not any("validation_dice" in line for line in read_lines(tmp_path / "out/metrics.jsonl"))
+    finish(config, world_size)
     assert_same_bits(tmp_path / "out", tmp_path / "undisturbed")
 
 
