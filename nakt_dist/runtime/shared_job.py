@@ -162,12 +162,12 @@ class SharedJob(Job, Generic[Result]):
         """
         if self.ledger.is_complete():
             with hold_lock(self.ledger.folder / "finalise.lock") as held:
-                if held:
-                    result = self.finished()
-                    if result is None:
-                        result = put_together()
-                    self.ledger.close()
-                    return result
+                result = self.finished() if held else None
+                if held and result is None:
+                    result = put_together()
+            if result is not None:
+                self.ledger.close()  # NFS would keep the folder of a lock that is open
+                return result
         return self.finished()
 
     def finalise_or_wait(self, put_together: Callable[[], Result]) -> Result:

@@ -34,6 +34,7 @@ LOCK_NAME = ".lock"
 COUNT_NAME = "pieces.json"
 """Says how many pieces there are, to those who watch."""
 
+_IDENTITY_NAME = "identity.json"
 _ATTEMPTS = 100
 _PAUSE_SECONDS = 0.02
 _NO_FILE = (errno.ELOOP, errno.ENXIO, errno.EISDIR)  # a link, a pipe, a folder
@@ -41,8 +42,22 @@ _HELD: set[IO[str]] = set()
 
 
 def ledger_folder(output: Path, stage: str) -> Path:
-    """Returns where the pieces of a stage's output are kept; it goes when the output is whole."""
+    """Returns where the ledger of a stage's output is kept, until the output is whole."""
     return output / f".{stage}"
+
+
+def is_unfinished(output: Path, stage: str) -> bool:
+    """Says whether pieces of an output are left to be done or put together, by whomever.
+
+    A process of several ends when it finds nothing more to do, whether or not others do.
+    """
+    # Not the folder: NFS keeps it for a while where a file in it was open when it was removed. And
+    # not whether the file exists: NFS remembers that for a while, but looks when it is opened.
+    path = ledger_folder(output, stage) / _IDENTITY_NAME
+    with contextlib.suppress(OSError):
+        os.close(os.open(path, os.O_RDONLY | os.O_NONBLOCK))
+        return True
+    return False
 
 
 class WorkLedger:
@@ -94,7 +109,7 @@ class WorkLedger:
 
     @property
     def _identity_path(self) -> Path:
-        return self.folder / "identity.json"
+        return self.folder / _IDENTITY_NAME
 
     def _begin_or_take_up(self) -> None:
         self.folder.mkdir(parents=bool(self.identity), exist_ok=True)

@@ -9,7 +9,6 @@ from pathlib import Path
 
 from nakt_dist.errors import DatasetError
 from nakt_dist.runtime.files import file_sha256, read_json, write_json
-from nakt_dist.runtime.work import ledger_folder
 
 STUDY_FOLDER = ".study"
 _FORMAT = "nakt-study/1"
@@ -111,16 +110,6 @@ class Plan:
     name: str
     root: str
     runs: tuple[PlannedRun, ...]
-
-
-def is_unfinished(stage: str, output: str | None) -> bool:
-    """Says whether pieces of an output are left to be done or put together, by whomever.
-
-    A process of several ends when it finds nothing more to do, whether or not others do.
-    """
-    if output is None or "://" in output:
-        return False
-    return ledger_folder(Path(output), stage).is_dir()
 
 
 def left_in(output: str) -> set[str]:

@@ -17,8 +17,8 @@ from nakt_dist.runtime.preemption import REQUEUE_ALONE_EXIT_CODE, REQUEUE_EXIT_C
 from nakt_dist.runtime.processes import printable_lines
 from nakt_dist.runtime.relaunch import end_with_parent
 from nakt_dist.runtime.slurm import this_job
-from nakt_dist.runtime.work import hold_lock
-from nakt_dist.studies.folder import RunState, StudyFolder, is_unfinished, mark_of
+from nakt_dist.runtime.work import hold_lock, is_unfinished
+from nakt_dist.studies.folder import RunState, StudyFolder, mark_of
 from nakt_dist.studies.plan import StudyRun, settings_sha256
 from nakt_dist.studies.standing import note_settings
 
@@ -97,6 +97,16 @@ def is_elsewhere(folder: StudyFolder, name: str) -> bool:
         return not held
 
 
+def is_left_to_others(run: StudyRun) -> bool:
+    """Says whether pieces of a run's output are left, although its stage has ended well."""
+    output = run.planned.output
+    return (
+        output is not None
+        and "://" not in output
+        and is_unfinished(Path(output), run.planned.stage)
+    )
+
+
 def work_of(
     run: StudyRun, folder: StudyFolder, attempt: int, devices: str | None, main: Main
 ) -> Callable[[], int]:
@@ -114,7 +124,7 @@ def work_of(
                 return WRONG_SETTINGS_EXIT_CODE if isinstance(error, ConfigurationError) else 1
             words = [run.planned.stage, "--config", str(settings)]
             code = main(words) if run.launch.is_alone else _launch(run, words)
-            if code == 0 and is_unfinished(run.planned.stage, run.planned.output):
+            if code == 0 and is_left_to_others(run):
                 time.sleep(_PAUSE_SECONDS)  # somebody does the rest, or has the lock of one who did
                 return ELSEWHERE_EXIT_CODE
             return code

@@ -9,7 +9,8 @@ from nakt_dist.config import as_plain
 from nakt_dist.errors import DatasetError, NaktError
 from nakt_dist.records.run_record import RECORD_NAME, read_record
 from nakt_dist.runtime.files import differing_fields, read_json, with_new_nulls, write_json
-from nakt_dist.studies.folder import RunState, StudyFolder, is_unfinished, left_in, mark_of
+from nakt_dist.runtime.work import is_unfinished
+from nakt_dist.studies.folder import RunState, StudyFolder, left_in, mark_of
 from nakt_dist.studies.paths import absolute
 from nakt_dist.studies.plan import Study, StudyRun, settings_sha256
 
@@ -105,7 +106,7 @@ def _is_whole(run: StudyRun, state: RunState | None) -> bool:
     output = run.planned.output
     if output is None or "://" in output:
         return True
-    if is_unfinished(run.planned.stage, output):
+    if is_unfinished(Path(output), run.planned.stage):
         return False
     try:
         return any(Path(output).iterdir()) and set(state.left if state else ()) <= left_in(output)

@@ -12,8 +12,15 @@ from nakt_dist.errors import NaktError, StartAgain
 from nakt_dist.runtime.preemption import REQUEUE_ALONE_EXIT_CODE, REQUEUE_EXIT_CODE
 from nakt_dist.runtime.processes import process_place
 from nakt_dist.runtime.work import hold_lock
-from nakt_dist.studies.folder import StudyFolder, is_unfinished
-from nakt_dist.studies.one_run import lock_path, prepare, reason_of, shortened, status_after
+from nakt_dist.studies.folder import StudyFolder
+from nakt_dist.studies.one_run import (
+    is_left_to_others,
+    lock_path,
+    prepare,
+    reason_of,
+    shortened,
+    status_after,
+)
 from nakt_dist.studies.plan import Study, StudyRun
 
 _FIRST_SECONDS = 60
@@ -60,7 +67,7 @@ def do_together(
         finally:
             status = status_after(code)
             if status == "done":
-                notes = not is_unfinished(run.planned.stage, run.planned.output)
+                notes = not is_left_to_others(run)
             else:
                 notes = place.is_main or reason is not None
             state = folder.read_state(run.name)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from nakt_dist.config import StudyConfig
-from nakt_dist.runtime.work import ledger_folder
+from nakt_dist.runtime.work import WorkLedger, ledger_folder
 from nakt_dist.stages.study import read_study
 from nakt_dist.studies import one_run
 from nakt_dist.studies.folder import StudyFolder
@@ -91,7 +91,7 @@ def test_a_run_is_done_when_its_pieces_are_put_together_not_when_the_first_proce
     note_done(folder, study.by_name(["p-0"])[0])
     (packing,) = study.by_name(["s-0"])
     output = Path(packing.config.output)
-    pieces = ledger_folder(output, "pack")
+    pieces = WorkLedger(ledger_folder(output, "pack"), {"dataset": "squares"}, 2)
     monkeypatch.setenv("WORLD_SIZE", "2")
 
     def status() -> str | None:
@@ -99,17 +99,19 @@ def test_a_run_is_done_when_its_pieces_are_put_together_not_when_the_first_proce
         return state and state.status
 
     monkeypatch.setenv("RANK", "0")
-    do_together(packing, study, folder, lambda config: pieces.mkdir(parents=True))
+    do_together(packing, study, folder, lambda config: pieces.open())
     assert status() == "running" and not stand(study, folder)["s-0"].done  # if all is killed now
 
     def put_together(config: Any) -> None:
         (output / "manifest.json").write_text("whole")
-        pieces.rmdir()
+        pieces.close()
 
     monkeypatch.setenv("RANK", "1")
     do_together(packing, study, folder, put_together)
     assert status() == "done" and stand(study, folder)["s-0"].done
-    pieces.mkdir()  # it is made anew
+    pieces.folder.mkdir()  # as NFS leaves it for a while
+    assert stand(study, folder)["s-0"].done
+    pieces.open()  # it is made anew
     assert not stand(study, folder)["s-0"].done
 
 
@@ -118,12 +120,11 @@ def test_a_run_whose_last_pieces_others_do_is_waited_for(
 ) -> None:
     study, folder = small_study(tmp_path), StudyFolder(tmp_path)
     (packing,) = study.by_name(["s-0"])
-    pieces = ledger_folder(Path(packing.config.output), "pack")
+    place = ledger_folder(Path(packing.config.output), "pack")
+    pieces = WorkLedger(place, {"dataset": "squares"}, 2)
     monkeypatch.setattr(one_run, "_PAUSE_SECONDS", 0.0)
 
-    def main(words: list[str]) -> int:
-        pieces.mkdir(parents=True, exist_ok=True)
-        return 0
-
-    assert work_of(packing, folder, 1, None, main)() == ELSEWHERE_EXIT_CODE
-    assert work_of(packing, folder, 1, None, lambda words: pieces.rmdir() or 0)() == 0
+    pieces.open()
+    assert work_of(packing, folder, 1, None, lambda words: 0)() == ELSEWHERE_EXIT_CODE
+    pieces.close()
+    assert work_of(packing, folder, 1, None, lambda words: 0)() == 0

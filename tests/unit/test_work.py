@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from nakt_dist.errors import DatasetError
+from nakt_dist.runtime import work as work_module
 from nakt_dist.runtime.files import read_json, write_json
 from nakt_dist.runtime.shared_job import SharedJob
-from nakt_dist.runtime.work import WorkLedger, hold_lock, sole_user
+from nakt_dist.runtime.work import WorkLedger, hold_lock, is_unfinished, sole_user
 
 IDENTITY = {"dataset": "squares", "teachers": [{"weight": 1.0}], "settings": {"batch_size": 16}}
 SPAWN = multiprocessing.get_context("spawn")
@@ -285,6 +286,21 @@ def test_a_shared_job_is_begun_worked_on_and_put_together_once(tmp_path):
         first.finalise(first.put_together) == Counting(tmp_path / "out", IDENTITY, 3).begin() == 3
     )
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["total.json"]
+
+
+def test_a_ledger_goes_when_none_of_its_locks_is_open_any_more(tmp_path, monkeypatch):
+    """NFS keeps a name of a file that is removed while it is open, and with it its folder."""
+    job, close = Counting(tmp_path, IDENTITY), WorkLedger.close
+
+    def close_as_on_nfs(ledger):
+        assert not work_module._HELD
+        close(ledger)
+
+    job.begin()
+    assert is_unfinished(tmp_path, "teach")
+    monkeypatch.setattr(WorkLedger, "close", close_as_on_nfs)
+    assert job.finalise(job.put_together) == 0
+    assert not is_unfinished(tmp_path, "teach")
 
 
 def test_a_shared_job_refuses_the_result_of_another(tmp_path):
