@@ -16,7 +16,8 @@ from nakt_dist.config import (
 )
 from nakt_dist.stages import teach
 from tests.datasets import make_packed_dataset
-from tests.launching import NAKT, Death, finish, program, run_ranks
+from tests.faults.chaos_launches import ForkedLaunch
+from tests.launching import Death, finish, run_ranks
 from tests.recipes import (
     evaluate_config,
     file_hashes,
@@ -99,15 +100,15 @@ def test_training_from_the_command_line_killed_with_all_its_processes_goes_on_bi
     finish(train_config(tmp_path / "undisturbed", dataset, recipe=recipe))
     output = tmp_path / "out"
     words = (
-        *NAKT, "train", f"--output={output}", f"--data.dataset={dataset}", "--recipe.steps=60",
+        "train", f"--output={output}", f"--data.dataset={dataset}", "--recipe.steps=60",
         "--recipe.global_batch_size=8", "--recipe.learning_rate=0.001", "--model.name=unet",
         '--model.options={"base_channels": 4, "normalisation": "none"}', "--device=cpu",
         "--threads=1", "--log_keys=true", "--checkpoint.every_steps=2", "--workers=1",
     )  # fmt: skip
 
-    with program(*words, log=tmp_path / "log") as training:
+    with ForkedLaunch(words, 1, tmp_path / "log", stop_together=True) as training:
         training.wait_until(lambda: (output / "checkpoints" / "step-000000020").exists())
-        training.kill()
+        training.kill(None)
     assert not (output / "record.json").exists()
     (record,) = finish(train_config(output, dataset, recipe=recipe))
 
