@@ -20,7 +20,7 @@ from tests.recipes import evaluate_config, file_hashes
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(240)]
 
-SHARES = (0.0, 0.25, 0.6, 0.9)
+SHARES = (0.0, 0.4, 0.9)
 """How much of what the output needs is left on the disk."""
 
 

@@ -67,9 +67,7 @@ def test_a_kill_before_any_rename_changes_no_byte(tmp_path: Path) -> None:
     assert rename > 2 * 3 + 4  # three shards with receipts, two tables, configuration, manifest
 
 
-@pytest.mark.parametrize(
-    ("finished_shards", "workers_then"), [(0, 3), (1, 1), (8, 2), (SHARDS - 3, 3)]
-)
+@pytest.mark.parametrize(("finished_shards", "workers_then"), [(0, 1), (SHARDS // 2, 3)])
 def test_all_processes_killed_in_the_middle_change_no_byte(
     source: Path,
     undisturbed: dict[str, str],
@@ -90,7 +88,10 @@ def test_all_processes_killed_in_the_middle_change_no_byte(
 
 
 def test_one_worker_killed_is_reported_and_the_work_goes_on_next_time(
-    source: Path, undisturbed: dict[str, str], tmp_path: Path
+    source: Path,
+    undisturbed: dict[str, str],
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     output = tmp_path / "out"
     with program(*words_of(source, output, workers=2), log=tmp_path / "log") as packing:
@@ -102,9 +103,9 @@ def test_one_worker_killed_is_reported_and_the_work_goes_on_next_time(
     assert "nakt: error: pack: a worker process was killed" in packing.output
     assert "Traceback" not in packing.output
 
-    with program(*words_of(source, output, workers=2), log=tmp_path / "log") as packing:
-        assert "images are read already" in packing.succeed()
+    pack.run(pack_config(source, output))
 
+    assert "images are read already" in capfd.readouterr().err
     assert file_hashes(output) == undisturbed
 
 
