@@ -189,6 +189,7 @@ class Records:
             write_bytes(folder / CURVES, _curves_text(self.curves).encode())
         held = {name: file_sha256(folder / name) for name in _FILES if (folder / name).exists()}
         write_json(folder / ABOUT, {**self.about, "files": held})
+        read_records.cache_clear()
 
     def _values_table(self) -> pa.Table:
         names = (DICE,) if self.images is None else self.images.findings

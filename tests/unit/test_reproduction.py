@@ -350,6 +350,14 @@ def test_two_collections_stand_side_by_side_and_no_pair_mixes_them(masks):
     assert close[0] is not None and close[0] == close[1]  # of the first of equals alone
 
 
+def test_what_was_written_is_read_and_not_what_was_there_before(masks, tmp_path):
+    records = masks[1]
+    records.write(tmp_path)
+    before = read_records(tmp_path)
+    join(before, records).write(tmp_path)
+    assert len(read_records(tmp_path).runs) == 2 * len(before.runs)
+
+
 def test_collections_that_do_not_belong_together_are_refused(masks):
     records = masks[1]
     newer = replace(records, about={**records.about, "versions": {"torch": "9"}})
