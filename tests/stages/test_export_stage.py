@@ -508,8 +508,9 @@ def test_the_one_output_is_the_target_s_in_whatever_order_classes_are_given(tmp_
 
 def test_names_that_replace_the_file_s_are_in_all_forms(tmp_path, capsys):
     run, _ = write_run(tmp_path, classifier(images_of() | SIZE, network=RESNET.name), RESNET)
-    export.run(plain(run, labels=list(FINDINGS[::-1])))
-    assert open_network(tmp_path / "runs/student-export").lineage["labels"] == list(FINDINGS[::-1])
+    renamed = [f"{name} seen" for name in FINDINGS]
+    export.run(plain(run, labels=renamed))
+    assert open_network(tmp_path / "runs/student-export").lineage["labels"] == renamed
     assert "was written anew" in capsys.readouterr().err
     export.run(plain(run, labels=list(FINDINGS), output=str(tmp_path / "same")))
     assert (tmp_path / "same/model.safetensors").read_bytes() == (
