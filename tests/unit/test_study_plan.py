@@ -379,7 +379,7 @@ def trained_on(validated: list[str], edema: str = "zero") -> dict[str, Any]:
     return {"validated_findings": validated, "lineage": {"label_policy": policy}}
 
 
-def settings_tested_with(names: list[str]) -> dict[str, Any]:
+def with_tests(names: list[str]) -> dict[str, Any]:
     labels = [{"name": name, "auroc": 80.0} for name in names]
     return {"labels": [*labels, {"name": "Fracture", "auroc": None}]}
 
@@ -392,7 +392,7 @@ def settings_tested_with(names: list[str]) -> dict[str, Any]:
         ({**GRID, "matrix": {"beta": [1, 2]}}, "train", "best_validation_auroc",
          trained_on(["Edema"]), trained_on(["Edema"], "one"), r"\(apart: Edema\)"),
         (VALIDATED, "evaluate", "auroc_mean",
-         settings_tested_with(["Edema", "Mass"]), settings_tested_with(["Edema"]), r"\(apart: Mass\)"),
+         with_tests(["Edema", "Mass"]), with_tests(["Edema"]), r"\(apart: Mass\)"),
     ],
 )  # fmt: skip
 def test_means_over_unlike_findings_are_not_compared(
