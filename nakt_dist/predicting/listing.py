@@ -116,8 +116,8 @@ def _of_list(path: Path, column: str, image_folder: str) -> Iterator[ListedImage
         folder = Path(os.path.commonpath([each.parent for each in paths]))
     for each in paths:
         found = _what_is_at(each)
-        problem = ("missing_image", f"the list names this file, and {found} is there")
-        problem = problem if found else None
+        told = ("missing_image", f"the list names this file, and {found} is there")
+        problem = told if found else None
         yield ListedImage(valid_unicode(each.relative_to(folder).as_posix()), each, problem)
 
 

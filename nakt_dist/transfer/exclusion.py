@@ -181,7 +181,8 @@ class ExclusionRule(Limited, group="exclusion"):
 
     def without(self, *names: str) -> "ExclusionRule":
         """Returns the rule without some thresholds, as if nothing had been found either."""
-        return replace(self, calibration=None, **dict.fromkeys(names))
+        none: dict[str, Any] = dict.fromkeys(names)
+        return replace(self, calibration=None, **none)
 
     def with_found(self, values: np.ndarray) -> "ExclusionRule":
         """Returns the rule with the threshold of its calibration in place of β.
@@ -190,7 +191,10 @@ class ExclusionRule(Limited, group="exclusion"):
             values: as for ``Calibration.find``.
         """
         assert self.calibration is not None
-        found = {"beta": None, self.calibration.threshold: self.calibration.find(values)}
+        found: dict[str, Any] = {
+            "beta": None,
+            self.calibration.threshold: self.calibration.find(values),
+        }
         return replace(self, **found, calibration=replace(self.calibration, pseudo_labels=None))
 
     def sure(self, column: Callable[[str], np.ndarray]) -> np.ndarray | bool:

@@ -175,7 +175,7 @@ class MadeUp:
             "target_pixels": 0.7,
         }
         told |= {"mean_confidence": -0.5, "expected_dice": 0.655}
-        return [told, {**told, "images": 9, "entropy": -0.1}]
+        return [told, {**told, "images": 9, "entropy": -0.1}, {**told, "dataset": "busi"}]
 
 
 def kind_of(rule: Mapping[str, Any]) -> str:
@@ -314,7 +314,8 @@ def test_what_each_rule_keeps_stands_beside_what_it_gives():
 
 
 def test_what_measures_of_pseudo_masks_tell_stands_by_dataset():
-    (row,) = tables_of_a(made_up("open_data_a"))["measures"].rows
+    row, other = tables_of_a(made_up("open_data_a"))["measures"].rows
+    assert [other[0].text, other[1].text] == ["busi", "1"]
     assert [c.text for c in row] == [
         "ddti", "2", "9", "21.2 to 21.2", "−0.10 to +0.46", "+0.66 to +0.66", "−0.50 to −0.50",
         "+0.70 to +0.70",

@@ -709,7 +709,7 @@ def test_of_a_part_of_a_study_that_part_is_told_alone(tmp_path: Path) -> None:
     told = lines_of(study, standings, study.with_needs([final]))
     assert told[0].startswith(f"study r: 4 of {len(study.runs)} runs below ")
     assert "1 done, 3 to do" in told
-    assert not any("-1" in line for line in told)
+    assert not any("-1" in line.replace(str(tmp_path), "") for line in told)
     assert "0 done, 1 to do" in lines_of(study, standings, [final])
 
 
