@@ -86,36 +86,6 @@ def test_the_exits_of_the_tasks_decide_whether_a_job_is_queued_again(
     assert ("submit it with more time" in ended.stderr) == (status in (138, 143))
 
 
-@pytest.mark.parametrize("number", ["USR1", "TERM"])
-@pytest.mark.parametrize("exits", [75, 0, 1])
-def test_a_warning_that_the_shell_of_a_task_alone_gets_is_passed_on(
-    number: str, exits: int, here: Path
-) -> None:
-    """So it is on clusters with proctrack/cgroup."""
-    programs = {
-        "srun": f"""\
-while [ "$1" != bash ]; do shift; done
-SLURM_PROCID=0 SLURM_LOCALID=0 "$@" & task=$!
-until [ -e running ]; do sleep 0.05; done
-kill -s {number} $task
-wait $task
-""",
-        "python": f"""\
-trap 'sleep 0.3; exit {exits}' {number}
-: > running
-for ((n = 0; n < 100; n++)); do sleep 0.1; done
-exit 3
-""",
-    }
-    for name, text in programs.items():
-        (here / "bin" / name).write_text(f"#!/usr/bin/env bash\n{text}")
-
-    ended = run_job(here, "train")
-
-    assert ended.returncode == (exits if exits == 1 else 0), ended.stderr
-    assert (here / "requeued").exists() == (exits == 75)
-
-
 @pytest.mark.parametrize("exits", ["75 75", "143 76"])
 def test_a_job_that_does_not_get_on_is_not_queued_again_for_ever(exits: str, here: Path) -> None:
     settings = {"NAKT_MOST_RESTARTS": "3"}
