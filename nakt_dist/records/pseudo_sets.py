@@ -193,9 +193,14 @@ def with_threshold_found(rule: ExclusionRule, manifest: PseudoLabelManifest) -> 
         if found.beta is not None
         else f"the smallest expected Dice is {found.smallest_expected_dice:g}, below"
     )
+    idle = (
+        ""
+        if found.smallest_expected_dice != 0
+        else ("; no mask is below 0: too many of these have no target to find another")
+    )
     form = _in_another_form(own.manifest, manifest)
     say(f"exclusion: {told} {asked.percentile:g} % of {len(values)} masks of "
-        f"{own.manifest.dataset}{form}{_doubt(own.manifest)}")  # fmt: skip
+        f"{own.manifest.dataset}{idle}{form}{_doubt(own.manifest)}")  # fmt: skip
     return found
 
 

@@ -101,6 +101,15 @@ def test_the_smallest_expected_dice_is_found_likewise_and_takes_the_place_of_bet
     assert verdict.reasons[2:] == ["teachers not sure"] * 3 + ["target pixels below alpha"]
 
 
+def test_a_smallest_expected_dice_of_0_is_said_to_exclude_nothing(folder, capsys):
+    rule = found(folder, measure="expected_dice", percentile=100)
+    assert rule.smallest_expected_dice == 0
+    assert "below 100 % of 101 masks of breast; no mask is below 0" in capsys.readouterr().err
+    binary = replace(read_pseudo_set(folder / "others").manifest, soft=False)
+    asked = rule_of(folder, measure="expected_dice")
+    assert with_threshold_found(asked, binary).beta is None  # of β alone binary masks say nothing
+
+
 @pytest.mark.parametrize("field", ["beta", "smallest_expected_dice"])
 def test_a_threshold_beside_the_expected_dice_that_is_to_be_found_is_refused(folder, field):
     rule = rule_of(folder, measure="expected_dice")
