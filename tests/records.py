@@ -1,5 +1,7 @@
 """Run records and pseudo-labels written by hand, so that every number in a report is known."""
 
+import contextlib
+import io
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,12 +11,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from nakt_dist.config import ReportConfig
 from nakt_dist.evaluation.summary import summarise_metric
 from nakt_dist.records.run_record import RunRecord
 from nakt_dist.runtime.files import file_sha256
 from nakt_dist.shards.manifest import INDEX_NAME, PseudoLabelManifest
 from nakt_dist.shards.tables import PSEUDO_INDEX_SCHEMA, write_table
 from nakt_dist.shards.writer import write_shard
+from nakt_dist.stages import report
 
 RULE = {"alpha": 256, "beta": 2.5, "combine": "either", "scale_alpha": False}
 VERSIONS = {"python": "3.11.7", "torch": "2.15.0"}
@@ -23,6 +27,14 @@ VERSIONS = {"python": "3.11.7", "torch": "2.15.0"}
 def sha(name: str) -> str:
     """Returns 64 hexadecimal digits that begin with the name's own bytes."""
     return name.encode().hex().ljust(64, "0")[:64]
+
+
+def reported_once(root: Path, output: Path) -> tuple[Path, RunRecord, list[str]]:
+    """Makes a report, and returns its folder, its record, and the lines that it printed."""
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        record = report.run(ReportConfig([str(root)], str(output)))
+    return output, record, printed.getvalue().splitlines()
 
 
 def annotations(

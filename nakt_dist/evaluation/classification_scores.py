@@ -33,8 +33,8 @@ from nakt_dist.records.comparison import Comparison
 from nakt_dist.records.evaluation_set import EvaluationSet
 from nakt_dist.records.exposure import MET
 from nakt_dist.records.fields import read_if_there
+from nakt_dist.records.finding_results import ClassificationResult
 from nakt_dist.records.operating_points import LEARNT_FROM, RATES, YOUDEN, OperatingPoints
-from nakt_dist.records.results import ClassificationResult
 from nakt_dist.records.run_record import RunRecord
 from nakt_dist.runtime.processes import say
 from nakt_dist.sources.findings import describe_use

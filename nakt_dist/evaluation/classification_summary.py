@@ -16,7 +16,7 @@ from nakt_dist.evaluation.resampling import (
     resample_auroc,
 )
 from nakt_dist.evaluation.subgroups import compare_subgroups
-from nakt_dist.records.results import ClassificationResult, FindingScore
+from nakt_dist.records.finding_results import ClassificationResult, FindingScore
 
 FEWEST_PATIENTS = 20
 """Below this, an interval from resampling patients is too coarse to be relied on."""

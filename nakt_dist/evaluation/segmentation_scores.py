@@ -24,9 +24,9 @@ from nakt_dist.loading.mask_planes import planes_of_samples
 from nakt_dist.loading.masked import MaskedImages
 from nakt_dist.loading.samples import SelectedSamples
 from nakt_dist.models.network_file import TrainedNetwork
-from nakt_dist.records.results import CLASSES, ClassScore, MaskScore, SegmentationResult
+from nakt_dist.records.mask_results import CLASSES, ClassScore, MaskScore, SegmentationResult
 from nakt_dist.records.run_record import RECORD_NAME, RunRecord
-from nakt_dist.records.teacher_input import seen_otherwise
+from nakt_dist.records.seen_images import seen_otherwise
 from nakt_dist.transfer.classes import BACKGROUND, ONE_TARGET
 from nakt_dist.transfer.ensemble import in_places
 

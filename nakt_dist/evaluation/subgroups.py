@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from nakt_dist.evaluation.auroc import mean_auroc
-from nakt_dist.records.results import GroupScore
+from nakt_dist.records.finding_results import GroupScore
 
 AGE_BANDS = ((0, 40), (40, 60), (60, 80), (80, None))
 """Years, the upper limit excluded; None for no limit."""

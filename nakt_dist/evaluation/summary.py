@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from nakt_dist.records.results import MaskScore
+from nakt_dist.records.mask_results import MaskScore
 
 _RESAMPLED_AT_ONCE = 250_000
 _NORMAL_95 = 1.96

@@ -11,8 +11,8 @@ from nakt_dist.exporting.few import (
     show_people,
 )
 from nakt_dist.records.fields import printable, read_if_there
+from nakt_dist.records.finding_results import ClassificationResult, FindingScore, GroupScore
 from nakt_dist.records.operating_points import FindingPoints, OperatingPoints, PointScore
-from nakt_dist.records.results import ClassificationResult, FindingScore, GroupScore
 from nakt_dist.report.cautions import not_known
 from nakt_dist.report.class_tables import class_tables
 from nakt_dist.report.classification_tables import show_percent

@@ -3,12 +3,12 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 from nakt_dist.exporting.places import without_places
 from nakt_dist.models.onnx_metadata import OnnxMetadata
-from nakt_dist.records.fields import printable, read_if_there
+from nakt_dist.records.fields import read_if_there
 from nakt_dist.records.run_record import RunRecord
+from nakt_dist.records.seen_images import input_differences
 from nakt_dist.report.evaluations import Evaluation
 from nakt_dist.report.runs import Collection, collect
 from nakt_dist.runtime.files import differing_fields
@@ -86,22 +86,11 @@ def _built_otherwise(record: RunRecord, told: OnnxMetadata) -> str:
 
 def _seen_otherwise(record: RunRecord, run: Evaluation, told: OnnxMetadata) -> str:
     """Says in what the input of an evaluation is not that of the export; empty where it is."""
-    tested, channels = run.tested_on, told.model.in_channels
-    sides = {"height": tested.height, "width": tested.width}
-
-    def full(name: str, value: Any) -> Any:
-        if name in sides:
-            return value or sides[name]  # of the images, where the network sees them as packed
-        return value if isinstance(value, list) else [value] * channels
-
-    asked = record.inputs.get("preprocessing")
-    stored = asked if isinstance(asked, Mapping) else {}  # earlier records do not say it
-    saw = {name: full(name, value) for name, value in stored.items()}
+    stored = record.inputs.get("preprocessing")  # earlier records do not say it
+    size = run.tested_on.height, run.tested_on.width
+    differences = input_differences(vars(told.preprocessing), stored, size) if stored else []
     return ", ".join(
-        f"preprocessing.{name} {printable(str(saw[name] if name in sides else stored[name]))}, and "
-        f"it is exported with {value}"
-        for name, value in vars(told.preprocessing).items()
-        if name in saw and saw[name] != full(name, value)
+        f"{name} {then}, and it is exported with {now}" for name, now, then in differences
     )
 
 

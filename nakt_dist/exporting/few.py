@@ -10,8 +10,9 @@ from typing import Any
 
 from nakt_dist.evaluation.classification_summary import FEWEST_PATIENTS
 from nakt_dist.records.fields import read_if_there
+from nakt_dist.records.finding_results import ClassificationResult, FindingScore, GroupScore
+from nakt_dist.records.mask_results import MaskScore
 from nakt_dist.records.operating_points import OperatingPoints
-from nakt_dist.records.results import ClassificationResult, FindingScore, GroupScore, MaskScore
 from nakt_dist.report.evaluations import ClassifierRun, Evaluation, SegmentationRun
 
 FEWEST = 5

@@ -19,8 +19,8 @@ from nakt_dist.models.preprocessing import ImageForm
 from nakt_dist.predicting.answers import ABOUT_THE_IMAGE, Answers
 from nakt_dist.predicting.naming import ListedImage
 from nakt_dist.records.evaluation_set import EvaluationSet
+from nakt_dist.records.finding_results import ClassificationResult
 from nakt_dist.records.operating_points import FindingPoints
-from nakt_dist.records.results import ClassificationResult
 from nakt_dist.records.run_record import RECORD_NAME, read_record
 
 

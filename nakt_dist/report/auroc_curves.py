@@ -12,9 +12,9 @@ from matplotlib.ticker import MaxNLocator
 from nakt_dist.drawing.style import figure_style, make_panels, to_png, wrap
 from nakt_dist.errors import DatasetError
 from nakt_dist.records.fields import read_if_there
+from nakt_dist.records.finding_results import VALIDATED_FINDINGS
 from nakt_dist.records.lineage import NOT_KNOWN, PSEUDO_FINDINGS, Lineage, Lineages, Method
 from nakt_dist.records.lineage_reading import PRETRAINED, read_lineage
-from nakt_dist.records.results import VALIDATED_FINDINGS
 from nakt_dist.records.run_record import RunRecord
 from nakt_dist.report.document import Figure
 from nakt_dist.report.evaluations import NetworkName, name_network

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from nakt_dist.records.results import MaskScore
+from nakt_dist.records.mask_results import MaskScore
 from nakt_dist.report.document import NOTHING, Cell, Column, Table, tabulate
 from nakt_dist.report.evaluations import SegmentationRun, show_interval
 from nakt_dist.report.wording import grouped

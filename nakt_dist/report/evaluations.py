@@ -9,14 +9,10 @@ from nakt_dist.errors import DatasetError
 from nakt_dist.records.evaluation_set import EvaluationSet
 from nakt_dist.records.exposure import Verdicts, judge_record, warn
 from nakt_dist.records.fields import printable, read_field, read_if_there
+from nakt_dist.records.finding_results import ClassificationResult
 from nakt_dist.records.lineage import NOT_KNOWN, Lineage, Lineages, TrainingSet
 from nakt_dist.records.lineage_reading import PRETRAINED, read_lineage
-from nakt_dist.records.results import (
-    ClassificationResult,
-    ClassScore,
-    MaskScore,
-    SegmentationResult,
-)
+from nakt_dist.records.mask_results import ClassScore, MaskScore, SegmentationResult
 from nakt_dist.records.run_record import RunRecord
 from nakt_dist.report.document import NOTHING, WARNING
 from nakt_dist.report.paper import NETWORKS

@@ -3,8 +3,8 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 
+from nakt_dist.records.finding_results import PARTIAL_AUROC
 from nakt_dist.records.lineage import Method
-from nakt_dist.records.results import PARTIAL_AUROC
 from nakt_dist.report.classification_tables import left_out_findings, show_percent, warn_of
 from nakt_dist.report.document import NOTHING, Cell, Column, Table, tabulate
 from nakt_dist.report.studies import Repeats, Setting, Study, mean_of_known

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from functools import partial
 
-from nakt_dist.records.results import MaskScore
+from nakt_dist.records.mask_results import MaskScore
 from nakt_dist.report.document import NOTHING, WARNING, Cell, Column, Table, tabulate
 from nakt_dist.report.evaluations import SegmentationRun, show_interval
 from nakt_dist.report.wording import show_count

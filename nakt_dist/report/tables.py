@@ -7,7 +7,7 @@ from nakt_dist.evaluation.summary import knowledge_transfer_capability
 from nakt_dist.records.evaluation_set import EvaluationSet, describe_splits
 from nakt_dist.records.lineage import Network, TrainingSet
 from nakt_dist.records.pseudo_sets import PseudoSet, apply_rule
-from nakt_dist.records.teacher_input import seen_otherwise
+from nakt_dist.records.seen_images import seen_otherwise
 from nakt_dist.report import paper
 from nakt_dist.report.cautions import meetings
 from nakt_dist.report.document import NOTHING, WARNING, Cell, Column, Table, tabulate

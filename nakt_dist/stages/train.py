@@ -14,7 +14,7 @@ from nakt_dist.loading.samples import SelectedSamples
 from nakt_dist.loading.targets import LabelledTargets
 from nakt_dist.models.network_file import describe_for_file
 from nakt_dist.models.weights_path import BEST_WEIGHTS
-from nakt_dist.records.results import VALIDATED_FINDINGS
+from nakt_dist.records.finding_results import VALIDATED_FINDINGS
 from nakt_dist.records.run_record import RECORD_NAME, RunRecord, Stopwatch, package_versions
 from nakt_dist.runtime.devices import choose_device
 from nakt_dist.runtime.distributed import explain_lost_peers, make_accelerator

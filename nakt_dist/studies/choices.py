@@ -12,7 +12,7 @@ from nakt_dist.config.placeholders import Parts
 from nakt_dist.errors import ConfigurationError, DatasetError
 from nakt_dist.records.evaluation_set import describe_splits
 from nakt_dist.records.fields import read_if_there, sorted_json
-from nakt_dist.records.results import VALIDATED_FINDINGS
+from nakt_dist.records.finding_results import VALIDATED_FINDINGS
 from nakt_dist.records.run_record import RECORD_NAME, RunRecord, read_record
 from nakt_dist.sources.findings import use_of
 from nakt_dist.studies.paths import absolute

@@ -28,7 +28,7 @@ from nakt_dist.evaluation import classification_scores
 from nakt_dist.models.network_file import open_network
 from nakt_dist.models.spec import ModelSpec
 from nakt_dist.models.weights import save_weights
-from nakt_dist.records.results import ClassificationResult
+from nakt_dist.records.finding_results import ClassificationResult
 from nakt_dist.records.run_record import read_record
 from nakt_dist.runtime.files import file_sha256, value_sha256
 from nakt_dist.shards.manifest import INDEX_NAME, MANIFEST_NAME

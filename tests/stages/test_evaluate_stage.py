@@ -19,7 +19,7 @@ from nakt_dist.config import ImageConfig, PackConfig, PreprocessingConfig
 from nakt_dist.errors import CheckpointError, DatasetError
 from nakt_dist.models.network_file import TrainedNetwork
 from nakt_dist.models.weights import save_weights
-from nakt_dist.records.results import SegmentationResult
+from nakt_dist.records.mask_results import SegmentationResult
 from nakt_dist.records.run_record import read_record
 from nakt_dist.runtime.files import file_sha256
 from nakt_dist.shards.reader import IndexedShards

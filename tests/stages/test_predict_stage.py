@@ -24,7 +24,7 @@ from nakt_dist.errors import CheckpointError, ConfigurationError, DatasetError, 
 from nakt_dist.imaging.palette import class_palette
 from nakt_dist.loading.samples import describe_images
 from nakt_dist.predicting import mask_answers
-from nakt_dist.records.results import ClassificationResult
+from nakt_dist.records.finding_results import ClassificationResult
 from nakt_dist.records.run_record import read_record
 from nakt_dist.runtime.files import naming
 from nakt_dist.shards.reader import IndexedShards, PseudoLabels

@@ -1,7 +1,5 @@
 """``nakt report`` on classifiers: the page, the files and what the terminal shows last."""
 
-import contextlib
-import io
 import re
 import sys
 from pathlib import Path
@@ -12,6 +10,7 @@ from nakt_dist.config import ReportConfig
 from nakt_dist.records.run_record import RunRecord
 from nakt_dist.stages import report
 from tests.classifier_records import write_attention, write_study
+from tests.records import reported_once
 
 PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -28,11 +27,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def reported(
     study: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, RunRecord, list[str]]:
-    """A report's folder, its record, and the lines that it printed."""
-    output, printed = tmp_path_factory.mktemp("reported") / "report", io.StringIO()
-    with contextlib.redirect_stdout(printed):
-        record = report.run(ReportConfig([str(study)], str(output)))
-    return output, record, printed.getvalue().splitlines()
+    return reported_once(study, tmp_path_factory.mktemp("reported") / "report")
 
 
 def test_the_table_in_the_shape_of_table_2_comes_last_and_then_the_page(

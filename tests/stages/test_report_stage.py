@@ -1,6 +1,5 @@
 """``nakt report``, ``nakt inspect`` and the overlays of ``nakt evaluate``, as whole stages."""
 
-import contextlib
 import io
 import json
 import re
@@ -25,6 +24,7 @@ from tests.datasets import make_packed_dataset, make_weights
 from tests.records import (
     annotations,
     lineage,
+    reported_once,
     scores,
     write_evaluation,
     write_experiment,
@@ -65,11 +65,7 @@ def experiment(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def reported(
     experiment: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, RunRecord, list[str]]:
-    """A report's folder, its record, and the lines that it printed."""
-    output, printed = tmp_path_factory.mktemp("reported") / "report", io.StringIO()
-    with contextlib.redirect_stdout(printed):
-        record = report.run(ReportConfig([str(experiment)], str(output)))
-    return output, record, printed.getvalue().splitlines()
+    return reported_once(experiment, tmp_path_factory.mktemp("reported") / "report")
 
 
 def is_png(path: Path) -> bool:

@@ -9,8 +9,8 @@ import pytest
 from nakt_dist.errors import DatasetError
 from nakt_dist.evaluation.summary import summarise_metric
 from nakt_dist.records.lineage_reading import read_lineage
+from nakt_dist.records.mask_results import SegmentationResult
 from nakt_dist.records.pseudo_sets import apply_rule, count_by_split, read_pseudo_set
-from nakt_dist.records.results import SegmentationResult
 from nakt_dist.report import paper
 from nakt_dist.report.cautions import cautions
 from nakt_dist.report.content import make_document

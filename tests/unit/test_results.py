@@ -10,11 +10,8 @@ from nakt_dist.evaluation.classification_summary import summarise_classification
 from nakt_dist.evaluation.operating_points import Labelled, operate
 from nakt_dist.evaluation.summary import summarise_metric
 from nakt_dist.records.comparison import Comparison, FindingDifference
-from nakt_dist.records.results import (
-    ClassificationResult,
-    MaskScore,
-    SegmentationResult,
-)
+from nakt_dist.records.finding_results import ClassificationResult
+from nakt_dist.records.mask_results import MaskScore, SegmentationResult
 from nakt_dist.records.run_record import RunRecord, read_record
 
 
